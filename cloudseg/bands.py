@@ -1,0 +1,55 @@
+"""Band names and the radiometry of the sensors: how a stored number becomes a reflectance.
+
+A canonical scene holds top-of-atmosphere reflectance × 10 000 as uint16 with 0 for "no data"; every sensor's own
+numbers are brought to that once, at ingest, by the table below. Nothing else in the code knows a sensor's scale.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+RED, GREEN, BLUE, NIR = "red", "green", "blue", "nir"
+RGB: Final = (RED, GREEN, BLUE)
+
+REFLECTANCE_SCALE: Final = 10_000
+"""Canonical digital numbers per unit of reflectance."""
+
+NO_DATA: Final = 0
+"""Canonical digital number of a pixel that was not observed. A valid pixel is at least 1."""
+
+MASK_CLEAR: Final = 0
+MASK_CLOUD: Final = 1
+MASK_NO_DATA: Final = 255
+
+
+@dataclass(frozen=True)
+class Radiometry:
+    """`reflectance = digital_number * scale + offset`; `fill` marks pixels that were not observed."""
+
+    scale: float
+    """Reflectance per digital number."""
+    offset: float
+    """Reflectance of digital number 0."""
+    fill: float | None
+    """Digital number of a pixel without data, None where every number is an observation."""
+    source: str
+    """Where scale and offset come from."""
+
+
+SENTINEL2: Final = Radiometry(1e-4, 0.0, 0, "ESA S2 Products Specification: QUANTIFICATION_VALUE 10000, baselines before 04.00")
+SENTINEL2_OFFSET: Final = Radiometry(1e-4, -0.1, 0, "ESA S2 processing baseline 04.00: RADIO_ADD_OFFSET -1000")
+TRUE_COLOUR: Final = Radiometry(0.3558 / 255, 0.0, None, "Sentinel-2 L1C TCI: reflectance 0..0.3558 stretched to 8 bits")
+LANDSAT_L1: Final = Radiometry(2e-5, -0.1, 0, "USGS Landsat 8-9 Level-1 MTL: REFLECTANCE_MULT 2.0E-5, REFLECTANCE_ADD -0.1")
+LANDSAT_L2: Final = Radiometry(2.75e-5, -0.2, 0, "USGS Landsat Collection 2 Level-2 surface reflectance")
+TOA_10000: Final = Radiometry(1e-4, 0.0, 0, "reflectance x 10000 as stated by the file's scale tag")
+REFLECTANCE: Final = Radiometry(1.0, 0.0, None, "floating-point reflectance")
+
+SENTINEL2_BANDS: Final = {
+    "B01": "coastal", "B02": BLUE, "B03": GREEN, "B04": RED, "B05": "rededge071", "B06": "rededge075", "B07": "rededge078",
+    "B08": NIR, "B8A": "nir08", "B09": "nir09", "B10": "cirrus", "B11": "swir16", "B12": "swir22",
+}  # fmt: skip
+LANDSAT8_BANDS: Final = {
+    "B1": "coastal", "B2": BLUE, "B3": GREEN, "B4": RED, "B5": NIR, "B6": "swir16", "B7": "swir22", "B8": "pan",
+    "B9": "cirrus", "B10": "lwir11", "B11": "lwir12",
+}  # fmt: skip
+BAND_NAMES: Final = tuple(dict.fromkeys([*RGB, NIR, *SENTINEL2_BANDS.values(), *LANDSAT8_BANDS.values()]))
+"""Every band name that a scene may carry, as in the STAC `eo` extension's common names."""

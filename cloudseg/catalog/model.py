@@ -1,0 +1,106 @@
+"""Weights, evaluations, verdicts, promotions and masks."""
+
+from sqlalchemy import Connection, func, select
+
+from cloudseg.catalog import tables as t
+from cloudseg.catalog.session import fetch, fetch_one, get_by, insert
+from cloudseg.records import Evaluation, Mask, Promotion, Split, Verdict, Weights
+
+
+def add_weights(db: Connection, weights: Weights) -> Weights:
+    """Register weights under the next version (`weights.version` is overwritten), or give the row that is there."""
+    known = fetch_one(db, Weights, select(t.weights).where(t.weights.c.weights_id == weights.weights_id))
+    if known is None:
+        newest = db.execute(select(func.max(t.weights.c.version))).scalar()
+        insert(db, t.weights, weights.model_copy(update={"version": (newest or 0) + 1}))
+    return get_weights(db, weights.weights_id)
+
+
+def get_weights(db: Connection, weights_id: str) -> Weights:
+    """Give weights. Raises NotInCatalog."""
+    return get_by(db, Weights, t.weights, "weights_id", weights_id)
+
+
+def find_weights_of_run(db: Connection, run_id: str) -> Weights | None:
+    """Give the weights that a run made, or None."""
+    return fetch_one(db, Weights, select(t.weights).where(t.weights.c.run_id == run_id))
+
+
+def list_weights(db: Connection, *, limit: int | None = None) -> list[Weights]:
+    """List weights, newest version first."""
+    return fetch(db, Weights, select(t.weights).order_by(t.weights.c.version.desc()).limit(limit))
+
+
+def add_evaluation(db: Connection, evaluation: Evaluation) -> Evaluation:
+    """Add an evaluation, or give the one that is there: the same weights on the same chips are judged once."""
+    insert(db, t.evaluation, evaluation)
+    return get_evaluation(db, evaluation.evaluation_id)
+
+
+def get_evaluation(db: Connection, evaluation_id: str) -> Evaluation:
+    """Give an evaluation. Raises NotInCatalog."""
+    return get_by(db, Evaluation, t.evaluation, "evaluation_id", evaluation_id)
+
+
+def find_evaluation(db: Connection, weights_id: str, snapshot_id: str, split: Split) -> Evaluation | None:
+    """Give the evaluation of weights on a split, or None."""
+    e = t.evaluation.c
+    return fetch_one(db, Evaluation, select(t.evaluation).where(e.weights_id == weights_id, e.snapshot_id == snapshot_id, e.split == split))
+
+
+def list_evaluations(db: Connection, weights_id: str) -> list[Evaluation]:
+    """List the evaluations of weights, newest first."""
+    return fetch(
+        db, Evaluation, select(t.evaluation).where(t.evaluation.c.weights_id == weights_id).order_by(t.evaluation.c.created_at.desc())
+    )
+
+
+def add_verdict(db: Connection, verdict: Verdict) -> bool:
+    """Add a verdict; False where the same one is there."""
+    return insert(db, t.verdict, verdict)
+
+
+def get_verdict(db: Connection, verdict_id: str) -> Verdict:
+    """Give a verdict. Raises NotInCatalog."""
+    return get_by(db, Verdict, t.verdict, "verdict_id", verdict_id)
+
+
+def list_verdicts(db: Connection, *, limit: int | None = None) -> list[Verdict]:
+    """List verdicts, newest first."""
+    return fetch(db, Verdict, select(t.verdict).order_by(t.verdict.c.created_at.desc()).limit(limit))
+
+
+def find_champion(db: Connection) -> Promotion | None:
+    """Give the newest promotion, whose weights are the champion, or None before the first."""
+    return fetch_one(db, Promotion, select(t.promotion).order_by(t.promotion.c.generation.desc()))
+
+
+def list_promotions(db: Connection) -> list[Promotion]:
+    """List the history of the champion, newest first."""
+    return fetch(db, Promotion, select(t.promotion).order_by(t.promotion.c.generation.desc()))
+
+
+def add_promotion(db: Connection, promotion: Promotion) -> bool:
+    """Add a generation; False where another promotion took it first."""
+    return insert(db, t.promotion, promotion)
+
+
+def add_mask(db: Connection, mask: Mask) -> bool:
+    """Add a mask, after its bytes; False where it is there already."""
+    return insert(db, t.mask, mask)
+
+
+def find_mask(db: Connection, scene_id: str, weights_id: str) -> Mask | None:
+    """Give the mask of a scene by certain weights, or None."""
+    return fetch_one(db, Mask, select(t.mask).where(t.mask.c.scene_id == scene_id, t.mask.c.weights_id == weights_id))
+
+
+def get_mask(db: Connection, mask_id: str) -> Mask:
+    """Give a mask. Raises NotInCatalog."""
+    return get_by(db, Mask, t.mask, "mask_id", mask_id)
+
+
+def list_masks(db: Connection, *, weights_id: str | None = None, limit: int | None = None) -> list[Mask]:
+    """List masks, newest first."""
+    statement = select(t.mask).order_by(t.mask.c.created_at.desc(), t.mask.c.mask_id).limit(limit)
+    return fetch(db, Mask, statement if weights_id is None else statement.where(t.mask.c.weights_id == weights_id))

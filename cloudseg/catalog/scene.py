@@ -1,0 +1,100 @@
+"""Scenes, labels, places and quarantine."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, and_, delete, exists, func, select
+
+from cloudseg.catalog import tables as t
+from cloudseg.catalog.session import fetch, fetch_one, get_by, insert, now
+from cloudseg.records import Label, Place, Quarantined, Scene, Split
+
+
+def add_scene(db: Connection, scene: Scene) -> bool:
+    """Add a scene; False where the same source bytes are catalogued already."""
+    return insert(db, t.scene, scene)
+
+
+def get_scene(db: Connection, scene_id: str) -> Scene:
+    """Give a scene. Raises NotInCatalog."""
+    return get_by(db, Scene, t.scene, "scene_id", scene_id)
+
+
+def find_scene_by_source(db: Connection, source_sha256: str) -> Scene | None:
+    """Give the scene made of these source bytes, or None."""
+    return fetch_one(db, Scene, select(t.scene).where(t.scene.c.source_sha256 == source_sha256))
+
+
+def list_scenes(db: Connection, *, limit: int | None = None) -> list[Scene]:
+    """List scenes, newest first."""
+    return fetch(db, Scene, select(t.scene).order_by(t.scene.c.created_at.desc(), t.scene.c.scene_id).limit(limit))
+
+
+def count_scenes(db: Connection) -> int:
+    """Count scenes."""
+    return db.execute(select(func.count()).select_from(t.scene)).scalar_one()
+
+
+def list_scenes_without_mask(db: Connection, weights_id: str) -> list[Scene]:
+    """List publishable scenes that these weights have not masked, oldest first."""
+    has_mask = exists().where(and_(t.mask.c.scene_id == t.scene.c.scene_id, t.mask.c.weights_id == weights_id))
+    statement = select(t.scene).where(t.scene.c.publishable, ~has_mask).order_by(t.scene.c.created_at, t.scene.c.scene_id)
+    return fetch(db, Scene, statement)
+
+
+def add_label(db: Connection, label: Label) -> Label | None:
+    """Add a label as the next version of its scene (`label.version` is overwritten); None where it is there already."""
+    if fetch_one(db, Label, select(t.label).where(t.label.c.label_id == label.label_id)):
+        return None
+    newest = db.execute(select(func.max(t.label.c.version)).where(t.label.c.scene_id == label.scene_id)).scalar()
+    numbered = label.model_copy(update={"version": (newest or 0) + 1})
+    return numbered if insert(db, t.label, numbered) else None
+
+
+def list_labels(db: Connection, scene_id: str) -> list[Label]:
+    """List the labels of a scene, newest version first."""
+    return fetch(db, Label, select(t.label).where(t.label.c.scene_id == scene_id).order_by(t.label.c.version.desc()))
+
+
+def get_label(db: Connection, label_id: str) -> Label:
+    """Give a label. Raises NotInCatalog."""
+    return get_by(db, Label, t.label, "label_id", label_id)
+
+
+def list_newest_labels(db: Connection) -> list[Label]:
+    """List the newest label of every labelled scene, by label id."""
+    newest = select(t.label.c.scene_id, func.max(t.label.c.version).label("version")).group_by(t.label.c.scene_id).subquery()
+    both = and_(t.label.c.scene_id == newest.c.scene_id, t.label.c.version == newest.c.version)
+    return fetch(db, Label, select(t.label).join(newest, both).order_by(t.label.c.label_id))
+
+
+def count_labels_outside(db: Connection, snapshot_id: str | None) -> int:
+    """Count newest labels that a snapshot lacks: what a retraining would see for the first time (None: all)."""
+    labels = [label.label_id for label in list_newest_labels(db)]
+    if snapshot_id is None:
+        return len(labels)
+    known = set(db.execute(select(t.snapshot_label.c.label_id).where(t.snapshot_label.c.snapshot_id == snapshot_id)).scalars())
+    return sum(label_id not in known for label_id in labels)
+
+
+def decide_places(db: Connection, splits: dict[str, Split]) -> dict[str, Split]:
+    """Write the split of places that have none yet and give the split of all; a decision is never changed."""
+    for place, split in sorted(splits.items()):
+        insert(db, t.place, Place(place=place, split=split, decided_at=now()))
+    return {row.place: row.split for row in fetch(db, Place, select(t.place)) if row.place in splits}
+
+
+def add_quarantined(db: Connection, entry: Quarantined) -> bool:
+    """Add an entry; False where the same bytes at the same place were quarantined before."""
+    return insert(db, t.quarantine, entry)
+
+
+def list_quarantined(db: Connection, *, limit: int | None = None) -> list[Quarantined]:
+    """List the quarantine, newest first."""
+    return fetch(
+        db, Quarantined, select(t.quarantine).order_by(t.quarantine.c.created_at.desc(), t.quarantine.c.quarantine_id).limit(limit)
+    )
+
+
+def release_quarantined(db: Connection, quarantine_ids: Sequence[str]) -> int:
+    """Forget entries, so that the next ingest tries those files again; give how many there were."""
+    return db.execute(delete(t.quarantine).where(t.quarantine.c.quarantine_id.in_(quarantine_ids))).rowcount

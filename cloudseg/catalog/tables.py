@@ -1,0 +1,285 @@
+"""The schema. A table has exactly the columns of its row class in `cloudseg.records`.
+
+Migrations in `sql/migrations` make it; a test compares the two. Times are stored in UTC, JSON as text where the
+database has no JSON type.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Dialect,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class Utc(TypeDecorator[datetime]):
+    """Aware UTC in Python; SQLite, which has no time zones, keeps UTC without one."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse naive times instead of guessing their zone."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"naive time {value!r}")
+        moment = value.astimezone(UTC)
+        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give the time its zone back."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _text(name: str, *args: Any, null: bool = False) -> Column[str]:
+    return Column(name, Text, *args, nullable=null)
+
+
+def _created() -> Column[datetime]:
+    return Column("created_at", Utc, nullable=False)
+
+
+def _object() -> list[Column[Any]]:
+    return [_text("key"), _text("sha256"), Column("size", Integer, nullable=False)]
+
+
+def _to(target: str) -> ForeignKey:
+    return ForeignKey(target)
+
+
+scene = Table(
+    "scene",
+    metadata,
+    Column("scene_id", Text, primary_key=True),
+    _text("name"),
+    _text("layout"),
+    _text("sensor"),
+    _text("radiometry"),
+    Column("acquired_at", Utc),
+    _text("place"),
+    _text("crs", null=True),
+    Column("transform", JSON, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("resolution_m", Double),
+    Column("bands", JSON, nullable=False),
+    Column("footprint_wkb", LargeBinary),
+    Column("min_lon", Double),
+    Column("min_lat", Double),
+    Column("max_lon", Double),
+    Column("max_lat", Double),
+    Column("valid_fraction", Double, nullable=False),
+    Column("publishable", Boolean, nullable=False),
+    _text("source_uri"),
+    _text("source_sha256"),
+    *_object(),
+    Column("tags", JSON, nullable=False),
+    _created(),
+    UniqueConstraint("source_sha256"),
+    Index(None, "place"),
+    Index(None, "acquired_at"),
+    Index(None, "min_lon", "min_lat"),
+)
+
+label = Table(
+    "label",
+    metadata,
+    Column("label_id", Text, primary_key=True),
+    _text("scene_id", _to("scene.scene_id")),
+    Column("version", Integer, nullable=False),
+    _text("source"),
+    Column("class_mapping", JSON, nullable=False),
+    Column("cloud_fraction", Double, nullable=False),
+    Column("labelled_fraction", Double, nullable=False),
+    _text("source_uri"),
+    _text("source_sha256"),
+    *_object(),
+    _created(),
+    UniqueConstraint("scene_id", "version"),
+)
+
+place = Table(
+    "place",
+    metadata,
+    Column("place", Text, primary_key=True),
+    Column("split", Text, nullable=False),
+    Column("decided_at", Utc, nullable=False),
+    CheckConstraint("split IN ('train', 'validation', 'held_out')", name="split"),
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("quarantine_id", Text, primary_key=True),
+    _text("name"),
+    _text("source_uri"),
+    _text("source_sha256"),
+    _text("error"),
+    _text("what"),
+    _text("found", null=True),
+    _text("expected", null=True),
+    _text("next_step"),
+    _created(),
+)
+
+snapshot = Table(
+    "snapshot",
+    metadata,
+    Column("snapshot_id", Text, primary_key=True),
+    _text("manifest_key"),
+    _text("manifest_sha256"),
+    Column("chip_size", Integer, nullable=False),
+    Column("bands", JSON, nullable=False),
+    Column("working_resolution_m", Double),
+    Column("counts", JSON, nullable=False),
+    _created(),
+)
+
+snapshot_label = Table(
+    "snapshot_label",
+    metadata,
+    Column("snapshot_id", Text, _to("snapshot.snapshot_id"), primary_key=True),
+    Column("label_id", Text, _to("label.label_id"), primary_key=True),
+    Column("split", Text, nullable=False),
+    Index(None, "label_id"),
+)
+
+run = Table(
+    "run",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    _text("snapshot_id", _to("snapshot.snapshot_id")),
+    _text("recipe_name"),
+    _text("recipe_hash"),
+    Column("recipe", JSON, nullable=False),
+    _text("parent_weights_id", null=True),
+    Column("seed", Integer, nullable=False),
+    _text("status"),
+    _text("device"),
+    _text("device_reason"),
+    _text("error", null=True),
+    _created(),
+    Column("finished_at", Utc),
+    CheckConstraint("status IN ('running', 'finished', 'failed')", name="status"),
+)
+
+epoch = Table(
+    "epoch",
+    metadata,
+    Column("run_id", Text, _to("run.run_id"), primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("step", Integer, nullable=False),
+    Column("metrics", JSON, nullable=False),
+    _created(),
+)
+
+checkpoint = Table(
+    "checkpoint",
+    metadata,
+    Column("run_id", Text, _to("run.run_id"), primary_key=True),
+    Column("step", Integer, primary_key=True),
+    *_object(),
+    _created(),
+)
+
+weights = Table(
+    "weights",
+    metadata,
+    Column("weights_id", Text, primary_key=True),
+    Column("version", Integer, nullable=False),
+    _text("run_id", _to("run.run_id"), null=True),
+    _text("snapshot_id", _to("snapshot.snapshot_id"), null=True),
+    _text("architecture"),
+    *_object(),
+    Column("companions", JSON, nullable=False),
+    Column("metadata", JSON, nullable=False),
+    _created(),
+    UniqueConstraint("version"),
+    UniqueConstraint("run_id"),
+)
+
+evaluation = Table(
+    "evaluation",
+    metadata,
+    Column("evaluation_id", Text, primary_key=True),
+    _text("weights_id", _to("weights.weights_id")),
+    _text("snapshot_id", _to("snapshot.snapshot_id")),
+    _text("split"),
+    Column("threshold", Double, nullable=False),
+    Column("metrics", JSON, nullable=False),
+    Column("report", JSON, nullable=False),
+    _created(),
+    UniqueConstraint("weights_id", "snapshot_id", "split"),
+)
+
+verdict = Table(
+    "verdict",
+    metadata,
+    Column("verdict_id", Text, primary_key=True),
+    _text("challenger_id", _to("weights.weights_id")),
+    _text("champion_id", _to("weights.weights_id"), null=True),
+    _text("outcome"),
+    Column("body", JSON, nullable=False),
+    _created(),
+    CheckConstraint("outcome IN ('PROMOTE', 'HOLD', 'REJECT')", name="outcome"),
+    Index(None, "challenger_id"),
+)
+
+promotion = Table(
+    "promotion",
+    metadata,
+    # The primary key makes two champions impossible: two promotions at once want the same next generation.
+    Column("generation", Integer, primary_key=True, autoincrement=False),
+    _text("weights_id", _to("weights.weights_id")),
+    _text("previous_weights_id", _to("weights.weights_id"), null=True),
+    _text("action"),
+    _text("verdict_id", _to("verdict.verdict_id"), null=True),
+    _text("actor"),
+    _text("reason"),
+    _created(),
+    CheckConstraint("action IN ('promote', 'rollback')", name="action"),
+)
+
+mask = Table(
+    "mask",
+    metadata,
+    Column("mask_id", Text, primary_key=True),
+    _text("scene_id", _to("scene.scene_id")),
+    _text("weights_id", _to("weights.weights_id")),
+    Column("threshold", Double, nullable=False),
+    Column("cloud_fraction", Double, nullable=False),
+    Column("valid_fraction", Double, nullable=False),
+    *_object(),
+    Column("companions", JSON, nullable=False),
+    _created(),
+    UniqueConstraint("scene_id", "weights_id"),
+    Index(None, "weights_id"),
+)

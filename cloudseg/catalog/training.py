@@ -1,0 +1,90 @@
+"""Snapshots, runs, epochs and checkpoints."""
+
+from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import insert as plain_insert
+
+from cloudseg.catalog import tables as t
+from cloudseg.catalog.session import fetch, fetch_one, get_by, insert, now
+from cloudseg.records import Checkpoint, Epoch, Run, RunStatus, Snapshot, Split
+
+
+def add_snapshot(db: Connection, snapshot: Snapshot, labels: dict[str, Split]) -> bool:
+    """Add a snapshot with the labels it holds (label id to split); False where it is there already."""
+    if not insert(db, t.snapshot, snapshot):
+        return False
+    rows = [{"snapshot_id": snapshot.snapshot_id, "label_id": label_id, "split": split} for label_id, split in sorted(labels.items())]
+    db.execute(plain_insert(t.snapshot_label), rows)
+    return True
+
+
+def get_snapshot(db: Connection, snapshot_id: str) -> Snapshot:
+    """Give a snapshot. Raises NotInCatalog."""
+    return get_by(db, Snapshot, t.snapshot, "snapshot_id", snapshot_id)
+
+
+def find_snapshot(db: Connection, snapshot_id: str) -> Snapshot | None:
+    """Give a snapshot or None."""
+    return fetch_one(db, Snapshot, select(t.snapshot).where(t.snapshot.c.snapshot_id == snapshot_id))
+
+
+def list_snapshots(db: Connection, *, limit: int | None = None) -> list[Snapshot]:
+    """List snapshots, newest first."""
+    return fetch(db, Snapshot, select(t.snapshot).order_by(t.snapshot.c.created_at.desc()).limit(limit))
+
+
+def list_snapshot_labels(db: Connection, snapshot_id: str) -> dict[str, Split]:
+    """Give label id to split."""
+    rows = db.execute(select(t.snapshot_label).where(t.snapshot_label.c.snapshot_id == snapshot_id).order_by(t.snapshot_label.c.label_id))
+    return {row.label_id: row.split for row in rows}
+
+
+def add_run(db: Connection, run: Run) -> Run:
+    """Add a run, or give the one that has this id already: a run is begun once and resumed afterwards."""
+    insert(db, t.run, run)
+    return get_run(db, run.run_id)
+
+
+def get_run(db: Connection, run_id: str) -> Run:
+    """Give a run. Raises NotInCatalog."""
+    return get_by(db, Run, t.run, "run_id", run_id)
+
+
+def find_run(db: Connection, run_id: str) -> Run | None:
+    """Give a run or None."""
+    return fetch_one(db, Run, select(t.run).where(t.run.c.run_id == run_id))
+
+
+def list_runs(db: Connection, *, limit: int | None = None) -> list[Run]:
+    """List runs, newest first."""
+    return fetch(db, Run, select(t.run).order_by(t.run.c.created_at.desc()).limit(limit))
+
+
+def set_run_status(db: Connection, run_id: str, status: RunStatus, *, error: str | None = None) -> None:
+    """Write the state of a run."""
+    finished_at = None if status == "running" else now()
+    db.execute(update(t.run).where(t.run.c.run_id == run_id).values(status=status, error=error, finished_at=finished_at))
+
+
+def add_epoch(db: Connection, epoch: Epoch) -> bool:
+    """Add an epoch's row; False where a resumed run repeats it."""
+    return insert(db, t.epoch, epoch)
+
+
+def list_epochs(db: Connection, run_id: str) -> list[Epoch]:
+    """List the epochs of a run in order."""
+    return fetch(db, Epoch, select(t.epoch).where(t.epoch.c.run_id == run_id).order_by(t.epoch.c.epoch))
+
+
+def add_checkpoint(db: Connection, checkpoint: Checkpoint) -> bool:
+    """Add a checkpoint's row, after its bytes; False where a resumed run repeats it."""
+    return insert(db, t.checkpoint, checkpoint)
+
+
+def list_checkpoints(db: Connection, run_id: str) -> list[Checkpoint]:
+    """List the checkpoints of a run, newest first."""
+    return fetch(db, Checkpoint, select(t.checkpoint).where(t.checkpoint.c.run_id == run_id).order_by(t.checkpoint.c.step.desc()))
+
+
+def delete_checkpoint(db: Connection, run_id: str, step: int) -> None:
+    """Forget a checkpoint; its object becomes an orphan that maintenance collects."""
+    db.execute(delete(t.checkpoint).where(t.checkpoint.c.run_id == run_id, t.checkpoint.c.step == step))

@@ -1,0 +1,189 @@
+"""Every error that cloudseg raises on purpose, and what each front door does with it.
+
+The tree::
+
+    CloudsegError
+    ├── InputError            the caller or the outside world sent something unusable; a retry cannot help
+    │   ├── BadScene          a raster that cannot become a scene
+    │   ├── BadLabel          a mask that cannot become a label of its scene
+    │   ├── LayoutUnknown     no layout recognises these files
+    │   ├── RecipeError       a recipe that cannot be read or does not fit the data
+    │   ├── SettingsError     the environment is unusable
+    │   └── NotInCatalog      an id that no row has
+    ├── DataError             the data are readable but a stage cannot work with them
+    │   ├── EmptySplit        a split without chips, or with one class only
+    │   ├── SnapshotChanged   stored chips do not match their manifest
+    │   └── TrainingDiverged  the loss is not finite
+    ├── StateError            the state of the service forbids the step
+    │   ├── CheckpointMismatch  a checkpoint that belongs to another run, recipe or snapshot
+    │   ├── PromotionRefused  the champion is not the one that was expected, or the verdict forbids it
+    │   └── CatalogOutdated   migrations are missing
+    ├── StoreError            the object store said no
+    │   ├── ObjectMissing
+    │   ├── ObjectExists      a different object stands under a create-only key
+    │   ├── ObjectCorrupt     bytes do not match their checksum
+    │   └── StoreUnreachable  a retry can help
+    └── CatalogUnreachable    a retry can help
+
+A message says what went wrong, with which id, what was found, what was expected and what to do next.
+"""
+
+
+class CloudsegError(Exception):
+    """Base of all deliberate errors.
+
+    `retry_helps` tells a scheduler whether the same call may succeed later, `exit_code` is the status of the command
+    line, `http_status` that of a page.
+    """
+
+    retry_helps = False
+    exit_code = 1
+    http_status = 500
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        subject: str = "",
+        found: object = None,
+        expected: object = None,
+        next_step: str = "",
+    ) -> None:
+        self.what = what
+        self.subject = subject
+        self.found = None if found is None else str(found)
+        self.expected = None if expected is None else str(expected)
+        self.next_step = next_step
+        super().__init__(what, subject, self.found, self.expected, next_step)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive a process pool: exceptions with keyword arguments do not by themselves."""
+        return _rebuild, (type(self), self.what, self.subject, self.found, self.expected, self.next_step)
+
+    def __str__(self) -> str:
+        """One sentence: what · which id · found · expected · next step."""
+        head = f"{self.subject}: {self.what}" if self.subject else self.what
+        facts = [f"found {self.found}" if self.found is not None else "", f"expected {self.expected}" if self.expected is not None else ""]
+        middle = ", ".join(fact for fact in facts if fact)
+        return head + (f" ({middle})" if middle else "") + (f". {self.next_step}" if self.next_step else "")
+
+    def as_record(self) -> dict[str, str | None]:
+        """Give the parts as a JSON-able record (quarantine rows, `--json`, task logs)."""
+        return {
+            "error": type(self).__name__,
+            "what": self.what,
+            "subject": self.subject,
+            "found": self.found,
+            "expected": self.expected,
+            "next_step": self.next_step,
+        }
+
+
+def _rebuild(kind: type[CloudsegError], what: str, subject: str, found: str | None, expected: str | None, next_step: str) -> CloudsegError:
+    return kind(what, subject=subject, found=found, expected=expected, next_step=next_step)
+
+
+class InputError(CloudsegError):
+    """The caller or the outside world sent something unusable."""
+
+    exit_code = 2
+    http_status = 400
+
+
+class BadScene(InputError):
+    """A raster that cannot become a scene."""
+
+
+class BadLabel(InputError):
+    """A mask that cannot become a label of its scene."""
+
+
+class LayoutUnknown(InputError):
+    """No layout recognises these files."""
+
+
+class RecipeError(InputError):
+    """A recipe that cannot be read or does not fit the data."""
+
+
+class SettingsError(InputError):
+    """The environment is unusable."""
+
+
+class NotInCatalog(InputError):
+    """An id that no row has."""
+
+    http_status = 404
+
+
+class DataError(CloudsegError):
+    """The data are readable but a stage cannot work with them."""
+
+    exit_code = 3
+
+
+class EmptySplit(DataError):
+    """A split without chips, or with one class only."""
+
+
+class SnapshotChanged(DataError):
+    """Stored chips do not match their manifest."""
+
+
+class TrainingDiverged(DataError):
+    """The loss is not finite."""
+
+
+class StateError(CloudsegError):
+    """The state of the service forbids the step."""
+
+    exit_code = 4
+    http_status = 409
+
+
+class CheckpointMismatch(StateError):
+    """A checkpoint that belongs to another run, recipe or snapshot."""
+
+
+class PromotionRefused(StateError):
+    """The champion is not the one that was expected, or the verdict forbids it."""
+
+
+class CatalogOutdated(StateError):
+    """Migrations are missing."""
+
+
+class StoreError(CloudsegError):
+    """The object store said no."""
+
+    exit_code = 5
+
+
+class ObjectMissing(StoreError):
+    """No object under this key."""
+
+    http_status = 404
+
+
+class ObjectExists(StoreError):
+    """A different object stands under a create-only key."""
+
+
+class ObjectCorrupt(StoreError):
+    """Bytes do not match their checksum."""
+
+
+class StoreUnreachable(StoreError):
+    """The object store does not answer."""
+
+    retry_helps = True
+    exit_code = 6
+    http_status = 503
+
+
+class CatalogUnreachable(CloudsegError):
+    """The database does not answer."""
+
+    retry_helps = True
+    exit_code = 6
+    http_status = 503

@@ -1,0 +1,76 @@
+"""Pixel windows and places: pure arithmetic, no raster is opened here."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import mgrs
+
+EARTH_RADIUS_M: Final = 6_371_008.8
+"""Mean radius R1 of the WGS 84 ellipsoid (Moritz 2000)."""
+
+
+@dataclass(frozen=True, order=True)
+class Window:
+    """A rectangle of pixels: rows `row_off .. row_off + height`, columns likewise."""
+
+    row_off: int
+    col_off: int
+    height: int
+    width: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Row and column slices for an array `(..., row, col)`."""
+        return slice(self.row_off, self.row_off + self.height), slice(self.col_off, self.col_off + self.width)
+
+
+def starts(length: int, size: int, overlap: int = 0) -> list[int]:
+    """Give the first pixels of the spans of `size` that cover `length`; the last slides back to end at the edge.
+
+    Neighbours share at least `overlap` pixels. One span at 0 where `length <= size`.
+    """
+    if size <= 0 or not 0 <= overlap < size:
+        raise ValueError(f"size {size} and overlap {overlap} cannot cover anything")
+    if length <= size:
+        return [0]
+    count = math.ceil((length - overlap) / (size - overlap))
+    return [min(i * (size - overlap), length - size) for i in range(count)]
+
+
+def iter_windows(height: int, width: int, size: int, overlap: int = 0) -> Iterator[Window]:
+    """Give windows of at most `size` × `size` that cover the grid exactly and stay inside it, row by row."""
+    for row in starts(height, size, overlap):
+        for col in starts(width, size, overlap):
+            yield Window(row, col, min(size, height), min(size, width))
+
+
+def decimation(resolution_m: float | None, working_resolution_m: float | None) -> int:
+    """Give how many scene pixels make one working pixel along an axis (at least 1).
+
+    A scene finer than the model's working resolution is averaged down by a whole factor before the model sees it;
+    a coarser one is used as it is.
+    """
+    if not resolution_m or not working_resolution_m:
+        return 1
+    return max(1, round(working_resolution_m / resolution_m))
+
+
+def mgrs_place(lon: float, lat: float) -> str:
+    """Give the place of a point: its MGRS 100 km square as `mgrs:31UDQ` (a polar square such as `mgrs:ZAH` beyond UTM).
+
+    Sentinel-2 tiles carry the names of these squares, so a scene of any sensor falls into the same places.
+    """
+    return f"mgrs:{mgrs.MGRS().toMGRS(lat, wrap_lon(lon), MGRSPrecision=0)}"
+
+
+def wrap_lon(lon: float) -> float:
+    """Give the longitude in [-180, 180)."""
+    return (lon + 180.0) % 360.0 - 180.0
+
+
+def metres_per_degree(lat: float) -> tuple[float, float]:
+    """Give metres per degree of latitude and of longitude on the mean sphere at a latitude."""
+    one = math.radians(EARTH_RADIUS_M)
+    return one, one * math.cos(math.radians(lat))

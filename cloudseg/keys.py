@@ -1,0 +1,101 @@
+"""Every key in the object store is built here. `docs/on_disk.md` says who writes, reads and deletes each.
+
+Keys are relative, use only `[a-z0-9._/-]`, and no key is ever the prefix folder of another. Objects are immutable
+and content-addressed, except `CHAMPION_POINTER`, which is derived from a row and may be replaced.
+"""
+
+import hashlib
+import json
+import re
+from typing import Any, Final
+
+CHAMPION_POINTER: Final = "models/champion.json"
+_PART = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+
+def sha256_of(data: bytes) -> str:
+    """Give the hex SHA-256 of the bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """Give the one JSON text of a value: sorted keys, no blanks, UTF-8, NaN refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def make_id(prefix: str, *parts: str) -> str:
+    """Give `<prefix>-<20 hex digits>` over the parts; the parts cannot run into each other."""
+    return f"{prefix}-{sha256_of(canonical_json(list(parts)))[:20]}"
+
+
+def id_from_hash(prefix: str, sha256: str) -> str:
+    """Give `<prefix>-<20 hex digits>` of a content hash."""
+    return f"{prefix}-{sha256[:20]}"
+
+
+def checked(key: str) -> str:
+    """Give the key back, or raise ValueError: absolute, `..`, empty or odd parts never reach a store."""
+    if len(key) > 512 or not all(_PART.fullmatch(part) for part in key.split("/")):
+        raise ValueError(f"not an object key: {key!r}")
+    return key
+
+
+def scene(sha256: str) -> str:
+    """Canonical COG of a scene."""
+    return f"scenes/{sha256[:2]}/{sha256}.tif"
+
+
+def label(sha256: str) -> str:
+    """Canonical COG of a label."""
+    return f"labels/{sha256[:2]}/{sha256}.tif"
+
+
+def snapshot_manifest(snapshot_id: str) -> str:
+    """List of chips."""
+    return f"snapshots/{snapshot_id}/manifest.json"
+
+
+def snapshot_shard(sha256: str) -> str:
+    """Packed chips; shared between snapshots that hold the same chips."""
+    return f"shards/{sha256[:2]}/{sha256}.bin"
+
+
+def checkpoint(run_id: str, step: int, sha256: str) -> str:
+    """State of a run."""
+    return f"runs/{slug(run_id)}/checkpoints/{step:08d}.{sha256[:12]}.safetensors"
+
+
+def weights(sha256: str) -> str:
+    """Published parameters."""
+    return f"models/{sha256}/weights.safetensors"
+
+
+def weights_companion(weights_sha256: str, name: str, sha256: str) -> str:
+    """ONNX twin, card, STAC item or golden tile of weights; `name` is a file name such as `model.onnx`."""
+    stem, _, suffix = name.rpartition(".")
+    return f"models/{weights_sha256}/{stem}.{sha256[:12]}.{suffix}"
+
+
+def evaluation(evaluation_id: str, name: str, sha256: str) -> str:
+    """A part of a report; `name` is a file name such as `report.html`."""
+    stem, _, suffix = name.rpartition(".")
+    return f"evaluations/{evaluation_id}/{stem}.{sha256[:12]}.{suffix}"
+
+
+def verdict(verdict_id: str) -> str:
+    """Canonical JSON of a verdict."""
+    return f"verdicts/{verdict_id}.json"
+
+
+def mask(weights_id: str, scene_id: str, name: str, sha256: str) -> str:
+    """A published raster or its companion; `name` is a file name such as `mask.tif`."""
+    stem, _, suffix = name.rpartition(".")
+    return f"masks/{weights_id}/{scene_id}/{stem}.{sha256[:12]}.{suffix}"
+
+
+def slug(text: str) -> str:
+    """Give text as one key part; a different text that would give the same slug gets another hash suffix."""
+    plain = re.sub(r"[^a-z0-9.-]+", "-", text.lower()).strip("-.")[:60]
+    if plain == text:
+        return plain
+    return f"{plain}-{sha256_of(text.encode())[:8]}" if plain else sha256_of(text.encode())[:16]

@@ -1,0 +1,186 @@
+"""How a run is made: a versioned TOML file, frozen, hashed into the run row, the weights and the mask's tags.
+
+Recipes that ship with the package lie in `cloudseg/recipes/`; a path to a `.toml` file works everywhere a name does.
+"""
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cloudseg.errors import RecipeError
+from cloudseg.keys import canonical_json, sha256_of
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Model(_Part):
+    """Which net."""
+
+    architecture: Literal["SimpleUNet", "SimpleUNetV2"] = "SimpleUNet"
+    bands: tuple[str, ...] = ("red", "green", "blue")
+    widths: tuple[int, ...] = Field((64, 128, 256), description="channels of each level; their number is the number of levels")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout2d after each double convolution (SimpleUNetV2)")
+
+
+class Input(_Part):
+    """The one preprocessing: `x = (min(reflectance, clip) - mean) / std` per band, 0 where nothing was observed."""
+
+    clip: float = Field(1.0, gt=0, description="highest reflectance that the net sees")
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = Field((1.0,), description="one value for all bands, or one a band")
+    working_resolution_m: float | None = Field(
+        None, gt=0, description="finer scenes are averaged down by a whole factor to about this ground size"
+    )
+
+
+class Data(_Part):
+    """Which chips, cut how."""
+
+    chip_size: int = Field(384, ge=32, le=2048, description="pixels a side in the snapshot")
+    crop_size: int | None = Field(None, ge=16, description="random crop for a training step; None takes the whole chip")
+    max_chips: int | None = Field(None, ge=1, description="train on this many chips, chosen by the seed")
+    balance: bool = Field(False, description="draw clear, mixed and overcast chips equally often")
+
+
+class Loss(_Part):
+    """Weights of the terms; pixels without label never enter."""
+
+    bce: float = Field(1.0, ge=0)
+    soft_jaccard: float = Field(0.0, ge=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+
+
+class Optimizer(_Part):
+    """Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019)."""
+
+    name: Literal["adam", "adamw"] = "adam"
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["constant", "cosine", "onecycle"] = "constant"
+    warmup_fraction: float = Field(0.05, ge=0, lt=1, description="of all steps, for cosine and onecycle")
+    clip_norm: float | None = Field(None, gt=0)
+
+
+class Augment(_Part):
+    """Training only; off by default, as in the seed."""
+
+    flip: bool = False
+    rotate90: bool = False
+    gain: float = Field(0.0, ge=0, description="factor of all bands, log-uniform in [1/(1+gain), 1+gain]")
+    band_gain: float = Field(0.0, ge=0, description="the same, independently for each band")
+    gamma: float = Field(0.0, ge=0, description="exponent log-uniform in [1/(1+gamma), 1+gamma]")
+    saturate: float = Field(0.0, ge=0, le=1, description="chance of clipping at a random reflectance between 0.3 and clip")
+    noise: float = Field(0.0, ge=0, description="standard deviation of added Gaussian noise, reflectance")
+    scale: float = Field(0.0, ge=0, description="zoom log-uniform in [1/(1+scale), 1+scale]")
+
+
+class Budget(_Part):
+    """When to stop: whichever comes first of those that are set."""
+
+    batch_size: int = Field(4, ge=1)
+    epochs: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1)
+    minutes: float | None = Field(None, gt=0, description="wall clock of the whole training; fixes the number of steps once")
+    patience: int | None = Field(None, ge=1, description="epochs without a better validation IoU before stopping early")
+    epoch_steps: int | None = Field(None, ge=1, description="steps an epoch; None passes once over the chips")
+    checkpoint_every_steps: int = Field(100, ge=1)
+
+    @model_validator(mode="after")
+    def _ends(self) -> "Budget":
+        if self.epochs is None and self.steps is None and self.minutes is None:
+            raise ValueError("set epochs, steps or minutes, or the training never ends")
+        return self
+
+
+class Promotion(_Part):
+    """When a challenger replaces the champion."""
+
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="one-sided, of the paired bootstrap over places")
+    margin: float = Field(0.0, ge=0, le=1, description="the lower bound of the IoU difference must exceed this")
+    reject_below: float = Field(-0.02, ge=-1, le=0, description="an upper bound below this rejects the challenger for good")
+    slice_limit: float = Field(0.05, ge=0, le=1, description="no slice may fall by more")
+    slice_min_scenes: int = Field(8, ge=1, description="smaller slices are shown, not judged")
+    bootstrap_samples: int = Field(2000, ge=100)
+
+
+class Recipe(_Part):
+    """All of it."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")
+    description: str
+    seed: int = Field(0, ge=0)
+    warm_start: bool = Field(False, description="begin from the champion's parameters when it has the same architecture")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the device has it")
+    average_decay: float | None = Field(None, gt=0, lt=1, description="decay of an exponential moving average of the weights")
+    flip_at_prediction: bool = Field(False, description="average the probability over a mirrored copy (twice the time)")
+    model: Model = Model()
+    input: Input = Input()
+    data: Data = Data()
+    loss: Loss = Loss()
+    optimizer: Optimizer = Optimizer()
+    augment: Augment = Augment()
+    budget: Budget
+    promotion: Promotion = Promotion()
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Recipe":
+        for name, values in (("mean", self.input.mean), ("std", self.input.std)):
+            if len(values) not in (1, len(self.model.bands)):
+                raise ValueError(f"input.{name} has {len(values)} values for {len(self.model.bands)} bands")
+        factor = 2 ** (len(self.model.widths) - 1)
+        for name, size in (("chip_size", self.data.chip_size), ("crop_size", self.data.crop_size)):
+            if size is not None and size % factor:
+                raise ValueError(f"data.{name} {size} is not a multiple of {factor}, which {len(self.model.widths)} levels need")
+        return self
+
+    @property
+    def recipe_hash(self) -> str:
+        """SHA-256 of the canonical JSON of every value, defaults included."""
+        return sha256_of(canonical_json(self.model_dump(mode="json")))
+
+    def with_minutes(self, minutes: float | None) -> "Recipe":
+        """Give the recipe with another time budget (None changes nothing)."""
+        if minutes is None:
+            return self
+        return self.model_copy(update={"budget": self.budget.model_copy(update={"minutes": minutes})})
+
+
+def recipe_names() -> list[str]:
+    """List the recipes that ship with the package."""
+    return sorted(Path(entry.name).stem for entry in resources.files("cloudseg.recipes").iterdir() if entry.name.endswith(".toml"))
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Read a recipe by name (`nightly`) or path (`./mine.toml`).
+
+    Raises RecipeError: unknown name, unreadable file, wrong TOML, unknown or impossible values.
+    """
+    try:
+        if name_or_path.endswith(".toml"):
+            text = Path(name_or_path).read_text(encoding="utf-8")
+        else:
+            if name_or_path not in recipe_names():
+                raise RecipeError(
+                    "no such recipe", subject=name_or_path, expected=", ".join(recipe_names()),
+                    next_step="Name one of these or give the path of a .toml file.",
+                )  # fmt: skip
+            text = (resources.files("cloudseg.recipes") / f"{name_or_path}.toml").read_text(encoding="utf-8")
+        return recipe_from(tomllib.loads(text), subject=name_or_path)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError("the recipe cannot be read", subject=name_or_path, found=error) from error
+
+
+def recipe_from(values: dict[str, Any], *, subject: str = "recipe") -> Recipe:
+    """Build a recipe from plain values (a TOML document, a run row). Raises RecipeError."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
+        raise RecipeError(
+            "the recipe has unusable values", subject=subject, found=faults, next_step="docs/recipes.md lists every value."
+        ) from error

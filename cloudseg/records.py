@@ -1,0 +1,346 @@
+"""The rows of the catalog and the records that stages give back: frozen, typed, JSON-able.
+
+A row class has exactly the columns of its table (`cloudseg.catalog.tables`). A stage record is what travels through
+Airflow: ids and counts, never arrays and never more than a few kilobytes.
+"""
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+Split = Literal["train", "validation", "held_out"]
+RunStatus = Literal["running", "finished", "failed"]
+Outcome = Literal["PROMOTE", "HOLD", "REJECT"]
+Json = dict[str, Any]
+
+
+class Record(BaseModel):
+    """Frozen; unknown fields are an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def as_json(self) -> Json:
+        """Give plain JSON types (times as ISO 8601)."""
+        return self.model_dump(mode="json")
+
+
+class StoredObject(Record):
+    """Where bytes lie and what they must hash to."""
+
+    key: str
+    sha256: str
+    size: int = Field(description="bytes")
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
+
+
+class Scene(Record):
+    """One acquisition over one footprint, as ingested: a canonical COG (uint16, reflectance x 10 000, 0 = no data)."""
+
+    scene_id: str = Field(description="first 20 hex digits of source_sha256, prefixed 'sc-'")
+    name: str = Field(description="the provider's name; for people, not unique")
+    layout: str
+    sensor: str = Field(description="'sentinel-2-l1c', 'sentinel-2-l2a', 'landsat-8-l1', 'true-colour', 'unknown' ...")
+    radiometry: str = Field(description="where scale and offset come from (cloudseg.bands)")
+    acquired_at: AwareDatetime | None
+    place: str = Field(description="'mgrs:31UDQ', 'wrs2:199026' or 'block:...': the unit of the split")
+    crs: str | None = Field(description="'EPSG:n' or WKT; None where the layout allows no georeference")
+    transform: list[float] = Field(description="affine a, b, c, d, e, f: CRS units from (col, row)")
+    height: int
+    width: int
+    resolution_m: float | None = Field(description="ground size of a pixel in metres, mean of both axes")
+    bands: list[str]
+    footprint_wkb: bytes | None = Field(description="valid pixels as WKB (multi)polygon, lon/lat EPSG:4326, split at 180")
+    min_lon: float | None
+    min_lat: float | None
+    max_lon: float | None = Field(description="smaller than min_lon where the footprint crosses the antimeridian")
+    max_lat: float | None
+    valid_fraction: float
+    publishable: bool = Field(description="False: may train and be evaluated, no mask is ever published")
+    source_uri: str
+    source_sha256: str = Field(description="over the source files' bytes in band order and how they were read")
+    key: str
+    sha256: str
+    size: int
+    tags: Json = Field(description="strings: 'biome', 'cloud_cover', 'synthetic' ...; each may slice an evaluation")
+    created_at: AwareDatetime
+
+
+class Label(Record):
+    """A mask made by people on the grid of its scene: uint8 COG, 0 clear, 1 cloud, 255 no data."""
+
+    label_id: str = Field(description="'lb-' and 20 hex digits over scene, source and bytes")
+    scene_id: str
+    version: int = Field(description="1, 2, ... within a scene; the highest is used by a new snapshot")
+    source: str = Field(description="who made it: 's2-cloud-mask-catalogue', '38-cloud', 'analyst:<name>' ...")
+    class_mapping: Json = Field(description="source value (as text) to 0, 1 or 255")
+    cloud_fraction: float = Field(description="of the labelled valid pixels")
+    labelled_fraction: float = Field(description="pixels that are 0 or 1, of all")
+    source_uri: str
+    source_sha256: str
+    key: str
+    sha256: str
+    size: int
+    created_at: AwareDatetime
+
+
+class Place(Record):
+    """The split of a place, decided once."""
+
+    place: str
+    split: Split
+    decided_at: AwareDatetime
+
+
+class Quarantined(Record):
+    """Something that came in and could not become a scene or a label."""
+
+    quarantine_id: str = Field(description="'qu-' and 20 hex digits over source_uri and the bytes' checksum")
+    name: str
+    source_uri: str
+    source_sha256: str
+    error: str = Field(description="class of the error")
+    what: str
+    found: str | None
+    expected: str | None
+    next_step: str
+    created_at: AwareDatetime
+
+
+class Snapshot(Record):
+    """A frozen list of chips with their split; the manifest in the store holds the chips."""
+
+    snapshot_id: str = Field(description="'sn-' and 20 hex digits of the content hash")
+    manifest_key: str
+    manifest_sha256: str
+    chip_size: int
+    bands: list[str]
+    working_resolution_m: float | None
+    counts: Json = Field(description="by split: chips, scenes, places, cloud_fraction; 'chips' in all")
+    created_at: AwareDatetime
+
+
+class Run(Record):
+    """One training."""
+
+    run_id: str
+    snapshot_id: str
+    recipe_name: str
+    recipe_hash: str
+    recipe: Json
+    parent_weights_id: str | None = Field(description="warm start from these weights")
+    seed: int
+    status: RunStatus
+    device: str
+    device_reason: str
+    error: str | None
+    created_at: AwareDatetime
+    finished_at: AwareDatetime | None
+
+
+class Epoch(Record):
+    """Progress of a run, one row an epoch, so that others can watch."""
+
+    run_id: str
+    epoch: int
+    step: int
+    metrics: Json = Field(description="train_loss, validation_loss, validation_iou, images_per_s, lr ...")
+    created_at: AwareDatetime
+
+
+class Checkpoint(Record):
+    """The state of a run after a step: one safetensors object."""
+
+    run_id: str
+    step: int
+    key: str
+    sha256: str
+    size: int
+    created_at: AwareDatetime
+
+
+class Weights(Record):
+    """Published parameters: safetensors with everything needed to predict in its metadata, and its companions."""
+
+    weights_id: str = Field(description="'w-' and 20 hex digits of the safetensors' sha256")
+    version: int = Field(description="1, 2, ... in order of registration")
+    run_id: str | None = Field(description="None for imported weights")
+    snapshot_id: str | None
+    architecture: str
+    key: str
+    sha256: str
+    size: int
+    companions: Json = Field(description="name ('onnx', 'card', 'item', 'golden') to StoredObject")
+    metadata: Json = Field(description="the same block that lies inside the weights file")
+    created_at: AwareDatetime
+
+
+class Evaluation(Record):
+    """Weights judged on one split of one snapshot."""
+
+    evaluation_id: str = Field(description="'ev-' and 20 hex digits over weights, snapshot and split")
+    weights_id: str
+    snapshot_id: str
+    split: Split
+    threshold: float
+    metrics: Json
+    report: Json = Field(description="name ('html', 'json', 'counts', ...) to StoredObject")
+    created_at: AwareDatetime
+
+
+class Verdict(Record):
+    """The outcome of comparing challenger and champion, with reasons."""
+
+    verdict_id: str = Field(description="'ve-' and 20 hex digits of the canonical JSON")
+    challenger_id: str
+    champion_id: str | None
+    outcome: Outcome
+    body: Json = Field(description="canonical JSON: figures, limits, reasons")
+    created_at: AwareDatetime
+
+
+class Promotion(Record):
+    """One change of the champion; the newest generation is the champion."""
+
+    generation: int
+    weights_id: str
+    previous_weights_id: str | None
+    action: Literal["promote", "rollback"]
+    verdict_id: str | None
+    actor: str
+    reason: str
+    created_at: AwareDatetime
+
+
+class Mask(Record):
+    """A published mask of a scene by certain weights, with its probability layer, thumbnail and STAC item."""
+
+    mask_id: str = Field(description="'mk-' and 20 hex digits over scene_id and weights_id")
+    scene_id: str
+    weights_id: str
+    threshold: float
+    cloud_fraction: float = Field(description="of the valid pixels")
+    valid_fraction: float
+    key: str
+    sha256: str
+    size: int
+    companions: Json = Field(description="name ('probability', 'thumbnail', 'item') to StoredObject")
+    created_at: AwareDatetime
+
+
+# --- chips, as listed in a snapshot's manifest ----------------------------------------------------------------------
+
+
+class Chip(Record):
+    """A window cut out with its label: row `index` of its shard."""
+
+    chip_id: str
+    scene_id: str
+    label_id: str
+    place: str
+    split: Split
+    shard: int
+    index: int
+    row_off: int = Field(description="in working pixels of the scene")
+    col_off: int
+    height: int = Field(description="pixels inside the scene; the rest of the chip is padding, labelled 255")
+    width: int
+    cloud_fraction: float
+    labelled_fraction: float
+    tags: Json
+
+
+# --- what stages give back ------------------------------------------------------------------------------------------
+
+
+class IngestRecord(Record):
+    """What one ingest did."""
+
+    source: str
+    added: list[str] = Field(description="scene ids that are new")
+    labelled: list[str] = Field(description="label ids that are new")
+    known: int = Field(description="scenes that were there already")
+    quarantined: list[str]
+    seconds: float
+
+
+class SnapshotRecord(Record):
+    """A snapshot that exists now."""
+
+    snapshot_id: str
+    created: bool
+    counts: Json
+
+
+class TrainRecord(Record):
+    """Weights that a run made."""
+
+    run_id: str
+    snapshot_id: str
+    weights_id: str
+    steps: int
+    epochs: int
+    resumed_from_step: int | None
+    seconds: float
+    metrics: Json
+
+
+class EvaluateRecord(Record):
+    """The evaluation of weights on the held-out places."""
+
+    evaluation_id: str
+    weights_id: str
+    snapshot_id: str
+    threshold: float
+    metrics: Json
+    report_key: str
+    report_uri: str
+
+
+class PromoteRecord(Record):
+    """The verdict and what became of it."""
+
+    verdict_id: str
+    outcome: Outcome
+    promoted: bool
+    champion_id: str | None
+    challenger_id: str
+    reasons: list[str]
+
+
+class RetrainRecord(Record):
+    """All four steps of a retraining."""
+
+    skipped: str | None = Field(description="the reason when nothing was done")
+    snapshot: SnapshotRecord | None = None
+    train: TrainRecord | None = None
+    evaluate: EvaluateRecord | None = None
+    promote: PromoteRecord | None = None
+
+
+class PredictRecord(Record):
+    """Masks that exist now."""
+
+    weights_id: str
+    masks: list[str] = Field(description="mask ids, in the order of the scenes")
+    created: int
+    failed: Json = Field(description="scene id to what went wrong; the other scenes were done")
+    seconds: float
+
+
+class MaintainRecord(Record):
+    """What maintenance found and, unless it was a dry run, did."""
+
+    dry_run: bool
+    orphans: list[str]
+    orphan_bytes: int
+    expired_checkpoints: int
+    repaired: list[str]
+    missing: list[str] = Field(description="objects that a row names but the store lacks or holds damaged")
+
+
+def utc_iso(moment: datetime) -> str:
+    """Give ISO 8601 in UTC with a trailing Z, as STAC wants it."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,65 @@
+"""Builds the store, the catalog and the log from the settings: the only reader of `cloudseg.settings`.
+
+Stages call `open_runtime()`; everything below a stage gets what it needs as arguments.
+"""
+
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from cloudseg.catalog import Catalog
+from cloudseg.errors import SettingsError
+from cloudseg.settings import Settings
+from cloudseg.storage import Store, open_store
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What a stage works with."""
+
+    settings: Settings
+    store: Store
+    catalog: Catalog
+    inbox: str
+    home: Path
+
+
+def open_runtime(*, check: bool = True) -> Runtime:
+    """Open store and catalog as the environment says.
+
+    The embedded catalog (no CLOUDSEG_CATALOG_URL) is brought to the newest schema by itself; a server's is checked.
+    Raises SettingsError, StoreUnreachable, CatalogUnreachable, CatalogOutdated.
+    """
+    settings = read_settings()
+    home = settings.home.absolute()
+    store = open_store(settings.store_url or str(home / "store"))
+    url = settings.catalog_url.get_secret_value() if settings.catalog_url else f"sqlite:///{home / 'catalog.db'}"
+    catalog = Catalog(url)
+    if check and settings.catalog_url is None and catalog.revision() != catalog.head_revision():
+        catalog.upgrade()
+    if check:
+        catalog.check()
+    return Runtime(settings=settings, store=store, catalog=catalog, inbox=settings.inbox or str(home / "inbox"), home=home)
+
+
+def read_settings() -> Settings:
+    """Read the environment. Raises SettingsError that names the variable."""
+    unknown = sorted(name for name in os.environ if name.startswith("CLOUDSEG_") and name[9:].lower() not in Settings.model_fields)
+    if unknown:
+        raise SettingsError("unknown setting", subject=", ".join(unknown), next_step="docs/settings.md lists every setting.")
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = "; ".join(f"CLOUDSEG_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+        raise SettingsError("unusable setting", found=faults, next_step="docs/settings.md lists every setting.") from error
+
+
+def set_up_logging(level: str | None = None) -> None:
+    """Send the log to stderr, one line an event; called by the command line only, never on import."""
+    logging.basicConfig(
+        level=level or read_settings().log_level, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S"
+    )

@@ -1,0 +1,30 @@
+"""Where things are: one frozen object read from the environment (prefix `CLOUDSEG_`).
+
+Only `cloudseg.runtime` and the migrations read it; everything below gets explicit arguments.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Embedded defaults: a SQLite file and a local folder under `home`; no server is needed."""
+
+    model_config = SettingsConfigDict(env_prefix="CLOUDSEG_", frozen=True, extra="forbid")
+
+    home: Path = Field(Path("var"), description="Folder of the embedded catalog, store and inbox.")
+    catalog_url: SecretStr | None = Field(None, description="SQLAlchemy URL of the catalog; a SQLite file under CLOUDSEG_HOME when unset.")
+    store_url: str | None = Field(None, description="Folder or file:// URL of the object store; CLOUDSEG_HOME/store when unset.")
+    inbox: str | None = Field(None, description="Folder that the ingest DAG watches; CLOUDSEG_HOME/inbox when unset.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Level of the log on stderr.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train and predict; auto takes a GPU when there is one.")
+    threads: int = Field(0, ge=0, description="CPU threads of torch and GDAL; 0 takes every core the process may use.")
+    decode_timeout_s: float = Field(60.0, gt=0, description="Longest time that decoding one untrusted scene may take.")
+    decode_memory_mb: int = Field(3072, ge=256, description="Address space of the process that decodes untrusted rasters.")
+    max_scene_pixels: int = Field(
+        400_000_000, gt=0, description="Largest scene (rows x columns) accepted; a full Sentinel-2 tile has 120 560 400."
+    )
+    ui_url: str | None = Field(None, description="Address of the Airflow UI, printed by the demo and put into reports.")

@@ -1,0 +1,11 @@
+"""Alembic runs inside a connection that `Catalog.upgrade` opened; there is no alembic.ini and no URL in a file."""
+
+from alembic import context
+
+from cloudseg.catalog.tables import metadata
+
+connection = context.config.attributes["connection"]
+# Batch mode: SQLite cannot alter a column, so Alembic copies the table.
+context.configure(connection=connection, target_metadata=metadata, render_as_batch=connection.dialect.name == "sqlite")
+with context.begin_transaction():
+    context.run_migrations()

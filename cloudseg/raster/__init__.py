@@ -1,0 +1,1 @@
+"""Reading and writing rasters: canonical objects by windows, Cloud-Optimized GeoTIFFs, footprints."""

@@ -1,0 +1,86 @@
+"""Writes Cloud-Optimized GeoTIFFs: first a tiled file by windows, then one pass that adds overviews and order.
+
+Two passes because a COG has its overviews before its pixels; memory stays at GDAL's block cache (`GDAL_ENV`).
+The same pixels and tags give the same bytes: one thread, no time stamp, no software tag.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Literal
+
+import rasterio
+import rasterio.shutil
+from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.transform import Affine
+
+from cloudseg.raster.read import GDAL_ENV
+
+BLOCK_SIZE: Final = 512
+"""Pixels a side of a tile in every file that the service writes."""
+
+Resampling = Literal["nearest", "mode", "average"]
+Compression = Literal["DEFLATE", "ZSTD"]
+Colormap = dict[int, tuple[int, int, int, int]]
+
+
+@contextmanager
+def create_tiled(
+    path: Path,
+    *,
+    height: int,
+    width: int,
+    count: int,
+    dtype: str,
+    crs: str | None,
+    transform: Affine,
+    nodata: float | None,
+    descriptions: Sequence[str],
+    colormap: Colormap | None = None,
+) -> Iterator[rasterio.io.DatasetWriter]:
+    """Open a new tiled GeoTIFF to be written by windows, best aligned to `BLOCK_SIZE`; the source of `write_cog`.
+
+    `colormap` gives RGBA of the values of the only band (QGIS takes its legend from it); `crs` is 'EPSG:n' or WKT.
+    """
+    with rasterio.Env(**GDAL_ENV), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # 38-Cloud patches have no place on the ground
+        options = {"tiled": True, "blockxsize": BLOCK_SIZE, "blockysize": BLOCK_SIZE, "BIGTIFF": "IF_SAFER", "INTERLEAVE": "PIXEL"}
+        dataset = rasterio.open(
+            path, "w", driver="GTiff", height=height, width=width, count=count, dtype=dtype, crs=crs, transform=transform, nodata=nodata,
+            compress="ZSTD", zstd_level=1, photometric="MINISBLACK", **options,
+        )  # fmt: skip
+        with dataset:
+            dataset.descriptions = tuple(descriptions)
+            if colormap is not None:
+                dataset.write_colormap(1, colormap)
+            else:
+                # Without this GDAL takes the fourth band of four for transparency.
+                dataset.colorinterp = tuple(ColorInterp.gray if band == 0 else ColorInterp.undefined for band in range(count))
+            yield dataset
+
+
+def write_cog(
+    out: Path,
+    source: Path,
+    *,
+    resampling: Resampling,
+    tags: dict[str, str],
+    compression: Compression = "DEFLATE",
+    predictor: bool = False,
+) -> None:
+    """Turn a tiled GeoTIFF into a Cloud-Optimized one with 512-pixel tiles and overviews by `resampling`.
+
+    `tags` are added to the source's own. `predictor` stores differences of neighbours: smaller for reflectance, larger
+    for classes. Overviews ignore nodata; classes need `mode` or `nearest`. Reads and writes the pixels about twice.
+    """
+    with rasterio.Env(**GDAL_ENV), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(source, "r+", driver="GTiff") as dataset:
+            dataset.update_tags(**tags)
+        rasterio.shutil.copy(
+            str(source), str(out), driver="COG", BLOCKSIZE=BLOCK_SIZE, COMPRESS=compression, LEVEL=6 if compression == "DEFLATE" else 9,
+            PREDICTOR="YES" if predictor else "NO", OVERVIEW_COMPRESS=compression, OVERVIEW_PREDICTOR="YES" if predictor else "NO",
+            OVERVIEW_RESAMPLING=resampling.upper(), WARP_RESAMPLING="NEAREST", NUM_THREADS="1", BIGTIFF="IF_SAFER",
+        )  # fmt: skip

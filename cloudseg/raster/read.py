@@ -1,0 +1,137 @@
+"""Reads the canonical rasters (scenes, labels, masks) that this service wrote itself, by windows.
+
+It never opens what came from outside: that is `cloudseg.ingest.decode`, in a bounded child process. A window is
+always in *working* pixels: `factor` × `factor` scene pixels each, the last row and column of the grid made of what
+is left.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+from rasterio.windows import Window as RasterioWindow
+
+from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA, NO_DATA
+from cloudseg.errors import DataError, ObjectCorrupt
+from cloudseg.grid import Window
+
+UInt8 = npt.NDArray[np.uint8]
+UInt16 = npt.NDArray[np.uint16]
+Bool = npt.NDArray[np.bool_]
+
+GDAL_ENV: Final[dict[str, Any]] = {
+    # No sidecar is ever looked for (.ovr, .msk, .aux.xml, .tfw, world files, MTL): a raster is the bytes of its object.
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_PAM_ENABLED": "NO",
+    "GDAL_GEOREF_SOURCES": "INTERNAL",
+    # Megabytes. GDAL's default is 5 % of the memory of the machine, for every process.
+    "GDAL_CACHEMAX": 128,
+    "VSI_CACHE": "NO",
+}
+"""GDAL options under which every raster of the service is read and written."""
+
+
+@contextmanager
+def open_raster(path: str) -> Iterator[rasterio.DatasetReader]:
+    """Open a canonical raster: GeoTIFF only, no sidecar files. A dataset belongs to one thread.
+
+    `path` is a file or what `Store.gdal_path` gives. Raises ObjectCorrupt where the bytes are no GeoTIFF.
+    """
+    with rasterio.Env(**GDAL_ENV):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)  # 38-Cloud patches have no place on the ground
+                dataset = rasterio.open(path, driver="GTiff")
+        except RasterioIOError as error:
+            raise ObjectCorrupt(
+                "the object is no readable GeoTIFF", subject=path, found=error, next_step="Run `cloudseg maintain`; ingest the scene again."
+            ) from error
+        with dataset:
+            yield dataset
+
+
+def working_shape(height: int, width: int, factor: int) -> tuple[int, int]:
+    """Give height and width in working pixels: every scene pixel belongs to one."""
+    return -(-height // factor), -(-width // factor)
+
+
+def read_scene(dataset: rasterio.DatasetReader, window: Window, bands: Sequence[str], factor: int = 1) -> tuple[UInt16, Bool]:
+    """Give reflectance × 10 000 as uint16 `(band, height, width)` in the order of `bands`, and what is valid `(height, width)`.
+
+    A working pixel is the rounded mean of its valid scene pixels, valid where it has at least one, and 0 in every band
+    otherwise. A scene pixel is valid where no band is 0. Costs `factor`² times the memory of the result, twice.
+    Raises DataError for a band that the scene lacks, ValueError for a window outside of the scene.
+    """
+    source = _source_window(dataset, window, factor)
+    numbers = _read(dataset, source, indexes=_band_indexes(dataset, bands))
+    valid: Bool = np.all(numbers != NO_DATA, axis=0)
+    if factor == 1:
+        numbers *= valid
+        return numbers, valid
+    numbers = np.where(valid, numbers, 0)
+    counts = _block_sums(valid[np.newaxis], window, factor)[0]
+    sums = _block_sums(numbers, window, factor)
+    seen: Bool = counts > 0
+    divisor = np.maximum(counts, 1)
+    means = (sums + divisor // 2) // divisor
+    return np.where(seen, np.maximum(means, 1), NO_DATA).astype(np.uint16), seen
+
+
+def read_label(dataset: rasterio.DatasetReader, window: Window, factor: int = 1) -> UInt8:
+    """Give the classes of a label or mask as uint8 `(height, width)`: 0 clear, 1 cloud, 255 none.
+
+    A working pixel takes the majority of its labelled pixels; half and half counts as cloud, since a mask that misses
+    a cloud does more harm than one that is a pixel too wide. Raises ValueError for a window outside of the raster.
+    """
+    source = _source_window(dataset, window, factor)
+    classes: UInt8 = _read(dataset, source, indexes=1)
+    if factor == 1:
+        return classes
+    labelled = _block_sums((classes != MASK_NO_DATA)[np.newaxis], window, factor)[0]
+    cloud = _block_sums((classes == MASK_CLOUD)[np.newaxis], window, factor)[0]
+    majority = np.where(2 * cloud >= labelled, MASK_CLOUD, MASK_CLEAR)
+    return np.where(labelled > 0, majority, MASK_NO_DATA).astype(np.uint8)
+
+
+def _source_window(dataset: rasterio.DatasetReader, window: Window, factor: int) -> Window:
+    height, width = working_shape(dataset.height, dataset.width, factor)
+    ends = window.row_off + window.height, window.col_off + window.width
+    if min(window.row_off, window.col_off) < 0 or min(window.height, window.width) < 1 or ends[0] > height or ends[1] > width:
+        raise ValueError(f"{window} does not lie inside {height} x {width} working pixels of {dataset.name}")
+    row, col = window.row_off * factor, window.col_off * factor
+    return Window(row, col, min(ends[0] * factor, dataset.height) - row, min(ends[1] * factor, dataset.width) - col)
+
+
+def _read(dataset: rasterio.DatasetReader, window: Window, indexes: list[int] | int) -> Any:
+    try:
+        return dataset.read(indexes, window=RasterioWindow(window.col_off, window.row_off, window.width, window.height))
+    except RasterioIOError as error:
+        raise ObjectCorrupt(
+            "the object's pixels cannot be read", subject=dataset.name, found=error, next_step="Run `cloudseg maintain`."
+        ) from error
+
+
+def _band_indexes(dataset: rasterio.DatasetReader, bands: Sequence[str]) -> list[int]:
+    names = list(dataset.descriptions)
+    missing = [band for band in bands if band not in names]
+    if missing:
+        raise DataError(
+            f"the scene lacks {', '.join(missing)}", subject=dataset.name, found=", ".join(str(name) for name in names),
+            expected=", ".join(bands), next_step="Use a recipe for the bands that it has, or ingest it again with every band.",
+        )  # fmt: skip
+    return [names.index(band) + 1 for band in bands]
+
+
+def _block_sums(values: npt.NDArray[Any], window: Window, factor: int) -> npt.NDArray[np.uint32]:
+    """Sum `factor` × `factor` blocks of `(band, row, col)`; missing rows and columns at the edge of the grid count as 0."""
+    _, rows, cols = values.shape
+    padding = ((0, 0), (0, window.height * factor - rows), (0, window.width * factor - cols))
+    padded = np.pad(values, padding) if padding != ((0, 0), (0, 0), (0, 0)) else values
+    blocks = padded.reshape(values.shape[0], window.height, factor, window.width, factor)
+    sums: npt.NDArray[np.uint32] = blocks.sum(axis=(2, 4), dtype=np.uint32)
+    return sums

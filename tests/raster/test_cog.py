@@ -1,0 +1,61 @@
+"""Cloud-Optimized GeoTIFFs: valid, deterministic, with tags, names and colours."""
+
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.transform import from_origin
+from rio_cogeo.cogeo import cog_validate
+
+from cloudseg.raster.cog import create_tiled, write_cog
+
+COLOURS = {0: (120, 160, 200, 255), 1: (255, 255, 255, 255), 255: (0, 0, 0, 0)}
+
+
+def _mask(folder: Path, name: str) -> Path:
+    classes = np.zeros((1100, 700), np.uint8)
+    classes[300:, 200:500] = 1
+    classes[:, 600:] = 255
+    tiled, out = folder / f"{name}.tiled.tif", folder / f"{name}.tif"
+    with create_tiled(
+        tiled, height=1100, width=700, count=1, dtype="uint8", crs="EPSG:32760", transform=from_origin(300000, 8200000, 10, 10),
+        nodata=255, descriptions=["mask"], colormap=COLOURS,
+    ) as dataset:  # fmt: skip
+        dataset.write(classes, 1)
+    write_cog(out, tiled, resampling="mode", tags={"CLOUDSEG_THRESHOLD": "0.5", "NAME": "Wölkchen <b>"})
+    return out
+
+
+def test_a_mask_is_a_strictly_valid_cog_with_its_facts(tmp_path: Path) -> None:
+    out = _mask(tmp_path, "mask")
+    valid, errors, warnings = cog_validate(out, strict=True, quiet=True)
+    assert (valid, errors, warnings) == (True, [], [])
+    with rasterio.open(out) as dataset:
+        assert dataset.tags()["CLOUDSEG_THRESHOLD"] == "0.5"
+        assert dataset.tags()["NAME"] == "Wölkchen <b>"
+        assert dataset.descriptions == ("mask",)
+        assert dataset.nodata == 255
+        assert dataset.crs.to_epsg() == 32760
+        assert dataset.colormap(1)[1] == (255, 255, 255, 255)
+        assert dataset.block_shapes == [(512, 512)]
+        assert set(np.unique(dataset.read(1, out_shape=(275, 175)))) == {0, 1, 255}
+
+
+def test_the_same_pixels_give_the_same_bytes(tmp_path: Path) -> None:
+    assert _mask(tmp_path, "one").read_bytes() == _mask(tmp_path, "two").read_bytes()
+
+
+def test_four_bands_of_reflectance_keep_their_names_and_have_no_alpha(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(1, 9000, (4, 600, 520), dtype=np.uint16)
+    names = ("red", "green", "blue", "nir")
+    with create_tiled(
+        tmp_path / "tiled.tif", height=600, width=520, count=4, dtype="uint16", crs=None, transform=from_origin(0, 0, 1, 1),
+        nodata=0, descriptions=names,
+    ) as dataset:  # fmt: skip
+        dataset.write(pixels)
+    write_cog(tmp_path / "scene.tif", tmp_path / "tiled.tif", resampling="average", tags={}, compression="ZSTD", predictor=True)
+    assert cog_validate(tmp_path / "scene.tif", strict=True, quiet=True)[0]
+    with rasterio.open(tmp_path / "scene.tif") as dataset:
+        assert dataset.descriptions == names
+        assert np.array_equal(dataset.read(), pixels)
+        assert dataset.read_masks(4).all()

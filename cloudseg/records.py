@@ -337,8 +337,34 @@ class MaintainRecord(Record):
     orphans: list[str]
     orphan_bytes: int
     expired_checkpoints: int
+    expired_evaluations: int = 0
     repaired: list[str]
     missing: list[str] = Field(description="objects that a row names but the store lacks or holds damaged")
+
+
+class ImportRecord(Record):
+    """Weights that came from outside and are registered now."""
+
+    weights_id: str
+    version: int
+    architecture: str
+    bands: list[str]
+    source: str
+
+
+class Check(Record):
+    """One finding of the doctor."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class DoctorRecord(Record):
+    """Whether the service can work here."""
+
+    ok: bool
+    checks: list[Check]
 
 
 def utc_iso(moment: datetime) -> str:

@@ -27,6 +27,11 @@ class Runtime:
     inbox: str
     home: Path
 
+    @property
+    def threads(self) -> int:
+        """CPU threads to use: as the settings say, else every core that this process may use."""
+        return self.settings.threads or len(os.sched_getaffinity(0))
+
 
 def open_runtime(*, check: bool = True) -> Runtime:
     """Open store and catalog as the environment says.

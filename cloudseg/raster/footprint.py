@@ -1,0 +1,157 @@
+"""The true footprint of a scene: the outline of its valid pixels in lon/lat, safe at the antimeridian and at the poles.
+
+Geometries follow RFC 7946 section 3.1.9: what crosses 180° is cut there into parts of a MultiPolygon, with every
+longitude in [-180, 180].
+"""
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import shapely
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import CRSError
+from rasterio.features import shapes
+from rasterio.transform import Affine
+from rasterio.warp import transform as transform_points
+from shapely.geometry import MultiPolygon, Polygon, box, shape
+from shapely.geometry.base import BaseGeometry
+
+from cloudseg.errors import BadScene
+from cloudseg.raster.read import GDAL_ENV
+
+OVERVIEW_SIZE: Final = 512
+"""Longest side, in pixels, of the validity overview that a footprint is drawn from."""
+
+_EDGE_PARTS: Final = 32
+"""A straight edge in a projected CRS is a curve in lon/lat: it is cut into this many parts over the longer side."""
+
+_MAX_EDGES: Final = 4_000
+"""Pixel edges between valid and invalid beyond which the overview is halved; a swath edge of a full overview has 1 000."""
+
+Bool = npt.NDArray[np.bool_]
+Points = npt.NDArray[np.float64]
+
+
+def footprint_of(valid: Bool, transform: Affine, crs: str, *, extent: tuple[float, float] | None = None) -> BaseGeometry:
+    """Give the outline of the valid pixels as a (multi)polygon in lon/lat (EPSG:4326), cut at 180°.
+
+    `valid` is an overview `(row, col)` of at most about `OVERVIEW_SIZE` pixels a side and `transform` leads from *its*
+    pixels to `crs`. `extent` is height and width of the true grid in overview pixels where the last row and column
+    reach beyond it. Simplified by one overview pixel; a full grid gives its four corners with densified edges.
+    Raises BadScene where nothing is valid or the place on the ground makes no sense.
+    """
+    outline = _outline(valid, extent or valid.shape)
+    if outline.is_empty:
+        raise BadScene("no pixel is valid, so there is no footprint")
+    dense = shapely.segmentize(outline, max(valid.shape) / _EDGE_PARTS)
+    polygons = [_to_lonlat(polygon, transform, crs) for polygon in _parts(dense)]
+    folded = _fold(shapely.union_all([polygon for polygon in polygons if not polygon.is_empty]))
+    if folded.is_empty:
+        raise BadScene("the footprint is empty on the ground", next_step="Check the geotransform and the CRS of the file.")
+    return folded
+
+
+def footprint_bounds(geometry: BaseGeometry) -> tuple[float, float, float, float]:
+    """Give (min_lon, min_lat, max_lon, max_lat); min_lon > max_lon where the footprint crosses the antimeridian."""
+    min_lon, min_lat, max_lon, max_lat = geometry.bounds
+    parts = sorted(part.bounds for part in _parts(geometry))
+    whole = any(part[0] == -180 and part[2] == 180 for part in parts)
+    if min_lon > -180 or max_lon < 180 or whole:
+        return min_lon, min_lat, max_lon, max_lat
+    # It touches 180° from both sides: the widest gap between its parts is what it does not cover.
+    reach, gap, edges = parts[0][2], 0.0, (min_lon, max_lon)
+    for west, _, east, _ in parts[1:]:
+        if west - reach > gap:
+            gap, edges = west - reach, (west, reach)
+        reach = max(reach, east)
+    return edges[0], min_lat, edges[1], max_lat
+
+
+def lonlat_of(x: float, y: float, crs: str) -> tuple[float, float]:
+    """Give lon/lat of a point of a CRS. Raises BadScene where the point lies outside of what the CRS can project."""
+    return tuple(float(value) for value in _transform(np.array([[x, y]]), crs)[0])  # type: ignore[return-value]
+
+
+def _outline(valid: Bool, extent: tuple[float, float]) -> BaseGeometry:
+    """Outline in overview pixels (col, row)."""
+    height, width = valid.shape
+    if min(height, width) > 1 and _is_speckled(valid):
+        half: Bool = np.asarray(
+            np.pad(valid, ((0, height % 2), (0, width % 2))).reshape(-(-height // 2), 2, -(-width // 2), 2).any(axis=(1, 3))
+        )
+        return shapely.transform(_outline(half, (extent[0] / 2, extent[1] / 2)), lambda points: points * 2)
+    union = shapely.union_all([shape(geometry) for geometry, _ in shapes(valid.astype(np.uint8), mask=valid)])
+    inside = union.intersection(box(0, 0, extent[1], extent[0]))
+    return shapely.simplify(inside, 1.0) if not valid.all() else inside
+
+
+def _is_speckled(valid: Bool) -> bool:
+    """Tell whether the outline would have so many vertices that nobody wants them: salt-and-pepper validity."""
+    edges = np.count_nonzero(valid[1:] != valid[:-1]) + np.count_nonzero(valid[:, 1:] != valid[:, :-1])
+    return bool(edges > _MAX_EDGES)
+
+
+def _to_lonlat(polygon: Polygon, transform: Affine, crs: str) -> BaseGeometry:
+    """Project one polygon; its longitudes run on beyond ±180 rather than jump."""
+    shell, turns = _unwrapped(np.asarray(polygon.exterior.coords), transform, crs)
+    if turns:
+        shell = _over_the_pole(shell, turns)
+    middle = float(shell[:, 0].mean())
+    holes = []
+    for ring in polygon.interiors:
+        hole, _ = _unwrapped(np.asarray(ring.coords), transform, crs)
+        holes.append(hole + np.array([360.0 * round((middle - float(hole[:, 0].mean())) / 360), 0.0]))
+    return shapely.make_valid(Polygon(shell, holes))
+
+
+def _unwrapped(pixels: Points, transform: Affine, crs: str) -> tuple[Points, int]:
+    """Give a ring in lon/lat without jumps, and how often it winds around a pole (-1, 0 or 1)."""
+    x = transform.a * pixels[:, 0] + transform.b * pixels[:, 1] + transform.c
+    y = transform.d * pixels[:, 0] + transform.e * pixels[:, 1] + transform.f
+    ring = _transform(np.column_stack([x, y]), crs)
+    ring[:, 0] = np.unwrap(ring[:, 0], period=360.0)
+    return ring, round((ring[-1, 0] - ring[0, 0]) / 360)
+
+
+def _over_the_pole(shell: Points, turns: int) -> Points:
+    """Close a ring that runs once around a pole along the pole's own edge of the lon/lat plane."""
+    pole = 90.0 if shell[:, 1].mean() > 0 else -90.0
+    return np.concatenate([shell, [[shell[-1, 0], pole], [shell[0, 0], pole]], shell[:1]])
+
+
+def _transform(points: Points, crs: str) -> Points:
+    try:
+        with rasterio.Env(**GDAL_ENV):
+            lon, lat = transform_points(crs, "EPSG:4326", points[:, 0].tolist(), points[:, 1].tolist())
+    except (CRSError, rasterio.errors.RasterioError, CPLE_BaseError) as error:
+        raise BadScene("the CRS cannot be projected to lon/lat", found=error, next_step="Check the CRS of the file.") from error
+    found = np.column_stack([lon, lat]).astype(np.float64)
+    if not np.isfinite(found).all() or np.abs(found[:, 1]).max() > 90 + 1e-6 or np.abs(found[:, 0]).max() > 540:
+        raise BadScene(
+            "the corners lie outside of the Earth", found=f"lon/lat {found[0].round(3).tolist()}", expected="-180..180, -90..90",
+            next_step="Check the geotransform and the CRS of the file.",
+        )  # fmt: skip
+    found[:, 1] = np.clip(found[:, 1], -90, 90)
+    return found
+
+
+def _fold(geometry: BaseGeometry) -> BaseGeometry:
+    """Bring longitudes beyond ±180 back, cutting at 180°."""
+    pieces: list[BaseGeometry] = []
+    for shift in (-720.0, -360.0, 0.0, 360.0, 720.0):
+        piece = geometry.intersection(box(-180 + shift, -90, 180 + shift, 90))
+        pieces += [shapely.transform(part, lambda points, by=shift: points - [by, 0.0]) for part in _parts(piece)]
+    union = shapely.orient_polygons(shapely.union_all(pieces))
+    # A ninth of a metre: what vertices of one straight edge differ by.
+    return shapely.simplify(union, 1e-6)
+
+
+def _parts(geometry: BaseGeometry) -> list[Any]:
+    """Give the polygons of any geometry; lines and points that an intersection leaves are dropped."""
+    if isinstance(geometry, Polygon):
+        return [] if geometry.is_empty else [geometry]
+    if isinstance(geometry, MultiPolygon) or hasattr(geometry, "geoms"):
+        return [part for inner in geometry.geoms for part in _parts(inner)]
+    return []

@@ -4,6 +4,7 @@ Only additions, multiplications and integer hashes are used: IEEE 754 rounds the
 `exp`, `sin` or a BLAS product differ with the vector unit. The synthetic scenes are made of it.
 """
 
+import math
 from typing import Final
 
 import numpy as np
@@ -56,7 +57,7 @@ def fractal(seed: int, rows: Floats, cols: Floats, *, period: float, octaves: in
         total += np.float32(strength) * _octave(seed + 1_000_003 * octave, rows / step, cols / step)
         power += strength * strength
         strength *= gain
-    return total * np.float32(1.0 / power**0.5)
+    return total * np.float32(1.0 / math.sqrt(power))
 
 
 def _octave(seed: int, rows: Floats, cols: Floats) -> Floats:

@@ -1,0 +1,172 @@
+"""Synthetic scenes: georeferenced, seeded, the same bytes on every machine with the pinned libraries.
+
+For the demo, the tests and the benchmarks. Names begin with `synthetic_` and every file carries SYNTHETIC=YES: nobody may
+take them for observations. The folder is one of the layouts that ingest knows, `images/` beside `labels/`.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.transform import from_origin
+from rasterio.windows import Window as RasterWindow
+
+from cloudseg.bands import MASK_NO_DATA, NIR, NO_DATA, REFLECTANCE_SCALE, RGB
+from cloudseg.grid import iter_windows
+from cloudseg.raster.landscape import Ground, Sky, cloud_level, reflectance
+from cloudseg.raster.noise import hashed, uniform
+
+BANDS: Final = (*RGB, NIR)
+RESOLUTION_M: Final = 30.0
+
+
+@dataclass(frozen=True)
+class _Site:
+    """Where a synthetic scene pretends to lie: the centre of its grid in the metres of a UTM zone."""
+
+    name: str
+    epsg: int
+    easting: int
+    northing: int
+    ground: Ground
+    swath_edge: bool = False
+    """The orbit's edge cuts the scene at an angle; beyond it there are no data."""
+
+
+_SITES: Final = (
+    # Twelve MGRS squares: by the rule of the split six train, three validate and three are held out, mixed in this order.
+    _Site("fields", 32631, 395760, 5328360, Ground(101)),
+    _Site("desert", 32733, 540480, 7279260, Ground(102, base="sand", forest=9, water=-9, city=2.2)),
+    _Site("city", 32630, 440580, 4472400, Ground(103, city=0.0, forest=1.1, water=-2.0)),
+    _Site("atoll", 32760, 819330, 8145690, Ground(104, water=0.35, forest=-0.2, city=1.6)),  # its middle column crosses 180°
+    _Site("alps", 32632, 415260, 5127960, Ground(105, base="rock", forest=0.3, snow=0.35, water=-2.2, city=2.4)),
+    _Site("lakes", 32633, 559680, 6752160, Ground(106, forest=-0.5, water=-0.7, city=1.8)),
+    _Site("metropolis", 32723, 336660, 7394700, Ground(107, city=-0.4, forest=0.6)),
+    _Site("marsh", 32615, 376800, 5128620, Ground(108, forest=0.2, water=-0.8), swath_edge=True),
+    _Site("icefield", 32613, 379800, 4384320, Ground(109, base="rock", forest=0.9, snow=-0.2, water=-1.8, city=2.2)),
+    _Site("fjord", 32759, 443520, 5172300, Ground(110, base="rock", forest=0.0, snow=0.6, water=-0.6, city=2.2)),
+    _Site("prairie", 32615, 450360, 4661040, Ground(111, forest=1.6, water=-2.2)),
+    _Site("dunes", 32632, 333480, 3142680, Ground(112, base="sand", forest=2.2, water=-9, city=1.7)),
+)
+_CLOUD_FRACTIONS: Final = (0.35, 0.55, 0.15, 0.75, 0.25, 0.0, 0.4)
+"""Taken in turn; seven and twelve have no common factor, so a place meets them all."""
+_FIRST_DAY: Final = datetime(2024, 1, 8, tzinfo=UTC)
+
+
+def make_tiles(folder: Path, *, count: int, size: int = 512, seed: int = 0, unlabelled: int = 2) -> list[Path]:
+    """Write `count` labelled scenes and `unlabelled` ones without label, and give the paths of the images in that order.
+
+    Images lie in `folder/images`: `size` × `size` pixels of 30 m, uint16 reflectance × 10 000 in red, green, blue and
+    near infrared, 0 = no data, UTM. Labels lie in `folder/labels` under the same name: uint8 0 clear, 1 cloud, 255 no data.
+    Twelve places repeat with other dates and clouds. The same arguments give the same bytes; about 0.3 s a scene of 512².
+    """
+    if count < 0 or unlabelled < 0 or size < 16:
+        raise ValueError(f"count {count}, unlabelled {unlabelled} and size {size} make no tiles")
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    (folder / "labels").mkdir(parents=True, exist_ok=True)
+    return [_make_tile(folder, index, size, seed, labelled=index < count) for index in range(count + unlabelled)]
+
+
+def make_large_scene(path: Path, *, size: int = 10_980, bands: int = 4, seed: int = 0) -> Path:
+    """Write one scene of `size` × `size` pixels window by window, for benchmarks; give its path.
+
+    10 m pixels in the place of a full Sentinel-2 tile. One square of a sixth of the side is computed and laid out
+    mirrored, so that no seam shows and the time goes into writing. Memory: one such square (110 MB for 10 980).
+    """
+    if not 1 <= bands <= len(BANDS):
+        raise ValueError(f"{bands} bands, but a synthetic scene has 1 to {len(BANDS)}")
+    part = -(-size // 6)
+    plane = np.arange(part, dtype=np.int64)
+    sky = _sky(seed, plane, plane, 0.4, cirrus=1.0, southern=False)
+    square = np.empty((bands, part, part), np.uint16)
+    for window in iter_windows(part, part, 512):
+        rows, cols = (plane[span] for span in window.slices)
+        seen, _ = reflectance(replace(_SITES[0].ground, snow=1.4, city=0.9), sky, rows, cols)
+        square[(slice(None), *window.slices)] = _digital(seen[:bands], seed, rows, cols)
+    reflected = np.concatenate([plane, plane[::-1]])
+    transform = from_origin(300_000.0, 5_400_000.0, 10.0, 10.0)
+    with rasterio.open(path, "w", **_profile(size, bands, "uint16", 32631, transform, NO_DATA), bigtiff="if_safer") as out:
+        _describe(out, BANDS[:bands], "synthetic_large", _FIRST_DAY, "mixed")
+        for window in iter_windows(size, size, 1024):
+            rows, cols = (reflected[np.arange(span.start, span.stop) % len(reflected)] for span in window.slices)
+            out.write(
+                square[:, rows[:, None], cols[None, :]], window=RasterWindow(window.col_off, window.row_off, window.width, window.height)
+            )
+    return path
+
+
+def _make_tile(folder: Path, index: int, size: int, seed: int, *, labelled: bool) -> Path:
+    site, visit = _SITES[index % len(_SITES)], index // len(_SITES)
+    # A later visit looks at the ground half a frame further north, so that it shows something new and something known.
+    rows = np.arange(size, dtype=np.int64) - (visit % 4) * (size // 2)
+    cols = np.arange(size, dtype=np.int64)
+    name = f"synthetic_{site.name}_{index:03d}" + ("" if labelled else "_unlabelled")
+    sky = _sky(
+        seed * 1_000_033 + index, rows, cols, _CLOUD_FRACTIONS[index % len(_CLOUD_FRACTIONS)],
+        cirrus=0.9 if index % 3 == 1 and index % len(_CLOUD_FRACTIONS) != 5 else 9.0, southern=site.epsg > 32700,
+    )  # fmt: skip
+    seen, cloud = reflectance(replace(site.ground, seed=site.ground.seed * 7919 + seed), sky, rows, cols)
+    valid = _swath(size) if site.swath_edge else np.ones((size, size), bool)
+    pixels = np.where(valid, _digital(seen, sky.seed, rows, cols), np.uint16(NO_DATA))
+    half = size * RESOLUTION_M / 2
+    transform = from_origin(site.easting - half, site.northing + half - float(rows[0]) * RESOLUTION_M, RESOLUTION_M, RESOLUTION_M)
+    image = folder / "images" / f"{name}.tif"
+    with rasterio.open(image, "w", **_profile(size, len(BANDS), "uint16", site.epsg, transform, NO_DATA)) as out:
+        _describe(out, BANDS, name, _acquired_at(index, site.epsg), site.name)
+        out.write(pixels)
+    if labelled:
+        with rasterio.open(folder / "labels" / f"{name}.tif", "w", **_profile(size, 1, "uint8", site.epsg, transform, MASK_NO_DATA)) as out:
+            out.update_tags(SYNTHETIC="YES", LABEL_SOURCE="synthetic")
+            out.write(np.where(valid, cloud.astype(np.uint8), np.uint8(MASK_NO_DATA)), 1)
+    return image
+
+
+def _sky(seed: int, rows: NDArray[np.int64], cols: NDArray[np.int64], fraction: float, *, cirrus: float, southern: bool) -> Sky:
+    level = cloud_level(seed, rows[:: max(1, len(rows) // 128)], cols[:: max(1, len(cols) // 128)], fraction)
+    # Mid-morning sun stands in the south-east of a northern scene and in the north-east of a southern one.
+    return Sky(seed=seed, thick=level, cirrus=cirrus, shadow=(11 if southern else -11, -16))
+
+
+def _digital(seen: NDArray[np.float32], seed: int, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.uint16]:
+    """Give digital numbers of reflectance, with a few counts of sensor noise; never 0, which means no data."""
+    bits = hashed(seed + 29, rows[:, None], cols[None, :])
+    noise = np.stack([uniform(bits, band) for band in range(len(seen))]) - np.float32(0.5)
+    numbers = np.rint(seen * np.float32(REFLECTANCE_SCALE) + noise * np.float32(36))
+    return np.clip(numbers, 1, 65535).astype(np.uint16)
+
+
+def _swath(size: int) -> NDArray[np.bool_]:
+    row, col = np.arange(size)[:, None], np.arange(size)[None, :]
+    edge = 5 * col - row  # a slope of 1 in 5, about the heading of a sun-synchronous orbit
+    return (edge > size // 2) & (edge < 5 * size - size // 2)
+
+
+def _acquired_at(index: int, epsg: int) -> datetime:
+    """Half past ten in the morning at the zone's central meridian, 37 days after the last one."""
+    central_meridian = 6 * (epsg % 100) - 183
+    return _FIRST_DAY + timedelta(days=37 * index % 700, hours=10.5 - central_meridian / 15)
+
+
+def _profile(size: int, count: int, dtype: str, epsg: int, transform: Any, nodata: int) -> dict[str, Any]:
+    block = min(256, size // 16 * 16)
+    return {
+        "driver": "GTiff", "height": size, "width": size, "count": count, "dtype": dtype, "crs": f"EPSG:{epsg}", "transform": transform,
+        "nodata": nodata, "tiled": True, "blockxsize": block, "blockysize": block, "compress": "deflate", "zlevel": 1, "predictor": 2,
+    }  # fmt: skip
+
+
+def _describe(out: Any, bands: tuple[str, ...], name: str, acquired_at: datetime, ground: str) -> None:
+    out.descriptions = bands
+    out.scales = (1 / REFLECTANCE_SCALE,) * len(bands)
+    out.offsets = (0.0,) * len(bands)
+    out.update_tags(
+        SYNTHETIC="YES",
+        TIFFTAG_IMAGEDESCRIPTION=f"{name}: procedural scene made by cloudseg, not an observation",
+        TIFFTAG_DATETIME=acquired_at.strftime("%Y:%m:%d %H:%M:%S"),
+        ACQUIRED_AT=acquired_at.isoformat(),
+        GROUND=ground,
+    )

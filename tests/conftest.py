@@ -1,0 +1,54 @@
+"""What tests of several packages share: a real store, a real catalog, an environment of their own, tiles."""
+
+from pathlib import Path
+
+import pytest
+
+from cloudseg.catalog import Catalog
+from cloudseg.raster.synthetic import make_tiles
+from cloudseg.storage import LocalStore
+
+REPO = Path(__file__).parents[1]
+SHARED_DATA = REPO.parent / "shared" / "data"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    """An empty object store in a folder of the test."""
+    return LocalStore(tmp_path / "store")
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    """An empty catalog, made by the real migrations in a SQLite file of the test."""
+    catalog = Catalog(f"sqlite:///{tmp_path / 'catalog.db'}")
+    catalog.upgrade()
+    return catalog
+
+
+@pytest.fixture
+def runtime_env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """CLOUDSEG_HOME in a folder of the test and no other setting; gives that folder."""
+    import os
+
+    for name in [name for name in os.environ if name.startswith("CLOUDSEG_")]:
+        monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    monkeypatch.setenv("CLOUDSEG_HOME", str(home))
+    return home
+
+
+@pytest.fixture(scope="session")
+def synthetic_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve labelled synthetic scenes of 128 × 128, one a place, and two without label: `images/` and `labels/`. Do not write there."""
+    folder = tmp_path_factory.mktemp("synthetic")
+    make_tiles(folder, count=12, size=128)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real imagery; a test that asks for it is skipped where it is absent."""
+    if not (SHARED_DATA / "README.md").is_file():
+        pytest.skip(f"no real imagery: {SHARED_DATA} is absent")
+    return SHARED_DATA

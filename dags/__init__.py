@@ -1,0 +1,1 @@
+"""WHEN: the DAG files. What they call lies in `cloudseg.stages`."""

@@ -1,0 +1,130 @@
+"""Names that all DAG files share: assets, pool, default arguments, tags, and what a failure or "nothing to do" means to Airflow.
+
+Not a DAG file itself (`.airflowignore`). Imports `airflow.sdk` only: DAG files are parsed again and again.
+"""
+
+from datetime import datetime, timedelta, timezone
+from typing import Any, NoReturn
+
+from airflow.sdk import Asset, RetryPolicy, get_current_context
+from airflow.sdk.definitions.retry_policy import RetryDecision
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+
+Json = dict[str, Any]
+
+SCENES = Asset("cloudseg.scenes", group="cloudseg")
+LABELS = Asset("cloudseg.labels", group="cloudseg")
+CHAMPION = Asset("cloudseg.champion", group="cloudseg")
+MASKS = Asset("cloudseg.masks", group="cloudseg")
+
+# One pool slot for each GPU worker: a second training waits as `scheduled`. Without the pool it would wait in the queue, where Airflow
+# gives it up after `[scheduler] task_queued_timeout`. A pool that does not exist blocks the task: `airflow pools set gpu 1 training`.
+GPU_POOL = "gpu"
+GPU_QUEUE = "gpu"
+RECIPES = ["nightly", "seed", "smoke"]
+TAG = "cloudseg"
+START = datetime(2026, 1, 1, tzinfo=timezone.utc)  # noqa: UP017  (the form that Airflow's own documentation uses)
+
+
+class RetryWhereItHelps(RetryPolicy):
+    """Retry what may go better next time: a store, database or network that did not answer. Fail at once for the rest.
+
+    A worker that died is not seen here: the scheduler gives its task another try by `retries`.
+    """
+
+    def evaluate(self, exception: BaseException, try_number: int, max_tries: int, context: Any = None) -> RetryDecision:
+        """Decide by the error's own `retry_helps`; errors that are not cloudseg's: OSError and Airflow's own may pass."""
+        helps = getattr(exception, "retry_helps", isinstance(exception, OSError | AirflowException))
+        if helps:
+            return RetryDecision.retry(reason=f"{type(exception).__name__} may pass")
+        return RetryDecision.fail(reason=f"{type(exception).__name__}: the same call would fail again")
+
+
+DEFAULT_ARGS: Json = {
+    "owner": "cloudseg",
+    "retries": 2,
+    "retry_delay": timedelta(minutes=1),
+    "retry_exponential_backoff": True,
+    "max_retry_delay": timedelta(minutes=15),
+    "retry_policy": RetryWhereItHelps(),
+    "execution_timeout": timedelta(hours=2),
+}
+
+
+def form() -> Json:
+    """Give the values of this run's form; Airflow has checked them against the DAG's params."""
+    return dict(get_current_context()["params"])
+
+
+def training_id() -> str:
+    """Give the run id of this DAG run's training: the same for every try, so that a retry resumes."""
+    return f"airflow-{get_current_context()['run_id']}"
+
+
+def planned(plan: Json) -> Json:
+    """Give the plan back, or skip this task and what follows with the plan's reason."""
+    if plan["skip"]:
+        skip(plan["skip"])
+    return plan
+
+
+def skip(reason: str) -> NoReturn:
+    """End this task as skipped; the reason stands in its log and in its XCom `reason`."""
+    get_current_context()["ti"].xcom_push(key="reason", value=reason)
+    raise AirflowSkipException(reason)
+
+
+def announce(asset: Asset, ids: list[str], reason: str) -> None:
+    """Let the asset's event say how many ids came; skip, so that no event is made, where there is none."""
+    if not ids:
+        skip(reason)
+    get_current_context()["outlet_events"][asset].extra = {"count": len(ids), "first": ids[:5]}
+
+
+def announce_champion(record: Json) -> Json:
+    """Give the promotion back with the champion in the asset's event; skip where the champion stays."""
+    if not record["promoted"]:
+        skip(f"{record['outcome']}: the champion stays. " + " ".join(record["reasons"]))
+    get_current_context()["outlet_events"][CHAMPION].extra = {"champion_id": record["champion_id"], "verdict_id": record["verdict_id"]}
+    return record
+
+
+def announce_masks(record: Json) -> Json:
+    """Give a batch's record back with its masks in the asset's event. Raises AirflowFailException where the batch has none."""
+    if not record["masks"]:
+        raise AirflowFailException("no scene of this batch could be masked: " + "; ".join(map(str, record["failed"].items())))
+    get_current_context()["outlet_events"][MASKS].extra = {"count": len(record["masks"]), "weights_id": record["weights_id"]}
+    return record
+
+
+def next_after_verdict(outcome: str) -> str:
+    """Name the task that follows: a person is asked only when the form says so and there is something to approve."""
+    return "approve" if form()["approval"] == "ask" and outcome == "PROMOTE" else "promote"
+
+
+def actor(approval: Json | None) -> str:
+    """Name who is behind a promotion: the person that approved, else the scheduler."""
+    by = (approval or {}).get("responded_by_user") or {}
+    return f"airflow:{by['name']}" if by.get("name") else "airflow"
+
+
+def show_as(name: str) -> None:
+    """Show this mapped task under a name instead of its number (`map_index_template="{{ shown_as }}"`)."""
+    get_current_context()["shown_as"] = name  # type: ignore[typeddict-unknown-key]
+
+
+def all_done(records: list[Json]) -> Json:
+    """Give the counts of all batches. Raises AirflowFailException naming the scenes that could not be masked."""
+    failed = {scene_id: what for record in records for scene_id, what in record["failed"].items()}
+    if failed:
+        raise AirflowFailException(f"{len(failed)} scenes have no mask: " + "; ".join(f"{scene}: {what}" for scene, what in failed.items()))
+    return {"masks": sum(len(record["masks"]) for record in records), "created": sum(record["created"] for record in records)}
+
+
+def nothing_missing(record: Json) -> Json:
+    """Give the record of a maintenance. Raises AirflowFailException where rows name objects that the store lacks."""
+    if record["missing"]:
+        raise AirflowFailException(
+            f"{len(record['missing'])} objects are missing or damaged, restore them: " + ", ".join(record["missing"])
+        )
+    return record

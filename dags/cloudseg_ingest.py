@@ -1,0 +1,99 @@
+"""Take in what lies in the inbox.
+
+**What it does.** Every five minutes it reads the configured inbox (`CLOUDSEG_INBOX`) and catalogues what is new: scenes and labels
+become canonical files in the store and rows in the catalog. Files that cannot become a scene or a label go to quarantine with a
+reason and never stop the others. An empty inbox is no error. Files stay where they are; the same bytes are taken in once.
+
+**Started by** the clock (`*/5 * * * *`), or by hand with a form: another source, its layout, its band order.
+
+**Leads to** the asset `cloudseg.scenes` when scenes are new (starts `cloudseg_predict`), and the asset `cloudseg.labels` when at
+least `min_new_labels` labels are waiting that no snapshot holds yet (starts `cloudseg_retrain`). When there is nothing to
+announce, the announcing task is skipped and its log and its XCom `reason` say why.
+
+**What it does not protect against.** A file that is still being copied: it is quarantined as truncated, and taken in by the next
+run once it is complete. Move files into the inbox, do not copy them there. A label of the wrong scene: only its grid is compared.
+
+**When it fails.** An unreachable store or catalog is retried; nothing is lost, the next run begins where this one ended.
+Watch the quarantine: `cloudseg quarantine`, or the page "Cloud masks".
+
+Example conf: `{"source": "/data/new_tiles", "layout": "pairs", "bands": ["red", "green", "blue"]}`
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import Param, dag, task
+from cloudseg_dagkit import DEFAULT_ARGS, LABELS, RECIPES, SCENES, START, TAG, Json, announce, form, planned, skip
+
+
+@dag(
+    dag_id="cloudseg_ingest",
+    dag_display_name="cloudseg: ingest",
+    description="Scenes and labels from the inbox into the catalog",
+    doc_md=__doc__,
+    schedule="*/5 * * * *",
+    start_date=START,
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS,
+    tags=[TAG, "ingest"],
+    params={
+        "source": Param(
+            None, type=["null", "string"], title="Source", description="Folder or prefix to read; empty: the inbox.", section="What"
+        ),
+        "layout": Param(
+            None, type=["null", "string"], title="Layout", description="How the files are laid out; empty: found by itself.", section="What"
+        ),
+        "bands": Param(
+            None,
+            type=["null", "array"],
+            items={"type": "string"},
+            title="Bands",
+            description="Names of the bands in file order, one a line; empty: as the files say.",
+            section="What",
+        ),
+        "recipe": Param(
+            "nightly", type="string", enum=RECIPES, title="Recipe", description="Whose snapshot decides what is new.", section="Retraining"
+        ),
+        "min_new_labels": Param(
+            50,
+            type="integer",
+            minimum=1,
+            title="New labels that start a retraining",
+            description="Fewer wait for the nightly run.",
+            section="Retraining",
+        ),
+    },
+)
+def cloudseg_ingest() -> None:
+    """Wire the tasks."""
+
+    @task(execution_timeout=timedelta(hours=6))
+    def ingest() -> Json:
+        from cloudseg import stages
+
+        values = form()
+        return stages.ingest(values["source"], layout=values["layout"], bands=values["bands"]).as_json()
+
+    @task(outlets=[SCENES])
+    def announce_scenes(added: list[str]) -> None:
+        announce(SCENES, added, "no scene is new")
+
+    @task
+    def plan_labels(labelled: list[str]) -> Json:
+        from cloudseg import stages
+
+        if not labelled:
+            skip("no label is new")
+        return planned(stages.plan_retrain(form()["recipe"], min_new_labels=form()["min_new_labels"]))
+
+    @task(outlets=[LABELS])
+    def announce_labels(labelled: list[str]) -> None:
+        announce(LABELS, labelled, "no label is new")
+
+    taken_in: Any = ingest()
+    announce_scenes(taken_in["added"])
+    plan_labels(taken_in["labelled"]) >> announce_labels(taken_in["labelled"])
+
+
+DAG = cloudseg_ingest()

@@ -1,0 +1,57 @@
+"""Keep the house clean.
+
+**What it does.** Once a day: removes objects that no row names (left behind by something that was killed between writing bytes and
+writing their row), drops checkpoints of finished runs, repairs pointers that are derived from rows (`models/champion.json`), and
+looks whether every object that a row names is there and whole. Its record counts what it found and what it did.
+
+**Started by** the clock (03:30 UTC), or by hand with a form: a dry run only reports.
+
+**When it fails** with "objects are missing or damaged": the store lost bytes that the catalog promises. Restore them from a backup
+under the same keys; content addresses tell the right ones. Nothing else is deleted meanwhile.
+
+**What it does not protect against.** A store without a backup. Objects that are younger than the grace period are left alone even
+when no row names them: something may be writing their row right now.
+
+Example conf: `{"dry_run": true}`
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import Param, dag, task
+from cloudseg_dagkit import DEFAULT_ARGS, START, TAG, Json, form, nothing_missing
+
+
+@dag(
+    dag_id="cloudseg_maintain",
+    dag_display_name="cloudseg: maintain",
+    description="Orphans, retention, repair of pointers, missing objects",
+    doc_md=__doc__,
+    schedule="30 3 * * *",
+    start_date=START,
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS,
+    tags=[TAG, "maintain"],
+    params={
+        "dry_run": Param(False, type="boolean", title="Dry run", description="Report what would be removed and repaired; change nothing."),
+    },
+)
+def cloudseg_maintain() -> None:
+    """Wire the task and its check."""
+
+    @task(execution_timeout=timedelta(hours=6))
+    def maintain() -> Json:
+        from cloudseg import stages
+
+        return stages.maintain(dry_run=form()["dry_run"]).as_json()
+
+    @task
+    def check(missing: list[str]) -> Json:
+        return nothing_missing({"missing": missing})
+
+    record: Any = maintain()
+    check(record["missing"])
+
+
+DAG = cloudseg_maintain()

@@ -1,0 +1,82 @@
+"""Draw the cloud masks that are missing.
+
+**What it does.** `plan` names the weights (the champion) and the publishable scenes that have no mask of them, in batches. `predict`
+runs once for each batch, shown by the names of its scenes, and publishes for every scene a class mask, a probability layer, a
+thumbnail and a STAC item. `check` fails when a scene could not be masked, and names it; all others are published by then.
+
+**Started by** the asset `cloudseg.scenes` (new scenes) or `cloudseg.champion` (a new champion: every scene gets a mask of it), or by
+hand with a form: other weights, another batch size.
+
+**When there is nothing to do** (no champion yet, or every scene has its mask) `plan` is skipped, and its log and its XCom `reason`
+say so.
+
+**Leads to** the asset `cloudseg.masks`, one event for each batch.
+
+**When it fails.** Clear the failed batch, or trigger again: masks that exist are left as they are, so nothing is drawn twice and the
+bytes do not change.
+
+**What it does not protect against.** A champion that is bad on a new kind of scene: look at the page "Cloud masks", and roll back
+with `cloudseg rollback`. Masks of older champions stay published until retention removes them.
+
+Example conf: `{"batch_size": 4}`
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import Param, dag, task
+from cloudseg_dagkit import CHAMPION, DEFAULT_ARGS, MASKS, SCENES, START, TAG, Json, all_done, announce_masks, form, show_as, skip
+
+
+@dag(
+    dag_id="cloudseg_predict",
+    dag_display_name="cloudseg: predict",
+    description="Masks of the champion for all scenes that lack one",
+    doc_md=__doc__,
+    schedule=(SCENES | CHAMPION),
+    start_date=START,
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS,
+    tags=[TAG, "predict"],
+    params={
+        "weights_id": Param(
+            None, type=["null", "string"], pattern="^w-[0-9a-f]{20}$", title="Weights", description="Empty: the champion.", section="What"
+        ),
+        "batch_size": Param(
+            8, type="integer", minimum=1, maximum=256, title="Scenes a batch", description="One task masks one batch.", section="How"
+        ),
+    },
+)
+def cloudseg_predict() -> None:
+    """Wire the tasks."""
+
+    @task
+    def plan() -> list[Json]:
+        from cloudseg import stages
+
+        batches = stages.plan_predict(weights_id=form()["weights_id"], batch_size=form()["batch_size"])
+        return batches or skip("nothing to mask: there is no champion yet, or every publishable scene has its mask")
+
+    @task(
+        map_index_template="{{ shown_as }}",
+        max_active_tis_per_dag=2,
+        execution_timeout=timedelta(hours=6),
+        outlets=[MASKS],
+        multiple_outputs=False,
+    )
+    def predict(batch: Json) -> Json:
+        from cloudseg import stages
+
+        show_as(batch["name"])
+        return announce_masks(stages.predict(batch["scene_ids"], weights_id=batch["weights_id"]).as_json())
+
+    @task
+    def check(records: list[Json]) -> Json:
+        return all_done(list(records))
+
+    drawn: Any = predict.expand(batch=plan())
+    check(drawn)
+
+
+DAG = cloudseg_predict()

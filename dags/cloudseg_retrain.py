@@ -1,0 +1,170 @@
+"""Retrain the model, judge it, and let it become champion if it is better.
+
+**What it does.** `plan` looks whether anything is new and skips the rest with a reason when not. `snapshot` freezes the labelled
+chips under an id; every later task works on that id. `train` makes new weights, `evaluate` measures them on the held-out places and
+writes the report, `judge` compares them with the champion, `promote` makes them champion if the verdict says PROMOTE.
+
+**Started by** the clock (02:00 UTC), by the asset `cloudseg.labels` (enough new labels came in), whichever is first, or by hand
+with a form: recipe, time budget in minutes, force (train although nothing is new), approval (by itself, or ask a person).
+One run at a time; a second one waits.
+
+**Asking a person.** With approval "ask", a verdict PROMOTE stops at `approve` (Browse > Required Actions). "Reject", or no
+answer within three days, leaves the champion alone. Nobody is asked when the verdict is HOLD or REJECT.
+
+**Leads to** the asset `cloudseg.champion` when the champion changed (starts `cloudseg_predict`). When it stays, `promote` is
+skipped and its log and its XCom `reason` give the verdict's reasons.
+
+**Needs** the pool `gpu` with one slot for each GPU worker (`airflow pools set gpu 1 training`); a missing pool keeps `train`
+waiting for ever (`cloudseg doctor` cannot see Airflow's pools; the grid shows the task as scheduled). On Celery, a worker of the
+queue `gpu`: `airflow celery worker -q gpu -c 1`.
+
+**When it fails.** A killed worker costs the steps since the last checkpoint: the next try resumes (same run id). Empty splits, loss
+that is not finite, a recipe that does not fit: no retry, the message says what to do. Clearing `train` resumes as well.
+
+**What it does not protect against.** Wrong labels that are new: they change the model if it still wins on the held-out places.
+Labels of held-out places are never trained on, so a model cannot win by having seen them.
+
+Example conf: `{"recipe": "nightly", "minutes": 30, "force": true, "approval": "ask"}`
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, Param, dag, task
+from cloudseg_dagkit import (
+    CHAMPION,
+    DEFAULT_ARGS,
+    GPU_POOL,
+    GPU_QUEUE,
+    LABELS,
+    RECIPES,
+    START,
+    TAG,
+    Json,
+    actor,
+    announce_champion,
+    form,
+    next_after_verdict,
+    planned,
+    training_id,
+)
+
+APPROVAL_BODY = """**{{ ti.xcom_pull(task_ids='judge', key='outcome') }}**: weights `{{ ti.xcom_pull(task_ids='train', key='weights_id') }}`
+against champion `{{ ti.xcom_pull(task_ids='judge', key='champion_id') or 'none yet' }}`.
+
+{% for reason in ti.xcom_pull(task_ids='judge', key='reasons') %}- {{ reason }}
+{% endfor %}
+The report is on the page *Browse > Cloud masks*."""
+
+
+@dag(
+    dag_id="cloudseg_retrain",
+    dag_display_name="cloudseg: retrain",
+    description="Snapshot, train, evaluate, judge, promote",
+    doc_md=__doc__,
+    schedule=AssetOrTimeSchedule(timetable=CronTriggerTimetable("0 2 * * *", timezone="UTC"), assets=LABELS),
+    start_date=START,
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS,
+    tags=[TAG, "retrain"],
+    params={
+        "recipe": Param(
+            "nightly",
+            type="string",
+            enum=RECIPES,
+            values_display={"nightly": "nightly: our best", "seed": "seed: the yardstick", "smoke": "smoke: seconds, to see it turn"},
+            title="Recipe",
+            description="How the model is made.",
+            section="Training",
+        ),
+        "minutes": Param(
+            None,
+            type=["null", "number"],
+            exclusiveMinimum=0,
+            maximum=720,
+            title="Minutes",
+            description="Time budget; empty: as the recipe says.",
+            section="Training",
+        ),
+        "force": Param(False, type="boolean", title="Force", description="Train although nothing is new.", section="Training"),
+        "min_new_labels": Param(
+            1, type="integer", minimum=1, title="New labels", description="Skip when fewer are new.", section="Training"
+        ),
+        "approval": Param(
+            "auto",
+            type="string",
+            enum=["auto", "ask"],
+            values_display={"auto": "promote by itself", "ask": "ask a person first"},
+            title="Approval",
+            description="What happens to a challenger whose verdict is PROMOTE.",
+            section="Promotion",
+        ),
+    },
+)
+def cloudseg_retrain() -> None:
+    """Wire the tasks."""
+
+    @task
+    def plan() -> Json:
+        from cloudseg import stages
+
+        values = form()
+        return planned(stages.plan_retrain(values["recipe"], force=values["force"], min_new_labels=values["min_new_labels"]))
+
+    @task
+    def snapshot() -> Json:
+        from cloudseg import stages
+
+        return stages.snapshot(form()["recipe"]).as_json()
+
+    @task(pool=GPU_POOL, queue=GPU_QUEUE, execution_timeout=timedelta(hours=14))
+    def train(snapshot_id: str) -> Json:
+        from cloudseg import stages
+
+        values = form()
+        return stages.train(snapshot_id, recipe=values["recipe"], run_id=training_id(), minutes=values["minutes"]).as_json()
+
+    @task(pool=GPU_POOL, queue=GPU_QUEUE)
+    def evaluate(weights_id: str, snapshot_id: str) -> Json:
+        from cloudseg import stages
+
+        return stages.evaluate(weights_id, snapshot_id=snapshot_id).as_json()
+
+    @task(pool=GPU_POOL, queue=GPU_QUEUE)
+    def judge(weights_id: str, snapshot_id: str) -> Json:
+        from cloudseg import stages
+
+        return stages.promote(weights_id, snapshot_id=snapshot_id, apply=False, actor="airflow", reason="judged").as_json()
+
+    @task.branch
+    def ask_or_not(outcome: str) -> str:
+        return next_after_verdict(outcome)
+
+    @task(pool=GPU_POOL, queue=GPU_QUEUE, outlets=[CHAMPION], trigger_rule="none_failed_min_one_success")
+    def promote(weights_id: str, snapshot_id: str, approval: Json | None) -> Json:
+        from cloudseg import stages
+
+        record = stages.promote(weights_id, snapshot_id=snapshot_id, actor=actor(approval), reason=training_id())
+        return announce_champion(record.as_json())
+
+    approve: Any = ApprovalOperator(
+        task_id="approve",
+        subject="Shall the challenger become champion?",
+        body=APPROVAL_BODY,
+        defaults="Reject",
+        response_timeout=timedelta(days=3),
+        execution_timeout=None,
+    )
+    frozen: Any = snapshot()
+    weights: Any = train(frozen["snapshot_id"])
+    verdict: Any = judge(weights["weights_id"], frozen["snapshot_id"])
+    choice = ask_or_not(verdict["outcome"])
+    promotion = promote(weights["weights_id"], frozen["snapshot_id"], approve.output)
+    plan() >> frozen
+    evaluate(weights["weights_id"], frozen["snapshot_id"]) >> verdict
+    choice >> [approve, promotion]
+
+
+DAG = cloudseg_retrain()

@@ -1,0 +1,79 @@
+"""The model card: what the weights are, what they were made of and how good they are, in Markdown for people."""
+
+from collections.abc import Mapping
+
+from cloudseg import keys
+from cloudseg.records import Json, StoredObject
+from cloudseg.registry.extent import NOWHERE, Extent
+
+_MADE_OF = (
+    ("architecture", "Architecture"), ("widths", "Channels of each level"), ("total_parameters", "Parameters"),
+    ("bands", "Bands, in this order"),
+    ("working_resolution_m", "Working resolution (m)"), ("clip", "Clip (reflectance)"), ("mean", "Mean (reflectance)"),
+    ("std", "Standard deviation (reflectance)"), ("threshold", "Threshold, chosen on validation places"), ("recipe_name", "Recipe"),
+    ("recipe_hash", "Recipe hash"), ("snapshot_id", "Snapshot"), ("run_id", "Run"), ("parent_weights_id", "Warm start from"),
+    ("code_version", "Version of cloudseg"),
+)  # fmt: skip
+
+
+def model_card(metadata: Json, metrics: Mapping[str, object], *, weights: StoredObject | None = None, extent: Extent = NOWHERE) -> str:
+    """Give the card.
+
+    Args:
+        metadata: the metadata block of the weights.
+        metrics: figures by name; nested values are left to the report.
+        weights: the safetensors object, for its id, size and checksum.
+        extent: where and when the training scenes lie.
+    """
+    parts = [
+        f"# Cloud mask weights `{keys.id_from_hash('w', weights.sha256)}`" if weights else "# Cloud mask weights",
+        "A U-Net that gives the probability of cloud for every pixel of a multispectral satellite scene.",
+        _table("What they are", [(title, metadata[name]) for name, title in _MADE_OF if metadata.get(name) is not None] + _file(weights)),
+        _table("Figures at the end of the training (validation places)", _figures(metrics)),
+        _table("Training scenes", _training(extent)),
+        _HOW,
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+_HOW = """## How to use them
+
+Input is top-of-atmosphere reflectance. `x = (min(reflectance, clip) - mean) / std` for each band, 0 where nothing was
+observed; the net gives a logit, its sigmoid is the probability of cloud, and a pixel is cloud where that reaches the
+threshold. All of these numbers lie in the file's own metadata; `cloudseg predict` applies them.
+
+## Limits
+
+Clouds only: cloud shadow counts as clear. Bright ground (snow, ice, sand, roofs, sun glint) and thin cirrus are where
+such masks err most; the evaluation report shows figures for those slices. Held-out figures are in the evaluation, not
+here: weights are immutable and are judged after they are written."""
+
+
+def _file(weights: StoredObject | None) -> list[tuple[str, object]]:
+    return [("File", f"{weights.size} bytes, SHA-256 `{weights.sha256}`")] if weights else []
+
+
+def _figures(metrics: Mapping[str, object]) -> list[tuple[str, object]]:
+    return [(name, round(value, 4)) for name, value in sorted(metrics.items()) if isinstance(value, int | float)]
+
+
+def _training(extent: Extent) -> list[tuple[str, object]]:
+    found: list[tuple[str, object]] = [("Scenes", extent.scenes)] if extent.scenes else []
+    if extent.bounds is not None:
+        found.append(("Bounds (west, south, east, north)", ", ".join(f"{value:.3f}" for value in extent.bounds)))
+    if extent.begins_at is not None and extent.ends_at is not None:
+        found.append(("Acquired", f"{extent.begins_at:%Y-%m-%d} to {extent.ends_at:%Y-%m-%d}"))
+    return found
+
+
+def _table(title: str, lines: list[tuple[str, object]]) -> str:
+    if not lines:
+        return ""
+    body = "\n".join(f"| {name} | {_cell(value)} |" for name, value in lines)
+    return f"## {title}\n\n| | |\n|---|---|\n{body}"
+
+
+def _cell(value: object) -> str:
+    """Give a value as one table cell: a bar or a line break in it must not end the cell."""
+    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

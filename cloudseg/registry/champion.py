@@ -1,0 +1,206 @@
+"""The champion: one append-only history of promotions, and the pointer for readers without a database.
+
+The newest generation is the champion. Its primary key is what makes two champions impossible: two promotions at once
+want the same next generation, and the database gives it to one. History is a stack: a promotion puts weights on top,
+a rollback takes the top off, and both are new rows.
+"""
+
+import logging
+
+from sqlalchemy import Connection
+
+from cloudseg import keys
+from cloudseg.catalog import Catalog
+from cloudseg.catalog import model as rows
+from cloudseg.catalog.session import now
+from cloudseg.errors import InputError, ObjectMissing, PromotionRefused
+from cloudseg.records import Promotion, Weights, utc_iso
+from cloudseg.storage import Store
+
+log = logging.getLogger(__name__)
+
+
+def find_champion(catalog: Catalog) -> Weights | None:
+    """Give the weights in use, or None before the first promotion."""
+    with catalog.read() as db:
+        newest = rows.find_champion(db)
+        return None if newest is None else rows.get_weights(db, newest.weights_id)
+
+
+def promote(
+    store: Store,
+    catalog: Catalog,
+    weights_id: str,
+    *,
+    expected_champion: str | None,
+    verdict_id: str | None,
+    actor: str,
+    reason: str,
+    force: bool = False,
+) -> Promotion:
+    """Make weights the champion in one transaction, then write the pointer. The same promotion again changes nothing.
+
+    Args:
+        store: must hold the weights' bytes, undamaged; gets the pointer.
+        catalog: gets the next generation.
+        weights_id: the challenger.
+        expected_champion: whom the caller saw in office (None: nobody); compared inside the transaction.
+        verdict_id: the verdict that speaks for it. None is a person's own decision and needs a reason.
+        actor: who decides: 'cli', 'airflow', a user's name.
+        reason: why, for the history.
+        force: promote against a verdict that says HOLD or REJECT.
+
+    Raises PromotionRefused where another champion is in office, the verdict speaks of other weights or against them, or
+    another promotion came first; NotInCatalog; ObjectMissing and ObjectCorrupt where the bytes are not there.
+    """
+    with catalog.read() as db:
+        _check_bytes(store, rows.get_weights(db, weights_id))
+    with catalog.begin() as db:
+        current = rows.find_champion(db)
+        if current is not None and _is_same(current, weights_id, expected_champion, verdict_id):
+            promotion = current
+        else:
+            _check_expected(current, expected_champion, weights_id)
+            _check_verdict(db, weights_id, expected_champion, verdict_id, reason=reason, force=force)
+            promotion = _next(current, weights_id, "promote", verdict_id, actor, reason)
+            _add(db, promotion)
+    log.info("champion: %s, generation %d", weights_id, promotion.generation)
+    repair_pointer(store, catalog)
+    return promotion
+
+
+def rollback(store: Store, catalog: Catalog, *, expected_champion: str | None, actor: str, reason: str) -> Promotion:
+    """Give the office back to the champion before, in one transaction; the history keeps both changes.
+
+    A second rollback goes one champion further back. Raises PromotionRefused where another champion is in office or
+    none was before it; ObjectMissing and ObjectCorrupt where the earlier bytes are gone.
+    """
+    with catalog.begin() as db:
+        current = rows.find_champion(db)
+        _check_expected(current, expected_champion, None)
+        earlier = _champions(rows.list_promotions(db))[:-1]
+        if not earlier:
+            raise PromotionRefused(
+                "no champion was before this one", subject=expected_champion or "champion", next_step="Promote other weights instead."
+            )
+        _check_bytes(store, rows.get_weights(db, earlier[-1]))
+        promotion = _next(current, earlier[-1], "rollback", None, actor, reason)
+        _add(db, promotion)
+    log.info("champion: %s again, generation %d", promotion.weights_id, promotion.generation)
+    repair_pointer(store, catalog)
+    return promotion
+
+
+def repair_pointer(store: Store, catalog: Catalog) -> bool:
+    """Bring `models/champion.json` in line with the newest generation; tell whether it had to change.
+
+    The row is read again after every write: a promotion that came in between has written its own pointer, which this
+    one would otherwise have undone. Whoever writes last also looks last.
+    """
+    changed = False
+    while (wanted := _pointer(catalog)) != _read_pointer(store):
+        if wanted is None:
+            store.delete(keys.CHAMPION_POINTER)
+        else:
+            store.replace(keys.CHAMPION_POINTER, wanted)
+        changed = True
+    return changed
+
+
+def _pointer(catalog: Catalog) -> bytes | None:
+    with catalog.read() as db:
+        newest = rows.find_champion(db)
+        if newest is None:
+            return None
+        weights = rows.get_weights(db, newest.weights_id)
+    return keys.canonical_json(
+        {
+            "weights_id": weights.weights_id,
+            "version": weights.version,
+            "key": weights.key,
+            "sha256": weights.sha256,
+            "size": weights.size,
+            "threshold": weights.metadata["threshold"],
+            "generation": newest.generation,
+            "promoted_at": utc_iso(newest.created_at),
+        }
+    )
+
+
+def _read_pointer(store: Store) -> bytes | None:
+    try:
+        return store.get(keys.CHAMPION_POINTER)
+    except ObjectMissing:
+        return None
+
+
+def _check_bytes(store: Store, weights: Weights) -> None:
+    store.get(weights.key, weights.sha256)
+
+
+def _is_same(current: Promotion, weights_id: str, expected: str | None, verdict_id: str | None) -> bool:
+    wanted = ("promote", weights_id, expected, verdict_id)
+    return (current.action, current.weights_id, current.previous_weights_id, current.verdict_id) == wanted
+
+
+def _check_expected(current: Promotion | None, expected: str | None, weights_id: str | None) -> None:
+    found = current.weights_id if current else None
+    if found != expected:
+        raise PromotionRefused(
+            "another champion is in office", subject=weights_id or "champion", found=found or "none", expected=expected or "none",
+            next_step="Judge again against the champion of today.",
+        )  # fmt: skip
+    if weights_id is not None and found == weights_id:
+        raise PromotionRefused("these weights are the champion already", subject=weights_id)
+
+
+def _check_verdict(db: Connection, weights_id: str, expected: str | None, verdict_id: str | None, *, reason: str, force: bool) -> None:
+    if verdict_id is None:
+        if not reason.strip():
+            raise InputError("a promotion without a verdict needs a reason", subject=weights_id, next_step="Say why, or judge it first.")
+        return
+    verdict = rows.get_verdict(db, verdict_id)
+    if (verdict.challenger_id, verdict.champion_id) != (weights_id, expected):
+        raise PromotionRefused(
+            "the verdict compares other weights", subject=verdict_id, next_step="Judge again.",
+            found=f"{verdict.challenger_id} against {verdict.champion_id or 'none'}", expected=f"{weights_id} against {expected or 'none'}",
+        )  # fmt: skip
+    if verdict.outcome != "PROMOTE" and not force:
+        raise PromotionRefused(
+            "the verdict speaks against it", subject=verdict_id, found=verdict.outcome, expected="PROMOTE",
+            next_step="Read its reasons; a person may overrule it with --force.",
+        )  # fmt: skip
+
+
+def _next(current: Promotion | None, weights_id: str, action: str, verdict_id: str | None, actor: str, reason: str) -> Promotion:
+    return Promotion.model_validate(
+        {
+            "generation": current.generation + 1 if current else 1,
+            "weights_id": weights_id,
+            "previous_weights_id": current.weights_id if current else None,
+            "action": action,
+            "verdict_id": verdict_id,
+            "actor": actor,
+            "reason": reason,
+            "created_at": now(),
+        }
+    )
+
+
+def _add(db: Connection, promotion: Promotion) -> None:
+    if not rows.add_promotion(db, promotion):
+        raise PromotionRefused(
+            "another promotion came first", subject=promotion.weights_id, expected=f"generation {promotion.generation} to be free",
+            next_step="Judge again against the champion of today.",
+        )  # fmt: skip
+
+
+def _champions(newest_first: list[Promotion]) -> list[str]:
+    """Give the stack of champions, the present one last."""
+    stack: list[str] = []
+    for promotion in reversed(newest_first):
+        if promotion.action == "promote":
+            stack.append(promotion.weights_id)
+        else:
+            stack.pop()
+    return stack

@@ -1,0 +1,160 @@
+"""The STAC item of published weights, with the Machine Learning Model extension v1.4.0.
+
+Links and assets are relative: the item lies in the same folder as what it describes, wherever the store is.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Final
+
+from cloudseg import keys
+from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA, REFLECTANCE_SCALE
+from cloudseg.records import Json, StoredObject, utc_iso
+from cloudseg.registry.extent import NOWHERE, Extent
+
+EXTENSIONS: Final = (
+    "https://stac-extensions.github.io/mlm/v1.4.0/schema.json",
+    "https://stac-extensions.github.io/file/v2.1.0/schema.json",
+    "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
+)
+# The MLM specification's own examples say "any time" so.
+_BEGINNING = datetime(1900, 1, 1, tzinfo=UTC)
+_END = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+_ASSETS: Final = {
+    "onnx": ("application/octet-stream; application=onnx", "ONNX twin", ["mlm:model"], "onnx"),
+    "card": ("text/markdown", "Model card", ["metadata"], None),
+    "golden": ("application/octet-stream; application=safetensors", "Golden tile: what a clean process must reproduce", ["data"], None),
+}
+
+
+def model_item(*, weights: StoredObject, companions: Mapping[str, StoredObject], metadata: Json, extent: Extent = NOWHERE) -> Json:
+    """Give the item of weights as JSON.
+
+    Args:
+        weights: the safetensors object; the item's id is the weights id.
+        companions: name to stored object, listed as assets.
+        metadata: the metadata block of the weights.
+        extent: bounds (lon/lat) and times of the training scenes; its geometry is null where nothing is known.
+    """
+    weights_id = keys.id_from_hash("w", weights.sha256)
+    return {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": list(EXTENSIONS),
+        "id": weights_id,
+        **_place(extent),
+        "properties": {**_times(extent), **_properties(weights_id, metadata)},
+        "links": [],
+        "assets": _assets(weights, companions),
+    }
+
+
+def _place(extent: Extent) -> Json:
+    """Geometry and bounding box; a null geometry must come without a box (GeoJSON, STAC item specification)."""
+    if extent.bounds is None:
+        return {"geometry": None}
+    west, south, east, north = extent.bounds
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    return {"geometry": {"type": "Polygon", "coordinates": [ring]}, "bbox": [west, south, east, north]}
+
+
+def _times(extent: Extent) -> Json:
+    return {
+        "datetime": None,
+        "start_datetime": utc_iso(extent.begins_at or _BEGINNING),
+        "end_datetime": utc_iso(extent.ends_at or _END),
+    }
+
+
+def _properties(weights_id: str, metadata: Json) -> Json:
+    properties: Json = {
+        "title": f"Cloud mask weights {weights_id}",
+        "description": "A U-Net that gives the probability of cloud for every pixel of a multispectral scene.",
+        "mlm:name": weights_id,
+        "mlm:architecture": metadata["architecture"],
+        "mlm:framework": "PyTorch",
+        "mlm:tasks": ["semantic-segmentation"],
+        "mlm:accelerator": "amd64",
+        "mlm:accelerator_constrained": False,
+        "mlm:accelerator_summary": "A CPU is enough; a CUDA GPU is used where there is one.",
+        "mlm:pretrained": True,
+        "mlm:input": [_input(metadata)],
+        "mlm:output": [_output(metadata)],
+        "mlm:hyperparameters": _hyperparameters(metadata),
+    }
+    if (parameters := metadata.get("total_parameters")) is not None:
+        properties["mlm:total_parameters"] = parameters
+    return properties
+
+
+def _input(metadata: Json) -> Json:
+    """Reflectance x 10 000 in, clipped and divided before the z-score of each band."""
+    bands: list[str] = list(metadata["bands"])
+    means, stds = _per_band(metadata["mean"], bands), _per_band(metadata["std"], bands)
+    return {
+        "name": "canonical scene",
+        "description": f"Top-of-atmosphere reflectance x {REFLECTANCE_SCALE} as uint16, 0 where nothing was observed.",
+        "bands": bands,
+        "input": {"shape": [-1, len(bands), -1, -1], "dim_order": ["batch", "channel", "height", "width"], "data_type": "float32"},
+        "pre_processing_function": {"format": "python", "expression": f"numpy.minimum(dn / {REFLECTANCE_SCALE}, {metadata['clip']})"},
+        "value_scaling": [{"type": "z-score", "mean": mean, "stddev": std} for mean, std in zip(means, stds, strict=True)],
+        "resize_type": None,
+    }
+
+
+def _per_band(values: list[float], bands: list[str]) -> list[float]:
+    return list(values) * len(bands) if len(values) == 1 else list(values)
+
+
+def _output(metadata: Json) -> Json:
+    return {
+        "name": "mask",
+        "tasks": ["semantic-segmentation"],
+        "result": {"shape": [-1, 1, -1, -1], "dim_order": ["batch", "channel", "height", "width"], "data_type": "float32"},
+        "description": "Logit of cloud; the mask is where its sigmoid reaches the threshold.",
+        "classification:classes": [
+            {"value": MASK_CLEAR, "name": "clear", "description": "No cloud"},
+            {"value": MASK_CLOUD, "name": "cloud", "description": "Cloud"},
+            {"value": MASK_NO_DATA, "name": "no_data", "description": "Not observed", "nodata": True},
+        ],
+        "post_processing_function": {"format": "python", "expression": f"1 / (1 + numpy.exp(-logit)) >= {metadata['threshold']}"},
+    }
+
+
+def _hyperparameters(metadata: Json) -> Json:
+    names = (
+        "threshold",
+        "widths",
+        "dropout",
+        "working_resolution_m",
+        "recipe_name",
+        "recipe_hash",
+        "snapshot_id",
+        "run_id",
+        "code_version",
+    )
+    return {name: metadata[name] for name in names if metadata.get(name) is not None}
+
+
+def _assets(weights: StoredObject, companions: Mapping[str, StoredObject]) -> Json:
+    media_type = "application/octet-stream; application=safetensors"
+    assets: Json = {"weights": _asset(weights, media_type, "Parameters with their metadata", ["mlm:model", "mlm:weights"], "safetensors")}
+    for name, stored in sorted(companions.items()):
+        assets[name] = _asset(stored, *_ASSETS.get(name, ("application/octet-stream", name, ["data"], None)))
+    return assets
+
+
+def _asset(stored: StoredObject, media_type: str, title: str, roles: list[str], artifact_type: str | None) -> Json:
+    asset: Json = {
+        "href": f"./{PurePosixPath(stored.key).name}",
+        "type": media_type,
+        "title": title,
+        "roles": roles,
+        "file:size": stored.size,
+        # Multihash (STAC file extension): 12 = SHA-256, 20 = 32 bytes, both hexadecimal.
+        "file:checksum": f"1220{stored.sha256}",
+    }
+    if artifact_type is not None:
+        asset["mlm:artifact_type"] = artifact_type
+    return asset

@@ -1,0 +1,118 @@
+"""Registers weights: bytes first, row last. The trainer and the import of foreign weights call this."""
+
+import logging
+from collections.abc import Mapping
+
+from sqlalchemy import Connection
+
+from cloudseg import keys
+from cloudseg.catalog import Catalog
+from cloudseg.catalog import model as rows
+from cloudseg.catalog.session import fetch_one, now
+from cloudseg.catalog.tables import weights as weights_table
+from cloudseg.errors import CatalogUnreachable, InputError, NotInCatalog, StateError
+from cloudseg.records import Json, StoredObject, Weights
+from cloudseg.registry.card import model_card
+from cloudseg.registry.extent import Extent, training_extent
+from cloudseg.registry.item import model_item
+from cloudseg.storage import Store
+
+log = logging.getLogger(__name__)
+_ATTEMPTS = 20
+
+
+def register(
+    store: Store,
+    catalog: Catalog,
+    *,
+    weights: bytes,
+    metadata: Json,
+    companions: Mapping[str, tuple[str, bytes]],
+    run_id: str | None,
+    snapshot_id: str | None,
+    architecture: str,
+) -> Weights:
+    """Store published parameters with their companions and give their row; the same bytes again change nothing.
+
+    Args:
+        store: takes the safetensors file and the companions, content-addressed.
+        catalog: takes the row, under the next version.
+        weights: the safetensors file; it carries `metadata` in its header too.
+        metadata: everything that prediction needs (the fields of `cloudseg.model.weights.WeightsMeta`); card and item
+            read `architecture`, `bands`, `clip`, `mean`, `std`, `threshold` and, where there, `widths`, `total_parameters`,
+            `working_resolution_m`, `recipe_name`, `recipe_hash`, `code_version` and `metrics`.
+        companions: name ('onnx', 'golden' ...) to file name and bytes. The card and the STAC item are added here
+            unless the caller brings its own.
+        run_id: the run that made them, None for imported weights.
+        snapshot_id: what they were trained on, None for imported weights.
+        architecture: name of the class of the net.
+
+    Raises InputError for metadata without a threshold in 0..1, StateError where the run has registered other weights,
+    NotInCatalog where run or snapshot are unknown.
+    """
+    sha256 = keys.sha256_of(weights)
+    weights_id = keys.id_from_hash("w", sha256)
+    with catalog.read() as db:
+        known = fetch_one(db, Weights, weights_table.select().where(weights_table.c.weights_id == weights_id))
+    if known is not None:
+        return known
+    _check_threshold(weights_id, metadata)
+    with catalog.read() as db:
+        extent = training_extent(db, snapshot_id)
+    stored = store.put(keys.weights(sha256), weights)
+    row = Weights(
+        weights_id=weights_id, version=0, run_id=run_id, snapshot_id=snapshot_id, architecture=architecture,
+        **stored.model_dump(), companions=_put_companions(store, stored, metadata, companions, extent), metadata=metadata, created_at=now(),
+    )  # fmt: skip
+    registered = _add_row(catalog, row)
+    log.info("registered %s as version %d", weights_id, registered.version)
+    return registered
+
+
+def _check_threshold(weights_id: str, metadata: Json) -> None:
+    threshold = metadata.get("threshold")
+    if not isinstance(threshold, float | int) or not 0 <= threshold <= 1:
+        raise InputError(
+            "weights cannot be published without a threshold", subject=weights_id, found=threshold, expected="a probability in 0..1",
+            next_step="Choose the threshold on validation places and put it into the metadata.",
+        )  # fmt: skip
+
+
+def _put_companions(
+    store: Store, weights: StoredObject, metadata: Json, companions: Mapping[str, tuple[str, bytes]], extent: Extent
+) -> Json:
+    """Store every companion; the item comes last because it lists the others."""
+    stored: dict[str, StoredObject] = {}
+
+    def put(name: str, file_name: str, data: bytes) -> None:
+        stored[name] = store.put(keys.weights_companion(weights.sha256, file_name, keys.sha256_of(data)), data)
+
+    for name, (file_name, data) in sorted(companions.items()):
+        put(name, file_name, data)
+    if "card" not in stored:
+        put("card", "card.md", model_card(metadata, metadata.get("metrics") or {}, weights=weights, extent=extent).encode())
+    if "item" not in stored:
+        item = model_item(weights=weights, companions=stored, metadata=metadata, extent=extent)
+        put("item", "item.json", keys.canonical_json(item))
+    return {name: entry.as_json() for name, entry in stored.items()}
+
+
+def _add_row(catalog: Catalog, row: Weights) -> Weights:
+    """Add the row under the next version, again where another registration took that version first."""
+    for _ in range(_ATTEMPTS):
+        with catalog.begin() as db:
+            _refuse_second_weights(db, row)
+            try:
+                return rows.add_weights(db, row)
+            except NotInCatalog:
+                continue
+    raise CatalogUnreachable("too many registrations at once", subject=row.weights_id, next_step="Try again.")
+
+
+def _refuse_second_weights(db: Connection, row: Weights) -> None:
+    other = rows.find_weights_of_run(db, row.run_id) if row.run_id is not None else None
+    if other is not None and other.weights_id != row.weights_id:
+        raise StateError(
+            "the run has registered other weights already", subject=row.run_id or "", found=other.weights_id, expected=row.weights_id,
+            next_step="Use those weights, or train again under another run id.",
+        )  # fmt: skip

@@ -1,0 +1,237 @@
+"""One champion, whoever asks at once; the pointer follows the row; history is kept."""
+
+import json
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cloudseg import keys
+from cloudseg.catalog import Catalog
+from cloudseg.catalog import model as rows
+from cloudseg.catalog.session import now
+from cloudseg.errors import CloudsegError, InputError, NotInCatalog, ObjectCorrupt, ObjectMissing, PromotionRefused
+from cloudseg.records import Outcome, Verdict, Weights
+from cloudseg.registry import find_champion, promote, register, repair_pointer, rollback
+from cloudseg.storage import LocalStore
+
+METADATA = {"architecture": "SimpleUNet", "bands": ["red"], "clip": 1.0, "mean": [0.0], "std": [1.0], "threshold": 0.5}
+
+
+@pytest.fixture
+def publish(store: LocalStore, catalog: Catalog) -> Callable[[str], Weights]:
+    """Register weights whose bytes are the name."""
+
+    def make(name: str) -> Weights:
+        return register(
+            store,
+            catalog,
+            weights=name.encode(),
+            metadata=METADATA,
+            companions={},
+            run_id=None,
+            snapshot_id=None,
+            architecture="SimpleUNet",
+        )
+
+    return make
+
+
+def add_verdict(catalog: Catalog, challenger: str, champion: str | None, outcome: Outcome) -> str:
+    verdict_id = keys.make_id("ve", challenger, champion or "", outcome)
+    verdict = Verdict(
+        verdict_id=verdict_id, challenger_id=challenger, champion_id=champion, outcome=outcome, body={}, created_at=now()
+    )  # fmt: skip
+    with catalog.begin() as db:
+        rows.add_verdict(db, verdict)
+    return verdict_id
+
+
+def pointer(store: LocalStore) -> dict[str, object]:
+    return json.loads(store.get(keys.CHAMPION_POINTER))
+
+
+def put_in_office(store: LocalStore, catalog: Catalog, weights_id: str, expected: str | None) -> None:
+    promote(store, catalog, weights_id, expected_champion=expected, verdict_id=None, actor="test", reason="a test")
+
+
+def test_nobody_is_champion_at_first(store: LocalStore, catalog: Catalog) -> None:
+    assert find_champion(catalog) is None
+    assert repair_pointer(store, catalog) is False
+    assert not store.exists(keys.CHAMPION_POINTER)
+
+
+def test_promotion_names_the_champion_and_writes_the_pointer(
+    store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights]
+) -> None:
+    weights = publish("one")
+    verdict_id = add_verdict(catalog, weights.weights_id, None, "PROMOTE")
+    done = promote(store, catalog, weights.weights_id, expected_champion=None, verdict_id=verdict_id, actor="cli", reason="better")
+    assert (done.generation, done.previous_weights_id, done.verdict_id) == (1, None, verdict_id)
+    assert find_champion(catalog) == weights
+    found = pointer(store)
+    assert found["weights_id"] == weights.weights_id
+    assert found["sha256"] == weights.sha256
+    assert found["key"] == weights.key
+    assert found["generation"] == 1
+    assert found["threshold"] == 0.5
+    assert str(found["promoted_at"]).endswith("Z")
+
+
+def test_the_same_promotion_again_changes_nothing(store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights]) -> None:
+    weights = publish("one")
+    verdict_id = add_verdict(catalog, weights.weights_id, None, "PROMOTE")
+    wanted = {"expected_champion": None, "verdict_id": verdict_id, "actor": "cli", "reason": "better"}
+    first = promote(store, catalog, weights.weights_id, **wanted)
+    store.delete(keys.CHAMPION_POINTER)  # as if killed between the row and the pointer
+    again = promote(store, catalog, weights.weights_id, **wanted)
+    assert again == first
+    assert pointer(store)["generation"] == 1
+
+
+def test_another_champion_than_expected_refuses(store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights]) -> None:
+    one, two, three = (publish(name) for name in ("one", "two", "three"))
+    put_in_office(store, catalog, one.weights_id, None)
+    with pytest.raises(PromotionRefused, match=f"found {one.weights_id}, expected {two.weights_id}"):
+        put_in_office(store, catalog, three.weights_id, two.weights_id)
+    with pytest.raises(PromotionRefused, match="expected none"):
+        put_in_office(store, catalog, three.weights_id, None)
+    with pytest.raises(PromotionRefused, match="champion already"):
+        put_in_office(store, catalog, one.weights_id, one.weights_id)
+    assert find_champion(catalog) == one
+
+
+@pytest.mark.parametrize("outcome", ["HOLD", "REJECT"])
+def test_a_verdict_against_it_refuses_unless_forced(
+    store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights], outcome: Outcome
+) -> None:
+    weights = publish("one")
+    verdict_id = add_verdict(catalog, weights.weights_id, None, outcome)
+    wanted = {"expected_champion": None, "verdict_id": verdict_id, "actor": "cli", "reason": "we need one"}
+    with pytest.raises(PromotionRefused, match=outcome):
+        promote(store, catalog, weights.weights_id, **wanted)
+    assert find_champion(catalog) is None
+    assert promote(store, catalog, weights.weights_id, **wanted, force=True).generation == 1
+
+
+def test_a_verdict_about_others_refuses(store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights]) -> None:
+    one, two = publish("one"), publish("two")
+    verdict_id = add_verdict(catalog, one.weights_id, None, "PROMOTE")
+    with pytest.raises(PromotionRefused, match="other weights"):
+        promote(store, catalog, two.weights_id, expected_champion=None, verdict_id=verdict_id, actor="cli", reason="x", force=True)
+
+
+def test_no_verdict_needs_a_reason(store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights]) -> None:
+    weights = publish("one")
+    with pytest.raises(InputError, match="reason"):
+        promote(store, catalog, weights.weights_id, expected_champion=None, verdict_id=None, actor="cli", reason=" ")
+
+
+def test_bytes_must_be_there_and_whole(store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights]) -> None:
+    one, two = publish("one"), publish("two")
+    store.delete(one.key)
+    store.replace(two.key, b"damaged")
+    with pytest.raises(ObjectMissing):
+        put_in_office(store, catalog, one.weights_id, None)
+    with pytest.raises(ObjectCorrupt):
+        put_in_office(store, catalog, two.weights_id, None)
+    with pytest.raises(NotInCatalog):
+        put_in_office(store, catalog, "w-unknown", None)
+    assert find_champion(catalog) is None
+
+
+def test_rollback_goes_back_step_by_step(store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights]) -> None:
+    names = [publish(name).weights_id for name in ("one", "two", "three")]
+    for expected, weights_id in zip([None, *names], names, strict=False):
+        put_in_office(store, catalog, weights_id, expected)
+    back = rollback(store, catalog, expected_champion=names[2], actor="cli", reason="seams")
+    assert (back.generation, back.weights_id, back.previous_weights_id, back.action) == (4, names[1], names[2], "rollback")
+    assert pointer(store)["weights_id"] == names[1]
+    with pytest.raises(PromotionRefused):
+        rollback(store, catalog, expected_champion=names[2], actor="cli", reason="late")
+    assert rollback(store, catalog, expected_champion=names[1], actor="cli", reason="seams").weights_id == names[0]
+    with pytest.raises(PromotionRefused, match="no champion was before"):
+        rollback(store, catalog, expected_champion=names[0], actor="cli", reason="seams")
+    put_in_office(store, catalog, names[2], names[0])
+    assert rollback(store, catalog, expected_champion=names[2], actor="cli", reason="again").weights_id == names[0]
+    with catalog.read() as db:
+        assert [row.generation for row in rows.list_promotions(db)] == [7, 6, 5, 4, 3, 2, 1]
+
+
+def test_rollback_without_a_champion_refuses(store: LocalStore, catalog: Catalog) -> None:
+    with pytest.raises(PromotionRefused):
+        rollback(store, catalog, expected_champion=None, actor="cli", reason="x")
+
+
+def test_pointer_is_repaired_from_the_row(store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights]) -> None:
+    weights = publish("one")
+    put_in_office(store, catalog, weights.weights_id, None)
+    right = store.get(keys.CHAMPION_POINTER)
+    store.replace(keys.CHAMPION_POINTER, b"{}")
+    assert repair_pointer(store, catalog) is True
+    assert store.get(keys.CHAMPION_POINTER) == right
+    assert repair_pointer(store, catalog) is False
+
+
+def test_a_pointer_without_any_champion_is_removed(store: LocalStore, catalog: Catalog) -> None:
+    store.replace(keys.CHAMPION_POINTER, b"{}")
+    assert repair_pointer(store, catalog) is True
+    assert not store.exists(keys.CHAMPION_POINTER)
+
+
+class OvertakenStore(LocalStore):
+    """Lets another promotion finish, pointer and all, just before its first write of the pointer."""
+
+    def __init__(self, root: Path, overtake: Callable[[], None]) -> None:
+        super().__init__(root)
+        self._overtake: Callable[[], None] | None = overtake
+
+    def replace(self, key: str, data: bytes):
+        overtake, self._overtake = self._overtake, None
+        if overtake is not None:
+            overtake()
+        return super().replace(key, data)
+
+
+def test_a_late_pointer_write_does_not_undo_a_newer_one(store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights]) -> None:
+    one, two = publish("one"), publish("two")
+    slow = OvertakenStore(store.root, lambda: put_in_office(store, catalog, two.weights_id, one.weights_id))
+    put_in_office(slow, catalog, one.weights_id, None)
+    assert pointer(store)["weights_id"] == two.weights_id
+
+
+def _race(root: str, weights_id: str, expected: str | None, start, results) -> None:
+    store, catalog = LocalStore(Path(root) / "store"), Catalog(f"sqlite:///{root}/catalog.db")
+    start.wait()
+    try:
+        put_in_office(store, catalog, weights_id, expected)
+        results.put((weights_id, "won"))
+    except CloudsegError as error:
+        results.put((weights_id, type(error).__name__))
+
+
+@pytest.mark.parametrize("processes", [2, 8])
+def test_promotions_at_once_exactly_one_wins(
+    tmp_path: Path, store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights], processes: int
+) -> None:
+    old = publish("old").weights_id
+    put_in_office(store, catalog, old, None)
+    challengers = [publish(f"challenger {n}").weights_id for n in range(processes)]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cloudseg.registry", "cloudseg.storage"])
+    start, results = context.Barrier(processes), context.SimpleQueue()
+    workers = [context.Process(target=_race, args=(str(tmp_path), name, old, start, results)) for name in challengers]
+    for worker in workers:
+        worker.start()
+    outcomes = [results.get() for _ in workers]
+    for worker in workers:
+        worker.join()
+    winners = [name for name, outcome in outcomes if outcome == "won"]
+    assert len(winners) == 1
+    assert sorted(outcome for _, outcome in outcomes) == ["PromotionRefused"] * (processes - 1) + ["won"]
+    champion = find_champion(catalog)
+    assert champion is not None
+    assert champion.weights_id == winners[0]
+    assert pointer(store)["weights_id"] == winners[0]
+    assert pointer(store)["generation"] == 2

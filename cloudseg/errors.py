@@ -6,6 +6,7 @@ The tree::
     ├── InputError            the caller or the outside world sent something unusable; a retry cannot help
     │   ├── BadScene          a raster that cannot become a scene
     │   ├── BadLabel          a mask that cannot become a label of its scene
+    │   ├── BadWeights        a weights file that cannot be loaded
     │   ├── LayoutUnknown     no layout recognises these files
     │   ├── RecipeError       a recipe that cannot be read or does not fit the data
     │   ├── SettingsError     the environment is unusable
@@ -15,6 +16,7 @@ The tree::
     │   ├── SnapshotChanged   stored chips do not match their manifest
     │   └── TrainingDiverged  the loss is not finite
     ├── StateError            the state of the service forbids the step
+    │   ├── Interrupted       a signal asked a training to stop; the same run id resumes it
     │   ├── CheckpointMismatch  a checkpoint that belongs to another run, recipe or snapshot
     │   ├── PromotionRefused  the champion is not the one that was expected, or the verdict forbids it
     │   └── CatalogOutdated   migrations are missing
@@ -98,6 +100,10 @@ class BadLabel(InputError):
     """A mask that cannot become a label of its scene."""
 
 
+class BadWeights(InputError):
+    """A weights file that cannot be loaded."""
+
+
 class LayoutUnknown(InputError):
     """No layout recognises these files."""
 
@@ -139,6 +145,13 @@ class StateError(CloudsegError):
 
     exit_code = 4
     http_status = 409
+
+
+class Interrupted(StateError):
+    """A signal asked a training to stop; a checkpoint was written and the same run id resumes it."""
+
+    retry_helps = True
+    exit_code = 143
 
 
 class CheckpointMismatch(StateError):

@@ -1,0 +1,119 @@
+"""Which device and precision a process computes with, why, and the process-wide switches that go with it."""
+
+import ctypes
+import logging
+import platform
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final, Literal
+
+import psutil
+import torch
+
+from cloudseg.errors import SettingsError
+
+log = logging.getLogger(__name__)
+
+# <malloc.h> of glibc; the values -1 and 256 MiB follow mallopt(3). M_MMAP_MAX 0 takes large blocks from the heap instead
+# of mapping, faulting and unmapping each activation again; the trim threshold keeps the heap between two steps.
+_M_TRIM_THRESHOLD: Final = -1
+_M_TOP_PAD: Final = -2
+_M_MMAP_MAX: Final = -4
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where to compute and how."""
+
+    kind: Literal["cpu", "cuda"]
+    precision: Literal["fp32", "bf16"]
+    threads: int
+    """CPU threads of torch; 0 leaves what torch chose."""
+    reason: str
+    """Why this device and this precision: one line for the log and the run's row."""
+    index: int | None = None
+    """Number of the GPU on this machine; None takes the current one."""
+
+    @property
+    def torch(self) -> torch.device:
+        """As torch names it."""
+        return torch.device(self.kind if self.index is None else f"{self.kind}:{self.index}")
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Give the context in which a forward pass runs in the device's precision; parameters stay float32."""
+        return torch.autocast(self.kind, dtype=torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False)
+
+
+def choose_device(
+    wanted: Literal["auto", "cpu", "cuda"] = "auto", precision: Literal["auto", "fp32", "bf16"] = "auto", threads: int = 0
+) -> Device:
+    """Choose the device and the precision. Raises SettingsError where a GPU is demanded and torch sees none."""
+    gpu = torch.cuda.is_available()
+    if wanted == "cuda" and not gpu:
+        raise SettingsError(
+            "no GPU is visible to torch", subject="device", found="torch.cuda.is_available() is False", expected="a CUDA device",
+            next_step="Set CLOUDSEG_DEVICE=auto or cpu, or give this process a GPU.",
+        )  # fmt: skip
+    kind: Literal["cpu", "cuda"] = "cuda" if gpu and wanted != "cpu" else "cpu"
+    name = torch.cuda.get_device_name() if kind == "cuda" else (platform.processor() or platform.machine())
+    why = f"{kind} ({name}): " + (f"asked for {wanted}" if wanted != "auto" else ("torch sees a GPU" if gpu else "torch sees no GPU"))
+    chosen, because = _choose_precision(kind, precision)
+    return Device(kind=kind, precision=chosen, threads=threads, reason=f"{why}; {because}")
+
+
+def _choose_precision(kind: str, wanted: str) -> tuple[Literal["fp32", "bf16"], str]:
+    if wanted == "fp32":
+        return "fp32", "fp32: asked for"
+    if wanted == "bf16":
+        return "bf16", "bf16: asked for"
+    unit = bf16_unit(kind)
+    return ("bf16", f"bf16: the device has {unit}") if unit else ("fp32", "fp32: the device has no bf16 arithmetic")
+
+
+@cache
+def bf16_unit(kind: str) -> str | None:
+    """Name the device's bf16 arithmetic, None where it has none.
+
+    On a CPU only native instructions count (AMX, AVX512_BF16, Armv8.6 BF16): emulated bf16 is slower than fp32.
+    """
+    if kind == "cuda":
+        return "bf16 tensor cores" if torch.cuda.get_device_capability() >= (8, 0) else None
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = set(cpuinfo.read_text(encoding="utf-8").split()) if cpuinfo.is_file() else set()
+    return next((flag for flag in ("amx_bf16", "avx512_bf16", "bf16") if flag in flags), None)
+
+
+def set_up(device: Device) -> None:
+    """Switch this process to the device: threads, deterministic kernels, allocator. Running it again changes nothing."""
+    threads = device.threads or usable_cpus()
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    keep_activations_mapped()
+
+
+def usable_cpus() -> int:
+    """Count the CPUs that this process may use (its affinity mask)."""
+    try:
+        return max(1, len(psutil.Process().cpu_affinity()))
+    except AttributeError:  # psutil has no affinity on macOS
+        return psutil.cpu_count() or 1
+
+
+@cache
+def keep_activations_mapped() -> bool:
+    """Tell glibc to keep freed memory instead of unmapping it: worth a third of the CPU time of a forward pass.
+
+    The same as `MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=... MALLOC_TOP_PAD_=256M`, which would have to be set before
+    the process starts. Gives False, and logs it, where the C library is not glibc.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        log.info("allocator: not glibc, left as it is")
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    done = all([mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, -1), mallopt(_M_TOP_PAD, 256 << 20)])
+    log.info("allocator: glibc %s activations mapped", "keeps" if done else "refused to keep")
+    return done

@@ -1,0 +1,33 @@
+"""Fold BatchNorm into the convolution before it: the same numbers, one pass over memory less."""
+
+import copy
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from cloudseg.model.unet import UNet
+
+
+def fold_batch_norm(net: UNet) -> UNet:
+    """Give a copy in evaluation mode without BatchNorm (and without Dropout, which does nothing there).
+
+    Equal to the net's own evaluation mode up to float32 rounding.
+    """
+    folded = copy.deepcopy(net).eval()
+    for module in list(folded.modules()):
+        if isinstance(module, nn.Sequential):
+            _fold_sequence(module)
+    return folded
+
+
+def _fold_sequence(sequence: nn.Sequential) -> None:
+    layers = list(sequence)
+    for index, (layer, following) in enumerate(pairwise(layers)):
+        if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
+            with torch.no_grad():
+                sequence[index] = fuse_conv_bn_eval(layer, following)
+            sequence[index + 1] = nn.Identity()
+        elif isinstance(following, nn.Dropout2d):
+            sequence[index + 1] = nn.Identity()

@@ -1,0 +1,183 @@
+"""The weights file: safetensors with one JSON block that holds everything needed to predict. Nothing is ever unpickled."""
+
+import json
+import struct
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from cloudseg import __version__
+from cloudseg.bands import REFLECTANCE_SCALE
+from cloudseg.errors import BadWeights
+from cloudseg.keys import canonical_json, id_from_hash, sha256_of
+from cloudseg.model.normalize import Scaling
+from cloudseg.model.unet import UNet, build_model
+from cloudseg.recipe import Model
+
+METADATA_KEY: Final = "cloudseg"
+"""The only key of the safetensors metadata: one key has one order, so equal weights have equal bytes."""
+_MAX_HEADER_BYTES: Final = 4 << 20
+_MAX_CHANNELS: Final = 4096
+_MAX_LEVELS: Final = 8
+_PREFIX: Final = struct.Struct("<Q")
+
+
+class WeightsMeta(BaseModel):
+    """What travels inside the weights: how to build the net, prepare its input and read its output, and where it comes from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["cloudseg-weights-1"] = "cloudseg-weights-1"
+    architecture: Literal["SimpleUNet", "SimpleUNetV2"]
+    bands: tuple[str, ...] = Field(min_length=1, max_length=64, description="order of the input's bands")
+    widths: tuple[int, ...] = Field(min_length=1, max_length=_MAX_LEVELS)
+    dropout: float = Field(ge=0, lt=1)
+    parameters: int = Field(ge=1, description="trainable parameters")
+    scale: float = Field(1 / REFLECTANCE_SCALE, gt=0, description="reflectance = digital number x scale + offset")
+    offset: float = 0.0
+    clip: float = Field(gt=0, description="highest reflectance that the net sees")
+    mean: tuple[float, ...] = Field(description="reflectance; one for all bands or one a band")
+    std: tuple[float, ...]
+    working_resolution_m: float | None = Field(description="finer scenes are averaged down to about this")
+    threshold: float = Field(ge=0, le=1, description="cloud where probability >= threshold; chosen on validation places")
+    flip_at_prediction: bool = Field(description="the probability is averaged over a mirrored copy")
+    chip_size: int = Field(ge=1, description="side of the chips that it was trained on, working pixels")
+    snapshot_id: str | None = None
+    run_id: str | None = None
+    parent_weights_id: str | None = None
+    recipe_name: str | None = None
+    recipe_hash: str | None = None
+    seed: int | None = None
+    steps: int | None = Field(None, description="optimizer steps behind these parameters")
+    sources: tuple[str, ...] = Field((), description="where the labels come from")
+    metrics: dict[str, Any] = Field(default_factory=dict, description="on the validation places")
+    code_version: str = __version__
+
+    @model_validator(mode="after")
+    def _is_sane(self) -> "WeightsMeta":
+        if any(not 1 <= width <= _MAX_CHANNELS for width in self.widths):
+            raise ValueError(f"widths {self.widths} are not between 1 and {_MAX_CHANNELS}")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, len(self.bands)):
+                raise ValueError(f"{name} has {len(values)} values for {len(self.bands)} bands")
+        if any(value == 0 for value in self.std):
+            raise ValueError("std holds a zero")
+        return self
+
+    @property
+    def model(self) -> Model:
+        """The net as a recipe describes it."""
+        return Model(architecture=self.architecture, bands=self.bands, widths=self.widths, dropout=self.dropout)
+
+    @property
+    def scaling(self) -> Scaling:
+        """The numbers of the preprocessing."""
+        return Scaling(self.clip, self.mean, self.std)
+
+    @property
+    def multiple(self) -> int:
+        """Height and width of the net's input are multiples of this."""
+        factor: int = 1 << (len(self.widths) - 1)
+        return factor
+
+    @property
+    def receptive_radius(self) -> int:
+        """Pixels on each side that can change an output pixel: the overlap that windows of a scene need.
+
+        Level l works on pixels of 2**l: its four 3x3 convolutions (two in the bottleneck) reach 4 * 2**l pixels, and each
+        of the poolings and up-convolutions reaches less than one pixel of the level below. Starting windows at a
+        multiple of `multiple` keeps the pooling grid in place.
+        """
+        depth = len(self.widths) - 1
+        return 4 * (2**depth - 1) + 2 * 2**depth + (2**depth - 1)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A net in evaluation mode with its metadata."""
+
+    net: UNet
+    meta: WeightsMeta
+    weights_id: str | None = None
+    """None for a net that is not packed yet (validation during training)."""
+
+
+def pack_weights(net: UNet, meta: WeightsMeta) -> bytes:
+    """Give the safetensors bytes of a net; the same parameters and metadata give the same bytes."""
+    tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in net.state_dict().items()}
+    return save(tensors, {METADATA_KEY: canonical_json(meta.model_dump(mode="json")).decode()})
+
+
+def read_meta(data: bytes) -> WeightsMeta:
+    """Read only the metadata of a weights file. Raises BadWeights."""
+    header = _read_header(data)
+    block = header.get("__metadata__", {})
+    if not isinstance(block, dict) or not isinstance(block.get(METADATA_KEY), str):
+        raise _bad("the file has no cloudseg metadata", expected=f"text under the metadata key '{METADATA_KEY}'")
+    try:
+        return WeightsMeta.model_validate_json(block[METADATA_KEY])
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'metadata'}: {e['msg']}" for e in error.errors()[:5])
+        raise _bad("the metadata are unusable", found=faults) from error
+
+
+def load_weights(data: bytes, device: torch.device | None = None) -> LoadedModel:
+    """Build the net of a weights file on a device (the CPU when None), in evaluation mode.
+
+    The file may be hostile: its header is bounded and checked against the net that the metadata describe before
+    anything is allocated. Raises BadWeights.
+    """
+    meta = read_meta(data)
+    _check_shapes(_read_header(data), meta)
+    try:
+        tensors = load(data)
+    except SafetensorError as error:
+        raise _bad("not a safetensors file", found=error) from error
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values() if tensor.is_floating_point()):
+        raise _bad("a parameter is not finite")
+    net = build_model(meta.model)
+    net.load_state_dict(tensors, strict=True)
+    return LoadedModel(net.to(device or torch.device("cpu")).eval(), meta, id_from_hash("w", sha256_of(data)))
+
+
+def _read_header(data: bytes) -> dict[str, Any]:
+    """Read the JSON header: 8 bytes little-endian length, then JSON (safetensors format description)."""
+    if len(data) < _PREFIX.size:
+        raise _bad("the file is too short", found=f"{len(data)} bytes")
+    (length,) = _PREFIX.unpack_from(data)
+    if length > min(_MAX_HEADER_BYTES, len(data) - _PREFIX.size):
+        raise _bad(
+            "the header's length is impossible", found=f"{length} bytes", expected=f"at most {_MAX_HEADER_BYTES} and inside the file"
+        )
+    try:
+        header = json.loads(data[_PREFIX.size : _PREFIX.size + length])
+    except (ValueError, RecursionError) as error:
+        raise _bad("the header is not JSON", found=error) from error
+    if not isinstance(header, dict):
+        raise _bad("the header is no object", found=type(header).__name__)
+    return header
+
+
+def _check_shapes(header: dict[str, Any], meta: WeightsMeta) -> None:
+    with torch.device("meta"):  # shapes only, no memory
+        expected = {name: list(tensor.shape) for name, tensor in build_model(meta.model).state_dict().items()}
+    found = {name: entry.get("shape") for name, entry in header.items() if name != "__metadata__" and isinstance(entry, dict)}
+    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if wrong:
+        name = wrong[0]
+        raise _bad(
+            f"{len(wrong)} tensors do not fit the net {meta.architecture} {meta.widths}",
+            found=f"{name} {found.get(name, 'absent')}", expected=f"{name} {expected.get(name, 'absent')}",
+        )  # fmt: skip
+    odd = sorted({str(header[name].get("dtype")) for name in expected} - {"F32", "I64"})
+    if odd:
+        raise _bad("tensors of another type", found=", ".join(odd), expected="F32 (I64 for counters)")
+
+
+def _bad(what: str, *, found: object = None, expected: object = None) -> BadWeights:
+    next_step = "Use a file written by `cloudseg train` or `cloudseg model import`."
+    return BadWeights(what, subject="weights file", found=found, expected=expected, next_step=next_step)

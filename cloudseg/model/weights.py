@@ -81,8 +81,7 @@ class WeightsMeta(BaseModel):
     @property
     def multiple(self) -> int:
         """Height and width of the net's input are multiples of this."""
-        factor: int = 1 << (len(self.widths) - 1)
-        return factor
+        return 1 << (len(self.widths) - 1)
 
     @property
     def receptive_radius(self) -> int:
@@ -92,8 +91,7 @@ class WeightsMeta(BaseModel):
         of the poolings and up-convolutions reaches less than one pixel of the level below. Starting windows at a
         multiple of `multiple` keeps the pooling grid in place.
         """
-        depth = len(self.widths) - 1
-        return 4 * (2**depth - 1) + 2 * 2**depth + (2**depth - 1)
+        return 4 * (self.multiple - 1) + 2 * self.multiple + (self.multiple - 1)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ The tree::
     │   ├── ObjectExists      a different object stands under a create-only key
     │   ├── ObjectCorrupt     bytes do not match their checksum
     │   └── StoreUnreachable  a retry can help
-    └── CatalogUnreachable    a retry can help
+    ├── CatalogUnreachable    a retry can help
+    └── ServiceFailed         Airflow, started by the demo, did not do what it should
 
 A message says what went wrong, with which id, what was found, what was expected and what to do next.
 """
@@ -200,3 +201,9 @@ class CatalogUnreachable(CloudsegError):
     retry_helps = True
     exit_code = 6
     http_status = 503
+
+
+class ServiceFailed(CloudsegError):
+    """Airflow, started by the demo, did not do what it should."""
+
+    exit_code = 7

@@ -106,7 +106,7 @@ def _cover(sky: Sky, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> tuple[
     above = _billows(sky.seed, rows, cols) - np.float32(sky.thick)
     alpha = smoothstep(above * np.float32(1.7) + np.float32(0.3)) * np.float32(0.98)
     bumps = fractal(sky.seed + 7, _real(rows), _real(cols), period=28, octaves=4, gain=0.7)
-    light = np.float32(0.38) + np.float32(0.5) * smoothstep(above * np.float32(0.6)) + np.float32(0.05) * bumps
+    light = np.float32(0.29) + np.float32(0.42) * smoothstep(above * np.float32(0.5)) + np.float32(0.06) * bumps
     return alpha, light
 
 

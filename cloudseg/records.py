@@ -18,10 +18,10 @@ Json = dict[str, Any]
 class Record(BaseModel):
     """Frozen; unknown fields are an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_bytes="hex", val_json_bytes="hex")
 
     def as_json(self) -> Json:
-        """Give plain JSON types (times as ISO 8601)."""
+        """Give plain JSON types: times as ISO 8601, geometries as hexadecimal WKB."""
         return self.model_dump(mode="json")
 
 
@@ -120,6 +120,14 @@ class Snapshot(Record):
     working_resolution_m: float | None
     counts: Json = Field(description="by split: chips, scenes, places, cloud_fraction; 'chips' in all")
     created_at: AwareDatetime
+
+
+class SnapshotLabel(Record):
+    """A label that a snapshot holds."""
+
+    snapshot_id: str
+    label_id: str
+    split: Split
 
 
 class Run(Record):

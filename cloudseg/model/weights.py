@@ -36,7 +36,7 @@ class WeightsMeta(BaseModel):
     bands: tuple[str, ...] = Field(min_length=1, max_length=64, description="order of the input's bands")
     widths: tuple[int, ...] = Field(min_length=1, max_length=_MAX_LEVELS)
     dropout: float = Field(ge=0, lt=1)
-    parameters: int = Field(ge=1, description="trainable parameters")
+    total_parameters: int = Field(ge=1, description="trainable ones")
     scale: float = Field(1 / REFLECTANCE_SCALE, gt=0, description="reflectance = digital number x scale + offset")
     offset: float = 0.0
     clip: float = Field(gt=0, description="highest reflectance that the net sees")

@@ -1,0 +1,63 @@
+"""What a snapshot of a catalog would hold: decided from rows alone, before any pixel is read."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from cloudseg.catalog import scene as scenes
+from cloudseg.catalog.tables import place as place_table
+from cloudseg.dataset.split import split_of
+from cloudseg.errors import EmptySplit
+from cloudseg.grid import Window, decimation, iter_windows
+from cloudseg.recipe import Recipe
+from cloudseg.records import Label, Scene, Split
+
+
+@dataclass(frozen=True)
+class Source:
+    """A labelled scene with its split and the windows of its chips."""
+
+    scene: Scene
+    label: Label
+    split: Split
+    factor: int
+    """Scene pixels along an axis for one working pixel."""
+    windows: tuple[Window, ...]
+    """In working pixels, row by row; the last of a row or column slides back to end at the edge."""
+
+
+def list_sources(db: Connection, recipe: Recipe, *, write: bool) -> list[Source]:
+    """List the newest label of every scene that has the recipe's bands, in the order of the scenes' ids.
+
+    With `write` the split of a new place is put down in the catalog for good; without, it is only computed. The order of
+    ingestion has no say. Raises EmptySplit where no scene fits.
+    """
+    pairs = [(scenes.get_scene(db, label.scene_id), label) for label in scenes.list_newest_labels(db)]
+    fitting = sorted(((s, n) for s, n in pairs if set(recipe.model.bands) <= set(s.bands)), key=lambda pair: pair[0].scene_id)
+    if not fitting:
+        raise EmptySplit(
+            "no labelled scene has the bands of the recipe", subject=f"recipe {recipe.name}",
+            found=f"{len(pairs)} labelled scenes with the bands {_band_sets(s for s, _ in pairs)}", expected=" ".join(recipe.model.bands),
+            next_step="Ingest labelled scenes with these bands, or choose another recipe.",
+        )  # fmt: skip
+    splits = _splits(db, {scene.place for scene, _ in fitting}, write=write)
+    return [_source(scene, label, splits[scene.place], recipe) for scene, label in fitting]
+
+
+def _band_sets(found: Iterable[Scene]) -> str:
+    return "; ".join(sorted({" ".join(scene.bands) for scene in found})) or "none"
+
+
+def _splits(db: Connection, places: set[str], *, write: bool) -> dict[str, Split]:
+    proposed = {place: split_of(place) for place in places}
+    if write:
+        return scenes.decide_places(db, proposed)
+    decided: dict[str, Split] = {row.place: row.split for row in db.execute(place_table.select()) if row.place in places}
+    return proposed | decided
+
+
+def _source(scene: Scene, label: Label, split: Split, recipe: Recipe) -> Source:
+    factor = decimation(scene.resolution_m, recipe.input.working_resolution_m)
+    height, width = -(-scene.height // factor), -(-scene.width // factor)
+    return Source(scene, label, split, factor, tuple(iter_windows(height, width, recipe.data.chip_size)))

@@ -1,0 +1,73 @@
+"""Packs chips into a few large files of equal records, one file at a time.
+
+Where a file ends is decided by the content (a scene's id) and by size, so that a new scene changes the one file that it
+falls into and a later snapshot shares the others.
+"""
+
+import hashlib
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from cloudseg import keys
+from cloudseg.dataset.manifest import Shard
+from cloudseg.storage import Store
+
+MAX_SHARD_BYTES: Final = 256 << 20
+"""A shard is never larger: it fits into a page cache and a single upload."""
+_MIN_SHARD_BYTES: Final = 48 << 20
+_ONE_IN: Final = 8
+"""Above the smallest size one scene in eight, by its hash, begins a new shard."""
+
+
+class ShardWriter:
+    """Appends chips to temporary files and stores each finished one under its checksum. Memory: one chip."""
+
+    def __init__(self, store: Store, chip_bytes: int, *, max_bytes: int = MAX_SHARD_BYTES, min_bytes: int = _MIN_SHARD_BYTES) -> None:
+        self.shards: list[Shard] = []
+        self._store = store
+        self._chip_bytes = chip_bytes
+        self._max_bytes, self._min_bytes = max(max_bytes, chip_bytes), min_bytes
+        self._chips = 0
+        self._folder = tempfile.TemporaryDirectory(prefix="cloudseg-shards-")
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._folder.cleanup()
+
+    def begin_scene(self, scene_id: str) -> None:
+        """Say that the following chips are of another scene; a new shard may begin here."""
+        marked = hashlib.sha256(scene_id.encode()).digest()[0] % _ONE_IN == 0
+        if marked and self._chips * self._chip_bytes >= self._min_bytes:
+            self.finish()
+
+    def add(self, pixels: npt.NDArray[np.uint16], label: npt.NDArray[np.uint8]) -> tuple[int, int]:
+        """Append a chip; give the number of its shard and its row therein."""
+        if (self._chips + 1) * self._chip_bytes > self._max_bytes:
+            self.finish()
+        if self._file is None:
+            self._file = (Path(self._folder.name) / f"{len(self.shards)}.bin").open("wb")
+        self._file.write(pixels.astype("<u2").tobytes() + label.tobytes())
+        self._chips += 1
+        return len(self.shards), self._chips - 1
+
+    def finish(self) -> None:
+        """Store the shard that is being written, if any."""
+        if self._file is None:
+            return
+        self._file.close()
+        path = Path(self._file.name)
+        with path.open("rb") as handle:
+            sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
+        self.shards.append(Shard(object=self._store.put_file(keys.snapshot_shard(sha256), path), chips=self._chips))
+        path.unlink()
+        self._file, self._chips = None, 0

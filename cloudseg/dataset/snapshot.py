@@ -1,0 +1,181 @@
+"""Build a snapshot: the newest labels of the catalog, cut into chips, split by place, packed and hashed."""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+
+from cloudseg import keys
+from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA
+from cloudseg.catalog import Catalog
+from cloudseg.catalog import training as rows
+from cloudseg.catalog.session import now
+from cloudseg.dataset.manifest import Manifest, read_manifest, snapshot_id_of
+from cloudseg.dataset.plan import Source, list_sources
+from cloudseg.dataset.shard import ShardWriter
+from cloudseg.errors import CloudsegError, EmptySplit
+from cloudseg.grid import Window
+from cloudseg.raster.read import open_raster, read_label, read_scene
+from cloudseg.recipe import Recipe
+from cloudseg.records import Chip, Json, Snapshot, SnapshotRecord, Split
+from cloudseg.storage import Store
+
+log = logging.getLogger(__name__)
+Progress = Callable[[int, int], None]
+SPLITS: tuple[Split, ...] = ("train", "validation", "held_out")
+
+CLEAR_BELOW, OVERCAST_ABOVE = 0.10, 0.90
+"""Cloud fraction of a scene's label that divides the slices 'clear', 'mixed' and 'overcast'."""
+
+
+def build_snapshot(
+    store: Store, catalog: Catalog, recipe: Recipe, *, dry_run: bool = False, on_progress: Progress | None = None
+) -> SnapshotRecord:
+    """Freeze the newest labels of all scenes that have the recipe's bands.
+
+    The same labels, chip size, bands and working resolution give the same snapshot, whatever the order or time of
+    ingestion; a second call finds it and reads no pixel. With `dry_run` nothing is written and the counts are those of
+    the windows (chips without a labelled pixel are still among them). `on_progress` gets scenes done and scenes in all.
+    Memory: one window of one scene. Raises EmptySplit where nothing fits or no pixel is labelled.
+    """
+    if dry_run:
+        with catalog.read() as db:
+            return SnapshotRecord(snapshot_id="", created=False, counts=_planned_counts(list_sources(db, recipe, write=False)))
+    with catalog.begin() as db:
+        sources = list_sources(db, recipe, write=True)
+    labels = {source.label.label_id: source.split for source in sources}
+    if (known := _find_same(store, catalog, recipe, labels)) is not None:
+        return SnapshotRecord(snapshot_id=known.snapshot_id, created=False, counts=known.counts)
+    manifest = _pack(store, recipe, sources, on_progress)
+    return _publish(store, catalog, manifest, labels)
+
+
+def _publish(store: Store, catalog: Catalog, manifest: Manifest, labels: dict[str, Split]) -> SnapshotRecord:
+    packed = manifest.pack()
+    snapshot_id = snapshot_id_of(packed)
+    stored = store.put(keys.snapshot_manifest(snapshot_id), packed)
+    snapshot = Snapshot(
+        snapshot_id=snapshot_id, manifest_key=stored.key, manifest_sha256=stored.sha256, chip_size=manifest.chip_size, bands=manifest.bands,
+        working_resolution_m=manifest.working_resolution_m, counts=manifest.counts, created_at=now(),
+    )  # fmt: skip
+    with catalog.begin() as db:
+        created = rows.add_snapshot(db, snapshot, labels)
+    log.info("snapshot %s: %s", snapshot_id, manifest.counts)
+    return SnapshotRecord(snapshot_id=snapshot_id, created=created, counts=manifest.counts)
+
+
+def _find_same(store: Store, catalog: Catalog, recipe: Recipe, labels: dict[str, Split]) -> Snapshot | None:
+    """Give the snapshot that was made of the same labels in the same way, if its objects are whole."""
+    wanted = (recipe.data.chip_size, list(recipe.model.bands), recipe.input.working_resolution_m)
+    with catalog.read() as db:
+        for snapshot in rows.list_snapshots(db):
+            same = (snapshot.chip_size, snapshot.bands, snapshot.working_resolution_m) == wanted
+            if same and rows.list_snapshot_labels(db, snapshot.snapshot_id) == labels and _is_whole(store, snapshot):
+                return snapshot
+    return None
+
+
+def _is_whole(store: Store, snapshot: Snapshot) -> bool:
+    """Tell whether manifest and shards are there; where not, building again puts them back under the same keys."""
+    try:
+        manifest = read_manifest(store.get(snapshot.manifest_key, snapshot.manifest_sha256), snapshot.snapshot_id)
+        return all(store.stat(shard.object.key)[0] == shard.object.size for shard in manifest.shards)
+    except CloudsegError as error:
+        if error.retry_helps:
+            raise
+        log.warning("snapshot %s is not whole, building it again: %s", snapshot.snapshot_id, error)
+        return False
+
+
+def _pack(store: Store, recipe: Recipe, sources: list[Source], on_progress: Progress | None) -> Manifest:
+    size, bands = recipe.data.chip_size, list(recipe.model.bands)
+    chips: list[Chip] = []
+    with ShardWriter(store, size * size * (2 * len(bands) + 1)) as writer:
+        for done, source in enumerate(sources, start=1):
+            writer.begin_scene(source.scene.scene_id)
+            for window, pixels, label in _iter_cut(store, source, bands, size):
+                chips.append(_chip(source, window, label, writer.add(pixels, label)))
+            if on_progress is not None:
+                on_progress(done, len(sources))
+        writer.finish()
+    if not chips:
+        raise EmptySplit(
+            "no chip has a labelled pixel", subject=f"recipe {recipe.name}", found=f"{len(sources)} labelled scenes",
+            next_step="Look at the labels of these scenes: every pixel is 255.",
+        )  # fmt: skip
+    return Manifest(
+        chip_size=size, bands=bands, working_resolution_m=recipe.input.working_resolution_m, counts=_counts(chips),
+        shards=writer.shards, chips=chips,
+    )  # fmt: skip
+
+
+Cut = tuple[Window, npt.NDArray[np.uint16], npt.NDArray[np.uint8]]
+
+
+def _iter_cut(store: Store, source: Source, bands: list[str], size: int) -> Iterator[Cut]:
+    """Give the chips of a scene that have a labelled pixel: padded to `size`, label 255 where not observed."""
+    with open_raster(store.gdal_path(source.scene.key)) as scene, open_raster(store.gdal_path(source.label.key)) as labels:
+        for window in source.windows:
+            label = _read_label(labels, window, source.factor, size)
+            if (label == MASK_NO_DATA).all():
+                continue
+            pixels, valid = read_scene(scene, window, bands, source.factor)
+            label[: window.height, : window.width][~valid] = MASK_NO_DATA
+            if (label == MASK_NO_DATA).all():
+                continue
+            padding = ((0, 0), (0, size - window.height), (0, size - window.width))
+            yield window, np.pad(pixels, padding), label
+
+
+def _read_label(dataset: rasterio.DatasetReader, window: Window, factor: int, size: int) -> npt.NDArray[np.uint8]:
+    label = np.full((size, size), MASK_NO_DATA, np.uint8)
+    label[: window.height, : window.width] = read_label(dataset, window, factor)
+    return label
+
+
+def _chip(source: Source, window: Window, label: npt.NDArray[np.uint8], position: tuple[int, int]) -> Chip:
+    labelled = int((label != MASK_NO_DATA).sum())
+    scene = source.scene
+    return Chip(
+        chip_id=keys.make_id("ch", source.label.label_id, str(window.row_off), str(window.col_off), str(source.factor)),
+        scene_id=scene.scene_id, label_id=source.label.label_id, place=scene.place, split=source.split,
+        shard=position[0], index=position[1],
+        row_off=window.row_off, col_off=window.col_off, height=window.height, width=window.width,
+        cloud_fraction=int((label == MASK_CLOUD).sum()) / labelled, labelled_fraction=labelled / (window.height * window.width),
+        tags=_tags(source),
+    )  # fmt: skip
+
+
+def _tags(source: Source) -> Json:
+    """Give what an evaluation may slice by: the scene's own tags, its sensor and its cloud cover."""
+    cloud = source.label.cloud_fraction
+    cover = "clear" if cloud < CLEAR_BELOW else ("overcast" if cloud > OVERCAST_ABOVE else "mixed")
+    return {**source.scene.tags, "sensor": source.scene.sensor, "cloud_cover": cover}
+
+
+def _counts(chips: list[Chip]) -> Json:
+    """Count chips, scenes and places of each split, and the cloud fraction of its labelled pixels (None without chips)."""
+    counts: dict[str, Any] = {"chips": len(chips)}
+    for split in SPLITS:
+        of_split = [chip for chip in chips if chip.split == split]
+        labelled = sum(chip.labelled_fraction * chip.height * chip.width for chip in of_split)
+        cloud = sum(chip.cloud_fraction * chip.labelled_fraction * chip.height * chip.width for chip in of_split)
+        counts[split] = {
+            "chips": len(of_split), "scenes": len({chip.scene_id for chip in of_split}), "places": len({chip.place for chip in of_split}),
+            "cloud_fraction": round(cloud / labelled, 6) if of_split else None,
+        }  # fmt: skip
+    return counts
+
+
+def _planned_counts(sources: list[Source]) -> Json:
+    counts: dict[str, Any] = {"chips": sum(len(source.windows) for source in sources)}
+    for split in SPLITS:
+        of_split = [source for source in sources if source.split == split]
+        counts[split] = {
+            "chips": sum(len(source.windows) for source in of_split), "scenes": len(of_split),
+            "places": len({source.scene.place for source in of_split}), "cloud_fraction": None,
+        }  # fmt: skip
+    return counts

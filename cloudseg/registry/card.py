@@ -12,7 +12,7 @@ _MADE_OF = (
     ("working_resolution_m", "Working resolution (m)"), ("clip", "Clip (reflectance)"), ("mean", "Mean (reflectance)"),
     ("std", "Standard deviation (reflectance)"), ("threshold", "Threshold, chosen on validation places"), ("recipe_name", "Recipe"),
     ("recipe_hash", "Recipe hash"), ("snapshot_id", "Snapshot"), ("run_id", "Run"), ("parent_weights_id", "Warm start from"),
-    ("code_version", "Version of cloudseg"),
+    ("sources", "Labels from"), ("steps", "Optimizer steps"), ("code_version", "Version of cloudseg"),
 )  # fmt: skip
 
 
@@ -28,7 +28,7 @@ def model_card(metadata: Json, metrics: Mapping[str, object], *, weights: Stored
     parts = [
         f"# Cloud mask weights `{keys.id_from_hash('w', weights.sha256)}`" if weights else "# Cloud mask weights",
         "A U-Net that gives the probability of cloud for every pixel of a multispectral satellite scene.",
-        _table("What they are", [(title, metadata[name]) for name, title in _MADE_OF if metadata.get(name) is not None] + _file(weights)),
+        _table("What they are", [(title, metadata[name]) for name, title in _MADE_OF if metadata.get(name) not in (None, [], ())] + _file(weights)),
         _table("Figures at the end of the training (validation places)", _figures(metrics)),
         _table("Training scenes", _training(extent)),
         _HOW,

@@ -97,10 +97,15 @@ def _input(metadata: Json) -> Json:
         "description": f"Top-of-atmosphere reflectance x {REFLECTANCE_SCALE} as uint16, 0 where nothing was observed.",
         "bands": bands,
         "input": {"shape": [-1, len(bands), -1, -1], "dim_order": ["batch", "channel", "height", "width"], "data_type": "float32"},
-        "pre_processing_function": {"format": "python", "expression": f"numpy.minimum(dn / {REFLECTANCE_SCALE}, {metadata['clip']})"},
+        "pre_processing_function": {"format": "python", "expression": _reflectance(metadata)},
         "value_scaling": [{"type": "z-score", "mean": mean, "stddev": std} for mean, std in zip(means, stds, strict=True)],
         "resize_type": None,
     }
+
+
+def _reflectance(metadata: Json) -> str:
+    scale, offset = metadata.get("scale", 1 / REFLECTANCE_SCALE), metadata.get("offset", 0.0)
+    return f"numpy.minimum(dn * {scale!r} + {offset!r}, {metadata['clip']!r})"
 
 
 def _per_band(values: list[float], bands: list[str]) -> list[float]:

@@ -63,8 +63,9 @@ def read_settings() -> Settings:
         raise SettingsError("unusable setting", found=faults, next_step="docs/settings.md lists every setting.") from error
 
 
-def set_up_logging(level: str | None = None) -> None:
-    """Send the log to stderr, one line an event; called by the command line only, never on import."""
+def set_up_logging(level: str | None = None, handler: logging.Handler | None = None) -> None:
+    """Send the log to stderr, one line an event, or to a handler; called by the command line only, never on import."""
     logging.basicConfig(
-        level=level or read_settings().log_level, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S"
-    )
+        level=level or read_settings().log_level, handlers=[handler or logging.StreamHandler(sys.stderr)],
+        format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S",
+    )  # fmt: skip

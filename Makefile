@@ -1,0 +1,70 @@
+# The handful of commands that people and CI share. `make demo` and `make test` need nothing done before.
+#   make demo [DATA=folder] [KEEP=0]   the whole service once around under Airflow
+#   make test                          everything that must be green
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+.PHONY: help setup demo test lint types contracts docs docs-check unit bench clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.cloudseg-setup
+CONSTRAINTS := constraints-3.11.txt
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+DATA ?=
+KEEP ?= 1
+
+help:  ## What there is
+	@sed -nE 's/^([a-z-]+):.*  ## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: $(STAMP)  ## Create .venv once: pinned, editable, every extra
+
+# The stamp holds the checksum of what it was made from: a touched but unchanged file installs nothing again.
+$(STAMP): pyproject.toml $(CONSTRAINTS)
+	@if [[ -f $(STAMP) ]] && cat pyproject.toml $(CONSTRAINTS) | sha256sum --check --status $(STAMP); then touch $(STAMP); exit 0; fi
+	python="$(PYTHON)"
+	refuse() { echo "setup: $$*" >&2; exit 1; }
+	[[ -n $$python ]] || refuse "Python 3.11 or newer is needed: apt install python3 python3-venv"
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || refuse "$$python is older than Python 3.11; name another: make setup PYTHON=..."
+	"$$python" -c 'import ensurepip, venv' 2>/dev/null || refuse "$$python cannot make a virtual environment: apt install python3-venv"
+	pin=(-c $(CONSTRAINTS))
+	"$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { pin=(); echo "setup: not Python 3.11, so nothing is pinned"; }
+	echo "setup 1/3: $(VENV) with $$python"
+	[[ -x $(BIN)/python ]] || "$$python" -m venv $(VENV)
+	echo "setup 2/3: torch (the largest download, a minute or two)"
+	$(PIP) install --quiet torch==2.13.0
+	echo "setup 3/3: cloudseg with every extra (two minutes or so)"
+	$(PIP) install --quiet "$${pin[@]}" -e '.[ml,airflow,dev]'
+	cat pyproject.toml $(CONSTRAINTS) | sha256sum > $(STAMP)
+	echo "setup: done"
+
+demo: setup  ## The whole service once around under a real Airflow
+	@$(BIN)/cloudseg demo $(if $(DATA),--data "$(DATA)") $(if $(filter 0 no false,$(KEEP)),--no-keep,--keep)
+
+test: setup lint types contracts docs-check unit  ## Everything that must be green, in under 10 minutes on 2 cores
+
+lint: setup
+	@echo "ruff" && $(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: setup
+	@echo "mypy" && $(BIN)/mypy
+
+contracts: setup
+	@echo "import contracts" && $(BIN)/lint-imports
+
+docs: setup  ## Write the generated pages of docs/ again
+	@$(BIN)/python docs/generate.py
+
+docs-check: setup
+	@$(BIN)/python docs/generate.py --check
+
+unit: setup
+	@$(BIN)/python -m pytest
+
+bench: setup  ## Speed and memory against the naive way
+	@$(BIN)/python -m benchmarks
+
+clean:  ## Remove what make setup and the checks made (never var/)
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,68 @@
+"""The command line: a thin skin over `cloudseg.stages`, one command a stage, with the same names and arguments.
+
+Exit codes: 0 done · 1 the doctor found a fault · 2 wrong input, settings or usage · 3 unusable data, or some scenes
+could not be masked · 4 the state forbids it · 5 the store misses or refuses an object · 6 store or catalog do not
+answer (try again) · 7 the demo's Airflow failed · 130 interrupted · 143 a training asked to stop (call it again). `cloudseg.errors` gives every error its code.
+"""
+
+import sys
+
+import click
+
+from cloudseg import __version__
+from cloudseg.cli.care import db, doctor, maintain, model
+from cloudseg.cli.circle import evaluate, ingest, predict, promote, retrain, rollback, snapshot, train
+from cloudseg.cli.demo import demo
+from cloudseg.cli.look import lineage, masks, models, quarantine, runs, scenes
+from cloudseg.errors import CloudsegError
+
+_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="cloudseg")
+@click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), help="Level of the log on stderr.")
+def root(log_level: str | None) -> None:
+    """Keep a cloud-mask model fresh: tiles in, a U-Net retrained and judged, masks out.
+
+    The record of a command goes to stdout (a table, or one JSON record with --json), the log to stderr.
+
+    \b
+    Exit codes:
+      0    done
+      1    the doctor found a fault
+      2    wrong input, settings or usage
+      3    the data cannot be used, or some scenes could not be masked
+      4    the state of the service forbids it
+      5    the object store misses or refuses an object
+      6    object store or catalog do not answer: try again
+      7    the Airflow that the demo started failed
+      130  interrupted (Ctrl-C)
+      143  a training was asked to stop and left a checkpoint: call it again
+    """  # noqa: D301 - \b keeps click from joining the lines
+
+
+for _command in (
+    ingest, snapshot, train, evaluate, promote, rollback, retrain, predict,
+    models, runs, scenes, masks, lineage, quarantine, maintain, db, model, doctor, demo,
+):  # fmt: skip
+    root.add_command(_command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and leave the process with its exit code: no traceback for an error made on purpose."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
+    try:
+        return int(root.main(args=arguments, prog_name="cloudseg", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        return _INTERRUPTED
+    except CloudsegError as error:
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code

@@ -1,0 +1,30 @@
+"""The command that shows the whole service once."""
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cloudseg.cli.output import reports
+
+
+@click.command()
+@click.option(
+    "--data", type=click.Path(exists=True, file_okay=False), metavar="FOLDER", help="A folder of real tiles instead of synthetic ones."
+)
+@click.option("--keep/--no-keep", default=True, show_default=True, help="Leave the Airflow UI running until Ctrl-C.")
+@click.option("--home", type=click.Path(file_okay=False), default="var/demo", show_default=True, help="Folder for all that the demo makes.")
+@click.option("--recipe", default="nightly", show_default=True, help="Name of a shipped recipe, or path of a .toml file.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Training budget; 2 for synthetic tiles and 10 for --data.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of the Airflow UI; a free one when not given.")
+@reports(lambda console, record: None)
+def demo(data: str | None, keep: bool, home: str, recipe: str, minutes: float | None, port: int | None) -> Any:
+    """Turn the circle once under a real `airflow standalone` and print what it made. Nothing it starts outlives it."""
+    from cloudseg.demo.run import run_demo
+
+    # The demo prints its summary while Airflow still runs; with --json, stdout belongs to the record alone.
+    as_json = click.get_current_context().params.get("as_json")
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        return run_demo(home=Path(home), data=Path(data) if data else None, keep=keep, minutes=minutes, recipe=recipe, port=port)

@@ -1,0 +1,97 @@
+"""Commands that show what the catalog holds."""
+
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.tree import Tree
+
+from cloudseg.cli.output import reports, show_rows
+from cloudseg.records import Json
+
+_LIMIT = click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Show so many, newest first.")
+
+
+@click.command()
+@_LIMIT
+@reports(show_rows("scenes", ["scene_id", "name", "sensor", "acquired_at", "place", "height", "width", "bands", "publishable"]))
+def scenes(limit: int) -> Any:
+    """List scenes, newest first."""
+    from cloudseg import stages
+
+    return {"scenes": stages.scenes(limit=limit)}
+
+
+@click.command()
+@_LIMIT
+@reports(
+    show_rows("models", ["version", "weights_id", "alias", "recipe", "verdict", "held_out.pooled.iou", "held_out.pooled.f1", "created_at"])
+)
+def models(limit: int) -> Any:
+    """List published weights with champion, verdict and held-out metrics."""
+    from cloudseg import stages
+
+    return {"models": stages.models(limit=limit)}
+
+
+@click.command()
+@_LIMIT
+@reports(show_rows("runs", ["run_id", "recipe_name", "snapshot_id", "status", "epoch.epoch", "epoch.step", "epoch.metrics", "error"]))
+def runs(limit: int) -> Any:
+    """List trainings with their newest epoch: how to watch one that goes on just now."""
+    from cloudseg import stages
+
+    return {"runs": stages.runs(limit=limit)}
+
+
+@click.command()
+@click.option("--weights", "weights_id", metavar="ID", help="Only masks by these weights.")
+@_LIMIT
+@reports(show_rows("masks", ["mask_id", "scene", "weights_id", "cloud_fraction", "valid_fraction", "uri"]))
+def masks(weights_id: str | None, limit: int) -> Any:
+    """List published masks, newest first."""
+    from cloudseg import stages
+
+    return {"masks": stages.masks(weights_id=weights_id, limit=limit)}
+
+
+@click.command()
+@click.option(
+    "--release", multiple=True, metavar="ID", help="Forget this entry, so that the next ingest tries its file again (repeatable)."
+)
+@click.option("--dry-run", is_flag=True, help="With --release: list and forget nothing.")
+@_LIMIT
+@reports(show_rows("quarantine", ["quarantine_id", "name", "what", "found", "expected", "next_step"]))
+def quarantine(release: tuple[str, ...], dry_run: bool, limit: int) -> Any:
+    """List what came in and could not be used, with the reason."""
+    from cloudseg import stages
+
+    return {"quarantine": stages.quarantine(release=() if dry_run else release, limit=limit)}
+
+
+def _show_lineage(console: Console, record: Json) -> None:
+    """Print mask → weights → run → snapshot → labels and scenes as a tree."""
+    mask, weights, run, frozen = record["mask"], record["weights"], record["run"], record["snapshot"]
+    tree = Tree(f"mask {mask['mask_id']}  sha256 {mask['sha256']}")
+    tree.add(f"of scene {record['scene']['name']}  {record['scene']['scene_id']}  source sha256 {record['scene']['source_sha256']}")
+    model = tree.add(f"by weights {weights['weights_id']}  version {weights['version']}  {weights['architecture']}")
+    if run is not None:
+        model.add(f"made by run {run['run_id']}  recipe {run['recipe_name']} {run['recipe_hash'][:12]}  on {run['device']}")
+    for ancestor in record["ancestors"]:
+        model.add(f"warm start from {ancestor['weights_id']}  version {ancestor['version']}  snapshot {ancestor['snapshot_id']}")
+    if frozen is not None:
+        learned = model.add(f"from snapshot {frozen['snapshot_id']}  {len(record['labels'])} labels")
+        for label in record["labels"]:
+            source, what = label["scene"], f"label {label['label_id']} v{label['version']} ({label['source']})"
+            learned.add(f"{label['split']}: {what} of {source['name']}  {source['scene_id']}")
+    console.print(tree, markup=False, highlight=False)
+
+
+@click.command()
+@click.argument("mask_id")
+@reports(_show_lineage)
+def lineage(mask_id: str) -> Any:
+    """Show what MASK_ID was made of: its model, that model's snapshot, that snapshot's scenes, labels and checksums."""
+    from cloudseg import stages
+
+    return stages.lineage(mask_id)

@@ -1,0 +1,143 @@
+"""How a command speaks: the record to stdout (a table, or one JSON record), everything else to stderr."""
+
+import functools
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from cloudseg.errors import CloudsegError
+from cloudseg.records import Json, Record
+
+Show = Callable[[Console, Json], None]
+
+
+class BarHandler(logging.Handler):
+    """Draws log records that carry `progress` as bars below the other lines; for a terminal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._tasks: dict[str, Any] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Move a bar, or print a line above the bars."""
+        step: tuple[int, int] | None = getattr(record, "progress", None)
+        if step is None:
+            self._progress.console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+            return
+        stage = str(getattr(record, "stage", "progress"))
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage)
+            self._progress.start()
+        self._progress.update(self._tasks[stage], completed=step[0], total=step[1], description=record.getMessage().partition(":")[0])
+        if step[0] >= step[1]:
+            self._progress.remove_task(self._tasks.pop(stage))
+
+    def close(self) -> None:
+        """Take the bars away."""
+        self._progress.stop()
+        super().close()
+
+
+def reports(show: Show, *, exit_code: Callable[[Json], int] = lambda _: 0) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+    """Make a function a command body: add `--json`, print what it returns, turn a CloudsegError into message and status.
+
+    Args:
+        show: prints the record's JSON form for people.
+        exit_code: status of the command for a record that is not an error but no full success either.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., None]:
+        @click.option("--json", "as_json", is_flag=True, help="Print one JSON record instead of a table.")
+        @functools.wraps(function)
+        def run(*args: Any, as_json: bool, **kwargs: Any) -> None:
+            try:
+                _set_up_log()
+                result = _plain(function(*args, **kwargs))
+            except CloudsegError as error:
+                _refuse(error, as_json=as_json)
+            if as_json:
+                _print_json(result)
+            else:
+                show(Console(soft_wrap=not sys.stdout.isatty()), result)
+            click.get_current_context().exit(exit_code(result))
+
+        return run
+
+    return decorate
+
+
+def show_record(console: Console, record: Json) -> None:
+    """Print a record as two columns; nested values as JSON."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in record.items():
+        if value not in (None, "", [], {}):
+            table.add_row(name, _cell(value))
+    console.print(table)
+
+
+def show_rows(name: str, columns: Sequence[str]) -> Show:
+    """Give a function that prints the rows under `record[name]`; a column `a.b` looks into a nested value."""
+
+    def show(console: Console, record: Json) -> None:
+        rows: list[Json] = record[name]
+        if not rows:
+            console.print(f"no {name}")
+            return
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in columns:
+            table.add_column(column.rpartition(".")[2], overflow="fold")
+        for row in rows:
+            table.add_row(*(_cell(_look_up(row, column)) for column in columns))
+        console.print(table)
+
+    return show
+
+
+def _look_up(row: Json, path: str) -> object:
+    value: object = row
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ", ".join(value[:12]) + (f" … {len(value)} in all" if len(value) > 12 else "")
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+
+
+def _plain(result: Any) -> Json:
+    return result.as_json() if isinstance(result, Record) else dict(result)
+
+
+def _print_json(record: Json) -> None:
+    click.echo(json.dumps(record, ensure_ascii=False, allow_nan=False))
+
+
+def _refuse(error: CloudsegError, *, as_json: bool) -> NoReturn:
+    if as_json:
+        _print_json(dict(error.as_record()))
+    click.echo(f"error: {error}", err=True)
+    click.get_current_context().exit(error.exit_code)
+
+
+def _set_up_log() -> None:
+    from cloudseg.runtime import set_up_logging
+
+    level = click.get_current_context().find_root().params.get("log_level")
+    set_up_logging(level, BarHandler() if sys.stderr.isatty() else None)

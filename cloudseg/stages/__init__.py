@@ -1,0 +1,22 @@
+"""The steps of the service: ids in, one small JSON-able record out. Airflow and the command line call nothing else.
+
+Each stage opens the runtime, logs one start and one end line, and calls one verb. Importing this package is cheap:
+torch and rasterio are imported when a stage that needs them runs.
+"""
+
+from cloudseg.stages.doctor import doctor, upgrade_catalog
+from cloudseg.stages.evaluate import evaluate
+from cloudseg.stages.import_weights import import_weights
+from cloudseg.stages.ingest import ingest
+from cloudseg.stages.look import lineage, masks, models, quarantine, runs, scenes
+from cloudseg.stages.maintain import maintain
+from cloudseg.stages.predict import plan_predict, predict
+from cloudseg.stages.promote import promote, rollback
+from cloudseg.stages.retrain import plan_retrain, retrain
+from cloudseg.stages.snapshot import snapshot
+from cloudseg.stages.train import train
+
+__all__ = [
+    "doctor", "evaluate", "import_weights", "ingest", "lineage", "maintain", "masks", "models", "plan_predict", "plan_retrain",
+    "predict", "promote", "quarantine", "retrain", "rollback", "runs", "scenes", "snapshot", "train", "upgrade_catalog",
+]  # fmt: skip

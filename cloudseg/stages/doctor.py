@@ -1,0 +1,78 @@
+"""Stages that tell whether the service can work here, and bring the catalog up to date."""
+
+import importlib.util
+from collections.abc import Callable
+from uuid import uuid4
+
+from cloudseg.errors import CloudsegError
+from cloudseg.recipe import load_recipe, recipe_names
+from cloudseg.records import Check, DoctorRecord, Json
+from cloudseg.runtime import Runtime, open_runtime
+from cloudseg.stages import log
+
+
+def doctor() -> DoctorRecord:
+    """Look at the settings, the catalog and its migrations, the store, the recipes and the device. Changes nothing."""
+    try:
+        runtime = open_runtime(check=False)
+    except CloudsegError as error:
+        return DoctorRecord(ok=False, checks=[Check(name="settings", ok=False, detail=str(error))])
+    probes: list[tuple[str, Callable[[Runtime], str]]] = [
+        ("settings", lambda runtime: f"home {runtime.home}, inbox {runtime.inbox}"),
+        ("catalog", _catalog),
+        ("store", _store),
+        ("recipes", _recipes),
+        ("device", _device),
+    ]
+    record = _collect([_probe(name, probe, runtime) for name, probe in probes])
+    log.ended("doctor", record)
+    return record
+
+
+def upgrade_catalog() -> Json:
+    """Bring the catalog's schema to the newest revision. Running it again changes nothing."""
+    runtime = open_runtime(check=False)
+    before = runtime.catalog.revision()
+    record: Json = {"catalog": runtime.catalog.uri, "before": before, "after": runtime.catalog.upgrade()}
+    log.ended("db upgrade", record)
+    return record
+
+
+def _collect(checks: list[Check]) -> DoctorRecord:
+    return DoctorRecord(ok=all(check.ok for check in checks), checks=checks)
+
+
+def _probe(name: str, probe: Callable[[Runtime], str], runtime: Runtime) -> Check:
+    try:
+        return Check(name=name, ok=True, detail=probe(runtime))
+    except CloudsegError as error:
+        return Check(name=name, ok=False, detail=str(error))
+
+
+def _catalog(runtime: Runtime) -> str:
+    runtime.catalog.check()
+    return f"{runtime.catalog.uri} at revision {runtime.catalog.revision()}"
+
+
+def _store(runtime: Runtime) -> str:
+    """Write, read back and delete a small object."""
+    key, data = f"doctor/{uuid4().hex}.txt", b"cloudseg doctor\n"
+    stored = runtime.store.put(key, data)
+    try:
+        runtime.store.get(key, stored.sha256)
+    finally:
+        runtime.store.delete(key)
+    return f"{runtime.store.uri} can be written and read"
+
+
+def _recipes(_: Runtime) -> str:
+    return ", ".join(load_recipe(name).name for name in recipe_names())
+
+
+def _device(runtime: Runtime) -> str:
+    if importlib.util.find_spec("torch") is None:
+        return "torch is not installed: ingest and the catalog work, training and prediction do not"
+    from cloudseg.stages.compute import open_device
+
+    device = open_device(runtime)
+    return f"{device.kind}: {device.reason}"

@@ -1,0 +1,58 @@
+"""Stage: judge weights on places that they never saw."""
+
+from cloudseg.catalog import model as models
+from cloudseg.catalog import training
+from cloudseg.errors import NotInCatalog
+from cloudseg.records import EvaluateRecord, Evaluation, Split, Weights
+from cloudseg.runtime import Runtime, open_runtime
+from cloudseg.stages import log
+from cloudseg.stages.compute import open_device
+
+
+def evaluate(weights_id: str, *, snapshot_id: str | None = None, split: Split = "held_out") -> EvaluateRecord:
+    """Measure weights on a split of a snapshot (by default that of their training) and store the report.
+
+    The same weights on the same split are judged once; running twice gives the same record.
+    """
+    runtime = open_runtime()
+    weights, snapshot_id = find_question(runtime, weights_id, snapshot_id)
+    log.started("evaluate", weights_id=weights_id, snapshot_id=snapshot_id, split=split)
+    device = open_device(runtime)
+    from cloudseg.evaluate import evaluate_weights
+
+    evaluation = evaluate_weights(
+        runtime.store, runtime.catalog, weights_id=weights.weights_id, snapshot_id=snapshot_id, split=split, device=device,
+        on_progress=log.progress("evaluate"),
+    )  # fmt: skip
+    record = _record(runtime, evaluation)
+    log.ended("evaluate", record)
+    return record
+
+
+def find_question(runtime: Runtime, weights_id: str, snapshot_id: str | None) -> tuple[Weights, str]:
+    """Give the weights and the snapshot to judge them on: the given one, else their own, else the newest one.
+
+    Raises NotInCatalog for an unknown id, and where there is no snapshot at all.
+    """
+    with runtime.catalog.read() as db:
+        weights = models.get_weights(db, weights_id)
+        wanted = snapshot_id or weights.snapshot_id
+        if wanted is not None:
+            return weights, training.get_snapshot(db, wanted).snapshot_id
+        newest = training.list_snapshots(db, limit=1)
+    if not newest:
+        raise NotInCatalog("there is no snapshot to judge on", subject=weights_id, next_step="Run `cloudseg snapshot` first.")
+    return weights, newest[0].snapshot_id
+
+
+def _record(runtime: Runtime, evaluation: Evaluation) -> EvaluateRecord:
+    report = str(evaluation.report["html"]["key"])
+    return EvaluateRecord(
+        evaluation_id=evaluation.evaluation_id,
+        weights_id=evaluation.weights_id,
+        snapshot_id=evaluation.snapshot_id,
+        threshold=evaluation.threshold,
+        metrics=evaluation.metrics,
+        report_key=report,
+        report_uri=runtime.store.uri_of(report),
+    )

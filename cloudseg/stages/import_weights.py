@@ -1,0 +1,43 @@
+"""Stage: register weights that were trained elsewhere."""
+
+from pathlib import Path
+
+from cloudseg.errors import SettingsError
+from cloudseg.keys import id_from_hash, sha256_of
+from cloudseg.records import ImportRecord
+from cloudseg.runtime import open_runtime
+from cloudseg.stages import log
+
+
+def import_weights(path: str, *, dry_run: bool = False) -> ImportRecord:
+    """Register the seed project's `.pth` file with its own preprocessing. The same file again changes nothing.
+
+    Only tensors are read, nothing is unpickled. Imported weights have no run and no snapshot: `promote` judges them
+    on the newest one. `dry_run` reads and checks the file and writes nothing (version 0).
+    """
+    log.started("model import", path=path, dry_run=dry_run)
+    try:
+        from cloudseg.model.export import export_onnx
+        from cloudseg.model.golden import GOLDEN_FILE, pack_golden
+        from cloudseg.model.seed_import import read_seed_weights
+        from cloudseg.model.weights import load_weights, pack_weights
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            "this step needs torch", subject=str(error.name), found="not installed", next_step="pip install 'cloudseg[ml]'"
+        ) from error
+    from cloudseg.registry import register
+
+    net, meta = read_seed_weights(Path(path))
+    data = pack_weights(net, meta)
+    weights_id, version = id_from_hash("w", sha256_of(data)), 0
+    if not dry_run:
+        runtime, loaded = open_runtime(), load_weights(data)
+        companions = {"onnx": ("model.onnx", export_onnx(loaded)), "golden": (GOLDEN_FILE, pack_golden(loaded))}
+        registered = register(
+            runtime.store, runtime.catalog, weights=data, metadata=meta.model_dump(mode="json"),
+            companions=companions, run_id=None, snapshot_id=None, architecture=meta.architecture,
+        )  # fmt: skip
+        version = registered.version
+    record = ImportRecord(weights_id=weights_id, version=version, architecture=meta.architecture, bands=list(meta.bands), source=path)
+    log.ended("model import", record)
+    return record

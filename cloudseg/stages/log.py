@@ -1,0 +1,49 @@
+"""One start line and one end line for every stage, and progress in between, all through `logging`.
+
+A line carries its facts in `extra` too (`stage`, `facts`, `progress`), so that a handler can find every line of a
+run, draw a bar, or print JSON.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+
+from cloudseg.records import Json, Record
+
+log = logging.getLogger("cloudseg.stages")
+_EVERY_S = 5.0
+_LONGEST = 600
+
+
+def started(stage: str, **facts: object) -> None:
+    """Log the start of a stage with the ids that it was given."""
+    given = {name: value for name, value in facts.items() if value is not None}
+    log.info("%s starts: %s", stage, _short(given), extra={"stage": stage, "facts": given})
+
+
+def ended(stage: str, record: Record | Json) -> None:
+    """Log the end of a stage with its record."""
+    facts = record.as_json() if isinstance(record, Record) else record
+    log.info("%s ends: %s", stage, _short(facts), extra={"stage": stage, "facts": facts})
+
+
+def progress(stage: str, *, every_s: float = _EVERY_S) -> Callable[..., None]:
+    """Give a callback `(done, total, *words)` that logs at most every few seconds, and always the last step."""
+    last = 0.0
+
+    def tell(done: int, total: int, *words: object) -> None:
+        nonlocal last
+        moment = time.monotonic()
+        if done < total and moment - last < every_s:
+            return
+        last = moment
+        text = " ".join(str(word) for word in words)
+        log.info("%s: %d of %d %s", stage, done, total, text, extra={"stage": stage, "progress": (done, total)})
+
+    return tell
+
+
+def _short(facts: Json) -> str:
+    text = json.dumps(facts, default=str, ensure_ascii=False)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} … ({len(text)} characters)"

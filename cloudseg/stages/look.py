@@ -1,0 +1,81 @@
+"""Stages that only look: what the catalog holds, as JSON-able lists for people and scripts."""
+
+from collections.abc import Sequence
+
+from cloudseg.catalog import model as registered
+from cloudseg.catalog import scene as rows
+from cloudseg.catalog import training
+from cloudseg.records import Evaluation, Json, Weights
+from cloudseg.runtime import open_runtime
+
+
+def scenes(*, limit: int | None = 20) -> list[Json]:
+    """List scenes, newest first, without their raw footprint."""
+    with open_runtime().catalog.read() as db:
+        found = rows.list_scenes(db, limit=limit)
+    return [scene.model_dump(mode="json", exclude={"footprint_wkb"}) for scene in found]
+
+
+def runs(*, limit: int | None = 20) -> list[Json]:
+    """List runs, newest first, with their newest epoch: how a training that goes on just now is watched."""
+    with open_runtime().catalog.read() as db:
+        return [
+            {
+                **run.model_dump(mode="json", exclude={"recipe"}),
+                "epoch": next((e.as_json() for e in training.list_epochs(db, run.run_id)[-1:]), None),
+            }
+            for run in training.list_runs(db, limit=limit)
+        ]
+
+
+def models(*, limit: int | None = 20) -> list[Json]:
+    """List weights, newest version first, with alias, held-out metrics of the newest evaluation and newest verdict."""
+    with open_runtime().catalog.read() as db:
+        champion = registered.find_champion(db)
+        verdicts = {verdict.challenger_id: verdict.outcome for verdict in reversed(registered.list_verdicts(db))}
+        return [
+            {
+                **weights.model_dump(mode="json", exclude={"metadata"}),
+                "alias": "champion" if champion and champion.weights_id == weights.weights_id else None,
+                "recipe": weights.metadata.get("recipe_name"),
+                "verdict": verdicts.get(weights.weights_id),
+                "held_out": _newest_figures(weights, registered.list_evaluations(db, weights.weights_id)),
+            }
+            for weights in registered.list_weights(db, limit=limit)
+        ]
+
+
+def masks(*, weights_id: str | None = None, limit: int | None = 20) -> list[Json]:
+    """List masks, newest first, with the name of their scene and where the file lies."""
+    runtime = open_runtime()
+    with runtime.catalog.read() as db:
+        return [
+            {**mask.as_json(), "scene": rows.get_scene(db, mask.scene_id).name, "uri": runtime.store.uri_of(mask.key)}
+            for mask in registered.list_masks(db, weights_id=weights_id, limit=limit)
+        ]
+
+
+def quarantine(*, release: Sequence[str] = (), limit: int | None = 20) -> list[Json]:
+    """List the quarantine, newest first, or forget the named entries (their files are tried again) and list the rest."""
+    catalog = open_runtime().catalog
+    if release:
+        with catalog.begin() as db:
+            rows.release_quarantined(db, release)
+    with catalog.read() as db:
+        return [entry.as_json() for entry in rows.list_quarantined(db, limit=limit)]
+
+
+def lineage(mask_id: str) -> Json:
+    """Give what a mask was made of: weights, snapshot, scenes, labels and source checksums.
+
+    Raises NotInCatalog.
+    """
+    from cloudseg.catalog.lineage import lineage_of_mask
+
+    with open_runtime().catalog.read() as db:
+        return dict(lineage_of_mask(db, mask_id))
+
+
+def _newest_figures(weights: Weights, evaluations: Sequence[Evaluation]) -> Json | None:
+    found = next((e for e in evaluations if e.split == "held_out" and e.weights_id == weights.weights_id), None)
+    return None if found is None else {"snapshot_id": found.snapshot_id, **found.metrics}

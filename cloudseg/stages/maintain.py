@@ -1,0 +1,185 @@
+"""Stage: housekeeping. Finds, and unless it is a dry run removes, what nothing needs; repairs what can be derived.
+
+The opposite order of publishing holds here: a row goes first, its bytes last, so that no row ever names nothing.
+"""
+
+import hashlib
+import json
+import logging
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import and_, delete, or_, select
+
+from cloudseg.catalog import model as models
+from cloudseg.catalog import tables as t
+from cloudseg.catalog import training
+from cloudseg.catalog.session import now
+from cloudseg.errors import InputError, ObjectCorrupt, ObjectMissing
+from cloudseg.keys import CHAMPION_POINTER
+from cloudseg.records import Json, MaintainRecord
+from cloudseg.runtime import Runtime, open_runtime
+from cloudseg.stages import log
+from cloudseg.stages.references import Named, named_objects, unreadable_manifests
+
+_log = logging.getLogger(__name__)
+
+
+def maintain(
+    *,
+    dry_run: bool = True,
+    orphan_hours: float = 24.0,
+    checkpoint_days: float = 7.0,
+    evaluation_days: float = 90.0,
+    verify: bool = False,
+    as_of: str | None = None,
+) -> MaintainRecord:
+    """Collect orphans, expire checkpoints and evaluations, repair the champion's pointer, look for missing objects.
+
+    Args:
+        dry_run: tell only; the default.
+        orphan_hours: an object that no row names is left alone while it is younger: its row may be on the way.
+        checkpoint_days: checkpoints of a finished run go after so many days; unfinished runs keep theirs.
+        evaluation_days: evaluations of weights that were never champion go after so many days.
+        verify: read every object and compare its checksum (slow); otherwise only its presence is looked at.
+        as_of: the moment (ISO 8601 with zone) that ages are counted from; None is now.
+
+    Running twice changes nothing the second time. Raises InputError for a negative age or a time without zone.
+    """
+    ages = {"orphan_hours": orphan_hours, "checkpoint_days": checkpoint_days, "evaluation_days": evaluation_days}
+    _check_ages(ages)
+    moment = _moment(as_of)
+    log.started("maintain", dry_run=dry_run, verify=verify, as_of=moment.isoformat(), **ages)
+    runtime = open_runtime()
+    checkpoints = _expire_checkpoints(runtime, moment - timedelta(days=checkpoint_days), dry_run=dry_run)
+    evaluations = _expire_evaluations(runtime, moment - timedelta(days=evaluation_days), dry_run=dry_run)
+    repaired = _repair_pointer(runtime, dry_run=dry_run)
+    orphans, orphan_bytes = _collect_orphans(runtime, moment - timedelta(hours=orphan_hours), dry_run=dry_run)
+    with runtime.catalog.read() as db:
+        missing = _missing(runtime, named_objects(db, runtime.store), verify=verify)
+    record = MaintainRecord(
+        dry_run=dry_run, orphans=orphans, orphan_bytes=orphan_bytes, expired_checkpoints=checkpoints, expired_evaluations=evaluations,
+        repaired=repaired, missing=missing,
+    )  # fmt: skip
+    log.ended("maintain", record)
+    return record
+
+
+def _check_ages(ages: dict[str, float]) -> None:
+    for name, value in ages.items():
+        if not value >= 0:
+            raise InputError("an age cannot be negative", subject=name, found=value, expected="0 or more")
+
+
+def _moment(as_of: str | None) -> datetime:
+    if as_of is None:
+        return now()
+    try:
+        moment = datetime.fromisoformat(as_of)
+    except ValueError as error:
+        raise InputError("not a time", subject="as_of", found=as_of, expected="ISO 8601, such as 2026-11-22T02:00:00Z") from error
+    if moment.tzinfo is None:
+        raise InputError("the time has no zone", subject="as_of", found=as_of, expected="ISO 8601 with zone, such as ...Z")
+    return moment.astimezone(UTC)
+
+
+def _expire_checkpoints(runtime: Runtime, before: datetime, *, dry_run: bool) -> int:
+    """Forget the checkpoints of runs that finished before the moment, then delete their bytes."""
+    old = and_(t.run.c.status == "finished", t.run.c.finished_at < before)
+    statement = select(t.checkpoint.c.run_id, t.checkpoint.c.step, t.checkpoint.c.key).join(t.run).where(old)
+    with runtime.catalog.read() as db:
+        expired = list(db.execute(statement))
+    if dry_run:
+        return len(expired)
+    for row in expired:
+        with runtime.catalog.begin() as db:
+            training.delete_checkpoint(db, row.run_id, row.step)
+        runtime.store.delete(row.key)
+    return len(expired)
+
+
+def _expire_evaluations(runtime: Runtime, before: datetime, *, dry_run: bool) -> int:
+    """Forget old evaluations of weights that no promotion or champion's verdict speaks of, then delete their reports.
+
+    The verdicts themselves stay: they hold the figures that were compared.
+    """
+    e = t.evaluation.c
+    kept = select(t.promotion.c.weights_id)
+    kept_before = select(t.promotion.c.previous_weights_id).where(t.promotion.c.previous_weights_id.is_not(None))
+    old = and_(e.created_at < before, ~or_(e.weights_id.in_(kept), e.weights_id.in_(kept_before)))
+    with runtime.catalog.read() as db:
+        expired = list(db.execute(select(e.evaluation_id, e.report).where(old)))
+    if dry_run:
+        return len(expired)
+    for row in expired:
+        with runtime.catalog.begin() as db:
+            db.execute(delete(t.evaluation).where(e.evaluation_id == row.evaluation_id))
+        for stored in row.report.values():
+            runtime.store.delete(stored["key"])
+    return len(expired)
+
+
+def _repair_pointer(runtime: Runtime, *, dry_run: bool) -> list[str]:
+    from cloudseg.registry import repair_pointer
+
+    if dry_run:
+        return [] if _pointer_is_right(runtime) else [CHAMPION_POINTER]
+    return [CHAMPION_POINTER] if repair_pointer(runtime.store, runtime.catalog) else []
+
+
+def _pointer_is_right(runtime: Runtime) -> bool:
+    with runtime.catalog.read() as db:
+        champion = models.find_champion(db)
+    try:
+        found: Json | None = json.loads(runtime.store.get(CHAMPION_POINTER))
+    except (ObjectMissing, ValueError):
+        found = None
+    if champion is None or found is None:
+        return champion is None and found is None
+    return (found.get("weights_id"), found.get("generation")) == (champion.weights_id, champion.generation)
+
+
+def _collect_orphans(runtime: Runtime, before: datetime, *, dry_run: bool) -> tuple[list[str], int]:
+    """Give the keys and bytes of objects older than the moment that no row names; delete them unless it is a dry run.
+
+    Objects are listed before rows are read: what a writer adds in between is named or too young. A second writer of
+    the same bytes makes an old orphan young again (LocalStore.put), so the age is looked at once more before deleting.
+    """
+    store = runtime.store
+    candidates = [key for key in store.list_keys() if _is_older(runtime, key, before)]
+    with runtime.catalog.read() as db:
+        if damaged := unreadable_manifests(db, store):
+            _log.warning("no shard is collected while these manifests cannot be read: %s", ", ".join(damaged))
+            candidates = [key for key in candidates if not key.startswith("shards/")]
+        named = named_objects(db, store)
+    orphans = [key for key in candidates if key not in named]
+    size = 0
+    for key in orphans:
+        size += store.stat(key)[0]
+        if not dry_run and _is_older(runtime, key, before):
+            store.delete(key)
+    return orphans, size
+
+
+def _is_older(runtime: Runtime, key: str, before: datetime) -> bool:
+    try:
+        return runtime.store.stat(key)[1] < before
+    except ObjectMissing:  # another maintenance was here
+        return False
+
+
+def _missing(runtime: Runtime, named: Named, *, verify: bool) -> list[str]:
+    """List the objects that a row names but the store lacks or, with `verify`, holds damaged."""
+    lost = [key for key in sorted(named) if key != CHAMPION_POINTER and not _is_there(runtime, key, named[key] if verify else None)]
+    if lost:
+        _log.error("%d objects are missing or damaged: restore them from a backup (docs/operations.md)", len(lost))
+    return lost
+
+
+def _is_there(runtime: Runtime, key: str, sha256: str | None) -> bool:
+    if sha256 is None:
+        return runtime.store.exists(key)
+    try:
+        with runtime.store.local_file(key) as path, path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest() == sha256
+    except (ObjectMissing, ObjectCorrupt):
+        return False

@@ -1,0 +1,77 @@
+"""What a stage would do, without doing it: the dry runs of the command line. Each gives a small JSON-able dict."""
+
+from collections.abc import Sequence
+
+from cloudseg.catalog import model as models
+from cloudseg.catalog import training
+from cloudseg.errors import PromotionRefused
+from cloudseg.recipe import load_recipe
+from cloudseg.records import Json, Split
+from cloudseg.runtime import open_runtime
+from cloudseg.stages.evaluate import find_question
+from cloudseg.stages.predict import find_work
+from cloudseg.stages.train import default_run_id
+
+
+def plan_train(snapshot_id: str, *, recipe: str = "nightly", run_id: str | None = None, minutes: float | None = None) -> Json:
+    """Tell which run would be begun, resumed, or is finished already."""
+    wanted = load_recipe(recipe).with_minutes(minutes)
+    with open_runtime().catalog.read() as db:
+        frozen = training.get_snapshot(db, snapshot_id)
+        run_id = run_id or default_run_id(db, snapshot_id, wanted)
+        known = training.find_run(db, run_id)
+        checkpoints = training.list_checkpoints(db, run_id)
+    would = "begin" if known is None else ("nothing: it is finished" if known.status == "finished" else "resume")
+    return {
+        "run_id": run_id, "would": would, "from_step": checkpoints[0].step if checkpoints else 0,
+        "recipe": wanted.name, "recipe_hash": wanted.recipe_hash, "snapshot_id": snapshot_id, "counts": frozen.counts,
+    }  # fmt: skip
+
+
+def plan_evaluate(weights_id: str, *, snapshot_id: str | None = None, split: Split = "held_out") -> Json:
+    """Tell which chips would be judged, or that they were."""
+    runtime = open_runtime()
+    weights, wanted = find_question(runtime, weights_id, snapshot_id)
+    with runtime.catalog.read() as db:
+        known = models.find_evaluation(db, weights.weights_id, wanted, split)
+        counts = training.get_snapshot(db, wanted).counts
+    would = "evaluate" if known is None else f"nothing: it is {known.evaluation_id}"
+    return {"would": would, "weights_id": weights.weights_id, "snapshot_id": wanted, "split": split, "counts": counts.get(split)}
+
+
+def plan_promote(weights_id: str, *, snapshot_id: str | None = None) -> Json:
+    """Tell whom the weights would be compared with."""
+    runtime = open_runtime()
+    weights, wanted = find_question(runtime, weights_id, snapshot_id)
+    with runtime.catalog.read() as db:
+        champion = models.find_champion(db)
+    champion_id = champion.weights_id if champion else None
+    would = "nothing: they are the champion" if champion_id == weights.weights_id else "judge, and promote where the verdict says so"
+    return {"would": would, "challenger_id": weights.weights_id, "champion_id": champion_id, "snapshot_id": wanted}
+
+
+def plan_rollback() -> Json:
+    """Tell who is champion and how often that changed. Raises PromotionRefused where there is no champion."""
+    with open_runtime().catalog.read() as db:
+        history = models.list_promotions(db)
+    if not history:
+        raise PromotionRefused("there is no champion to take back", subject="champion", next_step="`cloudseg retrain` makes the first one.")
+    return {
+        "would": "make the champion before this one champion again",
+        "champion_id": history[0].weights_id,
+        "generation": history[0].generation,
+    }
+
+
+def plan_upgrade() -> Json:
+    """Tell the revisions between which the catalog would go."""
+    catalog = open_runtime(check=False).catalog
+    return {"catalog": catalog.uri, "before": catalog.revision(), "after": catalog.head_revision()}
+
+
+def plan_masks(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: str | None = None) -> Json:
+    """Tell which scenes would get a mask. Raises InputError and NotInCatalog as `predict` does."""
+    with open_runtime().catalog.read() as db:
+        weights, wanted = find_work(db, scene_ids, new=new, weights_id=weights_id)
+        have = {mask.scene_id for mask in models.list_masks(db, weights_id=weights.weights_id)}
+    return {"would": "mask", "weights_id": weights.weights_id, "scene_ids": [scene_id for scene_id in wanted if scene_id not in have]}

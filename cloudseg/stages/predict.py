@@ -1,0 +1,120 @@
+"""Stages: which scenes need a mask, and masking them."""
+
+import time
+from collections.abc import Sequence
+from typing import TypedDict
+
+from sqlalchemy import Connection
+
+from cloudseg.catalog import model as models
+from cloudseg.catalog import scene as scenes
+from cloudseg.errors import CloudsegError, InputError, NotInCatalog
+from cloudseg.records import Json, PredictRecord, Scene, Weights
+from cloudseg.runtime import Runtime, open_runtime
+from cloudseg.stages import log
+from cloudseg.stages.compute import open_device
+
+
+class PredictBatch(TypedDict):
+    """Scenes that one task masks, under a name for people."""
+
+    weights_id: str
+    scene_ids: list[str]
+    name: str
+
+
+def plan_predict(*, weights_id: str | None = None, batch_size: int = 8) -> list[PredictBatch]:
+    """Divide the scenes that lack a mask of these weights (default: the champion's) into batches, oldest first.
+
+    No champion yet: no batches. The weights' id is fixed here, so that later tasks never ask for "the newest".
+    """
+    if batch_size < 1:
+        raise InputError("a batch holds at least one scene", subject="batch_size", found=batch_size, expected="1 or more")
+    runtime = open_runtime()
+    with runtime.catalog.read() as db:
+        weights = _find_weights(db, weights_id)
+        waiting = _waiting(db, weights) if weights else []
+    batches = [_batch(weights, waiting[at : at + batch_size]) for at in range(0, len(waiting), batch_size) if weights]
+    log.ended("plan_predict", {"weights_id": weights.weights_id if weights else None, "scenes": len(waiting), "batches": len(batches)})
+    return batches
+
+
+def predict(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: str | None = None) -> PredictRecord:
+    """Publish the masks of the named scenes, or with `new` of all that lack one, by the champion or the given weights.
+
+    A mask that is there is given back unchanged. A scene that cannot be masked is listed under `failed` and does not
+    stop the others; an unreachable store or catalog does (a retry can help there).
+    """
+    began = time.monotonic()
+    runtime = open_runtime()
+    with runtime.catalog.read() as db:
+        weights, wanted = find_work(db, scene_ids, new=new, weights_id=weights_id)
+        before = {mask.scene_id for mask in models.list_masks(db, weights_id=weights.weights_id)}
+    log.started("predict", weights_id=weights.weights_id, scenes=len(wanted), new=new)
+    masks, failed = _mask_all(runtime, weights, wanted) if wanted else ({}, {})
+    record = PredictRecord(
+        weights_id=weights.weights_id,
+        masks=list(masks.values()),
+        created=len(set(masks) - before),
+        failed=failed,
+        seconds=round(time.monotonic() - began, 3),
+    )
+    log.ended("predict", record)
+    return record
+
+
+def find_work(db: Connection, scene_ids: Sequence[str], *, new: bool, weights_id: str | None) -> tuple[Weights, list[str]]:
+    """Give the weights and the ids of the scenes to mask.
+
+    Raises InputError unless either scenes are named or `new` is set, NotInCatalog for unknown weights or no champion.
+    """
+    if bool(scene_ids) == new:
+        raise InputError("name scenes or ask for the new ones", found="both" if new else "neither", expected="scene ids or --new")
+    weights = _find_weights(db, weights_id)
+    if weights is None:
+        raise NotInCatalog(
+            "there is no champion yet", subject="champion", next_step="Run `cloudseg retrain`, or name weights with --weights."
+        )
+    return weights, [scene.scene_id for scene in _waiting(db, weights)] if new else list(dict.fromkeys(scene_ids))
+
+
+def _mask_all(runtime: Runtime, weights: Weights, scene_ids: Sequence[str]) -> tuple[dict[str, str], Json]:
+    """Give scene id to mask id, and scene id to what went wrong."""
+    device = open_device(runtime)
+    from cloudseg.model.predictor import Predictor
+    from cloudseg.model.weights import load_weights
+    from cloudseg.predict import predict_scene
+
+    predictor = Predictor(load_weights(runtime.store.get(weights.key, weights.sha256), device.torch), device)
+    tell = log.progress("predict")
+    masks: dict[str, str] = {}
+    failed: Json = {}
+    for number, scene_id in enumerate(scene_ids, start=1):
+        try:
+            mask = predict_scene(runtime.store, runtime.catalog, scene_id=scene_id, weights_id=weights.weights_id, predictor=predictor)
+            masks[scene_id] = mask.mask_id
+        except CloudsegError as error:
+            if error.retry_helps:
+                raise
+            log.log.warning("no mask of scene %s: %s", scene_id, error)
+            failed[scene_id] = error.as_record()
+        tell(number, len(scene_ids), "scenes")
+    return masks, failed
+
+
+def _find_weights(db: Connection, weights_id: str | None) -> Weights | None:
+    if weights_id is not None:
+        return models.get_weights(db, weights_id)
+    champion = models.find_champion(db)
+    return models.get_weights(db, champion.weights_id) if champion else None
+
+
+def _waiting(db: Connection, weights: Weights) -> list[Scene]:
+    """List scenes without a mask that have the bands these weights read; others could never be masked by them."""
+    needed = set(weights.metadata["bands"])
+    return [scene for scene in scenes.list_scenes_without_mask(db, weights.weights_id) if needed <= set(scene.bands)]
+
+
+def _batch(weights: Weights, part: Sequence[Scene]) -> PredictBatch:
+    name = part[0].name if len(part) == 1 else f"{part[0].name} and {len(part) - 1} more"
+    return PredictBatch(weights_id=weights.weights_id, scene_ids=[scene.scene_id for scene in part], name=name)

@@ -1,0 +1,109 @@
+"""Stages: a whole retraining in one call, and the question whether one is due."""
+
+from typing import TypedDict
+
+from sqlalchemy import Connection, select
+
+from cloudseg.catalog import model as models
+from cloudseg.catalog import scene as scenes
+from cloudseg.catalog import tables as t
+from cloudseg.catalog import training
+from cloudseg.recipe import Recipe, load_recipe, recipe_from
+from cloudseg.records import RetrainRecord, Run
+from cloudseg.runtime import open_runtime
+from cloudseg.stages import log
+from cloudseg.stages.evaluate import evaluate
+from cloudseg.stages.promote import promote
+from cloudseg.stages.snapshot import snapshot
+from cloudseg.stages.train import default_run_id, train
+
+
+class RetrainPlan(TypedDict):
+    """Whether a retraining is due."""
+
+    skip: str | None
+    new_labels: int
+
+
+def plan_retrain(recipe: str = "nightly", *, force: bool = False, min_new_labels: int = 1) -> RetrainPlan:
+    """Tell whether a retraining is due, or the reason to skip it.
+
+    New labels are those that the snapshot of this recipe's newest judged run lacks. A run counts from its verdict
+    on: one that was killed before is taken up again. Other time budgets are the same recipe. `force` never skips.
+    """
+    wanted = load_recipe(recipe)
+    with open_runtime().catalog.read() as db:
+        last = _newest_judged_run(db, wanted)
+        new_labels = scenes.count_labels_outside(db, last.snapshot_id if last else None)
+    plan = RetrainPlan(skip=None if force else _reason(last, new_labels, min_new_labels), new_labels=new_labels)
+    log.ended("plan_retrain", {"recipe": wanted.name, "force": force, **plan})
+    return plan
+
+
+def retrain(
+    recipe: str = "nightly", *, minutes: float | None = None, force: bool = False, auto_promote: bool = True, run_id: str | None = None
+) -> RetrainRecord:
+    """Do the four steps: snapshot, train, evaluate, promote. Skips itself, with the reason, when no label is new.
+
+    Killed anywhere and called again, it goes on where it stopped. `auto_promote=False` leaves the promotion to a
+    person; `force` trains again on the same labels.
+    """
+    log.started("retrain", recipe=recipe, minutes=minutes, force=force, auto_promote=auto_promote, run_id=run_id)
+    plan = plan_retrain(recipe, force=force)
+    if plan["skip"]:
+        record = RetrainRecord(skipped=plan["skip"])
+    else:
+        frozen = snapshot(recipe)
+        if not force and frozen.snapshot_id == _last_snapshot_id(recipe):
+            record = RetrainRecord(skipped="the new labels give no new chip (their scenes lack bands or labelled pixels)", snapshot=frozen)
+            log.ended("retrain", record)
+            return record
+        run_id = run_id or _next_run_id(frozen.snapshot_id, load_recipe(recipe).with_minutes(minutes), force=force)
+        trained = train(frozen.snapshot_id, recipe=recipe, run_id=run_id, minutes=minutes)
+        judged = evaluate(trained.weights_id, snapshot_id=frozen.snapshot_id)
+        promoted = promote(trained.weights_id, snapshot_id=frozen.snapshot_id, apply=auto_promote, actor="retrain")
+        record = RetrainRecord(skipped=None, snapshot=frozen, train=trained, evaluate=judged, promote=promoted)
+    log.ended("retrain", record)
+    return record
+
+
+def _last_snapshot_id(recipe: str) -> str | None:
+    with open_runtime().catalog.read() as db:
+        last = _newest_judged_run(db, load_recipe(recipe))
+    return last.snapshot_id if last else None
+
+
+def _reason(last: Run | None, new_labels: int, min_new_labels: int) -> str | None:
+    if new_labels >= max(1, min_new_labels):
+        return None
+    if last is None:
+        return "no scene in the catalog has a label yet"
+    return f"{new_labels} labels are new since run {last.run_id}, {max(1, min_new_labels)} are needed (force trains anyway)"
+
+
+def _newest_judged_run(db: Connection, recipe: Recipe) -> Run | None:
+    """Give the newest run of this recipe whose weights have a verdict, or None."""
+    judged = set(db.execute(select(t.weights.c.run_id).join(t.verdict, t.verdict.c.challenger_id == t.weights.c.weights_id)).scalars())
+    same = _without_minutes(recipe)
+    runs = (run for run in training.list_runs(db) if run.run_id in judged and run.recipe_name == recipe.name)
+    return next((run for run in runs if _without_minutes(recipe_from(run.recipe, subject=run.run_id)) == same), None)
+
+
+def _without_minutes(recipe: Recipe) -> Recipe:
+    return recipe.model_copy(update={"budget": recipe.budget.model_copy(update={"minutes": None})})
+
+
+def _next_run_id(snapshot_id: str, recipe: Recipe, *, force: bool) -> str:
+    """Give the run id; a forced retraining takes the first attempt that has no verdict yet, so a killed one resumes."""
+    with open_runtime().catalog.read() as db:
+        attempt = 0
+        run_id = default_run_id(db, snapshot_id, recipe)
+        while force and _has_verdict(db, run_id):
+            attempt += 1
+            run_id = default_run_id(db, snapshot_id, recipe, attempt=attempt)
+    return run_id
+
+
+def _has_verdict(db: Connection, run_id: str) -> bool:
+    weights = models.find_weights_of_run(db, run_id)
+    return weights is not None and any(verdict.challenger_id == weights.weights_id for verdict in models.list_verdicts(db))

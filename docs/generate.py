@@ -1,0 +1,172 @@
+"""Writes the pages of `docs/` that follow from the code; `--check` tells which are stale and writes nothing.
+
+`make docs` runs it; `make test` checks. A page has one function here; everything else in `docs/` is written by hand.
+"""
+
+import argparse
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from sqlalchemy import Column
+
+from cloudseg import recipe as recipes
+from cloudseg import records
+from cloudseg.catalog import tables
+from cloudseg.cli import root
+from cloudseg.settings import Settings
+
+DOCS = Path(__file__).parent
+_NOTE = "<!-- Written by docs/generate.py from the code: run `make docs`, do not edit. -->\n\n"
+_WIDTH = 110
+
+
+def cli_page() -> str:
+    """Every command with its help text."""
+    parts = ["# Command line\n\n`cloudseg COMMAND --help` prints the same.\n"]
+    parts += [f"\n## {name}\n\n```\n{text}\n```\n" for name, text in _commands(root, "cloudseg", None)]
+    return "".join(parts)
+
+
+def settings_page() -> str:
+    """Every environment variable."""
+    head = (
+        "# Settings\n\nWhere things are comes from the environment. All have defaults: nothing must be set. "
+        "An unknown `CLOUDSEG_` variable is an error.\n\n| variable | type | default | meaning |\n|---|---|---|---|\n"
+    )
+    return head + "".join(_row(f"CLOUDSEG_{name.upper()}", field) for name, field in Settings.model_fields.items())
+
+
+def recipes_page() -> str:
+    """Every value of a recipe, and the shipped recipes."""
+    parts = [
+        "# Recipes\n\nHow a run is made: a TOML file, frozen and hashed into the run, the weights and the mask's tags. "
+        "`--recipe` takes the name of a shipped recipe or the path of a `.toml` file.\n\n## Shipped\n\n",
+        *(f"- `{name}`: {recipes.load_recipe(name).description}\n" for name in recipes.recipe_names()),
+    ]
+    sections = {"": recipes.Recipe, **{name: model for name, model in _parts(recipes.Recipe)}}
+    for name, model in sections.items():
+        parts.append(f"\n## {f'[{name}]' if name else 'Top level'}\n\n{_first_line(model)}\n\n")
+        parts.append("| value | type | default | meaning |\n|---|---|---|---|\n")
+        fields = model.model_fields.items()
+        parts += [_row(key, field) for key, field in fields if name or key not in sections]
+    return "".join(parts)
+
+
+def schema_page() -> str:
+    """Every table of the catalog."""
+    parts = ["# Schema of the catalog\n\nTimes are UTC. A key is a name in the object store (on_disk.md).\n"]
+    for table in tables.metadata.sorted_tables:
+        model = _row_class(table.name)
+        parts.append(f"\n## {table.name}\n\n{_first_line(model)}\n\n| column | type | null | meaning |\n|---|---|---|---|\n")
+        parts += [_column(column, model) for column in table.columns]
+    return "".join(parts)
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "cli.md": cli_page,
+    "settings.md": settings_page,
+    "recipes.md": recipes_page,
+    "schema.md": schema_page,
+}
+
+
+def stale_pages() -> list[str]:
+    """Name the pages that are not what the code says."""
+    return [name for name, make in PAGES.items() if not (DOCS / name).is_file() or (DOCS / name).read_text("utf-8") != _NOTE + make()]
+
+
+def write_pages() -> None:
+    """Write every page."""
+    for name, make in PAGES.items():
+        (DOCS / name).write_text(_NOTE + make(), encoding="utf-8")
+
+
+def _commands(command: click.Command, name: str, parent: click.Context | None) -> Iterator[tuple[str, str]]:
+    context = click.Context(command, info_name=name.rpartition(" ")[2], parent=parent, terminal_width=_WIDTH, max_content_width=_WIDTH)
+    yield name, command.get_help(context)
+    if isinstance(command, click.Group):
+        for child in command.list_commands(context):
+            yield from _commands(command.commands[child], f"{name} {child}", context)
+
+
+def _parts(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield name, field.annotation
+
+
+def _row(name: str, field: FieldInfo) -> str:
+    default = "required" if field.is_required() else f"`{_plain(field.get_default(call_default_factory=True))}`"
+    return f"| `{name}` | {_type(field.annotation)}{_limits(field)} | {default} | {_cell(field.description or '')} |\n"
+
+
+def _column(column: Column[Any], model: type[BaseModel]) -> str:
+    field = model.model_fields[column.name]
+    key = " (key)" if column.primary_key else ""
+    to = "".join(f" → {key.column.table.name}" for key in column.foreign_keys)
+    return f"| `{column.name}`{key} | {column.type}{to} | {'yes' if column.nullable else ''} | {_cell(field.description or '')} |\n"
+
+
+def _row_class(table: str) -> type[BaseModel]:
+    names = {"quarantine": "Quarantined", "snapshot_label": "SnapshotLabel"}
+    found: type[BaseModel] = getattr(records, names.get(table, table.capitalize()))
+    return found
+
+
+def _limits(field: FieldInfo) -> str:
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    found = [
+        f"{sign} {getattr(rule, name)}" for rule in field.metadata for name, sign in signs.items() if getattr(rule, name, None) is not None
+    ]
+    return f", {' and '.join(found)}" if found else ""
+
+
+def _type(annotation: Any) -> str:
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return " or ".join(f"`{value}`" for value in inner)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_type(part) for part in inner if part is not type(None))
+    if origin is tuple:
+        return f"list of {_type(inner[0])}"
+    plain = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false", "Path": "path", "SecretStr": "text (secret)"}
+    name = getattr(annotation, "__name__", str(annotation))
+    return plain.get(name, name)
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "unset"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(list(value)).replace("'", '"') if isinstance(value, tuple) else str(value)
+
+
+def _first_line(model: type[BaseModel]) -> str:
+    return (model.__doc__ or "").strip().splitlines()[0]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def main() -> None:
+    """Write, or check and leave with status 1 where a page is stale."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="tell which pages are stale and write nothing")
+    if not parser.parse_args().check:
+        write_pages()
+    elif stale := stale_pages():
+        sys.exit(f"stale: {', '.join(stale)}. Run `make docs` and commit what changed.")
+    print(f"docs: {', '.join(PAGES)} current")
+
+
+if __name__ == "__main__":
+    main()

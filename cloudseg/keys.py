@@ -35,9 +35,14 @@ def id_from_hash(prefix: str, sha256: str) -> str:
 
 def checked(key: str) -> str:
     """Give the key back, or raise ValueError: absolute, `..`, empty or odd parts never reach a store."""
-    if len(key) > 512 or not all(_PART.fullmatch(part) for part in key.split("/")):
+    if not is_key(key):
         raise ValueError(f"not an object key: {key!r}")
     return key
+
+
+def is_key(key: str) -> bool:
+    """Tell whether a store may hold an object of this name: at most 512 characters, 200 a part (file systems end at 255)."""
+    return len(key) <= 512 and all(len(part) <= 200 and _PART.fullmatch(part) for part in key.split("/"))
 
 
 def scene(sha256: str) -> str:

@@ -6,27 +6,37 @@ One machine (or a file system with working hard links); several processes may wr
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
 from cloudseg.errors import ObjectCorrupt, ObjectExists, ObjectMissing, StoreUnreachable
-from cloudseg.keys import checked, sha256_of
+from cloudseg.keys import checked, is_key, sha256_of
 from cloudseg.records import StoredObject
 
 _INCOMING = ".incoming"
+_ABANDONED_AFTER_S = 24 * 3600
+"""An unfinished write this old has lost its writer: no upload of one object takes a day."""
+_NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
 class LocalStore:
     """Objects as plain files under `root`; unfinished writes lie in `root/.incoming` and are never listed."""
 
     def __init__(self, root: Path) -> None:
+        """Make the folder where it is absent, and clear away what killed writers left unfinished.
+
+        Raises StoreUnreachable where the folder cannot be made.
+        """
         self.root = root.absolute()
         try:
             (self.root / _INCOMING).mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(self.root / _INCOMING)
         except OSError as error:
             raise StoreUnreachable("the store's folder cannot be made", subject=str(self.root), found=error.strerror) from error
 
@@ -37,35 +47,38 @@ class LocalStore:
 
     def put(self, key: str, data: bytes) -> StoredObject:
         """See Store.put."""
+        stored = StoredObject(key=checked(key), sha256=sha256_of(data), size=len(data))
         with self._incoming() as (handle, path):
             handle.write(data)
-            return self._link(path, handle, StoredObject(key=checked(key), sha256=sha256_of(data), size=len(data)))
+            self._link(path, handle, stored)
+        return stored
 
     def put_file(self, key: str, path: Path) -> StoredObject:
         """See Store.put_file."""
+        checked(key)
         with path.open("rb") as source, self._incoming() as (handle, incoming):
             shutil.copyfileobj(source, handle, 1 << 20)
             handle.flush()
-            sha256, size = file_sha256(incoming), incoming.stat().st_size
-            return self._link(incoming, handle, StoredObject(key=checked(key), sha256=sha256, size=size))
+            # Hash what was written, not what was read: the source may have changed under the copy.
+            stored = StoredObject(key=key, sha256=file_sha256(incoming), size=incoming.stat().st_size)
+            self._link(incoming, handle, stored)
+        return stored
 
     def replace(self, key: str, data: bytes) -> StoredObject:
         """See Store.replace."""
         target = self._path(key)
         with self._incoming() as (handle, path):
             handle.write(data)
-            _sync(handle)
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _finish(handle, path)
+            self._make_folder(target)
             path.replace(target)
             _sync_folder(target.parent)
         return StoredObject(key=key, sha256=sha256_of(data), size=len(data))
 
     def get(self, key: str, sha256: str | None = None) -> bytes:
         """See Store.get."""
-        try:
+        with self._reading(key):
             data = self._path(key).read_bytes()
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-            raise self._missing(key) from error
         if sha256 is not None and (found := sha256_of(data)) != sha256:
             raise ObjectCorrupt(
                 "the object's bytes do not match its checksum", subject=key, found=found, expected=sha256,
@@ -75,32 +88,41 @@ class LocalStore:
 
     def stat(self, key: str) -> tuple[int, datetime]:
         """See Store.stat."""
-        try:
+        with self._reading(key):
             found = self._path(key).stat()
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise self._missing(key) from error
+        if not stat.S_ISREG(found.st_mode):
+            raise self._missing(key)
         return found.st_size, datetime.fromtimestamp(found.st_mtime, UTC)
 
     def exists(self, key: str) -> bool:
         """See Store.exists."""
-        return self._path(key).is_file()
+        try:
+            self.stat(key)
+        except ObjectMissing:
+            return False
+        return True
 
     def list_keys(self, prefix: str = "") -> Iterator[str]:
-        """See Store.list_keys."""
-        keys = (path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if path.is_file())
-        return iter(sorted(key for key in keys if key.startswith(prefix) and not key.startswith(_INCOMING)))
+        """See Store.list_keys. Files that no key could name (a stray `.DS_Store`) are passed over."""
+        # The prefix may end in the middle of a name, so the folder before its last slash is walked.
+        folder = self.root / checked(prefix.rpartition("/")[0]) if "/" in prefix else self.root
+        try:
+            found = [path.relative_to(self.root).as_posix() for path in _files_under(folder)]
+        except OSError as error:
+            raise StoreUnreachable("the store cannot be listed", subject=self.uri, found=error.strerror) from error
+        return iter(sorted(key for key in found if key.startswith(prefix) and is_key(key)))
 
     def delete(self, key: str) -> None:
         """See Store.delete."""
-        self._path(key).unlink(missing_ok=True)
+        with self._reading(key), suppress(ObjectMissing):
+            self.stat(key)
+            self._path(key).unlink(missing_ok=True)
 
     @contextmanager
     def local_file(self, key: str) -> Iterator[Path]:
         """See Store.local_file."""
-        path = self._path(key)
-        if not path.is_file():
-            raise self._missing(key)
-        yield path
+        self.stat(key)
+        yield self._path(key)
 
     def gdal_path(self, key: str) -> str:
         """See Store.gdal_path."""
@@ -117,7 +139,17 @@ class LocalStore:
         return ObjectMissing("no object under this key", subject=key, found=f"nothing in {self.uri}", next_step="Run `cloudseg doctor`.")
 
     @contextmanager
+    def _reading(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except _NOT_THERE as error:
+            raise self._missing(key) from error
+        except OSError as error:
+            raise StoreUnreachable("the store cannot be read", subject=key, found=error.strerror) from error
+
+    @contextmanager
     def _incoming(self) -> Iterator[tuple[IO[bytes], Path]]:
+        """Lend an unfinished file; it is gone at the end, whatever happened."""
         try:
             handle = tempfile.NamedTemporaryFile(dir=self.root / _INCOMING, delete=False)  # noqa: SIM115
         except OSError as error:
@@ -131,24 +163,60 @@ class LocalStore:
         finally:
             path.unlink(missing_ok=True)
 
-    def _link(self, path: Path, handle: IO[bytes], stored: StoredObject) -> StoredObject:
+    def _link(self, path: Path, handle: IO[bytes], stored: StoredObject) -> None:
         """Give the finished file its name; os.link fails where the name is taken, so two writers cannot both win."""
-        _sync(handle)
-        path.chmod(0o644)
+        _finish(handle, path)
         target = self._path(stored.key)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        self._make_folder(target)
         try:
             os.link(path, target)
         except FileExistsError as error:
-            if target.stat().st_size != stored.size or file_sha256(target) != stored.sha256:
-                found = file_sha256(target)
+            found = file_sha256(target) if target.is_file() else "a folder of other objects"
+            if found != stored.sha256:
                 raise ObjectExists(
                     "other bytes stand under this key", subject=stored.key, found=found, expected=stored.sha256,
                     next_step="Objects are never overwritten: find out which writer made the other one.",
                 ) from error  # fmt: skip
             os.utime(target)  # young again: maintenance must not take it for an old orphan before its row is there
         _sync_folder(target.parent)
-        return stored
+
+    def _make_folder(self, target: Path) -> None:
+        """Make the folders of a key, each durable before the next. Raises ObjectExists where one of them is an object."""
+        try:
+            _make_durable(target.parent)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise ObjectExists(
+                "an object stands where this key needs a folder", subject=target.relative_to(self.root).as_posix(),
+                next_step="No key may be the folder of another: see cloudseg.keys.",
+            ) from error  # fmt: skip
+
+
+def _make_durable(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    _make_durable(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _files_under(folder: Path) -> Iterator[Path]:
+    """Give the files below a folder, unfinished writes left out."""
+    for parent, folders, names in os.walk(folder, onerror=_raise_unless_gone):
+        if _INCOMING in folders:
+            folders.remove(_INCOMING)
+        yield from (Path(parent, name) for name in names)
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, _NOT_THERE):
+        raise error
+
+
+def _remove_abandoned(incoming: Path) -> None:
+    for path in incoming.iterdir():
+        with suppress(FileNotFoundError):  # another process clears away too
+            if path.stat().st_mtime < time.time() - _ABANDONED_AFTER_S:
+                path.unlink()
 
 
 def file_sha256(path: Path) -> str:
@@ -157,8 +225,10 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _sync(handle: IO[bytes]) -> None:
+def _finish(handle: IO[bytes], path: Path) -> None:
+    """Make the bytes durable and the file readable for others (temporary files are private)."""
     handle.flush()
+    path.chmod(0o644)
     os.fsync(handle.fileno())
 
 

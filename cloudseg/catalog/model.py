@@ -4,16 +4,26 @@ from sqlalchemy import Connection, func, select
 
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.session import fetch, fetch_one, get_by, insert
+from cloudseg.errors import StateError
 from cloudseg.records import Evaluation, Mask, Promotion, Split, Verdict, Weights
 
 
 def add_weights(db: Connection, weights: Weights) -> Weights:
-    """Register weights under the next version (`weights.version` is overwritten), or give the row that is there."""
-    known = fetch_one(db, Weights, select(t.weights).where(t.weights.c.weights_id == weights.weights_id))
-    if known is None:
+    """Register weights under the next version (`weights.version` is overwritten), or give the row that is there.
+
+    Where another transaction took that version first, the next one is tried. Raises StateError where the run has
+    registered other weights.
+    """
+    while (known := fetch_one(db, Weights, select(t.weights).where(t.weights.c.weights_id == weights.weights_id))) is None:
+        other = find_weights_of_run(db, weights.run_id) if weights.run_id is not None else None
+        if other is not None:
+            raise StateError(
+                "the run has registered other weights", subject=weights.run_id or "", found=other.weights_id, expected=weights.weights_id,
+                next_step="Use those weights, or train again under another run id.",
+            )  # fmt: skip
         newest = db.execute(select(func.max(t.weights.c.version))).scalar()
         insert(db, t.weights, weights.model_copy(update={"version": (newest or 0) + 1}))
-    return get_weights(db, weights.weights_id)
+    return known
 
 
 def get_weights(db: Connection, weights_id: str) -> Weights:
@@ -51,7 +61,11 @@ def find_evaluation(db: Connection, weights_id: str, snapshot_id: str, split: Sp
 def list_evaluations(db: Connection, weights_id: str) -> list[Evaluation]:
     """List the evaluations of weights, newest first."""
     return fetch(
-        db, Evaluation, select(t.evaluation).where(t.evaluation.c.weights_id == weights_id).order_by(t.evaluation.c.created_at.desc())
+        db,
+        Evaluation,
+        select(t.evaluation)
+        .where(t.evaluation.c.weights_id == weights_id)
+        .order_by(t.evaluation.c.created_at.desc(), t.evaluation.c.evaluation_id),
     )
 
 
@@ -67,7 +81,7 @@ def get_verdict(db: Connection, verdict_id: str) -> Verdict:
 
 def list_verdicts(db: Connection, *, limit: int | None = None) -> list[Verdict]:
     """List verdicts, newest first."""
-    return fetch(db, Verdict, select(t.verdict).order_by(t.verdict.c.created_at.desc()).limit(limit))
+    return fetch(db, Verdict, select(t.verdict).order_by(t.verdict.c.created_at.desc(), t.verdict.c.verdict_id).limit(limit))
 
 
 def find_champion(db: Connection) -> Promotion | None:

@@ -42,12 +42,16 @@ def list_scenes_without_mask(db: Connection, weights_id: str) -> list[Scene]:
 
 
 def add_label(db: Connection, label: Label) -> Label | None:
-    """Add a label as the next version of its scene (`label.version` is overwritten); None where it is there already."""
-    if fetch_one(db, Label, select(t.label).where(t.label.c.label_id == label.label_id)):
-        return None
-    newest = db.execute(select(func.max(t.label.c.version)).where(t.label.c.scene_id == label.scene_id)).scalar()
-    numbered = label.model_copy(update={"version": (newest or 0) + 1})
-    return numbered if insert(db, t.label, numbered) else None
+    """Add a label as the next version of its scene (`label.version` is overwritten); None where it is there already.
+
+    Where another transaction took that version first, the next one is tried.
+    """
+    while fetch_one(db, Label, select(t.label).where(t.label.c.label_id == label.label_id)) is None:
+        newest = db.execute(select(func.max(t.label.c.version)).where(t.label.c.scene_id == label.scene_id)).scalar()
+        numbered = label.model_copy(update={"version": (newest or 0) + 1})
+        if insert(db, t.label, numbered):
+            return numbered
+    return None
 
 
 def list_labels(db: Connection, scene_id: str) -> list[Label]:

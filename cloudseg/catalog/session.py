@@ -11,11 +11,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, Select, Table, create_engine, event, make_url, select
+from sqlalchemy import URL, Connection, Engine, Select, Table, create_engine, event, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
+from cloudseg.catalog.views import create_views, drop_views
 from cloudseg.errors import CatalogOutdated, CatalogUnreachable, NotInCatalog, SettingsError
+from cloudseg.keys import canonical_json
 from cloudseg.records import Record
 
 log = logging.getLogger(__name__)
@@ -32,17 +34,22 @@ def sql_folder() -> Path:
 class Catalog:
     """Facts in a database. `begin()` for one transaction that writes, `read()` for one that only looks."""
 
-    def __init__(self, url: str) -> None:
-        """Remember the URL; nothing is opened yet. Raises SettingsError for a URL that SQLAlchemy cannot read."""
+    def __init__(self, url: str | URL) -> None:
+        """Remember the URL; nothing is opened yet, only a SQLite file's folder is made.
+
+        Raises SettingsError for a URL that names no SQLite or PostgreSQL database, or whose driver is not installed;
+        CatalogUnreachable where the folder cannot be made.
+        """
         try:
             self._url = make_url(url)
-        except ArgumentError as error:
+            self.engine = _make_engine(self._url)
+        except (ArgumentError, ImportError) as error:
             raise SettingsError(
-                "not a database URL", subject="CLOUDSEG_CATALOG_URL", next_step="Example: sqlite:////srv/catalog.db"
-            ) from error
-        if self._url.get_backend_name() == "sqlite" and self._url.database:
-            Path(self._url.database).absolute().parent.mkdir(parents=True, exist_ok=True)
-        self.engine = _make_engine(url)
+                "no database can be opened by this URL", subject="CLOUDSEG_CATALOG_URL", found=type(error).__name__,
+                expected="sqlite:////folder/catalog.db or postgresql+psycopg://user@host/database",
+                next_step="Correct the URL, or install the driver that it names.",
+            ) from error  # fmt: skip
+        _make_folder(self._url)
 
     @property
     def uri(self) -> str:
@@ -55,22 +62,32 @@ class Catalog:
 
         On SQLite it takes the write lock at once, so that what was read inside still holds when it writes.
         """
-        with _reachable(self.uri), self.engine.connect().execution_options(cloudseg_writes=True) as connection, connection.begin():
+        with self._transaction(cloudseg_writes=True) as connection:
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Open a transaction that only reads."""
-        with _reachable(self.uri), self.engine.connect() as connection, connection.begin():
+        """Open a transaction that only reads: all its statements see one moment, and the database refuses a write."""
+        with self._transaction(postgresql_readonly=True) as connection:
             yield connection
 
     def upgrade(self) -> str:
-        """Bring the schema to the newest revision and give its name. Running it again changes nothing."""
-        with self.begin() as connection:
-            config = self._alembic()
-            config.attributes["connection"] = connection
+        """Bring the schema to the newest revision, make the views anew and give the revision's name.
+
+        Running it again changes nothing; two processes at once take turns. Raises CatalogOutdated where a newer version
+        of the code made the catalog.
+        """
+        head = self.head_revision()
+        with self._migration() as (connection, config):
+            self._refuse_unknown(MigrationContext.configure(connection).get_current_revision())
             command.upgrade(config, "head")
-        return self.head_revision()
+            create_views(connection, sql_folder() / "views")
+        return head
+
+    def downgrade(self, revision: str) -> None:
+        """Take the schema back to a revision (`base`: to nothing), with the rows of what is taken away; for developers."""
+        with self._migration() as (_, config):
+            command.downgrade(config, revision)
 
     def head_revision(self) -> str:
         """Give the newest revision that this version of the code knows."""
@@ -84,22 +101,58 @@ class Catalog:
     def check(self) -> None:
         """Raise CatalogOutdated where migrations are missing, CatalogUnreachable where nothing answers."""
         found, expected = self.revision(), self.head_revision()
+        self._refuse_unknown(found)
         if found != expected:
             raise CatalogOutdated(
-                "the catalog's schema is not that of this version", subject=self.uri, found=found or "an empty database",
+                "the catalog's schema is older than this version", subject=self.uri, found=found or "an empty database",
                 expected=expected, next_step="Run `cloudseg db upgrade`.",
             )  # fmt: skip
 
+    def _refuse_unknown(self, revision: str | None) -> None:
+        known = {script.revision for script in ScriptDirectory.from_config(self._alembic()).walk_revisions()}
+        if revision is not None and revision not in known:
+            raise CatalogOutdated(
+                "another version of cloudseg made this catalog", subject=self.uri, found=revision, expected=self.head_revision(),
+                next_step="Install the version that made it, or a newer one.",
+            )  # fmt: skip
+
+    @contextmanager
+    def _transaction(self, **options: bool) -> Iterator[Connection]:
+        with _reachable(self.uri), self.engine.connect().execution_options(**options) as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def _migration(self) -> Iterator[tuple[Connection, Config]]:
+        """Open a transaction for Alembic. Views go first: SQLite renames no table that a view names."""
+        with self._transaction(cloudseg_writes=True, cloudseg_migrates=True) as connection:
+            drop_views(connection)
+            config = self._alembic()
+            config.attributes["connection"] = connection
+            yield connection, config
+            if connection.dialect.name == "sqlite" and (orphan := connection.exec_driver_sql("PRAGMA foreign_key_check").first()):
+                raise RuntimeError(f"the migration leaves a row that names nothing: {tuple(orphan)}")
+
     def _alembic(self) -> Config:
         config = Config()
-        config.set_main_option("script_location", str(sql_folder() / "migrations"))
+        config.set_main_option("script_location", str(sql_folder() / "migrations").replace("%", "%%"))
         return config
 
 
-def _make_engine(url: str) -> Engine:
-    if make_url(url).get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": _LOCK_WAIT_S})
+def _make_folder(url: URL) -> None:
+    if url.get_backend_name() != "sqlite" or not url.database or url.database.startswith((":", "file:")):
+        return
+    try:
+        Path(url.database).absolute().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CatalogUnreachable("the catalog's folder cannot be made", subject=url.database, found=error.strerror) from error
+
+
+def _make_engine(url: URL) -> Engine:
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise ArgumentError(f"{url.get_backend_name()} is not supported")
+    if url.get_backend_name() == "postgresql":
+        return create_engine(url, pool_pre_ping=True, json_serializer=_json_text)
+    engine = create_engine(url, connect_args={"timeout": _LOCK_WAIT_S}, json_serializer=_json_text)
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _: Any) -> None:
@@ -107,25 +160,43 @@ def _make_engine(url: str) -> Engine:
         connection.isolation_level = None
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA foreign_keys=ON")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("cloudseg_writes", False)
+        options = connection.get_execution_options()
+        writes, migrates = options.get("cloudseg_writes", False), options.get("cloudseg_migrates", False)
+        # Alembic copies and drops tables: with foreign keys on, dropping one deletes what points to it. Only before BEGIN
+        # does this pragma have an effect (sqlite.org/foreignkeys.html).
+        connection.exec_driver_sql(f"PRAGMA foreign_keys={'OFF' if migrates else 'ON'}")
+        connection.exec_driver_sql(f"PRAGMA query_only={'OFF' if writes else 'ON'}")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _json_text(value: Any) -> str:
+    """Give JSON for a column; NaN, which is no JSON and which PostgreSQL refuses, is refused everywhere."""
+    return canonical_json(value).decode()
 
 
 @contextmanager
 def _reachable(uri: str) -> Iterator[None]:
     try:
         yield
-    except OperationalError as error:
-        if "no such table" in str(error.orig):
-            raise CatalogOutdated("the catalog has no tables yet", subject=uri, next_step="Run `cloudseg db upgrade`.") from error
+    except DatabaseError as error:
+        reason = str(error.orig)
+        if any(sign in reason for sign in ("no such table", "no such column", "does not exist")):
+            raise CatalogOutdated(
+                "the catalog lacks a table or a column", subject=uri, found=reason, next_step="Run `cloudseg db upgrade`."
+            ) from error
+        if "not a database" in reason or "malformed" in reason:
+            raise SettingsError(
+                "the catalog's file is damaged or no SQLite database", subject=uri, found=reason, next_step="Restore it from a backup."
+            ) from error
+        if not isinstance(error, OperationalError) or "syntax error" in reason:
+            raise
         raise CatalogUnreachable(
-            "the catalog does not answer", subject=uri, found=error.orig, next_step="Try again; `cloudseg doctor` tells more."
+            "the catalog does not answer", subject=uri, found=reason, next_step="Try again; `cloudseg doctor` tells more."
         ) from error
 
 
@@ -148,7 +219,8 @@ def fetch(db: Connection, kind: type[R], statement: Select[Any]) -> list[R]:
 
 def fetch_one(db: Connection, kind: type[R], statement: Select[Any]) -> R | None:
     """Give the first row as a record, or None."""
-    return next(iter(fetch(db, kind, statement.limit(1))), None)
+    row = db.execute(statement.limit(1)).first()
+    return None if row is None else kind.model_validate(dict(row._mapping))
 
 
 def get_by(db: Connection, kind: type[R], table: Table, column: str, value: str) -> R:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
@@ -68,7 +69,7 @@ def _created() -> Column[datetime]:
 
 
 def _object() -> list[Column[Any]]:
-    return [_text("key"), _text("sha256"), Column("size", Integer, nullable=False)]
+    return [_text("key"), _text("sha256"), Column("size", BigInteger, nullable=False)]
 
 
 def _to(target: str) -> ForeignKey:
@@ -181,7 +182,7 @@ run = Table(
     _text("recipe_hash"),
     Column("recipe", JSON, nullable=False),
     _text("parent_weights_id", null=True),
-    Column("seed", Integer, nullable=False),
+    Column("seed", BigInteger, nullable=False),
     _text("status"),
     _text("device"),
     _text("device_reason"),

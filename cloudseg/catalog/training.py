@@ -5,6 +5,7 @@ from sqlalchemy import insert as plain_insert
 
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.session import fetch, fetch_one, get_by, insert, now
+from cloudseg.errors import NotInCatalog
 from cloudseg.records import Checkpoint, Epoch, Run, RunStatus, Snapshot, Split
 
 
@@ -13,7 +14,8 @@ def add_snapshot(db: Connection, snapshot: Snapshot, labels: dict[str, Split]) -
     if not insert(db, t.snapshot, snapshot):
         return False
     rows = [{"snapshot_id": snapshot.snapshot_id, "label_id": label_id, "split": split} for label_id, split in sorted(labels.items())]
-    db.execute(plain_insert(t.snapshot_label), rows)
+    if rows:  # an empty list would insert one row of defaults
+        db.execute(plain_insert(t.snapshot_label), rows)
     return True
 
 
@@ -29,7 +31,7 @@ def find_snapshot(db: Connection, snapshot_id: str) -> Snapshot | None:
 
 def list_snapshots(db: Connection, *, limit: int | None = None) -> list[Snapshot]:
     """List snapshots, newest first."""
-    return fetch(db, Snapshot, select(t.snapshot).order_by(t.snapshot.c.created_at.desc()).limit(limit))
+    return fetch(db, Snapshot, select(t.snapshot).order_by(t.snapshot.c.created_at.desc(), t.snapshot.c.snapshot_id).limit(limit))
 
 
 def list_snapshot_labels(db: Connection, snapshot_id: str) -> dict[str, Split]:
@@ -56,13 +58,15 @@ def find_run(db: Connection, run_id: str) -> Run | None:
 
 def list_runs(db: Connection, *, limit: int | None = None) -> list[Run]:
     """List runs, newest first."""
-    return fetch(db, Run, select(t.run).order_by(t.run.c.created_at.desc()).limit(limit))
+    return fetch(db, Run, select(t.run).order_by(t.run.c.created_at.desc(), t.run.c.run_id).limit(limit))
 
 
 def set_run_status(db: Connection, run_id: str, status: RunStatus, *, error: str | None = None) -> None:
-    """Write the state of a run."""
+    """Write the state of a run. Raises NotInCatalog."""
     finished_at = None if status == "running" else now()
-    db.execute(update(t.run).where(t.run.c.run_id == run_id).values(status=status, error=error, finished_at=finished_at))
+    changed = db.execute(update(t.run).where(t.run.c.run_id == run_id).values(status=status, error=error, finished_at=finished_at))
+    if changed.rowcount == 0:
+        raise NotInCatalog("no such run", subject=run_id, next_step="Begin it with add_run.")
 
 
 def add_epoch(db: Connection, epoch: Epoch) -> bool:

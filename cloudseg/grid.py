@@ -29,10 +29,11 @@ class Window:
 def starts(length: int, size: int, overlap: int = 0) -> list[int]:
     """Give the first pixels of the spans of `size` that cover `length`; the last slides back to end at the edge.
 
-    Neighbours share at least `overlap` pixels. One span at 0 where `length <= size`.
+    Neighbours share at least `overlap` pixels. One span at 0 where `length <= size`. Raises ValueError for a length or
+    size below 1 and for an overlap that leaves no progress.
     """
-    if size <= 0 or not 0 <= overlap < size:
-        raise ValueError(f"size {size} and overlap {overlap} cannot cover anything")
+    if length <= 0 or size <= 0 or not 0 <= overlap < size:
+        raise ValueError(f"spans of size {size} with overlap {overlap} cannot cover a length of {length}")
     if length <= size:
         return [0]
     count = math.ceil((length - overlap) / (size - overlap))

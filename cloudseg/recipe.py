@@ -8,23 +8,36 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
 
+from cloudseg.bands import BAND_NAMES, RGB
 from cloudseg.errors import RecipeError
 from cloudseg.keys import canonical_json, sha256_of
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # NaN has no canonical JSON, so a recipe with one could not be hashed.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Model(_Part):
     """Which net."""
 
     architecture: Literal["SimpleUNet", "SimpleUNetV2"] = "SimpleUNet"
-    bands: tuple[str, ...] = ("red", "green", "blue")
-    widths: tuple[int, ...] = Field((64, 128, 256), description="channels of each level; their number is the number of levels")
+    bands: tuple[str, ...] = Field(RGB, min_length=1, description="names of `cloudseg.bands`, in the order the net sees them")
+    widths: tuple[PositiveInt, ...] = Field(
+        (64, 128, 256), min_length=1, max_length=8, description="channels of each level; their number is the number of levels"
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout2d after each double convolution (SimpleUNetV2)")
+
+    @field_validator("bands")
+    @classmethod
+    def _are_bands(cls, bands: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [band for band in bands if band not in BAND_NAMES]:
+            raise ValueError(f"{', '.join(unknown)}: no such band; known are {', '.join(BAND_NAMES)}")
+        if len(set(bands)) != len(bands):
+            raise ValueError("a band is named twice")
+        return bands
 
 
 class Input(_Part):
@@ -32,7 +45,7 @@ class Input(_Part):
 
     clip: float = Field(1.0, gt=0, description="highest reflectance that the net sees")
     mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = Field((1.0,), description="one value for all bands, or one a band")
+    std: tuple[PositiveFloat, ...] = Field((1.0,), description="one value for all bands, or one a band")
     working_resolution_m: float | None = Field(
         None, gt=0, description="finer scenes are averaged down by a whole factor to about this ground size"
     )
@@ -53,6 +66,12 @@ class Loss(_Part):
     bce: float = Field(1.0, ge=0)
     soft_jaccard: float = Field(0.0, ge=0)
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+
+    @model_validator(mode="after")
+    def _has_a_term(self) -> "Loss":
+        if self.bce == 0 and self.soft_jaccard == 0:
+            raise ValueError("bce and soft_jaccard are both 0, so there is nothing to learn from")
+        return self
 
 
 class Optimizer(_Part):
@@ -113,7 +132,7 @@ class Recipe(_Part):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")
     description: str
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**31)
     warm_start: bool = Field(False, description="begin from the champion's parameters when it has the same architecture")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the device has it")
     average_decay: float | None = Field(None, gt=0, lt=1, description="decay of an exponential moving average of the weights")
@@ -132,6 +151,8 @@ class Recipe(_Part):
         for name, values in (("mean", self.input.mean), ("std", self.input.std)):
             if len(values) not in (1, len(self.model.bands)):
                 raise ValueError(f"input.{name} has {len(values)} values for {len(self.model.bands)} bands")
+        if self.data.crop_size is not None and self.data.crop_size > self.data.chip_size:
+            raise ValueError(f"data.crop_size {self.data.crop_size} is larger than data.chip_size {self.data.chip_size}")
         factor = 2 ** (len(self.model.widths) - 1)
         for name, size in (("chip_size", self.data.chip_size), ("crop_size", self.data.crop_size)):
             if size is not None and size % factor:
@@ -144,10 +165,11 @@ class Recipe(_Part):
         return sha256_of(canonical_json(self.model_dump(mode="json")))
 
     def with_minutes(self, minutes: float | None) -> "Recipe":
-        """Give the recipe with another time budget (None changes nothing)."""
+        """Give the recipe with another time budget (None changes nothing). Raises RecipeError for one that is no time."""
         if minutes is None:
             return self
-        return self.model_copy(update={"budget": self.budget.model_copy(update={"minutes": minutes})})
+        values = self.model_dump()
+        return recipe_from({**values, "budget": {**values["budget"], "minutes": minutes}}, subject=self.name)
 
 
 def recipe_names() -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
+from sqlalchemy import URL
 
 from cloudseg.catalog import Catalog
 from cloudseg.errors import SettingsError
@@ -40,10 +41,11 @@ def open_runtime(*, check: bool = True) -> Runtime:
     Raises SettingsError, StoreUnreachable, CatalogUnreachable, CatalogOutdated.
     """
     settings = read_settings()
-    home = settings.home.absolute()
+    home = settings.home.expanduser().absolute()
     store = open_store(settings.store_url or str(home / "store"))
-    url = settings.catalog_url.get_secret_value() if settings.catalog_url else f"sqlite:///{home / 'catalog.db'}"
-    catalog = Catalog(url)
+    # URL.create, not text: a folder's name may hold a question mark.
+    embedded = URL.create("sqlite", database=str(home / "catalog.db"))
+    catalog = Catalog(settings.catalog_url.get_secret_value() if settings.catalog_url else embedded)
     if check and settings.catalog_url is None and catalog.revision() != catalog.head_revision():
         catalog.upgrade()
     if check:

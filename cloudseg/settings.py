@@ -13,7 +13,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """Embedded defaults: a SQLite file and a local folder under `home`; no server is needed."""
 
-    model_config = SettingsConfigDict(env_prefix="CLOUDSEG_", frozen=True, extra="forbid")
+    # Compose files pass variables that nobody set as empty text: that means unset.
+    model_config = SettingsConfigDict(env_prefix="CLOUDSEG_", frozen=True, extra="forbid", env_ignore_empty=True)
 
     home: Path = Field(Path("var"), description="Folder of the embedded catalog, store and inbox.")
     catalog_url: SecretStr | None = Field(None, description="SQLAlchemy URL of the catalog; a SQLite file under CLOUDSEG_HOME when unset.")

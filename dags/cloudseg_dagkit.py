@@ -3,6 +3,7 @@
 Not a DAG file itself (`.airflowignore`). Imports `airflow.sdk` only: DAG files are parsed again and again.
 """
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any, NoReturn
 
@@ -61,11 +62,11 @@ def training_id() -> str:
     return f"airflow-{get_current_context()['run_id']}"
 
 
-def planned(plan: Json) -> Json:
+def planned(plan: Mapping[str, Any]) -> Json:
     """Give the plan back, or skip this task and what follows with the plan's reason."""
     if plan["skip"]:
         skip(plan["skip"])
-    return plan
+    return dict(plan)
 
 
 def skip(reason: str) -> NoReturn:
@@ -78,7 +79,7 @@ def announce(asset: Asset, ids: list[str], reason: str) -> None:
     """Let the asset's event say how many ids came; skip, so that no event is made, where there is none."""
     if not ids:
         skip(reason)
-    get_current_context()["outlet_events"][asset].extra = {"count": len(ids), "first": ids[:5]}
+    get_current_context()["outlet_events"][asset].extra = {"count": len(ids), "first": list(ids[:5])}
 
 
 def announce_champion(record: Json) -> Json:

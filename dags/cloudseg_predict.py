@@ -52,7 +52,7 @@ def cloudseg_predict() -> None:
     """Wire the tasks."""
 
     @task
-    def plan() -> list[Json]:
+    def plan() -> list[Any]:
         from cloudseg import stages
 
         batches = stages.plan_predict(weights_id=form()["weights_id"], batch_size=form()["batch_size"])

@@ -1,0 +1,117 @@
+"""The few calls of Airflow's REST API (v2) that the demo makes."""
+
+import json
+import time
+from collections.abc import Callable
+from http.client import HTTPConnection, HTTPException
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+from cloudseg.errors import ServiceFailed
+from cloudseg.records import Json
+
+_ANSWER_S: Final = 60.0
+_COMPONENTS: Final = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+ENDED: Final = ("success", "failed")
+
+
+class AirflowApi:
+    """Calls to one Airflow on loopback, as one user."""
+
+    def __init__(self, port: int, user: str, password: str) -> None:
+        self._port = port
+        self._login = {"username": user, "password": password}
+        self._token: str | None = None
+
+    def call(self, method: str, path: str, body: Json | None = None, *, accept: tuple[int, ...] = (200, 201)) -> Any:
+        """Send one request and give the JSON of the answer. Raises ServiceFailed for another status, OSError for no answer."""
+        status, text = self._send(method, path, body)
+        if status not in accept:
+            raise ServiceFailed("Airflow refused a request", subject=f"{method} {path}", found=f"{status}: {text[:400]}", expected=accept)
+        return json.loads(text) if text else None
+
+    def _send(self, method: str, path: str, body: Json | None) -> tuple[int, str]:
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        connection = HTTPConnection("127.0.0.1", self._port, timeout=_ANSWER_S)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        except HTTPException as error:
+            raise OSError(f"no whole answer from {path}: {error!r}") from error
+        finally:
+            connection.close()
+
+    def is_healthy(self) -> bool:
+        """Tell whether all components report that they are well."""
+        try:
+            health = self.call("GET", "/api/v2/monitor/health")
+        except (OSError, ServiceFailed):
+            return False
+        return all((health.get(name) or {}).get("status") == "healthy" for name in _COMPONENTS)
+
+    def log_in(self) -> None:
+        """Get a token for the calls that follow."""
+        self._token = self.call("POST", "/auth/token", self._login)["access_token"]
+
+    def make_pool(self, name: str, slots: int, description: str) -> None:
+        """Make a pool; one of that name that is there already stays as it is."""
+        self.call("POST", "/api/v2/pools", {"name": name, "slots": slots, "description": description}, accept=(201, 409))
+
+    def has_dag(self, dag_id: str) -> bool:
+        """Tell whether the DAG file has been read."""
+        return "dag_id" in self.call("GET", f"/api/v2/dags/{dag_id}", accept=(200, 404))
+
+    def unpause(self, dag_id: str) -> None:
+        """Let a DAG run."""
+        self.call("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False})
+
+    def trigger(self, dag_id: str, conf: Json) -> str:
+        """Start a run with the values of its form and give its id."""
+        return str(self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})["dag_run_id"])
+
+    def runs(self, dag_id: str) -> dict[str, str]:
+        """Give the state of the newest runs by id, newest first."""
+        found = self.call("GET", f"/api/v2/dags/{dag_id}/dagRuns?" + urlencode({"limit": 50, "order_by": "-id"}))
+        return {run["dag_run_id"]: run["state"] for run in found["dag_runs"]}
+
+    def run_state(self, dag_id: str, run_id: str) -> str:
+        """Give the state of a run."""
+        return str(self.call("GET", f"/api/v2/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}")["state"])
+
+    def tasks(self, dag_id: str, run_id: str) -> list[Json]:
+        """List the task instances of a run, mapped ones one by one."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances?limit=200"
+        return list(self.call("GET", path)["task_instances"])
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str, map_index: int = -1) -> Any:
+        """Give a value that a task left, None where there is none."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/{task_id}/xcomEntries/{key}?" + urlencode(
+            {"map_index": map_index, "deserialize": "true"}
+        )
+        return self.call("GET", path, accept=(200, 404)).get("value")
+
+    def log_tail(self, dag_id: str, run_id: str, task: Json, lines: int = 25) -> list[str]:
+        """Give the end of a task's log, one event a line."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/{task['task_id']}/logs/{task['try_number']}?"
+        content = self.call("GET", path + urlencode({"map_index": task["map_index"], "full_content": "true"}))["content"]
+        return [line for entry in content for line in _lines(entry)][-lines:]
+
+
+def _lines(entry: Json | str) -> list[str]:
+    """Give the lines of a structured log entry, an error's type and message included."""
+    if isinstance(entry, str):
+        return entry.splitlines()
+    errors = [f"{error.get('exc_type')}: {error.get('exc_value')}" for error in entry.get("error_detail") or []]
+    return [*str(entry.get("event", "")).splitlines(), *errors]
+
+
+def wait_for(what: str, ready: Callable[[], bool], *, limit_s: float, every_s: float = 0.5) -> None:
+    """Wait until `ready()` is true. Raises ServiceFailed after the limit."""
+    until = time.monotonic() + limit_s
+    while not ready():
+        if time.monotonic() > until:
+            raise ServiceFailed(f"waited {limit_s:.0f} s in vain for {what}", subject="airflow standalone")
+        time.sleep(every_s)

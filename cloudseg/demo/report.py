@@ -1,0 +1,117 @@
+"""What a demo has made, told to a person: read from the catalog, so it is what really is there."""
+
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import Connection
+
+from cloudseg.catalog import model as models
+from cloudseg.catalog import scene as scenes
+from cloudseg.demo.home import Home
+from cloudseg.records import Evaluation, Json, Weights
+from cloudseg.storage import Store
+
+_SHOWN_MASKS: Final = 6
+
+
+def summary(home: Home) -> Json:
+    """Give the figures and places of what lies in the demo's catalog: JSON-able."""
+    catalog, store = home.catalog(), home.store()
+    with catalog.read() as db:
+        newest = next(iter(models.list_weights(db, limit=1)), None)
+        champion = models.find_champion(db)
+        drawn = models.list_masks(db, weights_id=champion.weights_id) if champion else []
+        return {
+            "scenes": scenes.count_scenes(db),
+            "labels": len(scenes.list_newest_labels(db)),
+            "quarantined": len(scenes.list_quarantined(db)),
+            "weights": _weights(db, store, newest) if newest else None,
+            "champion_id": champion.weights_id if champion else None,
+            "masks": [
+                {"scene": scenes.get_scene(db, mask.scene_id).name, "cloud_fraction": mask.cloud_fraction, "path": _path(store, mask.key)}
+                for mask in drawn
+            ],
+        }
+
+
+def _weights(db: Connection, store: Store, weights: Weights) -> Json:
+    evaluation = next((found for found in models.list_evaluations(db, weights.weights_id) if found.split == "held_out"), None)
+    verdict = next((found for found in models.list_verdicts(db) if found.challenger_id == weights.weights_id), None)
+    return {
+        "weights_id": weights.weights_id,
+        "version": weights.version,
+        "path": _path(store, weights.key),
+        "held_out_iou": held_out_iou(evaluation.metrics) if evaluation else None,
+        "verdict": verdict.outcome if verdict else None,
+        "reasons": list(verdict.body.get("reasons", [])) if verdict else [],
+        "report": _report(store, evaluation),
+    }
+
+
+def held_out_iou(metrics: Json) -> float:
+    """Give the pooled IoU (cloud) of an evaluation."""
+    return float(metrics["pooled"]["iou"])
+
+
+def _report(store: Store, evaluation: Evaluation | None) -> str | None:
+    return _path(store, evaluation.report["html"]["key"]) if evaluation else None
+
+
+def _path(store: Store, key: str) -> str:
+    """Give the plain path of an object of the demo's local store."""
+    return unquote(urlsplit(store.uri_of(key)).path)
+
+
+def print_summary(made: Json, home: Home, console: Console, *, running: bool) -> None:
+    """Print what was made, where, how to log in and what to try next."""
+    console.print(_facts(made))
+    console.print(_masks(made["masks"]))
+    if running:
+        console.print(
+            f"\n[bold]Airflow UI[/]  {home.ui_url}   user [bold]{home.user}[/]   password [bold]{home.password}[/]   (Browse > Cloud masks)"
+        )
+        console.print(
+            f"[bold]Try next[/]    drop a GeoTIFF into {home.inbox}: it has a mask within five minutes\n"
+            "            trigger cloudseg_retrain by its form with approval [italic]ask a person first[/], see Browse > Required Actions\n"
+            f"            CLOUDSEG_HOME={home.root} cloudseg models   (also: scenes, masks, lineage MASK, quarantine)",
+            soft_wrap=True,
+        )
+
+
+def _facts(made: Json) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _fact_rows(made):
+        table.add_row(name, value)
+    return table
+
+
+def _fact_rows(made: Json) -> list[tuple[str, str]]:
+    rows = [("Scenes", f"{made['scenes']}, {made['labels']} with a label, {made['quarantined']} entries in quarantine")]
+    weights: dict[str, Any] | None = made["weights"]
+    if weights is None:
+        return [*rows, ("Weights", "none")]
+    iou = weights["held_out_iou"]
+    return [
+        *rows,
+        ("Weights", f"version {weights['version']}, {weights['weights_id']}"),
+        ("", weights["path"]),
+        ("Held-out IoU", f"{iou:.3f} (cloud, places never trained on)" if iou is not None else "not evaluated"),
+        ("Verdict", f"{weights['verdict'] or 'none'}: " + " ".join(weights["reasons"])),
+        ("Report", weights["report"] or "none"),
+        ("Masks", f"{len(made['masks'])} by champion {made['champion_id']}" if made["champion_id"] else "none: there is no champion"),
+    ]
+
+
+def _masks(masks: list[Json]) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for _ in range(3):
+        table.add_column(overflow="fold")
+    for mask in masks[:_SHOWN_MASKS]:
+        table.add_row(f"  {mask['scene']}", f"{mask['cloud_fraction']:.0%} cloud", mask["path"])
+    if len(masks) > _SHOWN_MASKS:
+        table.add_row(f"  … and {len(masks) - _SHOWN_MASKS} more", "", "")
+    return table

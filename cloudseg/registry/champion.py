@@ -107,6 +107,11 @@ def repair_pointer(store: Store, catalog: Catalog) -> bool:
     return changed
 
 
+def is_pointer_right(store: Store, catalog: Catalog) -> bool:
+    """Tell whether `models/champion.json` says what the newest generation says; changes nothing."""
+    return _pointer(catalog) == _read_pointer(store)
+
+
 def _pointer(catalog: Catalog) -> bytes | None:
     with catalog.read() as db:
         newest = rows.find_champion(db)

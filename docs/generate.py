@@ -50,7 +50,7 @@ def recipes_page() -> str:
         "`--recipe` takes the name of a shipped recipe or the path of a `.toml` file.\n\n## Shipped\n\n",
         *(f"- `{name}`: {recipes.load_recipe(name).description}\n" for name in recipes.recipe_names()),
     ]
-    sections = {"": recipes.Recipe, **{name: model for name, model in _parts(recipes.Recipe)}}
+    sections: dict[str, type[BaseModel]] = {"": recipes.Recipe, **dict(_parts(recipes.Recipe))}
     for name, model in sections.items():
         parts.append(f"\n## {f'[{name}]' if name else 'Top level'}\n\n{_first_line(model)}\n\n")
         parts.append("| value | type | default | meaning |\n|---|---|---|---|\n")
@@ -122,9 +122,8 @@ def _row_class(table: str) -> type[BaseModel]:
 
 def _limits(field: FieldInfo) -> str:
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-    found = [
-        f"{sign} {getattr(rule, name)}" for rule in field.metadata for name, sign in signs.items() if getattr(rule, name, None) is not None
-    ]
+    bounds = ((sign, getattr(rule, name, None)) for rule in field.metadata for name, sign in signs.items())
+    found = [f"{sign} {bound}" for sign, bound in bounds if bound is not None]
     return f", {' and '.join(found)}" if found else ""
 
 

@@ -1,8 +1,6 @@
 """The command line: a thin skin over `cloudseg.stages`, one command a stage, with the same names and arguments.
 
-Exit codes: 0 done · 1 the doctor found a fault · 2 wrong input, settings or usage · 3 unusable data, or some scenes
-could not be masked · 4 the state forbids it · 5 the store misses or refuses an object · 6 store or catalog do not
-answer (try again) · 7 the demo's Airflow failed · 130 interrupted · 143 a training asked to stop (call it again). `cloudseg.errors` gives every error its code.
+Exit codes are listed in the help of `cloudseg` itself; `cloudseg.errors` gives every error its code.
 """
 
 import sys

@@ -11,9 +11,7 @@ from cloudseg.cli.output import reports
 
 
 @click.command()
-@click.option(
-    "--data", type=click.Path(exists=True, file_okay=False), metavar="FOLDER", help="A folder of real tiles instead of synthetic ones."
-)
+@click.option("--data", type=click.Path(exists=True, file_okay=False), metavar="FOLDER", help="Real tiles instead of synthetic ones.")
 @click.option("--keep/--no-keep", default=True, show_default=True, help="Leave the Airflow UI running until Ctrl-C.")
 @click.option("--home", type=click.Path(file_okay=False), default="var/demo", show_default=True, help="Folder for all that the demo makes.")
 @click.option("--recipe", default="nightly", show_default=True, help="Name of a shipped recipe, or path of a .toml file.")

@@ -50,6 +50,8 @@ def _probe(name: str, probe: Callable[[Runtime], str], runtime: Runtime) -> Chec
 
 
 def _catalog(runtime: Runtime) -> str:
+    if runtime.settings.catalog_url is None and runtime.catalog.revision() != runtime.catalog.head_revision():
+        return f"{runtime.catalog.uri} is embedded: the next command brings it to revision {runtime.catalog.head_revision()}"
     runtime.catalog.check()
     return f"{runtime.catalog.uri} at revision {runtime.catalog.revision()}"
 

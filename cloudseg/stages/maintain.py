@@ -4,19 +4,17 @@ The opposite order of publishing holds here: a row goes first, its bytes last, s
 """
 
 import hashlib
-import json
 import logging
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import and_, delete, or_, select
 
-from cloudseg.catalog import model as models
 from cloudseg.catalog import tables as t
 from cloudseg.catalog import training
 from cloudseg.catalog.session import now
 from cloudseg.errors import InputError, ObjectCorrupt, ObjectMissing
 from cloudseg.keys import CHAMPION_POINTER
-from cloudseg.records import Json, MaintainRecord
+from cloudseg.records import MaintainRecord
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
 from cloudseg.stages.references import Named, named_objects, unreadable_manifests
@@ -119,23 +117,11 @@ def _expire_evaluations(runtime: Runtime, before: datetime, *, dry_run: bool) ->
 
 
 def _repair_pointer(runtime: Runtime, *, dry_run: bool) -> list[str]:
-    from cloudseg.registry import repair_pointer
+    from cloudseg.registry import is_pointer_right, repair_pointer
 
     if dry_run:
-        return [] if _pointer_is_right(runtime) else [CHAMPION_POINTER]
+        return [] if is_pointer_right(runtime.store, runtime.catalog) else [CHAMPION_POINTER]
     return [CHAMPION_POINTER] if repair_pointer(runtime.store, runtime.catalog) else []
-
-
-def _pointer_is_right(runtime: Runtime) -> bool:
-    with runtime.catalog.read() as db:
-        champion = models.find_champion(db)
-    try:
-        found: Json | None = json.loads(runtime.store.get(CHAMPION_POINTER))
-    except (ObjectMissing, ValueError):
-        found = None
-    if champion is None or found is None:
-        return champion is None and found is None
-    return (found.get("weights_id"), found.get("generation")) == (champion.weights_id, champion.generation)
 
 
 def _collect_orphans(runtime: Runtime, before: datetime, *, dry_run: bool) -> tuple[list[str], int]:

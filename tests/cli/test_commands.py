@@ -1,0 +1,180 @@
+"""The command line: one record on stdout, talk on stderr, documented exit codes, no traceback."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from cloudseg import errors
+from cloudseg.cli import _run, main, root
+from cloudseg.cli.output import reports, show_record, show_rows
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(runtime_env: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process: exit code, stdout, stderr."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = _run(list(arguments))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.mark.parametrize("name", ["scenes", "models", "runs", "masks", "quarantine"])
+def test_an_empty_catalog_gives_an_empty_list(run: Run, name: str):
+    code, out, _ = run(name, "--json")
+    assert (code, json.loads(out)) == (0, {name: []})
+    assert run(name)[1].strip() == f"no {name}"
+
+
+def test_doctor_is_content_with_the_embedded_default(run: Run):
+    for _ in range(2):
+        code, out, _ = run("doctor", "--json")
+        assert (code, json.loads(out)["ok"]) == (0, True)
+        assert [check["name"] for check in json.loads(out)["checks"]] == ["settings", "catalog", "store", "recipes", "device"]
+        assert run("db", "upgrade")[0] == 0
+
+
+def test_doctor_names_what_is_wrong(run: Run, runtime_env: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("CLOUDSEG_CATALOG_URL", f"sqlite:///{tmp_path / 'server.db'}")
+    code, out, _ = run("doctor")
+    assert code == 1
+    assert "FAULT catalog" in out
+    assert "cloudseg db upgrade" in out
+    monkeypatch.setenv("CLOUDSEG_STORE_URL", "gopher://hole")
+    code, out, _ = run("doctor", "--json")
+    assert code == 1
+    assert "gopher" in json.loads(out)["checks"][0]["detail"]
+
+
+def test_db_upgrade_dry_run_writes_nothing(run: Run):
+    code, out, _ = run("db", "upgrade", "--dry-run", "--json")
+    assert (code, json.loads(out)["before"]) == (0, None)
+    assert json.loads(run("db", "upgrade", "--dry-run", "--json")[1])["before"] is None
+    first = json.loads(run("db", "upgrade", "--json")[1])
+    assert first["after"] == json.loads(run("db", "upgrade", "--json")[1])["before"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["lineage", "mk-0"], 2, ["mk-0", "cloudseg masks"]),
+        (["evaluate", "w-0"], 2, ["w-0"]),
+        (["promote", "w-0"], 2, ["w-0"]),
+        (["train", "sn-0", "--recipe", "smoke", "--dry-run"], 2, ["sn-0"]),
+        (["train", "sn-0", "--recipe", "nowhere"], 2, ["nowhere", "nightly"]),
+        (["predict"], 2, ["neither", "--new"]),
+        (["predict", "--new"], 2, ["champion", "cloudseg retrain"]),
+        (["rollback", "--reason", "test", "--dry-run"], 4, ["champion"]),
+        (["maintain", "--as-of", "2026-01-01"], 2, ["zone"]),
+        (["maintain", "--as-of", "yesterday"], 2, ["ISO 8601"]),
+    ],
+)
+def test_a_users_error_is_one_message_with_its_exit_code(run: Run, arguments: list[str], code: int, words: list[str]):
+    found, out, err = run(*arguments)
+    assert (found, out) == (code, "")
+    assert "Traceback" not in err
+    assert [word for word in words if word not in err] == []
+    found, out, _ = run(*arguments, "--json")
+    record = json.loads(out)
+    assert found == code
+    assert record["error"] in vars(errors)
+
+
+def test_unknown_settings_are_named(run: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CLOUDSEG_HOEM", "/tmp")  # noqa: S108
+    code, _, err = run("scenes")
+    assert code == 2
+    assert "CLOUDSEG_HOEM" in err
+
+
+def test_wrong_usage_has_the_exit_code_of_wrong_input(run: Run):
+    assert run("scenes", "--limit", "0")[0] == 2
+    assert run("nonsense")[0] == 2
+    assert run("--help")[0] == 0
+
+
+def test_ctrl_c_ends_with_130_and_no_traceback(run: Run, monkeypatch: pytest.MonkeyPatch):
+    def interrupt(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(root.commands["doctor"], "callback", interrupt)
+    code, _, err = run("doctor")
+    assert code == 130
+    assert "Traceback" not in err
+
+
+def test_main_leaves_the_process_with_the_code(runtime_env: Path):
+    with pytest.raises(SystemExit) as left:
+        main(["lineage", "mk-0"])
+    assert left.value.code == 2
+
+
+def test_python_dash_m_keeps_stdout_for_the_record(runtime_env: Path):
+    environment = {**os.environ, "CLOUDSEG_HOME": str(runtime_env)}
+    done = subprocess.run(
+        [sys.executable, "-m", "cloudseg", "maintain", "--json"], capture_output=True, text=True, env=environment, check=True
+    )
+    assert json.loads(done.stdout)["dry_run"] is True
+    assert "maintain starts" in done.stderr
+    assert "maintain ends" in done.stderr
+
+
+def test_every_command_of_the_issue_is_there():
+    circle = {"ingest", "snapshot", "train", "evaluate", "promote", "rollback", "retrain", "predict"}
+    looking = {"models", "runs", "scenes", "masks", "lineage", "quarantine"}
+    wanted = circle | looking | {"maintain", "db", "doctor", "demo", "model"}
+    assert wanted == set(root.commands)
+    assert "upgrade" in root.commands["db"].commands
+    assert "import" in root.commands["model"].commands
+
+
+@pytest.mark.parametrize(
+    "name", ["ingest", "snapshot", "train", "evaluate", "promote", "rollback", "retrain", "predict", "maintain", "quarantine"]
+)
+def test_what_writes_has_a_dry_run(name: str):
+    assert "dry_run" in {option.name for option in root.commands[name].params}
+
+
+def test_every_command_with_a_record_offers_json():
+    assert [
+        name
+        for name, command in root.commands.items()
+        if not hasattr(command, "commands") and "as_json" not in {p.name for p in command.params}
+    ] == []
+
+
+def test_tables_show_nested_values_and_say_when_there_is_nothing():
+    console = Console(record=True, width=100)
+    show_rows("models", ["version", "held_out.iou"])(
+        console, {"models": [{"version": 3, "held_out": {"iou": 0.71234}}, {"version": 2, "held_out": None}]}
+    )
+    show_record(console, {"added": ["a", "b"], "nothing": None, "counts": {"train": 3}})
+    text = console.export_text()
+    assert "0.7123" in text
+    assert "a, b" in text
+    assert "nothing" not in text
+    assert '{"train": 3}' in text
+
+
+def test_reports_refuses_nothing_silently():
+    """An error that nobody planned is a bug: it keeps its traceback."""
+    import click
+
+    @click.command()
+    @reports(show_record)
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        broken.main([], standalone_mode=False)

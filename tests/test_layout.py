@@ -1,0 +1,46 @@
+"""The tests mirror the package, and what every process loads stays light."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parents[1]
+# Folders of tests that belong to no package of cloudseg.
+OTHERS = {"dags", "plugin", "circle", "docs", "benchmarks", "data"}
+
+
+def test_every_folder_of_tests_has_its_package():
+    folders = {path.name for path in (REPO / "tests").iterdir() if path.is_dir() and any(path.glob("test_*.py"))}
+    packages = {path.name for path in (REPO / "cloudseg").iterdir() if path.is_dir()}
+    assert folders - packages - OTHERS == set()
+
+
+def test_every_package_has_tests():
+    packages = {path.parent.name for path in (REPO / "cloudseg").glob("*/*.py")} - {"recipes"}
+    tested = {path.parent.name for path in (REPO / "tests").glob("*/test_*.py")}
+    assert packages - tested == set()
+
+
+@pytest.mark.parametrize(
+    "name", ["cloudseg.cli", "cloudseg.stages", "cloudseg.runtime", "cloudseg.ingest", "cloudseg.registry", "cloudseg.publish"]
+)
+def test_the_core_never_loads_torch_or_airflow(name: str):
+    code = f"import sys, {name}; print(*sorted({{'torch', 'airflow', 'onnxruntime'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+def test_the_command_line_does_not_load_gdal_for_its_help():
+    code = "import sys, cloudseg.cli; print(*sorted({'rasterio', 'torch', 'numpy', 'sqlalchemy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+def test_no_grab_bag_modules():
+    odd = [path for path in (REPO / "cloudseg").rglob("*.py") if path.stem in {"utils", "util", "helpers", "common", "misc", "manager"}]
+    assert odd == []
+
+
+def test_no_module_is_longer_than_400_lines():
+    long = {str(path): n for path in (REPO / "cloudseg").rglob("*.py") if (n := len(path.read_text("utf-8").splitlines())) > 400}
+    assert long == {}

@@ -1,66 +1,77 @@
-"""The golden tile: an input and the probability that a net gave for it before it was packed.
+"""The golden tile: input and expected output that lie beside published weights. A clean process must reproduce it."""
 
-The trainer and the import of foreign weights make it and publish it beside the weights (companion `golden`). Before a
-promotion, a clean process loads the published file and must reproduce it (`cloudseg.evaluate.blessing`).
-"""
-
+import json
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.numpy import load, save
 
-from cloudseg.bands import NO_DATA
 from cloudseg.errors import BadWeights
+from cloudseg.keys import canonical_json
 from cloudseg.model.device import Device
 from cloudseg.model.normalize import observed
 from cloudseg.model.predictor import Predictor
-from cloudseg.model.weights import LoadedModel
+from cloudseg.model.weights import METADATA_KEY, LoadedModel
 
 GOLDEN_FILE: Final = "golden.safetensors"
-TOLERANCE: Final = 1e-4
-"""Largest difference of a probability. Measured in fp32 between one and two threads: below 1e-7; other processors order
-sums differently, hence the room. Even an untrained net with a mean that is off by 0.01 differs by more."""
-_SIZE: Final = 128
-_SEED: Final = 20200229
+FORMAT: Final = "cloudseg-golden-1"
+TOLERANCE: Final = 2e-3
+"""Largest difference of probability that another CPU's float32 arithmetic may make; a wrong band order, scale or net makes far more."""
+_SIDE: Final = 192
+REFERENCE_DEVICE: Final = Device(kind="cpu", precision="fp32", threads=0, reason="golden tiles are computed on the CPU in fp32")
 
 
-def pack_golden(loaded: LoadedModel) -> bytes:
-    """Give the safetensors bytes of a golden tile: seeded digital numbers and this net's probability for them (CPU, fp32)."""
-    dn = _dn(len(loaded.meta.bands))
-    probability = _predict(loaded, dn)
-    # int32: not every reader of safetensors knows uint16.
-    return save({"dn": torch.from_numpy(dn.astype(np.int32)), "probability": torch.from_numpy(probability)})
+@dataclass(frozen=True)
+class Golden:
+    """`dn` uint16 `(1, band, row, col)`, `probability` float32 `(1, row, col)`; what is invalid does not count."""
+
+    weights_id: str | None
+    dn: npt.NDArray[np.uint16]
+    probability: npt.NDArray[np.float32]
 
 
-def golden_difference(loaded: LoadedModel, golden: bytes) -> float:
-    """Give the largest difference between the stored probability and that of a net. Raises BadWeights for an unusable tile."""
+def pack_golden(loaded: LoadedModel, dn: npt.NDArray[np.uint16] | None = None) -> bytes:
+    """Give the golden tile of weights as safetensors bytes.
+
+    `dn` is canonical `(band, row, col)` in the order of the weights' bands, cut to 192 × 192; without it, seeded smooth
+    fields from dark to bright stand in.
+    """
+    pixels = _smooth_fields(len(loaded.meta.bands)) if dn is None else np.ascontiguousarray(dn[:, :_SIDE, :_SIDE])
+    probability = Predictor(loaded, REFERENCE_DEVICE).probability(pixels[None], observed(pixels)[None])
+    header = canonical_json({"format": FORMAT, "weights_id": loaded.weights_id, "tolerance": TOLERANCE}).decode()
+    # safetensors writes an array's memory as it lies: only C order can be read back.
+    tensors = {"dn": np.ascontiguousarray(pixels[None]), "probability": np.ascontiguousarray(probability)}
+    return save(tensors, {METADATA_KEY: header})
+
+
+def read_golden(data: bytes) -> Golden:
+    """Read a golden tile. Raises BadWeights."""
     try:
-        tensors = load(golden)
-        dn, expected = tensors["dn"].numpy().astype(np.uint16), tensors["probability"].numpy()
-    except (SafetensorError, KeyError) as error:
-        raise BadWeights("the golden tile cannot be read", subject=str(loaded.weights_id), found=error) from error
-    if dn.ndim != 3 or dn.shape[0] != len(loaded.meta.bands) or expected.shape != dn.shape[1:]:
-        raise BadWeights(
-            "the golden tile does not fit the net", subject=str(loaded.weights_id), found=f"{dn.shape} and {expected.shape}",
-            expected=f"{len(loaded.meta.bands)} bands",
-        )  # fmt: skip
-    difference = np.abs(_predict(loaded, dn) - expected)
-    return float(difference.max()) if np.isfinite(difference).all() else float("inf")
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][METADATA_KEY])
+        tensors = load(data)
+        return Golden(header["weights_id"], tensors["dn"], tensors["probability"])
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise BadWeights("not a golden tile", found=error, expected=FORMAT) from error
 
 
-def _predict(loaded: LoadedModel, dn: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
-    device = Device(kind="cpu", precision="fp32", threads=torch.get_num_threads(), reason="the golden tile is made and checked in fp32")
-    probability: npt.NDArray[np.float32] = Predictor(loaded, device).probability(dn[np.newaxis], observed(dn)[np.newaxis])[0]
-    return probability
+def golden_difference(loaded: LoadedModel, golden: Golden) -> float:
+    """Give the largest difference of probability at valid pixels between the golden tile and these weights here and now."""
+    valid = observed(golden.dn)
+    found = Predictor(loaded, REFERENCE_DEVICE).probability(golden.dn, valid)
+    return float(np.abs(found - golden.probability)[valid].max(initial=0.0))
 
 
-def _dn(bands: int) -> npt.NDArray[np.uint16]:
-    """Give seeded digital numbers `(band, row, col)`: dark to saturated, coarse and fine structure, a corner without data."""
-    random = np.random.default_rng(_SEED)
-    coarse = random.integers(100, 9000, (bands, 8, 8)).repeat(_SIZE // 8, axis=1).repeat(_SIZE // 8, axis=2)
-    dn: npt.NDArray[np.uint16] = np.clip(coarse + random.integers(-90, 1000, (bands, _SIZE, _SIZE)), 1, 10_000).astype(np.uint16)
-    dn[:, : _SIZE // 8, : _SIZE // 8] = NO_DATA
-    return dn
+def _smooth_fields(bands: int) -> npt.NDArray[np.uint16]:
+    """Draw coarse seeded noise between 0 and 0.8 reflectance and interpolate it, the same on every machine."""
+    coarse = np.random.default_rng(20_240_101).integers(1, 8000, (bands, 9, 9))
+    at = np.linspace(0, 8, _SIDE)
+    cell = np.minimum(at.astype(int), 7)
+    part = at - cell
+    rows = coarse[:, cell] * (1 - part)[:, None] + coarse[:, cell + 1] * part[:, None]
+    fields = rows[:, :, cell] * (1 - part) + rows[:, :, cell + 1] * part
+    pixels: npt.NDArray[np.uint16] = np.maximum(np.rint(fields), 1).astype(np.uint16)
+    return pixels

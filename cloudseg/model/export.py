@@ -1,0 +1,122 @@
+"""The ONNX twin of published weights: preprocessing, net and sigmoid in one graph that runs without torch.
+
+The graph is written out node by node from the folded net. Input `dn` uint16 `(batch, band, height, width)`, canonical
+digital numbers with 0 for "no data", height and width multiples of `2 ** (levels - 1)`; output `probability` float32
+`(batch, height, width)`.
+"""
+
+import json
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from cloudseg.bands import REFLECTANCE_SCALE
+from cloudseg.model.fold import fold_batch_norm
+from cloudseg.model.unet import UNet
+from cloudseg.model.weights import METADATA_KEY, LoadedModel, WeightsMeta
+
+OPSET: Final = 17
+"""Every runtime since ONNX Runtime 1.12 (2022) reads it."""
+_IR_VERSION: Final = 8
+_LAST_COLUMN: Final = -(2**31)
+
+
+def export_onnx(loaded: LoadedModel) -> bytes:
+    """Give the ONNX bytes; equal weights give equal bytes. Checked by onnx's own checker with shape inference."""
+    graph = _Graph()
+    x = _preprocess(graph, loaded.meta)
+    net = fold_batch_norm(loaded.net)
+    probability = _probability(graph, net, x, "")
+    if loaded.meta.flip_at_prediction:
+        mirrored = _probability(graph, net, _mirror(graph, x), "mirrored_")
+        both = graph.add("Add", [probability, _mirror(graph, mirrored)])
+        probability = graph.add("Mul", [both, graph.constant("half", np.float32(0.5))])
+    graph.add("Squeeze", [probability, graph.constant("band_axis", np.array([1]))], output="probability")
+    model = graph.finish(len(loaded.meta.bands))
+    helper.set_model_props(model, {METADATA_KEY: json.dumps(loaded.meta.model_dump(mode="json"), sort_keys=True)})
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+class _Graph:
+    """Collects nodes and constants; `add` gives the name of a node's output."""
+
+    def __init__(self) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: dict[str, onnx.TensorProto] = {}
+
+    def add(self, kind: str, inputs: list[str], *, output: str | None = None, **attributes: Any) -> str:
+        name = output or f"{kind.lower()}_{len(self._nodes)}"
+        self._nodes.append(helper.make_node(kind, inputs, [name], name=f"{name}_node", **attributes))
+        return name
+
+    def constant(self, name: str, value: npt.NDArray[np.generic] | np.generic) -> str:
+        self._constants[name] = numpy_helper.from_array(np.asarray(value), name)
+        return name
+
+    def finish(self, bands: int) -> onnx.ModelProto:
+        given = helper.make_tensor_value_info("dn", TensorProto.UINT16, ["batch", bands, "height", "width"])
+        result = helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["batch", "height", "width"])
+        graph = helper.make_graph(self._nodes, "cloudseg", [given], [result], list(self._constants.values()))
+        model = helper.make_model(graph, producer_name="cloudseg", opset_imports=[helper.make_opsetid("", OPSET)])
+        model.ir_version = _IR_VERSION
+        return model
+
+
+def _preprocess(graph: _Graph, meta: WeightsMeta) -> str:
+    """The same as `cloudseg.model.normalize`: clip, mean, std, and 0 where a band was not observed."""
+    dn = graph.add("Cast", ["dn"], to=TensorProto.FLOAT)
+    reflectance = graph.add("Div", [dn, graph.constant("scale", np.float32(REFLECTANCE_SCALE))])
+    clipped = graph.add("Min", [reflectance, graph.constant("clip", np.float32(meta.clip))])
+    mean, std = (np.array(values, np.float32).reshape(1, -1, 1, 1) for values in (meta.mean, meta.std))
+    centred = graph.add("Sub", [clipped, graph.constant("mean", mean)])
+    scaled = graph.add("Div", [centred, graph.constant("std", std)])
+    darkest = graph.add("ReduceMin", [dn], axes=[1], keepdims=1)
+    valid = graph.add("Greater", [darkest, graph.constant("no_data", np.float32(0))])
+    return graph.add("Where", [valid, scaled, "no_data"])
+
+
+def _mirror(graph: _Graph, x: str) -> str:
+    ends = ("last", [-1]), ("before_first", [_LAST_COLUMN]), ("column_axis", [-1]), ("backwards", [-1])
+    return graph.add("Slice", [x, *(graph.constant(name, np.array(value, np.int64)) for name, value in ends)])
+
+
+def _probability(graph: _Graph, net: UNet, x: str, prefix: str) -> str:
+    skips: dict[int, str] = {}
+    for level in range(1, len(net.widths)):
+        skips[level] = _block(graph, net, f"enc{level}", x)
+        x = graph.add("MaxPool", [skips[level]], kernel_shape=[2, 2], strides=[2, 2])
+    x = _block(graph, net, "bottleneck", x)
+    for level, name in net.decoder_names:
+        x = _convolution(graph, net.get_submodule(f"up{name}"), f"up{name}", x)
+        x = _block(graph, net, f"dec{name}", graph.add("Concat", [x, skips[level]], axis=1))
+    return graph.add("Sigmoid", [_convolution(graph, net.final, "final", x)], output=f"{prefix}cloud")
+
+
+def _block(graph: _Graph, net: UNet, name: str, x: str) -> str:
+    for path, layer in net.get_submodule(name).named_modules():
+        if isinstance(layer, nn.Conv2d):
+            x = _convolution(graph, layer, f"{name}.{path}", x)
+        elif isinstance(layer, nn.ReLU):
+            x = graph.add("Relu", [x])
+    return x
+
+
+def _convolution(graph: _Graph, layer: nn.Module, name: str, x: str) -> str:
+    if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) or layer.bias is None:
+        raise TypeError(f"{name} is no convolution with bias: {layer}")
+    weight = graph.constant(f"{name}.weight", _array(layer.weight))
+    bias = graph.constant(f"{name}.bias", _array(layer.bias))
+    pad = [int(p) for p in layer.padding]
+    kind = "ConvTranspose" if isinstance(layer, nn.ConvTranspose2d) else "Conv"
+    return graph.add(kind, [x, weight, bias], kernel_shape=list(layer.kernel_size), strides=list(layer.stride), pads=[*pad, *pad])
+
+
+def _array(tensor: torch.Tensor) -> npt.NDArray[np.float32]:
+    array: npt.NDArray[np.float32] = tensor.detach().contiguous().numpy().astype(np.float32)
+    return array

@@ -1,0 +1,49 @@
+"""Reads the seed project's published weights: tensors only, nothing of the pickle is executed."""
+
+import pickle
+from pathlib import Path
+
+import torch
+
+from cloudseg.bands import LANDSAT_L1, NIR, RGB
+from cloudseg.errors import BadWeights
+from cloudseg.model.unet import SimpleUNetV2, count_parameters
+from cloudseg.model.weights import WeightsMeta
+
+_FULL_SCALE = 65_535
+"""The seed divided raw Landsat Level-1 numbers by this."""
+
+SEED_MEAN = LANDSAT_L1.offset
+SEED_STD = LANDSAT_L1.scale * _FULL_SCALE
+SEED_CLIP = LANDSAT_L1.scale * _FULL_SCALE + LANDSAT_L1.offset
+"""x = DN / 65535 where reflectance = DN * 2e-5 - 0.1, hence x = (reflectance + 0.1) / 1.3107. The clip is the reflectance of
+DN 65535, so that it never bites. Pixels without data have DN 0, and x = 0, in both."""
+
+
+def read_seed_weights(path: Path) -> tuple[SimpleUNetV2, WeightsMeta]:
+    """Give the net in evaluation mode and its metadata: red, green, blue, nir, threshold 0.5.
+
+    Raises BadWeights where the file holds anything but tensors, or tensors of another net.
+    """
+    net = SimpleUNetV2()
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise BadWeights("the file holds no dictionary of tensors", subject=path.name, found=type(state).__name__)
+        net.load_state_dict(state, strict=True)
+    except OSError as error:
+        raise BadWeights("the file cannot be read", subject=path.name, found=error.strerror or error) from error
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, AttributeError, TypeError, KeyError) as error:
+        raise BadWeights(
+            "not the seed's weights", subject=path.name, found=str(error).splitlines()[0][:200] if str(error) else type(error).__name__,
+            expected="the state of SimpleUNetV2 (468,097 parameters)", next_step="Give the .pth file that the seed project published.",
+        ) from error  # fmt: skip
+    return net.eval(), _seed_meta(net)
+
+
+def _seed_meta(net: SimpleUNetV2) -> WeightsMeta:
+    return WeightsMeta(
+        architecture="SimpleUNetV2", bands=(*RGB, NIR), widths=net.widths, dropout=0.3, total_parameters=count_parameters(net),
+        clip=SEED_CLIP, mean=(SEED_MEAN,), std=(SEED_STD,), working_resolution_m=None, threshold=0.5, flip_at_prediction=False,
+        chip_size=384, recipe_name="seed-published",
+    )  # fmt: skip

@@ -1,0 +1,169 @@
+"""Windowed equals whole; nothing observed means nothing computed; the rasters say what the net said."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cloudseg.errors import DataError
+from cloudseg.grid import Window
+from cloudseg.model.device import Device
+from cloudseg.model.predictor import Predictor
+from cloudseg.model.weights import LoadedModel
+from cloudseg.predict.draw import Progress, draw_rasters, plan_pieces
+from cloudseg.predict.item import MaskFacts
+from cloudseg.predict.probability import classify, core_in_scene, first_cloud_step, quantise, upsample
+from cloudseg.raster.read import open_raster, read_scene, working_shape
+
+FP32 = Device(kind="cpu", precision="fp32", threads=1, reason="test")
+Drawn = tuple[np.ndarray, np.ndarray, MaskFacts, list[Progress]]
+
+
+def numbers_of(height: int, width: int, seed: int, count: int = 3) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    blobs = rng.random((count, height // 8 + 2, width // 8 + 2)).repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width]
+    return (500 + 6000 * blobs + rng.integers(0, 800, (count, height, width))).astype(np.uint16)
+
+
+def draw(world: Any, scene: Any, predictor: Predictor, core: int | None) -> Drawn:
+    mask, probability = world.folder / "m.tif", world.folder / "p.tif"
+    seen: list[Progress] = []
+    plan = plan_pieces(scene, predictor, core=core)
+    facts = draw_rasters(
+        world.store.gdal_path(scene.key), scene, predictor, plan, mask=mask, probability=probability, on_progress=seen.append
+    )
+    with rasterio.open(mask) as m, rasterio.open(probability) as p:
+        return m.read(1), p.read(1), facts, seen
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    height=st.integers(40, 150),
+    width=st.integers(40, 150),
+    levels=st.integers(1, 4),
+    factor=st.sampled_from([1, 2, 3]),
+    flip=st.booleans(),
+    core=st.sampled_from([16, 32, 64]),
+    seed=st.integers(0, 5),
+)
+def test_windowed_equals_whole(
+    world: Any, make_net: Callable[..., LoadedModel], height: int, width: int, levels: int, factor: int, flip: bool, core: int, seed: int
+) -> None:
+    numbers = numbers_of(height, width, seed)
+    numbers[:, : height // 4, : width // 3] = 0
+    scene = world.add_scene(numbers)
+    loaded = make_net((4,) * levels, seed=seed, flip_at_prediction=flip, working_resolution_m=10.0 * factor)
+    predictor = Predictor(loaded, FP32)
+    whole, windowed = (draw(world, scene, predictor, side) for side in (1024, core))
+    assert len(whole[3]) == 1
+    assert len(windowed[3]) >= 1
+    steps = np.abs(whole[1].astype(int) - windowed[1].astype(int))
+    assert steps.max() <= 1, "more than rounding"
+    assert whole[1][whole[0] != 255].std() > 10, "a flat picture would prove nothing"
+    apart = whole[0] != windowed[0]
+    border = np.minimum(whole[1], windowed[1]) == first_cloud_step(loaded.meta.threshold) - 1
+    assert not (apart & ~border).any(), "the mask differs away from the threshold"
+    assert whole[2].valid == windowed[2].valid
+
+
+def test_probability_is_what_the_net_says_of_the_whole_scene(world: Any, make_net: Callable[..., LoadedModel]) -> None:
+    numbers = numbers_of(70, 90, 3)
+    numbers[:, 60:, :] = 0
+    scene = world.add_scene(numbers)
+    predictor = Predictor(make_net((4, 6, 8)), FP32)
+    mask, probability, facts, _ = draw(world, scene, predictor, 32)
+    valid = (numbers != 0).all(axis=0)
+    expected = predictor.probability(numbers[None], valid[None])[0]
+    assert np.abs(probability[valid] / 250 - expected[valid]).max() <= 0.5 / 250 + 1e-5
+    assert expected[valid].std() > 0.05, "a flat picture would prove nothing"
+    assert (probability[~valid] == 255).all()
+    assert (mask[~valid] == 255).all()
+    assert (mask[valid] == (probability[valid] / 250 >= 0.5)).all()
+    assert (facts.valid, facts.cloud, facts.pixels) == (valid.sum(), (mask == 1).sum(), 70 * 90)
+
+
+def test_windows_without_pixels_cost_no_forward_pass(world: Any, make_net: Callable[..., LoadedModel]) -> None:
+    numbers = numbers_of(96, 96, 1)
+    numbers[:, :, :40] = 0
+    scene = world.add_scene(numbers)
+    mask, _, facts, seen = draw(world, scene, Predictor(make_net((4, 4)), FP32), 32)
+    assert [(step.done, step.total) for step in seen] == [(n, 9) for n in range(1, 10)]
+    assert seen[-1].skipped == 3
+    assert (mask[:, :40] == 255).all()
+    assert facts.valid == 96 * 56
+
+
+def test_a_missing_band_is_named_and_the_threads_end(world: Any, make_net: Callable[..., LoadedModel]) -> None:
+    scene = world.add_scene(numbers_of(40, 40, 1))
+    predictor = Predictor(make_net((4, 4), bands=("red", "swir16")), FP32)
+    with pytest.raises(DataError, match="swir16"):
+        draw(world, scene, predictor, None)
+
+
+def test_upsampling_is_bilinear_between_observed_centres() -> None:
+    working = np.array([[0.0, 1.0], [0.5, 0.25]], np.float32)
+    everywhere = np.ones((2, 2), bool)
+    got = upsample(working, everywhere, (0, 0), Window(0, 0, 4, 4), 2)
+    # Centres of scene pixels lie at -0.25, 0.25, 0.75, 1.25 working pixels; beyond the outer centres the value stays.
+    share = np.array([0.0, 0.25, 0.75, 1.0])
+    top, bottom = working[0, 0] + share * (working[0, 1] - working[0, 0]), working[1, 0] + share * (working[1, 1] - working[1, 0])
+    expected = top[None] + share[:, None] * (bottom - top)[None]
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    holes = np.array([[True, False], [True, True]])
+    got = upsample(working, holes, (0, 0), Window(0, 0, 4, 4), 2)
+    assert got[0, 1] == 0.0  # its right neighbour was not observed and has no say
+    assert got[0, 3] == 0.0  # nothing around was observed
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    height=st.integers(5, 40), width=st.integers(5, 40), factor=st.integers(2, 5), core=st.sampled_from([2, 3, 5]), seed=st.integers(0, 9)
+)
+def test_upsampled_windows_meet_without_a_seam(height: int, width: int, factor: int, core: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows, cols = working_shape(height, width, factor)
+    working, observed = rng.random((rows, cols), np.float32), rng.random((rows, cols)) > 0.3
+    whole = upsample(working, observed, (0, 0), Window(0, 0, height, width), factor)
+    parts = np.full((height, width), -1, np.float32)
+    for row in range(0, rows, core):
+        for col in range(0, cols, core):
+            inner = Window(row, col, min(core, rows - row), min(core, cols - col))
+            top, left = max(row - 1, 0), max(col - 1, 0)
+            near = (slice(top, row + inner.height + 1), slice(left, col + inner.width + 1))
+            target = core_in_scene(inner, factor, height, width)
+            parts[target.slices] = upsample(working[near], observed[near], (top, left), target, factor)
+    assert (parts == whole).all()
+
+
+@pytest.mark.parametrize(("threshold", "step"), [(0.5, 125), (0.0, 0), (1.0, 250), (0.1, 25), (0.501, 126), (0.3, 75)])
+def test_mask_can_be_made_again_from_the_published_probability(threshold: float, step: int) -> None:
+    assert first_cloud_step(threshold) == step
+    steps = np.array([[0, 24, 25, 74, 75, 125, 126, 250, 255]], np.uint8)
+    mask = classify(steps, threshold)
+    assert mask[0, -1] == 255
+    assert (mask[0, :-1] == (steps[0, :-1] >= step)).all()
+
+
+def test_quantised_steps_and_no_data() -> None:
+    probability = np.array([[0.0, 0.002, 0.0021, 0.5, 1.0, 1.5, 0.7]], np.float32)
+    valid = np.array([[True] * 6 + [False]])
+    assert quantise(probability, valid).tolist() == [[0, 0, 1, 125, 250, 250, 255]]
+
+
+def test_reading_by_strips_gives_what_one_read_gives(world: Any, tmp_path: Path) -> None:
+    from cloudseg.predict.draw import Plan, _read_strips
+
+    numbers = numbers_of(1100, 64, 4)
+    numbers[:, 500:520] = 0
+    scene = world.add_scene(numbers)
+    window = Window(50, 2, 450, 28)
+    with open_raster(world.store.gdal_path(scene.key)) as dataset:
+        expected = read_scene(dataset, window, ("blue", "red"), 2)
+        got = _read_strips(dataset, window, Plan(2, [], ("blue", "red")))
+    assert (got[0] == expected[0]).all()
+    assert (got[1] == expected[1]).all()

@@ -1,0 +1,102 @@
+"""Threads end, errors come up, queues do not grow."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from cloudseg.predict.pipeline import WriteBehind, read_ahead
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("cloudseg-")]
+
+
+def test_order_is_kept_and_threads_end() -> None:
+    written: list[int] = []
+    with WriteBehind(written.append) as behind, read_ahead(range(50)) as items:
+        for item in items:
+            behind.put(item)
+    assert written == list(range(50))
+    assert threads() == []
+
+
+def test_reading_stays_a_bounded_number_of_items_ahead() -> None:
+    made: list[int] = []
+
+    def count() -> Iterator[int]:
+        for number in range(100):
+            made.append(number)
+            yield number
+
+    with read_ahead(count(), size=2) as items:
+        for taken, _ in enumerate(items, start=1):
+            time.sleep(0.002)
+            assert len(made) <= taken + 3  # two wait, one is in the making
+            if taken == 20:
+                break
+    assert threads() == []
+
+
+def test_reading_happens_and_is_closed_in_one_thread() -> None:
+    names: list[str] = []
+
+    def items() -> Iterator[int]:
+        names.append(threading.current_thread().name)
+        try:
+            yield from range(1000)
+        finally:
+            names.append(threading.current_thread().name)
+
+    with read_ahead(items()) as ahead:
+        next(ahead)
+    assert names == ["cloudseg-read", "cloudseg-read"]
+
+
+def test_an_error_while_reading_comes_up() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise OSError("disk")
+
+    with read_ahead(items()) as ahead:
+        assert next(ahead) == 1
+        with pytest.raises(OSError, match="disk"):
+            next(ahead)
+    assert threads() == []
+
+
+def test_an_error_while_writing_comes_up_even_after_the_last_item() -> None:
+    def write(item: int) -> None:
+        raise OSError(f"full at {item}")
+
+    with pytest.raises(OSError, match="full at 7"), WriteBehind(write) as behind:
+        behind.put(7)
+
+    def write_many() -> None:
+        with WriteBehind(write) as behind:
+            for item in range(100):
+                behind.put(item)
+
+    with pytest.raises(OSError, match="full at 0"):
+        write_many()
+    assert threads() == []
+
+
+def test_an_error_of_the_caller_drops_what_waits() -> None:
+    written: list[int] = []
+
+    def write(item: int) -> None:
+        time.sleep(0.05)
+        written.append(item)
+
+    def fail() -> None:
+        with WriteBehind(write, size=10) as behind:
+            for item in range(5):
+                behind.put(item)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert len(written) <= 2
+    assert threads() == []

@@ -1,0 +1,78 @@
+"""Pieces cover the scene exactly, stay inside it and keep to whole pooling cells."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cloudseg.grid import Window
+from cloudseg.model.unet import SimpleUNet
+from cloudseg.model.weights import LoadedModel
+from cloudseg.predict.windows import choose_core, grown, inside, iter_pieces, margin_of
+
+
+@given(height=st.integers(1, 300), width=st.integers(1, 300), core=st.sampled_from([16, 32, 64, 256]), margin=st.sampled_from([0, 8, 32]))
+def test_cores_cover_the_scene_once_and_reads_stay_inside(height: int, width: int, core: int, margin: int) -> None:
+    seen = np.zeros((height, width), int)
+    for piece in iter_pieces(height, width, core=core, margin=margin):
+        seen[piece.core.slices] += 1
+        read = piece.read
+        assert read.row_off % 8 == read.col_off % 8 == 0
+        assert read.row_off >= 0
+        assert read.col_off >= 0
+        assert read.row_off + read.height <= height
+        assert read.col_off + read.width <= width
+        ends_early = read.row_off + read.height < height
+        assert not ends_early or read.height % 8 == 0
+        assert not ends_early or read.row_off + read.height >= piece.core.row_off + piece.core.height + margin
+    assert (seen == 1).all()
+
+
+def test_inside_cuts_the_core_out_of_what_was_read() -> None:
+    array = np.arange(100).reshape(10, 10)
+    outer, inner = Window(2, 3, 6, 5), Window(4, 4, 2, 3)
+    assert (array[outer.slices][inside(inner, outer)] == array[inner.slices]).all()
+    assert grown(inner, 100, 10, 10) == Window(0, 0, 10, 10)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 4])
+def test_margin_is_wider_than_what_a_pixel_can_see(levels: int, make_net: Callable[..., LoadedModel]) -> None:
+    widths = tuple(2 for _ in range(levels))
+    net = SimpleUNet(1, widths).eval()
+    size = 256
+    x = torch.zeros(1, 1, size, size, requires_grad=True)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.abs_().add_(0.1)  # all positive: nothing cancels, no ReLU is dead
+    offset = 2 ** (levels - 1)
+    reach = 0
+    for at in range(128, 128 + offset):
+        (gradient,) = torch.autograd.grad(net(x)[0, 0, at, at], x)
+        rows = torch.nonzero(gradient[0, 0].abs().sum(1)).flatten()
+        reach = max(reach, at - int(rows.min()), int(rows.max()) - at)
+    assert 0 < reach <= make_net(widths).meta.receptive_radius
+
+
+def test_core_follows_the_memory_budget() -> None:
+    small = choose_core(64, bytes_per_value=4, budget_bytes=400 << 20, margin=28)
+    large = choose_core(16, bytes_per_value=2, budget_bytes=400 << 20, margin=128)
+    assert small == 256
+    assert large == 1024
+    assert choose_core(1024, bytes_per_value=4, budget_bytes=1, margin=128) == 256
+
+
+@settings(max_examples=20)
+@given(radius=st.integers(0, 300), multiple=st.sampled_from([1, 2, 4, 16]), halo=st.integers(0, 1))
+def test_margin_is_whole_cells(radius: int, multiple: int, halo: int) -> None:
+    margin = margin_of(radius, multiple, halo)
+    assert margin % multiple == 0
+    assert radius + halo <= margin < radius + halo + multiple
+
+
+@pytest.mark.parametrize(("core", "margin"), [(0, 8), (16, -1)])
+def test_impossible_windows_are_refused(core: int, margin: int) -> None:
+    with pytest.raises(ValueError, match="cannot cover"):
+        list(iter_pieces(10, 10, core=core, margin=margin))

@@ -53,7 +53,7 @@ def render(numbers: UInt16, mask: UInt8) -> bytes:
     valid = np.all(numbers != NO_DATA, axis=0) & (mask != MASK_NO_DATA)
     picture = _stretch(numbers, valid)
     cloud = (mask == MASK_CLOUD) & valid
-    picture[_edge_of(cloud, valid)] = OUTLINE
+    picture[_edge_of(cloud)] = OUTLINE
     picture[~valid] = NO_DATA_GREY
     out = io.BytesIO()
     Image.fromarray(picture).save(out, format="PNG", optimize=True)
@@ -77,9 +77,9 @@ def _stretch(numbers: UInt16, valid: npt.NDArray[np.bool_]) -> UInt8:
     return np.ascontiguousarray(np.rint(scaled * 255).astype(np.uint8).transpose(1, 2, 0))
 
 
-def _edge_of(cloud: npt.NDArray[np.bool_], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Give the cloud pixels with a clear pixel beside them; the picture's own border is no edge."""
-    clear = np.pad(valid & ~cloud, 1, constant_values=False)
-    beside = clear[:-2, 1:-1] | clear[2:, 1:-1] | clear[1:-1, :-2] | clear[1:-1, 2:]
+def _edge_of(cloud: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Give the cloud pixels with another kind of pixel beside them; the border counts: an overcast scene shows a frame, a clear one none."""
+    other = np.pad(~cloud, 1, constant_values=True)
+    beside = other[:-2, 1:-1] | other[2:, 1:-1] | other[1:-1, :-2] | other[1:-1, 2:]
     edge: npt.NDArray[np.bool_] = cloud & beside
     return edge

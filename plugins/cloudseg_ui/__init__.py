@@ -1,0 +1,18 @@
+"""The pages about models, masks and quarantine: read-only, behind Airflow's login."""
+
+from collections.abc import Callable
+from typing import Any
+
+
+class LazyApp:
+    """An ASGI app that is built when the first request comes."""
+
+    def __init__(self, build: Callable[[], Any]) -> None:
+        self._build = build
+        self._app: Any = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Hand the request on."""
+        if self._app is None:
+            self._app = self._build()
+        await self._app(scope, receive, send)

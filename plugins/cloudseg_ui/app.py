@@ -1,0 +1,111 @@
+"""The FastAPI app of the pages. It reads the catalog and the store, and writes nothing.
+
+Every route, the style sheet and unknown paths included, stands behind the guards. All values are escaped by the templates, no script is
+allowed anywhere, and a report (HTML that a training wrote) is shown in a sandbox of its own.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+from cloudseg_ui import view
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.params import Depends
+from fastapi.responses import HTMLResponse
+
+from cloudseg.errors import CatalogOutdated, CloudsegError
+from cloudseg.runtime import Runtime
+
+_HERE: Final = Path(__file__).parent
+_PAGE_POLICY: Final = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; frame-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
+)
+_REPORT_POLICY: Final = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'; base-uri 'none'"
+_FOR_A_DAY: Final = {"Cache-Control": "private, max-age=86400, immutable"}
+
+
+def create_app(open_runtime: Callable[[], Runtime], *, guards: Sequence[Depends]) -> FastAPI:
+    """Build the app.
+
+    Args:
+        open_runtime: gives catalog and store; called once, on the first request that needs them.
+        guards: dependencies that every route demands (Airflow's login); without them the pages are public.
+    """
+    # The generated documentation would be public: it does not pass the guards.
+    app = FastAPI(title="cloudseg", docs_url=None, redoc_url=None, openapi_url=None, dependencies=list(guards))
+    runtime, templates = cache(open_runtime), _templates()
+    app.middleware("http")(_add_headers)
+    app.add_exception_handler(CloudsegError, _explain_with(templates))
+    _add_pages(app, runtime, templates)
+    _add_bytes(app, runtime)
+
+    @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+    def nothing(path: str) -> Response:
+        raise HTTPException(404, "no such page")
+
+    return app
+
+
+def _add_pages(app: FastAPI, runtime: Callable[[], Runtime], templates: jinja2.Environment) -> None:
+    def render(request: Request, name: str, found: dict[str, Any]) -> HTMLResponse:
+        return HTMLResponse(templates.get_template(name).render(base=request.scope.get("root_path", ""), **found))
+
+    @app.get("/")
+    def overview(request: Request) -> Response:
+        return render(request, "overview.html", view.overview(runtime()))
+
+    @app.get("/masks/{mask_id}")
+    def mask(request: Request, mask_id: str) -> Response:
+        return render(request, "mask.html", view.mask(runtime(), mask_id))
+
+    @app.get("/weights/{weights_id}")
+    def weights(request: Request, weights_id: str) -> Response:
+        return render(request, "weights.html", view.weights(runtime(), weights_id))
+
+
+def _add_bytes(app: FastAPI, runtime: Callable[[], Runtime]) -> None:
+    @app.get("/masks/{mask_id}/thumbnail.png")
+    def thumbnail(mask_id: str) -> Response:
+        return Response(view.thumbnail(runtime(), mask_id), media_type="image/png", headers=_FOR_A_DAY)
+
+    @app.get("/weights/{weights_id}/report")
+    def report(weights_id: str) -> Response:
+        return HTMLResponse(view.report(runtime(), weights_id), headers={"Content-Security-Policy": _REPORT_POLICY})
+
+    @app.get("/static/cloudseg.css")
+    def style() -> Response:
+        return Response((_HERE / "static" / "cloudseg.css").read_text(encoding="utf-8"), media_type="text/css")
+
+
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {"percent": view.percent, "figure": view.figure, "moment": view.moment, "megabytes": view.megabytes}
+    return environment
+
+
+async def _add_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    response = await call_next(request)
+    for name, value in {
+        "Content-Security-Policy": _PAGE_POLICY,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-store",
+    }.items():
+        response.headers.setdefault(name, value)
+    return response
+
+
+def _explain_with(templates: jinja2.Environment) -> Callable[[Request, Exception], Response]:
+    """Give the handler that turns a deliberate error into a page; a catalog without tables is no fault, only a beginning."""
+
+    def explain(request: Request, error: Exception) -> Response:
+        assert isinstance(error, CloudsegError)  # noqa: S101  (registered for this class only)
+        begun = not isinstance(error, CatalogOutdated)
+        page = templates.get_template("message.html").render(base=request.scope.get("root_path", ""), error=error, begun=begun)
+        return HTMLResponse(page, status_code=error.http_status if begun else 200)
+
+    return explain

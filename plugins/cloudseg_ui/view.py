@@ -1,0 +1,178 @@
+"""What the pages show, read from the catalog in one transaction a page, as plain values for the templates."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, func, select
+
+from cloudseg.catalog import model as models
+from cloudseg.catalog import scene as scenes
+from cloudseg.catalog import tables as t
+from cloudseg.catalog import training
+from cloudseg.catalog.lineage import lineage_of_mask
+from cloudseg.errors import NotInCatalog
+from cloudseg.records import Epoch, Evaluation, Mask, Promotion, Run, Verdict, Weights
+from cloudseg.runtime import Runtime
+
+Values = dict[str, Any]
+_MODELS: Final = 20
+_MASKS: Final = 24
+_QUARANTINED: Final = 30
+_CURVE: Final = (120, 32)
+"""Width and height of a training's curve, in pixels."""
+
+
+def overview(runtime: Runtime) -> Values:
+    """Give counts, models with metrics and verdicts, running trainings, the latest masks and the quarantine."""
+    with runtime.catalog.read() as db:
+        champion = models.find_champion(db)
+        shown = models.list_masks(db, limit=_MASKS)
+        return {
+            "counts": _counts(db, champion),
+            "champion": champion,
+            "models": _models(db, champion),
+            "runs": [_run(db, run) for run in training.list_runs(db, limit=_MODELS) if run.status == "running"],
+            "masks": [_mask(db, mask, champion) for mask in shown],
+            "quarantine": scenes.list_quarantined(db, limit=_QUARANTINED),
+        }
+
+
+def mask(runtime: Runtime, mask_id: str) -> Values:
+    """Give a mask with where it came from. Raises NotInCatalog."""
+    with runtime.catalog.read() as db:
+        found = models.get_mask(db, mask_id)
+        line = lineage_of_mask(db, mask_id)
+    splits: dict[str, int] = {}
+    for label in line["labels"]:
+        splits[label["split"]] = splits.get(label["split"], 0) + 1
+    files = {"mask": found.key} | {name: stored["key"] for name, stored in found.companions.items()}
+    return {"mask": found, "line": line, "splits": splits, "files": {name: runtime.store.uri_of(key) for name, key in files.items()}}
+
+
+def weights(runtime: Runtime, weights_id: str) -> Values:
+    """Give weights with their metadata, verdicts and whether there is a report. Raises NotInCatalog."""
+    with runtime.catalog.read() as db:
+        found = models.get_weights(db, weights_id)
+        champion = models.find_champion(db)
+        verdicts = [verdict for verdict in models.list_verdicts(db) if verdict.challenger_id == weights_id]
+        evaluation = _held_out(db, weights_id)
+        epochs = training.list_epochs(db, found.run_id) if found.run_id else []
+    return {
+        "weights": found,
+        "is_champion": champion is not None and champion.weights_id == weights_id,
+        "facts": {name: value for name, value in sorted(found.metadata.items()) if isinstance(value, str | int | float | list)},
+        "verdicts": [{"verdict": verdict, "reasons": _reasons(verdict)} for verdict in verdicts],
+        "metrics": _metrics(evaluation),
+        "has_report": evaluation is not None and "html" in evaluation.report,
+        "curve": curve(epochs),
+        "files": {"weights": runtime.store.uri_of(found.key)}
+        | {name: runtime.store.uri_of(stored["key"]) for name, stored in found.companions.items()},
+    }
+
+
+def thumbnail(runtime: Runtime, mask_id: str) -> bytes:
+    """Give the PNG of a mask. Raises NotInCatalog, ObjectMissing, ObjectCorrupt."""
+    with runtime.catalog.read() as db:
+        stored = models.get_mask(db, mask_id).companions["thumbnail"]
+    return runtime.store.get(stored["key"], stored["sha256"])
+
+
+def report(runtime: Runtime, weights_id: str) -> bytes:
+    """Give the HTML of the newest held-out evaluation of weights. Raises NotInCatalog, ObjectMissing, ObjectCorrupt."""
+    with runtime.catalog.read() as db:
+        models.get_weights(db, weights_id)
+        evaluation = _held_out(db, weights_id)
+    if evaluation is None or "html" not in evaluation.report:
+        raise NotInCatalog("these weights have no report", subject=weights_id, next_step="Run `cloudseg evaluate`.")
+    stored = evaluation.report["html"]
+    return runtime.store.get(stored["key"], stored["sha256"])
+
+
+def _counts(db: Connection, champion: Promotion | None) -> Values:
+    waiting = scenes.list_scenes_without_mask(db, champion.weights_id) if champion else []
+    return {
+        "scenes": scenes.count_scenes(db),
+        "labels": len(scenes.list_newest_labels(db)),
+        "masks": db.execute(select(func.count()).select_from(t.mask)).scalar_one(),
+        "waiting": len(waiting),
+        "quarantined": db.execute(select(func.count()).select_from(t.quarantine)).scalar_one(),
+    }
+
+
+def _models(db: Connection, champion: Promotion | None) -> list[Values]:
+    verdicts: dict[str, Verdict] = {}
+    for verdict in models.list_verdicts(db):
+        verdicts.setdefault(verdict.challenger_id, verdict)
+    return [_model(db, found, champion, verdicts.get(found.weights_id)) for found in models.list_weights(db, limit=_MODELS)]
+
+
+def _model(db: Connection, found: Weights, champion: Promotion | None, verdict: Verdict | None) -> Values:
+    evaluation = _held_out(db, found.weights_id)
+    return {
+        "weights": found,
+        "is_champion": champion is not None and champion.weights_id == found.weights_id,
+        "recipe": found.metadata.get("recipe_name"),
+        "metrics": _metrics(evaluation),
+        "verdict": verdict,
+        "reasons": _reasons(verdict) if verdict else [],
+        "has_report": evaluation is not None and "html" in evaluation.report,
+    }
+
+
+def _held_out(db: Connection, weights_id: str) -> Evaluation | None:
+    return next((found for found in models.list_evaluations(db, weights_id) if found.split == "held_out"), None)
+
+
+def _metrics(evaluation: Evaluation | None) -> dict[str, float | None]:
+    """Give the figures that the tables show; None for what an evaluation does not hold."""
+    pooled = evaluation.metrics.get("pooled", {}) if evaluation else {}
+    mean = evaluation.metrics.get("scene_mean", {}) if evaluation else {}
+    names = ("iou", "f1", "precision", "recall", "balanced_accuracy")
+    return {**{name: pooled.get(name) for name in names}, "scene_mean_iou": mean.get("iou")}
+
+
+def _reasons(verdict: Verdict) -> list[str]:
+    return [str(reason) for reason in verdict.body.get("reasons", [])]
+
+
+def _run(db: Connection, run: Run) -> Values:
+    epochs = training.list_epochs(db, run.run_id)
+    return {"run": run, "epochs": list(reversed(epochs[-5:])), "newest": epochs[-1] if epochs else None, "curve": curve(epochs)}
+
+
+def _mask(db: Connection, found: Mask, champion: Promotion | None) -> Values:
+    return {
+        "mask": found,
+        "scene": scenes.get_scene(db, found.scene_id),
+        "is_champions": champion is not None and champion.weights_id == found.weights_id,
+    }
+
+
+def curve(epochs: Sequence[Epoch]) -> str | None:
+    """Give the validation IoU over the epochs as points of an SVG polyline, 0 at the bottom and 1 at the top; None for one epoch."""
+    values = [epoch.metrics["validation_iou"] for epoch in epochs if isinstance(epoch.metrics.get("validation_iou"), int | float)]
+    if len(values) < 2:
+        return None
+    width, height = _CURVE
+    return " ".join(f"{index * width / (len(values) - 1):.1f},{(1 - value) * height:.1f}" for index, value in enumerate(values))
+
+
+def percent(value: float | None) -> str:
+    """Give a fraction as whole per cent."""
+    return "–" if value is None else f"{value:.0%}"
+
+
+def figure(value: float | None) -> str:
+    """Give a metric with three decimals."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def moment(value: datetime | None) -> str:
+    """Give a time to the minute."""
+    return "–" if value is None else f"{value:%Y-%m-%d %H:%M} UTC"
+
+
+def megabytes(value: int) -> str:
+    """Give a size."""
+    return f"{value / 1e6:.1f} MB"

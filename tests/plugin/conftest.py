@@ -1,0 +1,9 @@
+"""Fixtures of the pages' tests (`plugin_rows.py` makes the rows)."""
+
+import sys
+from pathlib import Path
+
+for folder in (Path(__file__).parents[2] / "plugins", Path(__file__).parent):  # the first as Airflow does
+    sys.path.insert(0, str(folder))
+
+from plugin_rows import client, client_of, filled, runtime  # noqa: E402, F401

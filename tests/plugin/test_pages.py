@@ -1,0 +1,145 @@
+"""The pages, without Airflow: what they show, to whom, and how they fail."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cloudseg_ui import LazyApp
+from fastapi.testclient import TestClient
+from plugin_rows import EVIL
+
+from cloudseg.catalog import Catalog
+from cloudseg.runtime import Runtime, read_settings
+from cloudseg.storage import LocalStore
+
+PATHS = [
+    "/",
+    "/masks/mk-1",
+    "/masks/mk-1/thumbnail.png",
+    "/weights/w-1",
+    "/weights/w-1/report",
+    "/static/cloudseg.css",
+    "/docs",
+    "/openapi.json",
+    "/redoc",
+    "/nothing/here",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_nothing_without_login(client: TestClient, filled: Runtime, path: str) -> None:
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+        answer = client.request(method, path, headers={"Authorization": ""})
+        assert answer.status_code in (401, 405), (method, path)
+        assert answer.status_code == 401 or method != "GET"
+
+
+def test_every_route_stands_behind_the_guard(client: TestClient) -> None:
+    routes = client.app.routes  # type: ignore[attr-defined]
+    assert len(routes) == 7
+    assert all(len(route.dependencies) == 1 for route in routes)
+
+
+def test_the_overview_shows_models_masks_runs_and_quarantine(client: TestClient, filled: Runtime) -> None:
+    page = client.get("/").text
+    for expected in (
+        "0.710",
+        "0.720",
+        "PROMOTE",
+        "HOLD",
+        "champion",
+        "synthetic_1",
+        "25% cloud",
+        "the file is truncated",
+        "Copy it again.",
+    ):
+        assert expected in page
+    assert "run-now" in page
+    assert "run-old" not in page
+    assert '<polyline points="0.0,16.0' in page
+    assert 'http-equiv="refresh"' in page
+
+
+def test_an_empty_catalog_is_a_beginning(client: TestClient) -> None:
+    page = client.get("/")
+    assert page.status_code == 200
+    assert "No model yet" in page.text
+    assert "refresh" not in page.text
+
+
+def test_a_catalog_without_tables_is_a_beginning(
+    client_of: Callable[[Callable[[], Runtime]], TestClient], store: LocalStore, tmp_path: Path
+) -> None:
+    bare = Runtime(settings=read_settings(), store=store, catalog=Catalog(f"sqlite:///{tmp_path / 'new.db'}"), inbox="", home=tmp_path)
+    answer = client_of(lambda: bare).get("/")
+    assert answer.status_code == 200
+    assert "Nothing here yet" in answer.text
+
+
+def test_an_unreachable_catalog_is_503(client_of: Callable[[Callable[[], Runtime]], TestClient], store: LocalStore, tmp_path: Path) -> None:
+    (tmp_path / "folder.db").mkdir()
+    broken = Runtime(settings=read_settings(), store=store, catalog=Catalog(f"sqlite:///{tmp_path / 'folder.db'}"), inbox="", home=tmp_path)
+    answer = client_of(lambda: broken).get("/")
+    assert answer.status_code == 503
+    assert "Nothing here yet" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "path", ["/masks/mk-9", "/masks/mk-9/thumbnail.png", "/weights/w-9", "/weights/w-9/report", "/weights/w-2/report", "/x"]
+)
+def test_unknown_ids_are_404(client: TestClient, filled: Runtime, path: str) -> None:
+    assert client.get(path).status_code == 404
+
+
+def test_nothing_can_be_written(client: TestClient, filled: Runtime) -> None:
+    for path in PATHS:
+        for method in ("POST", "PUT", "PATCH", "DELETE"):
+            assert client.request(method, path).status_code in (404, 405)
+
+
+def test_a_mask_tells_where_it_came_from(client: TestClient, filled: Runtime) -> None:
+    page = client.get("/masks/mk-1").text
+    for expected in ("synthetic_1", "file:///tiles/1.tif", "sn-1", "1 labels in train", "masks/w-1/1.tif", "v1"):
+        assert expected in page
+
+
+def test_a_thumbnail_is_the_stored_png(client: TestClient, filled: Runtime) -> None:
+    answer = client.get("/masks/mk-1/thumbnail.png")
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.content == filled.store.get("masks/w-1/1.png")
+    assert "private" in answer.headers["cache-control"]
+
+
+@pytest.mark.parametrize("path", ["/", "/masks/mk-0", "/weights/w-2", "/masks/%3Cscript%3Ealert(1)%3C%2Fscript%3E"])
+def test_everything_is_escaped(client: TestClient, filled: Runtime, path: str) -> None:
+    page = client.get(path).text
+    assert EVIL not in page
+    assert "&lt;script&gt;" in page or "%3C" in path
+
+
+def test_a_page_allows_no_script(client: TestClient, filled: Runtime) -> None:
+    answer = client.get("/")
+    assert "<script" not in answer.text
+    assert " style=" not in answer.text
+    assert "script-src" not in answer.headers["content-security-policy"]
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_report_runs_in_a_sandbox(client: TestClient, filled: Runtime) -> None:
+    answer = client.get("/weights/w-1/report")
+    assert "<h1>Report</h1>" in answer.text
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("sandbox; default-src 'none'")
+    assert "allow-scripts" not in policy
+
+
+def test_links_carry_the_prefix_of_the_mount(filled: Runtime, client_of: Callable[[Callable[[], Runtime]], TestClient]) -> None:
+    from fastapi import FastAPI
+
+    outer = FastAPI()
+    outer.mount("/cloudseg", LazyApp(lambda: client_of(lambda: filled).app))
+    with TestClient(outer, headers={"Authorization": "Bearer good"}) as client:
+        page = client.get("/cloudseg/").text
+        assert 'href="/cloudseg/static/cloudseg.css"' in page
+        assert client.get("/cloudseg/masks/mk-1/thumbnail.png").status_code == 200

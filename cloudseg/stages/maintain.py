@@ -17,7 +17,7 @@ from cloudseg.keys import CHAMPION_POINTER
 from cloudseg.records import MaintainRecord
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
-from cloudseg.stages.references import Named, named_objects, unreadable_manifests
+from cloudseg.stages.references import OURS, Named, named_objects, unreadable_manifests
 
 _log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def _collect_orphans(runtime: Runtime, before: datetime, *, dry_run: bool) -> tu
     the same bytes makes an old orphan young again (LocalStore.put), so the age is looked at once more before deleting.
     """
     store = runtime.store
-    candidates = [key for key in store.list_keys() if _is_older(runtime, key, before)]
+    candidates = [key for prefix in OURS for key in store.list_keys(prefix) if _is_older(runtime, key, before)]
     with runtime.catalog.read() as db:
         if damaged := unreadable_manifests(db, store):
             _log.warning("no shard is collected while these manifests cannot be read: %s", ", ".join(damaged))

@@ -14,6 +14,8 @@ from cloudseg.storage import Store
 _OWN = (t.scene, t.label, t.checkpoint, t.weights, t.mask)
 _MORE = ((t.weights, "companions"), (t.evaluation, "report"), (t.mask, "companions"))
 Named = dict[str, str | None]
+OURS = ("scenes/", "labels/", "snapshots/", "shards/", "runs/", "models/", "evaluations/", "verdicts/", "masks/", "doctor/")
+"""Prefixes that only cloudseg writes (`cloudseg.keys`). What lies elsewhere, such as an inbox in the store, is a person's."""
 
 
 def named_objects(db: Connection, store: Store) -> Named:

@@ -12,10 +12,10 @@ def snapshot(recipe: str = "nightly", *, dry_run: bool = False) -> SnapshotRecor
     The same labels and the same cut give the same snapshot id, so running twice changes nothing. `dry_run` tells id
     and counts without writing.
     """
-    from cloudseg.dataset import build_snapshot
+    from cloudseg.dataset.snapshot import build_snapshot
 
     runtime, wanted = open_runtime(), load_recipe(recipe)
     log.started("snapshot", recipe=wanted.name, recipe_hash=wanted.recipe_hash, dry_run=dry_run)
-    record = build_snapshot(runtime.store, runtime.catalog, wanted, dry_run=dry_run)
+    record = build_snapshot(runtime.store, runtime.catalog, wanted, dry_run=dry_run, on_progress=log.progress("snapshot"))
     log.ended("snapshot", record)
     return record

@@ -17,6 +17,7 @@ from cloudseg.records import Checkpoint, Evaluation, Run, Scene, Snapshot, Store
 from cloudseg.registry import promote
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import maintain
+from cloudseg.stages.references import OURS
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 LATER = (NOW + timedelta(days=1000)).isoformat()
@@ -174,6 +175,29 @@ def test_only_old_orphans_go_and_everything_named_stays(runtime: Runtime):
     kept = [scene.key, snapshot.manifest_key, shard.key, checkpoint.key, weights.key, weights.companions["card"]["key"], report, young.key]
     assert [key for key in kept if not runtime.store.exists(key)] == []
     assert maintain(dry_run=False, as_of=as_of).orphans == []
+
+
+def test_what_people_put_into_the_store_is_no_orphan(runtime: Runtime):
+    tile = put(runtime, lambda _: "inbox/tiles/a.tif", b"a tile that waits for ingest")
+    assert maintain(dry_run=False, as_of=LATER).orphans == []
+    assert runtime.store.exists(tile.key)
+
+
+def test_every_key_that_cloudseg_makes_lies_under_a_prefix_of_its_own():
+    sample = "0" * 64
+    made = [
+        keys.scene(sample),
+        keys.label(sample),
+        keys.snapshot_manifest("sn-1"),
+        keys.snapshot_shard(sample),
+        keys.checkpoint("run-1", 1, sample),
+        keys.weights(sample),
+        keys.weights_companion(sample, "card.md", sample),
+        keys.evaluation("ev-1", "report.html", sample),
+        keys.verdict("ve-1"),
+        keys.mask("w-1", "sc-1", "mask.tif", sample),
+    ]
+    assert [key for key in made if not key.startswith(OURS)] == []
 
 
 def test_an_orphan_inside_the_grace_period_stays(runtime: Runtime):

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +43,7 @@ def pack_golden(loaded: LoadedModel, dn: npt.NDArray[np.uint16] | None = None) -
     probability = Predictor(loaded, REFERENCE_DEVICE).probability(pixels[None], observed(pixels)[None])
     header = canonical_json({"format": FORMAT, "weights_id": loaded.weights_id, "tolerance": TOLERANCE}).decode()
     # safetensors writes an array's memory as it lies: only C order can be read back.
-    tensors = {"dn": np.ascontiguousarray(pixels[None]), "probability": np.ascontiguousarray(probability)}
+    tensors: dict[str, npt.NDArray[Any]] = {"dn": np.ascontiguousarray(pixels[None]), "probability": np.ascontiguousarray(probability)}
     return save(tensors, {METADATA_KEY: header})
 
 

@@ -1,0 +1,72 @@
+"""Augmentations of a training chip: every random number comes from the generator that is passed in."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from cloudseg.recipe import Augment
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One chip or crop: reflectance float32 `(band, row, col)`, label uint8 and valid bool `(row, col)`."""
+
+    reflectance: torch.Tensor
+    label: torch.Tensor
+    valid: torch.Tensor
+
+
+def zoom_factor(rng: np.random.Generator, augment: Augment) -> float:
+    """Draw the zoom: above 1 the ground looks larger."""
+    return _log_uniform(rng, augment.scale)
+
+
+def augment_sample(sample: Sample, size: int, augment: Augment, clip: float, rng: np.random.Generator) -> Sample:
+    """Give an augmented copy of `size` × `size` pixels: geometry first, then radiometry."""
+    return _change_radiometry(_change_geometry(_resize(sample, size), augment, rng), augment, clip, rng)
+
+
+def _resize(sample: Sample, size: int) -> Sample:
+    if sample.label.shape == (size, size):
+        return sample
+    reflectance = functional.interpolate(sample.reflectance[None], (size, size), mode="bilinear", align_corners=False, antialias=True)[0]
+    classes = torch.stack([sample.label, sample.valid.to(torch.uint8)])[None].float()
+    label, valid = functional.interpolate(classes, (size, size), mode="nearest-exact")[0].to(torch.uint8)
+    return Sample(reflectance, label, valid.bool())
+
+
+def _change_geometry(sample: Sample, augment: Augment, rng: np.random.Generator) -> Sample:
+    flips = [axis for axis in (-1, -2) if augment.flip and rng.random() < 0.5]
+    turns = int(rng.integers(4)) if augment.rotate90 else 0
+
+    def change(raster: torch.Tensor) -> torch.Tensor:
+        return torch.rot90(raster.flip(flips) if flips else raster, turns, (-2, -1))
+
+    return Sample(change(sample.reflectance), change(sample.label), change(sample.valid))
+
+
+def _change_radiometry(sample: Sample, augment: Augment, clip: float, rng: np.random.Generator) -> Sample:
+    x = sample.reflectance
+    bands = x.shape[0]
+    factor = _log_uniform(rng, augment.gain) * np.array([_log_uniform(rng, augment.band_gain) for _ in range(bands)])
+    if augment.gain or augment.band_gain:
+        x = x * torch.from_numpy(factor.astype(np.float32)).view(-1, 1, 1)
+    if augment.gamma:
+        x = x.clamp(min=0).pow(_log_uniform(rng, augment.gamma))
+    if augment.noise:
+        noise = rng.standard_normal(tuple(x.shape), dtype=np.float32) * np.float32(augment.noise)
+        x = x + torch.from_numpy(noise)
+    if augment.saturate and rng.random() < augment.saturate:
+        x = x.clamp(max=float(rng.uniform(min(0.3, clip), clip)))
+    return Sample(x, sample.label, sample.valid)
+
+
+def _log_uniform(rng: np.random.Generator, spread: float) -> float:
+    """Draw from [1/(1+spread), 1+spread], log-uniform; 1 where the spread is 0."""
+    if not spread:
+        return 1.0
+    limit = math.log1p(spread)
+    return math.exp(rng.uniform(-limit, limit))

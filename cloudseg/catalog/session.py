@@ -43,7 +43,7 @@ class Catalog:
         try:
             self._url = make_url(url)
             self.engine = _make_engine(self._url)
-        except (ArgumentError, ImportError) as error:
+        except (ArgumentError, ImportError, ValueError) as error:
             raise SettingsError(
                 "no database can be opened by this URL", subject="CLOUDSEG_CATALOG_URL", found=type(error).__name__,
                 expected="sqlite:////folder/catalog.db or postgresql+psycopg://user@host/database",

@@ -145,5 +145,5 @@ def test_open_store_takes_folders_and_file_urls(tmp_path: Path):
 
 
 def test_open_store_refuses_what_it_does_not_speak():
-    with pytest.raises(SettingsError, match="CLOUDSEG_STORE_URL.*found ftp"):
+    with pytest.raises(SettingsError, match=r"CLOUDSEG_STORE_URL.*found ftp"):
         open_store("ftp://host/folder")

@@ -1,0 +1,114 @@
+"""Real migrations on a real database: up, down, up again, with rows in the tables."""
+
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from alembic.script import ScriptDirectory
+from sqlalchemy import Column, Text, inspect, select, text
+
+from cloudseg import records
+from cloudseg.catalog import Catalog, tables
+from cloudseg.catalog.session import sql_folder
+from cloudseg.errors import CatalogOutdated
+
+ROW_CLASSES = {
+    "scene": records.Scene, "label": records.Label, "place": records.Place, "quarantine": records.Quarantined,
+    "snapshot": records.Snapshot, "run": records.Run, "epoch": records.Epoch, "checkpoint": records.Checkpoint,
+    "weights": records.Weights, "evaluation": records.Evaluation, "verdict": records.Verdict, "promotion": records.Promotion,
+    "mask": records.Mask,
+}  # fmt: skip
+
+
+def names(catalog: Catalog) -> set[str]:
+    with catalog.read() as db:
+        return set(inspect(db).get_table_names()) | set(inspect(db).get_view_names())
+
+
+def test_up_down_and_up_again_with_rows(full_catalog: Catalog):
+    before = names(full_catalog)
+    assert full_catalog.revision() == full_catalog.head_revision()
+    full_catalog.downgrade("base")
+    assert names(full_catalog) == {"alembic_version"}
+    assert full_catalog.revision() is None
+    full_catalog.upgrade()
+    assert names(full_catalog) == before
+    full_catalog.check()
+
+
+def test_every_single_step_goes_down_and_up(full_catalog: Catalog):
+    steps = [script.revision for script in ScriptDirectory(str(sql_folder() / "migrations")).walk_revisions()]
+    for revision in [*steps[1:], "base"]:
+        full_catalog.downgrade(revision)
+    full_catalog.upgrade()
+    full_catalog.check()
+
+
+def test_upgrading_again_changes_nothing(full_catalog: Catalog):
+    with full_catalog.read() as db:
+        before = db.execute(text("SELECT name, sql FROM sqlite_master ORDER BY name")).all()
+    assert full_catalog.upgrade() == full_catalog.head_revision()
+    with full_catalog.read() as db:
+        assert db.execute(text("SELECT name, sql FROM sqlite_master ORDER BY name")).all() == before
+        assert db.execute(select(tables.scene.c.scene_id)).all() != []
+
+
+def test_migrations_make_the_schema_of_the_code(catalog: Catalog):
+    with catalog.read() as db:
+        context = MigrationContext.configure(db, opts={"compare_type": True})
+        assert compare_metadata(context, tables.metadata) == []
+
+
+def test_there_is_one_line_of_migrations():
+    scripts = ScriptDirectory(str(sql_folder() / "migrations"))
+    assert len(scripts.get_heads()) == 1
+    for path in Path(scripts.versions).glob("*.py"):
+        assert path.stem in {script.revision for script in scripts.walk_revisions()}, "the file's name is its revision"
+
+
+@pytest.mark.parametrize("name", sorted(set(tables.metadata.tables) - {"snapshot_label"}))
+def test_a_table_has_the_columns_of_its_record(name: str):
+    table, record = tables.metadata.tables[name], ROW_CLASSES[name]
+    assert list(table.columns.keys()) == list(record.model_fields)
+    for column in table.columns:
+        optional = type(None) in getattr(record.model_fields[column.name].annotation, "__args__", ())
+        assert column.nullable == optional, f"{name}.{column.name}"
+
+
+def test_foreign_keys_survive_a_copied_table(full_catalog: Catalog):
+    """SQLite alters a table by copying and dropping it; with foreign keys on, that would fail or delete labels."""
+    with full_catalog._migration() as (db, _):
+        operations = Operations(MigrationContext.configure(db))
+        with operations.batch_alter_table("scene", recreate="always") as batch:
+            batch.add_column(Column("note", Text))
+    with full_catalog.read() as db:
+        assert db.execute(text("SELECT COUNT(*) FROM label")).scalar() == 2
+        assert db.execute(text("PRAGMA foreign_keys")).scalar() == 1
+        assert "note" in db.execute(text("SELECT sql FROM sqlite_master WHERE name = 'scene'")).scalar_one()
+
+
+def test_a_migration_that_orphans_rows_is_undone(full_catalog: Catalog):
+    with pytest.raises(RuntimeError, match="names nothing"), full_catalog._migration() as (db, _):
+        db.execute(text("DELETE FROM scene"))
+    with full_catalog.read() as db:
+        assert db.execute(text("SELECT COUNT(*) FROM scene")).scalar() == 2
+
+
+def test_an_empty_catalog_says_what_to_do(tmp_path: Path):
+    catalog = Catalog(f"sqlite:///{tmp_path / 'catalog.db'}")
+    with pytest.raises(CatalogOutdated, match=r"found an empty database.*cloudseg db upgrade"):
+        catalog.check()
+    with pytest.raises(CatalogOutdated, match="no such table: scene"), catalog.read() as db:
+        db.execute(select(tables.scene))
+
+
+def test_a_newer_catalog_is_left_alone(full_catalog: Catalog):
+    with full_catalog.begin() as db:
+        db.execute(text("UPDATE alembic_version SET version_num = '9999_from_the_future'"))
+    for attempt in (full_catalog.check, full_catalog.upgrade):
+        with pytest.raises(CatalogOutdated, match=r"another version of cloudseg.*9999_from_the_future"):
+            attempt()
+    with full_catalog.read() as db:
+        assert "published_mask" in inspect(db).get_view_names()

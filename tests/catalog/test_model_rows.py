@@ -1,0 +1,80 @@
+"""Snapshots, runs, weights, promotions and masks."""
+
+import pytest
+import rows
+
+from cloudseg.catalog import Catalog, model, training
+from cloudseg.errors import NotInCatalog, StateError
+from cloudseg.records import Checkpoint
+
+
+def test_a_snapshot_is_added_once(full_catalog: Catalog):
+    with full_catalog.begin() as db:
+        assert not training.add_snapshot(db, rows.snapshot(), {})
+        assert training.add_snapshot(db, rows.snapshot(2), {})
+        assert training.list_snapshot_labels(db, "sn-2") == {}
+        assert training.find_snapshot(db, "sn-3") is None
+
+
+def test_a_run_is_begun_once_and_resumed(full_catalog: Catalog):
+    with full_catalog.begin() as db:
+        assert training.add_run(db, rows.run().model_copy(update={"seed": 7})).seed == rows.run().seed
+        training.set_run_status(db, "run-1", "failed", error="out of memory")
+        failed = training.get_run(db, "run-1")
+        assert (failed.status, failed.error) == ("failed", "out of memory")
+        assert failed.finished_at is not None
+        training.set_run_status(db, "run-1", "running")
+        assert training.get_run(db, "run-1") == rows.run()
+        with pytest.raises(NotInCatalog, match="run-9"):
+            training.set_run_status(db, "run-9", "finished")
+
+
+def test_epochs_and_checkpoints_repeat_without_harm(full_catalog: Catalog):
+    with full_catalog.begin() as db:
+        assert not training.add_epoch(db, rows.epoch(1))
+        for step in (10, 20, 20):
+            training.add_checkpoint(db, Checkpoint(run_id="run-1", step=step, key="k", sha256="s", size=1, created_at=rows.START))
+        assert [c.step for c in training.list_checkpoints(db, "run-1")] == [20, 10]
+        training.delete_checkpoint(db, "run-1", 20)
+        assert [c.step for c in training.list_checkpoints(db, "run-1")] == [10]
+
+
+def test_weights_are_numbered_in_order_of_registration(full_catalog: Catalog):
+    with full_catalog.begin() as db:
+        assert model.add_weights(db, rows.weights(7)).version == 3
+        assert model.add_weights(db, rows.weights(7)).version == 3
+        assert [w.version for w in model.list_weights(db)] == [3, 2, 1]
+        assert model.find_weights_of_run(db, "run-1") == model.get_weights(db, "w-1")
+        assert model.find_weights_of_run(db, "run-9") is None
+
+
+def test_a_run_registers_one_set_of_weights(full_catalog: Catalog):
+    with full_catalog.begin() as db, pytest.raises(StateError, match=r"run-1.*found w-1.*expected w-8"):
+        model.add_weights(db, rows.weights(8, run_id="run-1"))
+
+
+def test_evaluations_and_verdicts_are_written_once(full_catalog: Catalog):
+    with full_catalog.begin() as db:
+        again = rows.evaluation(1, of=1).model_copy(update={"threshold": 0.9})
+        assert model.add_evaluation(db, again).threshold == 0.5
+        assert model.find_evaluation(db, "w-1", "sn-1", "held_out") == rows.evaluation(1, of=1)
+        assert model.find_evaluation(db, "w-1", "sn-1", "train") is None
+        assert model.list_evaluations(db, "w-1") == [rows.evaluation(1, of=1)]
+        assert not model.add_verdict(db, rows.verdict(1, challenger=1))
+
+
+def test_the_newest_generation_is_the_champion(full_catalog: Catalog, catalog: Catalog):
+    with full_catalog.begin() as db:
+        assert model.find_champion(db) == rows.promotion(2, of=1, previous=2)
+        assert not model.add_promotion(db, rows.promotion(2, of=2))
+        assert [p.generation for p in model.list_promotions(db)] == [2, 1]
+
+
+def test_a_mask_is_one_of_scene_and_weights(full_catalog: Catalog):
+    with full_catalog.begin() as db:
+        assert not model.add_mask(db, rows.mask(3, of=1, by=1))
+        assert model.add_mask(db, rows.mask(3, of=2, by=1))
+        assert model.find_mask(db, rows.scene(1).scene_id, "w-1") == rows.mask(1, of=1, by=1)
+        assert model.find_mask(db, rows.scene(2).scene_id, "w-2") is None
+        assert {m.mask_id for m in model.list_masks(db, weights_id="w-1")} == {"mk-1", "mk-3"}
+        assert len(model.list_masks(db, limit=2)) == 2

@@ -1,0 +1,75 @@
+"""Every file of sql/views runs, and says what its rows say."""
+
+import re
+from pathlib import Path
+
+import pytest
+from sqlalchemy import inspect, text
+
+from cloudseg.catalog import Catalog
+from cloudseg.catalog.session import sql_folder
+from cloudseg.catalog.views import _OURS
+
+FILES = sorted((sql_folder() / "views").glob("*.sql"))
+
+
+def query(catalog: Catalog, statement: str) -> list[dict[str, object]]:
+    with catalog.read() as db:
+        return [dict(row._mapping) for row in db.execute(text(statement))]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_every_file_makes_the_view_of_its_name(full_catalog: Catalog, file: Path):
+    assert re.fullmatch(r"\d{4}_[a-z_]+\.sql", file.name)
+    view = file.stem[5:]
+    assert f"CREATE VIEW {view} AS" in file.read_text("utf-8")
+    assert query(full_catalog, f"SELECT * FROM {view}"), "a catalog with rows has rows in every view"  # noqa: S608
+
+
+def test_upgrade_makes_and_drops_exactly_these(full_catalog: Catalog):
+    with full_catalog.read() as db:
+        assert set(inspect(db).get_view_names()) == {file.stem[5:] for file in FILES}
+    assert {file.stem[5:] for file in FILES} <= set(_OURS)
+
+
+def test_views_of_others_stay(full_catalog: Catalog):
+    with full_catalog.begin() as db:
+        db.execute(text("CREATE VIEW my_own AS SELECT 1 AS one"))
+    full_catalog.upgrade()
+    assert query(full_catalog, "SELECT * FROM my_own") == [{"one": 1}]
+
+
+def test_published_mask(full_catalog: Catalog):
+    rows = query(full_catalog, "SELECT * FROM published_mask ORDER BY mask_id")
+    assert [row["mask_id"] for row in rows] == ["mk-1", "mk-2"]
+    first = rows[0]
+    assert (first["scene_name"], first["place"], first["model_version"]) == ("synthetic_1", "mgrs:31UBQ", 1)
+    assert (first["probability_key"], first["item_key"]) == ("masks/1/probability", "masks/1/item")
+    assert (first["min_lon"], first["cloud_fraction"]) == (1.5, 0.3)
+
+
+def test_current_mask_is_the_champions(full_catalog: Catalog):
+    assert [row["weights_id"] for row in query(full_catalog, "SELECT * FROM current_mask")] == ["w-1"]
+
+
+def test_model_history(full_catalog: Catalog):
+    rows = query(full_catalog, "SELECT * FROM model_history ORDER BY model_version")
+    assert [(row["weights_id"], row["recipe_name"], bool(row["is_champion"]), row["masks"]) for row in rows] == [
+        ("w-1", "seed", True, 1),
+        ("w-2", None, False, 1),
+    ]
+
+
+def test_mask_lineage_names_what_taught_the_model(full_catalog: Catalog):
+    taught, imported = query(full_catalog, "SELECT * FROM mask_lineage ORDER BY mask_id")
+    assert (taught["run_id"], taught["snapshot_id"], taught["taught_as"], taught["label_version"]) == ("run-1", "sn-1", "train", 2)
+    assert taught["taught_scene_name"] == "synthetic_1"
+    assert (imported["run_id"], imported["label_id"]) == (None, None)
+
+
+def test_scene_label_is_the_newest(full_catalog: Catalog):
+    rows = query(full_catalog, "SELECT scene_name, split, label_version FROM scene_label ORDER BY scene_name")
+    assert rows == [
+        {"scene_name": "synthetic_1", "split": "train", "label_version": 2},
+        {"scene_name": "synthetic_2", "split": None, "label_version": None},
+    ]

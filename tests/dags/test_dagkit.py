@@ -1,0 +1,128 @@
+"""What a failure and "nothing to do" mean to Airflow."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from cloudseg.errors import BadScene, CatalogUnreachable, EmptySplit, PromotionRefused, StoreUnreachable
+
+
+@pytest.fixture
+def kit(dags: dict[str, Any]) -> Any:
+    import cloudseg_dagkit
+
+    return cloudseg_dagkit
+
+
+class _TaskInstance:
+    def __init__(self) -> None:
+        self.left: dict[str, object] = {}
+
+    def xcom_push(self, *, key: str, value: object) -> None:
+        self.left[key] = value
+
+
+class _Event:
+    extra: dict[str, object]
+
+
+@contextmanager
+def running(kit: Any, **context: Any) -> Iterator[dict[str, Any]]:
+    """Be inside a task, as Airflow's task runner arranges it."""
+    from airflow.sdk.execution_time.context import set_current_context
+
+    full = {
+        "ti": _TaskInstance(),
+        "run_id": "manual__1",
+        "params": {},
+        "outlet_events": {kit.SCENES: _Event(), kit.CHAMPION: _Event()},
+        **context,
+    }
+    with set_current_context(full):  # type: ignore[arg-type]
+        yield full
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (StoreUnreachable("no answer"), True),
+        (CatalogUnreachable("no answer"), True),
+        (ConnectionError("reset"), True),
+        (BadScene("broken"), False),
+        (EmptySplit("no chip"), False),
+        (PromotionRefused("no"), False),
+        (ValueError("a fault of ours"), False),
+        (KeyError("a fault of ours"), False),
+    ],
+)
+def test_a_retry_only_where_it_helps(kit: Any, error: Exception, again: bool) -> None:
+    decision = kit.RetryWhereItHelps().evaluate(error, 1, 2)
+    assert decision.action.value == ("retry" if again else "fail")
+    assert type(error).__name__ in decision.reason
+
+
+def test_a_skip_leaves_its_reason(kit: Any) -> None:
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    with running(kit) as context, pytest.raises(AirflowSkipException, match="nothing is new"):
+        kit.planned({"skip": "nothing is new", "new_labels": 0})
+    assert context["ti"].left == {"reason": "nothing is new"}
+
+
+def test_a_plan_without_reason_goes_on(kit: Any) -> None:
+    with running(kit):
+        assert kit.planned({"skip": None, "new_labels": 3}) == {"skip": None, "new_labels": 3}
+
+
+def test_an_announcement_counts_and_names(kit: Any) -> None:
+    with running(kit) as context:
+        kit.announce(kit.SCENES, [f"sc-{number}" for number in range(9)], "none")
+    assert context["outlet_events"][kit.SCENES].extra == {"count": 9, "first": ["sc-0", "sc-1", "sc-2", "sc-3", "sc-4"]}
+
+
+def test_a_champion_that_stays_is_no_event(kit: Any) -> None:
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    record = {"promoted": False, "outcome": "HOLD", "reasons": ["the difference is noise"], "champion_id": "w-1", "verdict_id": "ve-1"}
+    with running(kit), pytest.raises(AirflowSkipException, match="HOLD: the champion stays"):
+        kit.announce_champion(record)
+    with running(kit) as context:
+        kit.announce_champion(record | {"promoted": True})
+    assert context["outlet_events"][kit.CHAMPION].extra == {"champion_id": "w-1", "verdict_id": "ve-1"}
+
+
+@pytest.mark.parametrize(
+    ("approval", "outcome", "task"), [("ask", "PROMOTE", "approve"), ("ask", "HOLD", "promote"), ("auto", "PROMOTE", "promote")]
+)
+def test_who_is_asked(kit: Any, approval: str, outcome: str, task: str) -> None:
+    with running(kit, params={"approval": approval}):
+        assert kit.next_after_verdict(outcome) == task
+
+
+def test_history_names_the_person(kit: Any) -> None:
+    assert kit.actor({"responded_by_user": {"id": "ada", "name": "ada"}}) == "airflow:ada"
+    assert kit.actor(None) == "airflow"
+
+
+def test_the_training_keeps_its_id_over_retries(kit: Any) -> None:
+    with running(kit):
+        assert kit.training_id() == kit.training_id() == "airflow-manual__1"
+
+
+def test_scenes_without_mask_fail_the_run(kit: Any) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    good = {"masks": ["mk-1"], "created": 1, "failed": {}}
+    assert kit.all_done([good, good]) == {"masks": 2, "created": 2}
+    with pytest.raises(AirflowFailException, match="1 scenes have no mask: sc-1: broken"):
+        kit.all_done([good, {"masks": [], "created": 0, "failed": {"sc-1": "broken"}}])
+
+
+def test_missing_objects_fail_the_run(kit: Any) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    assert kit.nothing_missing({"missing": []}) == {"missing": []}
+    with pytest.raises(AirflowFailException, match="scenes/aa"):
+        kit.nothing_missing({"missing": ["scenes/aa"]})

@@ -1,0 +1,176 @@
+"""The DAG files: which they are, what they cost to parse, how they are wired."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dag_files import DAGS, FILES, REPO, SHARED, airflow_home, task_functions
+
+from cloudseg.recipe import recipe_names
+
+DAG_IDS = sorted(FILES.values())
+
+
+def test_the_list_of_files_is_closed() -> None:
+    found = {path.name for path in DAGS.glob("*.py")}
+    assert found == set(FILES) | SHARED, "a new DAG file belongs into FILES of tests/dags/dag_files.py"
+    assert set((DAGS / ".airflowignore").read_text().split()) == SHARED
+
+
+def test_airflow_finds_four_dags_and_no_error(tmp_path: Path) -> None:
+    """In a fresh interpreter, so that Airflow's own warnings and state stay out of this one."""
+    code = (
+        "import json, sys; from airflow.dag_processing.dagbag import BundleDagBag as DagBag\n"
+        "bag = DagBag(dag_folder=sys.argv[1], bundle_path=sys.argv[1], bundle_name='dags-folder')\n"
+        "print(json.dumps([sorted(bag.dags), bag.import_errors]))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code, str(DAGS)],
+        env=os.environ | airflow_home(tmp_path),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    ).stdout
+    assert json.loads(out.splitlines()[-1]) == [DAG_IDS, {}]
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_parsing_a_dag_file_imports_nothing_heavy(name: str, tmp_path: Path) -> None:
+    code = (
+        "import sys, airflow.sdk, airflow.providers.standard.operators.hitl\n"
+        "sys.path.insert(0, sys.argv[1]); before = set(sys.modules)\n"
+        "__import__(sys.argv[2]); print(*sorted(set(sys.modules) - before))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code, str(DAGS), Path(name).stem],
+        env=os.environ | airflow_home(tmp_path),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    ).stdout
+    loaded = {module.split(".")[0] for module in out.split()}
+    assert loaded.isdisjoint({"torch", "rasterio", "numpy", "sqlalchemy", "cloudseg", "shapely", "pandas"})
+    assert {Path(name).stem, "cloudseg_dagkit"} <= loaded
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_task_body_has_at_most_five_lines(name: str) -> None:
+    functions = task_functions(DAGS / name)
+    assert functions
+    for function in functions:
+        lines = {line for node in function.body for line in range(node.lineno, (node.end_lineno or 0) + 1)}
+        assert len(lines) <= 5, f"{name}: {function.name} has {len(lines)} lines"
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_task_calls_one_stage_and_no_other_part_of_the_library(name: str) -> None:
+    tree = ast.parse((DAGS / name).read_text(encoding="utf-8"))
+    imported = [
+        ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) if "cloudseg" in ast.unparse(node)
+    ]
+    assert {line for line in imported if "dagkit" not in line} == {"from cloudseg import stages"}
+    for function in task_functions(DAGS / name):
+        calls = [node for node in ast.walk(function) if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "stages"]
+        assert len(calls) <= 1, f"{name}: {function.name}"
+
+
+@pytest.mark.parametrize("dag_id", DAG_IDS)
+def test_every_dag_keeps_the_rules(dags: dict[str, Any], dag_id: str) -> None:
+    dag = dags[dag_id]
+    function = dag_id.removeprefix("cloudseg_")
+    assert dag_id == f"cloudseg_{function}"
+    assert set(dag.tags) == {"cloudseg", function}
+    assert dag.catchup is False
+    assert dag.max_active_runs == 1
+    assert dag.description
+    for heading in ("**What it does.**", "**Started by**", "**What it does not protect against.**", "**When it fails", "Example conf: `{"):
+        assert heading in dag.doc_md, f"{dag_id} does not say: {heading}"
+
+
+@pytest.mark.parametrize("dag_id", DAG_IDS)
+def test_every_task_has_an_owner_and_retries_only_where_it_helps(dags: dict[str, Any], dag_id: str) -> None:
+    from cloudseg_dagkit import RetryWhereItHelps
+
+    for task in dags[dag_id].tasks:
+        assert task.owner == "cloudseg"
+        assert task.retries == 2
+        assert isinstance(task.retry_policy, RetryWhereItHelps)
+        assert task.execution_timeout is not None or task.task_id == "approve"
+
+
+@pytest.mark.parametrize("dag_id", DAG_IDS)
+def test_the_example_conf_of_the_manual_is_valid(dags: dict[str, Any], dag_id: str) -> None:
+    dag = dags[dag_id]
+    example = json.loads(dag.doc_md.split("Example conf: `")[1].split("`")[0])
+    assert example
+    for name, value in example.items():
+        dag.params.get_param(name).resolve(value)
+
+
+def test_the_schedules(dags: dict[str, Any]) -> None:
+    assert dags["cloudseg_ingest"].timetable.expression == "*/5 * * * *"
+    assert dags["cloudseg_maintain"].timetable.expression == "30 3 * * *"
+    retrain = dags["cloudseg_retrain"].timetable
+    assert retrain.timetable.expression == "0 2 * * *"
+    assert retrain.asset_condition.name == "cloudseg.labels"
+    assert {asset.name for asset in dags["cloudseg_predict"].timetable.asset_condition.objects} == {"cloudseg.scenes", "cloudseg.champion"}
+
+
+def test_the_assets_close_the_circle(dags: dict[str, Any]) -> None:
+    made = {
+        (dag_id, task.task_id): [asset.name for asset in task.outlets] for dag_id, dag in dags.items() for task in dag.tasks if task.outlets
+    }
+    assert made == {
+        ("cloudseg_ingest", "announce_scenes"): ["cloudseg.scenes"],
+        ("cloudseg_ingest", "announce_labels"): ["cloudseg.labels"],
+        ("cloudseg_retrain", "promote"): ["cloudseg.champion"],
+        ("cloudseg_predict", "predict"): ["cloudseg.masks"],
+    }
+
+
+def test_what_trains_or_judges_waits_for_the_gpu(dags: dict[str, Any]) -> None:
+    bound = {task.task_id for dag in dags.values() for task in dag.tasks if (task.pool, task.queue) == ("gpu", "gpu")}
+    assert bound == {"train", "evaluate", "judge", "promote"}
+    assert dags["cloudseg_retrain"].get_task("train").execution_timeout > timedelta(minutes=720)
+
+
+def test_masks_are_mapped_and_shown_by_name(dags: dict[str, Any]) -> None:
+    predict = dags["cloudseg_predict"].get_task("predict")
+    assert predict.is_mapped
+    assert predict.partial_kwargs["map_index_template"] == "{{ shown_as }}"
+
+
+def test_a_person_is_asked_only_on_that_path(dags: dict[str, Any]) -> None:
+    dag = dags["cloudseg_retrain"]
+    assert dag.get_task("approve").upstream_task_ids == {"ask_or_not"}
+    assert dag.get_task("approve").downstream_task_ids == {"promote"}
+    assert dag.get_task("ask_or_not").downstream_task_ids == {"approve", "promote"}
+    assert dag.get_task("promote").trigger_rule == "none_failed_min_one_success"
+
+
+def test_the_form_knows_every_recipe(dags: dict[str, Any]) -> None:
+    for dag_id in ("cloudseg_ingest", "cloudseg_retrain"):
+        assert dags[dag_id].params.get_param("recipe").schema["enum"] == recipe_names()
+
+
+@pytest.mark.parametrize(("name", "value"), [("minutes", 0), ("minutes", "ten"), ("recipe", "none"), ("approval", "yes"), ("force", 1)])
+def test_the_form_refuses_nonsense(dags: dict[str, Any], name: str, value: object) -> None:
+    from airflow.sdk.exceptions import ParamValidationError
+
+    with pytest.raises(ParamValidationError):
+        dags["cloudseg_retrain"].params.get_param(name).resolve(value)
+
+
+def test_no_dag_file_names_a_path_a_key_or_the_clock() -> None:
+    for name in FILES:
+        text = (REPO / "dags" / name).read_text(encoding="utf-8").split('"""', 2)[2]
+        for word in ("os.environ", "now(", "Path(", "SELECT ", ".tif", "/work", "CLOUDSEG_"):
+            assert word not in text, f"{name}: {word}"

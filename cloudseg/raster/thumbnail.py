@@ -78,7 +78,7 @@ def _stretch(numbers: UInt16, valid: npt.NDArray[np.bool_]) -> UInt8:
 
 
 def _edge_of(cloud: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Give the cloud pixels with another kind of pixel beside them; the border counts: an overcast scene shows a frame, a clear one none."""
+    """Give the cloud pixels beside anything else, the border included: an overcast scene shows a frame, a clear one none."""
     other = np.pad(~cloud, 1, constant_values=True)
     beside = other[:-2, 1:-1] | other[2:, 1:-1] | other[1:-1, :-2] | other[1:-1, 2:]
     edge: npt.NDArray[np.bool_] = cloud & beside

@@ -59,9 +59,16 @@ def test_a_scene_without_colour_bands_is_grey(tmp_path: Path) -> None:
         ("mask", "uint8", 1, np.zeros((1, 64, 64))),
     ):
         with create_tiled(
-            tmp_path / "drawn.tif", height=64, width=64, count=count, dtype=dtype, crs="EPSG:32631", transform=Affine(10, 0, 5e5, 0, -10, 5e6),
-            nodata=0 if count == 2 else 255, descriptions=["nir", "swir16"][:count],
-        ) as out:  # fmt: skip
+            tmp_path / "drawn.tif",
+            height=64,
+            width=64,
+            count=count,
+            dtype=dtype,
+            crs="EPSG:32631",
+            transform=Affine(10, 0, 5e5, 0, -10, 5e6),
+            nodata=0 if count == 2 else 255,
+            descriptions=["nir", "swir16"][:count],
+        ) as out:
             out.write(value.astype(dtype))
         paths[name] = tmp_path / f"{name}.tif"
         write_cog(paths[name], tmp_path / "drawn.tif", resampling="nearest", tags={})

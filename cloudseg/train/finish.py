@@ -20,12 +20,11 @@ def pack_result(trainer: Trainer, sources: tuple[str, ...]) -> tuple[bytes, Weig
     net, step = trainer.final_net()
     counted = trainer.count(trainer.predictor(net), setting.validation_chips)
     threshold = choose_threshold(counted)
-    meta = describe_net(recipe, net, threshold=threshold).model_copy(
-        update={
-            "snapshot_id": run.snapshot_id, "run_id": run.run_id, "parent_weights_id": run.parent_weights_id,
-            "recipe_name": run.recipe_name, "recipe_hash": run.recipe_hash, "seed": recipe.seed, "steps": step, "sources": sources, "metrics": describe(counted, threshold),
-        }
-    )  # fmt: skip
+    lineage = {
+        "snapshot_id": run.snapshot_id, "run_id": run.run_id, "parent_weights_id": run.parent_weights_id, "recipe_name": run.recipe_name,
+        "recipe_hash": run.recipe_hash, "seed": recipe.seed, "steps": step, "sources": sources,
+    }  # fmt: skip
+    meta = describe_net(recipe, net, threshold=threshold).model_copy(update=lineage | {"metrics": describe(counted, threshold)})
     return pack_weights(net, meta), meta
 
 

@@ -1,0 +1,191 @@
+"""A whole training: learns, resumes to the same weights, refuses what does not fit."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from cloudseg.catalog import Catalog
+from cloudseg.catalog import model as models
+from cloudseg.catalog import training as rows
+from cloudseg.dataset import build_snapshot, open_chips
+from cloudseg.errors import CheckpointMismatch, EmptySplit, Interrupted, TrainingDiverged
+from cloudseg.model.golden import TOLERANCE, golden_difference, read_golden
+from cloudseg.model.normalize import observed
+from cloudseg.model.predictor import Predictor
+from cloudseg.model.weights import load_weights
+from cloudseg.records import TrainRecord
+from cloudseg.storage import LocalStore
+from cloudseg.train import train_run
+from tests.tiny_world import CPU, places, recipe
+
+
+def train(store: LocalStore, catalog: Catalog, snapshot_id: str, run_id: str = "run-a", **parts: object) -> TrainRecord:
+    return train_run(store, catalog, snapshot_id=snapshot_id, recipe=recipe(**parts), run_id=run_id, device=CPU)
+
+
+def test_learns_and_registers(store: LocalStore, catalog: Catalog, snapshot_id: str) -> None:
+    record = train(store, catalog, snapshot_id, budget={"steps": 40, "epoch_steps": 10}, optimizer={"lr": 1e-2}, average_decay=0.9)
+    assert record.steps == 40
+    assert record.epochs == 4
+    assert record.metrics["validation_iou"] > 0.8
+    with catalog.read() as db:
+        weights = models.get_weights(db, record.weights_id)
+        run = rows.get_run(db, "run-a")
+        assert [epoch.step for epoch in rows.list_epochs(db, "run-a")] == [10, 20, 30, 40]
+        assert rows.list_checkpoints(db, "run-a") == []
+    assert run.status == "finished"
+    assert not list(store.list_keys("runs/"))
+    loaded = load_weights(store.get(weights.key, weights.sha256))
+    assert loaded.meta.recipe_hash == run.recipe_hash
+    assert loaded.meta.snapshot_id == snapshot_id
+    assert set(weights.companions) == {"card", "golden", "item", "onnx"}
+    assert golden_difference(loaded, read_golden(store.get(weights.companions["golden"]["key"]))) <= TOLERANCE
+    # The ONNX twin gives the same probability on a chip, from raw digital numbers.
+    session = onnxruntime.InferenceSession(store.get(weights.companions["onnx"]["key"]), providers=["CPUExecutionProvider"])
+    with catalog.read() as db:
+        snapshot = rows.get_snapshot(db, snapshot_id)
+    with open_chips(store, snapshot) as chips:
+        dn = chips.pixels(chips.chips[0])[None]
+        expected = Predictor(loaded, CPU).probability(dn, observed(dn))
+        np.testing.assert_allclose(session.run(None, {"dn": np.array(dn)})[0], expected, atol=1e-4)
+
+
+def test_a_finished_run_is_not_trained_again(store: LocalStore, catalog: Catalog, snapshot_id: str) -> None:
+    first = train(store, catalog, snapshot_id)
+    keys_before = sorted(store.list_keys())
+    again = train(store, catalog, snapshot_id)
+    assert again.model_copy(update={"seconds": first.seconds}) == first
+    assert sorted(store.list_keys()) == keys_before
+
+
+RESUME = {
+    "average_decay": 0.9, "model": {"architecture": "SimpleUNetV2", "dropout": 0.3}, "data": {"balance": True},
+    "augment": {"flip": True, "rotate90": True, "gain": 0.2, "noise": 0.01, "scale": 0.2},
+    "optimizer": {"name": "adamw", "schedule": "onecycle", "clip_norm": 1.0}, "budget": {"patience": 5},
+}  # fmt: skip
+
+KILLED = """
+import os, signal, sys
+from cloudseg.catalog import Catalog
+from cloudseg.storage import LocalStore
+from cloudseg.train import train_run
+from pathlib import Path
+from tests.tiny_world import CPU, recipe
+from tests.train.test_run import RESUME
+folder, snapshot_id, step = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+def tell(done, total, phrase):
+    if done == step:
+        os.kill(os.getpid(), signal.SIGKILL)
+train_run(LocalStore(folder / "store"), Catalog(f"sqlite:///{folder / 'catalog.db'}"), snapshot_id=snapshot_id,
+          recipe=recipe(**RESUME), run_id="run-killed", device=CPU, on_progress=tell)
+"""
+
+
+def test_killed_runs_end_with_the_undisturbed_weights(store: LocalStore, catalog: Catalog, snapshot_id: str, tmp_path: Path) -> None:
+    repo = Path(__file__).parents[2]
+    for step in (2, 10):  # before the first checkpoint after a step; inside an epoch
+        killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), snapshot_id, str(step)], cwd=repo, capture_output=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+        with catalog.read() as db:
+            assert rows.get_run(db, "run-killed").status == "running"
+    resumed = train(store, catalog, snapshot_id, "run-killed", **RESUME)
+    assert resumed.resumed_from_step == 9
+    undisturbed = train(store, catalog, snapshot_id, "run-whole", **RESUME)
+    with catalog.read() as db:
+        first, second = (models.get_weights(db, record.weights_id) for record in (resumed, undisturbed))
+        losses = [[epoch.metrics["train_loss"] for epoch in rows.list_epochs(db, name)] for name in ("run-killed", "run-whole")]
+    nets = [load_weights(store.get(weights.key)).net.state_dict() for weights in (first, second)]
+    assert all(torch.equal(nets[0][name], nets[1][name]) for name in nets[0])
+    assert losses[0] == losses[1]
+    assert first.metadata["threshold"] == second.metadata["threshold"]
+
+
+def test_sigterm_writes_a_checkpoint(store: LocalStore, catalog: Catalog, snapshot_id: str) -> None:
+    def ask(done: int, total: int, phrase: str) -> None:
+        if done == 5:
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="step 5 of 12"):
+        train_run(store, catalog, snapshot_id=snapshot_id, recipe=recipe(), run_id="run-a", device=CPU, on_progress=ask)
+    assert signal.getsignal(signal.SIGTERM) is before
+    with catalog.read() as db:
+        assert rows.list_checkpoints(db, "run-a")[0].step == 5
+        assert rows.get_run(db, "run-a").status == "running"
+    assert train(store, catalog, snapshot_id).resumed_from_step == 5
+
+
+def test_a_time_budget_fixes_the_steps_once(store: LocalStore, catalog: Catalog, snapshot_id: str) -> None:
+    totals = set()
+    record = train_run(
+        store, catalog, snapshot_id=snapshot_id, recipe=recipe(budget={"steps": 30, "minutes": 5}), run_id="run-a", device=CPU,
+        on_progress=lambda done, total, phrase: totals.add(total),
+    )  # fmt: skip
+    assert totals == {30}, "five minutes are plenty for thirty steps"
+    assert record.steps == 30
+    short = train(store, catalog, snapshot_id, "run-b", budget={"steps": 5000, "minutes": 0.01})
+    assert short.steps == 1, "no time is left after the preparation: one step still gives weights"
+
+
+def test_another_recipe_or_snapshot_is_refused(
+    store: LocalStore, catalog: Catalog, snapshot_id: str, add_scene: Callable[..., str]
+) -> None:
+    train(store, catalog, snapshot_id)
+    with pytest.raises(CheckpointMismatch, match="another recipe"):
+        train(store, catalog, snapshot_id, optimizer={"lr": 0.5})
+    add_scene(places("train", 8)[-1], seed=77)
+    other = build_snapshot(store, catalog, recipe()).snapshot_id
+    assert other != snapshot_id
+    with pytest.raises(CheckpointMismatch, match="another snapshot"):
+        train(store, catalog, other)
+
+
+def test_a_snapshot_cut_for_another_recipe_is_refused(store: LocalStore, catalog: Catalog, snapshot_id: str) -> None:
+    with pytest.raises(CheckpointMismatch, match="cut for another recipe"):
+        train(store, catalog, snapshot_id, data={"chip_size": 32})
+
+
+def test_nan_fails_the_run(store: LocalStore, catalog: Catalog, snapshot_id: str) -> None:
+    with pytest.raises(TrainingDiverged, match=r"not finite.*at step"):
+        train(store, catalog, snapshot_id, optimizer={"lr": 1e30}, budget={"steps": 12})
+    with catalog.read() as db:
+        run = rows.get_run(db, "run-a")
+    assert run.status == "failed"
+    assert "not finite" in (run.error or "")
+
+
+def test_an_empty_split_is_named_with_counts(store: LocalStore, catalog: Catalog, add_scene: Callable[..., str]) -> None:
+    for number, place in enumerate(places("train", 2)):
+        add_scene(place, seed=number)
+    only_train = build_snapshot(store, catalog, recipe()).snapshot_id
+    with pytest.raises(EmptySplit, match=r"validation split has no chips.*train 2, validation 0, held_out 0"):
+        train(store, catalog, only_train)
+
+
+def test_one_class_is_named(store: LocalStore, catalog: Catalog, add_scene: Callable[..., str]) -> None:
+    for number, place in enumerate(places("train", 2) + places("validation", 2)):
+        add_scene(place, seed=number, label=np.zeros((64, 64), np.uint8))
+    with pytest.raises(EmptySplit, match="train split has only clear ground"):
+        train(store, catalog, build_snapshot(store, catalog, recipe()).snapshot_id)
+
+
+def test_warm_start_begins_with_the_parent(store: LocalStore, catalog: Catalog, snapshot_id: str) -> None:
+    parent = train(store, catalog, snapshot_id, budget={"steps": 30}, optimizer={"lr": 1e-2})
+    warm = {"warm_start": True, "budget": {"steps": 1}, "optimizer": {"lr": 1e-9}}
+    record = train_run(
+        store, catalog, snapshot_id=snapshot_id, recipe=recipe(**warm), run_id="run-b", device=CPU, parent_weights_id=parent.weights_id
+    )
+    with catalog.read() as db:
+        child, old = (models.get_weights(db, weights_id) for weights_id in (record.weights_id, parent.weights_id))
+    assert child.metadata["parent_weights_id"] == parent.weights_id
+    first, second = (load_weights(store.get(weights.key)).net.final.weight for weights in (child, old))
+    torch.testing.assert_close(first, second, atol=1e-6, rtol=0)
+    with pytest.raises(CheckpointMismatch, match="another parent"):
+        train_run(store, catalog, snapshot_id=snapshot_id, recipe=recipe(**warm), run_id="run-b", device=CPU, parent_weights_id="w-0")

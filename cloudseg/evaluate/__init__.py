@@ -1,0 +1,6 @@
+"""The verb that judges weights on places that they never saw, and challenger against champion."""
+
+from cloudseg.evaluate.evaluation import evaluate_weights
+from cloudseg.evaluate.gate import judge
+
+__all__ = ["evaluate_weights", "judge"]

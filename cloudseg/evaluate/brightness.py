@@ -1,0 +1,98 @@
+"""Brightness: of the ground, of saturated scenes, and the trivial mask that calls everything bright a cloud."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, REFLECTANCE_SCALE, RGB
+from cloudseg.dataset.chips import ChipSet
+from cloudseg.records import Chip
+
+STEP: Final = 50
+"""Digital numbers a bin: reflectance 0.005, about 3.6 steps of an 8-bit true-colour image."""
+_BINS: Final = 65536 // STEP + 1
+_STRIDE: Final = 4
+"""Every 4th row and column of the training chips decides the threshold: a sixteenth of the pixels."""
+_BRIGHT_DN: Final = 0.3 * REFLECTANCE_SCALE
+"""A scene's maximum below this is a dark scene, not a saturated one (8-bit true colour saturates at 0.3558)."""
+
+UInt16 = npt.NDArray[np.uint16]
+Histogram = npt.NDArray[np.int64]
+
+
+def visible(bands: Sequence[str]) -> list[int]:
+    """Give the positions of red, green and blue, or of all bands where one of them is missing."""
+    return [bands.index(name) for name in RGB] if set(RGB) <= set(bands) else list(range(len(bands)))
+
+
+def brightness(dn: UInt16, positions: Sequence[int]) -> npt.NDArray[np.intp]:
+    """Give the brightness bin `(row, col)` of digital numbers `(band, row, col)`: mean of the bands at `positions`."""
+    total = np.zeros(dn.shape[1:], np.uint32)
+    for position in positions:
+        total += dn[position]
+    return (total // (len(positions) * STEP)).astype(np.intp)
+
+
+def histograms(dn: UInt16, label: npt.NDArray[np.uint8], positions: Sequence[int]) -> tuple[Histogram, Histogram]:
+    """Count pixels by brightness bin: of clear ground, and of cloud."""
+    bins = brightness(dn, positions)
+    clear, cloud = (np.bincount(bins[label == value], minlength=_BINS) for value in (MASK_CLEAR, MASK_CLOUD))
+    return clear, cloud
+
+
+def median_reflectance(histogram: Histogram) -> float | None:
+    """Give the median reflectance of a histogram by brightness bin, None of an empty one."""
+    total = int(histogram.sum())
+    if not total:
+        return None
+    middle = int(np.searchsorted(np.cumsum(histogram), (total + 1) // 2))
+    return (middle + 0.5) * STEP / REFLECTANCE_SCALE
+
+
+def tune_threshold(chips: ChipSet) -> int | None:
+    """Give the brightness bin from which on "cloud" has the best pooled IoU on the training places; None without any."""
+    positions = visible(chips.bands)
+    clear, cloud = np.zeros(_BINS, np.int64), np.zeros(_BINS, np.int64)
+    for chip in chips.of("train"):
+        dn, label = chips.pixels(chip)[:, ::_STRIDE, ::_STRIDE], chips.label(chip)[::_STRIDE, ::_STRIDE]
+        for total, part in zip((clear, cloud), histograms(dn, label, positions), strict=True):
+            total += part
+    if not clear.any() and not cloud.any():
+        return None
+    # Pixels at or above each bin.
+    fp, tp = clear[::-1].cumsum()[::-1], cloud[::-1].cumsum()[::-1]
+    iou = tp / np.maximum(cloud.sum() + fp, 1)
+    return int(np.argmax(iou))
+
+
+def above(clear: Histogram, cloud: Histogram, threshold: int) -> dict[str, int]:
+    """Count the mask "cloud from this brightness bin on" against the label: tp, fp, fn, tn."""
+    return {
+        "tp": int(cloud[threshold:].sum()),
+        "fp": int(clear[threshold:].sum()),
+        "fn": int(cloud[:threshold].sum()),
+        "tn": int(clear[:threshold].sum()),
+    }
+
+
+class Saturation:
+    """Share of a scene's labelled pixels that stand at the scene's own maximum in every visible band.
+
+    An unsaturated scene has hardly two pixels at its maximum, so no table of sensors is needed; a dark scene has a
+    low maximum and does not count.
+    """
+
+    def __init__(self, chips: ChipSet, of_scene: Iterable[Chip], positions: Sequence[int]) -> None:
+        tops = [chips.pixels(chip)[list(positions)].max(axis=(1, 2)) for chip in of_scene]
+        self._positions = list(positions)
+        self._top: UInt16 = np.max(tops, axis=0)
+        self._bright = bool((self._top >= _BRIGHT_DN).all())
+
+    def count(self, dn: UInt16, labelled: npt.NDArray[np.bool_]) -> int:
+        """Count saturated labelled pixels of a chip."""
+        if not self._bright:
+            return 0
+        at_top = (dn[self._positions] == self._top[:, np.newaxis, np.newaxis]).all(axis=0)
+        return int(np.count_nonzero(at_top & labelled))

@@ -1,0 +1,118 @@
+"""Judge weights on one split of a snapshot: counts, figures and report, stored once."""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from cloudseg import keys
+from cloudseg.bands import REFLECTANCE_SCALE
+from cloudseg.catalog import Catalog, training
+from cloudseg.catalog import model as rows
+from cloudseg.catalog import scene as scene_rows
+from cloudseg.catalog.session import now
+from cloudseg.dataset.chips import open_chips
+from cloudseg.evaluate.brightness import STEP
+from cloudseg.evaluate.pictures import choose, triptych
+from cloudseg.evaluate.report import Picture, Subject, report_html, report_json
+from cloudseg.evaluate.scene import Facts, Judge, Judged, Progress, chips_by_scene, judge_scenes
+from cloudseg.evaluate.sources import citations
+from cloudseg.evaluate.table import CountsTable, headline
+from cloudseg.model.device import Device
+from cloudseg.model.predictor import Predictor
+from cloudseg.model.weights import load_weights
+from cloudseg.publish import Outgoing, outgoing, publish
+from cloudseg.records import Chip, Evaluation, Snapshot, Split, Weights
+from cloudseg.storage import Store
+
+log = logging.getLogger(__name__)
+
+
+def evaluate_weights(
+    store: Store,
+    catalog: Catalog,
+    *,
+    weights_id: str,
+    snapshot_id: str,
+    split: Split = "held_out",
+    device: Device,
+    on_progress: Progress | None = None,
+) -> Evaluation:
+    """Judge weights and store the report; the same weights on the same split are judged once.
+
+    Args:
+        store: holds weights and chips, takes the report.
+        catalog: takes the evaluation's row, after the bytes.
+        weights_id: what to judge.
+        snapshot_id: whose chips.
+        split: which of them.
+        device: where to predict.
+        on_progress: gets scenes done and scenes in all.
+
+    Memory: a few chips at a time, whatever the size of the scenes. Raises NotInCatalog, EmptySplit, SnapshotChanged,
+    DataError where the snapshot lacks bands, ObjectMissing and ObjectCorrupt.
+    """
+    with catalog.read() as db:
+        weights, snapshot = rows.get_weights(db, weights_id), training.get_snapshot(db, snapshot_id)
+        known = rows.find_evaluation(db, weights_id, snapshot_id, split)
+    if known is not None:
+        return known
+    predictor = Predictor(load_weights(store.get(weights.key, weights.sha256)), device)
+    log.info("evaluate: %s on %s of %s, %s", weights_id, split, snapshot_id, device.reason)
+    with open_chips(store, snapshot) as chips:
+        judge = Judge(chips, predictor, snapshot_id=snapshot_id, snapshot_resolution_m=snapshot.working_resolution_m)
+        scenes = chips_by_scene(chips, split, snapshot_id)
+        facts = _facts(catalog, scenes)
+        judged = judge_scenes(judge, scenes, facts, on_progress)
+        subject = _subject(catalog, weights, snapshot, split, judged, list(facts.values()))
+        pictures = _pictures(judge, scenes, facts, judged, subject.evaluation_id)
+    return _publish(store, catalog, subject, pictures)
+
+
+def _facts(catalog: Catalog, scenes: Mapping[str, list[Chip]]) -> dict[str, Facts]:
+    with catalog.read() as db:
+        found = {}
+        for scene_id, of_scene in scenes.items():
+            label = scene_rows.get_label(db, of_scene[0].label_id)
+            found[scene_id] = Facts(scene_rows.get_scene(db, scene_id), label.source, label.source_uri)
+        return found
+
+
+def _subject(catalog: Catalog, weights: Weights, snapshot: Snapshot, split: Split, judged: Judged, facts: Sequence[Facts]) -> Subject:
+    with catalog.read() as db:
+        run = training.find_run(db, weights.run_id) if weights.run_id else None
+        epochs = training.list_epochs(db, weights.run_id) if weights.run_id else []
+    table = CountsTable(
+        weights_id=weights.weights_id, snapshot_id=snapshot.snapshot_id, split=split, threshold=weights.metadata["threshold"],
+        bright_from_reflectance=None if judged.bright_from is None else judged.bright_from * STEP / REFLECTANCE_SCALE,
+        scenes=judged.scenes, curve=(judged.curve[0].tolist(), judged.curve[1].tolist()),
+    )  # fmt: skip
+    evaluation_id = keys.make_id("ev", weights.weights_id, snapshot.snapshot_id, split)
+    return Subject(evaluation_id, weights, run, epochs, table, headline(judged.scenes), citations(facts))
+
+
+def _pictures(
+    judge: Judge, scenes: Mapping[str, list[Chip]], facts: Mapping[str, Facts], judged: Judged, evaluation_id: str
+) -> list[Picture]:
+    chosen = choose(judged.scenes, evaluation_id)
+    return [Picture(c, triptych(judge, scenes[c.result.scene_id], judge.factor(facts[c.result.scene_id].scene))) for c in chosen]
+
+
+def _publish(store: Store, catalog: Catalog, subject: Subject, pictures: Sequence[Picture]) -> Evaluation:
+    def part(name: str, data: bytes) -> Outgoing:
+        return outgoing(data, lambda sha256: keys.evaluation(subject.evaluation_id, name, sha256))
+
+    named = {f"{picture.choice.why}-{n}": picture.png for n, picture in enumerate(pictures, start=1)}
+    objects = {name: part(f"{name}.png", png) for name, png in named.items()}
+    objects["counts"] = part("counts.json", keys.canonical_json(subject.table.as_json()))
+    objects["json"] = part("report.json", keys.canonical_json(report_json(subject)))
+    objects["html"] = part("report.html", report_html(subject, pictures).encode())
+    return publish(
+        store, catalog, objects,
+        lambda db, stored: rows.add_evaluation(
+            db,
+            Evaluation(
+                evaluation_id=subject.evaluation_id, weights_id=subject.table.weights_id, snapshot_id=subject.table.snapshot_id,
+                split=subject.table.split, threshold=subject.table.threshold, metrics=subject.metrics,
+                report={name: entry.as_json() for name, entry in stored.items()}, created_at=now(),
+            ),
+        ),
+    )  # fmt: skip

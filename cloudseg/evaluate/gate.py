@@ -1,0 +1,122 @@
+"""The gate: does the challenger replace the champion? Statistics first, then slices, then a clean process.
+
+PROMOTE: the lower bound of the IoU difference clears the recipe's margin, no judged slice falls by more than its limit,
+and a clean process reproduces the golden tile. REJECT: surely worse (upper bound below `reject_below`), worse than a
+trivial mask, or not blessed. HOLD: everything between. The first model must surely beat every trivial mask instead.
+"""
+
+import logging
+from typing import Any
+
+from cloudseg import keys
+from cloudseg.catalog import Catalog, training
+from cloudseg.catalog import model as rows
+from cloudseg.catalog.session import now
+from cloudseg.evaluate.clean_process import bless
+from cloudseg.evaluate.evaluation import evaluate_weights
+from cloudseg.evaluate.table import CountsTable, read_table
+from cloudseg.evaluate.weigh import FEW_PLACES, Finding, weigh_champion, weigh_trivial
+from cloudseg.model.device import Device
+from cloudseg.publish import outgoing, publish
+from cloudseg.recipe import Promotion
+from cloudseg.records import Evaluation, Json, Split, Verdict
+from cloudseg.storage import Store
+
+log = logging.getLogger(__name__)
+SPLIT: Split = "held_out"
+
+
+def judge(
+    store: Store,
+    catalog: Catalog,
+    *,
+    challenger_id: str,
+    champion_id: str | None,
+    snapshot_id: str,
+    promotion: Promotion,
+    device: Device,
+) -> Verdict:
+    """Compare challenger and champion on the held-out chips of a snapshot; store the verdict and give its row.
+
+    Weights that were not judged on these chips yet are judged first. The champion sees the challenger's snapshot with
+    its own bands and its own working resolution. The same question gives the same verdict: the draws are seeded by the
+    ids and the body holds no time. Nothing is promoted here (`cloudseg.registry.promote` does that).
+    Raises what `evaluate_weights` raises.
+    """
+    judged, table = _evaluated(store, catalog, challenger_id, snapshot_id, device)
+    finding = Finding()
+    trivial = weigh_trivial(table, promotion, finding, is_first=champion_id is None)
+    rival: Json = {"champion": None, "difference": None, "slices": []}
+    if _has_rival(catalog, challenger_id, champion_id, snapshot_id, finding) and champion_id is not None:
+        their_evaluation, theirs = _evaluated(store, catalog, champion_id, snapshot_id, device)
+        rival = {"champion": _figures(their_evaluation), **weigh_champion(table, theirs, promotion, finding)}
+    if (places := judged.metrics["places"]) < FEW_PLACES:
+        finding.favour.append(f"only {places} held-out places: the bounds are rough")
+    body: Json = {
+        "format": "cloudseg-verdict-1", "challenger_id": challenger_id, "champion_id": champion_id, "snapshot_id": snapshot_id,
+        "split": SPLIT, "policy": promotion.model_dump(mode="json"), "challenger": _figures(judged), **rival,
+        "trivial": {name: vars(difference) for name, difference in trivial.items()},
+        "blessing": _bless(store, catalog, challenger_id, finding),
+    }  # fmt: skip
+    return _publish(store, catalog, body | {"outcome": finding.outcome, "reasons": finding.reasons})
+
+
+def _evaluated(store: Store, catalog: Catalog, weights_id: str, snapshot_id: str, device: Device) -> tuple[Evaluation, CountsTable]:
+    evaluation = evaluate_weights(store, catalog, weights_id=weights_id, snapshot_id=snapshot_id, split=SPLIT, device=device)
+    return evaluation, read_table(store, evaluation)
+
+
+def _figures(evaluation: Evaluation) -> Json:
+    names = ("iou", "balanced_accuracy", "scenes", "places")
+    found = {name: evaluation.metrics[name] for name in names}
+    return {"evaluation_id": evaluation.evaluation_id, "scene_mean_iou": evaluation.metrics["scene_mean"]["iou"], **found}
+
+
+def _has_rival(catalog: Catalog, challenger_id: str, champion_id: str | None, snapshot_id: str, finding: Finding) -> bool:
+    """Tell whether there is a champion that can be judged on the same chips; else say why not."""
+    if champion_id is None:
+        finding.favour.append("there is no champion yet")
+        return False
+    if champion_id == challenger_id:
+        finding.doubts.append("challenger and champion are the same weights")
+        return False
+    with catalog.read() as db:
+        needed = rows.get_weights(db, champion_id).metadata["bands"]
+        missing = [band for band in needed if band not in training.get_snapshot(db, snapshot_id).bands]
+    if missing:
+        finding.doubts.append(
+            f"the champion {champion_id} needs bands that snapshot {snapshot_id} lacks ({' '.join(missing)}): the two cannot be "
+            "judged on the same pixels; judge on a snapshot with these bands, or let a person decide"
+        )
+    return not missing
+
+
+def _bless(store: Store, catalog: Catalog, weights_id: str, finding: Finding) -> Json:
+    with catalog.read() as db:
+        blessing = bless(store, rows.get_weights(db, weights_id))
+    (finding.favour if blessing.passed else finding.against).append(f"clean process: {blessing.reason}")
+    return {"passed": blessing.passed, "reason": blessing.reason}
+
+
+def _publish(store: Store, catalog: Catalog, body: Json) -> Verdict:
+    """Store the canonical JSON first, then the row; the id is its hash."""
+    body = rounded(body)
+    text = keys.canonical_json(body)
+    verdict = Verdict(
+        verdict_id=keys.id_from_hash("ve", keys.sha256_of(text)), challenger_id=body["challenger_id"], champion_id=body["champion_id"],
+        outcome=body["outcome"], body=body, created_at=now(),
+    )  # fmt: skip
+    log.info("verdict %s: %s, because %s", verdict.verdict_id, verdict.outcome, "; ".join(body["reasons"]))
+    objects = {"verdict": outgoing(text, lambda _: keys.verdict(verdict.verdict_id))}
+    publish(store, catalog, objects, lambda db, _: rows.add_verdict(db, verdict))
+    with catalog.read() as db:
+        return rows.get_verdict(db, verdict.verdict_id)
+
+
+def rounded(value: Any) -> Any:
+    """Give JSON with every float rounded to 6 digits, so that its hash does not hang on the last bit."""
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, dict):
+        return {name: rounded(entry) for name, entry in value.items()}
+    return [rounded(entry) for entry in value] if isinstance(value, list | tuple) else value

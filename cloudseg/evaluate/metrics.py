@@ -1,0 +1,167 @@
+"""Counts first, rates after: what tells how good a mask is, defined for every scene, also a cloud-free one.
+
+Counts are added up over the pixels of a scene, scenes are added up to a pool, and only then a rate is taken. Rates that
+would be 0/0 are defined: a share of nothing is 1 ("of the cloud that is there, all was found"), with two exceptions that
+keep false alarms visible. IoU and F1 of a cloud-free scene are 1 where no cloud was predicted and 0 where some was, and
+balanced accuracy averages over the classes that occur.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from cloudseg.bands import MASK_CLEAR, MASK_CLOUD
+from cloudseg.records import Json, Record
+
+RATES: Final = ("iou", "f1", "precision", "recall", "accuracy", "balanced_accuracy", "boundary_f1", "calibration_error")
+BINS: Final = 15
+"""Bins of equal width for the calibration error, as in Guo et al. 2017, "On calibration of modern neural networks"."""
+BOUNDARY_TOLERANCE: Final = 2
+"""Working pixels (Chebyshev) between an edge of the mask and an edge of the label that still count as the same edge."""
+
+
+class Counts(Record):
+    """What can be counted once a mask and a label are laid over each other; only labelled, observed pixels enter."""
+
+    tp: int = Field(0, description="cloud in mask and label")
+    fp: int = Field(0, description="cloud in the mask only")
+    fn: int = Field(0, description="cloud in the label only")
+    tn: int = Field(0, description="clear in both")
+    edge_mask: int = Field(0, description="edge pixels of the mask")
+    edge_mask_hit: int = Field(0, description="... of them near an edge of the label")
+    edge_label: int = Field(0, description="edge pixels of the label")
+    edge_label_hit: int = Field(0, description="... of them near an edge of the mask")
+    bin_pixels: tuple[int, ...] = Field((0,) * BINS, description="pixels by probability, in bins of equal width")
+    bin_cloud: tuple[int, ...] = Field((0,) * BINS, description="... of them cloud in the label")
+    bin_probability: tuple[float, ...] = Field((0.0,) * BINS, description="sum of the probability in each bin")
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts.model_validate({name: _plus(getattr(self, name), getattr(other, name)) for name in Counts.model_fields})
+
+    @property
+    def pixels(self) -> int:
+        """Labelled, observed pixels."""
+        return self.tp + self.fp + self.fn + self.tn
+
+    @property
+    def cloud(self) -> int:
+        """Pixels that are cloud in the label."""
+        return self.tp + self.fn
+
+
+def _plus(a: Any, b: Any) -> Any:
+    return tuple(x + y for x, y in zip(a, b, strict=True)) if isinstance(a, tuple) else a + b
+
+
+def count(
+    probability: npt.NDArray[np.float32],
+    label: npt.NDArray[np.uint8],
+    threshold: float,
+    owned: tuple[slice, slice] = (slice(None), slice(None)),
+) -> Counts:
+    """Count a chip.
+
+    Args:
+        probability: float32 `(row, col)` in 0..1.
+        label: uint8 `(row, col)`: 0 clear, 1 cloud, 255 none.
+        threshold: cloud where the probability reaches it.
+        owned: rows and columns to count; the pixels around them only lend their edges.
+    """
+    mask = probability >= threshold
+    cloud, clear = label == MASK_CLOUD, label == MASK_CLEAR
+    known = cloud | clear
+    cells = {"tp": mask & cloud, "fp": mask & clear, "fn": ~mask & cloud, "tn": ~mask & clear}
+    cells |= _edge_cells(mask & known, ~mask & known, cloud, clear)
+    table = {name: int(np.count_nonzero(cell[owned])) for name, cell in cells.items()}
+    return Counts.model_validate(table | _count_bins(probability[owned][known[owned]], cloud[owned][known[owned]]))
+
+
+def _edge_cells(
+    mask_cloud: npt.NDArray[np.bool_],
+    mask_clear: npt.NDArray[np.bool_],
+    label_cloud: npt.NDArray[np.bool_],
+    label_clear: npt.NDArray[np.bool_],
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """Give edge pixels and hits (F-measure of boundaries: Csurka et al. 2013, Perazzi et al. 2016).
+
+    An edge pixel is cloud beside clear; the rim of the labelled area is no edge.
+    """
+    of_mask, of_label = _edges(mask_cloud, mask_clear), _edges(label_cloud, label_clear)
+    near_mask, near_label = _grow(of_mask, BOUNDARY_TOLERANCE), _grow(of_label, BOUNDARY_TOLERANCE)
+    return {"edge_mask": of_mask, "edge_mask_hit": of_mask & near_label, "edge_label": of_label, "edge_label_hit": of_label & near_mask}
+
+
+def _edges(cloud: npt.NDArray[np.bool_], clear: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    beside = np.zeros_like(clear)
+    beside[1:] |= clear[:-1]
+    beside[:-1] |= clear[1:]
+    beside[:, 1:] |= clear[:, :-1]
+    beside[:, :-1] |= clear[:, 1:]
+    return cloud & beside
+
+
+def _grow(edges: npt.NDArray[np.bool_], reach: int) -> npt.NDArray[np.bool_]:
+    """Give True within `reach` pixels of an edge, diagonals included."""
+    rows = edges.copy()
+    for step in range(1, reach + 1):
+        rows[step:] |= edges[:-step]
+        rows[:-step] |= edges[step:]
+    grown = rows.copy()
+    for step in range(1, reach + 1):
+        grown[:, step:] |= rows[:, :-step]
+        grown[:, :-step] |= rows[:, step:]
+    return grown
+
+
+def _count_bins(probability: npt.NDArray[np.float32], cloud: npt.NDArray[np.bool_]) -> Json:
+    which = np.minimum((probability * BINS).astype(np.intp), BINS - 1)
+    sums = np.bincount(which, weights=probability.astype(np.float64), minlength=BINS)
+    return {
+        "bin_pixels": np.bincount(which, minlength=BINS).tolist(),
+        "bin_cloud": np.bincount(which[cloud], minlength=BINS).tolist(),
+        "bin_probability": np.round(sums, 6).tolist(),
+    }
+
+
+def rates(counts: Counts) -> dict[str, float]:
+    """Give every rate of counts, 0..1; higher is better except for the calibration error."""
+    c = counts
+    present = [part for part in ((c.tp, c.tp + c.fn), (c.tn, c.tn + c.fp)) if part[1]]
+    edge_precision, edge_recall = _share(c.edge_mask_hit, c.edge_mask), _share(c.edge_label_hit, c.edge_label)
+    return {
+        "iou": _share(c.tp, c.tp + c.fp + c.fn),
+        "f1": _share(2 * c.tp, 2 * c.tp + c.fp + c.fn),
+        "precision": _share(c.tp, c.tp + c.fp),
+        "recall": _share(c.tp, c.tp + c.fn),
+        "accuracy": _share(c.tp + c.tn, c.pixels),
+        # Balanced overall accuracy (BOA): mean recall of the classes, as OmniCloudMask and PixBox report it.
+        "balanced_accuracy": sum(hit / size for hit, size in present) / len(present) if present else 1.0,
+        "boundary_f1": 2 * edge_precision * edge_recall / (edge_precision + edge_recall) if edge_precision + edge_recall else 0.0,
+        "calibration_error": calibration_error(c),
+    }
+
+
+def calibration_error(counts: Counts) -> float:
+    """Give the expected calibration error: |share of cloud - mean probability| over the bins, weighted by pixels."""
+    if not counts.pixels:
+        return 0.0
+    off = (abs(cloud - total) for cloud, total in zip(counts.bin_cloud, counts.bin_probability, strict=True))
+    return sum(off) / counts.pixels
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 1.0
+
+
+def pool(scenes: Iterable[Counts]) -> Counts:
+    """Add scenes up."""
+    return sum(scenes, Counts())
+
+
+def mean_rates(scenes: Sequence[Counts]) -> dict[str, float]:
+    """Give the plain mean of each rate over scenes: every scene counts the same, however large (38-Cloud's protocol)."""
+    each = [rates(scene) for scene in scenes]
+    return {name: sum(one[name] for one in each) / len(each) if each else 1.0 for name in RATES}

@@ -1,0 +1,134 @@
+"""Triptychs: a scene in its colours, its label, the mask, and where the two differ."""
+
+import io
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA, REFLECTANCE_SCALE
+from cloudseg.evaluate.brightness import visible
+from cloudseg.evaluate.metrics import rates
+from cloudseg.evaluate.scene import Judge, SceneResult
+from cloudseg.evaluate.windows import owned_windows, window_of
+from cloudseg.grid import Window
+from cloudseg.model.normalize import observed
+from cloudseg.records import Chip
+
+Why = Literal["best", "worst", "random"]
+EACH: Final = 3
+"""Scenes of each kind."""
+SIDE: Final = 288
+"""Longest side of a panel in pixels."""
+_GAP: Final = 6
+_WHITE_AT: Final = 0.3558 * REFLECTANCE_SCALE
+"""Reflectance shown as white: where the 8-bit true colour of Sentinel-2 ends."""
+# Colours of Okabe and Ito (2008), told apart by colour-blind readers too.
+COLOURS: Final = {"clear": (48, 52, 58), "cloud": (245, 247, 250), "none": (140, 128, 150), "missed": (0, 114, 178), "false": (230, 120, 0)}
+
+UInt8 = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A scene worth looking at."""
+
+    why: Why
+    result: SceneResult
+
+
+def choose(scenes: Sequence[SceneResult], seed: str) -> list[Choice]:
+    """Choose best (IoU, of scenes with 5 to 95 % cloud where there are such), worst (share of wrong pixels) and random scenes.
+
+    No scene comes twice. By share of wrong pixels, because the IoU of a cloud-free scene is 0 after one wrong pixel.
+    """
+    mixed = [scene for scene in scenes if 0.05 <= scene.cloud_fraction <= 0.95] or list(scenes)
+    orders: list[tuple[Why, list[SceneResult]]] = [
+        ("best", sorted(mixed, key=lambda scene: (-rates(scene.counts)["iou"], scene.scene_id))),
+        ("worst", sorted(scenes, key=lambda scene: (rates(scene.counts)["accuracy"], scene.scene_id))),
+        ("random", random.Random(seed).sample(list(scenes), len(scenes))),  # noqa: S311 -- not a secret, must repeat
+    ]
+    chosen: list[Choice] = []
+    for why, order in orders:
+        known = {choice.result.scene_id for choice in chosen}
+        chosen += [Choice(why, scene) for scene in order if scene.scene_id not in known][:EACH]
+    return chosen
+
+
+def triptych(judge: Judge, of_scene: list[Chip], factor: int) -> bytes:
+    """Give a PNG with four panels side by side: RGB, label, mask, difference.
+
+    The scene is thinned to twice `SIDE` pixels at most while it is put together, so memory does not grow with it.
+    """
+    canvas = _Canvas([window_of(chip) for chip in of_scene])
+    threshold, positions = judge.predictor.meta.threshold, visible(judge.chips.bands)[:3]
+    for (chip, probability), owned in zip(judge.iter_probabilities(of_scene, factor), canvas.owned, strict=True):
+        dn = judge.chips.pixels(chip)[:, : chip.height, : chip.width]
+        mask = np.where(observed(dn), probability >= threshold, MASK_NO_DATA).astype(np.uint8)
+        canvas.put(window_of(chip), owned, _colours(dn[positions]), judge.chips.label(chip)[: chip.height, : chip.width], mask)
+    return _png([canvas.colour, _classes(canvas.label), _classes(canvas.mask), _difference(canvas.label, canvas.mask, canvas.colour)])
+
+
+class _Canvas:
+    """A thinned scene: every `step`-th row and column."""
+
+    def __init__(self, windows: list[Window]) -> None:
+        height, width = max(w.row_off + w.height for w in windows), max(w.col_off + w.width for w in windows)
+        self.step = max(1, -(-max(height, width) // (2 * SIDE)))
+        shape = (-(-height // self.step), -(-width // self.step))
+        self.owned = owned_windows(windows)
+        self.colour = np.zeros((*shape, 3), np.uint8)
+        self.label, self.mask = np.full(shape, MASK_NO_DATA, np.uint8), np.full(shape, MASK_NO_DATA, np.uint8)
+
+    def put(self, window: Window, owned: Window, colour: UInt8, label: UInt8, mask: UInt8) -> None:
+        """Put the owned part of a chip in its place."""
+        rows, cols = _thin(owned.row_off, owned.height, self.step), _thin(owned.col_off, owned.width, self.step)
+        source, target = np.ix_(rows - window.row_off, cols - window.col_off), np.ix_(rows // self.step, cols // self.step)
+        for canvas, part in ((self.colour, colour), (self.label, label), (self.mask, mask)):
+            canvas[target] = part[source]
+
+
+def _thin(start: int, length: int, step: int) -> npt.NDArray[np.intp]:
+    """Give the multiples of `step` from `start` on."""
+    return np.arange(-(-start // step) * step, start + length, step)
+
+
+def _colours(dn: npt.NDArray[np.uint16]) -> UInt8:
+    """Give `(row, col, 3)`; fewer than three bands are shown as grey."""
+    shown: UInt8 = np.clip(dn * (255 / _WHITE_AT), 0, 255).astype(np.uint8)
+    of_three = shown if len(shown) == 3 else shown[:1].repeat(3, axis=0)
+    picture: UInt8 = np.moveaxis(of_three, 0, 2)
+    return picture
+
+
+def _classes(classes: UInt8) -> UInt8:
+    picture = np.full((*classes.shape, 3), COLOURS["none"], np.uint8)
+    picture[classes == MASK_CLEAR], picture[classes == MASK_CLOUD] = COLOURS["clear"], COLOURS["cloud"]
+    return picture
+
+
+def _difference(label: UInt8, mask: UInt8, colour: UInt8) -> UInt8:
+    """Give the scene in dim grey with missed and false cloud painted over it."""
+    picture: UInt8 = (colour.mean(axis=2, keepdims=True) * 0.55 + 20).astype(np.uint8).repeat(3, axis=2)
+    picture[label == MASK_NO_DATA] = COLOURS["none"]
+    picture[(label == MASK_CLOUD) & (mask == MASK_CLEAR)] = COLOURS["missed"]
+    picture[(label == MASK_CLEAR) & (mask == MASK_CLOUD)] = COLOURS["false"]
+    return picture
+
+
+def _png(panels: list[UInt8]) -> bytes:
+    """Lay panels side by side; colours are averaged when they shrink, classes are not."""
+    height, width = panels[0].shape[:2]
+    scale = SIDE / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    sheet = Image.new("RGBA", (len(panels) * (size[0] + _GAP) - _GAP, size[1]), (0, 0, 0, 0))
+    for n, panel in enumerate(panels):
+        how = Image.Resampling.LANCZOS if n == 0 else Image.Resampling.NEAREST
+        sheet.paste(Image.fromarray(panel).resize(size, how), (n * (size[0] + _GAP), 0))
+    out = io.BytesIO()
+    sheet.save(out, "PNG", optimize=True)
+    return out.getvalue()

@@ -1,0 +1,97 @@
+"""Slices: groups of scenes in which a model may fail while the whole looks fine."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final
+
+from pydantic import Field
+
+from cloudseg.evaluate.metrics import Counts, mean_rates, pool, rates
+from cloudseg.evaluate.scene import SceneResult
+from cloudseg.records import Record
+
+SATURATED_ABOVE: Final = 0.3
+"""Share of saturated pixels above which a scene is shown apart (snow, ice, solid cloud at the top of 8 bits)."""
+NEARLY_CLEAR: Final = 0.05
+"""Cloud fraction below which IoU says little: a few pixels decide it. Such a slice is judged by the clear pixels it keeps."""
+MOST_VALUES: Final = 24
+"""A tag with more values than this is a name, not a group."""
+_COVER: Final = ((0.05, "below 5 %"), (0.35, "5 to 35 %"), (0.65, "35 to 65 %"), (0.95, "65 to 95 %"), (1.01, "above 95 %"))
+_GROUND: Final = ((0.08, "dark, below 0.08"), (0.2, "medium, 0.08 to 0.20"), (9.0, "bright, above 0.20"))
+"""Median reflectance of the clear pixels: water and forest; fields and cities; sand, snow, salt."""
+
+
+class Slice(Record):
+    """Figures of one group of scenes."""
+
+    kind: str = Field(description="'sensor', 'cloud cover', 'ground', 'saturated', 'label' or 'tag <name>'")
+    value: str
+    scenes: int
+    places: int
+    cloud_fraction: float
+    pooled: dict[str, float]
+    scene_mean: dict[str, float]
+    measure: str = Field(description="what the gate looks at: 'iou', or 'clear_recall' where there is hardly any cloud")
+    score: float
+
+
+def slice_of(kind: str, value: str, scenes: Sequence[SceneResult]) -> Slice:
+    """Give the figures of a group."""
+    total = pool(scene.counts for scene in scenes)
+    cloud_fraction = total.cloud / total.pixels if total.pixels else 0.0
+    nearly_clear = cloud_fraction < NEARLY_CLEAR
+    return Slice(
+        kind=kind,
+        value=value,
+        scenes=len(scenes),
+        places=len({scene.place for scene in scenes}),
+        cloud_fraction=cloud_fraction,
+        pooled=rates(total),
+        scene_mean=mean_rates([scene.counts for scene in scenes]),
+        measure="clear_recall" if nearly_clear else "iou",
+        score=_clear_recall(total) if nearly_clear else rates(total)["iou"],
+    )
+
+
+def _clear_recall(counts: Counts) -> float:
+    return counts.tn / (counts.tn + counts.fp) if counts.tn + counts.fp else 1.0
+
+
+def all_slices(scenes: Sequence[SceneResult]) -> list[Slice]:
+    """Give every slice, sorted by kind and value. It depends on scenes and labels only, never on the mask."""
+    groups: dict[tuple[str, str], list[SceneResult]] = defaultdict(list)
+    tags = _tags_worth_it(scenes)
+    for scene in scenes:
+        for kind, value in _memberships(scene, tags):
+            groups[kind, value].append(scene)
+    return [slice_of(kind, value, groups[kind, value]) for kind, value in sorted(groups)]
+
+
+def _memberships(scene: SceneResult, tags: Sequence[str]) -> list[tuple[str, str]]:
+    ground = "no clear ground" if scene.ground_reflectance is None else _class(scene.ground_reflectance, _GROUND)
+    found = [
+        ("sensor", scene.sensor),
+        ("label", scene.source),
+        ("cloud cover", _class(scene.cloud_fraction, _COVER)),
+        ("ground", ground),
+        ("saturated", "more than 30 %" if is_saturated(scene) else "less than 30 %"),
+    ]
+    return found + [(f"tag {name}", str(scene.tags[name])) for name in tags if name in scene.tags]
+
+
+def is_saturated(scene: SceneResult) -> bool:
+    """Tell whether a scene is among those that are shown apart."""
+    return scene.saturated_fraction > SATURATED_ABOVE
+
+
+def _class(value: float, classes: Sequence[tuple[float, str]]) -> str:
+    return next(name for below, name in classes if value < below)
+
+
+def _tags_worth_it(scenes: Sequence[SceneResult]) -> list[str]:
+    """List tags that make groups. The snapshot's own 'sensor' and 'cloud_cover' are sliced above already."""
+    values: dict[str, set[str]] = defaultdict(set)
+    for scene in scenes:
+        for name, value in scene.tags.items():
+            values[name].add(str(value))
+    return sorted(name for name, found in values.items() if len(found) <= MOST_VALUES and name not in ("sensor", "cloud_cover"))

@@ -1,0 +1,99 @@
+"""The counts table of an evaluation: a row a scene, stored, so that report and gate never predict again."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from cloudseg.evaluate.metrics import Counts, mean_rates, pool, rates
+from cloudseg.evaluate.scene import CURVE_BINS, SceneResult
+from cloudseg.evaluate.slices import is_saturated
+from cloudseg.records import Evaluation, Json, Record, Split
+from cloudseg.storage import Store
+
+
+class CountsTable(Record):
+    """All that was counted."""
+
+    format: Literal["cloudseg-counts-1"] = "cloudseg-counts-1"
+    weights_id: str
+    snapshot_id: str
+    split: Split
+    threshold: float
+    bright_from_reflectance: float | None = Field(
+        description="the trivial brightness mask says cloud from here on; tuned on training places"
+    )
+    scenes: list[SceneResult]
+    curve: tuple[list[int], list[int]] = Field(description="clear and cloud pixels by probability step, pooled")
+
+
+def read_table(store: Store, evaluation: Evaluation) -> CountsTable:
+    """Read the table of an evaluation. Raises ObjectMissing, ObjectCorrupt."""
+    stored = evaluation.report["counts"]
+    return CountsTable.model_validate_json(store.get(stored["key"], stored["sha256"]))
+
+
+def trivial_masks(scenes: Sequence[SceneResult]) -> dict[str, list[Counts]]:
+    """Give the counts of the trivial masks, scene by scene: all clear, all cloud and, where it was tuned, brightness."""
+    masks: dict[str, Callable[[SceneResult], Counts]] = {
+        "all_clear": lambda scene: Counts(fn=scene.counts.cloud, tn=scene.counts.pixels - scene.counts.cloud),
+        "all_cloud": lambda scene: Counts(tp=scene.counts.cloud, fp=scene.counts.pixels - scene.counts.cloud),
+    }
+    found = {name: [mask(scene) for scene in scenes] for name, mask in masks.items()}
+    bright = [scene.bright for scene in scenes if scene.bright is not None]
+    return found | ({"brightness": bright} if len(bright) == len(scenes) else {})
+
+
+def headline(scenes: Sequence[SceneResult]) -> Json:
+    """Give the figures of an evaluation: pooled ones at the top level, the rest nested; rounded to 6 digits.
+
+    `without_saturated` is None where every scene is saturated.
+    """
+    sharp = [scene for scene in scenes if not is_saturated(scene)]
+    total = pool(scene.counts for scene in scenes)
+    return {
+        **rounded(rates(total)),
+        "scene_mean": rounded(mean_rates([scene.counts for scene in scenes])),
+        "without_saturated": _both(sharp) if sharp else None,
+        "trivial": {name: _trivial(counts) for name, counts in trivial_masks(scenes).items()},
+        "scenes": len(scenes),
+        "places": len({scene.place for scene in scenes}),
+        "pixels": total.pixels,
+        "cloud_fraction": round(total.cloud / total.pixels, 6),
+    }
+
+
+def _both(scenes: Sequence[SceneResult]) -> Json:
+    total = pool(scene.counts for scene in scenes)
+    return {
+        **rounded(rates(total)),
+        "scene_mean": rounded(mean_rates([scene.counts for scene in scenes])),
+        "scenes": len(scenes),
+        "places": len({scene.place for scene in scenes}),
+    }
+
+
+def _trivial(counts: Sequence[Counts]) -> Json:
+    """Only what a mask without probabilities and without edges counted has."""
+    pooled, mean = rates(pool(counts)), mean_rates(counts)
+    kept = ("iou", "f1", "precision", "recall", "accuracy", "balanced_accuracy")
+    return {**rounded({name: pooled[name] for name in kept}), "scene_mean": rounded({name: mean[name] for name in kept})}
+
+
+def rounded(values: dict[str, float], digits: int = 6) -> dict[str, float]:
+    """Give the values rounded, so that JSON stays short and the same on every machine."""
+    return {name: round(value, digits) for name, value in values.items()}
+
+
+def threshold_curve(curve: tuple[list[int], list[int]]) -> list[dict[str, float]]:
+    """Give IoU, precision, recall and false-cloud rate at every threshold 0, 1/100 … 1."""
+    clear, cloud = curve
+    points, fp, tp = [], sum(clear), sum(cloud)
+    clear_all, cloud_all = fp, tp
+    for step in range(CURVE_BINS + 1):
+        found = rates(Counts(tp=tp, fp=fp, fn=cloud_all - tp, tn=clear_all - fp))
+        false_cloud = fp / clear_all if clear_all else 0.0
+        points.append({"threshold": step / CURVE_BINS, "false_cloud": false_cloud, **{n: found[n] for n in ("iou", "precision", "recall")}})
+        if step < CURVE_BINS:
+            fp, tp = fp - clear[step], tp - cloud[step]
+    return points

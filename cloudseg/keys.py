@@ -20,7 +20,9 @@ def sha256_of(data: bytes) -> str:
 
 def canonical_json(value: Any) -> bytes:
     """Give the one JSON text of a value: sorted keys, no blanks, UTF-8, NaN refused."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    # A file name that is no UTF-8 reaches us with lone surrogates, which only a JSON escape can hold.
+    return text.encode("utf-8", "backslashreplace")
 
 
 def make_id(prefix: str, *parts: str) -> str:
@@ -101,6 +103,7 @@ def mask(weights_id: str, scene_id: str, name: str, sha256: str) -> str:
 def slug(text: str) -> str:
     """Give text as one key part; a different text that would give the same slug gets another hash suffix."""
     plain = re.sub(r"[^a-z0-9.-]+", "-", text.lower()).strip("-.")[:60]
-    if plain == text:
+    if plain and plain == text:
         return plain
-    return f"{plain}-{sha256_of(text.encode())[:8]}" if plain else sha256_of(text.encode())[:16]
+    hashed = sha256_of(text.encode("utf-8", "backslashreplace"))
+    return f"{plain}-{hashed[:8]}" if plain else hashed[:16]

@@ -130,7 +130,7 @@ def _make_tile(folder: Path, index: int, size: int, seed: int, *, labelled: bool
 def _sky(seed: int, rows: NDArray[np.int64], cols: NDArray[np.int64], fraction: float, *, cirrus: float, southern: bool) -> Sky:
     level = cloud_level(seed, rows[:: max(1, len(rows) // 128)], cols[:: max(1, len(cols) // 128)], fraction)
     # Mid-morning sun stands in the south-east of a northern scene and in the north-east of a southern one.
-    return Sky(seed=seed, thick=level, cirrus=cirrus, shadow=(11 if southern else -11, -16))
+    return Sky(seed=seed, thick=level, cirrus=cirrus, shadow=(19 if southern else -19, -27))
 
 
 def _digital(seen: NDArray[np.float32], seed: int, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.uint16]:

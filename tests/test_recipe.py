@@ -1,0 +1,117 @@
+"""Recipes: those that ship load, the hash sees values only, and a bad value is named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloudseg.errors import RecipeError
+from cloudseg.recipe import Recipe, load_recipe, recipe_from, recipe_names
+
+SMALL: dict[str, Any] = {"name": "mine", "description": "for a test", "budget": {"steps": 10}}
+TOML = 'name = "mine"\ndescription = "for a test"\n[budget]\nsteps = 10\n'
+
+
+def test_the_recipes_that_the_service_needs_are_there():
+    assert {"seed", "nightly", "smoke"} <= set(recipe_names())
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_loads(name: str):
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert len(recipe.recipe_hash) == 64
+    assert recipe_from(json.loads(json.dumps(recipe.model_dump(mode="json")))) == recipe, "a run row gives the recipe back"
+
+
+def test_the_hash_sees_values_not_their_order_or_their_file(tmp_path: Path):
+    turned = dict(reversed(SMALL.items()))
+    (tmp_path / "mine.toml").write_text("# a comment\n" + TOML)
+    hashes = {recipe_from(SMALL).recipe_hash, recipe_from(turned).recipe_hash, load_recipe(str(tmp_path / "mine.toml")).recipe_hash}
+    assert len(hashes) == 1
+
+
+def test_a_default_that_is_written_out_is_the_same_recipe():
+    spelled = {**SMALL, "seed": 0, "optimizer": {"lr": 0.001}, "model": {"bands": ["red", "green", "blue"]}}
+    assert recipe_from(spelled).recipe_hash == recipe_from(SMALL).recipe_hash
+
+
+def test_every_value_is_in_the_hash():
+    assert recipe_from({**SMALL, "seed": 1}).recipe_hash != recipe_from(SMALL).recipe_hash
+    assert recipe_from({**SMALL, "augment": {"flip": True}}).recipe_hash != recipe_from(SMALL).recipe_hash
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "named"),
+    [
+        ("name", "Not A Name", "name"),
+        ("seed", -1, "seed"),
+        ("seed", 2**63, "seed"),
+        ("sed", 1, "sed"),
+        ("average_decay", 1.0, "average_decay"),
+        ("precision", "fp8", "precision"),
+        ("model", {"architecture": "ResNet"}, "model.architecture"),
+        ("model", {"widths": []}, "model.widths"),
+        ("model", {"widths": [8, 0]}, "model.widths.1"),
+        ("model", {"widths": [8] * 9}, "model.widths"),
+        ("model", {"bands": []}, "model.bands"),
+        ("model", {"bands": ["red", "B04"]}, "model.bands.*B04: no such band"),
+        ("model", {"bands": ["red", "red"]}, "model.bands.*twice"),
+        ("model", {"colour": 1}, "model.colour"),
+        ("input", {"std": [0.0]}, "input.std.0"),
+        ("input", {"mean": [0.1, 0.2]}, "input.mean has 2 values for 3 bands"),
+        ("input", {"clip": float("nan")}, "input.clip"),
+        ("data", {"chip_size": 8}, "data.chip_size"),
+        ("data", {"chip_size": 130}, "data.chip_size 130 is not a multiple of 4"),
+        ("data", {"chip_size": 128, "crop_size": 256}, "data.crop_size 256 is larger"),
+        ("loss", {"bce": 0}, "loss: .*nothing to learn"),
+        ("optimizer", {"lr": 0}, "optimizer.lr"),
+        ("optimizer", {"lr": "fast"}, "optimizer.lr"),
+        ("budget", {}, "budget: .*never ends"),
+        ("budget", {"steps": 1.5}, "budget.steps"),
+        ("budget", {"epochs": 0}, "budget.epochs"),
+        ("promotion", {"reject_below": 0.1}, "promotion.reject_below"),
+    ],
+)
+def test_a_bad_value_is_named(part: str, value: object, named: str):
+    with pytest.raises(RecipeError, match=named) as caught:
+        recipe_from({**SMALL, part: value}, subject="mine.toml")
+    assert caught.value.subject == "mine.toml"
+    assert caught.value.next_step
+
+
+def test_all_faults_are_named_at_once():
+    with pytest.raises(RecipeError, match=r"seed: .*; .*optimizer\.lr: "):
+        recipe_from({**SMALL, "seed": -1, "optimizer": {"lr": -1}})
+
+
+def test_an_unknown_name_lists_what_there_is():
+    with pytest.raises(RecipeError, match=r"weekly: no such recipe.*nightly, seed, smoke"):
+        load_recipe("weekly")
+
+
+@pytest.mark.parametrize("content", [b"name = ", b"\xff\xfe", b"[[[", None])
+def test_an_unreadable_file_is_a_recipe_error(tmp_path: Path, content: bytes | None):
+    path = tmp_path / "mine.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(RecipeError, match=r"mine\.toml: the recipe cannot be read"):
+        load_recipe(str(path))
+
+
+def test_a_recipe_is_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        recipe_from(SMALL).seed = 3  # type: ignore[misc]
+
+
+def test_another_budget_is_another_recipe():
+    recipe = recipe_from(SMALL)
+    assert recipe.with_minutes(None) is recipe
+    longer = recipe.with_minutes(2.5)
+    assert isinstance(longer, Recipe)
+    assert (longer.budget.minutes, longer.budget.steps, recipe.budget.minutes) == (2.5, 10, None)
+    assert longer.recipe_hash != recipe.recipe_hash
+    for minutes in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(RecipeError, match=r"budget\.minutes"):
+            recipe.with_minutes(minutes)

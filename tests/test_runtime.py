@@ -1,0 +1,99 @@
+"""Settings come from the environment, are checked by name, and open store and catalog."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from cloudseg.catalog import Catalog
+from cloudseg.errors import CatalogOutdated, SettingsError
+from cloudseg.runtime import open_runtime, read_settings, set_up_logging
+from cloudseg.settings import Settings
+
+
+def test_the_embedded_default_needs_no_server(runtime_env: Path):
+    runtime = open_runtime()
+    assert runtime.home == runtime_env
+    assert runtime.inbox == str(runtime_env / "inbox")
+    assert runtime.store.uri == (runtime_env / "store").as_uri()
+    assert (runtime_env / "catalog.db").is_file()
+    runtime.catalog.check()
+    assert runtime.threads >= 1
+
+
+def test_opening_again_finds_what_was_there(runtime_env: Path):
+    open_runtime().store.put("a", b"x")
+    assert open_runtime().store.get("a") == b"x"
+
+
+@pytest.mark.parametrize("name", ["with space", "what?", "100%", "hash#mark", "ünïcode"])
+def test_homes_of_any_name(runtime_env: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+    monkeypatch.setenv("CLOUDSEG_HOME", str(runtime_env / name))
+    runtime = open_runtime()
+    assert (runtime_env / name / "catalog.db").is_file()
+    assert runtime.store.uri_of("a").startswith("file:///")
+
+
+def test_a_tilde_is_the_users_home(runtime_env: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(runtime_env))
+    monkeypatch.setenv("CLOUDSEG_HOME", "~/circle")
+    assert open_runtime().home == runtime_env / "circle"
+
+
+def test_a_catalog_of_ones_own_is_checked_not_upgraded(runtime_env: Path, monkeypatch: pytest.MonkeyPatch):
+    url = f"sqlite:///{runtime_env}/own.db"
+    monkeypatch.setenv("CLOUDSEG_CATALOG_URL", url)
+    with pytest.raises(CatalogOutdated, match="cloudseg db upgrade"):
+        open_runtime()
+    open_runtime(check=False)
+    Catalog(url).upgrade()
+    assert open_runtime().catalog.uri == url
+
+
+def test_store_and_inbox_elsewhere(runtime_env: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("CLOUDSEG_STORE_URL", (tmp_path / "far").as_uri())
+    monkeypatch.setenv("CLOUDSEG_INBOX", "/srv/inbox")
+    runtime = open_runtime()
+    assert (runtime.store.uri, runtime.inbox) == ((tmp_path / "far").as_uri(), "/srv/inbox")
+
+
+def test_empty_means_unset(runtime_env: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("CATALOG_URL", "STORE_URL", "INBOX", "LOG_LEVEL", "THREADS"):
+        monkeypatch.setenv(f"CLOUDSEG_{name}", "")
+    assert open_runtime().catalog.uri.endswith("/home/catalog.db")
+
+
+def test_an_unknown_setting_is_named(runtime_env: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CLOUDSEG_STORE_ULR", "x")
+    with pytest.raises(SettingsError, match="CLOUDSEG_STORE_ULR: unknown setting"):
+        open_runtime()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("LOG_LEVEL", "loud"), ("DEVICE", "tpu"), ("THREADS", "-1"), ("DECODE_TIMEOUT_S", "0"), ("MAX_SCENE_PIXELS", "many")],
+)
+def test_an_unusable_setting_is_named(runtime_env: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str):
+    monkeypatch.setenv(f"CLOUDSEG_{name}", value)
+    with pytest.raises(SettingsError, match=f"CLOUDSEG_{name}"):
+        read_settings()
+
+
+def test_passwords_stay_hidden(runtime_env: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CLOUDSEG_CATALOG_URL", "postgresql://user:hunter2@host/db")
+    assert "hunter2" not in repr(read_settings())
+
+
+def test_every_setting_says_what_it_is():
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert field.description.endswith("."), name
+
+
+def test_logging_is_never_set_up_by_importing(runtime_env: Path, monkeypatch: pytest.MonkeyPatch):
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", logging.WARNING)
+    monkeypatch.setenv("CLOUDSEG_LOG_LEVEL", "DEBUG")
+    set_up_logging()
+    assert (len(root.handlers), root.level) == (1, logging.DEBUG)

@@ -25,17 +25,19 @@ class RetrainPlan(TypedDict):
     new_labels: int
 
 
-def plan_retrain(recipe: str = "nightly", *, force: bool = False, min_new_labels: int = 1) -> RetrainPlan:
+def plan_retrain(recipe: str = "nightly", *, force: bool = False, min_new_labels: int = 1, snapshot_id: str | None = None) -> RetrainPlan:
     """Tell whether a retraining is due, or the reason to skip it.
 
     New labels are those that the snapshot of this recipe's newest judged run lacks. A run counts from its verdict
     on: one that was killed before is taken up again. Other time budgets are the same recipe. `force` never skips.
+    With `snapshot_id` it answers the second question, once the snapshot is built: whether it has chips that run did not see.
     """
     wanted = load_recipe(recipe)
     with open_runtime().catalog.read() as db:
         last = _newest_judged_run(db, wanted)
         new_labels = scenes.count_labels_outside(db, last.snapshot_id if last else None)
-    plan = RetrainPlan(skip=None if force else _reason(last, new_labels, min_new_labels), new_labels=new_labels)
+    reason = _reason(last, new_labels, min_new_labels) if snapshot_id is None else _reason_of_snapshot(last, snapshot_id)
+    plan = RetrainPlan(skip=None if force else reason, new_labels=new_labels)
     log.ended("plan_retrain", {"recipe": wanted.name, "force": force, **plan})
     return plan
 
@@ -54,8 +56,9 @@ def retrain(
         record = RetrainRecord(skipped=plan["skip"])
     else:
         frozen = snapshot(recipe)
-        if not force and frozen.snapshot_id == _last_snapshot_id(recipe):
-            record = RetrainRecord(skipped="the new labels give no new chip (their scenes lack bands or labelled pixels)", snapshot=frozen)
+        plan = plan_retrain(recipe, force=force, snapshot_id=frozen.snapshot_id)
+        if plan["skip"]:
+            record = RetrainRecord(skipped=plan["skip"], snapshot=frozen)
             log.ended("retrain", record)
             return record
         run_id = run_id or _next_run_id(frozen.snapshot_id, load_recipe(recipe).with_minutes(minutes), force=force)
@@ -67,10 +70,10 @@ def retrain(
     return record
 
 
-def _last_snapshot_id(recipe: str) -> str | None:
-    with open_runtime().catalog.read() as db:
-        last = _newest_judged_run(db, load_recipe(recipe))
-    return last.snapshot_id if last else None
+def _reason_of_snapshot(last: Run | None, snapshot_id: str) -> str | None:
+    if last is None or last.snapshot_id != snapshot_id:
+        return None
+    return "the new labels give no new chip (their scenes lack bands or labelled pixels)"
 
 
 def _reason(last: Run | None, new_labels: int, min_new_labels: int) -> str | None:

@@ -270,7 +270,10 @@ class IngestRecord(Record):
     added: list[str] = Field(description="scene ids that are new")
     labelled: list[str] = Field(description="label ids that are new")
     known: int = Field(description="scenes that were there already")
-    quarantined: list[str]
+    quarantined: list[str] = Field(description="quarantine ids that are new")
+    still_quarantined: int = Field(
+        0, description="bad files that an earlier ingest quarantined; their bytes are the same, so they were not tried again"
+    )
     seconds: float
 
 

@@ -64,6 +64,11 @@ def get_label(db: Connection, label_id: str) -> Label:
     return get_by(db, Label, t.label, "label_id", label_id)
 
 
+def find_label(db: Connection, label_id: str) -> Label | None:
+    """Give a label or None."""
+    return fetch_one(db, Label, select(t.label).where(t.label.c.label_id == label_id))
+
+
 def list_newest_labels(db: Connection) -> list[Label]:
     """List the newest label of every labelled scene, by label id."""
     newest = select(t.label.c.scene_id, func.max(t.label.c.version).label("version")).group_by(t.label.c.scene_id).subquery()
@@ -97,6 +102,16 @@ def list_quarantined(db: Connection, *, limit: int | None = None) -> list[Quaran
     return fetch(
         db, Quarantined, select(t.quarantine).order_by(t.quarantine.c.created_at.desc(), t.quarantine.c.quarantine_id).limit(limit)
     )
+
+
+def find_quarantined(db: Connection, quarantine_id: str) -> Quarantined | None:
+    """Give an entry of the quarantine or None."""
+    return fetch_one(db, Quarantined, select(t.quarantine).where(t.quarantine.c.quarantine_id == quarantine_id))
+
+
+def release_source(db: Connection, source_uri: str) -> int:
+    """Forget the entries of a file that has become good in the meantime; give how many there were."""
+    return db.execute(delete(t.quarantine).where(t.quarantine.c.source_uri == source_uri)).rowcount
 
 
 def release_quarantined(db: Connection, quarantine_ids: Sequence[str]) -> int:

@@ -1,0 +1,175 @@
+"""The inbox: a folder, or a prefix of the object store. Lists files in a fixed order and lends their bytes.
+
+A folder is hostile: links that lead out of it, pipes and devices are named but never opened.
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import IO, Final, Protocol
+
+from cloudseg.errors import BadScene, InputError, ObjectMissing
+from cloudseg.ingest.candidate import InboxFile
+from cloudseg.storage import Store
+
+STORE_SCHEME: Final = "store://"
+_PIECE: Final = 1 << 20
+_TEXT_LIMIT: Final = 1 << 20
+"""Bytes of a metadata file that are read at most; Landsat's MTL has 9 kB."""
+
+
+class Inbox(Protocol):
+    """Where files come from. Every method may be called from several threads."""
+
+    @property
+    def uri(self) -> str:
+        """For people."""
+        ...
+
+    def list_files(self) -> list[InboxFile]:
+        """Give every file below, sorted by path."""
+        ...
+
+    def open(self, file: InboxFile) -> AbstractContextManager[IO[bytes]]:
+        """Lend an open file. Raises BadScene where it cannot be read (gone, no permission, a pipe, a link that leads out)."""
+        ...
+
+
+def open_inbox(source: str, store: Store) -> "FolderInbox | StoreInbox":
+    """Open a folder, or `store://prefix` of the configured store. Raises InputError where there is no such folder."""
+    if source.startswith(STORE_SCHEME):
+        return StoreInbox(store, source.removeprefix(STORE_SCHEME))
+    return FolderInbox(Path(source.removeprefix("file://")))
+
+
+class FolderInbox:
+    """A folder with everything below it; a single file is an inbox of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._single = folder.name if folder.is_file() else None
+        try:
+            self.root = (folder.parent if self._single else folder).resolve(strict=True)
+        except (OSError, RuntimeError) as error:
+            raise InputError("no such folder", subject=str(folder), found=error, next_step="Name a folder with tiles.") from error
+        if not self.root.is_dir():
+            raise InputError("neither a folder nor a file", subject=str(folder), next_step="Name a folder with tiles.")
+
+    @property
+    def uri(self) -> str:
+        """`file:///…`."""
+        return self.root.as_uri()
+
+    def list_files(self) -> list[InboxFile]:
+        """See Inbox.list_files. Hidden files and folders, and uploads in progress, are passed over."""
+        if self._single:
+            return [self._entry(self.root / self._single)]
+        found = []
+        for folder, folders, names in os.walk(self.root, followlinks=False):
+            here = Path(folder)
+            linked = [name for name in folders if (here / name).is_symlink()]
+            folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in linked)
+            found += [self._entry(here / name) for name in [*names, *linked] if not is_passed_over(name)]
+        return sorted(found)
+
+    @contextmanager
+    def open(self, file: InboxFile) -> Iterator[IO[bytes]]:
+        """See Inbox.open."""
+        if file.fault:
+            raise BadScene(file.fault, subject=file.path, next_step="Put the file itself into the inbox.")
+        try:
+            path = (self.root / file.path).resolve(strict=True)
+            # O_NONBLOCK: opening a pipe must not wait for a writer that never comes. O_NOFOLLOW: the path was resolved just now.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise _unreadable(file, error) from error
+        with os.fdopen(descriptor, "rb") as handle:
+            if not path.is_relative_to(self.root) or not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise BadScene("not a plain file of the inbox", subject=file.path, next_step="Put the file itself into the inbox.")
+            yield handle
+
+    def _entry(self, path: Path) -> InboxFile:
+        relative = path.relative_to(self.root).as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        return InboxFile(relative, f"{self.uri}/{relative}", self._fault(path, relative))
+
+    def _fault(self, path: Path, relative: str) -> str | None:
+        if relative != path.relative_to(self.root).as_posix():
+            return "the file's name is not valid UTF-8"
+        try:
+            real = path.resolve(strict=True)
+            mode = real.stat().st_mode
+        except (OSError, RuntimeError):
+            return "a link that leads nowhere" if path.is_symlink() else None
+        if not real.is_relative_to(self.root):
+            return "a link that leads out of the inbox"
+        return None if stat.S_ISREG(mode) else "not a plain file (a link to a folder, a pipe, a socket or a device)"
+
+
+class StoreInbox:
+    """A prefix of the object store. Keys are lower case (`cloudseg.keys`), and so are the names of the files in it."""
+
+    def __init__(self, store: Store, prefix: str) -> None:
+        self._store, self._prefix = store, prefix.strip("/") + "/" if prefix.strip("/") else ""
+
+    @property
+    def uri(self) -> str:
+        """`store://prefix`."""
+        return f"{STORE_SCHEME}{self._prefix}"
+
+    def list_files(self) -> list[InboxFile]:
+        """See Inbox.list_files."""
+        keys = [key for key in self._store.list_keys(self._prefix) if not is_passed_over(key.rpartition("/")[2])]
+        return sorted(InboxFile(key.removeprefix(self._prefix), f"{STORE_SCHEME}{key}") for key in keys)
+
+    @contextmanager
+    def open(self, file: InboxFile) -> Iterator[IO[bytes]]:
+        """See Inbox.open."""
+        try:
+            with self._store.local_file(self._prefix + file.path) as path, path.open("rb") as handle:
+                yield handle
+        except (ObjectMissing, ValueError) as error:
+            raise _unreadable(file, error) from error
+
+
+def is_passed_over(name: str) -> bool:
+    """Tell whether a name marks something that is not meant for ingest: hidden, or still being written."""
+    return name.startswith(".") or name.lower().endswith((".part", ".partial", ".tmp", ".crdownload", ".filepart"))
+
+
+def hash_file(inbox: Inbox, file: InboxFile, copy_to: Path | None = None) -> str:
+    """Give the hex SHA-256 of a file and, on the way, make the copy that is decoded. Raises BadScene where it cannot be read."""
+    digest = hashlib.sha256()
+    with inbox.open(file) as source:
+        try:
+            if copy_to is None:
+                _feed(source, digest.update)
+            else:
+                with copy_to.open("wb") as target:
+                    _feed(source, digest.update, target.write)
+        except OSError as error:
+            raise _unreadable(file, error) from error
+    return digest.hexdigest()
+
+
+def _feed(source: IO[bytes], *takers: Callable[[bytes], object]) -> None:
+    while piece := source.read(_PIECE):
+        for take in takers:
+            take(piece)
+
+
+def read_text(inbox: Inbox, file: InboxFile) -> str:
+    """Give the beginning of a metadata file as text; what is no UTF-8 is replaced. Empty where it cannot be read."""
+    try:
+        with inbox.open(file) as handle:
+            return str(handle.read(_TEXT_LIMIT).decode("utf-8", "replace"))
+    except (BadScene, OSError):
+        return ""
+
+
+def _unreadable(file: InboxFile, error: Exception) -> BadScene:
+    return BadScene(
+        "the file cannot be read", subject=file.path, found=getattr(error, "strerror", None) or str(error),
+        next_step="Check that it is still there and that the service may read it.",
+    )  # fmt: skip

@@ -1,0 +1,43 @@
+"""On Cloud N chips (DrivenData, Microsoft, Radiant Earth 2021): a folder with `B02.tif`, `B03.tif`, `B04.tif`, `B08.tif`, `label.tif`."""
+
+from dataclasses import dataclass
+
+from cloudseg.bands import SENTINEL2, SENTINEL2_BANDS
+from cloudseg.ingest.candidate import BINARY, Candidate, InboxFile, LabelFile, SourceFile, Stray
+from cloudseg.ingest.layouts.view import View, chosen, incomplete, missing_bands
+
+_FILES = {f"{code.lower()}.tif": band for code, band in SENTINEL2_BANDS.items()}
+
+
+@dataclass(frozen=True)
+class OnCloudN:
+    """Plain digital numbers, reflectance × 10 000 without offset; the time stands in TIFFTAG_DATETIME."""
+
+    name: str = "oncloudn"
+
+    def find(self, view: View) -> list[Candidate | Stray]:
+        """See Layout.find."""
+        found: list[Candidate | Stray] = []
+        for folder, files in view.by_folder().items():
+            bands = {band: files[name] for name, band in _FILES.items() if name in files}
+            if bands:
+                found += self._scene(folder, bands, files.get("label.tif"), view.bands)
+        return found
+
+    def _scene(
+        self, folder: str, bands: dict[str, InboxFile], label: InboxFile | None, wanted: tuple[str | None, ...] | None
+    ) -> list[Candidate | Stray]:
+        if missing := missing_bands(bands, wanted):
+            return incomplete(bands.values(), bands, missing)
+        sources = chosen({band: SourceFile(file, (band,), radiometry=SENTINEL2) for band, file in bands.items()}, wanted)
+        return [
+            Candidate(
+                folder.rpartition("/")[2] or "chip",
+                self.name,
+                sources,
+                sensor="sentinel-2-l1c",
+                time_in_tags=True,
+                companions=tuple(bands.values()),
+                label=LabelFile(label, "on-cloud-n", (BINARY,)) if label else None,
+            )
+        ]

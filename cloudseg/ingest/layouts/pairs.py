@@ -1,0 +1,67 @@
+"""Pairs: `images/<name>.tif` beside `labels/<name>.tif`; an image without a label is an unlabelled scene.
+
+Holds the Sentinel-2 Cloud Mask Catalogue, cut-outs of L8 Biome (known by their names) and the synthetic tiles.
+"""
+
+import re
+from dataclasses import dataclass, replace
+
+from cloudseg.ingest.candidate import BINARY, BINARY_255, L8_BIOME, Candidate, InboxFile, LabelFile, Stray
+from cloudseg.ingest.layouts.multiband import scene_of_one_file
+from cloudseg.ingest.layouts.view import View
+
+_IMAGES, _LABELS = "images", "labels"
+# L8 Biome (Foga et al. 2017): 8 biomes, 12 scenes each; the cut-outs are called <biome>_<scene>_<chip>.
+_BIOME = re.compile(r"(Barren|Forest|Grass|GrassCrops|Shrubland|Snow|SnowIce|Urban|Water|Wetlands)_(\d{2})_\d{4}", re.I)
+
+_Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Two folders side by side; the same name in both is a pair."""
+
+    name: str = "pairs"
+
+    def find(self, view: View) -> list[Candidate | Stray]:
+        """See Layout.find. Folders called `images` count only where a folder `labels` lies beside them."""
+        images, labels = _below(view.rasters, _IMAGES), _below(view.rasters, _LABELS)
+        tops = {top for top, _ in labels}
+        found: list[Candidate | Stray] = []
+        for key, file in images.items():
+            if key[0] in tops:
+                found.append(self._scene(file, labels.get(key), view.bands))
+        tops_of_images = {top for top, _ in images}
+        for key, file in labels.items():
+            if key not in images and key[0] in tops_of_images:
+                found.append(
+                    Stray(
+                        file,
+                        "a label without its scene",
+                        expected=f"{key[0]}{_IMAGES}/{key[1]}.tif",
+                        is_label=True,
+                        next_step="Put the scene beside it; a label of a scene that is known needs the scene's file too.",
+                    )
+                )
+        return found
+
+    def _scene(self, file: InboxFile, label: InboxFile | None, bands: tuple[str | None, ...] | None) -> Candidate:
+        scene = replace(scene_of_one_file(file, self.name, bands), time_in_tags=True)
+        if biome := _BIOME.fullmatch(file.stem):
+            return replace(
+                scene, sensor="landsat-8-l1", place=f"block:l8biome-{biome[1]}_{biome[2]}", needs_georeference=False,
+                tags=(("biome", biome[1].lower()),), label=LabelFile(label, "l8-biome", (L8_BIOME,)) if label else None,
+            )  # fmt: skip
+        return replace(scene, label=LabelFile(label, "pairs", (BINARY, BINARY_255, L8_BIOME)) if label else None)
+
+
+def _below(files: list[InboxFile], word: str) -> dict[_Key, InboxFile]:
+    """Give the files below folders of this name by (folder above it, path below it without suffix)."""
+    found: dict[_Key, InboxFile] = {}
+    for file in files:
+        parts = file.path.split("/")
+        at = next((i for i in range(len(parts) - 2, -1, -1) if parts[i].lower() == word), None)
+        if at is not None:
+            top = "".join(f"{part}/" for part in parts[:at])
+            found.setdefault((top, "/".join([*parts[at + 1 : -1], file.stem])), file)
+    return found

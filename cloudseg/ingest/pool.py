@@ -1,0 +1,176 @@
+"""Decoding processes: started once, given one scene after another, replaced when a scene kills or hangs one."""
+
+import json
+import os
+import selectors
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Final
+
+from pydantic import ValidationError
+
+from cloudseg import errors
+from cloudseg.errors import BadScene, CloudsegError
+from cloudseg.ingest.job import FREE_MEGAPIXELS, MOST_TIMES, Answer, DecodeLimits, Fault, LabelFacts, LabelJob, SceneFacts, SceneJob
+
+_START_S: Final = 120.0
+"""Importing rasterio takes a second; on a starved machine much more."""
+_LONGEST_ANSWER: Final = 64 << 20
+_ENVIRONMENT: Final = {
+    # A closed local port: should a library ever want the network, it meets a refusal at once.
+    "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "GDAL_HTTP_PROXY": "127.0.0.1:9",
+    "GDAL_HTTP_CONNECTTIMEOUT": "1", "GDAL_HTTP_MAX_RETRY": "0", "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none", "PROJ_NETWORK": "OFF",
+    "GDAL_DRIVER_PATH": "disable", "GDAL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
+    "OPJ_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1",
+}  # fmt: skip
+_KEPT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SYSTEMROOT")
+"""Of the service's own environment; its secrets stay out of reach of a decoder that was taken over."""
+
+
+class Decoder:
+    """One process. Not for several threads at once."""
+
+    def __init__(self, limits: DecodeLimits) -> None:
+        self._limits = limits
+        self._process: subprocess.Popen[bytes] | None = None
+        self._buffer = b""
+
+    def decode_scene(self, job: SceneJob) -> SceneFacts:
+        """Decode a scene. Raises BadScene, also where the process died or took too long over it."""
+        found = self._ask(job).scene
+        if found is None:
+            raise self._broken(job.name)
+        return found
+
+    def decode_label(self, job: LabelJob) -> LabelFacts:
+        """Decode a label. Raises BadLabel; BadScene where the process died or took too long over it."""
+        found = self._ask(job).label
+        if found is None:
+            raise self._broken(job.shown)
+        return found
+
+    def close(self) -> None:
+        """End the process; the next job starts another."""
+        process, self._process, self._buffer = self._process, None, b""
+        if process is not None:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+
+    def _broken(self, subject: str) -> BadScene:
+        self.close()
+        return BadScene("the decoder gave no answer that makes sense", subject=subject, next_step="Look at the file before trying again.")
+
+    def _ask(self, job: SceneJob | LabelJob) -> Answer:
+        subject = job.name if isinstance(job, SceneJob) else job.shown
+        process = self._start()
+        deadline = time.monotonic() + self._limits.timeout_s
+        try:
+            assert process.stdin is not None  # noqa: S101
+            process.stdin.write(json.dumps(job.as_json()).encode() + b"\n")
+            process.stdin.flush()
+            answer = self._answer(process, deadline)
+            if answer.megapixels is not None:
+                times = min(MOST_TIMES, max(1.0, answer.megapixels / FREE_MEGAPIXELS))
+                answer = self._answer(process, deadline + self._limits.timeout_s * (times - 1))
+        except (TimeoutError, EOFError, OSError, ValidationError) as error:
+            ended = process.poll()
+            self.close()
+            raise _lost(error, ended, subject, self._limits) from error
+        if answer.fault is not None:
+            raise _error_from(answer.fault, subject)
+        return answer
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        self.close()
+        environment = {name: os.environ[name] for name in _KEPT if name in os.environ} | _ENVIRONMENT
+        command = [sys.executable, "-P", "-m", "cloudseg.ingest.child", str(self._limits.timeout_s), str(self._limits.memory_mb)]
+        with tempfile.TemporaryFile() as said:
+            # Its own session: Ctrl-C ends the service, which ends its decoders in order.
+            process = subprocess.Popen(  # noqa: S603
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, env=environment, start_new_session=True
+            )
+            self._process = process
+            try:
+                ready = self._answer(process, time.monotonic() + _START_S).ready
+            except (TimeoutError, EOFError, OSError, ValidationError):
+                ready = False
+            if not ready:
+                self.close()
+                said.seek(0)
+                raise CloudsegError(
+                    "the decoding process does not start", subject=sys.executable, found=said.read()[-600:].decode("utf-8", "replace"),
+                    next_step="Run `cloudseg doctor`; CLOUDSEG_DECODE_MEMORY_MB may be too small for the libraries themselves.",
+                )  # fmt: skip
+        return process
+
+    def _answer(self, process: subprocess.Popen[bytes], deadline: float) -> Answer:
+        """Read one line. Raises TimeoutError, EOFError where the process ended, ValidationError for nonsense."""
+        assert process.stdout is not None  # noqa: S101
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while b"\n" not in self._buffer:
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    raise TimeoutError
+                piece = os.read(process.stdout.fileno(), 1 << 16)
+                if not piece or len(self._buffer) > _LONGEST_ANSWER:
+                    process.wait(timeout=10)
+                    raise EOFError
+                self._buffer += piece
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return Answer.model_validate_json(line)
+
+
+class DecoderPool:
+    """As many decoders as workers; processes start when they are first needed and end with the block."""
+
+    def __init__(self, limits: DecodeLimits, workers: int) -> None:
+        self._all = [Decoder(limits) for _ in range(workers)]
+        self._free: SimpleQueue[Decoder] = SimpleQueue()
+        for decoder in self._all:
+            self._free.put(decoder)
+
+    def __enter__(self) -> "DecoderPool":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for decoder in self._all:
+            decoder.close()
+
+    @contextmanager
+    def lend(self) -> Iterator[Decoder]:
+        """Lend a decoder to one thread, waiting for a free one."""
+        decoder = self._free.get()
+        try:
+            yield decoder
+        finally:
+            self._free.put(decoder)
+
+
+def _lost(error: Exception, ended: int | None, subject: str, limits: DecodeLimits) -> BadScene:
+    if isinstance(error, TimeoutError):
+        return BadScene(
+            "decoding took too long and was stopped", subject=subject, expected=f"at most {limits.timeout_s:g} s for a scene of this size",
+            next_step="Look at the file: an endless loop or a decompression bomb; raise CLOUDSEG_DECODE_TIMEOUT_S if it is sound.",
+        )  # fmt: skip
+    return BadScene(
+        "decoding crashed; only this scene is affected", subject=subject,
+        found=f"the process ended with {'signal ' + str(-ended) if ended is not None and ended < 0 else ended}",
+        expected=f"decoding within {limits.memory_mb} MB", next_step="Look at the file: it is probably corrupt.",
+    )  # fmt: skip
+
+
+def _error_from(fault: Fault, subject: str) -> CloudsegError:
+    """Give the error that the process reported; only classes of bad input, whatever it says."""
+    kind = {"BadLabel": errors.BadLabel}.get(fault.error, BadScene)
+    return kind(fault.what, subject=fault.subject or subject, found=fault.found, expected=fault.expected, next_step=fault.next_step or "")

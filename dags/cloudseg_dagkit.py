@@ -62,6 +62,11 @@ def training_id() -> str:
     return f"airflow-{get_current_context()['run_id']}"
 
 
+def began_at() -> str:
+    """Give the moment that this DAG run stands for, the same for every try (ISO 8601): tasks never ask the clock."""
+    return str(get_current_context()["dag_run"].run_after.isoformat())
+
+
 def planned(plan: Mapping[str, Any]) -> Json:
     """Give the plan back, or skip this task and what follows with the plan's reason."""
     if plan["skip"]:

@@ -1,8 +1,9 @@
 """Keep the house clean.
 
 **What it does.** Once a day: removes objects that no row names (left behind by something that was killed between writing bytes and
-writing their row), drops checkpoints of finished runs, repairs pointers that are derived from rows (`models/champion.json`), and
-looks whether every object that a row names is there and whole. Its record counts what it found and what it did.
+writing their row), drops old checkpoints of finished runs and old evaluations of weights that were never champion, repairs the
+pointer that is derived from rows (`models/champion.json`), and looks whether every object that a row names is there; with
+`verify`, whether it is whole. Its record counts what it found and what it did. Ages count from the moment of the DAG run.
 
 **Started by** the clock (03:30 UTC), or by hand with a form: a dry run only reports.
 
@@ -19,7 +20,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Param, dag, task
-from cloudseg_dagkit import DEFAULT_ARGS, START, TAG, Json, form, nothing_missing
+from cloudseg_dagkit import DEFAULT_ARGS, START, TAG, Json, began_at, form, nothing_missing
 
 
 @dag(
@@ -35,6 +36,7 @@ from cloudseg_dagkit import DEFAULT_ARGS, START, TAG, Json, form, nothing_missin
     tags=[TAG, "maintain"],
     params={
         "dry_run": Param(False, type="boolean", title="Dry run", description="Report what would be removed and repaired; change nothing."),
+        "verify": Param(False, type="boolean", title="Verify", description="Read every object and compare its checksum (slow)."),
     },
 )
 def cloudseg_maintain() -> None:
@@ -44,7 +46,8 @@ def cloudseg_maintain() -> None:
     def maintain() -> Json:
         from cloudseg import stages
 
-        return stages.maintain(dry_run=form()["dry_run"]).as_json()
+        values = form()
+        return stages.maintain(dry_run=values["dry_run"], verify=values["verify"], as_of=began_at()).as_json()
 
     @task
     def check(missing: list[str]) -> Json:

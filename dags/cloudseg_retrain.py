@@ -1,8 +1,9 @@
 """Retrain the model, judge it, and let it become champion if it is better.
 
-**What it does.** `plan` looks whether anything is new and skips the rest with a reason when not. `snapshot` freezes the labelled
-chips under an id; every later task works on that id. `train` makes new weights, `evaluate` measures them on the held-out places and
-writes the report, `judge` compares them with the champion, `promote` makes them champion if the verdict says PROMOTE.
+**What it does.** `plan` looks whether any label is new and skips the rest with a reason when not. `snapshot` freezes the labelled
+chips under an id; every later task works on that id. `plan_training` stops here when the last run saw the same chips. `train` makes
+new weights, `evaluate` measures them on the held-out places and writes the report, `judge` compares them with the champion, `promote`
+makes them champion if the verdict says PROMOTE.
 
 **Started by** the clock (02:00 UTC), by the asset `cloudseg.labels` (enough new labels came in), whichever is first, or by hand
 with a form: recipe, time budget in minutes, force (train although nothing is new), approval (by itself, or ask a person).
@@ -119,6 +120,12 @@ def cloudseg_retrain() -> None:
 
         return stages.snapshot(form()["recipe"]).as_json()
 
+    @task
+    def plan_training(snapshot_id: str) -> Json:
+        from cloudseg import stages
+
+        return planned(stages.plan_retrain(form()["recipe"], force=form()["force"], snapshot_id=snapshot_id))
+
     @task(pool=GPU_POOL, queue=GPU_QUEUE, execution_timeout=timedelta(hours=14))
     def train(snapshot_id: str) -> Json:
         from cloudseg import stages
@@ -163,6 +170,7 @@ def cloudseg_retrain() -> None:
     choice = ask_or_not(verdict["outcome"])
     promotion = promote(weights["weights_id"], frozen["snapshot_id"], approve.output)
     plan() >> frozen
+    plan_training(frozen["snapshot_id"]) >> weights
     evaluate(weights["weights_id"], frozen["snapshot_id"]) >> verdict
     choice >> [approve, promotion]
 

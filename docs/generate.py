@@ -4,6 +4,7 @@
 """
 
 import argparse
+import ast
 import sys
 import types
 import typing
@@ -23,6 +24,7 @@ from cloudseg.cli import root
 from cloudseg.settings import Settings
 
 DOCS = Path(__file__).parent
+DAGS = DOCS.parent / "dags"
 _NOTE = "<!-- Written by docs/generate.py from the code: run `make docs`, do not edit. -->\n\n"
 _WIDTH = 110
 
@@ -69,11 +71,30 @@ def schema_page() -> str:
     return "".join(parts)
 
 
+def dags_page() -> str:
+    """The operator's manual: every DAG file's docstring with its schedule and the values of its form; Airflow is not needed."""
+    parts = ["# DAGs\n\nWhat runs when. The same text stands in the Airflow UI beside each DAG.\n"]
+    for path in sorted(DAGS.glob("cloudseg_*.py")):
+        tree = ast.parse(path.read_text("utf-8"))
+        calls = [
+            node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dag"
+        ]
+        for call in calls:
+            given = {word.arg: word.value for word in call.keywords}
+            parts.append(
+                f"\n## {ast.literal_eval(given['dag_id'])}\n\n{ast.get_docstring(tree)}\n\nSchedule: `{ast.unparse(given['schedule'])}`\n"
+            )
+            parts.append("\n| form | default | values | meaning |\n|---|---|---|---|\n")
+            parts += _form_rows(given["params"])
+    return "".join(parts)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "settings.md": settings_page,
     "recipes.md": recipes_page,
     "schema.md": schema_page,
+    "DAGs.md": dags_page,
 }
 
 
@@ -146,6 +167,30 @@ def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return str(list(value)).replace("'", '"') if isinstance(value, tuple) else str(value)
+
+
+def _form_rows(params: ast.expr) -> Iterator[str]:
+    for name, param in zip(params.keys, params.values, strict=True) if isinstance(params, ast.Dict) else ():
+        if name is not None and isinstance(param, ast.Call):
+            rules = {word.arg: word.value for word in param.keywords}
+            values = " or ".join(f"`{part}`" for part in _form_values(rules))
+            meaning = ast.literal_eval(rules["description"])
+            yield f"| `{ast.literal_eval(name)}` | `{ast.unparse(param.args[0])}` | {values} | {_cell(meaning)} |\n"
+
+
+def _form_values(rules: dict[str | None, ast.expr]) -> list[str]:
+    """Give the allowed values as a form's reader needs them: the choices, or the types."""
+    choices = rules.get("enum", rules["type"])
+    if isinstance(choices, ast.Name):
+        choices = _constant(choices.id)
+    found = ast.literal_eval(choices)
+    return [str(value) for value in (found if isinstance(found, list) else [found])]
+
+
+def _constant(name: str) -> ast.expr:
+    """Give the value of a constant that the DAG files share."""
+    lines = ast.parse((DAGS / "cloudseg_dagkit.py").read_text("utf-8")).body
+    return next(line.value for line in lines if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == name)
 
 
 def _first_line(model: type[BaseModel]) -> str:

@@ -40,6 +40,18 @@ class Group:
         """Tell whether the value is true in some process."""
         return bool(self.sum(torch.tensor([float(value)], dtype=torch.float64))[0] > 0)
 
+    @torch.no_grad()
+    def average_buffers(self, net: torch.nn.Module) -> None:
+        """Give every process the mean of all running statistics of BatchNorm, so that all hold one net after each step."""
+        if self.world == 1:
+            return
+        buffers = [buffer for buffer in net.buffers() if buffer.is_floating_point()]
+        flat = torch.cat([buffer.flatten() for buffer in buffers])
+        distributed.all_reduce(flat)
+        flat /= self.world
+        for buffer, mean in zip(buffers, torch.split(flat, [buffer.numel() for buffer in buffers]), strict=True):
+            buffer.copy_(mean.view_as(buffer))
+
     def wait(self) -> None:
         """Wait until every process came here."""
         if self.world > 1:

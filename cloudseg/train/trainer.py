@@ -54,7 +54,8 @@ class Trainer:
         self.average = Average(self.net, recipe.average_decay) if recipe.average_decay else None
         self.optimizer = _build_optimizer(self.net, recipe)
         self._best: Tensors = {}
-        self._module = DistributedDataParallel(self.net) if group.world > 1 else self.net
+        # Each process normalises by its own batch; the running statistics are averaged after the step (Group.average_buffers).
+        self._module = DistributedDataParallel(self.net, broadcast_buffers=False) if group.world > 1 else self.net
         self.batches = Batches(setting.chip_set, setting.train_chips, recipe, rank=group.rank, world=group.world)
 
     def take_step(self, batch: Batch) -> float:
@@ -75,6 +76,7 @@ class Trainer:
                 next_step="Lower optimizer.lr or set optimizer.clip_norm in the recipe.",
             )  # fmt: skip
         self.optimizer.step()
+        self.setting.group.average_buffers(self.net)
         if self.average is not None:
             self.average.update(self.net, step)
         self.progress.step += 1

@@ -1,0 +1,120 @@
+"""Batches are a function of seed and step; invalid pixels never reach the loss."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from cloudseg.catalog import Catalog
+from cloudseg.catalog import training as rows
+from cloudseg.dataset import ChipSet, build_snapshot, open_chips
+from cloudseg.recipe import Loss, Optimizer
+from cloudseg.storage import LocalStore
+from cloudseg.train.batch import Batches, choose_chips
+from cloudseg.train.loss import segmentation_loss
+from cloudseg.train.schedule import learning_rate
+from tests.tiny_world import places, recipe
+
+BOTH = Loss(bce=1.0, soft_jaccard=1.0, label_smoothing=0.1)
+AUGMENT = {"flip": True, "rotate90": True, "gain": 0.3, "band_gain": 0.1, "gamma": 0.2, "saturate": 0.5, "noise": 0.02, "scale": 0.4}
+
+
+@pytest.fixture
+def chip_set(store: LocalStore, catalog: Catalog, snapshot_id: str) -> Iterator[ChipSet]:
+    with catalog.read() as db:
+        snapshot = rows.get_snapshot(db, snapshot_id)
+    with open_chips(store, snapshot) as chips:
+        yield chips
+
+
+def test_a_batch_depends_on_seed_and_step_only(chip_set: ChipSet) -> None:
+    wanted = recipe(augment=AUGMENT, data={"balance": True})
+    chips = choose_chips(chip_set.of("train"), wanted)
+    one, other = Batches(chip_set, chips, wanted), Batches(chip_set, chips, wanted)
+    for step in (5, 0, 5):
+        assert torch.equal(one.make(step).x, other.make(step).x)
+        assert torch.equal(one.make(step).label, other.make(step).label)
+    streamed = list(one.iter_from(3, 9))
+    assert len(streamed) == 6
+    assert all(torch.equal(batch.x, other.make(step).x) for step, batch in enumerate(streamed, start=3))
+    assert not torch.equal(one.make(0).x, one.make(1).x)
+    assert one.make(0).x.shape == (2, 3, 32, 32)
+    assert bool(torch.isfinite(one.make(0).x).all())
+
+
+def test_a_pass_sees_every_chip_once(chip_set: ChipSet) -> None:
+    wanted = recipe()
+    chips = choose_chips(chip_set.of("train"), wanted)
+    batches = Batches(chip_set, chips, wanted)
+    assert batches.steps_per_pass == 3
+    for first in (0, 6):
+        assert sorted(batches._pick(number).chip_id for number in range(first, first + 6)) == sorted(chip.chip_id for chip in chips)
+
+
+def test_processes_share_a_step_without_overlap(chip_set: ChipSet) -> None:
+    wanted = recipe()
+    chips = choose_chips(chip_set.of("train"), wanted)
+    alone = Batches(chip_set, chips, recipe(budget={"batch_size": 4}))
+    pair = [Batches(chip_set, chips, wanted, rank=rank, world=2) for rank in (0, 1)]
+    for step in range(3):
+        together = torch.cat([batches.make(step).x for batches in pair])
+        assert torch.equal(together, alone.make(step).x)
+
+
+def test_max_chips_are_chosen_by_the_seed(chip_set: ChipSet) -> None:
+    chips = chip_set.of("train")
+    few = [choose_chips(order, recipe(data={"max_chips": 3})) for order in (chips, chips[::-1])]
+    assert few[0] == few[1]
+    assert len(few[0]) == 3
+    seeds = {tuple(chip.chip_id for chip in choose_chips(chips, recipe(data={"max_chips": 3}, seed=seed))) for seed in range(8)}
+    assert len(seeds) > 1
+
+
+def test_crops_stay_on_the_scene_where_the_chip_is_padded(store: LocalStore, catalog: Catalog, add_scene: Callable[..., str]) -> None:
+    add_scene(places("train", 1)[0], size=(40, 48))
+    built = build_snapshot(store, catalog, recipe())
+    with catalog.read() as db:
+        snapshot = rows.get_snapshot(db, built.snapshot_id)
+    with open_chips(store, snapshot) as chips:
+        batches = Batches(chips, chips.chips, recipe())
+        assert all((batches.make(step).label != 255).all() for step in range(10))
+
+
+def test_loss_at_the_start_is_ln_2() -> None:
+    label = torch.randint(0, 2, (2, 16, 16), dtype=torch.uint8)
+    assert segmentation_loss(torch.zeros(2, 16, 16), label, Loss()).item() == pytest.approx(math.log(2))
+
+
+def test_invalid_pixels_never_change_the_loss() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, 8, 8, requires_grad=True)
+    label = torch.randint(0, 2, (2, 8, 8), dtype=torch.uint8)
+    label[:, :3] = 255
+    loss = segmentation_loss(logits, label, BOTH)
+    loss.backward()
+    assert logits.grad is not None
+    assert logits.grad[:, :3].abs().max() == 0
+    wild = logits.detach().clone()
+    wild[:, :3] = torch.tensor([float("nan"), 1e30, -1e30, float("inf")]).repeat(2)
+    assert segmentation_loss(wild, label, BOTH).item() == loss.item()
+    nothing = segmentation_loss(wild, torch.full_like(label, 255), BOTH)
+    assert nothing.item() == pytest.approx(0.0)
+
+
+def test_a_perfect_prediction_costs_nothing() -> None:
+    label = torch.tensor([[[0, 1], [1, 0]]], dtype=torch.uint8)
+    logits = torch.where(label == 1, 40.0, -40.0)
+    assert segmentation_loss(logits, label, Loss(bce=1, soft_jaccard=1)).item() == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "onecycle"])
+def test_schedules(schedule: str) -> None:
+    rates = [learning_rate(step, 100, Optimizer(schedule=schedule, lr=0.1, warmup_fraction=0.1)) for step in range(100)]  # type: ignore[arg-type]
+    assert max(rates) == pytest.approx(0.1)
+    assert min(rates) > 0
+    if schedule != "constant":
+        assert rates[0] < 0.02
+        assert rates[-1] < 0.001
+        assert int(np.argmax(rates)) in (9, 10)

@@ -1,0 +1,34 @@
+"""Counting, and the threshold that follows from it."""
+
+import numpy as np
+import pytest
+
+from cloudseg.train.validate import BINS, Tally, _count, choose_threshold, describe
+
+
+def tally_of(probability: list[float], cloud: list[bool]) -> Tally:
+    return Tally(*_count(np.array(probability, np.float32), np.array(cloud)))
+
+
+def test_counts_and_iou() -> None:
+    counted = tally_of([0.9, 0.8, 0.3, 0.2, 0.6], [True, True, True, False, False])
+    assert counted.confusion(BINS // 2) == {"tp": 2, "fp": 1, "fn": 1, "tn": 1}
+    assert counted.iou() == pytest.approx(0.5)
+    assert counted.loss == pytest.approx(-np.mean(np.log([0.9, 0.8, 0.3, 0.8, 0.4])), rel=1e-5)
+
+
+def test_threshold_separates_the_classes_nearest_to_one_half() -> None:
+    counted = tally_of([0.30, 0.35, 0.10, 0.20], [True, True, False, False])
+    threshold = choose_threshold(counted)
+    assert 0.20 < threshold <= 0.30
+    assert threshold == pytest.approx(76 / 256), "the highest of the equal ones, because it is nearest to one half"
+    assert describe(counted, threshold)["validation_iou"] == 1.0
+
+
+def test_a_clear_split_has_iou_1_without_false_alarm() -> None:
+    assert tally_of([0.1, 0.2], [False, False]).iou() == 1.0
+    assert tally_of([0.1, 0.9], [False, False]).iou() == 0.0
+
+
+def test_extreme_probabilities_stay_finite() -> None:
+    assert np.isfinite(tally_of([0.0, 1.0], [True, False]).loss)

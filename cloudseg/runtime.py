@@ -71,3 +71,4 @@ def set_up_logging(level: str | None = None, handler: logging.Handler | None = N
         level=level or read_settings().log_level, handlers=[handler or logging.StreamHandler(sys.stderr)],
         format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S",
     )  # fmt: skip
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it greets at every look at the schema's revision

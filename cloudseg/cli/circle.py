@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from cloudseg.cli.output import reports, show_record
+from cloudseg.cli.output import reports, show_parts, show_record
 from cloudseg.records import Json
 
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Tell what would be done and write nothing.")
@@ -120,7 +120,7 @@ def rollback(actor: str, reason: str, dry_run: bool) -> Any:
 @click.option("--auto-promote/--no-auto-promote", default=True, show_default=True, help="Promote by verdict, or leave that to a person.")
 @click.option("--run-id", metavar="ID", help="Run to begin or resume.")
 @_DRY_RUN
-@reports(show_record)
+@reports(show_parts)
 def retrain(recipe: str, minutes: float | None, force: bool, auto_promote: bool, run_id: str | None, dry_run: bool) -> Any:
     """Snapshot, train, evaluate and promote in one go; skips itself, with the reason, when no label is new."""
     from cloudseg import stages

@@ -14,7 +14,7 @@ _LIMIT = click.option("--limit", type=click.IntRange(min=1), default=20, show_de
 
 @click.command()
 @_LIMIT
-@reports(show_rows("scenes", ["scene_id", "name", "sensor", "acquired_at", "place", "height", "width", "bands", "publishable"]))
+@reports(show_rows("scenes", ["scene_id", "name", "sensor", "acquired_at", "place", "height", "width", "publishable"]))
 def scenes(limit: int) -> Any:
     """List scenes, newest first."""
     from cloudseg import stages
@@ -24,9 +24,7 @@ def scenes(limit: int) -> Any:
 
 @click.command()
 @_LIMIT
-@reports(
-    show_rows("models", ["version", "weights_id", "alias", "recipe", "verdict", "held_out.pooled.iou", "held_out.pooled.f1", "created_at"])
-)
+@reports(show_rows("models", ["version", "weights_id", "alias", "recipe", "verdict", "held_out.iou", "held_out.f1", "created_at"]))
 def models(limit: int) -> Any:
     """List published weights with champion, verdict and held-out metrics."""
     from cloudseg import stages

@@ -16,6 +16,7 @@ from cloudseg.errors import CloudsegError
 from cloudseg.records import Json, Record
 
 Show = Callable[[Console, Json], None]
+_NO_TERMINAL_WIDTH = 2000
 
 
 class BarHandler(logging.Handler):
@@ -67,7 +68,7 @@ def reports(show: Show, *, exit_code: Callable[[Json], int] = lambda _: 0) -> Ca
             if as_json:
                 _print_json(result)
             else:
-                show(Console(soft_wrap=not sys.stdout.isatty()), result)
+                show(_console(), result)
             click.get_current_context().exit(exit_code(result))
 
         return run
@@ -86,6 +87,15 @@ def show_record(console: Console, record: Json) -> None:
     console.print(table)
 
 
+def show_parts(console: Console, record: Json) -> None:
+    """Print a record whose values are records of their own, one below the other under its name."""
+    show_record(console, {name: value for name, value in record.items() if not isinstance(value, dict)})
+    for name, part in record.items():
+        if isinstance(part, dict):
+            console.print(f"\n{name}", style="bold underline")
+            show_record(console, part)
+
+
 def show_rows(name: str, columns: Sequence[str]) -> Show:
     """Give a function that prints the rows under `record[name]`; a column `a.b` looks into a nested value."""
 
@@ -96,12 +106,17 @@ def show_rows(name: str, columns: Sequence[str]) -> Show:
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
-            table.add_column(column.rpartition(".")[2], overflow="fold")
+            table.add_column(column.rpartition(".")[2], overflow="fold", no_wrap=column.endswith("_id"))
         for row in rows:
             table.add_row(*(_cell(_look_up(row, column)) for column in columns))
         console.print(table)
 
     return show
+
+
+def _console() -> Console:
+    """Give the console for stdout; lines of a pipe or a file are as long as they need to be."""
+    return Console() if sys.stdout.isatty() else Console(width=_NO_TERMINAL_WIDTH)
 
 
 def _look_up(row: Json, path: str) -> object:
@@ -118,7 +133,17 @@ def _cell(value: object) -> str:
         return f"{value:.4g}"
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return ", ".join(value[:12]) + (f" … {len(value)} in all" if len(value) > 12 else "")
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+    if isinstance(value, dict):
+        return "  ".join(f"{name} {_inner(inner)}" for name, inner in value.items())
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else str(value)
+
+
+def _inner(value: object) -> str:
+    """Give a value inside a cell; what is nested deeper is shown by `--json` only."""
+    if isinstance(value, dict):
+        plain = {name: inner for name, inner in value.items() if not isinstance(inner, dict | list)}
+        return "(" + ", ".join(f"{name} {_cell(inner)}" for name, inner in plain.items()) + ")" if plain else "…"
+    return _cell(value)
 
 
 def _plain(result: Any) -> Json:

@@ -18,7 +18,7 @@ def evaluate(weights_id: str, *, snapshot_id: str | None = None, split: Split = 
     weights, snapshot_id = find_question(runtime, weights_id, snapshot_id)
     log.started("evaluate", weights_id=weights_id, snapshot_id=snapshot_id, split=split)
     device = open_device(runtime)
-    from cloudseg.evaluate import evaluate_weights
+    from cloudseg.evaluate.evaluation import evaluate_weights
 
     evaluation = evaluate_weights(
         runtime.store, runtime.catalog, weights_id=weights.weights_id, snapshot_id=snapshot_id, split=split, device=device,

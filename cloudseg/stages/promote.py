@@ -68,7 +68,7 @@ def _exchange(
 
 
 def _judge(runtime: Runtime, weights: Weights, snapshot_id: str) -> Verdict:
-    from cloudseg.evaluate import judge
+    from cloudseg.evaluate.gate import judge
 
     with runtime.catalog.read() as db:
         champion = models.find_champion(db)

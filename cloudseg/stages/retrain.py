@@ -9,7 +9,7 @@ from cloudseg.catalog import scene as scenes
 from cloudseg.catalog import tables as t
 from cloudseg.catalog import training
 from cloudseg.recipe import Recipe, load_recipe, recipe_from
-from cloudseg.records import RetrainRecord, Run
+from cloudseg.records import PromoteRecord, RetrainRecord, Run
 from cloudseg.runtime import open_runtime
 from cloudseg.stages import log
 from cloudseg.stages.evaluate import evaluate
@@ -47,13 +47,14 @@ def retrain(
 ) -> RetrainRecord:
     """Do the four steps: snapshot, train, evaluate, promote. Skips itself, with the reason, when no label is new.
 
-    Killed anywhere and called again, it goes on where it stopped. `auto_promote=False` leaves the promotion to a
-    person; `force` trains again on the same labels.
+    Killed anywhere and called again, it goes on where it stopped; even where it skips itself it makes good a promotion
+    that the verdict granted and that was never written. `auto_promote=False` leaves the promotion to a person; `force`
+    trains again on the same labels.
     """
     log.started("retrain", recipe=recipe, minutes=minutes, force=force, auto_promote=auto_promote, run_id=run_id)
     plan = plan_retrain(recipe, force=force)
     if plan["skip"]:
-        record = RetrainRecord(skipped=plan["skip"])
+        record = RetrainRecord(skipped=plan["skip"], promote=_finish_promotion(recipe) if auto_promote else None)
     else:
         frozen = snapshot(recipe)
         plan = plan_retrain(recipe, force=force, snapshot_id=frozen.snapshot_id)

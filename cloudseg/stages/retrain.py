@@ -9,7 +9,7 @@ from cloudseg.catalog import scene as scenes
 from cloudseg.catalog import tables as t
 from cloudseg.catalog import training
 from cloudseg.recipe import Recipe, load_recipe, recipe_from
-from cloudseg.records import PromoteRecord, RetrainRecord, Run
+from cloudseg.records import PromoteRecord, RetrainRecord, Run, SnapshotRecord
 from cloudseg.runtime import open_runtime
 from cloudseg.stages import log
 from cloudseg.stages.evaluate import evaluate
@@ -52,23 +52,44 @@ def retrain(
     trains again on the same labels.
     """
     log.started("retrain", recipe=recipe, minutes=minutes, force=force, auto_promote=auto_promote, run_id=run_id)
-    plan = plan_retrain(recipe, force=force)
-    if plan["skip"]:
-        record = RetrainRecord(skipped=plan["skip"], promote=_finish_promotion(recipe) if auto_promote else None)
+    if reason := plan_retrain(recipe, force=force)["skip"]:
+        record = _skipped(recipe, reason, None, auto_promote=auto_promote)
     else:
         frozen = snapshot(recipe)
-        plan = plan_retrain(recipe, force=force, snapshot_id=frozen.snapshot_id)
-        if plan["skip"]:
-            record = RetrainRecord(skipped=plan["skip"], snapshot=frozen)
-            log.ended("retrain", record)
-            return record
-        run_id = run_id or _next_run_id(frozen.snapshot_id, load_recipe(recipe).with_minutes(minutes), force=force)
-        trained = train(frozen.snapshot_id, recipe=recipe, run_id=run_id, minutes=minutes)
-        judged = evaluate(trained.weights_id, snapshot_id=frozen.snapshot_id)
-        promoted = promote(trained.weights_id, snapshot_id=frozen.snapshot_id, apply=auto_promote, actor="retrain")
-        record = RetrainRecord(skipped=None, snapshot=frozen, train=trained, evaluate=judged, promote=promoted)
+        if reason := plan_retrain(recipe, force=force, snapshot_id=frozen.snapshot_id)["skip"]:
+            record = _skipped(recipe, reason, frozen, auto_promote=auto_promote)
+        else:
+            run_id = run_id or _next_run_id(frozen.snapshot_id, load_recipe(recipe).with_minutes(minutes), force=force)
+            record = _train_and_judge(recipe, frozen, run_id, minutes, auto_promote=auto_promote)
     log.ended("retrain", record)
     return record
+
+
+def _train_and_judge(recipe: str, frozen: SnapshotRecord, run_id: str, minutes: float | None, *, auto_promote: bool) -> RetrainRecord:
+    trained = train(frozen.snapshot_id, recipe=recipe, run_id=run_id, minutes=minutes)
+    judged = evaluate(trained.weights_id, snapshot_id=frozen.snapshot_id)
+    promoted = promote(trained.weights_id, snapshot_id=frozen.snapshot_id, apply=auto_promote, actor="retrain")
+    return RetrainRecord(skipped=None, snapshot=frozen, train=trained, evaluate=judged, promote=promoted)
+
+
+def _skipped(recipe: str, reason: str, frozen: SnapshotRecord | None, *, auto_promote: bool) -> RetrainRecord:
+    return RetrainRecord(skipped=reason, snapshot=frozen, promote=_finish_promotion(recipe) if auto_promote else None)
+
+
+def _finish_promotion(recipe: str) -> PromoteRecord | None:
+    """Promote what the newest run was granted: its verdict says PROMOTE against today's champion, then it was killed."""
+    with open_runtime().catalog.read() as db:
+        run = _newest_judged_run(db, load_recipe(recipe))
+        weights = models.find_weights_of_run(db, run.run_id) if run else None
+        history = models.list_promotions(db)
+        verdicts = models.list_verdicts(db)
+    champion_id = history[0].weights_id if history else None
+    if weights is None or weights.weights_id in {promotion.weights_id for promotion in history}:
+        return None
+    granted = ("PROMOTE", weights.weights_id, champion_id)
+    if granted not in {(verdict.outcome, verdict.challenger_id, verdict.champion_id) for verdict in verdicts}:
+        return None
+    return promote(weights.weights_id, actor="retrain", reason="taken up again: the verdict was there, the promotion was not")
 
 
 def _reason_of_snapshot(last: Run | None, snapshot_id: str) -> str | None:

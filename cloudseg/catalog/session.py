@@ -11,7 +11,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, Select, Table, create_engine, event, make_url, select
+from sqlalchemy import URL, Connection, Engine, Select, Table, create_engine, event, func, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
@@ -23,6 +23,8 @@ from cloudseg.records import Record
 log = logging.getLogger(__name__)
 R = TypeVar("R", bound=Record)
 _LOCK_WAIT_S = 60
+_MIGRATION_LOCK = 0x636C6F7564736567
+"""Number of PostgreSQL's advisory lock for migrations: "cloudseg" in ASCII."""
 
 
 def sql_folder() -> Path:
@@ -123,8 +125,10 @@ class Catalog:
 
     @contextmanager
     def _migration(self) -> Iterator[tuple[Connection, Config]]:
-        """Open a transaction for Alembic. Views go first: SQLite renames no table that a view names."""
+        """Open a transaction for Alembic, one at a time. Views go first: SQLite renames no table that a view names."""
         with self._transaction(cloudseg_writes=True, cloudseg_migrates=True) as connection:
+            if connection.dialect.name == "postgresql":  # SQLite holds its write lock already
+                connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
             drop_views(connection)
             config = self._alembic()
             config.attributes["connection"] = connection
@@ -184,7 +188,7 @@ def _reachable(uri: str) -> Iterator[None]:
     try:
         yield
     except DatabaseError as error:
-        reason = str(error.orig)
+        reason = str(error.orig).partition("\n")[0]  # PostgreSQL goes on with a drawing of the statement
         if any(sign in reason for sign in ("no such table", "no such column", "does not exist")):
             raise CatalogOutdated(
                 "the catalog lacks a table or a column", subject=uri, found=reason, next_step="Run `cloudseg db upgrade`."
@@ -208,8 +212,9 @@ def now() -> datetime:
 def insert(db: Connection, table: Table, record: Record) -> bool:
     """Add a row; tell False, and change nothing, where a row with the same unique values is there."""
     build = sqlite.insert if db.dialect.name == "sqlite" else postgresql.insert
-    statement = build(table).values(**record.model_dump()).on_conflict_do_nothing()
-    return db.execute(statement).rowcount == 1
+    # RETURNING, not rowcount: SQLAlchemy does not keep the row count of an INSERT on PostgreSQL.
+    statement = build(table).values(**record.model_dump()).on_conflict_do_nothing().returning(*table.primary_key.columns)
+    return db.execute(statement).first() is not None
 
 
 def fetch(db: Connection, kind: type[R], statement: Select[Any]) -> list[R]:

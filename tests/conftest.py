@@ -1,5 +1,8 @@
 """What tests of several packages share: a real store, a real catalog, an environment of their own, tiles."""
 
+import multiprocessing
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,8 @@ from cloudseg.raster.synthetic import make_tiles
 from cloudseg.storage import LocalStore
 
 REPO = Path(__file__).parents[1]
+# Races need many processes: each is forked from a server that has imported all this once.
+multiprocessing.set_forkserver_preload(["pytest", "cloudseg.storage", "cloudseg.catalog.scene", "cloudseg.catalog.model"])
 SHARED_DATA = REPO.parent / "shared" / "data"
 
 
@@ -18,19 +23,26 @@ def store(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path / "store")
 
 
-@pytest.fixture
-def catalog(tmp_path: Path) -> Catalog:
-    """An empty catalog, made by the real migrations in a SQLite file of the test."""
-    catalog = Catalog(f"sqlite:///{tmp_path / 'catalog.db'}")
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file that the real migrations made; copied for each test, because migrating takes a while."""
+    path = tmp_path_factory.mktemp("migrated") / "catalog.db"
+    catalog = Catalog(f"sqlite:///{path}")
     catalog.upgrade()
-    return catalog
+    catalog.engine.dispose()  # the last connection brings the write-ahead log into the file
+    return path
+
+
+@pytest.fixture
+def catalog(tmp_path: Path, migrated_file: Path) -> Catalog:
+    """An empty catalog with every migration and view, in a SQLite file of the test."""
+    shutil.copy(migrated_file, tmp_path / "catalog.db")
+    return Catalog(f"sqlite:///{tmp_path / 'catalog.db'}")
 
 
 @pytest.fixture
 def runtime_env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """CLOUDSEG_HOME in a folder of the test and no other setting; gives that folder."""
-    import os
-
     for name in [name for name in os.environ if name.startswith("CLOUDSEG_")]:
         monkeypatch.delenv(name)
     home = tmp_path / "home"

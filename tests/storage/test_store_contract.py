@@ -13,7 +13,6 @@ from cloudseg.storage import LocalStore, Store
 
 KINDS = ("local",)
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["cloudseg.storage"])
 ODD_KEYS = (
     "", "/", "/abs", "a//b", "a/", "../x", "a/../b", ".", "..", ".hidden", "a/.hidden", "UPPER", "a/B", "ü", "a b", "a\\b", "a\nb",
     "a\0b", "a?b", "%2e%2e", "-a", "_a", "x" * 201, "/".join(["abcdefgh"] * 60),

@@ -68,7 +68,7 @@ def decode_scene(job: SceneJob, tell: Callable[[float], None]) -> SceneFacts:
         grid = _bring_together(stack, layers, job)
         tell(grid.height * grid.width * len(names) / 1e6)
         tiled = Path(job.folder) / "tiled.tif"
-        overview, step, share = _write(tiled, layers, grid, names, job.name)
+        overview, step, share = _write(tiled, layers, grid, names, job)
         tags = _facts_for_tags(layers)
         write_cog(Path(job.out), tiled, resampling="average", tags=tags, compression="ZSTD", predictor=True)
         tiled.unlink()
@@ -152,7 +152,7 @@ def _alpha_of(view: Any) -> int | None:
     return next((index + 1 for index, colour in enumerate(view.colorinterp) if colour.name == "alpha"), None)
 
 
-def _write(tiled: Path, layers: list[_Layer], grid: Grid, names: list[str], shown: str) -> tuple[Bool, int, float]:
+def _write(tiled: Path, layers: list[_Layer], grid: Grid, names: list[str], job: SceneJob) -> tuple[Bool, int, float]:
     """Write the canonical pixels; give the overview of what is valid, its step in pixels, and the valid fraction."""
     step = max(1, -(-max(grid.shape) // OVERVIEW_SIZE))
     overview = np.zeros((-(-grid.height // step), -(-grid.width // step)), bool)
@@ -171,10 +171,11 @@ def _write(tiled: Path, layers: list[_Layer], grid: Grid, names: list[str], show
     counts[:, 0] = 0
     if missing == grid.height * grid.width:
         raise BadScene(
-            "no pixel holds data: everything is nodata or not a number", subject=shown, expected="at least one valid pixel",
+            "no pixel holds data: everything is nodata or not a number", subject=job.name, expected="at least one valid pixel",
             next_step="Get the file again, or take another date.",
         )  # fmt: skip
-    check_numbers(counts, {name: scale for layer in layers for name, scale in zip(layer.names, layer.scales, strict=True)}, shown)
+    scales = {name: scale for layer in layers for name, scale in zip(layer.names, layer.scales, strict=True)}
+    check_numbers(counts, scales, job.name, is_product=job.is_product)
     return overview, step, 1 - missing / (grid.height * grid.width)
 
 

@@ -52,6 +52,7 @@ class SceneJob(Record):
     files: list[RasterJob]
     needs_georeference: bool
     time_in_tags: bool
+    is_product: bool = Field(description="a product id says that it was observed")
     out: str = Field(description="where the canonical COG is to be written")
     folder: str = Field(description="private folder for unfinished files")
     max_pixels: int

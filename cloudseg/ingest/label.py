@@ -1,6 +1,5 @@
 """Decodes an untrusted mask into the canonical label of a scene: uint8, 0 clear, 1 cloud, 255 none. Runs in the bounded child."""
 
-import math
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +22,8 @@ from cloudseg.raster.read import GDAL_ENV, open_raster, read_scene
 _WINDOW: Final = 1024
 _MOST_VALUES: Final = 32
 """A mask of classes has a handful of values; an image taken for one has thousands."""
+_LARGEST_CODE: Final = 65_535
+"""Beyond this a nodata value (-3.4e38 is common) is no class code that could occur."""
 
 Mapping = dict[int, int]
 
@@ -83,7 +84,7 @@ def choose_mapping(values: set[int], nodata: float | None, mappings: list[Mappin
     """
     for mapping in mappings:
         known = dict(mapping)
-        if nodata is not None and math.isfinite(nodata) and nodata == int(nodata):
+        if nodata is not None and abs(nodata) <= _LARGEST_CODE and nodata == int(nodata):
             known.setdefault(int(nodata), MASK_NO_DATA)
         ambiguous = mapping == BINARY.as_dict() and BINARY_255.as_dict() in mappings and 255 in values and 1 not in values
         if values <= set(known) and not (ambiguous and nodata != 255):

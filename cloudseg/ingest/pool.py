@@ -33,6 +33,10 @@ _KEPT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "LD_LI
 """Of the service's own environment; its secrets stay out of reach of a decoder that was taken over."""
 
 
+class _DecoderDied(BadScene):
+    """The process ended under the job."""
+
+
 class Decoder:
     """One process. Not for several threads at once."""
 
@@ -70,7 +74,14 @@ class Decoder:
         return BadScene("the decoder gave no answer that makes sense", subject=subject, next_step="Look at the file before trying again.")
 
     def _ask(self, job: SceneJob | LabelJob) -> Answer:
+        """Give the answer; a job whose process died gets one more, for the system may have killed an innocent one."""
         subject = job.name if isinstance(job, SceneJob) else job.shown
+        try:
+            return self._ask_once(job, subject)
+        except _DecoderDied:
+            return self._ask_once(job, subject)
+
+    def _ask_once(self, job: SceneJob | LabelJob, subject: str) -> Answer:
         process = self._start()
         deadline = time.monotonic() + self._limits.timeout_s
         try:
@@ -163,7 +174,7 @@ def _lost(error: Exception, ended: int | None, subject: str, limits: DecodeLimit
             "decoding took too long and was stopped", subject=subject, expected=f"at most {limits.timeout_s:g} s for a scene of this size",
             next_step="Look at the file: an endless loop or a decompression bomb; raise CLOUDSEG_DECODE_TIMEOUT_S if it is sound.",
         )  # fmt: skip
-    return BadScene(
+    return _DecoderDied(
         "decoding crashed; only this scene is affected", subject=subject,
         found=f"the process ended with {'signal ' + str(-ended) if ended is not None and ended < 0 else ended}",
         expected=f"decoding within {limits.memory_mb} MB", next_step="Look at the file: it is probably corrupt.",

@@ -30,6 +30,8 @@ _HIGHEST: Final = 2.5
 """99 % of the pixels are darker: fresh snow under a low sun reaches about 1.5 at the top of the atmosphere."""
 _HIGHEST_ASSUMED: Final = 1.8
 """The same where the scale was only assumed: Landsat Level-1 numbers taken for reflectance x 10000 reach 2 to 6."""
+_SATURATED: Final = round(255 * TRUE_COLOUR.scale * REFLECTANCE_SCALE)
+"""Canonical number of an 8-bit pixel at the upper end of its stretch."""
 _BRIGHTEST_AT_LEAST: Final = 0.05
 """The brightest pixel where the scale was assumed: even clear ocean with one wave crest has it; counts do not."""
 
@@ -101,22 +103,24 @@ def to_canonical(numbers: npt.NDArray[Any], scale: BandScale) -> tuple[npt.NDArr
     return np.clip(np.rint(reflectance), 1, 65535).astype(np.uint16), valid
 
 
-def check_numbers(counts: npt.NDArray[np.int64], scales: dict[str, BandScale], shown: str) -> None:
+def check_numbers(counts: npt.NDArray[np.int64], scales: dict[str, BandScale], shown: str, *, is_product: bool) -> None:
     """Check the distribution of canonical numbers: `counts` is `(band, 65536)`. Raises BadScene.
 
-    Constant: every band has one value (8 bits saturate: one band of thick cloud may), or, with 16 bits, any band has.
+    With 16 bits no band may have one number only, with 8 bits not every band: they saturate early, over thick cloud in
+    one band, over ice in all. A whole scene at the upper end is believed where a product id says that it was observed.
     """
+    for name, band in zip(scales, counts, strict=True):
+        _check_range(name, band, scales[name], shown)
     different = (counts > 0).sum(axis=1)
     eight_bits = all(scale.radiometry is TRUE_COLOUR for scale in scales.values())
     constant = [name for name, values in zip(scales, different, strict=True) if values == 1]
-    if constant and (len(constant) == len(scales) or not eight_bits):
+    saturated = eight_bits and is_product and bool((counts[:, _SATURATED] > 0).all())
+    if constant and not saturated and (len(constant) == len(scales) or not eight_bits):
         raise BadScene(
             f"every pixel has the same number in {', '.join(constant)}", subject=shown,
             found=f"{int(np.argmax(counts[0]))} in the first band",
             expected="an image", next_step="Look at the file: it was probably filled, not observed.",
         )  # fmt: skip
-    for name, band in zip(scales, counts, strict=True):
-        _check_range(name, band, scales[name], shown)
 
 
 def _check_range(name: str, counts: npt.NDArray[np.int64], scale: BandScale, shown: str) -> None:

@@ -136,6 +136,7 @@ def _scene_job(work: Work, candidate: Candidate, hashes: list[str], folder: Path
         files.append(_raster_job(source, copy))
     return SceneJob(
         name=candidate.name, files=files, needs_georeference=candidate.needs_georeference, time_in_tags=candidate.time_in_tags,
+        is_product=candidate.sensor != "unknown",
         out=str(folder / "scene.tif"), folder=str(folder), max_pixels=work.limits.max_pixels, memory_mb=work.limits.memory_mb,
     )  # fmt: skip
 
@@ -246,7 +247,7 @@ def _take_stray(work: Work, stray: Stray) -> Outcome:
 def _quarantine(work: Work, name: str, uri: str, sha256: str, error: CloudsegError, outcome: Outcome) -> None:
     """Write down why something was refused; the same bytes at the same place are written down once."""
     entry = Quarantined(
-        quarantine_id=_quarantine_id(uri, sha256), name=name, source_uri=uri, source_sha256=sha256, error=type(error).__name__,
+        quarantine_id=_quarantine_id(uri, sha256), name=name, source_uri=uri, source_sha256=sha256, error=_public_name(error),
         what=error.what, found=error.found, expected=error.expected, next_step=error.next_step, created_at=now(),
     )  # fmt: skip
     if work.dry_run:
@@ -259,6 +260,11 @@ def _quarantine(work: Work, name: str, uri: str, sha256: str, error: CloudsegErr
         outcome.quarantined.append(entry.quarantine_id)
     else:
         outcome.still_quarantined += 1
+
+
+def _public_name(error: CloudsegError) -> str:
+    """Give the name of the error's class in `cloudseg.errors`."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == CloudsegError.__module__)
 
 
 def _quarantine_id(uri: str, sha256: str) -> str:

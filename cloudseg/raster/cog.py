@@ -80,7 +80,7 @@ def write_cog(
         with rasterio.open(source, "r+", driver="GTiff") as dataset:
             dataset.update_tags(**tags)
         rasterio.shutil.copy(
-            str(source), str(out), driver="COG", BLOCKSIZE=BLOCK_SIZE, COMPRESS=compression, LEVEL=6 if compression == "DEFLATE" else 9,
+            str(source), str(out), driver="COG", BLOCKSIZE=BLOCK_SIZE, COMPRESS=compression, LEVEL=6 if compression == "DEFLATE" else 3,
             PREDICTOR="YES" if predictor else "NO", OVERVIEW_COMPRESS=compression, OVERVIEW_PREDICTOR="YES" if predictor else "NO",
             OVERVIEW_RESAMPLING=resampling.upper(), WARP_RESAMPLING="NEAREST", NUM_THREADS="1", BIGTIFF="IF_SAFER",
         )  # fmt: skip

@@ -76,6 +76,8 @@ def lonlat_of(x: float, y: float, crs: str) -> tuple[float, float]:
 
 def _outline(valid: Bool, extent: tuple[float, float]) -> BaseGeometry:
     """Outline in overview pixels (col, row)."""
+    if valid.all():
+        return box(0, 0, extent[1], extent[0])
     height, width = valid.shape
     if min(height, width) > 1 and _is_speckled(valid):
         half: Bool = np.asarray(
@@ -84,7 +86,7 @@ def _outline(valid: Bool, extent: tuple[float, float]) -> BaseGeometry:
         return shapely.transform(_outline(half, (extent[0] / 2, extent[1] / 2)), lambda points: points * 2)
     union = shapely.union_all([shape(geometry) for geometry, _ in shapes(valid.astype(np.uint8), mask=valid)])
     inside = union.intersection(box(0, 0, extent[1], extent[0]))
-    return shapely.simplify(inside, 1.0) if not valid.all() else inside
+    return shapely.simplify(inside, 1.0)
 
 
 def _is_speckled(valid: Bool) -> bool:

@@ -1,0 +1,162 @@
+"""The same bytes twice, labels that come later, two ingests at once, and a service that is killed in between."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cloudseg.errors import BadScene
+from cloudseg.ingest import DecodeLimits
+from cloudseg.ingest.job import RasterJob, SceneJob
+from cloudseg.ingest.pool import Decoder
+from cloudseg.records import IngestRecord
+from tests.ingest.conftest import Service
+from tests.ingest.tiles import SIZE, clouds, numbers, write
+
+_INGEST = """
+import sys, os, signal
+from pathlib import Path
+from cloudseg.catalog import Catalog
+from cloudseg.ingest import DecodeLimits, ingest_source
+from cloudseg.storage import LocalStore
+
+class Deadly(LocalStore):
+    # dies with the bytes in place and no row written
+    def put_file(self, key, path):
+        stored = super().put_file(key, path)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return stored
+
+home, source, deadly = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "deadly"
+store = (Deadly if deadly else LocalStore)(home / "store")
+record = ingest_source(store, Catalog(f"sqlite:///{home / 'catalog.db'}"), source, limits=DecodeLimits(memory_mb=2048), workers=1)
+print(record.model_dump_json())
+"""
+
+
+def _start(service: Service, source: Path, deadly: str = "no") -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-c", _INGEST, str(service.home), str(source), deadly], stdout=subprocess.PIPE)
+
+
+def _pairs(inbox: Path, count: int) -> None:
+    for index in range(count):
+        write(inbox / "images" / f"{index}.tif", numbers(seed=index))
+        write(inbox / "labels" / f"{index}.tif", clouds(), names=["label"], nodata=255)
+
+
+def test_again_changes_nothing_and_another_name_is_the_same_scene(service: Service, inbox: Path) -> None:
+    first = write(inbox / "first.tif", numbers())
+    added = service.ingest(inbox).added
+    (inbox / "second.tif").write_bytes(first.read_bytes())
+    record = service.ingest(inbox)
+    assert (record.added, record.known) == ([], 2)
+    assert list(service.scenes()) == ["first"]
+    assert service.scenes()["first"].scene_id == added[0]
+    assert len(list(service.store.list_keys("scenes/"))) == 1
+
+
+def test_a_label_that_comes_later_is_a_new_version(service: Service, inbox: Path) -> None:
+    _pairs(inbox, 1)
+    label = inbox / "labels" / "0.tif"
+    label.rename(inbox / "kept")
+    assert service.ingest(inbox / "images").labelled == []
+    (inbox / "kept").rename(label)
+    assert len(service.ingest(inbox).labelled) == 1
+    corrected = clouds()
+    corrected[:, :10] = 255
+    write(label, corrected, names=["label"], nodata=255, tags={"LABEL_SOURCE": "analyst:ada"})
+    record = service.ingest(inbox)
+    assert (record.added, len(record.labelled), record.known) == ([], 1, 1)
+    newest, oldest = service.labels(service.scenes()["0"])
+    assert (newest.version, newest.source, oldest.version) == (2, "analyst:ada", 1)
+    assert newest.labelled_fraction == pytest.approx(1 - 10 / SIZE)
+    assert service.ingest(inbox).labelled == []
+
+
+def test_a_dry_run_writes_nothing(service: Service, inbox: Path) -> None:
+    _pairs(inbox, 1)
+    write(inbox / "bad.tif", numbers(), crs=None, transform=None)
+    record = service.ingest(inbox, dry_run=True)
+    assert (len(record.added), len(record.labelled), len(record.quarantined)) == (1, 1, 1)
+    assert service.scenes() == {}
+    assert service.quarantine() == {}
+    assert list(service.store.list_keys()) == []
+
+
+def test_two_ingests_at_once_add_everything_exactly_once(service: Service, inbox: Path) -> None:
+    _pairs(inbox, 4)
+    both = [_start(service, inbox) for _ in range(2)]
+    records = [IngestRecord.model_validate(json.loads(process.communicate(timeout=120)[0])) for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sorted(len(service.labels(scene)) for scene in service.scenes().values()) == [1, 1, 1, 1]
+    assert sum(len(record.added) for record in records) == 4
+    assert sum(len(record.labelled) for record in records) == 4
+    assert service.quarantine() == {}
+
+
+def test_killed_between_bytes_and_row_the_next_ingest_finishes(service: Service, inbox: Path) -> None:
+    _pairs(inbox, 1)
+    process = _start(service, inbox, "deadly")
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    assert service.scenes() == {}
+    assert len(list(service.store.list_keys("scenes/"))) == 1  # an orphan, until the row comes
+    record = service.ingest(inbox)
+    assert (len(record.added), len(record.labelled)) == (1, 1)
+    assert list(service.store.list_keys("scenes/")) == [service.scenes()["0"].key]
+
+
+def test_progress_is_told_for_every_scene(service: Service, inbox: Path) -> None:
+    write(inbox / "good.tif", numbers())
+    (inbox / "bad.tif").write_bytes(b"")
+    told: list[tuple[int, int, str, str]] = []
+    service.ingest(inbox, on_progress=lambda *words: told.append(words))
+    assert [words[:2] for words in told] == [(1, 2), (2, 2)]
+    assert {words[2:] for words in told} == {("good", "added"), ("bad", "quarantined")}
+
+
+def _job(path: Path, folder: Path) -> SceneJob:
+    return SceneJob(
+        name="scene", files=[RasterJob(path=str(path), shown="scene.tif", bands=None)], needs_georeference=True, time_in_tags=False,
+        is_product=False, out=str(folder / "out.tif"), folder=str(folder), max_pixels=10**9, memory_mb=2048,
+    )  # fmt: skip
+
+
+def test_a_decoder_that_hangs_or_dies_costs_one_scene_only(tmp_path: Path) -> None:
+    good = write(tmp_path / "good.tif", numbers())
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)  # opening it waits for a writer that never comes: an endless loop, as far as the service can tell
+    decoder = Decoder(DecodeLimits(timeout_s=1.0, memory_mb=2048))
+    try:
+        decoder.decode_scene(_job(good, tmp_path))
+        before = time.monotonic()
+        with pytest.raises(BadScene, match="took too long"):
+            decoder.decode_scene(_job(pipe, tmp_path))
+        assert time.monotonic() - before < 10
+        assert decoder.decode_scene(_job(good, tmp_path)).bands == ["red", "green", "blue"]
+        assert decoder._process is not None
+        os.kill(decoder._process.pid, signal.SIGSTOP)
+        os.kill(decoder._process.pid, signal.SIGKILL)
+        assert decoder.decode_scene(_job(good, tmp_path)).height == SIZE
+    finally:
+        decoder.close()
+
+
+def test_memory_beyond_the_limit_is_a_bad_scene(tmp_path: Path) -> None:
+    large = write(tmp_path / "large.tif", numbers(size=3000, high=4000), tiled=True)
+    decoder = Decoder(DecodeLimits(timeout_s=60, memory_mb=2048))
+    try:
+        decoder._start()
+        assert decoder._process is not None
+        used = int(Path(f"/proc/{decoder._process.pid}/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.prlimit(decoder._process.pid, resource.RLIMIT_AS, (used + (40 << 20), used + (40 << 20)))
+        with pytest.raises(BadScene, match=r"memory|crashed|cannot be"):
+            decoder.decode_scene(_job(large, tmp_path))
+    finally:
+        decoder.close()

@@ -41,25 +41,33 @@ def choose_core(width: int, *, bytes_per_value: int, budget_bytes: int, margin: 
     return max(CORE_STEP, (side - 2 * margin) // CORE_STEP * CORE_STEP)
 
 
-def iter_pieces(height: int, width: int, *, core: int, margin: int) -> Iterator[Piece]:
+def iter_pieces(height: int, width: int, *, core: int, margin: int, multiple: int) -> Iterator[Piece]:
     """Give the pieces of a scene of `height` x `width` working pixels, row by row.
 
-    Core and margin are multiples of the net's pooling cell. Raises ValueError for a core below 1 or a negative margin.
+    All reads have one size, `core + 2 * margin` a side, or the scene's where that is smaller (at its far edge up to
+    `multiple - 1` less, which the predictor pads): equal activations fit into each other's memory, one after the other.
+    Core and margin are multiples of `multiple`, the net's pooling cell. Raises ValueError where they are not.
     """
-    if core < 1 or margin < 0:
-        raise ValueError(f"core {core} and margin {margin} cannot cover anything")
-    for row in range(0, height, core):
-        for col in range(0, width, core):
-            inner = Window(row, col, min(core, height - row), min(core, width - col))
-            yield Piece(core=inner, read=grown(inner, margin, height, width))
+    if core < 1 or margin < 0 or core % multiple or margin % multiple:
+        raise ValueError(f"core {core} and margin {margin} are no multiples of {multiple} that cover anything")
+    rows, cols = (_spans(length, core, margin, multiple) for length in (height, width))
+    for inner_row, row in rows:
+        for inner_col, col in cols:
+            yield Piece(
+                core=Window(inner_row.start, inner_col.start, len(inner_row), len(inner_col)),
+                read=Window(row.start, col.start, len(row), len(col)),
+            )
 
 
-def grown(window: Window, margin: int, height: int, width: int) -> Window:
-    """Give the window with a margin on every side, cut at the edges of a `height` x `width` grid."""
-    top, left = max(0, window.row_off - margin), max(0, window.col_off - margin)
-    bottom = min(height, window.row_off + window.height + margin)
-    right = min(width, window.col_off + window.width + margin)
-    return Window(top, left, bottom - top, right - left)
+def _spans(length: int, core: int, margin: int, multiple: int) -> list[tuple[range, range]]:
+    """Give core and read along one axis. The first and last read slide inwards until they have the full size."""
+    size = core + 2 * margin
+    last = max(0, math.ceil((length - size) / multiple) * multiple)
+    spans = []
+    for start in range(0, length, core):
+        offset = min(max(0, start - margin), last)
+        spans.append((range(start, min(start + core, length)), range(offset, min(offset + size, length))))
+    return spans
 
 
 def inside(inner: Window, outer: Window) -> tuple[slice, slice]:

@@ -1,0 +1,115 @@
+"""Runs two ways of doing the same work in turn, each in a clean process of its own, and compares them.
+
+Turns alternate (A B A B ...), so that a machine which slows down slows both; the figure is the median of a side's turns. Each side is
+a child with an environment of its own: an allocator or thread setting of the caller cannot help either side.
+"""
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a turn did."""
+
+    images: int
+    megapixels: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One side of a comparison."""
+
+    side: str
+    images_per_s: float
+    megapixels_per_s: float
+    peak_mib: float
+    """Peak resident memory of the side's process, and of its largest child where it has some."""
+    turns: list[float]
+    """Seconds an image of each turn, the first (warming up) left out."""
+
+
+Turn = Callable[[int], Work]
+
+
+def stopwatch(work: Callable[[], tuple[int, float]]) -> Work:
+    """Time a function that gives images and megapixels."""
+    began = time.perf_counter()
+    images, megapixels = work()
+    return Work(images, megapixels, time.perf_counter() - began)
+
+
+def serve(turn: Turn) -> None:
+    """Be a side: for each line on stdin do one turn and answer with one line of JSON."""
+    for number, _ in enumerate(sys.stdin):
+        work = turn(number)
+        print(
+            json.dumps({"images": work.images, "megapixels": work.megapixels, "seconds": work.seconds, "peak_mib": _peak_mib()}), flush=True
+        )
+
+
+def compare(module: str, sides: list[str], folder: Path, *, turns: int) -> list[Figures]:
+    """Let the sides of `python -m <module> <side> <folder>` take turns after one turn each to warm up."""
+    with ExitStack() as stack:
+        running = {side: stack.enter_context(_started(module, side, folder)) for side in sides}
+        answers: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+        for _ in range(turns + 1):
+            for side, process in running.items():
+                answers[side].append(_ask(process, side))
+    return [_figures(side, found) for side, found in answers.items()]
+
+
+def _figures(side: str, answers: list[dict[str, float]]) -> Figures:
+    counted = answers[1:]
+    per_image = statistics.median(answer["seconds"] / answer["images"] for answer in counted)
+    per_megapixel = statistics.median(answer["seconds"] / answer["megapixels"] for answer in counted)
+    peak = max(answer["peak_mib"] for answer in answers)
+    return Figures(side, 1 / per_image, 1 / per_megapixel, peak, [answer["seconds"] / answer["images"] for answer in counted])
+
+
+@contextmanager
+def _started(module: str, side: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV"}}
+    command = [sys.executable, "-m", module, side, str(folder)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=kept, cwd=Path(__file__).parents[1])
+    try:
+        yield process
+    finally:
+        _stream(process.stdin).close()
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _ask(process: subprocess.Popen[str], side: str) -> dict[str, float]:
+    _stream(process.stdin).write("go\n")
+    _stream(process.stdin).flush()
+    line = _stream(process.stdout).readline()
+    if not line:
+        raise RuntimeError(f"side {side} ended with status {process.wait()}; its error stands above")
+    answer: dict[str, float] = json.loads(line)
+    return answer
+
+
+def _stream(stream: IO[str] | None) -> IO[str]:
+    if stream is None:
+        raise RuntimeError("the process was started without a pipe")
+    return stream
+
+
+def _peak_mib() -> float:
+    """Linux gives ru_maxrss in KiB (getrusage(2))."""
+    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024

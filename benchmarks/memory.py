@@ -1,0 +1,127 @@
+"""Peak memory of masking one full Sentinel-2 tile: 10 980 x 10 980 pixels of 4 bands, synthetic. Minutes, not seconds."""
+
+import resource
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import torch
+from rasterio.transform import Affine
+
+from benchmarks.world import cpu, open_world
+from cloudseg import keys
+from cloudseg.catalog.scene import add_scene
+from cloudseg.model.predictor import Predictor
+from cloudseg.model.unet import build_model, count_parameters
+from cloudseg.model.weights import WeightsMeta, load_weights, pack_weights
+from cloudseg.predict import Progress, predict_scene
+from cloudseg.raster.cog import write_cog
+from cloudseg.raster.footprint import footprint_bounds, footprint_of
+from cloudseg.raster.synthetic import make_large_scene
+from cloudseg.recipe import Model
+from cloudseg.records import Scene, Weights
+from cloudseg.registry import register
+
+_OVERVIEW = 512
+
+
+def main(folder: Path, size: int, widths: tuple[int, ...]) -> None:
+    """Make the scene, mask it and print time and peak memory of this process."""
+    scene = _make_scene(folder, size)
+    weights, predictor = _make_predictor(folder, widths)
+    store, catalog = open_world(folder)
+    before = _peak_mib()
+    began = time.perf_counter()
+    mask = predict_scene(store, catalog, scene_id=scene.scene_id, weights_id=weights.weights_id, predictor=predictor, on_progress=_tell)
+    seconds = time.perf_counter() - began
+    print(f"\n{size} x {size} x {len(scene.bands)}, widths {widths}, {predictor.device.precision}")
+    print(f"{seconds:.0f} s, {size * size / 1e6 / seconds:.2f} Mpx/s, {100 * mask.cloud_fraction:.0f} % cloud")
+    print(f"peak {_peak_mib():.0f} MiB, of which {before:.0f} MiB before the first window")
+
+
+def _make_scene(folder: Path, size: int) -> Scene:
+    """Write the scene as ingest would and catalogue it; ingest itself has its own benchmark."""
+    store, catalog = open_world(folder)
+    raw, cog = folder / "raw.tif", folder / "large.tif"
+    make_large_scene(raw, size=size, bands=4)
+    write_cog(cog, raw, resampling="average", tags={})
+    raw.unlink()
+    with rasterio.open(cog) as dataset:
+        transform, crs, bands = dataset.transform, dataset.crs.to_string(), list(dataset.descriptions)
+    part = min(size, _OVERVIEW)
+    outline = footprint_of(np.ones((part, part), bool), transform * Affine.scale(size / part), crs)
+    west, south, east, north = footprint_bounds(outline)
+    stored = store.put_file(keys.scene(keys.sha256_of(str(size).encode())), cog)
+    cog.unlink()
+    scene = Scene(
+        scene_id=keys.make_id("sc", str(size)),
+        name="synthetic_large",
+        layout="benchmark",
+        sensor="synthetic",
+        radiometry="synthetic",
+        acquired_at=datetime(2024, 1, 8, tzinfo=UTC),
+        place="block:benchmark",
+        crs=crs,
+        transform=list(transform)[:6],
+        height=size,
+        width=size,
+        resolution_m=10.0,
+        bands=bands,
+        footprint_wkb=outline.wkb,
+        min_lon=west,
+        min_lat=south,
+        max_lon=east,
+        max_lat=north,
+        valid_fraction=1.0,
+        publishable=True,
+        source_uri="synthetic",
+        source_sha256=stored.sha256,
+        **stored.model_dump(),
+        tags={"synthetic": "yes"},
+        created_at=datetime(2024, 1, 8, tzinfo=UTC),
+    )
+    with catalog.begin() as db:
+        add_scene(db, scene)
+    return scene
+
+
+def _make_predictor(folder: Path, widths: tuple[int, ...]) -> tuple[Weights, Predictor]:
+    store, catalog = open_world(folder)
+    torch.manual_seed(0)
+    model = Model(bands=("red", "green", "blue", "nir"), widths=widths)
+    net = build_model(model).eval()
+    meta = WeightsMeta(
+        architecture=model.architecture,
+        bands=model.bands,
+        widths=widths,
+        dropout=0.0,
+        total_parameters=count_parameters(net),
+        clip=1.0,
+        mean=(0.2,),
+        std=(0.2,),
+        working_resolution_m=None,
+        threshold=0.5,
+        flip_at_prediction=False,
+        chip_size=384,
+    )
+    data = pack_weights(net, meta)
+    metadata = meta.model_dump(mode="json")
+    weights = register(
+        store, catalog, weights=data, metadata=metadata, companions={}, run_id=None, snapshot_id=None, architecture=model.architecture
+    )
+    return weights, Predictor(load_weights(data), cpu())
+
+
+def _tell(progress: Progress) -> None:
+    print(f"\r{progress.done} of {progress.total} windows, peak {_peak_mib():.0f} MiB", end="", file=sys.stderr, flush=True)
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), tuple(int(width) for width in sys.argv[3].split(",")))

@@ -1,0 +1,145 @@
+"""Prediction: the net alone, and a scene from the store to what is published.
+
+Naive is the seed's loop: eager float32, NCHW, one image at a time, the allocator as it comes; it reads the whole tile, writes a plain
+GeoTIFF mask and nothing else. cloudseg does all that it does in production: windows, mask and probability COGs with overviews, thumbnail,
+STAC item, checksums, row.
+"""
+
+import shutil
+import sys
+import warnings
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import torch
+
+from benchmarks.harness import Turn, serve, stopwatch
+from benchmarks.world import cpu, masked_scenes, open_world, published
+from cloudseg.model.normalize import observed
+from cloudseg.model.predictor import Predictor
+from cloudseg.predict import predict_scene
+from cloudseg.raster.read import open_raster
+
+
+def naive_net(folder: Path) -> Turn:
+    """The net alone, the naive way."""
+    store, catalog = open_world(folder)
+    tiles = [_read_naive(store.gdal_path(scene.key)) for scene in masked_scenes(catalog)]
+    net = published(store, catalog)[1].net
+
+    def work() -> tuple[int, float]:
+        for tile in tiles:
+            _predict_naive(net, tile)
+        return len(tiles), sum(tile.shape[1] * tile.shape[2] for tile in tiles) / 1e6
+
+    return lambda number: stopwatch(work)
+
+
+def cloudseg_net(folder: Path) -> Turn:
+    """The net alone, through the predictor (normalisation included)."""
+    store, catalog = open_world(folder)
+    tiles = []
+    for scene in masked_scenes(catalog):
+        with open_raster(store.gdal_path(scene.key)) as dataset:
+            tiles.append(dataset.read([1, 2, 3]))
+    predictor = Predictor(published(store, catalog)[1], cpu())
+
+    def work() -> tuple[int, float]:
+        for tile in tiles:
+            predictor.probability(tile[None], observed(tile[None]))
+        return len(tiles), sum(tile.shape[1] * tile.shape[2] for tile in tiles) / 1e6
+
+    return lambda number: stopwatch(work)
+
+
+def naive_scene(folder: Path) -> Turn:
+    """Tile in, mask file out, the naive way."""
+    store, catalog = open_world(folder)
+    scenes = masked_scenes(catalog)
+    net = published(store, catalog)[1].net
+    out = folder / "naive"
+    out.mkdir(exist_ok=True)
+
+    def work() -> tuple[int, float]:
+        for scene in scenes:
+            source = store.gdal_path(scene.key)
+            mask = (_predict_naive(net, _read_naive(source)) > 0.5).astype(np.uint8)
+            with rasterio.open(source) as dataset:
+                profile = {"driver": "GTiff", "height": dataset.height, "width": dataset.width, "count": 1, "dtype": "uint8"}
+                profile |= {"crs": dataset.crs, "transform": dataset.transform}
+            with rasterio.open(out / f"{scene.scene_id}.tif", "w", **profile) as target:
+                target.write(mask, 1)
+        return len(scenes), sum(scene.height * scene.width for scene in scenes) / 1e6
+
+    return lambda number: stopwatch(work)
+
+
+def cloudseg_scene(folder: Path) -> Turn:
+    """Scene in, published mask out: the stage's own function."""
+    store, catalog = open_world(folder)
+    scenes = masked_scenes(catalog)
+    weights, loaded = published(store, catalog)
+    predictor = Predictor(loaded, cpu())
+
+    def work() -> tuple[int, float]:
+        for scene in scenes:
+            predict_scene(store, catalog, scene_id=scene.scene_id, weights_id=weights.weights_id, predictor=predictor)
+        return len(scenes), sum(scene.height * scene.width for scene in scenes) / 1e6
+
+    def turn(number: int) -> Any:
+        # Without this the second turn would find every mask published.
+        shutil.rmtree(store.root / "masks", ignore_errors=True)
+        with catalog.begin() as db:
+            db.exec_driver_sql("DELETE FROM mask")
+        return stopwatch(work)
+
+    return turn
+
+
+def ukis_net(folder: Path) -> Turn:
+    """The deep peer whose weights ship in its wheel (red, green, blue and near infrared, ONNX), where it is installed."""
+    mask_of = import_module("ukis_csmask.mask").CSmask
+    store, catalog = open_world(folder)
+    tiles = []
+    for scene in masked_scenes(catalog):
+        with open_raster(store.gdal_path(scene.key)) as dataset:
+            numbers = dataset.read()
+        four = numbers[[2, 1, 0, min(3, len(numbers) - 1)]]  # blue, green, red, near infrared; the speed is that of any numbers
+        tiles.append(np.ascontiguousarray(four.transpose(1, 2, 0).astype(np.float32) / 10_000))
+
+    def work() -> tuple[int, float]:
+        for tile in tiles:
+            found = mask_of(img=tile, band_order=["blue", "green", "red", "nir"], nodata_value=0, product_level="l1c")
+            assert found.csm.shape[:2] == tile.shape[:2]  # noqa: S101 - reading it makes the mask
+        return len(tiles), sum(tile.shape[0] * tile.shape[1] for tile in tiles) / 1e6
+
+    return lambda number: stopwatch(work)
+
+
+def peers() -> tuple[list[str], list[str]]:
+    """Give the sides of installed peers, and for the others why they are left out."""
+    if find_spec("ukis_csmask") is None:
+        return [], ["ukis-csmask is left out: not installed here (pip install 'ukis-csmask[cpu]')"]
+    return ["ukis_net"], []
+
+
+def _read_naive(path: str) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(path) as dataset:
+            return np.asarray(dataset.read([1, 2, 3])).astype(np.float32) / 10_000 / 0.3558
+
+
+def _predict_naive(net: torch.nn.Module, tile: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return torch.sigmoid(net(torch.from_numpy(tile)[None]))[0, 0].numpy()
+
+
+SIDES = {side.__name__: side for side in (naive_net, cloudseg_net, naive_scene, cloudseg_scene, ukis_net)}
+
+if __name__ == "__main__":
+    serve(SIDES[sys.argv[1]](Path(sys.argv[2])))

@@ -1,0 +1,104 @@
+"""A training step: an image in, parameters changed.
+
+Naive is the seed's loop: eager float32, NCHW, batch of one, the allocator as it comes, the tile read from its GeoTIFF. cloudseg is the
+trainer of the service on a packed snapshot with the seed's recipe (same net, same optimizer, same loss).
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import torch
+
+from benchmarks.harness import Turn, serve, stopwatch
+from benchmarks.world import cpu, open_world, seed_recipe
+from cloudseg.catalog import scene as scenes
+from cloudseg.catalog.training import list_snapshots
+from cloudseg.dataset.chips import open_chips
+from cloudseg.dataset.snapshot import build_snapshot
+from cloudseg.model.device import set_up
+from cloudseg.model.unet import build_model
+from cloudseg.records import Run
+from cloudseg.train.checkpoint import Progress
+from cloudseg.train.group import Group
+from cloudseg.train.trainer import Setting, Trainer
+
+_IMAGES = 4
+"""A turn of the naive side; a turn of the other is one batch of the recipe, which has as many."""
+_STEPS = 10_000
+"""More than any benchmark takes."""
+
+
+def prepare(folder: Path) -> None:
+    """Freeze the labels of the benchmark's world as a snapshot."""
+    build_snapshot(*open_world(folder), seed_recipe())
+
+
+@contextmanager
+def naive(folder: Path) -> Iterator[Turn]:
+    """One image a step."""
+    store, catalog = open_world(folder)
+    with catalog.read() as db:
+        pairs = [(scenes.get_scene(db, label.scene_id), label) for label in scenes.list_newest_labels(db)]
+    paths = [(store.gdal_path(scene.key), store.gdal_path(label.key)) for scene, label in pairs]
+    size = seed_recipe().data.chip_size
+    torch.manual_seed(0)
+    net = build_model(seed_recipe().model).train()
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    criterion = torch.nn.BCEWithLogitsLoss()
+
+    def work() -> tuple[int, float]:
+        for number in range(_IMAGES):
+            image, label = _read_pair(*paths[number % len(paths)], size)
+            optimizer.zero_grad()
+            loss = criterion(net(image[None]), label[None, None])
+            loss.backward()
+            optimizer.step()
+            loss.item()
+        return _IMAGES, _IMAGES * size * size / 1e6
+
+    yield lambda number: stopwatch(work)
+
+
+@contextmanager
+def cloudseg(folder: Path) -> Iterator[Turn]:
+    """The trainer's own step, batches made by its own loader."""
+    store, catalog = open_world(folder)
+    with catalog.read() as db:
+        snapshot = list_snapshots(db)[0]
+    recipe, device = seed_recipe(), cpu()
+    set_up(device)
+    run = Run(
+        run_id="benchmark", snapshot_id=snapshot.snapshot_id, recipe_name=recipe.name, recipe_hash=recipe.recipe_hash, recipe={},
+        parent_weights_id=None, seed=0, status="running", device=device.kind, device_reason=device.reason, error=None,
+        created_at=datetime.now(UTC), finished_at=None,
+    )  # fmt: skip
+    size = recipe.data.chip_size
+    with open_chips(store, snapshot) as chip_set:
+        trainer = Trainer(Setting(run, recipe, chip_set, list(chip_set.chips), [], Group(0, 1, device)), Progress(0, _STEPS, _STEPS))
+        batches = trainer.batches.iter_from(0, _STEPS)
+
+        def work() -> tuple[int, float]:
+            trainer.take_step(next(batches))
+            return recipe.budget.batch_size, recipe.budget.batch_size * size * size / 1e6
+
+        yield lambda number: stopwatch(work)
+
+
+def _read_pair(image: str, label: str, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    with rasterio.open(image) as dataset:
+        pixels = dataset.read([1, 2, 3])[:, :size, :size].astype(np.float32) / 10_000 / 0.3558
+    with rasterio.open(label) as dataset:
+        classes = (dataset.read(1)[:size, :size] == 1).astype(np.float32)
+    return torch.from_numpy(pixels), torch.from_numpy(classes)
+
+
+SIDES = {"naive": naive, "cloudseg": cloudseg}
+
+if __name__ == "__main__":
+    with SIDES[sys.argv[1]](Path(sys.argv[2])) as take_turn:
+        serve(take_turn)

@@ -1,0 +1,81 @@
+"""The folder of a demo, and the environment of its Airflow."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from cloudseg.demo.api import _lines
+from cloudseg.demo.home import airflow_environment, prepare_home
+from cloudseg.demo.run import run_demo
+from cloudseg.demo.watch import describe_epoch
+from cloudseg.errors import InputError, RecipeError, SettingsError
+from cloudseg.records import Epoch, utc_iso
+
+
+def test_a_folder_that_no_demo_made_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="no demo made it"):
+        prepare_home(tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_an_earlier_demo_is_replaced(tmp_path: Path) -> None:
+    first = prepare_home(tmp_path / "demo")
+    (first.root / "catalog.db").write_text("old")
+    second = prepare_home(tmp_path / "demo")
+    assert not (second.root / "catalog.db").exists()
+    assert second.password != first.password
+
+
+def test_the_password_is_for_its_owner_only(tmp_path: Path) -> None:
+    home = prepare_home(tmp_path / "demo")
+    assert home.passwords.stat().st_mode & 0o777 == 0o600
+    assert json.loads(home.passwords.read_text()) == {"admin": home.password}
+
+
+def test_the_demo_is_an_island(tmp_path: Path) -> None:
+    home = prepare_home(tmp_path / "demo")
+    outside = {
+        "CLOUDSEG_CATALOG_URL": "postgresql://production/catalog",
+        "CLOUDSEG_STORE_URL": "/srv/production",
+        "CLOUDSEG_DEVICE": "cpu",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql://production/airflow",
+        "PATH": "/bin",
+    }
+    inside = airflow_environment(home, outside)
+    assert not any("production" in value for value in inside.values())
+    assert inside["CLOUDSEG_DEVICE"] == "cpu"
+    assert inside["CLOUDSEG_HOME"] == str(home.root)
+    assert inside["AIRFLOW__API__HOST"] == "127.0.0.1"
+    assert inside["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == f"http://127.0.0.1:{home.port}/execution/"
+
+
+def test_a_taken_port_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(SettingsError, match="the port is taken"):
+            prepare_home(tmp_path / "demo", port=other.getsockname()[1])
+
+
+def test_wrong_wishes_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError):
+        run_demo(home=tmp_path / "demo", recipe="none")
+    with pytest.raises(InputError, match="no such folder"):
+        run_demo(home=tmp_path / "demo", data=tmp_path / "absent")
+    assert not (tmp_path / "demo").exists()
+
+
+def test_an_epoch_in_one_line() -> None:
+    metrics = {"train_loss": 0.5, "validation_iou": 0.25, "images_per_s": 12.34, "lr": 1e-3}
+    epoch = Epoch.model_validate({"run_id": "r", "epoch": 3, "step": 60, "metrics": metrics, "created_at": "2026-01-01T00:00:00Z"})
+    assert utc_iso(epoch.created_at) == "2026-01-01T00:00:00Z"
+    assert describe_epoch(epoch) == "epoch 3 · step 60 · loss 0.500 · validation IoU 0.250 · 12.3 images/s"
+
+
+def test_a_structured_log_entry_in_lines() -> None:
+    entry = {"event": "Task failed\nwith", "error_detail": [{"exc_type": "EmptySplit", "exc_value": "no chip"}]}
+    assert _lines(entry) == ["Task failed", "with", "EmptySplit: no chip"]
+    assert _lines("plain\nlines") == ["plain", "lines"]

@@ -156,7 +156,9 @@ def _base(ground: Ground, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> F
     growth = uniform(parcel, 0)
     green = np.clip(growth * np.float32(1.5) - np.float32(0.25) + np.float32(0.08) * mottle, np.float32(0), np.float32(1))
     tint = np.float32(0.8) + np.float32(0.5) * uniform(parcel, 1)
-    return (_column(_COLOURS["soil"]) * (np.float32(1) - green) + _column(_COLOURS["crop"]) * green) * tint
+    bare = _column(_COLOURS["soil"])
+    colour: Floats = (bare + (_column(_COLOURS["crop"]) - bare) * green) * tint
+    return colour
 
 
 def _parcels(seed: int, rows: NDArray[np.int64], cols: NDArray[np.int64], warp: Floats) -> NDArray[np.uint64]:

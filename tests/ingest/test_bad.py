@@ -19,9 +19,9 @@ def _rasters(folder: Path) -> dict[str, str]:
     whole = write(folder / "whole.tif", numbers(size=256), compress="deflate").read_bytes()
     (folder / "whole.tif").unlink()
     (folder / "truncated.tif").write_bytes(whole[: len(whole) // 2])
-    jp2 = write(folder / "whole.jp2", numbers(size=256), driver="JP2OpenJPEG").read_bytes()
-    (folder / "whole.jp2").unlink()
-    (folder / "truncated_jp2.jp2").write_bytes(jp2[: len(jp2) // 2])
+    for code in ("B02", "B03", "B04"):
+        path = write(folder / f"short_{code}.jp2", numbers(1, 256), names=None, driver="JP2OpenJPEG")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     (folder / "empty.tif").write_bytes(b"")
     (folder / "text.tif").write_text("not a raster")
     (folder / "page.tif").write_text("<!DOCTYPE html><html>404</html>")
@@ -57,7 +57,7 @@ def _rasters(folder: Path) -> dict[str, str]:
         write(folder / f"shifted_{code}.tif", noise[:1], names=None, transform=from_origin(500_000 + 40 * index, 5_600_000, 10, 10))
     write(folder / "lonely_B02.tif", noise[:1], names=None)
     return {
-        "truncated": "cannot be read", "truncated_jp2": "cannot be read", "empty": "is empty", "text": "no raster",
+        "truncated": "cannot be read", "short": "cannot be read", "empty": "is empty", "text": "no raster",
         "page": "web page", "virtual": "virtual raster", "tileindex": "virtual raster", "archive.zip": "no layout recognises",
         "no_crs": "no coordinate reference", "identity": "no geotransform", "nan_transform": "", "zero_pixel": "",
         "degrees_as_metres": "size of a pixel", "metres_as_degrees": "outside of the Earth", "constant": "same number",

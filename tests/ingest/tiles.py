@@ -21,7 +21,8 @@ def numbers(bands: int = 3, size: int = SIZE, seed: int = 0, low: int = 300, hig
 
 def write(
     path: Path, pixels: np.ndarray, *, names: Sequence[str] | None = ("red", "green", "blue"), crs: str | None = "EPSG:32631",
-    transform: Affine | None = UTM, nodata: float | None = None, tags: dict[str, str] | None = None, scale: float | None = None, **more: Any,
+    transform: Affine | None = UTM, nodata: float | None = None, tags: dict[str, str] | None = None, scale: float | None = None,
+    **more: Any,
 ) -> Path:  # fmt: skip
     """Write a raster; `pixels` is `(band, row, col)`."""
     path.parent.mkdir(parents=True, exist_ok=True)

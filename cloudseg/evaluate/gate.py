@@ -6,20 +6,21 @@ trivial mask, or not blessed. HOLD: everything between. The first model must sur
 """
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from cloudseg import keys
 from cloudseg.catalog import Catalog, training
 from cloudseg.catalog import model as rows
 from cloudseg.catalog.session import now
-from cloudseg.evaluate.clean_process import bless
+from cloudseg.evaluate.clean_process import Blessing, bless
 from cloudseg.evaluate.evaluation import evaluate_weights
 from cloudseg.evaluate.table import CountsTable, read_table
 from cloudseg.evaluate.weigh import FEW_PLACES, Finding, weigh_champion, weigh_trivial
 from cloudseg.model.device import Device
 from cloudseg.publish import outgoing, publish
 from cloudseg.recipe import Promotion
-from cloudseg.records import Evaluation, Json, Split, Verdict
+from cloudseg.records import Evaluation, Json, Split, Verdict, Weights
 from cloudseg.storage import Store
 
 log = logging.getLogger(__name__)
@@ -35,12 +36,14 @@ def judge(
     snapshot_id: str,
     promotion: Promotion,
     device: Device,
+    ask: Callable[[Store, Weights], Blessing] = bless,
 ) -> Verdict:
     """Compare challenger and champion on the held-out chips of a snapshot; store the verdict and give its row.
 
     Weights that were not judged on these chips yet are judged first. The champion sees the challenger's snapshot with
     its own bands and its own working resolution. The same question gives the same verdict: the draws are seeded by the
-    ids and the body holds no time. Nothing is promoted here (`cloudseg.registry.promote` does that).
+    ids and the body holds no time. `ask` gives the second blessing, by default in a clean process. Nothing is promoted
+    here (`cloudseg.registry.promote` does that).
     Raises what `evaluate_weights` raises.
     """
     judged, table = _evaluated(store, catalog, challenger_id, snapshot_id, device)
@@ -56,7 +59,7 @@ def judge(
         "format": "cloudseg-verdict-1", "challenger_id": challenger_id, "champion_id": champion_id, "snapshot_id": snapshot_id,
         "split": SPLIT, "policy": promotion.model_dump(mode="json"), "challenger": _figures(judged), **rival,
         "trivial": {name: vars(difference) for name, difference in trivial.items()},
-        "blessing": _bless(store, catalog, challenger_id, finding),
+        "blessing": _bless(store, catalog, challenger_id, ask, finding),
     }  # fmt: skip
     return _publish(store, catalog, body | {"outcome": finding.outcome, "reasons": finding.reasons})
 
@@ -91,9 +94,10 @@ def _has_rival(catalog: Catalog, challenger_id: str, champion_id: str | None, sn
     return not missing
 
 
-def _bless(store: Store, catalog: Catalog, weights_id: str, finding: Finding) -> Json:
+def _bless(store: Store, catalog: Catalog, weights_id: str, ask: Callable[[Store, Weights], Blessing], finding: Finding) -> Json:
     with catalog.read() as db:
-        blessing = bless(store, rows.get_weights(db, weights_id))
+        weights = rows.get_weights(db, weights_id)
+    blessing = ask(store, weights)
     (finding.favour if blessing.passed else finding.against).append(f"clean process: {blessing.reason}")
     return {"passed": blessing.passed, "reason": blessing.reason}
 

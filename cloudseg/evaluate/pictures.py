@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA, REFLECTANCE_SCALE
 from cloudseg.evaluate.brightness import visible
@@ -25,6 +25,8 @@ EACH: Final = 3
 SIDE: Final = 288
 """Longest side of a panel in pixels."""
 _GAP: Final = 6
+_FRAME: Final = (150, 158, 168, 255)
+"""A thin line, so that white cloud ends somewhere on a white page."""
 _WHITE_AT: Final = 0.3558 * REFLECTANCE_SCALE
 """Reflectance shown as white: where the 8-bit true colour of Sentinel-2 ends."""
 # Colours of Okabe and Ito (2008), told apart by colour-blind readers too.
@@ -128,7 +130,9 @@ def _png(panels: list[UInt8]) -> bytes:
     sheet = Image.new("RGBA", (len(panels) * (size[0] + _GAP) - _GAP, size[1]), (0, 0, 0, 0))
     for n, panel in enumerate(panels):
         how = Image.Resampling.LANCZOS if n == 0 else Image.Resampling.NEAREST
-        sheet.paste(Image.fromarray(panel).resize(size, how), (n * (size[0] + _GAP), 0))
+        left = n * (size[0] + _GAP)
+        sheet.paste(Image.fromarray(panel).resize(size, how), (left, 0))
+        ImageDraw.Draw(sheet).rectangle((left, 0, left + size[0] - 1, size[1] - 1), outline=_FRAME)
     out = io.BytesIO()
     sheet.save(out, "PNG", optimize=True)
     return out.getvalue()

@@ -125,7 +125,7 @@ def _figure_rows(metrics: Json) -> list[Json]:
     for rate in RATES:
         among = [table[rate] for table in compared if rate in table]
         best = max(among) if rate != "calibration_error" else None
-        cells = [{"value": table.get(rate), "best": table in compared and table.get(rate) == best} for table in tables]
+        cells = [{"value": table.get(rate), "best": best is not None and table in compared and table.get(rate) == best} for table in tables]
         rows.append({"title": _TITLES[rate], "cells": cells})
     return rows
 
@@ -162,7 +162,7 @@ def _points(epochs: Sequence[Epoch], name: str) -> list[tuple[float, float]]:
 
 
 def _reliability_chart(total: Counts) -> Chart | None:
-    most = max(total.bin_pixels)
+    most = max(*total.bin_pixels, 1)
     bars = [(n / BINS, (n + 1) / BINS, 0.9 * (pixels / most) ** 0.5) for n, pixels in enumerate(total.bin_pixels)]
     points = [(entry["probability"], entry["cloud"]) for entry in reliability(total)]
     return chart(

@@ -14,6 +14,7 @@ from cloudseg.catalog.training import add_snapshot
 from cloudseg.dataset.manifest import Manifest, snapshot_id_of
 from cloudseg.dataset.shard import ShardWriter
 from cloudseg.grid import Window, iter_windows
+from cloudseg.model.device import Device
 from cloudseg.model.golden import GOLDEN_FILE, pack_golden
 from cloudseg.model.unet import build_model
 from cloudseg.model.weights import WeightsMeta, load_weights, pack_weights
@@ -22,6 +23,7 @@ from cloudseg.records import Chip, Label, Scene, Snapshot, Split, Weights
 from cloudseg.registry import register
 from cloudseg.storage import Store
 
+CPU = Device(kind="cpu", precision="fp32", threads=1, reason="a test")
 DAY = datetime(2018, 7, 1, 10, 30, tzinfo=UTC)
 CHIP = 32
 CLOUD_DN, GROUND_DN = 6000, 1000
@@ -41,7 +43,7 @@ class Tile:
     resolution_m: float = 10.0
 
 
-def make_tile(name: str, split: Split, cloud: float, *, size: int = 48, place: str | None = None, ground: int = GROUND_DN, **more) -> Tile:  # noqa: ANN003
+def make_tile(name: str, split: Split, cloud: float, *, size: int = 48, place: str | None = None, ground: int = GROUND_DN, **more) -> Tile:
     """A scene whose left part is cloud; brightness is noisy, so no threshold is perfect."""
     random = np.random.default_rng(keys.sha256_of(name.encode())[0].encode()[0])
     label = np.zeros((size, size), np.uint8)
@@ -53,7 +55,7 @@ def make_tile(name: str, split: Split, cloud: float, *, size: int = 48, place: s
 
 def default_tiles() -> list[Tile]:
     splits: list[Split] = ["train"] * 3 + ["validation"] + ["held_out"] * 10
-    clouds = [0.5, 0.2, 0.7, 0.5] + [0.3, 0.6, 0.0, 1.0, 0.4, 0.5, 0.2, 0.8, 0.0, 0.3]
+    clouds = [0.5, 0.2, 0.7, 0.5, 0.3, 0.6, 0.0, 1.0, 0.4, 0.5, 0.2, 0.8, 0.0, 0.3]
     return [
         make_tile(f"T{n:02d}", split, cloud, tags={"biome": "forest" if n % 2 else "water"})
         for n, (split, cloud) in enumerate(zip(splits, clouds, strict=True))
@@ -75,7 +77,8 @@ def build_world(store: Store, catalog: Catalog, tiles: list[Tile], *, chip: int 
                 chips.append(_chip(tile, window, scene_id, label_id, writer.add(pixels, label)))
         writer.finish()
         manifest = Manifest(
-            chip_size=chip, bands=["red", "green", "blue"], working_resolution_m=working_resolution_m, counts={}, shards=writer.shards, chips=chips
+            chip_size=chip, bands=["red", "green", "blue"], working_resolution_m=working_resolution_m, counts={}, chips=chips,
+            shards=writer.shards,
         )  # fmt: skip
         packed = manifest.pack()
         snapshot_id = snapshot_id_of(packed)
@@ -137,8 +140,9 @@ def brightness_net(reflectance: float, *, gain: float = 40.0, **changes: object)
         net.final.bias[0] = -gain * reflectance
     meta = WeightsMeta.model_validate(
         {
-            "architecture": "SimpleUNet", "bands": model.bands, "widths": model.widths, "dropout": 0.0, "total_parameters": 100, "clip": 1.0,
-            "mean": (0.0,), "std": (1.0,), "working_resolution_m": None, "threshold": 0.5, "flip_at_prediction": False, "chip_size": CHIP,
+            "architecture": "SimpleUNet", "bands": model.bands, "widths": model.widths, "dropout": 0.0, "total_parameters": 100,
+            "clip": 1.0, "mean": (0.0,), "std": (1.0,), "working_resolution_m": None, "threshold": 0.5,
+            "flip_at_prediction": False, "chip_size": CHIP,
         }
         | changes
     )  # fmt: skip

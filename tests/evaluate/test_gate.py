@@ -1,0 +1,90 @@
+"""The whole gate on a tiny snapshot: verdicts are stored as canonical JSON, and the same question gives the same one."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from cloudseg import keys
+from cloudseg.catalog import Catalog
+from cloudseg.catalog import model as rows
+from cloudseg.evaluate import judge
+from cloudseg.evaluate.clean_process import Blessing, bless
+from cloudseg.model.golden import pack_golden
+from cloudseg.model.weights import load_weights
+from cloudseg.recipe import Promotion
+from cloudseg.records import Verdict, Weights
+from cloudseg.registry import find_champion, promote
+from cloudseg.storage import LocalStore, Store
+from tests.evaluate.world import CPU, brightness_net, build_world, default_tiles, register_net
+
+
+@pytest.fixture
+def snapshot_id(store: LocalStore, catalog: Catalog) -> str:
+    return build_world(store, catalog, default_tiles())
+
+
+def nod(store: Store, weights: Weights) -> Blessing:
+    """Bless without starting a process; test_clean_process.py starts real ones."""
+    return Blessing(True, f"{weights.weights_id} was not looked at")
+
+
+def judged(
+    store: LocalStore, catalog: Catalog, snapshot_id: str, challenger: str, champion: str | None, ask: Callable[..., Blessing] = nod
+) -> Verdict:
+    return judge(
+        store, catalog, challenger_id=challenger, champion_id=champion, snapshot_id=snapshot_id, promotion=Promotion(), device=CPU, ask=ask
+    )  # fmt: skip
+
+
+def test_first_model_then_better_then_worse(store: LocalStore, catalog: Catalog, snapshot_id: str) -> None:
+    fair, good = register_net(store, catalog, 0.555), register_net(store, catalog, 0.35)
+    first = judged(store, catalog, snapshot_id, good.weights_id, None)
+    assert first.outcome == "PROMOTE"
+    assert first.body["blessing"]["passed"] is True
+    assert first.body["champion"] is None
+    promote(
+        store, catalog, good.weights_id, expected_champion=None, verdict_id=first.verdict_id, actor="test", reason="the verdict"
+    )  # fmt: skip
+    champion = find_champion(catalog)
+    assert champion is not None
+    assert champion.weights_id == good.weights_id
+    worse = judged(store, catalog, snapshot_id, fair.weights_id, good.weights_id)
+    assert worse.outcome == "REJECT"
+    assert worse.body["difference"]["pooled"]["upper"] < 0
+    better = judged(store, catalog, snapshot_id, good.weights_id, fair.weights_id)
+    assert better.outcome == "PROMOTE"
+    assert better.body["difference"]["pooled"]["lower"] > 0
+    assert better.body["champion"]["evaluation_id"] == worse.body["challenger"]["evaluation_id"]
+    same = judged(store, catalog, snapshot_id, good.weights_id, good.weights_id)
+    assert same.outcome == "HOLD"
+    assert "the same weights" in same.body["reasons"][0]
+
+
+def test_the_verdict_is_canonical_json_under_its_hash(store: LocalStore, catalog: Catalog, snapshot_id: str) -> None:
+    weights = register_net(store, catalog, 0.35)
+    verdict = judged(store, catalog, snapshot_id, weights.weights_id, None)
+    data = store.get(keys.verdict(verdict.verdict_id))
+    assert json.loads(data) == verdict.body
+    assert data == keys.canonical_json(verdict.body)
+    assert keys.id_from_hash("ve", keys.sha256_of(data)) == verdict.verdict_id
+    assert verdict.body["policy"] == Promotion().model_dump(mode="json")
+    assert judged(store, catalog, snapshot_id, weights.weights_id, None) == verdict
+    with catalog.read() as db:
+        assert rows.list_verdicts(db) == [verdict]
+
+
+def test_weights_that_do_not_reproduce_their_golden_tile_are_rejected(store: LocalStore, catalog: Catalog, snapshot_id: str) -> None:
+    other, _ = brightness_net(0.5)
+    weights = register_net(store, catalog, 0.35, golden=pack_golden(load_weights(other)))
+    verdict = judged(store, catalog, snapshot_id, weights.weights_id, None, bless)
+    assert verdict.outcome == "REJECT"
+    assert "not reproduced" in verdict.body["reasons"][0]
+
+
+def test_a_champion_with_other_bands_is_left_to_a_person(store: LocalStore, catalog: Catalog, snapshot_id: str) -> None:
+    weights = register_net(store, catalog, 0.35)
+    champion = register_net(store, catalog, 0.35, bands=("red", "green", "nir"))
+    verdict = judged(store, catalog, snapshot_id, weights.weights_id, champion.weights_id)
+    assert verdict.outcome == "HOLD"
+    assert "nir" in verdict.body["reasons"][0]

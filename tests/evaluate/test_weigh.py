@@ -1,0 +1,127 @@
+"""What the gate says to counts: promote, hold, reject, and why."""
+
+import pytest
+
+from cloudseg.evaluate.metrics import Counts
+from cloudseg.evaluate.scene import CURVE_BINS, SceneResult
+from cloudseg.evaluate.table import CountsTable
+from cloudseg.evaluate.weigh import Finding, weigh_champion, weigh_trivial
+from cloudseg.recipe import Promotion
+
+POLICY = Promotion(slice_min_scenes=3)
+
+
+def scene(n: int, counts: Counts, *, bright: Counts | None = None, place: str | None = None, sensor: str = "s2") -> SceneResult:
+    return SceneResult(
+        scene_id=f"sc-{n}", name=f"scene {n}", place=place or f"p{n}", sensor=sensor, source="x", tags={},
+        cloud_fraction=counts.cloud / counts.pixels, ground_reflectance=0.1, saturated_fraction=0, counts=counts, bright=bright,
+    )  # fmt: skip
+
+
+def table(weights_id: str, scenes: list[SceneResult]) -> CountsTable:
+    return CountsTable(
+        weights_id=weights_id, snapshot_id="sn", split="held_out", threshold=0.5, bright_from_reflectance=0.2, scenes=scenes,
+        curve=([0] * CURVE_BINS, [0] * CURVE_BINS),
+    )  # fmt: skip
+
+
+def masks(name: str, hits: list[int], *, bright: int = 300, sensors: list[str] | None = None) -> CountsTable:
+    """Scenes of 500 cloud and 500 clear pixels; `hits` of the cloud are found, nothing is found falsely."""
+    return table(
+        name,
+        [
+            scene(n, Counts(tp=hit, fn=500 - hit, tn=500), bright=Counts(tp=bright, fn=500 - bright, tn=500), sensor=sensor)
+            for n, (hit, sensor) in enumerate(zip(hits, sensors or ["s2"] * len(hits), strict=True))
+        ],
+    )  # fmt: skip
+
+
+def weighed(challenger: CountsTable, champion: CountsTable, policy: Promotion = POLICY) -> Finding:
+    finding = Finding()
+    weigh_champion(challenger, champion, policy, finding)
+    return finding
+
+
+def test_a_first_model_that_beats_every_trivial_mask_is_promoted() -> None:
+    finding = Finding()
+    found = weigh_trivial(masks("a", [400, 420, 450, 430, 410, 440]), POLICY, finding, is_first=True)
+    assert sorted(found) == ["all_clear", "all_cloud", "brightness"]
+    assert finding.outcome == "PROMOTE"
+    assert found["brightness"].lower > 0
+
+
+def test_a_first_model_that_is_not_surely_better_waits() -> None:
+    finding = Finding()
+    weigh_trivial(masks("a", [450, 100, 480, 150, 490, 400], bright=320), POLICY, finding, is_first=True)
+    assert finding.outcome == "HOLD"
+    assert any("brightness" in reason for reason in finding.doubts)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_worse_than_a_trivial_mask_is_rejected(is_first: bool) -> None:
+    finding = Finding()
+    weigh_trivial(masks("a", [200, 210, 220, 230]), POLICY, finding, is_first=is_first)
+    assert finding.outcome == "REJECT"
+    assert "brightness" in finding.reasons[0] or "all_cloud" in finding.reasons[0]
+
+
+def test_a_successor_need_not_surely_beat_brightness() -> None:
+    finding = Finding()
+    weigh_trivial(masks("a", [450, 260, 480, 270, 490, 400], bright=380), POLICY, finding, is_first=False)
+    assert finding.outcome == "PROMOTE"
+
+
+def test_clearly_better_is_promoted() -> None:
+    assert weighed(masks("a", [430, 440, 450, 460]), masks("b", [400, 410, 415, 420])).outcome == "PROMOTE"
+
+
+def test_the_margin_must_be_cleared() -> None:
+    challenger, champion = masks("a", [410, 412, 409, 411]), masks("b", [400, 401, 400, 402])
+    assert weighed(challenger, champion).outcome == "PROMOTE"
+    finding = weighed(challenger, champion, POLICY.model_copy(update={"margin": 0.03}))
+    assert finding.outcome == "HOLD"
+    assert "margin 0.030" in finding.reasons[0]
+
+
+def test_noise_holds() -> None:
+    assert weighed(masks("a", [450, 350, 420, 380]), masks("b", [400, 400, 400, 400])).outcome == "HOLD"
+
+
+def test_equal_holds() -> None:
+    assert weighed(masks("a", [400] * 6), masks("b", [400] * 6)).outcome == "HOLD"
+
+
+def test_surely_worse_is_rejected() -> None:
+    finding = weighed(masks("a", [350, 340, 345, 355]), masks("b", [400, 410, 405, 400]))
+    assert finding.outcome == "REJECT"
+    assert "surely worse" in finding.reasons[0]
+
+
+def test_a_falling_slice_holds_a_better_challenger() -> None:
+    sensors = ["s2"] * 9 + ["l8"] * 3
+    champion = masks("b", [300] * 9 + [400] * 3, sensors=sensors)
+    challenger = masks("a", [450] * 9 + [360] * 3, sensors=sensors)
+    finding = weighed(challenger, champion)
+    assert finding.outcome == "HOLD"
+    assert any("sensor 'l8' (3 scenes) falls by 0.080" in reason for reason in finding.doubts)
+    lenient = POLICY.model_copy(update={"slice_limit": 0.1})
+    assert weighed(challenger, champion, lenient).outcome == "PROMOTE"
+    larger = POLICY.model_copy(update={"slice_min_scenes": 4})
+    assert weighed(challenger, champion, larger).outcome == "PROMOTE"
+
+
+def test_nearly_cloud_free_slices_are_judged_by_the_clear_pixels() -> None:
+    """One wrong pixel takes such a slice's IoU from 1 to 0; that is no fall."""
+    cloudy = [Counts(tp=400, fn=100, tn=500)] * 4
+    better = [Counts(tp=450, fn=50, tn=500)] * 4
+    champion = table("b", [scene(n, c) for n, c in enumerate([*cloudy, *[Counts(tn=1000)] * 4])])
+    challenger = table("a", [scene(n, c) for n, c in enumerate([*better, *[Counts(tn=999, fp=1)] * 4])])
+    assert weighed(challenger, champion).outcome == "PROMOTE"
+    alarmed = table("a", [scene(n, c) for n, c in enumerate([*better, *[Counts(tn=900, fp=100)] * 4])])
+    assert "clear_recall" in " ".join(weighed(alarmed, champion).doubts)
+
+
+def test_the_order_of_scenes_does_not_matter() -> None:
+    challenger, champion = masks("a", [430, 300, 450, 460]), masks("b", [400, 410, 100, 420])
+    shuffled = champion.model_copy(update={"scenes": champion.scenes[::-1]})
+    assert weighed(challenger, champion).reasons == weighed(challenger, shuffled).reasons

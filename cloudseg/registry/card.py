@@ -28,7 +28,7 @@ def model_card(metadata: Json, metrics: Mapping[str, object], *, weights: Stored
     parts = [
         f"# Cloud mask weights `{keys.id_from_hash('w', weights.sha256)}`" if weights else "# Cloud mask weights",
         "A U-Net that gives the probability of cloud for every pixel of a multispectral satellite scene.",
-        _table("What they are", [(title, metadata[name]) for name, title in _MADE_OF if metadata.get(name) not in (None, [], ())] + _file(weights)),
+        _table("What they are", _made_of(metadata) + _file(weights)),
         _table("Figures at the end of the training (validation places)", _figures(metrics)),
         _table("Training scenes", _training(extent)),
         _HOW,
@@ -47,6 +47,10 @@ threshold. All of these numbers lie in the file's own metadata; `cloudseg predic
 Clouds only: cloud shadow counts as clear. Bright ground (snow, ice, sand, roofs, sun glint) and thin cirrus are where
 such masks err most; the evaluation report shows figures for those slices. Held-out figures are in the evaluation, not
 here: weights are immutable and are judged after they are written."""
+
+
+def _made_of(metadata: Json) -> list[tuple[str, object]]:
+    return [(title, metadata[name]) for name, title in _MADE_OF if metadata.get(name) not in (None, [], ())]
 
 
 def _file(weights: StoredObject | None) -> list[tuple[str, object]]:

@@ -52,7 +52,7 @@ def _weights(db: Connection, store: Store, weights: Weights) -> Json:
 
 def held_out_iou(metrics: Json) -> float:
     """Give the pooled IoU (cloud) of an evaluation."""
-    return float(metrics["pooled"]["iou"])
+    return float(metrics["iou"])
 
 
 def _report(store: Store, evaluation: Evaluation | None) -> str | None:

@@ -59,7 +59,7 @@ def retrain(
         if reason := plan_retrain(recipe, force=force, snapshot_id=frozen.snapshot_id)["skip"]:
             record = _skipped(recipe, reason, frozen, auto_promote=auto_promote)
         else:
-            run_id = run_id or _next_run_id(frozen.snapshot_id, load_recipe(recipe).with_minutes(minutes), force=force)
+            run_id = run_id or next_run_id(frozen.snapshot_id, load_recipe(recipe).with_minutes(minutes), force=force)
             record = _train_and_judge(recipe, frozen, run_id, minutes, auto_promote=auto_promote)
     log.ended("retrain", record)
     return record
@@ -101,9 +101,10 @@ def _reason_of_snapshot(last: Run | None, snapshot_id: str) -> str | None:
 def _reason(last: Run | None, new_labels: int, min_new_labels: int) -> str | None:
     if new_labels >= max(1, min_new_labels):
         return None
-    if last is None:
+    if last is None and new_labels == 0:
         return "no scene in the catalog has a label yet"
-    return f"{new_labels} labels are new since run {last.run_id}, {max(1, min_new_labels)} are needed (force trains anyway)"
+    since = f"since run {last.run_id}" if last else "and no run has seen any"
+    return f"{new_labels} labels are new {since}, {max(1, min_new_labels)} are needed (force trains anyway)"
 
 
 def _newest_judged_run(db: Connection, recipe: Recipe) -> Run | None:
@@ -118,7 +119,7 @@ def _without_minutes(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"budget": recipe.budget.model_copy(update={"minutes": None})})
 
 
-def _next_run_id(snapshot_id: str, recipe: Recipe, *, force: bool) -> str:
+def next_run_id(snapshot_id: str, recipe: Recipe, *, force: bool) -> str:
     """Give the run id; a forced retraining takes the first attempt that has no verdict yet, so a killed one resumes."""
     with open_runtime().catalog.read() as db:
         attempt = 0

@@ -126,8 +126,8 @@ def _held_out(db: Connection, weights_id: str) -> Evaluation | None:
 
 def _metrics(evaluation: Evaluation | None) -> dict[str, float | None]:
     """Give the figures that the tables show; None for what an evaluation does not hold."""
-    pooled = evaluation.metrics.get("pooled", {}) if evaluation else {}
-    mean = evaluation.metrics.get("scene_mean", {}) if evaluation else {}
+    pooled = evaluation.metrics if evaluation else {}
+    mean = pooled.get("scene_mean", {})
     names = ("iou", "f1", "precision", "recall", "balanced_accuracy")
     return {**{name: pooled.get(name) for name in names}, "scene_mean_iou": mean.get("iou")}
 

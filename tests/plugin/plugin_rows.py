@@ -150,7 +150,7 @@ def _add_model(db: object, store: LocalStore, number: int) -> None:
     models.add_weights(db, weights)
     html = store.put(f"evaluations/ev-{number}/report.abc.html", b"<h1>Report</h1><script>alert(2)</script>")
     report = {"html": html.model_dump()} if number == 1 else {}
-    metrics = {"pooled": {"iou": 0.7 + number / 100, "f1": 0.8, "precision": 0.9, "recall": 0.85}, "scene_mean": {"iou": 0.6}}
+    metrics = {"iou": 0.7 + number / 100, "f1": 0.8, "precision": 0.9, "recall": 0.85, "scene_mean": {"iou": 0.6}}
     evaluation = Evaluation(
         evaluation_id=f"ev-{number}", weights_id=weights_id, snapshot_id="sn-1", split="held_out", threshold=0.5, metrics=metrics,
         report=report, created_at=NOON,

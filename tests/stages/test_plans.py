@@ -1,0 +1,224 @@
+"""What is due: labels that are new, scenes without a mask. Rows only; nothing is trained here."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from cloudseg import keys
+from cloudseg.catalog import model as models
+from cloudseg.catalog import scene as scenes
+from cloudseg.catalog import training
+from cloudseg.errors import InputError, NotInCatalog, PromotionRefused
+from cloudseg.recipe import Recipe, load_recipe
+from cloudseg.records import Label, Run, Scene, Snapshot, Verdict, Weights
+from cloudseg.registry import promote as exchange
+from cloudseg.runtime import Runtime, open_runtime
+from cloudseg.stages import plan_predict, plan_retrain, predict, promote, quarantine, rollback
+from cloudseg.stages.plan import plan_evaluate, plan_masks, plan_promote, plan_rollback, plan_train
+from cloudseg.stages.retrain import next_run_id
+from cloudseg.stages.train import default_run_id
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def runtime(runtime_env: Path) -> Runtime:
+    return open_runtime()
+
+
+def add_scene(runtime: Runtime, name: str, bands: tuple[str, ...] = ("red", "green", "blue"), *, publishable: bool = True) -> Scene:
+    stored = runtime.store.put(keys.scene(keys.sha256_of(name.encode())), name.encode())
+    scene = Scene(
+        scene_id=keys.id_from_hash("sc", stored.sha256), name=name, layout="pairs", sensor="unknown", radiometry="plain",
+        acquired_at=None, place=f"block:{name}", crs="EPSG:32631", transform=[10, 0, 0, 0, -10, 0], height=1, width=1, resolution_m=10.0,
+        bands=list(bands), footprint_wkb=None, min_lon=None, min_lat=None, max_lon=None, max_lat=None, valid_fraction=1.0,
+        publishable=publishable, source_uri="file:///a", tags={}, source_sha256=stored.sha256, created_at=NOW, **stored.model_dump(),
+    )  # fmt: skip
+    with runtime.catalog.begin() as db:
+        scenes.add_scene(db, scene)
+    return scene
+
+
+def add_label(runtime: Runtime, scene: Scene) -> Label:
+    stored = runtime.store.put(keys.label(keys.sha256_of(scene.scene_id.encode())), scene.scene_id.encode())
+    label = Label(
+        label_id=keys.make_id("lb", scene.scene_id), scene_id=scene.scene_id, version=1, source="test", class_mapping={},
+        cloud_fraction=0.5, labelled_fraction=1.0, source_uri="file:///a", source_sha256=stored.sha256,
+        created_at=NOW, **stored.model_dump(),
+    )  # fmt: skip
+    with runtime.catalog.begin() as db:
+        scenes.add_label(db, label)
+    return label
+
+
+def add_snapshot(runtime: Runtime, name: str, labels: list[Label]) -> Snapshot:
+    snapshot = Snapshot(
+        snapshot_id=keys.make_id("sn", name), manifest_key=keys.snapshot_manifest(name), manifest_sha256="0" * 64, chip_size=32,
+        bands=["red"], working_resolution_m=None, counts={"held_out": {"chips": 1}}, created_at=NOW,
+    )  # fmt: skip
+    with runtime.catalog.begin() as db:
+        training.add_snapshot(db, snapshot, {label.label_id: "train" for label in labels})
+    return snapshot
+
+
+def add_run(runtime: Runtime, snapshot: Snapshot, recipe: Recipe, *, judged: bool, number: int = 0) -> Weights:
+    with runtime.catalog.begin() as db:
+        run_id = default_run_id(db, snapshot.snapshot_id, recipe, attempt=number)
+        training.add_run(
+            db,
+            Run(
+                run_id=run_id, snapshot_id=snapshot.snapshot_id, recipe_name=recipe.name, recipe_hash=recipe.recipe_hash,
+                recipe=recipe.model_dump(mode="json"), parent_weights_id=None, seed=0, status="finished", device="cpu",
+                device_reason="test", error=None, created_at=NOW, finished_at=NOW,
+            ),
+        )  # fmt: skip
+    weights = add_weights(runtime, run_id, snapshot.snapshot_id)
+    if judged:
+        add_verdict(runtime, weights)
+    return weights
+
+
+def add_weights(runtime: Runtime, run_id: str | None = None, snapshot_id: str | None = None, data: bytes = b"weights") -> Weights:
+    content = (run_id or "").encode() + data
+    stored = runtime.store.put(keys.weights(keys.sha256_of(content)), content)
+    weights = Weights(
+        weights_id=keys.id_from_hash("w", stored.sha256), version=0, run_id=run_id, snapshot_id=snapshot_id, architecture="SimpleUNet",
+        companions={}, metadata={"threshold": 0.5, "bands": ["red", "green", "blue"]}, created_at=NOW, **stored.model_dump(),
+    )  # fmt: skip
+    with runtime.catalog.begin() as db:
+        return models.add_weights(db, weights)
+
+
+def add_verdict(runtime: Runtime, weights: Weights) -> None:
+    verdict_id = keys.make_id("ve", weights.weights_id)
+    body = {"reasons": ["a test"]}
+    with runtime.catalog.begin() as db:
+        models.add_verdict(
+            db,
+            Verdict(verdict_id=verdict_id, challenger_id=weights.weights_id, champion_id=None, outcome="HOLD", body=body, created_at=NOW),
+        )
+
+
+def make_champion(runtime: Runtime, weights: Weights) -> None:
+    exchange(runtime.store, runtime.catalog, weights.weights_id, expected_champion=None, verdict_id=None, actor="test", reason="test")
+
+
+def test_nothing_is_due_without_labels(runtime: Runtime):
+    assert plan_retrain("smoke") == {"skip": "no scene in the catalog has a label yet", "new_labels": 0}
+    assert plan_retrain("smoke", force=True)["skip"] is None
+
+
+def test_due_until_a_run_of_this_recipe_was_judged_on_all_labels(runtime: Runtime):
+    smoke = load_recipe("smoke")
+    first = add_label(runtime, add_scene(runtime, "a"))
+    assert plan_retrain("smoke") == {"skip": None, "new_labels": 1}
+
+    snapshot = add_snapshot(runtime, "first", [first])
+    add_run(runtime, snapshot, smoke.with_minutes(7), judged=False)
+    assert plan_retrain("smoke")["skip"] is None, "trained but not judged: it was killed in between"
+
+    add_run(runtime, snapshot, smoke.with_minutes(7), judged=True, number=1)
+    assert plan_retrain("smoke")["new_labels"] == 0
+    assert "force" in str(plan_retrain("smoke")["skip"])
+    assert plan_retrain("seed")["skip"] is None, "another recipe has not seen them"
+
+    add_label(runtime, add_scene(runtime, "b"))
+    assert plan_retrain("smoke") == {"skip": None, "new_labels": 1}
+    assert "2 are needed" in str(plan_retrain("smoke", min_new_labels=2)["skip"])
+    assert plan_retrain("smoke", snapshot_id=snapshot.snapshot_id)["skip"], "the label gave no new chip"
+
+
+def test_masks_are_planned_in_batches_for_scenes_that_can_have_one(runtime: Runtime):
+    assert plan_predict() == [], "no champion yet"
+    wanted = [add_scene(runtime, name) for name in "abc"]
+    add_scene(runtime, "without-blue", ("red", "green", "nir"))
+    add_scene(runtime, "without-place", publishable=False)
+    weights = add_weights(runtime)
+    make_champion(runtime, weights)
+    batches = plan_predict(batch_size=2)
+    assert [batch["weights_id"] for batch in batches] == [weights.weights_id] * 2
+    assert sorted(scene_id for batch in batches for scene_id in batch["scene_ids"]) == sorted(scene.scene_id for scene in wanted)
+    assert [len(batch["scene_ids"]) for batch in batches] == [2, 1]
+    assert batches[0]["name"].endswith("and 1 more")
+    assert batches[1]["name"] in "abc"
+    assert plan_predict(weights_id=weights.weights_id, batch_size=2) == batches
+    assert plan_masks(new=True)["scene_ids"] == [scene_id for batch in batches for scene_id in batch["scene_ids"]]
+    with pytest.raises(InputError, match="at least one"):
+        plan_predict(batch_size=0)
+
+
+def test_predict_wants_either_scenes_or_all_new_ones(runtime: Runtime):
+    with pytest.raises(InputError, match="neither"):
+        predict()
+    with pytest.raises(InputError, match="both"):
+        predict(["sc-1"], new=True)
+    with pytest.raises(NotInCatalog, match="champion"):
+        predict(new=True)
+
+
+def test_dry_runs_tell_what_would_be_done(runtime: Runtime):
+    snapshot = add_snapshot(runtime, "first", [add_label(runtime, add_scene(runtime, "a"))])
+    assert plan_train(snapshot.snapshot_id, recipe="smoke")["would"] == "begin"
+    weights = add_run(runtime, snapshot, load_recipe("smoke"), judged=True)
+    assert "finished" in plan_train(snapshot.snapshot_id, recipe="smoke")["would"]
+    assert plan_evaluate(weights.weights_id)["would"] == "evaluate"
+    assert plan_promote(weights.weights_id)["champion_id"] is None
+    with pytest.raises(PromotionRefused):
+        plan_rollback()
+    make_champion(runtime, weights)
+    assert plan_rollback()["champion_id"] == weights.weights_id
+    assert "nothing" in plan_promote(weights.weights_id)["would"]
+
+
+def test_imported_weights_need_some_snapshot_to_be_judged_on(runtime: Runtime):
+    weights = add_weights(runtime)
+    with pytest.raises(NotInCatalog, match="cloudseg snapshot"):
+        plan_evaluate(weights.weights_id)
+    snapshot = add_snapshot(runtime, "newest", [])
+    assert plan_evaluate(weights.weights_id)["snapshot_id"] == snapshot.snapshot_id
+
+
+def test_force_needs_a_reason(runtime: Runtime):
+    snapshot = add_snapshot(runtime, "first", [])
+    weights = add_weights(runtime, snapshot_id=snapshot.snapshot_id)
+    with pytest.raises(PromotionRefused, match="reason"):
+        promote(weights.weights_id, force=True)
+
+
+def test_rollback_without_history_is_refused(runtime: Runtime):
+    with pytest.raises(PromotionRefused):
+        rollback(actor="test", reason="test")
+
+
+def test_a_warm_start_belongs_to_its_parent(runtime: Runtime):
+    nightly, smoke = load_recipe("nightly"), load_recipe("smoke")
+    with runtime.catalog.read() as db:
+        before = default_run_id(db, "sn-1", nightly), default_run_id(db, "sn-1", smoke)
+        assert default_run_id(db, "sn-1", nightly) == before[0]
+        assert default_run_id(db, "sn-2", nightly) != before[0]
+        assert default_run_id(db, "sn-1", nightly, attempt=1) != before[0]
+    make_champion(runtime, add_weights(runtime))
+    with runtime.catalog.read() as db:
+        assert default_run_id(db, "sn-1", nightly) != before[0]
+        assert default_run_id(db, "sn-1", smoke) == before[1]
+
+
+def test_quarantine_is_empty_and_releasing_nothing_is_no_error(runtime: Runtime):
+    assert quarantine(release=["qu-unknown"]) == []
+
+
+def test_a_forced_retraining_is_another_attempt_and_a_killed_one_resumes(runtime: Runtime):
+    smoke = load_recipe("smoke")
+    snapshot = add_snapshot(runtime, "first", [])
+    first = next_run_id(snapshot.snapshot_id, smoke, force=True)
+    assert first == next_run_id(snapshot.snapshot_id, smoke, force=False)
+    weights = add_run(runtime, snapshot, smoke, judged=False)
+    assert weights.run_id == first
+    assert next_run_id(snapshot.snapshot_id, smoke, force=True) == first, "not judged yet: taken up again"
+    add_verdict(runtime, weights)
+    second = next_run_id(snapshot.snapshot_id, smoke, force=True)
+    assert second != first
+    assert next_run_id(snapshot.snapshot_id, smoke, force=False) == first
+    add_run(runtime, snapshot, smoke, judged=True, number=1)
+    assert next_run_id(snapshot.snapshot_id, smoke, force=True) not in (first, second)

@@ -75,7 +75,7 @@ def test_on_cloud_n_chip(service: Service, inbox: Path) -> None:
     scene = service.scenes()["adwp"]
     assert (scene.layout, scene.bands) == ("oncloudn", ["red", "green", "blue", "nir"])
     assert scene.acquired_at == datetime(2020, 4, 24, 8, 20, 39, tzinfo=UTC)
-    assert scene.place == "mgrs:31UES"
+    assert scene.place == "mgrs:31UER"
     assert np.array_equal(pixels_of(service, "adwp", "blue", "nir"), np.concatenate([numbers(1, seed=0), numbers(1, seed=3)]))
 
 

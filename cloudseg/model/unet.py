@@ -13,10 +13,19 @@ from torch import nn
 from cloudseg.recipe import Model
 
 
+class BatchNorm2d(nn.BatchNorm2d):
+    """PyTorch's own, printed as in the seed's listing by every version (2.13 began to print `bias=True` too)."""
+
+    def extra_repr(self) -> str:
+        """Give the facts between the brackets."""
+        facts = f"eps={self.eps}, momentum={self.momentum}, affine={self.affine}, track_running_stats={self.track_running_stats}"
+        return f"{self.num_features}, {facts}"
+
+
 def _double_conv(in_channels: int, out_channels: int, dropout: float) -> nn.Sequential:
     layers: list[nn.Module] = []
     for channels in (in_channels, out_channels):
-        layers += [nn.Conv2d(channels, out_channels, 3, padding=1), nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
+        layers += [nn.Conv2d(channels, out_channels, 3, padding=1), BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
     if dropout:
         layers.append(nn.Dropout2d(dropout))
     return nn.Sequential(*layers)

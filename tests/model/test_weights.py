@@ -1,0 +1,235 @@
+"""Weights files: round trip, equal bytes, and hostile ones are refused; golden tile and ONNX twin agree with torch."""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from cloudseg.errors import BadWeights
+from cloudseg.model.device import Device, bf16_unit, choose_device, keep_activations_mapped
+from cloudseg.model.export import export_onnx
+from cloudseg.model.fold import fold_batch_norm
+from cloudseg.model.golden import TOLERANCE, golden_difference, pack_golden, read_golden
+from cloudseg.model.normalize import Scaling, normalize, observed, to_reflectance
+from cloudseg.model.predictor import Predictor
+from cloudseg.model.seed_import import read_seed_weights
+from cloudseg.model.unet import UNet, build_model, count_parameters
+from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights, read_meta
+from cloudseg.recipe import Model
+
+CPU = Device(kind="cpu", precision="fp32", threads=1, reason="test")
+
+
+def make(*, widths: tuple[int, ...] = (4, 8, 12), architecture: str = "SimpleUNetV2", **facts: Any) -> tuple[UNet, WeightsMeta]:
+    """A seeded net whose BatchNorm statistics are not the initial ones."""
+    torch.manual_seed(3)
+    model = Model(architecture=architecture, bands=("red", "green"), widths=widths, dropout=0.3)  # type: ignore[arg-type]
+    net = build_model(model)
+    net(torch.rand(4, 2, 32, 32))
+    values = {
+        "architecture": architecture, "bands": ("red", "green"), "widths": widths, "dropout": 0.3,
+        "total_parameters": count_parameters(net), "clip": 0.6, "mean": (0.1, 0.2), "std": (0.3,), "working_resolution_m": None,
+        "threshold": 0.4, "flip_at_prediction": False, "chip_size": 32,
+    }  # fmt: skip
+    return net.eval(), WeightsMeta.model_validate({**values, **facts})
+
+
+def loaded(**facts: Any) -> LoadedModel:
+    return load_weights(pack_weights(*make(**facts)))
+
+
+def scene(height: int = 32, width: int = 32, *, seed: int = 0) -> np.ndarray:
+    dn = np.random.default_rng(seed).integers(1, 9000, (1, 2, height, width)).astype(np.uint16)
+    dn[:, :, 5:9, 3:12] = 0
+    return dn
+
+
+def test_round_trip_and_equal_bytes() -> None:
+    net, meta = make(metrics={"validation_iou": 0.5}, sources=("b", "a"))
+    data = pack_weights(net, meta)
+    assert data == pack_weights(net, meta)
+    back = load_weights(data)
+    assert back.meta == meta == read_meta(data)
+    assert not back.net.training
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in back.net.state_dict().items())
+    assert back.weights_id is not None
+    assert back.weights_id.startswith("w-")
+
+
+def with_header(data: bytes, change: Any) -> bytes:
+    length = struct.unpack_from("<Q", data)[0]
+    header = json.loads(data[8 : 8 + length])
+    packed = json.dumps(change(header) or header).encode()
+    return struct.pack("<Q", len(packed)) + packed + data[8 + length :]
+
+
+def change_meta(**values: Any) -> Any:
+    def change(header: dict[str, Any]) -> None:
+        block = json.loads(header["__metadata__"]["cloudseg"])
+        header["__metadata__"]["cloudseg"] = json.dumps({**block, **values})
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (change_meta(extra=1), "extra"),
+        (change_meta(threshold=2), "threshold"),
+        (change_meta(std=[0.0]), "std"),
+        (change_meta(widths=[10**9, 10**9]), "widths"),
+        (change_meta(widths=[4, 8, 16]), "do not fit the net"),
+        (change_meta(architecture="os.system"), "architecture"),
+        (lambda header: header.pop("__metadata__") and None, "no cloudseg metadata"),
+        (lambda header: header.update(__metadata__={"cloudseg": "["}), "unusable"),
+        (lambda header: header.pop("final.bias") and None, "do not fit the net"),
+        (lambda header: header.update(more={"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}), "do not fit the net"),
+        (lambda header: header["final.bias"].update(dtype="F16"), "another type"),
+        (lambda header: header["final.bias"].update(data_offsets=[0, 2**60]), "not a safetensors file"),
+        (lambda header: [1, 2], "no object"),
+    ],
+)  # fmt: skip
+def test_hostile_headers_are_refused(change: Any, message: str) -> None:
+    with pytest.raises(BadWeights, match=message):
+        load_weights(with_header(pack_weights(*make()), change))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\x80\x04", struct.pack("<Q", 2**62) + b"{}", struct.pack("<Q", 2) + b"{]", struct.pack("<Q", 4 << 20) + b"[" * (4 << 20)],
+)
+def test_other_files_are_refused(data: bytes) -> None:
+    with pytest.raises(BadWeights):
+        load_weights(data)
+
+
+def test_parameters_that_are_not_finite_are_refused() -> None:
+    net, meta = make()
+    with torch.no_grad():
+        net.final.bias.fill_(float("nan"))
+    with pytest.raises(BadWeights, match="not finite"):
+        load_weights(pack_weights(net, meta))
+
+
+def test_normalize_clips_scales_and_zeroes() -> None:
+    dn = np.array([[[[0, 2500]], [[0, 9000]]]], np.uint16)
+    x = normalize(to_reflectance(dn), torch.from_numpy(observed(dn)), Scaling(0.6, (0.1, 0.2), (0.5, 0.1)))
+    torch.testing.assert_close(x, torch.tensor([[[[0.0, 0.3]], [[0.0, 4.0]]]]))
+
+
+def test_folding_changes_nothing() -> None:
+    net, _ = make()
+    x = torch.rand(2, 2, 32, 32)
+    torch.testing.assert_close(fold_batch_norm(net)(x), net(x), atol=1e-5, rtol=1e-5)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d | torch.nn.Dropout2d) for module in fold_batch_norm(net).modules())
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), (3, 5)])
+def test_prediction_of_any_size(size: tuple[int, int]) -> None:
+    dn = scene(*size)
+    probability = Predictor(loaded(), CPU).probability(dn, observed(dn))
+    assert probability.shape == (1, *size)
+    assert probability.dtype == np.float32
+    assert 0 <= probability.min() <= probability.max() <= 1
+
+
+def test_flip_is_the_mean_of_both_views() -> None:
+    dn = scene(32, 32)
+    plain, flipped = (Predictor(loaded(flip_at_prediction=flip), CPU) for flip in (False, True))
+    mirrored = plain.probability(dn[..., ::-1].copy(), observed(dn)[..., ::-1].copy())[..., ::-1]
+    expected = (plain.probability(dn, observed(dn)) + mirrored) / 2
+    np.testing.assert_allclose(flipped.probability(dn, observed(dn)), expected, atol=1e-6)
+
+
+def test_bf16_agrees_with_fp32() -> None:
+    dn = scene(32, 32)
+    model = loaded()
+    exact, fast = (Predictor(model, Device("cpu", precision, 1, "test")).probability(dn, observed(dn)) for precision in ("fp32", "bf16"))  # type: ignore[arg-type]
+    np.testing.assert_allclose(fast, exact, atol=0.03)
+
+
+@pytest.mark.parametrize("widths", [(4,), (4, 6, 8)])
+def test_receptive_radius_is_exact(widths: tuple[int, ...]) -> None:
+    net, meta = make(widths=widths)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.abs_().add_(0.01)
+    x = torch.ones(1, 2, 96, 96, requires_grad=True)
+    y = net(x)
+    reach = 0
+    for row in range(48, 48 + meta.multiple):
+        (gradient,) = torch.autograd.grad(y[0, 0, row, row], x, retain_graph=True)
+        rows = gradient[0].abs().sum(dim=(0, 2)).nonzero().flatten()
+        reach = max(reach, row - int(rows[0]), int(rows[-1]) - row)
+    assert reach == meta.receptive_radius
+
+
+@pytest.mark.parametrize(
+    "facts", [{}, {"flip_at_prediction": True}, {"architecture": "SimpleUNet", "widths": (4, 6)}, {"mean": (0.1,), "std": (0.2, 0.3)}]
+)
+def test_onnx_twin_equals_torch(facts: dict[str, Any]) -> None:
+    model = loaded(**facts)
+    data = export_onnx(model)
+    assert data == export_onnx(model)
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    for size in ((32, 32), (16, 48)):
+        dn = np.concatenate([scene(*size), scene(*size, seed=1)])
+        expected = Predictor(model, CPU).probability(dn, observed(dn))
+        np.testing.assert_allclose(session.run(None, {"dn": dn})[0], expected, atol=1e-5)
+    props = {entry.key: entry.value for entry in onnx.load_from_string(data).metadata_props}
+    assert WeightsMeta.model_validate_json(props["cloudseg"]) == model.meta
+
+
+def test_golden_tile() -> None:
+    model = loaded()
+    golden = read_golden(pack_golden(model))
+    assert golden.weights_id == model.weights_id
+    assert golden_difference(model, golden) <= 1e-6
+    other, meta = make()
+    with torch.no_grad():
+        other.final.bias.add_(0.5)
+    assert golden_difference(load_weights(pack_weights(other, meta)), golden) > TOLERANCE
+    for broken in (b"", b"{}" * 20, pack_golden(model)[:-4]):
+        with pytest.raises(BadWeights):
+            read_golden(broken)
+
+
+def test_device_is_explained() -> None:
+    device = choose_device("cpu", "auto", 1)
+    assert device.kind == "cpu"
+    assert "asked for cpu" in device.reason
+    assert device.precision == ("bf16" if bf16_unit("cpu") else "fp32")
+    assert choose_device("cpu", "fp32").precision == "fp32"
+    assert isinstance(keep_activations_mapped(), bool)
+
+
+def test_seed_weights_are_read_and_predict_with_their_own_preprocessing(shared_data: Path) -> None:
+    net, meta = read_seed_weights(shared_data / "seed_weights" / "simple_unet_v2_subset100_epoch10.pth")
+    assert (meta.total_parameters, meta.bands) == (468_097, ("red", "green", "blue", "nir"))
+    landsat = np.random.default_rng(0).integers(6000, 40_000, (1, 4, 32, 32))
+    reflectance = landsat * 2e-5 - 0.1
+    dn = np.maximum(np.rint(reflectance * 10_000), 1).astype(np.uint16)
+    with torch.inference_mode():
+        theirs = torch.sigmoid(net(torch.from_numpy((landsat / 65_535).astype(np.float32))))[:, 0].numpy()
+    ours = Predictor(load_weights(pack_weights(net, meta)), CPU).probability(dn, np.ones((1, 32, 32), bool))
+    np.testing.assert_allclose(ours, theirs, atol=5e-3)
+
+
+def test_anything_but_the_seeds_weights_is_refused(tmp_path: Path, shared_data: Path) -> None:
+    with pytest.raises(BadWeights):
+        read_seed_weights(shared_data / "bad" / "git_lfs_pointer.pth")
+    torch.save({"final.bias": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(BadWeights, match="not the seed's weights"):
+        read_seed_weights(tmp_path / "other.pth")
+    (tmp_path / "evil.pth").write_bytes(b"cos\nsystem\n(S'touch " + str(tmp_path / "pwned").encode() + b"'\ntR.")
+    with pytest.raises(BadWeights):
+        read_seed_weights(tmp_path / "evil.pth")
+    assert not (tmp_path / "pwned").exists()
+    with pytest.raises(BadWeights, match="cannot be read"):
+        read_seed_weights(tmp_path / "absent.pth")

@@ -4,7 +4,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 from sqlalchemy import Connection
 
 from cloudseg.catalog import model as models
@@ -13,7 +13,7 @@ from cloudseg.demo.home import Home
 from cloudseg.records import Evaluation, Json, Weights
 from cloudseg.storage import Store
 
-_SHOWN_MASKS: Final = 6
+_SHOWN_MASKS: Final = 4
 
 
 def summary(home: Home) -> Json:
@@ -22,10 +22,13 @@ def summary(home: Home) -> Json:
     with catalog.read() as db:
         newest = next(iter(models.list_weights(db, limit=1)), None)
         champion = models.find_champion(db)
+        labels = scenes.list_newest_labels(db)
+        labelled = {label.scene_id for label in labels}
         drawn = models.list_masks(db, weights_id=champion.weights_id) if champion else []
+        drawn.sort(key=lambda mask: mask.scene_id in labelled)  # the unlabelled ones first: nobody had drawn those before
         return {
             "scenes": scenes.count_scenes(db),
-            "labels": len(scenes.list_newest_labels(db)),
+            "labels": len(labels),
             "quarantined": len(scenes.list_quarantined(db)),
             "weights": _weights(db, store, newest) if newest else None,
             "champion_id": champion.weights_id if champion else None,
@@ -65,31 +68,24 @@ def _path(store: Store, key: str) -> str:
 
 
 def print_summary(made: Json, home: Home, console: Console, *, running: bool) -> None:
-    """Print what was made, where, how to log in and what to try next."""
-    console.print(_facts(made))
-    console.print(_masks(made["masks"]))
+    """Print what was made, where, how to log in and what to try next: one fact a line, paths whole, so that they can be copied."""
+    lines = _facts(made) + [("", "")] + _masks(made["masks"])
     if running:
-        console.print(
-            f"\n[bold]Airflow UI[/]  {home.ui_url}   user [bold]{home.user}[/]   password [bold]{home.password}[/]   (Browse > Cloud masks)"
-        )
-        console.print(
-            f"[bold]Try next[/]    drop a GeoTIFF into {home.inbox}: it has a mask within five minutes\n"
-            "            trigger cloudseg_retrain by its form with approval [italic]ask a person first[/], see Browse > Required Actions\n"
-            f"            CLOUDSEG_HOME={home.root} cloudseg models   (also: scenes, masks, lineage MASK, quarantine)",
-            soft_wrap=True,
-        )
+        lines += [("", ""), *_next_steps(home)]
+    for name, value in lines:
+        console.print(f"[bold]{name:<14}[/]{escape(value)}", soft_wrap=True)
 
 
-def _facts(made: Json) -> Table:
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in _fact_rows(made):
-        table.add_row(name, value)
-    return table
+def _next_steps(home: Home) -> list[tuple[str, str]]:
+    return [
+        ("Airflow UI", f"{home.ui_url}   user {home.user}, password {home.password}   (the page: Browse > Cloud masks)"),
+        ("Try next", f"drop a GeoTIFF into {home.inbox}: it has a mask within five minutes"),
+        ("", "trigger cloudseg_retrain by its form with approval 'ask a person first', then see Browse > Required Actions"),
+        ("", f"CLOUDSEG_HOME={home.root} cloudseg models   (also: scenes, masks, lineage MASK, quarantine)"),
+    ]
 
 
-def _fact_rows(made: Json) -> list[tuple[str, str]]:
+def _facts(made: Json) -> list[tuple[str, str]]:
     rows = [("Scenes", f"{made['scenes']}, {made['labels']} with a label, {made['quarantined']} entries in quarantine")]
     weights: dict[str, Any] | None = made["weights"]
     if weights is None:
@@ -100,18 +96,14 @@ def _fact_rows(made: Json) -> list[tuple[str, str]]:
         ("Weights", f"version {weights['version']}, {weights['weights_id']}"),
         ("", weights["path"]),
         ("Held-out IoU", f"{iou:.3f} (cloud, places never trained on)" if iou is not None else "not evaluated"),
-        ("Verdict", f"{weights['verdict'] or 'none'}: " + " ".join(weights["reasons"])),
+        ("Verdict", str(weights["verdict"] or "none")),
+        *[("", f"- {reason}") for reason in weights["reasons"]],
         ("Report", weights["report"] or "none"),
         ("Masks", f"{len(made['masks'])} by champion {made['champion_id']}" if made["champion_id"] else "none: there is no champion"),
     ]
 
 
-def _masks(masks: list[Json]) -> Table:
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for _ in range(3):
-        table.add_column(overflow="fold")
-    for mask in masks[:_SHOWN_MASKS]:
-        table.add_row(f"  {mask['scene']}", f"{mask['cloud_fraction']:.0%} cloud", mask["path"])
-    if len(masks) > _SHOWN_MASKS:
-        table.add_row(f"  … and {len(masks) - _SHOWN_MASKS} more", "", "")
-    return table
+def _masks(masks: list[Json]) -> list[tuple[str, str]]:
+    shown = [("", f"{mask['scene']}, {mask['cloud_fraction']:.0%} cloud\n{'':16}{mask['path']}") for mask in masks[:_SHOWN_MASKS]]
+    more = len(masks) - _SHOWN_MASKS
+    return shown + ([("", f"… and {more} more")] if more > 0 else [])

@@ -34,6 +34,7 @@ def root(log_level: str | None) -> None:
       4    the state of the service forbids it
       5    the object store misses or refuses an object
       6    object store or catalog do not answer: try again
+      7    Airflow, started by the demo, failed
       7    the Airflow that the demo started failed
       130  interrupted (Ctrl-C)
       143  a training was asked to stop and left a checkpoint: call it again

@@ -69,7 +69,7 @@ def _path(store: Store, key: str) -> str:
 
 def print_summary(made: Json, home: Home, console: Console, *, running: bool) -> None:
     """Print what was made, where, how to log in and what to try next: one fact a line, paths whole, so that they can be copied."""
-    lines = _facts(made) + [("", "")] + _masks(made["masks"])
+    lines = [*_facts(made), ("", ""), *_masks(made["masks"])]
     if running:
         lines += [("", ""), *_next_steps(home)]
     for name, value in lines:

@@ -44,7 +44,7 @@ class Input(_Part):
     """The one preprocessing: `x = (min(reflectance, clip) - mean) / std` per band, 0 where nothing was observed."""
 
     clip: float = Field(1.0, gt=0, description="highest reflectance that the net sees")
-    mean: tuple[float, ...] = (0.0,)
+    mean: tuple[float, ...] = Field((0.0,), description="reflectance; one value for all bands, or one a band")
     std: tuple[PositiveFloat, ...] = Field((1.0,), description="one value for all bands, or one a band")
     working_resolution_m: float | None = Field(
         None, gt=0, description="finer scenes are averaged down by a whole factor to about this ground size"
@@ -63,9 +63,9 @@ class Data(_Part):
 class Loss(_Part):
     """Weights of the terms; pixels without label never enter."""
 
-    bce: float = Field(1.0, ge=0)
-    soft_jaccard: float = Field(0.0, ge=0)
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    bce: float = Field(1.0, ge=0, description="weight of the binary cross-entropy")
+    soft_jaccard: float = Field(0.0, ge=0, description="weight of 1 - soft Jaccard, pooled over the batch")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="targets of the cross-entropy become e/2 and 1 - e/2")
 
     @model_validator(mode="after")
     def _has_a_term(self) -> "Loss":
@@ -77,19 +77,19 @@ class Loss(_Part):
 class Optimizer(_Part):
     """Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019)."""
 
-    name: Literal["adam", "adamw"] = "adam"
-    lr: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    schedule: Literal["constant", "cosine", "onecycle"] = "constant"
+    name: Literal["adam", "adamw"] = Field("adam", description="which of the two")
+    lr: float = Field(1e-3, gt=0, description="highest learning rate")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled from the gradient with adamw, part of it with adam")
+    schedule: Literal["constant", "cosine", "onecycle"] = Field("constant", description="course of the learning rate over all steps")
     warmup_fraction: float = Field(0.05, ge=0, lt=1, description="of all steps, for cosine and onecycle")
-    clip_norm: float | None = Field(None, gt=0)
+    clip_norm: float | None = Field(None, gt=0, description="longest gradient (L2 norm over all parameters)")
 
 
 class Augment(_Part):
     """Training only; off by default, as in the seed."""
 
-    flip: bool = False
-    rotate90: bool = False
+    flip: bool = Field(False, description="mirror rows and columns, each with chance one half")
+    rotate90: bool = Field(False, description="turn by a random number of right angles")
     gain: float = Field(0.0, ge=0, description="factor of all bands, log-uniform in [1/(1+gain), 1+gain]")
     band_gain: float = Field(0.0, ge=0, description="the same, independently for each band")
     gamma: float = Field(0.0, ge=0, description="exponent log-uniform in [1/(1+gamma), 1+gamma]")
@@ -101,13 +101,13 @@ class Augment(_Part):
 class Budget(_Part):
     """When to stop: whichever comes first of those that are set."""
 
-    batch_size: int = Field(4, ge=1)
-    epochs: int | None = Field(None, ge=1)
-    steps: int | None = Field(None, ge=1)
+    batch_size: int = Field(4, ge=1, description="chips or crops of a step, for each process")
+    epochs: int | None = Field(None, ge=1, description="epochs of epoch_steps steps")
+    steps: int | None = Field(None, ge=1, description="optimizer steps")
     minutes: float | None = Field(None, gt=0, description="wall clock of the whole training; fixes the number of steps once")
     patience: int | None = Field(None, ge=1, description="epochs without a better validation IoU before stopping early")
     epoch_steps: int | None = Field(None, ge=1, description="steps an epoch; None passes once over the chips")
-    checkpoint_every_steps: int = Field(100, ge=1)
+    checkpoint_every_steps: int = Field(100, ge=1, description="besides one after every epoch")
 
     @model_validator(mode="after")
     def _ends(self) -> "Budget":

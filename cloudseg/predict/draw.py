@@ -29,8 +29,8 @@ from cloudseg.records import Scene
 
 log = logging.getLogger(__name__)
 
-BUDGET_BYTES: Final = 400 << 20
-"""For one forward pass. With torch (about 350 MB), the queues and GDAL's cache a 10 980 x 10 980 scene stays under 1.5 GB."""
+BUDGET_BYTES: Final = 512 << 20
+"""For one forward pass. Beside it stand torch (about 380 MB), GDAL's cache (128 MB) and the queues."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Final
 
 from cloudseg.grid import Window
 
-CORE_STEP: Final = 256
-"""Cores are multiples of half a COG tile: most tiles of the output are then written once. A multiple of every pooling cell."""
+CORE_STEP: Final = 128
+"""Cores are multiples of a quarter of a COG tile: a multiple of every pooling cell (nets have at most eight levels)."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,13 @@ def margin_of(radius: int, multiple: int, halo: int = 0) -> int:
 
 
 def choose_core(width: int, *, bytes_per_value: int, budget_bytes: int, margin: int) -> int:
-    """Give the side of the largest core whose forward pass stays within a memory budget; 256 at least.
+    """Give the side of the largest core whose forward pass stays within a memory budget; 128 at least.
 
-    `width` is the number of channels at full resolution. A U-Net holds about six maps of that many channels at once: the
-    skip, the upsampled map, the two joined, input and output of the running convolution (measured by benchmarks/predict.py).
+    `width` is the number of channels at full resolution. A forward pass takes as much as ten maps of that many channels:
+    skip, upsampled, joined (two), input and output of the running convolution, and what the allocator keeps around them
+    (measured: 10.7 with 16 channels in bf16, the float32 input included).
     """
-    side = math.isqrt(max(budget_bytes // (6 * width * bytes_per_value), 1))
+    side = math.isqrt(max(budget_bytes // (10 * width * bytes_per_value), 1))
     return max(CORE_STEP, (side - 2 * margin) // CORE_STEP * CORE_STEP)
 
 

@@ -55,11 +55,9 @@ def test_margin_is_wider_than_what_a_pixel_can_see(levels: int, make_net: Callab
 
 
 def test_core_follows_the_memory_budget() -> None:
-    small = choose_core(64, bytes_per_value=4, budget_bytes=400 << 20, margin=28)
-    large = choose_core(16, bytes_per_value=2, budget_bytes=400 << 20, margin=128)
-    assert small == 256
-    assert large == 1024
-    assert choose_core(1024, bytes_per_value=4, budget_bytes=1, margin=128) == 256
+    assert choose_core(64, bytes_per_value=4, budget_bytes=512 << 20, margin=28) == 384
+    assert choose_core(16, bytes_per_value=2, budget_bytes=512 << 20, margin=128) == 1024
+    assert choose_core(1024, bytes_per_value=4, budget_bytes=1, margin=128) == 128
 
 
 @settings(max_examples=20, deadline=None)

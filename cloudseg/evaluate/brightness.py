@@ -18,6 +18,8 @@ _STRIDE: Final = 4
 _BRIGHT_DN: Final = 0.3 * REFLECTANCE_SCALE
 """A scene's maximum below this is a dark scene, not a saturated one (8-bit true colour saturates at 0.3558)."""
 
+_PLATEAU: Final = 0.98
+
 UInt16 = npt.NDArray[np.uint16]
 Histogram = npt.NDArray[np.int64]
 
@@ -78,21 +80,22 @@ def above(clear: Histogram, cloud: Histogram, threshold: int) -> dict[str, int]:
 
 
 class Saturation:
-    """Share of a scene's labelled pixels that stand at the scene's own maximum in every visible band.
+    """Share of a scene's labelled pixels that stand near the scene's own maximum in every visible band.
 
-    An unsaturated scene has hardly two pixels at its maximum, so no table of sensors is needed; a dark scene has a
-    low maximum and does not count.
+    An unsaturated scene has few pixels there, so no table of sensors is needed; a dark scene has a low maximum and does
+    not count. Near, because compression ripples a plateau: 250 of 255 in an 8-bit image.
     """
 
     def __init__(self, chips: ChipSet, of_scene: Iterable[Chip], positions: Sequence[int]) -> None:
         tops = [chips.pixels(chip)[list(positions)].max(axis=(1, 2)) for chip in of_scene]
         self._positions = list(positions)
-        self._top: UInt16 = np.max(tops, axis=0)
-        self._bright = bool((self._top >= _BRIGHT_DN).all())
+        top = np.max(tops, axis=0)
+        self._bright = bool((top >= _BRIGHT_DN).all())
+        self._near_top = (top * _PLATEAU)[:, np.newaxis, np.newaxis]
 
     def count(self, dn: UInt16, labelled: npt.NDArray[np.bool_]) -> int:
         """Count saturated labelled pixels of a chip."""
         if not self._bright:
             return 0
-        at_top = (dn[self._positions] == self._top[:, np.newaxis, np.newaxis]).all(axis=0)
+        at_top = (dn[self._positions] >= self._near_top).all(axis=0)
         return int(np.count_nonzero(at_top & labelled))

@@ -38,7 +38,7 @@ class SceneResult(Record):
     tags: Json
     cloud_fraction: float = Field(description="of the labelled pixels")
     ground_reflectance: float | None = Field(description="median of the clear pixels' visible bands, None where all is cloud")
-    saturated_fraction: float = Field(description="labelled pixels at the scene's maximum in every visible band")
+    saturated_fraction: float = Field(description="labelled pixels near the scene's maximum in every visible band")
     counts: Counts
     bright: Counts | None = Field(description="the brightness threshold's mask on the same pixels; only tp, fp, fn, tn")
 

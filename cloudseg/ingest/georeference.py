@@ -7,19 +7,20 @@ from typing import Any, Final
 import rasterio
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
-from rasterio.transform import Affine
+from rasterio.transform import Affine, from_gcps
 from rasterio.vrt import WarpedVRT
-from rasterio.warp import calculate_default_transform
 
 from cloudseg.errors import BadScene
 from cloudseg.grid import metres_per_degree
-from cloudseg.ingest.untrusted import READ_ERRORS
 from cloudseg.raster.footprint import lonlat_of
 
 _PIXEL_TOLERANCE: Final = 0.01
 """Two grids whose corners differ by less than this part of a pixel are one grid: what rounding in GeoTIFF keys makes."""
 _RESOLUTION_M: Final = (0.1, 5_000.0)
 """Clouds on finer pixels are not seen whole; coarser ones are no tiles. Landsat quick looks have 900 m."""
+_POINT_TOLERANCE: Final = 1.0
+_FEWEST_POINTS: Final = 4
+"""An affine transform has six numbers: three points fit always, so they prove nothing."""
 _MOST_STRETCH: Final = 20.0
 """Longest over shortest side of a pixel; degrees at 85° of latitude make 11."""
 
@@ -85,7 +86,7 @@ def place_on_ground(dataset: rasterio.DatasetReader, shown: str, *, needed: bool
     """
     points, points_crs = dataset.gcps
     if dataset.crs is None and points and points_crs:
-        return _warp_by_points(dataset, shown, points_crs, max_pixels)
+        return _warp_by_points(dataset, shown, points, points_crs, max_pixels)
     if dataset.crs is None:
         if needed:
             raise _no_crs(shown, bool(points))
@@ -118,9 +119,13 @@ def same_extent(fine: Grid, coarse: Grid) -> bool:
 
 def to_grid(dataset: Any, grid: Grid, resampling: Resampling) -> Any:
     """Give a view of a raster on another grid. Pixels that it does not cover are transparent or nodata."""
+    return _warped(dataset, grid, resampling, dataset.crs, dataset.transform)
+
+
+def _warped(dataset: Any, grid: Grid, resampling: Resampling, crs: CRS, transform: Affine) -> Any:
     more = {"add_alpha": True} if dataset.nodata is None and not _has_alpha(dataset) else {}
     return WarpedVRT(
-        dataset, src_crs=dataset.crs or dataset.gcps[1], crs=grid.crs, transform=grid.transform, height=grid.height, width=grid.width,
+        dataset, src_crs=crs, src_transform=transform, crs=grid.crs, transform=grid.transform, height=grid.height, width=grid.width,
         resampling=resampling, **more,
     )  # fmt: skip
 
@@ -139,22 +144,34 @@ def _north_up(dataset: rasterio.DatasetReader, transform: Affine) -> tuple[Grid,
         flipped = Affine(abs(transform.a), 0, west, 0, -abs(transform.e), north)
         return Grid(dataset.crs, flipped, height, width), "turned north-up, pixels unchanged"
     corners = _corners(transform, height, width)
-    size = math.sqrt(abs(transform.determinant))
+    return _around(corners, math.sqrt(abs(transform.determinant)), dataset.crs), "rotated north-up, nearest neighbour"
+
+
+def _around(corners: list[tuple[float, float]], size: float, crs: CRS) -> Grid:
+    """Give the north-up grid of square pixels around the corners. A hair of a pixel is rounding, not another row."""
     xs, ys = [x for x, _ in corners], [y for _, y in corners]
-    rows, cols = math.ceil((max(ys) - min(ys)) / size), math.ceil((max(xs) - min(xs)) / size)
-    return Grid(dataset.crs, Affine(size, 0, min(xs), 0, -size, max(ys)), rows, cols), "rotated north-up, nearest neighbour"
+    rows, cols = (max(1, math.ceil((max(values) - min(values)) / size - _PIXEL_TOLERANCE)) for values in (ys, xs))
+    return Grid(crs, Affine(size, 0, min(xs), 0, -size, max(ys)), rows, cols)
 
 
-def _warp_by_points(dataset: rasterio.DatasetReader, shown: str, crs: CRS, max_pixels: int) -> tuple[Any, Grid, str]:
-    try:
-        transform, width, height = calculate_default_transform(crs, crs, dataset.width, dataset.height, gcps=dataset.gcps[0])
-    except READ_ERRORS as error:
-        raise BadScene("the ground control points do not fit together", subject=shown, found=error) from error
-    grid = Grid(crs, _checked(transform, shown), height, width)
+def _warp_by_points(dataset: rasterio.DatasetReader, shown: str, points: list[Any], crs: CRS, max_pixels: int) -> tuple[Any, Grid, str]:
+    """Fit an affine transform to the points and turn the raster north-up. Raises BadScene where it does not fit to a pixel."""
+    transform = _checked(from_gcps(points), shown)
+    size = math.sqrt(abs(transform.determinant))
+    fitted = [_at(transform, point.col, point.row) for point in points]
+    worst = max(math.hypot(x - point.x, y - point.y) for (x, y), point in zip(fitted, points, strict=True)) / size
+    if not worst <= _POINT_TOLERANCE or len(points) < _FEWEST_POINTS:
+        raise BadScene(
+            "the ground control points do not fit one plane", subject=shown, found=f"{len(points)} points, {worst:.3g} pixels off",
+            expected=f"at least {_FEWEST_POINTS} points, {_POINT_TOLERANCE:g} pixel off at most",
+            next_step="Warp the raster to a map grid before (GDAL: gdalwarp).",
+        )  # fmt: skip
+    corners = _corners(transform, dataset.height, dataset.width)
+    grid = _around(corners, size, crs)
     grid.resolution_m()
-    if height * width > max_pixels:
-        raise BadScene("warped by its ground control points the raster is larger than allowed", subject=shown, found=f"{height} x {width}")
-    return to_grid(dataset, grid, Resampling.nearest), grid, "warped by ground control points, nearest neighbour"
+    if grid.height * grid.width > max_pixels:
+        raise BadScene("warped by its ground control points the raster is larger than allowed", subject=shown, found=str(grid.shape))
+    return _warped(dataset, grid, Resampling.nearest, crs, transform), grid, "warped by ground control points, nearest neighbour"
 
 
 def _checked(transform: Affine, shown: str) -> Affine:
@@ -176,8 +193,12 @@ def _no_crs(shown: str, has_points: bool) -> BadScene:
 
 def _corners(transform: Affine, height: int, width: int) -> list[tuple[float, float]]:
     ends = ((0, 0), (width, 0), (0, height), (width, height))
+    return [_at(transform, col, row) for col, row in ends]
+
+
+def _at(transform: Affine, col: float, row: float) -> tuple[float, float]:
     a, b, c, d, e, f = list(transform)[:6]
-    return [(a * col + b * row + c, d * col + e * row + f) for col, row in ends]
+    return a * col + b * row + c, d * col + e * row + f
 
 
 def _bounds(grid: Grid) -> tuple[float, float, float, float]:

@@ -7,7 +7,7 @@ from typing import Final
 
 WIDTH: Final = 440
 HEIGHT: Final = 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 12, 38
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 12, 38
 
 
 @dataclass(frozen=True)

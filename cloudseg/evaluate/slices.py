@@ -89,9 +89,11 @@ def _class(value: float, classes: Sequence[tuple[float, str]]) -> str:
 
 
 def _tags_worth_it(scenes: Sequence[SceneResult]) -> list[str]:
-    """List tags that make groups. The snapshot's own 'sensor' and 'cloud_cover' are sliced above already."""
+    """List tags that make groups: not names, and not the same for all. 'sensor' and 'cloud_cover' are sliced already."""
     values: dict[str, set[str]] = defaultdict(set)
     for scene in scenes:
         for name, value in scene.tags.items():
             values[name].add(str(value))
-    return sorted(name for name, found in values.items() if len(found) <= MOST_VALUES and name not in ("sensor", "cloud_cover"))
+    everywhere = {name for name in values if len(values[name]) == 1 and all(name in scene.tags for scene in scenes)}
+    groups = (name for name, found in values.items() if len(found) <= MOST_VALUES and name not in everywhere)
+    return sorted(name for name in groups if name not in ("sensor", "cloud_cover"))

@@ -21,9 +21,9 @@ _LANDSAT: Final = "Landsat data courtesy of the U.S. Geological Survey."
 
 
 def citations(facts: Iterable[Facts]) -> list[str]:
-    """List what must be cited for these scenes, as far as label sources, addresses and sensors are recognised."""
+    """List what must be cited for these scenes, as far as label sources, addresses, tags and sensors are recognised."""
     known = list(facts)
-    words = " ".join(f"{fact.source} {fact.source_uri} {fact.scene.source_uri} {fact.scene.tags.get('synthetic', '')}" for fact in known)
+    words = " ".join(" ".join((fact.source, fact.source_uri, fact.scene.source_uri, *map(str, fact.scene.tags.values()))) for fact in known)
     found = [text for names, text in _CITATIONS if any(name in words.lower() for name in names)]
     sensors = {fact.scene.sensor.partition("-")[0] for fact in known}
     return found + [text for sensor, text in (("sentinel", _SENTINEL), ("landsat", _LANDSAT)) if sensor in sensors]

@@ -34,6 +34,10 @@ def test_any_tag_slices_but_names_do_not() -> None:
     assert members(scenes, "tag product") == {}
 
 
+def test_a_tag_that_all_scenes_share_is_no_group() -> None:
+    assert members([scene(n, tags={"source": "x"}) for n in range(3)], "tag source") == {}
+
+
 def test_scenes_without_the_tag_stay_outside() -> None:
     assert members([scene(0, tags={"biome": "sea"}), scene(1)], "tag biome") == {"sea": 1}
 

@@ -64,7 +64,7 @@ unit: setup
 	@$(BIN)/python -m pytest
 
 bench: setup  ## Speed and memory against the naive way
-	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks.run
 
 clean:  ## Remove what make setup and the checks made (never var/)
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

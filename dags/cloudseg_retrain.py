@@ -10,7 +10,8 @@ with a form: recipe, time budget in minutes, force (train although nothing is ne
 One run at a time; a second one waits.
 
 **Asking a person.** With approval "ask", a verdict PROMOTE stops at `approve` (Browse > Required Actions). "Reject", or no
-answer within three days, leaves the champion alone. Nobody is asked when the verdict is HOLD or REJECT.
+answer within three days, leaves the champion alone. Nobody is asked when the verdict is HOLD or REJECT. If the question comes back
+after an answer that was given within a moment of asking, answer again: Airflow 3.3 can lose such an answer on a loaded machine.
 
 **Leads to** the asset `cloudseg.champion` when the champion changed (starts `cloudseg_predict`). When it stays, `promote` is
 skipped and its log and its XCom `reason` give the verdict's reasons.
@@ -162,6 +163,7 @@ def cloudseg_retrain() -> None:
         body=APPROVAL_BODY,
         defaults="Reject",
         response_timeout=timedelta(days=3),
+        retry_delay=timedelta(seconds=10),  # a retry asks again: the person is still there
         execution_timeout=None,
     )
     frozen: Any = snapshot()

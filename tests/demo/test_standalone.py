@@ -68,20 +68,23 @@ def _belongs_to(process: psutil.Process, root: Path) -> bool:
 
 
 def _approve(api: AirflowApi) -> None:
-    """Be the person: look for a question for a quarter of an hour, read for a while, approve."""
+    """Be the person: look for questions for a quarter of an hour, read each for a while, approve.
+
+    Airflow 3.3.2 fails a task that is answered while its executor is still reporting (gotcha of a loaded machine); its next try asks
+    again, so a person answers every question, not only the first.
+    """
     until = time.monotonic() + 900
     while time.monotonic() < until:
         time.sleep(1)
-        for run_id, state in api.runs("cloudseg_retrain").items():
-            waiting = state == "running" and any(
-                task["task_id"] == "approve" and task["state"] == "awaiting_input" for task in api.tasks("cloudseg_retrain", run_id)
-            )
-            if waiting:
-                # Airflow 3.3.2 fails a task that is answered within half a second of asking.
-                time.sleep(4)
-                path = f"/api/v2/dags/cloudseg_retrain/dagRuns/{quote(run_id, safe='')}/taskInstances/approve/-1/hitlDetails"
-                api.call("PATCH", path, {"chosen_options": ["Approve"], "params_input": {}})
-                return
+        waiting = [run_id for run_id, state in api.runs("cloudseg_retrain").items() if state == "running" and _asks(api, run_id)]
+        time.sleep(10 if waiting else 0)
+        for run_id in waiting:
+            path = f"/api/v2/dags/cloudseg_retrain/dagRuns/{quote(run_id, safe='')}/taskInstances/approve/-1/hitlDetails"
+            api.call("PATCH", path, {"chosen_options": ["Approve"], "params_input": {}}, accept=(200, 409))
+
+
+def _asks(api: AirflowApi, run_id: str) -> bool:
+    return any(task["task_id"] == "approve" and task["state"] == "awaiting_input" for task in api.tasks("cloudseg_retrain", run_id))
 
 
 def _get(turned: Turned, path: str, *, token: str | None = None) -> tuple[int, bytes]:

@@ -27,8 +27,8 @@ from cloudseg.train.checkpoint import Progress
 from cloudseg.train.group import Group
 from cloudseg.train.trainer import Setting, Trainer
 
-_IMAGES = 4
-"""A turn of the naive side; a turn of the other is one batch of the recipe, which has as many."""
+_IMAGES = 2
+"""A turn of the naive side; a turn of the other is one batch of the recipe."""
 _STEPS = 10_000
 """More than any benchmark takes."""
 

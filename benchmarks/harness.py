@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
@@ -25,6 +25,8 @@ class Work:
     images: int
     megapixels: float
     seconds: float
+    cpu_seconds: float
+    """User and system time of the process and its finished children: steadier than the clock on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Figures:
     megapixels_per_s: float
     peak_mib: float
     """Peak resident memory of the side's process, and of its largest child where it has some."""
+    cpu_s_per_image: float
     turns: list[float]
     """Seconds an image of each turn, the first (warming up) left out."""
 
@@ -45,18 +48,16 @@ Turn = Callable[[int], Work]
 
 def stopwatch(work: Callable[[], tuple[int, float]]) -> Work:
     """Time a function that gives images and megapixels."""
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), _cpu_seconds()
     images, megapixels = work()
-    return Work(images, megapixels, time.perf_counter() - began)
+    return Work(images, megapixels, time.perf_counter() - began, _cpu_seconds() - cpu)
 
 
 def serve(turn: Turn) -> None:
     """Be a side: for each line on stdin do one turn and answer with one line of JSON."""
     for number, _ in enumerate(sys.stdin):
         work = turn(number)
-        print(
-            json.dumps({"images": work.images, "megapixels": work.megapixels, "seconds": work.seconds, "peak_mib": _peak_mib()}), flush=True
-        )
+        print(json.dumps(asdict(work) | {"peak_mib": _peak_mib()}), flush=True)
 
 
 def compare(module: str, sides: list[str], folder: Path, *, turns: int) -> list[Figures]:
@@ -75,7 +76,8 @@ def _figures(side: str, answers: list[dict[str, float]]) -> Figures:
     per_image = statistics.median(answer["seconds"] / answer["images"] for answer in counted)
     per_megapixel = statistics.median(answer["seconds"] / answer["megapixels"] for answer in counted)
     peak = max(answer["peak_mib"] for answer in answers)
-    return Figures(side, 1 / per_image, 1 / per_megapixel, peak, [answer["seconds"] / answer["images"] for answer in counted])
+    cpu = statistics.median(answer["cpu_seconds"] / answer["images"] for answer in counted)
+    return Figures(side, 1 / per_image, 1 / per_megapixel, peak, cpu, [answer["seconds"] / answer["images"] for answer in counted])
 
 
 @contextmanager
@@ -108,6 +110,10 @@ def _stream(stream: IO[str] | None) -> IO[str]:
     if stream is None:
         raise RuntimeError("the process was started without a pipe")
     return stream
+
+
+def _cpu_seconds() -> float:
+    return sum(os.times()[:4])
 
 
 def _peak_mib() -> float:

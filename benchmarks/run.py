@@ -83,16 +83,24 @@ def _run(folder: Path, data: Path | None, only: list[str] | None, turns: int) ->
 
 
 def _table(chosen: list[Benchmark], found: dict[str, list[Figures]]) -> Table:
-    table = Table("benchmark", "side", "images/s", "Mpx/s", "s an image, turns", "peak MiB", "ratio", "goal")
+    table = Table("benchmark", "side", "images/s", "Mpx/s", "s an image, turns", "CPU s", "peak MiB", "ratio", "by CPU", "goal")
     for benchmark in chosen:
         naive, *_ = found[benchmark.name]
         for side in found[benchmark.name]:
-            ours = side is not naive
-            table.add_row(
-                "" if ours else benchmark.name, side.side, f"{side.images_per_s:.2f}", f"{side.megapixels_per_s:.3f}",
-                " ".join(f"{seconds:.3f}" for seconds in side.turns), f"{side.peak_mib:.0f}",
-                f"x {side.images_per_s / naive.images_per_s:.2f}" if ours else "", f"x {benchmark.goal}" if ours and benchmark.goal else "",
-            )  # fmt: skip
+            turns = " ".join(f"{seconds:.3f}" for seconds in side.turns)
+            figures = [
+                f"{side.images_per_s:.2f}",
+                f"{side.megapixels_per_s:.3f}",
+                turns,
+                f"{side.cpu_s_per_image:.3f}",
+                f"{side.peak_mib:.0f}",
+            ]
+            if side is naive:
+                table.add_row(benchmark.name, side.side, *figures)
+                continue
+            clock, cpu = side.images_per_s / naive.images_per_s, naive.cpu_s_per_image / side.cpu_s_per_image
+            goal = f"x {benchmark.goal}" if benchmark.goal else ""
+            table.add_row("", side.side, *figures, f"x {clock:.2f}", f"x {cpu:.2f}", goal)
     return table
 
 

@@ -61,13 +61,16 @@ def iter_pieces(height: int, width: int, *, core: int, margin: int, multiple: in
 
 
 def _spans(length: int, core: int, margin: int, multiple: int) -> list[tuple[range, range]]:
-    """Give core and read along one axis. The first and last read slide inwards until they have the full size."""
+    """Give core and read along one axis. At an edge of the scene no margin is needed: there the core takes its place."""
     size = core + 2 * margin
+    count = max(1, math.ceil((length - 2 * margin) / core))
     last = max(0, math.ceil((length - size) / multiple) * multiple)
     spans = []
-    for start in range(0, length, core):
-        offset = min(max(0, start - margin), last)
-        spans.append((range(start, min(start + core, length)), range(offset, min(offset + size, length))))
+    for number in range(count):
+        start = margin + number * core if number > 0 else 0
+        stop = margin + (number + 1) * core if number < count - 1 else length
+        offset = min(number * core, last)
+        spans.append((range(start, stop), range(offset, min(offset + size, length))))
     return spans
 
 

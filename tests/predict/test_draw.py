@@ -89,13 +89,13 @@ def test_probability_is_what_the_net_says_of_the_whole_scene(world: Any, make_ne
 
 def test_windows_without_pixels_cost_no_forward_pass(world: Any, make_net: Callable[..., LoadedModel]) -> None:
     numbers = numbers_of(96, 96, 1)
-    numbers[:, :, :40] = 0
+    numbers[:, :, :45] = 0
     scene = world.add_scene(numbers)
     mask, _, facts, seen = draw(world, scene, Predictor(make_net((4, 4)), FP32), 32)
     assert [(step.done, step.total) for step in seen] == [(n, 9) for n in range(1, 10)]
     assert seen[-1].skipped == 3
-    assert (mask[:, :40] == 255).all()
-    assert facts.valid == 96 * 56
+    assert (mask[:, :45] == 255).all()
+    assert facts.valid == 96 * 51
 
 
 def test_a_missing_band_is_named_and_the_threads_end(world: Any, make_net: Callable[..., LoadedModel]) -> None:

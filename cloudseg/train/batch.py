@@ -69,7 +69,8 @@ class Batches:
 
     def iter_from(self, step: int, stop: int) -> Iterator[Batch]:
         """Give the batches of the steps `step .. stop - 1`, made ahead by background threads."""
-        with ThreadPoolExecutor(2, thread_name_prefix="batches") as pool:
+        # One thread each: these run beside the step, and torch would give every one of them all cores again.
+        with ThreadPoolExecutor(2, thread_name_prefix="batches", initializer=torch.set_num_threads, initargs=(1,)) as pool:
             waiting: list[Future[Batch]] = []
             try:
                 for upcoming in range(step, stop):

@@ -44,3 +44,9 @@ def test_no_grab_bag_modules():
 def test_no_module_is_longer_than_400_lines():
     long = {str(path): n for path in (REPO / "cloudseg").rglob("*.py") if (n := len(path.read_text("utf-8").splitlines())) > 400}
     assert long == {}
+
+
+def test_no_two_test_files_have_one_name():
+    """Test folders are no packages: two files of one name cannot be collected together."""
+    names = [path.stem for path in (REPO / "tests").rglob("*.py") if path.stem not in {"conftest", "__init__"}]
+    assert sorted(name for name in set(names) if names.count(name) > 1) == []

@@ -7,7 +7,7 @@ trivial mask, or not blessed. HOLD: everything between. The first model must sur
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from cloudseg import keys
 from cloudseg.catalog import Catalog, training
@@ -25,6 +25,7 @@ from cloudseg.storage import Store
 
 log = logging.getLogger(__name__)
 SPLIT: Split = "held_out"
+FORMAT: Final = "cloudseg-verdict-1"
 
 
 def judge(
@@ -42,10 +43,13 @@ def judge(
 
     Weights that were not judged on these chips yet are judged first. The champion sees the challenger's snapshot with
     its own bands and its own working resolution. The same question gives the same verdict: the draws are seeded by the
-    ids and the body holds no time. `ask` gives the second blessing, by default in a clean process. Nothing is promoted
+    ids and the body holds no time. A question that was answered is not asked again, unless the clean process failed, which
+    may have been the machine's fault. `ask` gives the second blessing, by default in a clean process. Nothing is promoted
     here (`cloudseg.registry.promote` does that).
     Raises what `evaluate_weights` raises.
     """
+    if (known := _find_verdict(catalog, challenger_id, champion_id, snapshot_id, promotion)) is not None:
+        return known
     judged, table = _evaluated(store, catalog, challenger_id, snapshot_id, device)
     finding = Finding()
     trivial = weigh_trivial(table, promotion, finding, is_first=champion_id is None)
@@ -56,12 +60,21 @@ def judge(
     if (places := judged.metrics["places"]) < FEW_PLACES:
         finding.favour.append(f"only {places} held-out places: the bounds are rough")
     body: Json = {
-        "format": "cloudseg-verdict-1", "challenger_id": challenger_id, "champion_id": champion_id, "snapshot_id": snapshot_id,
+        "format": FORMAT, "challenger_id": challenger_id, "champion_id": champion_id, "snapshot_id": snapshot_id,
         "split": SPLIT, "policy": promotion.model_dump(mode="json"), "challenger": _figures(judged), **rival,
         "trivial": {name: vars(difference) for name, difference in trivial.items()},
         "blessing": _bless(store, catalog, challenger_id, ask, finding),
     }  # fmt: skip
     return _publish(store, catalog, body | {"outcome": finding.outcome, "reasons": finding.reasons})
+
+
+def _find_verdict(catalog: Catalog, challenger_id: str, champion_id: str | None, snapshot_id: str, policy: Promotion) -> Verdict | None:
+    """Give the verdict that answers this question already, if its clean process succeeded."""
+    wanted = {"format": FORMAT, "snapshot_id": snapshot_id, "policy": policy.model_dump(mode="json")}
+    with catalog.read() as db:
+        given = [v for v in rows.list_verdicts(db) if (v.challenger_id, v.champion_id) == (challenger_id, champion_id)]
+    fitting = (verdict for verdict in given if all(verdict.body.get(name) == value for name, value in wanted.items()))
+    return next((verdict for verdict in fitting if verdict.body["blessing"]["passed"]), None)
 
 
 def _evaluated(store: Store, catalog: Catalog, weights_id: str, snapshot_id: str, device: Device) -> tuple[Evaluation, CountsTable]:

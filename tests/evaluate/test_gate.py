@@ -88,3 +88,18 @@ def test_a_champion_with_other_bands_is_left_to_a_person(store: LocalStore, cata
     verdict = judged(store, catalog, snapshot_id, weights.weights_id, champion.weights_id)
     assert verdict.outcome == "HOLD"
     assert "nir" in verdict.body["reasons"][0]
+
+
+def test_an_answered_question_is_not_asked_again_unless_the_clean_process_failed(
+    store: LocalStore, catalog: Catalog, snapshot_id: str
+) -> None:
+    weights = register_net(store, catalog, 0.35)
+    asked: list[bool] = []
+
+    def busy_then_fine(_store: Store, _weights: Weights) -> Blessing:
+        asked.append(True)
+        return Blessing(len(asked) > 1, "the machine was busy" if len(asked) == 1 else "reproduced")
+
+    outcomes = [judged(store, catalog, snapshot_id, weights.weights_id, None, busy_then_fine).outcome for _ in range(3)]
+    assert outcomes == ["REJECT", "PROMOTE", "PROMOTE"]
+    assert len(asked) == 2

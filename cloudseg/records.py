@@ -97,7 +97,7 @@ class Place(Record):
 class Quarantined(Record):
     """Something that came in and could not become a scene or a label."""
 
-    quarantine_id: str = Field(description="'qu-' and 20 hex digits over source_uri and the bytes' checksum")
+    quarantine_id: str = Field(description="'qu-' and 20 hex digits over source_uri, the bytes' checksum and how they were read")
     name: str
     source_uri: str
     source_sha256: str
@@ -209,6 +209,16 @@ class Verdict(Record):
     created_at: AwareDatetime
 
 
+class Decision(Record):
+    """That a verdict PROMOTE waits for a person ('asked'), or that a person said no ('declined'). A yes is a promotion."""
+
+    verdict_id: str
+    decision: Literal["asked", "declined"]
+    actor: str
+    reason: str
+    created_at: AwareDatetime
+
+
 class Promotion(Record):
     """One change of the champion; the newest generation is the champion."""
 
@@ -313,8 +323,8 @@ class EvaluateRecord(Record):
 class PromoteRecord(Record):
     """The verdict and what became of it."""
 
-    verdict_id: str
-    outcome: Outcome
+    verdict_id: str | None = Field(description="None: champion by a person's word, without a verdict")
+    outcome: Outcome | None
     promoted: bool
     champion_id: str | None
     challenger_id: str

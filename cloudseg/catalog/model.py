@@ -5,7 +5,7 @@ from sqlalchemy import Connection, func, select
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.session import fetch, fetch_one, get_by, insert
 from cloudseg.errors import StateError
-from cloudseg.records import Evaluation, Mask, Promotion, Split, Verdict, Weights
+from cloudseg.records import Decision, Evaluation, Mask, Promotion, Split, Verdict, Weights
 
 
 def add_weights(db: Connection, weights: Weights) -> Weights:
@@ -82,6 +82,17 @@ def get_verdict(db: Connection, verdict_id: str) -> Verdict:
 def list_verdicts(db: Connection, *, limit: int | None = None) -> list[Verdict]:
     """List verdicts, newest first."""
     return fetch(db, Verdict, select(t.verdict).order_by(t.verdict.c.created_at.desc(), t.verdict.c.verdict_id).limit(limit))
+
+
+def add_decision(db: Connection, decision: Decision) -> bool:
+    """Add what a person said or was asked about a verdict; False where the same is there already."""
+    return insert(db, t.decision, decision)
+
+
+def list_decisions(db: Connection, challenger_id: str) -> list[Decision]:
+    """List decisions on any verdict about these weights, newest first."""
+    of_weights = select(t.decision).join(t.verdict).where(t.verdict.c.challenger_id == challenger_id)
+    return fetch(db, Decision, of_weights.order_by(t.decision.c.created_at.desc(), t.decision.c.verdict_id, t.decision.c.decision.desc()))
 
 
 def find_champion(db: Connection) -> Promotion | None:

@@ -254,6 +254,17 @@ verdict = Table(
     Index(None, "challenger_id"),
 )
 
+decision = Table(
+    "decision",
+    metadata,
+    Column("verdict_id", Text, _to("verdict.verdict_id"), primary_key=True),
+    Column("decision", Text, primary_key=True),
+    _text("actor"),
+    _text("reason"),
+    _created(),
+    CheckConstraint("decision IN ('asked', 'declined')", name="decision"),
+)
+
 promotion = Table(
     "promotion",
     metadata,

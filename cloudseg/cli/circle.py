@@ -82,22 +82,26 @@ def evaluate(weights_id: str, snapshot_id: str | None, split: Any, dry_run: bool
 @click.argument("weights_id")
 @_SNAPSHOT
 @click.option("--apply/--no-apply", default=True, show_default=True, help="Promote where the verdict says so, or judge only.")
-@click.option("--force", is_flag=True, help="Promote against the verdict; needs --reason.")
+@click.option("--force", is_flag=True, help="Promote against the verdict, or against an earlier no; needs --reason.")
+@click.option("--ask", is_flag=True, help="Judge only, and write down that a verdict PROMOTE waits for a person.")
+@click.option("--decline", is_flag=True, help="Judge only, and write down a person's no; needs --reason.")
+@click.option("--automatic", is_flag=True, help="Nobody looks: leave alone what waits for a person or was declined.")
 @_ACTOR
 @_REASON
 @_DRY_RUN
 @reports(show_record)
-def promote(weights_id: str, snapshot_id: str | None, apply: bool, force: bool, actor: str, reason: str, dry_run: bool) -> Any:
+def promote(weights_id: str, snapshot_id: str | None, dry_run: bool, **wish: Any) -> Any:
     """Compare WEIGHTS_ID with the champion and make it champion where the verdict is PROMOTE.
 
-    HOLD and REJECT are verdicts, not errors: the exit code is 0 and the record gives the reasons.
+    HOLD and REJECT are verdicts, not errors: the exit code is 0 and the record gives the reasons. What waits for a person
+    (`--ask`, or `cloudseg retrain --no-auto-promote`) is promoted by this command, and declined by `--decline --reason`.
     """
     from cloudseg import stages
     from cloudseg.stages.plan import plan_promote
 
     if dry_run:
         return plan_promote(weights_id, snapshot_id=snapshot_id)
-    return stages.promote(weights_id, snapshot_id=snapshot_id, apply=apply, force=force, actor=actor, reason=reason)
+    return stages.promote(weights_id, snapshot_id=snapshot_id, **wish)
 
 
 @click.command()

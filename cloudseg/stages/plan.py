@@ -45,8 +45,11 @@ def plan_promote(weights_id: str, *, snapshot_id: str | None = None) -> Json:
     weights, wanted = find_question(runtime, weights_id, snapshot_id)
     with runtime.catalog.read() as db:
         champion = models.find_champion(db)
+        decisions = {entry.decision for entry in models.list_decisions(db, weights.weights_id)}
     champion_id = champion.weights_id if champion else None
     would = "nothing: they are the champion" if champion_id == weights.weights_id else "judge, and promote where the verdict says so"
+    if champion_id != weights.weights_id and "declined" in decisions:
+        would = "judge, and refuse: a person declined these weights (--force overrules that)"
     return {"would": would, "challenger_id": weights.weights_id, "champion_id": champion_id, "snapshot_id": wanted}
 
 

@@ -48,8 +48,8 @@ def retrain(
     """Do the four steps: snapshot, train, evaluate, promote. Skips itself, with the reason, when no label is new.
 
     Killed anywhere and called again, it goes on where it stopped; even where it skips itself it makes good a promotion
-    that the verdict granted and that was never written. `auto_promote=False` leaves the promotion to a person; `force`
-    trains again on the same labels.
+    that the verdict granted and that was never written. `auto_promote=False` leaves the promotion to a person: that is written
+    down, and no later automatic run applies it. `force` trains again on the same labels.
     """
     log.started("retrain", recipe=recipe, minutes=minutes, force=force, auto_promote=auto_promote, run_id=run_id)
     if reason := plan_retrain(recipe, force=force)["skip"]:
@@ -68,7 +68,10 @@ def retrain(
 def _train_and_judge(recipe: str, frozen: SnapshotRecord, run_id: str, minutes: float | None, *, auto_promote: bool) -> RetrainRecord:
     trained = train(frozen.snapshot_id, recipe=recipe, run_id=run_id, minutes=minutes)
     judged = evaluate(trained.weights_id, snapshot_id=frozen.snapshot_id)
-    promoted = promote(trained.weights_id, snapshot_id=frozen.snapshot_id, apply=auto_promote, actor="retrain")
+    promoted = promote(
+        trained.weights_id, snapshot_id=frozen.snapshot_id, ask=not auto_promote, automatic=True, actor="retrain",
+        reason="" if auto_promote else "no automatic promotion was wanted",
+    )  # fmt: skip
     return RetrainRecord(skipped=None, snapshot=frozen, train=trained, evaluate=judged, promote=promoted)
 
 
@@ -77,19 +80,25 @@ def _skipped(recipe: str, reason: str, frozen: SnapshotRecord | None, *, auto_pr
 
 
 def _finish_promotion(recipe: str) -> PromoteRecord | None:
-    """Promote what the newest run was granted: its verdict says PROMOTE against today's champion, then it was killed."""
+    """Promote what the newest run was granted: its verdict says PROMOTE against today's champion, then it was killed.
+
+    Not what waits for a person or was declined.
+    """
     with open_runtime().catalog.read() as db:
         run = _newest_judged_run(db, load_recipe(recipe))
         weights = models.find_weights_of_run(db, run.run_id) if run else None
         history = models.list_promotions(db)
         verdicts = models.list_verdicts(db)
+        decisions = models.list_decisions(db, weights.weights_id) if weights else []
     champion_id = history[0].weights_id if history else None
-    if weights is None or weights.weights_id in {promotion.weights_id for promotion in history}:
+    if weights is None or decisions or weights.weights_id in {promotion.weights_id for promotion in history}:
         return None
     granted = ("PROMOTE", weights.weights_id, champion_id)
     if granted not in {(verdict.outcome, verdict.challenger_id, verdict.champion_id) for verdict in verdicts}:
         return None
-    return promote(weights.weights_id, actor="retrain", reason="taken up again: the verdict was there, the promotion was not")
+    return promote(
+        weights.weights_id, automatic=True, actor="retrain", reason="taken up again: the verdict was there, the promotion was not"
+    )
 
 
 def _reason_of_snapshot(last: Run | None, snapshot_id: str) -> str | None:

@@ -23,6 +23,7 @@ def full_catalog(catalog: Catalog) -> Catalog:
         model.add_weights(db, rows.weights(2))
         model.add_evaluation(db, rows.evaluation(1, of=1))
         model.add_verdict(db, rows.verdict(1, challenger=1))
+        model.add_decision(db, rows.decision(1))
         model.add_promotion(db, rows.promotion(1, of=2))
         model.add_promotion(db, rows.promotion(2, of=1, previous=2))
         model.add_mask(db, rows.mask(1, of=1, by=1))

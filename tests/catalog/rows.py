@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from cloudseg.keys import sha256_of
-from cloudseg.records import Epoch, Evaluation, Label, Mask, Promotion, Quarantined, Run, Scene, Snapshot, Verdict, Weights
+from cloudseg.records import Decision, Epoch, Evaluation, Label, Mask, Promotion, Quarantined, Run, Scene, Snapshot, Verdict, Weights
 
 START = datetime(2024, 6, 1, 10, 30, tzinfo=UTC)
 
@@ -77,6 +77,11 @@ def verdict(number: int, challenger: int) -> Verdict:
         body={"reasons": []},
         created_at=START,
     )
+
+
+def decision(number: int, kind: str = "asked", **other: object) -> Decision:
+    values = {"verdict_id": f"ve-{number}", "decision": kind, "actor": "test", "reason": "", "created_at": START}
+    return Decision.model_validate({**values, **other})
 
 
 def promotion(generation: int, of: int, previous: int | None = None) -> Promotion:

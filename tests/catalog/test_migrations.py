@@ -18,7 +18,7 @@ ROW_CLASSES = {
     "scene": records.Scene, "label": records.Label, "place": records.Place, "quarantine": records.Quarantined,
     "snapshot": records.Snapshot, "run": records.Run, "epoch": records.Epoch, "checkpoint": records.Checkpoint,
     "weights": records.Weights, "evaluation": records.Evaluation, "verdict": records.Verdict, "promotion": records.Promotion,
-    "mask": records.Mask,
+    "mask": records.Mask, "decision": records.Decision,
 }  # fmt: skip
 
 

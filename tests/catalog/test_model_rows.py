@@ -63,6 +63,14 @@ def test_evaluations_and_verdicts_are_written_once(full_catalog: Catalog):
         assert not model.add_verdict(db, rows.verdict(1, challenger=1))
 
 
+def test_decisions_are_found_by_the_weights_that_they_are_about(full_catalog: Catalog):
+    with full_catalog.begin() as db:
+        assert not model.add_decision(db, rows.decision(1, reason="again"))
+        assert model.add_decision(db, rows.decision(1, "declined"))
+        assert {d.decision for d in model.list_decisions(db, "w-1")} == {"asked", "declined"}
+        assert model.list_decisions(db, "w-2") == []
+
+
 def test_the_newest_generation_is_the_champion(full_catalog: Catalog, catalog: Catalog):
     with full_catalog.begin() as db:
         assert model.find_champion(db) == rows.promotion(2, of=1, previous=2)

@@ -1,0 +1,130 @@
+"""A person's word: what waits for a person or was declined is never promoted by itself."""
+
+from pathlib import Path
+
+import pytest
+
+from cloudseg import keys
+from cloudseg.catalog import model as models
+from cloudseg.errors import PromotionRefused
+from cloudseg.evaluate.gate import FORMAT
+from cloudseg.recipe import Promotion, load_recipe
+from cloudseg.records import Verdict, Weights
+from cloudseg.runtime import Runtime, open_runtime
+from cloudseg.stages import promote, retrain, rollback
+from cloudseg.stages.plan import plan_promote
+from tests.stages.test_plans import NOW, add_label, add_run, add_scene, add_snapshot, add_weights, make_champion
+
+
+@pytest.fixture
+def runtime(runtime_env: Path) -> Runtime:
+    """An empty catalog; verdicts are put into it, so that nothing has to be trained and judged (a question is answered once)."""
+    return open_runtime()
+
+
+def challenger(runtime: Runtime, *, outcome: str = "PROMOTE", champion_id: str | None = None, name: str = "a") -> Weights:
+    """The judged result of the newest smoke run: no label is new since."""
+    snapshot = add_snapshot(runtime, name, [add_label(runtime, add_scene(runtime, name))])
+    weights = add_run(runtime, snapshot, load_recipe("smoke"), judged=False)
+    add_verdict(runtime, weights, outcome, champion_id)
+    return weights
+
+
+def add_verdict(runtime: Runtime, weights: Weights, outcome: str, champion_id: str | None) -> None:
+    policy = load_recipe("smoke").promotion if weights.run_id else Promotion()
+    body = {
+        "format": FORMAT, "snapshot_id": weights.snapshot_id, "policy": policy.model_dump(mode="json"), "reasons": ["a test"],
+        "blessing": {"passed": True, "reason": "a test"},
+    }  # fmt: skip
+    verdict = Verdict.model_validate(
+        {
+            "verdict_id": keys.make_id("ve", weights.weights_id, champion_id or ""), "challenger_id": weights.weights_id,
+            "champion_id": champion_id, "outcome": outcome, "body": body, "created_at": NOW,
+        }
+    )  # fmt: skip
+    with runtime.catalog.begin() as db:
+        models.add_verdict(db, verdict)
+
+
+def decisions(runtime: Runtime, weights: Weights) -> list[str]:
+    with runtime.catalog.read() as db:
+        return [entry.decision for entry in models.list_decisions(db, weights.weights_id)]
+
+
+def test_a_promotion_that_was_granted_and_lost_is_taken_up_again(runtime: Runtime):
+    weights = challenger(runtime)
+    taken_up = retrain("smoke").promote
+    assert taken_up is not None
+    assert (taken_up.promoted, taken_up.champion_id) == (True, weights.weights_id)
+    assert retrain("smoke").promote is None
+
+
+def test_what_waits_for_a_person_is_not_taken_up(runtime: Runtime):
+    weights = challenger(runtime)
+    asked = promote(weights.weights_id, ask=True, actor="airflow")
+    assert (asked.outcome, asked.promoted) == ("PROMOTE", False)
+    assert promote(weights.weights_id, ask=True, actor="airflow") == asked
+    assert decisions(runtime, weights) == ["asked"]
+    assert retrain("smoke").promote is None
+    left = promote(weights.weights_id, automatic=True)
+    assert not left.promoted
+    assert left.reasons[0].startswith("left to a person by airflow")
+    assert promote(weights.weights_id, actor="airflow:ada").promoted, "a person's yes"
+
+
+def test_declined_is_declined_for_every_later_automatic_run(runtime: Runtime):
+    weights = challenger(runtime)
+    with pytest.raises(PromotionRefused, match="needs a reason"):
+        promote(weights.weights_id, decline=True, reason=" ")
+    promote(weights.weights_id, ask=True)
+    no = promote(weights.weights_id, decline=True, actor="airflow:ada", reason="snow is called cloud")
+    assert (no.outcome, no.promoted) == ("PROMOTE", False)
+    assert sorted(decisions(runtime, weights)) == ["asked", "declined"]
+    assert retrain("smoke").promote is None
+    assert "declined by airflow:ada" in promote(weights.weights_id, automatic=True).reasons[0]
+    assert "declined" in plan_promote(weights.weights_id)["would"]
+    with pytest.raises(PromotionRefused, match="snow is called cloud"):
+        promote(weights.weights_id)
+
+    make_champion(runtime, other := add_weights(runtime))
+    add_verdict(runtime, weights, "PROMOTE", other.weights_id)
+    assert not promote(weights.weights_id, automatic=True).promoted, "another champion does not undo the no"
+    assert promote(weights.weights_id, force=True, actor="bob", reason="looked again").promoted
+    with runtime.catalog.read() as db:
+        why = models.list_promotions(db)[0].reason
+    assert why.startswith("forced against 'declined by airflow:ada")
+    assert why.endswith("looked again")
+
+
+def test_only_a_verdict_promote_asks_a_person(runtime: Runtime):
+    weights = challenger(runtime, outcome="HOLD")
+    assert promote(weights.weights_id, ask=True).outcome == "HOLD"
+    assert decisions(runtime, weights) == []
+
+
+def test_force_goes_with_no_other_answer(runtime: Runtime):
+    weights = challenger(runtime)
+    for other in ("ask", "decline", "automatic"):
+        with pytest.raises(PromotionRefused, match="person's yes"):
+            promote(weights.weights_id, force=True, reason="test", **{other: True})
+
+
+def test_a_champion_without_a_verdict_stays(runtime: Runtime):
+    weights = challenger(runtime)
+    make_champion(runtime, weights)
+    record = promote(weights.weights_id)
+    assert (record.promoted, record.verdict_id, record.outcome) == (True, None, None)
+    assert "without a verdict" in record.reasons[0]
+    with pytest.raises(PromotionRefused, match="rollback"):
+        promote(weights.weights_id, decline=True, reason="too late")
+
+
+def test_after_a_rollback_the_earlier_champion_says_what_made_it_one(runtime: Runtime):
+    first = challenger(runtime)
+    promote(first.weights_id)
+    second = add_weights(runtime, snapshot_id=first.snapshot_id)
+    add_verdict(runtime, second, "PROMOTE", first.weights_id)
+    promote(second.weights_id)
+    rollback(reason="test")
+    record = promote(first.weights_id)
+    assert (record.promoted, record.outcome) == (True, "PROMOTE")

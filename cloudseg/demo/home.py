@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shlex
 import shutil
 import socket
 import sys
@@ -51,6 +52,11 @@ class Home:
         return self.root / "airflow"
 
     @property
+    def programs(self) -> Path:
+        """First folder of the PATH of `airflow standalone`."""
+        return self.root / "bin"
+
+    @property
     def log(self) -> Path:
         """What `airflow standalone` prints."""
         return self.root / "standalone.log"
@@ -83,12 +89,31 @@ def prepare_home(root: Path, *, port: int | None = None) -> Home:
             )  # fmt: skip
         shutil.rmtree(root)
     home = Home(root=root, port=_choose_port(port), password=secrets.token_urlsafe(9))
-    for folder in (root, home.airflow, home.inbox):
+    for folder in (root, home.airflow, home.inbox, home.programs):
         folder.mkdir(parents=True, exist_ok=True)
+    _write_starter(home.programs / "airflow")
     (root / _MARKER).write_text("Made by `cloudseg demo`, which empties this folder when it starts again.\n", encoding="utf-8")
     with os.fdopen(os.open(home.passwords, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:
         json.dump({home.user: home.password}, out)
     return home
+
+
+def _write_starter(path: Path) -> None:
+    """Write the program that `airflow standalone` finds when it starts its components by the bare name `airflow`.
+
+    Scheduler and triggerer would each start a server that offers their logs on all interfaces, and no setting changes its address.
+    Nobody needs it here: everything runs on one machine, and the UI reads the log files themselves.
+    """
+    airflow = f"{shlex.quote(sys.executable)} -P -m airflow"
+    lines = [
+        "#!/bin/sh",
+        'case "$1" in',
+        f'scheduler | triggerer) exec {airflow} "$@" --skip-serve-logs ;;',
+        f'*) exec {airflow} "$@" ;;',
+        "esac",
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path.chmod(0o700)
 
 
 def checkout_folder() -> Path:
@@ -106,8 +131,7 @@ def airflow_environment(home: Home, outside: Mapping[str, str]) -> dict[str, str
     root = checkout_folder()
     inside = {name: value for name, value in outside.items() if not name.startswith("AIRFLOW") and name not in _OWN_SETTINGS}
     return inside | {
-        # standalone starts its components by the bare name `airflow`
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{outside.get('PATH', '')}",
+        "PATH": os.pathsep.join((str(home.programs), str(Path(sys.executable).parent), outside.get("PATH", ""))),
         "PYTHONUNBUFFERED": "1",
         "NO_COLOR": "1",
         "CLOUDSEG_HOME": str(home.root),
@@ -126,8 +150,6 @@ def airflow_environment(home: Home, outside: Mapping[str, str]) -> dict[str, str
         "AIRFLOW__API__WORKERS": "1",
         "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(32),
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
-        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(_choose_port(None)),
-        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(_choose_port(None)),
     }
 
 

@@ -1,7 +1,9 @@
 """The folder of a demo, and the environment of its Airflow."""
 
 import json
+import shutil
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,18 @@ def test_the_demo_is_an_island(tmp_path: Path) -> None:
     assert inside["CLOUDSEG_HOME"] == str(home.root)
     assert inside["AIRFLOW__API__HOST"] == "127.0.0.1"
     assert inside["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == f"http://127.0.0.1:{home.port}/execution/"
+
+
+def test_airflow_finds_its_components_without_log_servers(tmp_path: Path) -> None:
+    """`airflow standalone` starts `airflow scheduler` and so on from the PATH."""
+    home = prepare_home(tmp_path / "a demo")
+    inside = airflow_environment(home, {"PATH": "/bin"})
+    found = shutil.which("airflow", path=inside["PATH"])
+    assert found == str(home.programs / "airflow")
+    (tmp_path / "airflow.py").write_text("import sys; print(*sys.argv[1:])")
+    for component, options in {"scheduler": " --skip-serve-logs", "triggerer": " --skip-serve-logs", "api-server": ""}.items():
+        said = subprocess.run([found, component], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=True).stdout
+        assert said == f"{component}{options}\n"
 
 
 def test_a_taken_port_is_refused_before_anything_starts(tmp_path: Path) -> None:

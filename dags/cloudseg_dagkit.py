@@ -22,6 +22,7 @@ MASKS = Asset("cloudseg.masks", group="cloudseg")
 # gives it up after `[scheduler] task_queued_timeout`. A pool that does not exist blocks the task: `airflow pools set gpu 1 training`.
 GPU_POOL = "gpu"
 GPU_QUEUE = "gpu"
+APPROVE, REJECT = "Approve", "Reject"
 RECIPES = ["nightly", "seed", "smoke"]
 TAG = "cloudseg"
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)  # noqa: UP017  (the form that Airflow's own documentation uses)
@@ -80,6 +81,13 @@ def skip(reason: str) -> NoReturn:
     raise AirflowSkipException(reason)
 
 
+def may_retrain(labelled: list[str], least: int | None) -> int:
+    """Give how many new labels start a retraining, or skip where none came in or this run is told to start none."""
+    if not labelled:
+        skip("no label is new")
+    return least or skip("this run starts no retraining: its form names no number of new labels")
+
+
 def announce(asset: Asset, ids: list[str], reason: str) -> None:
     """Let the asset's event say how many ids came; skip, so that no event is made, where there is none."""
     if not ids:
@@ -90,7 +98,8 @@ def announce(asset: Asset, ids: list[str], reason: str) -> None:
 def announce_champion(record: Json) -> Json:
     """Give the promotion back with the champion in the asset's event; skip where the champion stays."""
     if not record["promoted"]:
-        skip(f"{record['outcome']}: the champion stays. " + " ".join(record["reasons"]))
+        why = "PROMOTE, but nobody has said yes" if record["outcome"] == "PROMOTE" else record["outcome"]
+        skip(f"{why}: the champion stays. " + " ".join(record["reasons"]))
     get_current_context()["outlet_events"][CHAMPION].extra = {"champion_id": record["champion_id"], "verdict_id": record["verdict_id"]}
     return record
 
@@ -108,10 +117,18 @@ def next_after_verdict(outcome: str) -> str:
     return "approve" if form()["approval"] == "ask" and outcome == "PROMOTE" else "promote"
 
 
-def actor(approval: Json | None) -> str:
-    """Name who is behind a promotion: the person that approved, else the scheduler."""
-    by = (approval or {}).get("responded_by_user") or {}
-    return f"airflow:{by['name']}" if by.get("name") else "airflow"
+def answer(approval: Json | None) -> Json:
+    """Give what `stages.promote` is told: who stands behind the promotion, and whether it is a person's no.
+
+    `approval` is what the question's task left: None where nobody was asked. Airflow answers an unanswered question with its
+    default and no user: that is no decision, so the question stays open in the catalog.
+    """
+    person = (approval or {}).get("responded_by_user")
+    if approval is None or person is None:
+        return {"automatic": True, "actor": "airflow", "reason": training_id()}
+    said_no = approval["chosen_options"] != [APPROVE]
+    why = (approval.get("params_input") or {}).get("reason") or ("rejected" if said_no else "approved") + " in Airflow"
+    return {"decline": said_no, "actor": f"airflow:{person['name']}", "reason": f"{why} ({training_id()})"}
 
 
 def show_as(name: str) -> None:

@@ -7,8 +7,9 @@ reason and never stop the others. An empty inbox is no error. Files stay where t
 **Started by** the clock (`*/5 * * * *`), or by hand with a form: another source, its layout, its band order.
 
 **Leads to** the asset `cloudseg.scenes` when scenes are new (starts `cloudseg_predict`), and the asset `cloudseg.labels` when at
-least `min_new_labels` labels are waiting that no snapshot holds yet (starts `cloudseg_retrain`). When there is nothing to
-announce, the announcing task is skipped and its log and its XCom `reason` say why.
+least `min_new_labels` labels are waiting that the newest nightly training has not seen (starts `cloudseg_retrain` with the
+values that its form shows at first). When there is nothing to announce, the announcing task is skipped and its log and its XCom
+`reason` say why.
 
 **What it does not protect against.** A file that is still being copied: it is quarantined as truncated, and taken in by the next
 run once it is complete. Move files into the inbox, do not copy them there. A label of the wrong scene: only its grid is compared.
@@ -23,7 +24,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Param, dag, task
-from cloudseg_dagkit import DEFAULT_ARGS, LABELS, RECIPES, SCENES, START, TAG, Json, announce, form, planned, skip
+from cloudseg_dagkit import DEFAULT_ARGS, LABELS, SCENES, START, TAG, Json, announce, form, may_retrain, planned
 
 
 @dag(
@@ -52,15 +53,12 @@ from cloudseg_dagkit import DEFAULT_ARGS, LABELS, RECIPES, SCENES, START, TAG, J
             description="Names of the bands in file order, one a line; empty: as the files say.",
             section="What",
         ),
-        "recipe": Param(
-            "nightly", type="string", enum=RECIPES, title="Recipe", description="Whose snapshot decides what is new.", section="Retraining"
-        ),
         "min_new_labels": Param(
             50,
-            type="integer",
+            type=["null", "integer"],
             minimum=1,
             title="New labels that start a retraining",
-            description="Fewer wait for the nightly run.",
+            description="Fewer wait for the nightly run; empty: all do.",
             section="Retraining",
         ),
     },
@@ -83,9 +81,7 @@ def cloudseg_ingest() -> None:
     def plan_labels(labelled: list[str]) -> Json:
         from cloudseg import stages
 
-        if not labelled:
-            skip("no label is new")
-        return planned(stages.plan_retrain(form()["recipe"], min_new_labels=form()["min_new_labels"]))
+        return planned(stages.plan_retrain(min_new_labels=may_retrain(labelled, form()["min_new_labels"])))
 
     @task(outlets=[LABELS])
     def announce_labels(labelled: list[str]) -> None:

@@ -9,9 +9,11 @@ makes them champion if the verdict says PROMOTE.
 with a form: recipe, time budget in minutes, force (train although nothing is new), approval (by itself, or ask a person).
 One run at a time; a second one waits.
 
-**Asking a person.** With approval "ask", a verdict PROMOTE stops at `approve` (Browse > Required Actions). "Reject", or no
-answer within three days, leaves the champion alone. Nobody is asked when the verdict is HOLD or REJECT. If the question comes back
-after an answer that was given within a moment of asking, answer again: Airflow 3.3 can lose such an answer on a loaded machine.
+**Asking a person.** With approval "ask", a verdict PROMOTE stops at `approve` (Browse > Required Actions). "Approve" and "Reject"
+go into the history with the name and the reason that the person gives; no later automatic run promotes what was rejected. Without an
+answer within three days the champion stays and the question stays open: `cloudseg promote` answers it later. Nobody is asked when the
+verdict is HOLD or REJECT. If the question comes back after an answer that was given within a moment of asking, answer again: Airflow
+3.3 can lose such an answer on a loaded machine.
 
 **Leads to** the asset `cloudseg.champion` when the champion changed (starts `cloudseg_predict`). When it stays, `promote` is
 skipped and its log and its XCom `reason` give the verdict's reasons.
@@ -32,20 +34,22 @@ Example conf: `{"recipe": "nightly", "minutes": 30, "force": true, "approval": "
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, Param, dag, task
 from cloudseg_dagkit import (
+    APPROVE,
     CHAMPION,
     DEFAULT_ARGS,
     GPU_POOL,
     GPU_QUEUE,
     LABELS,
     RECIPES,
+    REJECT,
     START,
     TAG,
     Json,
-    actor,
     announce_champion,
+    answer,
     form,
     next_after_verdict,
     planned,
@@ -144,7 +148,8 @@ def cloudseg_retrain() -> None:
     def judge(weights_id: str, snapshot_id: str) -> Json:
         from cloudseg import stages
 
-        return stages.promote(weights_id, snapshot_id=snapshot_id, apply=False, actor="airflow", reason="judged").as_json()
+        ask = form()["approval"] == "ask"
+        return stages.promote(weights_id, snapshot_id=snapshot_id, apply=False, ask=ask, actor="airflow", reason=training_id()).as_json()
 
     @task.branch
     def ask_or_not(outcome: str) -> str:
@@ -154,14 +159,17 @@ def cloudseg_retrain() -> None:
     def promote(weights_id: str, snapshot_id: str, approval: Json | None) -> Json:
         from cloudseg import stages
 
-        record = stages.promote(weights_id, snapshot_id=snapshot_id, actor=actor(approval), reason=training_id())
+        record = stages.promote(weights_id, snapshot_id=snapshot_id, **answer(approval))
         return announce_champion(record.as_json())
 
-    approve: Any = ApprovalOperator(
+    # Not ApprovalOperator: on "Reject" that skips `promote`, which writes the no down.
+    approve: Any = HITLOperator(
         task_id="approve",
         subject="Shall the challenger become champion?",
         body=APPROVAL_BODY,
-        defaults="Reject",
+        options=[APPROVE, REJECT],
+        defaults=REJECT,
+        params={"reason": Param(None, type=["null", "string"], title="Why", description="Kept in the history with your name.")},
         response_timeout=timedelta(days=3),
         retry_delay=timedelta(seconds=10),  # a retry asks again: the person is still there
         execution_timeout=None,

@@ -18,8 +18,6 @@ _PREDICT_S: Final = 3600.0
 _AROUND_TRAINING_S: Final = 1800.0
 """Snapshot, evaluation, and a clean process that loads the weights."""
 _ASSET_S: Final = 180.0
-# Never reached: here the retraining is started from its form, not by the labels' asset.
-_NO_LABEL_EVENT: Final = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,8 @@ class _Turn:
     def ingest(self, source: Path) -> None:
         """Take in the source, and follow the run that the new scenes start."""
         before = set(self._api.runs("cloudseg_predict"))
-        run_id = self._api.trigger("cloudseg_ingest", {"source": str(source), "min_new_labels": _NO_LABEL_EVENT})
+        # No number of labels starts a retraining here: it is started from its form, with this recipe and these minutes.
+        run_id = self._api.trigger("cloudseg_ingest", {"source": str(source), "min_new_labels": None})
         self._follower.follow("cloudseg_ingest", run_id, limit_s=_INGEST_S)
         with self._catalog.read() as db:
             found, refused = scenes.count_scenes(db), len(scenes.list_quarantined(db))

@@ -88,6 +88,8 @@ def test_a_champion_that_stays_is_no_event(kit: Any) -> None:
     record = {"promoted": False, "outcome": "HOLD", "reasons": ["the difference is noise"], "champion_id": "w-1", "verdict_id": "ve-1"}
     with running(kit), pytest.raises(AirflowSkipException, match="HOLD: the champion stays"):
         kit.announce_champion(record)
+    with running(kit), pytest.raises(AirflowSkipException, match="PROMOTE, but nobody has said yes"):
+        kit.announce_champion(record | {"outcome": "PROMOTE"})
     with running(kit) as context:
         kit.announce_champion(record | {"promoted": True})
     assert context["outlet_events"][kit.CHAMPION].extra == {"champion_id": "w-1", "verdict_id": "ve-1"}
@@ -101,9 +103,41 @@ def test_who_is_asked(kit: Any, approval: str, outcome: str, task: str) -> None:
         assert kit.next_after_verdict(outcome) == task
 
 
-def test_history_names_the_person(kit: Any) -> None:
-    assert kit.actor({"responded_by_user": {"id": "ada", "name": "ada"}}) == "airflow:ada"
-    assert kit.actor(None) == "airflow"
+def _answered(option: str, by: str | None, reason: str | None = None) -> dict[str, Any]:
+    return {"chosen_options": [option], "params_input": {"reason": reason}, "responded_by_user": {"id": by, "name": by} if by else None}
+
+
+def test_history_names_the_person_and_the_reason(kit: Any) -> None:
+    with running(kit):
+        assert kit.answer(_answered("Approve", "ada", "looks right")) == {
+            "decline": False, "actor": "airflow:ada", "reason": "looks right (airflow-manual__1)",
+        }  # fmt: skip
+        assert kit.answer(_answered("Approve", "ada"))["reason"] == "approved in Airflow (airflow-manual__1)"
+
+
+def test_a_no_is_written_down(kit: Any) -> None:
+    with running(kit):
+        assert kit.answer(_answered("Reject", "ada")) == {
+            "decline": True, "actor": "airflow:ada", "reason": "rejected in Airflow (airflow-manual__1)",
+        }  # fmt: skip
+
+
+def test_no_answer_and_no_question_are_no_persons_decision(kit: Any) -> None:
+    """Airflow fills in the default, Reject, without a user; the question stays open in the catalog."""
+    with running(kit):
+        expected = {"automatic": True, "actor": "airflow", "reason": "airflow-manual__1"}
+        assert kit.answer(_answered("Reject", None)) == kit.answer(None) == expected
+
+
+def test_new_labels_start_a_retraining_only_where_the_form_says_so(kit: Any) -> None:
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    with running(kit):
+        assert kit.may_retrain(["lb-1"], 50) == 50
+        with pytest.raises(AirflowSkipException, match="no label is new"):
+            kit.may_retrain([], 50)
+        with pytest.raises(AirflowSkipException, match="starts no retraining"):
+            kit.may_retrain(["lb-1"], None)
 
 
 def test_the_training_keeps_its_id_over_retries(kit: Any) -> None:

@@ -154,11 +154,22 @@ def test_a_person_is_asked_only_on_that_path(dags: dict[str, Any]) -> None:
     assert dag.get_task("approve").downstream_task_ids == {"promote"}
     assert dag.get_task("ask_or_not").downstream_task_ids == {"approve", "promote"}
     assert dag.get_task("promote").trigger_rule == "none_failed_min_one_success"
+    approve = dag.get_task("approve")
+    assert (approve.options, approve.defaults) == (["Approve", "Reject"], ["Reject"])
+    assert approve.response_timeout == timedelta(days=3)
 
 
 def test_the_form_knows_every_recipe(dags: dict[str, Any]) -> None:
-    for dag_id in ("cloudseg_ingest", "cloudseg_retrain"):
-        assert dags[dag_id].params.get_param("recipe").schema["enum"] == recipe_names()
+    assert dags["cloudseg_retrain"].params.get_param("recipe").schema["enum"] == recipe_names()
+
+
+def test_the_labels_asset_asks_about_the_recipe_that_it_starts(dags: dict[str, Any]) -> None:
+    """`cloudseg_ingest` counts what is new for the default of `plan_retrain`; an asset's run gets the form's default."""
+    from inspect import signature
+
+    from cloudseg.stages import plan_retrain
+
+    assert dags["cloudseg_retrain"].params["recipe"] == signature(plan_retrain).parameters["recipe"].default
 
 
 @pytest.mark.parametrize(("name", "value"), [("minutes", 0), ("minutes", "ten"), ("recipe", "none"), ("approval", "yes"), ("force", 1)])

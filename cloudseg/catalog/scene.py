@@ -24,6 +24,12 @@ def find_scene_by_source(db: Connection, source_sha256: str) -> Scene | None:
     return fetch_one(db, Scene, select(t.scene).where(t.scene.c.source_sha256 == source_sha256))
 
 
+def find_newest_scene(db: Connection, name: str) -> Scene | None:
+    """Give the scene of exactly this name that came last, or None; names are not unique."""
+    statement = select(t.scene).where(t.scene.c.name == name).order_by(t.scene.c.created_at.desc(), t.scene.c.scene_id).limit(1)
+    return fetch_one(db, Scene, statement)
+
+
 def list_scenes(db: Connection, *, limit: int | None = None) -> list[Scene]:
     """List scenes, newest first."""
     return fetch(db, Scene, select(t.scene).order_by(t.scene.c.created_at.desc(), t.scene.c.scene_id).limit(limit))
@@ -107,6 +113,11 @@ def list_quarantined(db: Connection, *, limit: int | None = None) -> list[Quaran
 def find_quarantined(db: Connection, quarantine_id: str) -> Quarantined | None:
     """Give an entry of the quarantine or None."""
     return fetch_one(db, Quarantined, select(t.quarantine).where(t.quarantine.c.quarantine_id == quarantine_id))
+
+
+def is_source_quarantined(db: Connection, source_uri: str) -> bool:
+    """Tell whether the quarantine has an entry of this file."""
+    return db.execute(select(exists().where(t.quarantine.c.source_uri == source_uri))).scalar_one()
 
 
 def release_source(db: Connection, source_uri: str) -> int:

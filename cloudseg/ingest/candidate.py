@@ -103,14 +103,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Stray:
-    """A file that cannot become a scene, with the reason."""
+    """A file that makes no scene here, with the reason; a label may still belong to a scene that the catalog knows."""
 
     file: InboxFile
     what: str
     found: str | None = None
     expected: str | None = None
     next_step: str = ""
-    is_label: bool = False
+    label: LabelFile | None = None
+    """The file as a label; it goes to the newest scene called `scene_name`, and to quarantine where there is none."""
+    scene_name: str = ""
 
 
 BINARY = ClassMapping(((0, 0), (1, 1), (255, 255)))

@@ -6,10 +6,13 @@ A folder is hostile: links that lead out of it, pipes and devices are named but 
 import hashlib
 import os
 import stat
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Final, Protocol
+from urllib.parse import quote
 
 from cloudseg.errors import BadScene, InputError, ObjectMissing
 from cloudseg.ingest.candidate import InboxFile
@@ -19,6 +22,8 @@ STORE_SCHEME: Final = "store://"
 _PIECE: Final = 1 << 20
 _TEXT_LIMIT: Final = 1 << 20
 """Bytes of a metadata file that are read at most; Landsat's MTL has 9 kB."""
+_BIDI_CONTROLS: Final = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+"""Unicode Annex 9: characters that turn the text around them, so that a name shows as another."""
 
 
 class Inbox(Protocol):
@@ -66,8 +71,13 @@ class FolderInbox:
         """See Inbox.list_files. Hidden files and folders, and uploads in progress, are passed over."""
         if self._single:
             return [self._entry(self.root / self._single)]
-        found = []
-        for folder, folders, names in os.walk(self.root, followlinks=False):
+        found: list[InboxFile] = []
+
+        def refuse(error: OSError) -> None:
+            closed = self._entry(Path(error.filename))
+            found.append(replace(closed, fault=f"the folder cannot be listed: {error.strerror}"))
+
+        for folder, folders, names in os.walk(self.root, followlinks=False, onerror=refuse):
             here = Path(folder)
             linked = [name for name in folders if (here / name).is_symlink()]
             folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in linked)
@@ -91,12 +101,14 @@ class FolderInbox:
             yield handle
 
     def _entry(self, path: Path) -> InboxFile:
-        relative = path.relative_to(self.root).as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        return InboxFile(relative, f"{self.uri}/{relative}", self._fault(path, relative))
+        relative = path.relative_to(self.root).as_posix()
+        shown = "".join(_shown(character) for character in relative)
+        # quote() takes the bytes of a name that is no UTF-8 as they are.
+        return InboxFile(shown, f"{self.uri.rstrip('/')}/{quote(os.fsencode(relative))}", self._fault(path, strange=shown != relative))
 
-    def _fault(self, path: Path, relative: str) -> str | None:
-        if relative != path.relative_to(self.root).as_posix():
-            return "the file's name is not valid UTF-8"
+    def _fault(self, path: Path, *, strange: bool) -> str | None:
+        if strange:
+            return "the file's name holds control characters or is not valid UTF-8"
         try:
             real = path.resolve(strict=True)
             mode = real.stat().st_mode
@@ -131,6 +143,13 @@ class StoreInbox:
                 yield handle
         except (ObjectMissing, ValueError) as error:
             raise _unreadable(file, error) from error
+
+
+def _shown(character: str) -> str:
+    """Give a character of a file's name as a terminal, a log line and a web page may show it."""
+    # Lone surrogates stand for bytes that are no UTF-8 (os.fsdecode); the others hide or rewrite what is printed around them.
+    hidden = unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(character) in _BIDI_CONTROLS
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character)) if hidden else character
 
 
 def is_passed_over(name: str) -> bool:

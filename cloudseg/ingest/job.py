@@ -68,6 +68,7 @@ class LabelJob(Record):
     source: str
     mappings: list[list[tuple[int, int]]]
     scene: str = Field(description="the canonical COG of the scene")
+    needs_georeference: bool = Field(description="only the name ties it to the scene: it must say itself where it lies")
     out: str
     folder: str
     max_pixels: int

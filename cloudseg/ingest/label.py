@@ -103,6 +103,11 @@ def _on_grid(dataset: Any, grid: Grid, job: LabelJob) -> Any:
             "the label has another size than its scene", subject=job.shown, found=f"{dataset.height} x {dataset.width} pixels",
             expected=f"{grid.height} x {grid.width} pixels", next_step="Cut label and scene to the same grid.",
         )  # fmt: skip
+    if dataset.crs is None and grid.crs is not None and job.needs_georeference:
+        raise BadLabel(
+            "a label that comes without its scene must say itself where it lies", subject=job.shown, found="no coordinate reference system",
+            expected=str(grid.crs)[:40], next_step="Save it with the georeference of its scene, or put the scene beside it.",
+        )  # fmt: skip
     if dataset.crs is None or grid.crs is None:
         return dataset  # without a georeference of its own a label lies on the pixels of its scene
     view, own, _ = place_on_ground(dataset, job.shown, needed=True, max_pixels=job.max_pixels)

@@ -5,11 +5,9 @@ Killed anywhere, the next ingest finishes the work; two at once add everything e
 """
 
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Final
 
 from cloudseg.bands import BAND_NAMES
@@ -21,6 +19,7 @@ from cloudseg.ingest.job import DecodeLimits
 from cloudseg.ingest.layouts import find_candidates
 from cloudseg.ingest.pool import DecoderPool
 from cloudseg.ingest.work import Outcome, Work, take
+from cloudseg.ingest.workplace import private_folder
 from cloudseg.records import IngestRecord
 from cloudseg.storage import Store
 
@@ -55,10 +54,10 @@ def ingest_source(
     inbox = open_inbox(source, store)
     items = find_candidates(inbox, layout=layout, bands=_checked_bands(bands))
     with (
-        tempfile.TemporaryDirectory(prefix="cloudseg-ingest-") as folder,
+        private_folder() as folder,
         DecoderPool(limits, min(max(1, workers), max(1, len(items)))) as decoders,
     ):
-        work = Work(store, catalog, inbox, decoders, limits, Path(folder), dry_run)
+        work = Work(store, catalog, inbox, decoders, limits, folder, dry_run)
         outcomes = _take_all(work, items, workers, on_progress)
     record = _record(inbox.uri, outcomes, time.monotonic() - begun)
     log.info("%d scenes added, %d known, %d newly quarantined", len(record.added), record.known, len(record.quarantined))
@@ -66,19 +65,33 @@ def ingest_source(
 
 
 def _take_all(work: Work, items: list[Candidate | Stray], workers: int, on_progress: Progress | None) -> list[Outcome]:
-    """Give the outcomes in the order of the items, whichever ends first."""
+    """Give the outcomes in the order of the items, whichever ends first.
+
+    Labels without a scene beside them come last, when every scene of this inbox is in the catalog.
+    """
+    found: dict[int, Outcome] = {}
+
+    def tell(index: int, outcome: Outcome) -> None:
+        found[index] = outcome
+        if on_progress is not None:
+            on_progress(len(found), len(items), outcome.name, outcome.word)
+
+    alone = [isinstance(item, Stray) and item.label is not None for item in items]
+    for turn in (False, True):
+        _take_some(work, {index: items[index] for index, later in enumerate(alone) if later == turn}, workers, tell)
+    return [found[index] for index in range(len(items))]
+
+
+def _take_some(work: Work, items: dict[int, Candidate | Stray], workers: int, tell: Callable[[int, Outcome], None]) -> None:
+    """Take the items in several threads; tell of each when it is done."""
     with ThreadPoolExecutor(max(1, workers), thread_name_prefix="ingest") as threads:
-        futures: dict[Future[Outcome], int] = {threads.submit(take, work, item): index for index, item in enumerate(items)}
-        found: dict[int, Outcome] = {}
+        futures = {threads.submit(take, work, item): index for index, item in items.items()}
         try:
-            for done, future in enumerate(as_completed(futures), start=1):
-                outcome = found[futures[future]] = future.result()
-                if on_progress is not None:
-                    on_progress(done, len(items), outcome.name, outcome.word)
+            for future in as_completed(futures):
+                tell(futures[future], future.result())
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
             raise
-    return [found[index] for index in range(len(items))]
 
 
 def _record(source: str, outcomes: list[Outcome], seconds: float) -> IngestRecord:

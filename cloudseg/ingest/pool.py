@@ -22,6 +22,7 @@ from cloudseg.ingest.job import FREE_MEGAPIXELS, MOST_TIMES, Answer, DecodeLimit
 _START_S: Final = 120.0
 """Importing rasterio takes a second; on a starved machine much more."""
 _LONGEST_ANSWER: Final = 64 << 20
+_LONGEST_TEXT: Final = 600
 _ENVIRONMENT: Final = {
     # A closed local port: should a library ever want the network, it meets a refusal at once.
     "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "GDAL_HTTP_PROXY": "127.0.0.1:9",
@@ -182,6 +183,14 @@ def _lost(error: Exception, ended: int | None, subject: str, limits: DecodeLimit
 
 
 def _error_from(fault: Fault, subject: str) -> CloudsegError:
-    """Give the error that the process reported; only classes of bad input, whatever it says."""
+    """Give the error that the process reported; only classes of bad input, whatever it says, and only text that may be shown."""
     kind = {"BadLabel": errors.BadLabel}.get(fault.error, BadScene)
-    return kind(fault.what, subject=fault.subject or subject, found=fault.found, expected=fault.expected, next_step=fault.next_step or "")
+    what, about, found, expected, next_step = (
+        _printable(text) for text in (fault.what, fault.subject, fault.found, fault.expected, fault.next_step)
+    )
+    return kind(what or "unusable", subject=about or subject, found=found, expected=expected, next_step=next_step or "")
+
+
+def _printable(text: str | None) -> str | None:
+    """Take out what would move the cursor of a terminal or fill a page: band names and tags of a file reach messages."""
+    return None if text is None else "".join(c if c.isprintable() else " " for c in text)[:_LONGEST_TEXT]

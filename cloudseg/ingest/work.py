@@ -1,7 +1,7 @@
 """What is done with one candidate of an inbox: hash, look up, copy, decode, store, name in a row; or quarantine with the reason."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,8 +16,10 @@ from cloudseg.catalog.scene import (
     add_quarantined,
     add_scene,
     find_label,
+    find_newest_scene,
     find_quarantined,
     find_scene_by_source,
+    is_source_quarantined,
     release_source,
 )
 from cloudseg.catalog.session import now
@@ -27,6 +29,7 @@ from cloudseg.ingest.candidate import Candidate, InboxFile, LabelFile, SourceFil
 from cloudseg.ingest.inbox import Inbox, hash_file
 from cloudseg.ingest.job import DecodeLimits, LabelFacts, LabelJob, RasterJob, SceneFacts, SceneJob
 from cloudseg.ingest.pool import Decoder, DecoderPool
+from cloudseg.ingest.workplace import check_room
 from cloudseg.publish import outgoing, publish
 from cloudseg.records import Label, Quarantined, Scene, StoredObject
 from cloudseg.storage import Store
@@ -56,6 +59,7 @@ class Outcome:
 
     name: str
     scene: Literal["added", "known", "none"] = "none"
+    """'none' too for a label that came without its scene."""
     scene_id: str | None = None
     label_id: str | None = None
     """Of a label that is new."""
@@ -65,7 +69,9 @@ class Outcome:
     @property
     def word(self) -> str:
         """For the progress line."""
-        return "quarantined" if self.quarantined or self.still_quarantined else self.scene
+        if self.quarantined or self.still_quarantined:
+            return "quarantined"
+        return self.scene if self.scene != "none" else "labelled" if self.label_id else "known"
 
 
 def take(work: Work, item: Candidate | Stray) -> Outcome:
@@ -82,7 +88,9 @@ def take(work: Work, item: Candidate | Stray) -> Outcome:
         source_sha256 = source_hash(item, hashes)
         _take_scene(work, item, hashes, source_sha256, outcome)
     except InputError as error:
-        _quarantine(work, item.name, item.files[0].file.uri, source_sha256, error, outcome)
+        check_room(work.folder, error)
+        entry_id = _quarantine_id(item.files[0].file.uri, source_sha256, item.layout)
+        _quarantine(work, entry_id, item.name, item.files[0].file.uri, source_sha256, error, outcome)
     return outcome
 
 
@@ -104,14 +112,15 @@ def _scale(radiometry: Radiometry | None) -> list[str] | None:
 def _take_scene(work: Work, candidate: Candidate, hashes: list[str], source_sha256: str, outcome: Outcome) -> None:
     with work.catalog.read() as db:
         known = find_scene_by_source(db, source_sha256)
-        refused = find_quarantined(db, _quarantine_id(candidate.files[0].file.uri, source_sha256))
+        refused = find_quarantined(db, _quarantine_id(candidate.files[0].file.uri, source_sha256, candidate.layout))
     if known is None and refused is not None:
         outcome.still_quarantined += 1
         return
     with tempfile.TemporaryDirectory(dir=work.folder) as name, work.decoders.lend() as decoder:
         if known is not None:
             outcome.scene, outcome.scene_id = "known", known.scene_id
-            _take_label(work, decoder, candidate, known, None, Path(name), outcome)
+            _forget(work, candidate.files[0].file.uri)
+            _take_label(work, decoder, candidate.label, known, None, Path(name), outcome)
             return
         folder = Path(name)
         facts = decoder.decode_scene(_scene_job(work, candidate, hashes, folder))
@@ -119,7 +128,7 @@ def _take_scene(work: Work, candidate: Candidate, hashes: list[str], source_sha2
         scene = _scene_row(candidate, facts, source_sha256, out.stored)
         added = work.dry_run or publish(work.store, work.catalog, {"cog": out}, lambda db, _: _add_scene(db, scene))
         outcome.scene, outcome.scene_id = ("added" if added else "known"), scene.scene_id
-        _take_label(work, decoder, candidate, scene, folder / "scene.tif", folder, outcome)
+        _take_label(work, decoder, candidate.label, scene, folder / "scene.tif", folder, outcome)
 
 
 def _add_scene(db: Connection, scene: Scene) -> bool:
@@ -174,11 +183,23 @@ def _scene_row(candidate: Candidate, facts: SceneFacts, source_sha256: str, stor
     )  # fmt: skip
 
 
+def _forget(work: Work, uri: str) -> None:
+    """Take a file out of quarantine whose bytes have become those of a known scene or label."""
+    with work.catalog.read() as db:
+        stands = is_source_quarantined(db, uri)
+    if stands and not work.dry_run:
+        with work.catalog.begin() as db:
+            release_source(db, uri)
+
+
 def _take_label(
-    work: Work, decoder: Decoder, candidate: Candidate, scene: Scene, scene_file: Path | None, folder: Path, outcome: Outcome
-) -> None:
-    """Add the candidate's label to its scene; a bad label is quarantined by itself and the scene stays."""
-    label = candidate.label
+    work: Work, decoder: Decoder, label: LabelFile | None, scene: Scene, scene_file: Path | None, folder: Path, outcome: Outcome,
+    *, alone: bool = False,
+) -> None:  # fmt: skip
+    """Add a label to its scene; a bad label is quarantined by itself and the scene stays.
+
+    A label may be good for one scene and bad for another of the same name, so the scene is part of its quarantine id.
+    """
     if label is None:
         return
     sha256 = _unread_hash(label.file)
@@ -186,28 +207,34 @@ def _take_label(
         sha256 = hash_file(work.inbox, label.file)
         label_id = keys.make_id("lb", scene.scene_id, label.source, sha256)
         with work.catalog.read() as db:
-            if find_label(db, label_id):
-                return
-            if find_quarantined(db, _quarantine_id(label.file.uri, sha256)):
-                outcome.still_quarantined += 1
-                return
+            known, refused = find_label(db, label_id), find_quarantined(db, _quarantine_id(label.file.uri, sha256, scene.scene_id))
+        if known:
+            _forget(work, label.file.uri)
+            return
+        if refused:
+            outcome.still_quarantined += 1
+            return
         _copy(work, label.file, sha256, folder / "label")
+        job = _label_job(work, label, folder, alone=alone)
         if scene_file is not None:
-            facts = decoder.decode_label(_label_job(work, label, scene_file, folder))
+            facts = decoder.decode_label(job(scene_file))
         else:
             with work.store.local_file(scene.key) as path:
-                facts = decoder.decode_label(_label_job(work, label, path, folder))
+                facts = decoder.decode_label(job(path))
         if work.dry_run or _add_label(work, folder, label, label_id, scene, sha256, facts):
             outcome.label_id = label_id
     except InputError as error:
-        _quarantine(work, f"{candidate.name} (label)", label.file.uri, sha256, _as_label_fault(error), outcome)
+        check_room(work.folder, error)
+        entry_id = _quarantine_id(label.file.uri, sha256, scene.scene_id)
+        _quarantine(work, entry_id, f"{scene.name} (label)", label.file.uri, sha256, _as_label_fault(error), outcome)
 
 
-def _label_job(work: Work, label: LabelFile, scene: Path, folder: Path) -> LabelJob:
-    return LabelJob(
+def _label_job(work: Work, label: LabelFile, folder: Path, *, alone: bool) -> Callable[[Path], LabelJob]:
+    """Give what makes the job when the scene's file is at hand."""
+    return lambda scene: LabelJob(
         path=str(folder / "label"), shown=label.file.path, source=label.source, scene=str(scene), out=str(folder / "label.tif"),
         folder=str(folder), mappings=[list(mapping.values) for mapping in label.mappings], max_pixels=work.limits.max_pixels,
-        memory_mb=work.limits.memory_mb,
+        memory_mb=work.limits.memory_mb, needs_georeference=alone,
     )  # fmt: skip
 
 
@@ -234,20 +261,27 @@ def _add_label(work: Work, folder: Path, label: LabelFile, label_id: str, scene:
 
 def _take_stray(work: Work, stray: Stray) -> Outcome:
     outcome = Outcome(stray.file.name)
-    kind = BadLabel if stray.is_label else LayoutUnknown if "layout" in stray.what else BadScene
+    if stray.label is not None:
+        with work.catalog.read() as db:
+            scene = find_newest_scene(db, stray.scene_name)
+        if scene is not None:
+            with tempfile.TemporaryDirectory(dir=work.folder) as folder, work.decoders.lend() as decoder:
+                _take_label(work, decoder, stray.label, scene, None, Path(folder), outcome, alone=True)
+            return outcome
+    kind = BadLabel if stray.label else LayoutUnknown if "layout" in stray.what else BadScene
     try:
         sha256 = hash_file(work.inbox, stray.file)
     except BadScene:
         sha256 = _unread_hash(stray.file)
     error = kind(stray.what, subject=stray.file.path, found=stray.found, expected=stray.expected, next_step=stray.next_step)
-    _quarantine(work, stray.file.name, stray.file.uri, sha256, error, outcome)
+    _quarantine(work, _quarantine_id(stray.file.uri, sha256), stray.file.name, stray.file.uri, sha256, error, outcome)
     return outcome
 
 
-def _quarantine(work: Work, name: str, uri: str, sha256: str, error: CloudsegError, outcome: Outcome) -> None:
-    """Write down why something was refused; the same bytes at the same place are written down once."""
+def _quarantine(work: Work, entry_id: str, name: str, uri: str, sha256: str, error: CloudsegError, outcome: Outcome) -> None:
+    """Write down why something was refused; the same bytes at the same place, read in the same way, are written down once."""
     entry = Quarantined(
-        quarantine_id=_quarantine_id(uri, sha256), name=name, source_uri=uri, source_sha256=sha256, error=_public_name(error),
+        quarantine_id=entry_id, name=name, source_uri=uri, source_sha256=sha256, error=_public_name(error),
         what=error.what, found=error.found, expected=error.expected, next_step=error.next_step, created_at=now(),
     )  # fmt: skip
     if work.dry_run:
@@ -267,8 +301,9 @@ def _public_name(error: CloudsegError) -> str:
     return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == CloudsegError.__module__)
 
 
-def _quarantine_id(uri: str, sha256: str) -> str:
-    return keys.make_id("qu", uri, sha256)
+def _quarantine_id(uri: str, sha256: str, *read_as: str) -> str:
+    """Give the entry's id; `read_as` is the layout of a scene or the scene of a label: read in another way it is tried again."""
+    return keys.make_id("qu", uri, sha256, *read_as)
 
 
 def _unread_hash(file: InboxFile) -> str:

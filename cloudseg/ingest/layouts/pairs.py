@@ -1,5 +1,7 @@
 """Pairs: `images/<name>.tif` beside `labels/<name>.tif`; an image without a label is an unlabelled scene.
 
+A label without an image is one more label of the newest scene of that name: that is how corrected masks come in.
+
 Holds the Sentinel-2 Cloud Mask Catalogue, cut-outs of L8 Biome (known by their names) and the synthetic tiles.
 """
 
@@ -31,28 +33,31 @@ class Pairs:
         for key, file in images.items():
             if key[0] in tops:
                 found.append(self._scene(file, labels.get(key), view.bands))
-        tops_of_images = {top for top, _ in images}
-        for key, file in labels.items():
-            if key not in images and key[0] in tops_of_images:
-                found.append(
-                    Stray(
-                        file,
-                        "a label without its scene",
-                        expected=f"{key[0]}{_IMAGES}/{key[1]}.tif",
-                        is_label=True,
-                        next_step="Put the scene beside it; a label of a scene that is known needs the scene's file too.",
-                    )
-                )
-        return found
+        return found + [_label_alone(key, file) for key, file in labels.items() if key not in images]
 
     def _scene(self, file: InboxFile, label: InboxFile | None, bands: tuple[str | None, ...] | None) -> Candidate:
         scene = replace(scene_of_one_file(file, self.name, bands), time_in_tags=True)
         if biome := _BIOME.fullmatch(file.stem):
             return replace(
                 scene, sensor="landsat-8-l1", place=f"block:l8biome-{biome[1]}_{biome[2]}", needs_georeference=False,
-                tags=(("biome", biome[1].lower()),), label=LabelFile(label, "l8-biome", (L8_BIOME,)) if label else None,
+                tags=(("biome", biome[1].lower()),), label=_label_file(label) if label else None,
             )  # fmt: skip
-        return replace(scene, label=LabelFile(label, "pairs", (BINARY, BINARY_255, L8_BIOME)) if label else None)
+        return replace(scene, label=_label_file(label) if label else None)
+
+
+def _label_file(file: InboxFile) -> LabelFile:
+    if _BIOME.fullmatch(file.stem):
+        return LabelFile(file, "l8-biome", (L8_BIOME,))
+    return LabelFile(file, "pairs", (BINARY, BINARY_255, L8_BIOME))
+
+
+def _label_alone(key: _Key, file: InboxFile) -> Stray:
+    """A correction of a scene that came earlier, or a label whose scene is missing: the catalog knows."""
+    return Stray(
+        file, "a label without its scene", expected=f"{key[0]}{_IMAGES}/{key[1]}.tif, or a scene called {file.stem} in the catalog",
+        next_step="Put the scene beside it, or give the label the name that `cloudseg scenes` shows for its scene.",
+        label=_label_file(file), scene_name=file.stem,
+    )  # fmt: skip
 
 
 def _below(files: list[InboxFile], word: str) -> dict[_Key, InboxFile]:

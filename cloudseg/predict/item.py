@@ -32,6 +32,9 @@ FIRST_ACQUISITION: Final = "1972-07-23T00:00:00Z"
 COLOURS: Final = {MASK_CLEAR: (46, 92, 74), MASK_CLOUD: (245, 245, 245), MASK_NO_DATA: (0, 0, 0)}
 """RGB of the mask's classes: in the file's colour table and as `color_hint`. No data is drawn transparent where nodata is honoured."""
 
+CARRIED: Final = ("synthetic", "georeference", "source", "warped")
+"""Tags of a scene that whoever uses its mask has to know: no observation, a place that is not exact, whom to cite."""
+
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 _CLASSES = (
     (MASK_CLEAR, "clear", "Clear", "Ground or water is seen, shadow included."),
@@ -98,6 +101,7 @@ def _as_lists(value: Any) -> Any:
 def _properties(scene: Scene, weights: Weights, facts: MaskFacts) -> Json:
     return {
         "title": f"Cloud mask of {scene.name}",
+        **_warning(scene),
         **_times(scene),
         **({"gsd": round(scene.resolution_m, 3)} if scene.resolution_m else {}),
         "eo:cloud_cover": round(100 * facts.cloud_fraction, 4),
@@ -114,7 +118,26 @@ def _properties(scene: Scene, weights: Weights, facts: MaskFacts) -> Json:
         "cloudseg:threshold": facts.threshold,
         "cloudseg:cloud_fraction": round(facts.cloud_fraction, 6),
         "cloudseg:valid_fraction": round(facts.valid_fraction, 6),
+        **{f"cloudseg:{name}": text for name, text in carried_tags(scene).items()},
     }
+
+
+def _warning(scene: Scene) -> Json:
+    """Say in words, where catalog browsers show it, what is not as it seems."""
+    tags = carried_tags(scene)
+    words = [f"Georeference {tags['georeference']}."] if "georeference" in tags else []
+    words += ["Mask of a synthetic scene: nothing of it was observed."] if "synthetic" in tags else []
+    return {"description": " ".join(words)} if words else {}
+
+
+def carried_tags(scene: Scene) -> dict[str, str]:
+    """Give those of the scene's tags that the mask and its item repeat."""
+    return {name: str(scene.tags[name]) for name in CARRIED if scene.tags.get(name)}
+
+
+def class_names() -> str:
+    """Give the legend of the mask in one line; GeoTIFF holds colours of classes, but no names."""
+    return ", ".join(f"{value} {title.lower()}" for value, _, title, _ in _CLASSES)
 
 
 def _times(scene: Scene) -> Json:

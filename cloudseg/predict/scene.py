@@ -16,7 +16,7 @@ from cloudseg.errors import DataError, StateError
 from cloudseg.keys import canonical_json, make_id
 from cloudseg.model.predictor import Predictor
 from cloudseg.predict.draw import BUDGET_BYTES, OnProgress, draw_rasters, plan_pieces
-from cloudseg.predict.item import MaskFacts, mask_item
+from cloudseg.predict.item import MaskFacts, carried_tags, class_names, mask_item
 from cloudseg.predict.probability import STEPS
 from cloudseg.publish import Outgoing, outgoing, publish
 from cloudseg.raster.cog import write_cog
@@ -93,7 +93,7 @@ def _make(
     facts = draw_rasters(source, scene, predictor, plan, mask=drawn["mask"], probability=drawn["probability"], on_progress=on_progress)
     tags = _tags(scene, weights, facts)
     cogs = {name: folder / f"{name}.tif" for name in drawn}
-    write_cog(cogs["mask"], drawn["mask"], resampling="mode", tags=tags)
+    write_cog(cogs["mask"], drawn["mask"], resampling="mode", tags={**tags, "CLOUDSEG_CLASSES": class_names()})
     write_cog(cogs["probability"], drawn["probability"], resampling="average", tags={**tags, "CLOUDSEG_ENCODING": _ENCODING})
     files: dict[str, Outgoing] = {name: _named(weights, scene, f"{name}.tif", path) for name, path in cogs.items()}
     files["thumbnail"] = _named(weights, scene, "thumbnail.png", make_thumbnail(source, cogs["mask"]))
@@ -132,6 +132,7 @@ def _tags(scene: Scene, weights: Weights, facts: MaskFacts) -> dict[str, str]:
         "CLOUD_FRACTION": f"{facts.cloud_fraction:.6f}",
         "VALID_FRACTION": f"{facts.valid_fraction:.6f}",
         "SOFTWARE": f"cloudseg {__version__}",
+        **{name.upper(): text for name, text in carried_tags(scene).items()},
     }
     return {f"CLOUDSEG_{name}": str(value) for name, value in tags.items()}
 

@@ -64,6 +64,8 @@ def test_mask_file(published: Any) -> None:
     assert tags["CLOUDSEG_MODEL_VERSION"] == "1"
     assert tags["CLOUDSEG_THRESHOLD"] == "0.4"
     assert tags["CLOUDSEG_RECIPE_HASH"] == "ab" * 32
+    assert tags["CLOUDSEG_CLASSES"] == "0 clear, 1 cloud, 255 no data"
+    assert not {"CLOUDSEG_GEOREFERENCE", "CLOUDSEG_SYNTHETIC"} & set(tags)
     assert float(tags["CLOUDSEG_CLOUD_FRACTION"]) == pytest.approx(mask.cloud_fraction, abs=1e-6)
 
 
@@ -218,6 +220,23 @@ def test_scene_without_time_gets_the_interval_that_is_known(world: Any, make_net
     pystac.Item.from_dict({**item, "stac_extensions": []}).validate()
     p = item["properties"]
     assert (p["datetime"], p["start_datetime"], p["end_datetime"]) == (None, "1972-07-23T00:00:00Z", "2024-06-01T00:00:00Z")
+
+
+def test_what_is_not_as_it_seems_is_said_in_file_and_item(world: Any, make_net: Callable[..., LoadedModel]) -> None:
+    said = {"georeference": "approximate: somewhere in its square", "synthetic": "YES", "source": "cite me", "ground": "fields"}
+    scene = world.add_scene(numbers_of(40, 40), tags=said)
+    weights, predictor = world.add_weights(make_net((4, 6)))
+    mask = predict_scene(world.store, world.catalog, scene_id=scene.scene_id, weights_id=weights.weights_id, predictor=predictor)
+    with rasterio.open(world.store.gdal_path(mask.key)) as dataset:
+        tags = dataset.tags()
+    assert tags["CLOUDSEG_GEOREFERENCE"] == "approximate: somewhere in its square"
+    assert (tags["CLOUDSEG_SYNTHETIC"], tags["CLOUDSEG_SOURCE"]) == ("YES", "cite me")
+    item = json.loads(world.store.get(mask.companions["item"]["key"]))
+    pystac.Item.from_dict({**item, "stac_extensions": []}).validate()
+    p = item["properties"]
+    assert p["description"].startswith("Georeference approximate: somewhere in its square. Mask of a synthetic scene")
+    assert (p["cloudseg:georeference"], p["cloudseg:source"]) == ("approximate: somewhere in its square", "cite me")
+    assert "cloudseg:ground" not in p
 
 
 def test_refused_scenes_say_why_and_leave_nothing(world: Any, make_net: Callable[..., LoadedModel]) -> None:

@@ -5,10 +5,11 @@ trainer of the service on a packed snapshot with the seed's recipe (same net, sa
 """
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import rasterio
@@ -23,6 +24,7 @@ from cloudseg.dataset.snapshot import build_snapshot
 from cloudseg.model.device import set_up
 from cloudseg.model.unet import build_model
 from cloudseg.records import Run
+from cloudseg.train.batch import Batch
 from cloudseg.train.checkpoint import Progress
 from cloudseg.train.group import Group
 from cloudseg.train.trainer import Setting, Trainer
@@ -80,13 +82,13 @@ def cloudseg(folder: Path) -> Iterator[Turn]:
     size = recipe.data.chip_size
     with open_chips(store, snapshot) as chip_set:
         trainer = Trainer(Setting(run, recipe, chip_set, list(chip_set.chips), [], Group(0, 1, device)), Progress(0, _STEPS, _STEPS))
-        batches = trainer.batches.iter_from(0, _STEPS)
+        with closing(cast(Generator[Batch, None, None], trainer.batches.iter_from(0, _STEPS))) as batches:
 
-        def work() -> tuple[int, float]:
-            trainer.take_step(next(batches))
-            return recipe.budget.batch_size, recipe.budget.batch_size * size * size / 1e6
+            def work() -> tuple[int, float]:
+                trainer.take_step(next(batches))
+                return recipe.budget.batch_size, recipe.budget.batch_size * size * size / 1e6
 
-        yield lambda number: stopwatch(work)
+            yield lambda number: stopwatch(work)
 
 
 def _read_pair(image: str, label: str, size: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -104,8 +104,16 @@ class Budget(_Part):
     batch_size: int = Field(4, ge=1, description="chips or crops of a step, for each process")
     epochs: int | None = Field(None, ge=1, description="epochs of epoch_steps steps")
     steps: int | None = Field(None, ge=1, description="optimizer steps")
-    minutes: float | None = Field(None, gt=0, description="wall clock of the whole training; fixes the number of steps once")
-    patience: int | None = Field(None, ge=1, description="epochs without a better validation IoU before stopping early")
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        description="wall clock of the whole training; the pace measured before the first step fixes the number of steps",
+    )
+    patience: int | None = Field(
+        None, ge=1,
+        description="epochs without a better validation IoU before stopping early; watched on the same validation chips all the time: "
+        "all, or a draw of a quarter of the chips that an epoch trains on, at least 16",
+    )  # fmt: skip
     epoch_steps: int | None = Field(None, ge=1, description="steps an epoch; None passes once over the chips")
     checkpoint_every_steps: int = Field(100, ge=1, description="besides one after every epoch")
 

@@ -2,7 +2,10 @@
 
 import logging
 import math
+import statistics
 import time
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 from cloudseg.train.checkpoint import Progress
@@ -10,8 +13,11 @@ from cloudseg.train.trainer import Setting, Trainer
 
 log = logging.getLogger(__name__)
 _WARM_UP_STEPS: Final = 2
-_MEASURED_STEPS: Final = 8
-_MEASURED_S: Final = 15.0
+_BLOCK_STEPS: Final = 8
+_MOST_BLOCKS: Final = 9
+_MEASURED_SHARE: Final = 0.03
+"""Of the budget: longer measuring would cost more steps than a better estimate gives."""
+_MOST_STEPS: Final = _WARM_UP_STEPS + _MOST_BLOCKS * _BLOCK_STEPS
 _FINISH_S: Final = 8.0
 """Packing, ONNX export and registration after the last step."""
 OVERTIME: Final = 1.5
@@ -21,7 +27,7 @@ OVERTIME: Final = 1.5
 def plan(setting: Setting, *, already_spent_s: float) -> Progress:
     """Give the progress of a training that has not begun: the smallest of epochs, steps and what the minutes allow."""
     budget = setting.recipe.budget
-    trial = Trainer(setting, Progress(step=0, total_steps=_WARM_UP_STEPS + _MEASURED_STEPS, epoch_steps=1))
+    trial = Trainer(setting, Progress(step=0, total_steps=_MOST_STEPS, epoch_steps=1))
     epoch_steps = budget.epoch_steps or trial.batches.steps_per_pass
     limits = [budget.steps, budget.epochs * epoch_steps if budget.epochs else None]
     if budget.minutes is not None:
@@ -32,9 +38,12 @@ def plan(setting: Setting, *, already_spent_s: float) -> Progress:
 
 
 def _steps_in(trial: Trainer, budget_s: float, already_spent_s: float) -> int:
-    """Measure step and validation on throw-away parameters and give the steps that fit; at least one."""
+    """Measure step and validation on throw-away parameters and give the steps that fit; at least one.
+
+    Never planned again: the steps fix the course of the learning rate, and a resumed run must end with the same weights.
+    """
     group, begun = trial.setting.group, time.monotonic()
-    step_s = _time_steps(trial)
+    step_s = _time_steps(trial, _MEASURED_SHARE * budget_s)
     chip_s = _time_validation(trial)
     shown, all_chips = trial.validation_part, len(trial.setting.validation_chips)
     left = budget_s - already_spent_s - (time.monotonic() - begun) - _FINISH_S - chip_s * all_chips / group.world
@@ -46,14 +55,26 @@ def _steps_in(trial: Trainer, budget_s: float, already_spent_s: float) -> int:
     return steps
 
 
-def _time_steps(trial: Trainer) -> float:
+def _time_steps(trial: Trainer, measured_s: float) -> float:
+    """Take steps until the time is over, at least one block of them."""
     moments: list[float] = []
-    for batch in trial.batches.iter_from(0, _WARM_UP_STEPS + _MEASURED_STEPS):
+    for batch in trial.batches.iter_from(0, _MOST_STEPS):
         trial.take_step(batch)
         moments.append(time.monotonic())
-        if len(moments) > _WARM_UP_STEPS + 1 and trial.setting.group.from_leader(moments[-1] - moments[0]) > _MEASURED_S:
+        whole_blocks = len(moments) > _WARM_UP_STEPS and (len(moments) - _WARM_UP_STEPS) % _BLOCK_STEPS == 0
+        if whole_blocks and trial.setting.group.from_leader(moments[-1] - moments[0]) > measured_s:
             break
-    return (moments[-1] - moments[_WARM_UP_STEPS - 1]) / (len(moments) - _WARM_UP_STEPS)
+    return pace_of(moments[_WARM_UP_STEPS - 1 :])
+
+
+def pace_of(moments: Sequence[float]) -> float:
+    """Give seconds a step from the moments at which steps ended: the median over blocks of the mean of a block.
+
+    A machine that is busy with something else during less than half of the blocks does not count (median of means);
+    inside a block slow and fast steps belong together, because batches are made ahead.
+    """
+    blocks = pairwise(moments[::_BLOCK_STEPS])
+    return statistics.median((last - first) / _BLOCK_STEPS for first, last in blocks)
 
 
 def _time_validation(trial: Trainer) -> float:

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 OnProgress = Callable[[int, int, str], None]
 """Gets steps done, steps in all and a phrase with loss, images/s and ETA."""
 _LOG_EVERY_S: Final = 10.0
+_WORTH_TELLING: Final = 0.1
 
 
 class Loop:
@@ -48,8 +49,18 @@ class Loop:
                 self.checkpoint()
             if progress.stopped is not None:
                 log.info("run %s ends early at step %d: %s", trainer.setting.run.run_id, progress.step, progress.stopped)
-                return
+                break
             self._leave_if_asked(request)
+        self._tell_unused()
+
+    def _tell_unused(self) -> None:
+        """Say how much of a time budget is left: the machine was slower while the pace was measured than it was later."""
+        progress, minutes = self._trainer.progress, self._trainer.setting.recipe.budget.minutes
+        if minutes is None or not self._leads:
+            return
+        unused = minutes - progress.spent_s / 60
+        if unused > _WORTH_TELLING * minutes:
+            log.info("run %s: %.1f of %g minutes of the budget unused", self._trainer.setting.run.run_id, unused, minutes)
 
     def checkpoint(self) -> None:
         """Write a checkpoint (the leader does)."""

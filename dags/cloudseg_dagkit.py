@@ -107,7 +107,7 @@ def announce_champion(record: Json) -> Json:
 def announce_masks(record: Json) -> Json:
     """Give a batch's record back with its masks in the asset's event. Raises AirflowFailException where the batch has none."""
     if not record["masks"]:
-        raise AirflowFailException("no scene of this batch could be masked: " + "; ".join(map(str, record["failed"].items())))
+        raise AirflowFailException("no scene of this batch could be masked: " + _named(record["failed"]))
     get_current_context()["outlet_events"][MASKS].extra = {"count": len(record["masks"]), "weights_id": record["weights_id"]}
     return record
 
@@ -140,8 +140,12 @@ def all_done(records: list[Json]) -> Json:
     """Give the counts of all batches. Raises AirflowFailException naming the scenes that could not be masked."""
     failed = {scene_id: what for record in records for scene_id, what in record["failed"].items()}
     if failed:
-        raise AirflowFailException(f"{len(failed)} scenes have no mask: " + "; ".join(f"{scene}: {what}" for scene, what in failed.items()))
+        raise AirflowFailException(f"{len(failed)} scenes have no mask: " + _named(failed))
     return {"masks": sum(len(record["masks"]) for record in records), "created": sum(record["created"] for record in records)}
+
+
+def _named(failed: Json) -> str:
+    return "; ".join(f"{scene_id}: {error['what']}" for scene_id, error in failed.items())
 
 
 def nothing_missing(record: Json) -> Json:

@@ -43,7 +43,7 @@ def predict(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: str
     """Publish the masks of the named scenes, or with `new` of all that lack one, by the champion or the given weights.
 
     A mask that is there is given back unchanged. A scene that cannot be masked is listed under `failed` and does not
-    stop the others; an unreachable store or catalog does (a retry can help there).
+    stop the others; an unreachable store or catalog, a full disk or too little memory does (a retry can help there).
     """
     began = time.monotonic()
     runtime = open_runtime()
@@ -98,6 +98,11 @@ def _mask_all(runtime: Runtime, weights: Weights, scene_ids: Sequence[str]) -> t
                 raise
             log.log.warning("no mask of scene %s: %s", scene_id, error)
             failed[scene_id] = error.as_record()
+        except (OSError, MemoryError):
+            raise  # the machine's fault, not this scene's: the next scene would meet it too
+        except Exception as error:  # whatever is odd about one scene: it is named, and the others are not its hostages
+            log.log.exception("no mask of scene %s", scene_id)
+            failed[scene_id] = CloudsegError(f"unexpected {type(error).__name__}: {error}", subject=scene_id).as_record()
         tell(number, len(scene_ids), "scenes")
     return masks, failed
 

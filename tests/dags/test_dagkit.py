@@ -151,7 +151,9 @@ def test_scenes_without_mask_fail_the_run(kit: Any) -> None:
     good = {"masks": ["mk-1"], "created": 1, "failed": {}}
     assert kit.all_done([good, good]) == {"masks": 2, "created": 2}
     with pytest.raises(AirflowFailException, match="1 scenes have no mask: sc-1: broken"):
-        kit.all_done([good, {"masks": [], "created": 0, "failed": {"sc-1": "broken"}}])
+        kit.all_done([good, {"masks": ["mk-2"], "created": 1, "failed": {"sc-1": {"error": "DataError", "what": "broken"}}}])
+    with running(kit), pytest.raises(AirflowFailException, match="no scene of this batch could be masked: sc-1: broken"):
+        kit.announce_masks({"masks": [], "failed": {"sc-1": {"error": "DataError", "what": "broken"}}})
 
 
 def test_missing_objects_fail_the_run(kit: Any) -> None:

@@ -168,3 +168,8 @@ def make_numbers(height: int, width: int, *, count: int = 4, seed: int = 0) -> n
 @pytest.fixture
 def make_net() -> Callable[..., LoadedModel]:
     return make_loaded
+
+
+@pytest.fixture
+def make_pixels() -> Callable[..., np.ndarray]:
+    return make_numbers

@@ -2,7 +2,8 @@
 
 PROMOTE: the lower bound of the IoU difference clears the recipe's margin, no judged slice falls by more than its limit,
 and a clean process reproduces the golden tile. REJECT: surely worse (upper bound below `reject_below`), worse than a
-trivial mask, or not blessed. HOLD: everything between. The first model must surely beat every trivial mask instead.
+trivial mask, or not blessed. HOLD: everything between, and whatever is said on too few places to be sure of anything. The
+first model must surely beat every trivial mask instead.
 """
 
 import logging
@@ -16,7 +17,7 @@ from cloudseg.catalog.session import now
 from cloudseg.evaluate.clean_process import Blessing, bless
 from cloudseg.evaluate.evaluation import evaluate_weights
 from cloudseg.evaluate.table import CountsTable, read_table
-from cloudseg.evaluate.weigh import FEW_PLACES, Finding, weigh_champion, weigh_trivial
+from cloudseg.evaluate.weigh import Finding, weigh_champion, weigh_trivial
 from cloudseg.model.device import Device
 from cloudseg.publish import outgoing, publish
 from cloudseg.recipe import Promotion
@@ -57,8 +58,6 @@ def judge(
     if _has_rival(catalog, challenger_id, champion_id, snapshot_id, finding) and champion_id is not None:
         their_evaluation, theirs = _evaluated(store, catalog, champion_id, snapshot_id, device)
         rival = {"champion": _figures(their_evaluation), **weigh_champion(table, theirs, promotion, finding)}
-    if (places := judged.metrics["places"]) < FEW_PLACES:
-        finding.favour.append(f"only {places} held-out places: the bounds are rough")
     body: Json = {
         "format": FORMAT, "challenger_id": challenger_id, "champion_id": champion_id, "snapshot_id": snapshot_id,
         "split": SPLIT, "policy": promotion.model_dump(mode="json"), "challenger": _figures(judged), **rival,

@@ -1,8 +1,8 @@
 """Weighs counts against counts: what speaks for a challenger and what against it. Pure; no store, no catalog, no net."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from cloudseg.evaluate.bootstrap import Difference, Row, compare, seed_of
 from cloudseg.evaluate.metrics import Counts
@@ -11,8 +11,14 @@ from cloudseg.evaluate.table import CountsTable, trivial_masks
 from cloudseg.recipe import Promotion
 from cloudseg.records import Json, Outcome
 
-FEW_PLACES: Final = 5
-"""With fewer places the draws repeat each other and the bounds are narrower than they should be; the reasons say so."""
+
+def places_needed(confidence: float) -> int:
+    """Give how many places it takes to be this sure that one mask is better than another.
+
+    The clearest result of n places, better at every one, comes by chance once in 2**n (sign test): 5 places for 95 %. With
+    fewer, bootstrap draws repeat each other and the bounds are narrower than they should be.
+    """
+    return math.ceil(math.log2(1 / (1 - confidence)) - 1e-9)
 
 
 @dataclass
@@ -37,7 +43,10 @@ class Finding:
 
 
 def weigh_trivial(table: CountsTable, policy: Promotion, finding: Finding, *, is_first: bool) -> dict[str, Difference]:
-    """Compare with the trivial masks: nobody may be worse, and the first model must be surely better."""
+    """Compare with the trivial masks: nobody may be worse, and the first model must be surely better.
+
+    As sure as the places allow: with very few of them the bounds are rough, but a first model takes nobody's office.
+    """
     own = [scene.counts for scene in table.scenes]
     found = {}
     for name, counts in trivial_masks(table.scenes).items():
@@ -50,6 +59,12 @@ def weigh_trivial(table: CountsTable, policy: Promotion, finding: Finding, *, is
             finding.doubts.append(f"not surely better than nothing learned: {words}")
         elif is_first:
             finding.favour.append(words)
+    places, needed = _places(table), places_needed(policy.confidence)
+    if is_first and places < needed:
+        finding.favour.append(
+            f"the bounds are rough: {places} held-out places, {needed} are needed to be {policy.confidence:.0%} sure; enough for a first "
+            "model, which takes nobody's office"
+        )
     return found
 
 
@@ -58,7 +73,7 @@ def weigh_champion(table: CountsTable, champion: CountsTable, policy: Promotion,
     of_scene = {scene.scene_id: scene.counts for scene in champion.scenes}
     theirs = [of_scene[scene.scene_id] for scene in table.scenes]
     differences = _compare(table, [scene.counts for scene in table.scenes], theirs, policy, champion.weights_id)
-    _weigh_difference(differences["pooled"], policy, finding)
+    _weigh_difference(differences["pooled"], policy, finding, places=_places(table))
     return {
         "difference": {name: vars(difference) for name, difference in differences.items()},
         "slices": _weigh_slices(table, champion, policy, finding),
@@ -73,9 +88,18 @@ def _compare(
     return compare(pairs, confidence=policy.confidence, samples=policy.bootstrap_samples, seed=seed)
 
 
-def _weigh_difference(difference: Difference, policy: Promotion, finding: Finding) -> None:
-    words = f"IoU {_words(difference)} against the champion"
-    if difference.upper < policy.reject_below:
+def _places(table: CountsTable) -> int:
+    return len({scene.place for scene in table.scenes})
+
+
+def _weigh_difference(difference: Difference, policy: Promotion, finding: Finding, *, places: int) -> None:
+    words, needed = f"IoU {_words(difference)} against the champion", places_needed(policy.confidence)
+    if places < needed:
+        finding.doubts.append(
+            f"nobody can be sure: {words}, but {places} held-out places are too few to be {policy.confidence:.0%} sure of anything, "
+            f"{needed} are needed; ingest labels of more places, or let a person decide"
+        )
+    elif difference.upper < policy.reject_below:
         finding.against.append(f"surely worse: {words}, even the upper bound is below {policy.reject_below:+.3f}")
     elif difference.lower > policy.margin:
         finding.favour.append(f"{words}: the lower bound clears the margin {policy.margin:.3f}")

@@ -5,7 +5,7 @@ import pytest
 from cloudseg.evaluate.metrics import Counts
 from cloudseg.evaluate.scene import CURVE_BINS, SceneResult
 from cloudseg.evaluate.table import CountsTable
-from cloudseg.evaluate.weigh import Finding, weigh_champion, weigh_trivial
+from cloudseg.evaluate.weigh import Finding, places_needed, weigh_champion, weigh_trivial
 from cloudseg.recipe import Promotion
 
 POLICY = Promotion(slice_min_scenes=3)
@@ -72,11 +72,11 @@ def test_a_successor_need_not_surely_beat_brightness() -> None:
 
 
 def test_clearly_better_is_promoted() -> None:
-    assert weighed(masks("a", [430, 440, 450, 460]), masks("b", [400, 410, 415, 420])).outcome == "PROMOTE"
+    assert weighed(masks("a", [430, 440, 450, 460, 440]), masks("b", [400, 410, 415, 420, 400])).outcome == "PROMOTE"
 
 
 def test_the_margin_must_be_cleared() -> None:
-    challenger, champion = masks("a", [410, 412, 409, 411]), masks("b", [400, 401, 400, 402])
+    challenger, champion = masks("a", [410, 412, 409, 411, 410]), masks("b", [400, 401, 400, 402, 400])
     assert weighed(challenger, champion).outcome == "PROMOTE"
     finding = weighed(challenger, champion, POLICY.model_copy(update={"margin": 0.03}))
     assert finding.outcome == "HOLD"
@@ -84,7 +84,7 @@ def test_the_margin_must_be_cleared() -> None:
 
 
 def test_noise_holds() -> None:
-    assert weighed(masks("a", [450, 350, 420, 380]), masks("b", [400, 400, 400, 400])).outcome == "HOLD"
+    assert weighed(masks("a", [450, 350, 420, 380, 400]), masks("b", [400] * 5)).outcome == "HOLD"
 
 
 def test_equal_holds() -> None:
@@ -92,9 +92,36 @@ def test_equal_holds() -> None:
 
 
 def test_surely_worse_is_rejected() -> None:
-    finding = weighed(masks("a", [350, 340, 345, 355]), masks("b", [400, 410, 405, 400]))
+    finding = weighed(masks("a", [350, 340, 345, 355, 350]), masks("b", [400, 410, 405, 400, 410]))
     assert finding.outcome == "REJECT"
     assert "surely worse" in finding.reasons[0]
+
+
+@pytest.mark.parametrize(("hits", "what"), [([480] * 4, "better everywhere"), ([300] * 4, "worse everywhere")])
+def test_too_few_places_hold(hits: list[int], what: str) -> None:
+    finding = weighed(masks("a", hits), masks("b", [400] * 4))
+    assert finding.outcome == "HOLD", what
+    assert "4 held-out places are too few to be 95% sure" in finding.reasons[0]
+    assert "5 are needed" in finding.reasons[0]
+    less_sure = POLICY.model_copy(update={"confidence": 0.9})
+    assert weighed(masks("a", [480] * 4), masks("b", [400] * 4), less_sure).outcome == "PROMOTE"
+
+
+def test_places_count_not_scenes() -> None:
+    pair = [[scene(n, Counts(tp=hit, fn=500 - hit, tn=500), place="one") for n in range(9)] for hit in (480, 400)]
+    assert weighed(table("a", pair[0]), table("b", pair[1])).outcome == "HOLD"
+
+
+def test_a_first_model_on_few_places_is_promoted_and_the_reasons_say_how_rough_that_is() -> None:
+    finding = Finding()
+    weigh_trivial(masks("a", [400, 420, 450]), POLICY, finding, is_first=True)
+    assert finding.outcome == "PROMOTE"
+    assert "3 held-out places, 5 are needed" in finding.reasons[-1]
+
+
+@pytest.mark.parametrize(("confidence", "places"), [(0.75, 2), (0.9, 4), (0.95, 5), (0.99, 7)])
+def test_places_needed(confidence: float, places: int) -> None:
+    assert places_needed(confidence) == places
 
 
 def test_a_falling_slice_holds_a_better_challenger() -> None:

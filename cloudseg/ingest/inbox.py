@@ -26,6 +26,10 @@ _BIDI_CONTROLS: Final = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI",
 """Unicode Annex 9: characters that turn the text around them, so that a name shows as another."""
 
 
+class NotRead(BadScene):
+    """The bytes were never seen whole: says nothing about them, so the file is tried again at the next ingest."""
+
+
 class Inbox(Protocol):
     """Where files come from. Every method may be called from several threads."""
 
@@ -39,7 +43,7 @@ class Inbox(Protocol):
         ...
 
     def open(self, file: InboxFile) -> AbstractContextManager[IO[bytes]]:
-        """Lend an open file. Raises BadScene where it cannot be read (gone, no permission, a pipe, a link that leads out)."""
+        """Lend an open file. Raises NotRead where it cannot be read (gone, no permission, a pipe, a link that leads out)."""
         ...
 
 
@@ -57,8 +61,11 @@ class FolderInbox:
         self._single = folder.name if folder.is_file() else None
         try:
             self.root = (folder.parent if self._single else folder).resolve(strict=True)
-        except (OSError, RuntimeError) as error:
-            raise InputError("no such folder", subject=str(folder), found=error, next_step="Name a folder with tiles.") from error
+        except (OSError, RuntimeError, ValueError) as error:  # ValueError: a NUL in the name
+            raise InputError(
+                "no such folder", subject=_shown(str(folder)), found=getattr(error, "strerror", None) or error,
+                next_step="Name a folder with tiles.",
+            ) from error  # fmt: skip
         if not self.root.is_dir():
             raise InputError("neither a folder nor a file", subject=str(folder), next_step="Name a folder with tiles.")
 
@@ -88,7 +95,7 @@ class FolderInbox:
     def open(self, file: InboxFile) -> Iterator[IO[bytes]]:
         """See Inbox.open."""
         if file.fault:
-            raise BadScene(file.fault, subject=file.path, next_step="Put the file itself into the inbox.")
+            raise NotRead(file.fault, subject=file.path, next_step="Put the file itself into the inbox.")
         try:
             path = (self.root / file.path).resolve(strict=True)
             # O_NONBLOCK: opening a pipe must not wait for a writer that never comes. O_NOFOLLOW: the path was resolved just now.
@@ -97,12 +104,12 @@ class FolderInbox:
             raise _unreadable(file, error) from error
         with os.fdopen(descriptor, "rb") as handle:
             if not path.is_relative_to(self.root) or not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise BadScene("not a plain file of the inbox", subject=file.path, next_step="Put the file itself into the inbox.")
+                raise NotRead("not a plain file of the inbox", subject=file.path, next_step="Put the file itself into the inbox.")
             yield handle
 
     def _entry(self, path: Path) -> InboxFile:
         relative = path.relative_to(self.root).as_posix()
-        shown = "".join(_shown(character) for character in relative)
+        shown = _shown(relative)
         # quote() takes the bytes of a name that is no UTF-8 as they are.
         return InboxFile(shown, f"{self.uri.rstrip('/')}/{quote(os.fsencode(relative))}", self._fault(path, strange=shown != relative))
 
@@ -145,11 +152,14 @@ class StoreInbox:
             raise _unreadable(file, error) from error
 
 
-def _shown(character: str) -> str:
-    """Give a character of a file's name as a terminal, a log line and a web page may show it."""
-    # Lone surrogates stand for bytes that are no UTF-8 (os.fsdecode); the others hide or rewrite what is printed around them.
-    hidden = unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(character) in _BIDI_CONTROLS
-    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character)) if hidden else character
+def _shown(name: str) -> str:
+    """Give a file's name as a terminal, a log line and a web page may show it."""
+    return "".join("".join(f"\\x{byte:02x}" for byte in os.fsencode(c)) if _is_odd(c) else c for c in name)
+
+
+def _is_odd(character: str) -> bool:
+    """Tell whether a character hides or rewrites what is printed around it; lone surrogates stand for bytes that are no UTF-8."""
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(character) in _BIDI_CONTROLS
 
 
 def is_passed_over(name: str) -> bool:
@@ -158,7 +168,7 @@ def is_passed_over(name: str) -> bool:
 
 
 def hash_file(inbox: Inbox, file: InboxFile, copy_to: Path | None = None) -> str:
-    """Give the hex SHA-256 of a file and, on the way, make the copy that is decoded. Raises BadScene where it cannot be read."""
+    """Give the hex SHA-256 of a file and, on the way, make the copy that is decoded. Raises NotRead where it cannot be read."""
     digest = hashlib.sha256()
     with inbox.open(file) as source:
         try:
@@ -187,8 +197,8 @@ def read_text(inbox: Inbox, file: InboxFile) -> str:
         return ""
 
 
-def _unreadable(file: InboxFile, error: Exception) -> BadScene:
-    return BadScene(
+def _unreadable(file: InboxFile, error: Exception) -> NotRead:
+    return NotRead(
         "the file cannot be read", subject=file.path, found=getattr(error, "strerror", None) or str(error),
         next_step="Check that it is still there and that the service may read it.",
     )  # fmt: skip

@@ -26,6 +26,9 @@ from cloudseg.errors import BadScene
 
 _SYNONYMS: Final = {"r": RED, "g": GREEN, "b": BLUE, "nir1": NIR, "near infrared": NIR, "near-infrared": NIR, "alpha": None, "mask": None}
 _SPARSE_CODE: Final = re.compile(r"B(\d{1,2}|8A)", re.I)
+_LOWEST: Final = -0.5
+"""Below this nothing was observed: corrected products reach -0.2 (USGS Landsat Collection 2, valid range of surface reflectance),
+fill values that nobody declared (-9999, -3.4e38) lie far below."""
 _HIGHEST: Final = 2.5
 """99 % of the pixels are darker: fresh snow under a low sun reaches about 1.5 at the top of the atmosphere."""
 _HIGHEST_ASSUMED: Final = 1.8
@@ -99,7 +102,9 @@ def to_canonical(numbers: npt.NDArray[Any], scale: BandScale) -> tuple[npt.NDArr
     factor, offset = scale.radiometry.scale * REFLECTANCE_SCALE, scale.radiometry.offset * REFLECTANCE_SCALE
     if numbers.dtype == np.uint16 and (factor, offset) == (1.0, 0.0):
         return np.maximum(numbers, 1), valid
-    reflectance = np.where(valid, numbers, 0).astype(np.float32) * np.float32(factor) + np.float32(offset)
+    with np.errstate(over="ignore"):  # -3.4e38 becomes minus infinity, which is below everything
+        reflectance = np.where(valid, numbers, 0).astype(np.float32) * np.float32(factor) + np.float32(offset)
+    valid &= reflectance >= _LOWEST * REFLECTANCE_SCALE
     return np.clip(np.rint(reflectance), 1, 65535).astype(np.uint16), valid
 
 

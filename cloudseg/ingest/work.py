@@ -26,7 +26,7 @@ from cloudseg.catalog.session import now
 from cloudseg.errors import BadLabel, BadScene, CloudsegError, InputError, LayoutUnknown
 from cloudseg.grid import mgrs_place
 from cloudseg.ingest.candidate import Candidate, InboxFile, LabelFile, SourceFile, Stray
-from cloudseg.ingest.inbox import Inbox, hash_file
+from cloudseg.ingest.inbox import Inbox, NotRead, hash_file
 from cloudseg.ingest.job import DecodeLimits, LabelFacts, LabelJob, RasterJob, SceneFacts, SceneJob
 from cloudseg.ingest.pool import Decoder, DecoderPool
 from cloudseg.ingest.workplace import check_room
@@ -89,6 +89,8 @@ def take(work: Work, item: Candidate | Stray) -> Outcome:
         _take_scene(work, item, hashes, source_sha256, outcome)
     except InputError as error:
         check_room(work.folder, error)
+        if isinstance(error, NotRead):
+            source_sha256 = _unread_hash(item.files[0].file)
         entry_id = _quarantine_id(item.files[0].file.uri, source_sha256, item.layout)
         _quarantine(work, entry_id, item.name, item.files[0].file.uri, source_sha256, error, outcome)
     return outcome
@@ -162,7 +164,7 @@ def _raster_job(source: SourceFile, copy: Path) -> RasterJob:
 def _copy(work: Work, file: InboxFile, sha256: str, to: Path) -> None:
     found = hash_file(work.inbox, file, copy_to=to)
     if found != sha256:
-        raise BadScene(
+        raise NotRead(
             "the file changed while it was read", subject=file.path, found=found[:12], expected=sha256[:12],
             next_step="Upload under another name and rename when done; the next ingest takes the finished file.",
         )  # fmt: skip
@@ -225,6 +227,8 @@ def _take_label(
             outcome.label_id = label_id
     except InputError as error:
         check_room(work.folder, error)
+        if isinstance(error, NotRead):
+            sha256 = _unread_hash(label.file)
         entry_id = _quarantine_id(label.file.uri, sha256, scene.scene_id)
         _quarantine(work, entry_id, f"{scene.name} (label)", label.file.uri, sha256, _as_label_fault(error), outcome)
 
@@ -271,7 +275,7 @@ def _take_stray(work: Work, stray: Stray) -> Outcome:
     kind = BadLabel if stray.label else LayoutUnknown if "layout" in stray.what else BadScene
     try:
         sha256 = hash_file(work.inbox, stray.file)
-    except BadScene:
+    except NotRead:
         sha256 = _unread_hash(stray.file)
     error = kind(stray.what, subject=stray.file.path, found=stray.found, expected=stray.expected, next_step=stray.next_step)
     _quarantine(work, _quarantine_id(stray.file.uri, sha256), stray.file.name, stray.file.uri, sha256, error, outcome)

@@ -138,8 +138,14 @@ def test_a_label_of_another_place_and_an_orphan_label(service: Service, inbox: P
     assert "without its scene" in entries["b.tif"].what
 
 
-def test_blocks_too_large_for_the_memory_are_refused_before_they_are_read(service: Service, inbox: Path) -> None:
-    write(inbox / "one_strip.tif", numbers(size=1500), blockysize=1500, compress="deflate")
-    service.limits = DecodeLimits(memory_mb=1024)
+@pytest.mark.parametrize(("size", "refused"), [(1500, False), (2700, True)])
+def test_blocks_too_large_for_the_memory_are_refused_before_they_are_read(service: Service, inbox: Path, size: int, refused: bool) -> None:
+    pixels = np.zeros((3, size, size), np.uint16)
+    pixels[:, :500] = numbers(size=size)[:, :500]
+    write(inbox / "one_strip.tif", pixels, blockysize=size, compress="deflate")  # 8 bytes x 3 bands a pixel: 54 MB, 175 MB
+    service.limits = DecodeLimits(memory_mb=1024)  # 128 MB a block
     service.ingest(inbox)
-    assert service.scenes() or "blocks" in service.quarantine()["one_strip"].what
+    if refused:
+        assert "blocks that are too large" in service.quarantine()["one_strip"].what
+    else:
+        assert set(service.scenes()) == {"one_strip"}

@@ -65,8 +65,9 @@ class _Block:
     piece: Piece
     target: Window
     """The core in scene pixels."""
-    valid: npt.NDArray[np.bool_]
-    """`(target.height, target.width)`."""
+    valid_bits: npt.NDArray[np.uint8]
+    """What was observed, `(target.height, target.width)`, eight pixels a byte along a row: at a coarse working resolution
+    the core of one window is most of the scene."""
     numbers: npt.NDArray[np.uint16] | None
     """`(band, row, col)` over `piece.read`; None where nothing in the core was observed."""
     observed: npt.NDArray[np.bool_] | None
@@ -115,37 +116,43 @@ def _predicted(block: _Block, predictor: Predictor) -> _Block:
     if block.numbers is None or block.observed is None:
         return block
     probability = predictor.probability(block.numbers[None], block.observed[None])[0]
-    return _Block(block.piece, block.target, block.valid, None, block.observed, probability)
+    return _Block(block.piece, block.target, block.valid_bits, None, block.observed, probability)
 
 
 def _read_blocks(source: str, scene: Scene, plan: Plan) -> Iterator[_Block]:
     with open_raster(source) as dataset:
         for piece in plan.pieces:
             target = core_in_scene(piece.core, plan.factor, scene.height, scene.width)
-            numbers, valid = read_scene(dataset, target, plan.bands)
-            if not valid.any():
-                yield _Block(piece, target, valid, None, None)
+            bits = [_valid_bits(dataset, strip, plan.bands) for strip in _strips(target, BLOCK_SIZE)]
+            valid_bits = np.concatenate(bits)
+            if not valid_bits.any():
+                yield _Block(piece, target, valid_bits, None, None)
                 continue
-            del numbers
-            numbers, observed = _read_strips(dataset, piece.read, plan)
-            yield _Block(piece, target, valid, numbers, observed)
+            numbers, observed = _read_by_strips(dataset, piece.read, plan)
+            yield _Block(piece, target, valid_bits, numbers, observed)
 
 
-def _read_strips(dataset: rasterio.DatasetReader, window: Window, plan: Plan) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
-    """Read a window one row of COG tiles at a time: averaging down needs the scene's own pixels, `factor`² as many."""
-    if plan.factor == 1:
-        return read_scene(dataset, window, plan.bands)
+def _valid_bits(dataset: rasterio.DatasetReader, window: Window, bands: tuple[str, ...]) -> npt.NDArray[np.uint8]:
+    return np.packbits(read_scene(dataset, window, bands)[1], axis=1)
+
+
+def _read_by_strips(dataset: rasterio.DatasetReader, window: Window, plan: Plan) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
+    """Read a window of working pixels; averaging down needs the scene's own pixels, `factor`² as many, so a strip at a time."""
     numbers = np.empty((len(plan.bands), window.height, window.width), np.uint16)
     observed = np.empty((window.height, window.width), np.bool_)
-    step = max(1, BLOCK_SIZE // plan.factor)
+    for strip in _strips(window, max(1, BLOCK_SIZE // plan.factor)):
+        rows, _ = inside(strip, window)
+        numbers[:, rows], observed[rows] = read_scene(dataset, strip, plan.bands, plan.factor)
+    return numbers, observed
+
+
+def _strips(window: Window, step: int) -> Iterator[Window]:
+    """Cut a window at the rows that are multiples of `step`: at the rows of tiles, where `step` is their height."""
     row, end = window.row_off, window.row_off + window.height
     while row < end:
         stop = min(end, (row // step + 1) * step)
-        rows = slice(row - window.row_off, stop - window.row_off)
-        strip = Window(row, window.col_off, stop - row, window.width)
-        numbers[:, rows], observed[rows] = read_scene(dataset, strip, plan.bands, plan.factor)
+        yield Window(row, window.col_off, stop - row, window.width)
         row = stop
-    return numbers, observed
 
 
 class _Writer:
@@ -157,24 +164,26 @@ class _Writer:
         self.valid = 0
 
     def write(self, block: _Block) -> None:
-        steps = self._steps(block)
-        classes = classify(steps, self._threshold)
-        self.cloud += int(np.count_nonzero(classes == MASK_CLOUD))
-        self.valid += int(np.count_nonzero(classes != MASK_NO_DATA))
-        target = block.target
-        window = RasterioWindow(target.col_off, target.row_off, target.width, target.height)
-        self._mask.write(classes, 1, window=window)
-        self._probability.write(steps, 1, window=window)
+        """Write the core of a block, a strip at a time: at full resolution it may be most of the scene."""
+        for strip in _strips(block.target, BLOCK_SIZE):
+            steps = self._steps(block, strip)
+            classes = classify(steps, self._threshold)
+            self.cloud += int(np.count_nonzero(classes == MASK_CLOUD))
+            self.valid += int(np.count_nonzero(classes != MASK_NO_DATA))
+            window = RasterioWindow(strip.col_off, strip.row_off, strip.width, strip.height)
+            self._mask.write(classes, 1, window=window)
+            self._probability.write(steps, 1, window=window)
 
-    def _steps(self, block: _Block) -> npt.NDArray[np.uint8]:
+    def _steps(self, block: _Block, strip: Window) -> npt.NDArray[np.uint8]:
         if block.probability is None or block.observed is None:
-            return np.full(block.valid.shape, MASK_NO_DATA, np.uint8)
+            return np.full((strip.height, strip.width), MASK_NO_DATA, np.uint8)
+        bits = block.valid_bits[inside(strip, block.target)[0]]
+        valid = np.unpackbits(bits, axis=1, count=strip.width).astype(np.bool_)
         # Only the core and one working pixel around it are true; what lies further out has seen the window's edge.
-        read, core = block.piece.read, block.piece.core
-        rows, cols = inside(core, read)
+        rows, cols = inside(block.piece.core, block.piece.read)
         near = (slice(max(rows.start - 1, 0), rows.stop + 1), slice(max(cols.start - 1, 0), cols.stop + 1))
-        origin = (read.row_off + near[0].start, read.col_off + near[1].start)
-        return quantise(upsample(block.probability[near], block.observed[near], origin, block.target, self._factor), block.valid)
+        origin = (block.piece.read.row_off + near[0].start, block.piece.read.col_off + near[1].start)
+        return quantise(upsample(block.probability[near], block.observed[near], origin, strip, self._factor), valid)
 
 
 def _create(path: Path, scene: Scene, description: str, colormap: dict[int, tuple[int, int, int, int]] | None) -> Any:

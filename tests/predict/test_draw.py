@@ -156,7 +156,7 @@ def test_quantised_steps_and_no_data() -> None:
 
 
 def test_reading_by_strips_gives_what_one_read_gives(world: Any, tmp_path: Path) -> None:
-    from cloudseg.predict.draw import Plan, _read_strips
+    from cloudseg.predict.draw import Plan, _read_by_strips
 
     numbers = numbers_of(1100, 64, 4)
     numbers[:, 500:520] = 0
@@ -164,6 +164,24 @@ def test_reading_by_strips_gives_what_one_read_gives(world: Any, tmp_path: Path)
     window = Window(50, 2, 450, 28)
     with open_raster(world.store.gdal_path(scene.key)) as dataset:
         expected = read_scene(dataset, window, ("blue", "red"), 2)
-        got = _read_strips(dataset, window, Plan(2, [], ("blue", "red")))
+        got = _read_by_strips(dataset, window, Plan(2, [], ("blue", "red")))
     assert (got[0] == expected[0]).all()
     assert (got[1] == expected[1]).all()
+
+
+def test_memory_follows_the_working_pixels_not_the_scene(world: Any, make_net: Callable[..., LoadedModel]) -> None:
+    import tracemalloc
+
+    side, factor = 3000, 10
+    row, col = np.ogrid[0:side, 0:side]
+    scene = world.add_scene(np.broadcast_to((2000 + row + col).astype(np.uint16), (3, side, side)))
+    predictor = Predictor(make_net((4, 4), working_resolution_m=10.0 * factor), FP32)
+    tracemalloc.start()
+    draw_rasters(
+        world.store.gdal_path(scene.key), scene, predictor, plan_pieces(scene, predictor), mask=world.folder / "m.tif",
+        probability=world.folder / "p.tif",
+    )  # fmt: skip
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # A strip of 512 rows takes 9 MB as uint16 and a few times as much on its way; the scene would take 54 MB and 36 MB a float.
+    assert peak < 60 << 20

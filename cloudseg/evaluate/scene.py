@@ -12,6 +12,7 @@ from cloudseg.bands import MASK_NO_DATA
 from cloudseg.dataset.chips import ChipSet
 from cloudseg.errors import DataError, EmptySplit
 from cloudseg.evaluate import brightness
+from cloudseg.evaluate.context import look_around
 from cloudseg.evaluate.metrics import Counts, count
 from cloudseg.evaluate.resample import average_down, bring_up
 from cloudseg.evaluate.windows import inside, owned_windows, window_of
@@ -22,7 +23,6 @@ from cloudseg.records import Chip, Json, Record, Scene, Split
 
 CURVE_BINS = 100
 """Steps of the threshold curve."""
-_BATCH = 4
 Progress = Callable[[int, int], None]
 Float = npt.NDArray[np.float32]
 
@@ -82,14 +82,19 @@ class Judge:
         return decimation(chip_resolution_m, self.predictor.meta.working_resolution_m)
 
     def iter_probabilities(self, of_scene: list[Chip], factor: int) -> Iterator[tuple[Chip, Float]]:
-        """Give chip and probability `(row, col)` of its pixels inside the scene, a few chips at a time."""
-        for start in range(0, len(of_scene), _BATCH):
-            batch = of_scene[start : start + _BATCH]
-            height, width = batch[0].height, batch[0].width
-            dn = np.stack([self.chips.pixels(chip)[self._bands, :height, :width] for chip in batch])
-            coarse = average_down(dn, factor)
-            probability = bring_up(self.predictor.probability(coarse, observed(coarse)), factor, height, width)
-            yield from zip(batch, probability, strict=True)
+        """Give chip and probability `(row, col)` of its pixels inside the scene, one chip at a time.
+
+        The net sees around the chip what it would see in the whole scene, so that the cut into chips shows nowhere: a
+        snapshot that was cut for another recipe is as fair to these weights as their own.
+        """
+        meta = self.predictor.meta
+        # One more block of pixels: bringing up interpolates between its middle and the next one's.
+        margin, step = (meta.receptive_radius + 1) * factor, meta.multiple * factor
+        for chip in of_scene:
+            view = look_around(self.chips, of_scene, chip, bands=self._bands, margin=margin, step=step)
+            coarse = average_down(view.dn[np.newaxis], factor)
+            probability = bring_up(self.predictor.probability(coarse, observed(coarse)), factor, *view.dn.shape[1:])
+            yield chip, probability[0][view.chip]
 
     def judge_scene(self, of_scene: list[Chip], facts: Facts, bright_from: int | None) -> tuple[SceneResult, npt.NDArray[np.int64]]:
         """Count a scene; also give pixels by label (clear, cloud) and probability step for the threshold curve."""

@@ -35,7 +35,6 @@ def root(log_level: str | None) -> None:
       5    the object store misses or refuses an object
       6    object store or catalog do not answer: try again
       7    Airflow, started by the demo, failed
-      7    the Airflow that the demo started failed
       130  interrupted (Ctrl-C)
       143  a training was asked to stop and left a checkpoint: call it again
     """  # noqa: D301 - \b keeps click from joining the lines

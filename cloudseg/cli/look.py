@@ -14,7 +14,7 @@ _LIMIT = click.option("--limit", type=click.IntRange(min=1), default=20, show_de
 
 @click.command()
 @_LIMIT
-@reports(show_rows("scenes", ["scene_id", "name", "sensor", "acquired_at", "place", "height", "width", "publishable"]))
+@reports(show_rows("scenes", ["scene_id", "name", "place", "acquired_at", "sensor", "height", "width", "publishable"]))
 def scenes(limit: int) -> Any:
     """List scenes, newest first."""
     from cloudseg import stages
@@ -24,7 +24,7 @@ def scenes(limit: int) -> Any:
 
 @click.command()
 @_LIMIT
-@reports(show_rows("models", ["version", "weights_id", "alias", "recipe", "verdict", "held_out.iou", "held_out.f1", "created_at"]))
+@reports(show_rows("models", ["version", "weights_id", "alias", "verdict", "held_out.iou", "held_out.f1", "recipe", "created_at"]))
 def models(limit: int) -> Any:
     """List published weights with champion, verdict and held-out metrics."""
     from cloudseg import stages
@@ -34,7 +34,9 @@ def models(limit: int) -> Any:
 
 @click.command()
 @_LIMIT
-@reports(show_rows("runs", ["run_id", "recipe_name", "snapshot_id", "status", "epoch.epoch", "epoch.step", "epoch.metrics", "error"]))
+@reports(
+    show_rows("runs", ["run_id", "status", "recipe_name", "epoch.epoch", "epoch.step", "snapshot_id"], below=["epoch.metrics", "error"])
+)
 def runs(limit: int) -> Any:
     """List trainings with their newest epoch: how to watch one that goes on just now."""
     from cloudseg import stages
@@ -45,7 +47,7 @@ def runs(limit: int) -> Any:
 @click.command()
 @click.option("--weights", "weights_id", metavar="ID", help="Only masks by these weights.")
 @_LIMIT
-@reports(show_rows("masks", ["mask_id", "scene", "weights_id", "cloud_fraction", "valid_fraction", "uri"]))
+@reports(show_rows("masks", ["mask_id", "scene", "cloud_fraction", "valid_fraction", "weights_id"], below=["uri"]))
 def masks(weights_id: str | None, limit: int) -> Any:
     """List published masks, newest first."""
     from cloudseg import stages
@@ -59,7 +61,7 @@ def masks(weights_id: str | None, limit: int) -> Any:
 )
 @click.option("--dry-run", is_flag=True, help="With --release: list and forget nothing.")
 @_LIMIT
-@reports(show_rows("quarantine", ["quarantine_id", "name", "what", "found", "expected", "next_step"]))
+@reports(show_rows("quarantine", ["quarantine_id", "name"], below=["what", "found", "expected", "next_step"]))
 def quarantine(release: tuple[str, ...], dry_run: bool, limit: int) -> Any:
     """List what came in and could not be used, with the reason."""
     from cloudseg import stages

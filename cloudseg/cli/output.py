@@ -3,11 +3,13 @@
 import functools
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import click
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -17,6 +19,9 @@ from cloudseg.records import Json, Record
 
 Show = Callable[[Console, Json], None]
 _NO_TERMINAL_WIDTH = 2000
+_GAP = 2
+_NARROWEST = 10
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(\.\d+)?Z")
 
 
 class BarHandler(logging.Handler):
@@ -96,22 +101,56 @@ def show_parts(console: Console, record: Json) -> None:
             show_record(console, part)
 
 
-def show_rows(name: str, columns: Sequence[str]) -> Show:
-    """Give a function that prints the rows under `record[name]`; a column `a.b` looks into a nested value."""
+def show_rows(name: str, columns: Sequence[str], *, below: Sequence[str] = ()) -> Show:
+    """Give a function that prints the rows under `record[name]`; a column `a.b` looks into a nested value.
+
+    A terminal gets as many columns as fit, most important first, long words cut, and the `below` values whole under their
+    row. A pipe gets every column of every row in one line.
+    """
 
     def show(console: Console, record: Json) -> None:
         rows: list[Json] = record[name]
         if not rows:
             console.print(f"no {name}")
             return
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in columns:
-            table.add_column(column.rpartition(".")[2], overflow="fold", no_wrap=column.endswith("_id"))
-        for row in rows:
-            table.add_row(*(_cell(_look_up(row, column)) for column in columns))
-        console.print(table)
+        stacked = console.is_terminal and bool(below)
+        wanted = list(columns) if stacked else [*columns, *below]
+        cells = [[_cell(_look_up(row, column)) for column in wanted] for row in rows]
+        widths = _widths(wanted, cells, console.width)
+        _print_line(console, [_header(column) for column in wanted], widths, style="bold")
+        for row, line in zip(rows, cells, strict=True):
+            _print_line(console, line, widths)
+            for column in below if stacked else ():
+                if (value := _look_up(row, column)) is not None:
+                    console.print(f"    {_header(column)}: {_cell(value)}", markup=False, highlight=False, soft_wrap=True)
+        if left_out := wanted[len(widths) :]:
+            console.print(f"(no room for {', '.join(map(_header, left_out))}: --json has everything)", style="dim", highlight=False, soft_wrap=True)
 
     return show
+
+
+def _widths(columns: Sequence[str], cells: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Give the width of the columns that fit, first ones first; ids and times stay whole, other columns shrink to a few letters."""
+    natural = [max(cell_len(_header(column)), *(cell_len(line[i]) for line in cells)) for i, column in enumerate(columns)]
+    least = [width if column.endswith(("_id", "_at")) else min(width, _NARROWEST) for column, width in zip(columns, natural, strict=True)]
+    count = len(columns)
+    while count > 1 and sum(least[:count]) + _GAP * (count - 1) > room:
+        count -= 1
+    widths = natural[:count]
+    while sum(widths) + _GAP * (count - 1) > room and (over := [i for i in range(count) if widths[i] > least[i]]):
+        widths[max(over, key=lambda i: widths[i])] -= 1
+    return widths
+
+
+def _print_line(console: Console, cells: Sequence[str], widths: Sequence[int], style: str | None = None) -> None:
+    fitting = [set_cell_size(cell, width) if cell_len(cell) <= width else f"{set_cell_size(cell, width - 1)}…" for cell, width in
+               zip(cells, widths, strict=False)]  # fmt: skip
+    text = (" " * _GAP).join(fitting).rstrip()
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def _header(column: str) -> str:
+    return column.rpartition(".")[2]
 
 
 def _console() -> Console:
@@ -135,7 +174,10 @@ def _cell(value: object) -> str:
         return ", ".join(value[:12]) + (f" … {len(value)} in all" if len(value) > 12 else "")
     if isinstance(value, dict):
         return "  ".join(f"{name} {_inner(inner)}" for name, inner in value.items())
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return json.dumps(value, ensure_ascii=False)
+    time = _TIME.fullmatch(str(value))
+    return f"{time[1]} {time[2]}" if time else str(value)
 
 
 def _inner(value: object) -> str:

@@ -4,6 +4,7 @@ Two drivers, no sidecar files, no virtual formats, no network: a VRT or a `/vsic
 just a file that is no GeoTIFF. Sizes are checked before a pixel is read.
 """
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ _SIGNATURES: Final = {
 """The two drivers that the layouts need, chosen by the first bytes: GDAL never guesses what a file is."""
 MAX_BANDS: Final = 64
 DTYPES: Final = ("uint8", "uint16", "int16", "float32", "float64")
+_COPY: Final = re.compile(r"\bsource\d+(?=[,:])")
+"""How messages of GDAL name the private copy."""
 _MAX_SIDE: Final = 200_000
 """Rows or columns; keeps a one-pixel-high monster from becoming a million windows."""
 _BLOCK_SHARE: Final = 8
@@ -123,4 +126,5 @@ def read_error(error: Exception, shown: str) -> BadScene:
 def _short(error: Any, path: str = "") -> str:
     cause = error.__cause__ or error.__context__
     text = str(cause or error).replace(str(Path(path).absolute()), "the file") if path else str(cause or error)
+    text = _COPY.sub("the file", text)
     return " ".join(text.split())[:300]

@@ -14,6 +14,7 @@ from cloudseg.records import Json, Record
 log = logging.getLogger("cloudseg.stages")
 _EVERY_S = 5.0
 _LONGEST = 600
+_MOST_ITEMS = 5
 
 
 def started(stage: str, **facts: object) -> None:
@@ -24,8 +25,13 @@ def started(stage: str, **facts: object) -> None:
 
 def ended(stage: str, record: Record | Json) -> None:
     """Log the end of a stage with its record."""
-    facts = record.as_json() if isinstance(record, Record) else record
+    facts = brief(record.as_json() if isinstance(record, Record) else record)
     log.info("%s ends: %s", stage, _short(facts), extra={"stage": stage, "facts": facts})
+
+
+def brief(facts: Json) -> Json:
+    """Give the facts with every long list as its count and its first few items; what travels and is logged stays small."""
+    return {name: _brief(value) for name, value in facts.items()}
 
 
 def progress(stage: str, *, every_s: float = _EVERY_S) -> Callable[..., None]:
@@ -42,6 +48,14 @@ def progress(stage: str, *, every_s: float = _EVERY_S) -> Callable[..., None]:
         log.info("%s: %d of %d %s", stage, done, total, text, extra={"stage": stage, "progress": (done, total)})
 
     return tell
+
+
+def _brief(value: object) -> object:
+    if isinstance(value, dict):
+        return brief(value)
+    if isinstance(value, list) and len(value) > _MOST_ITEMS:
+        return {"count": len(value), "first": value[:_MOST_ITEMS]}
+    return value
 
 
 def _short(facts: Json) -> str:

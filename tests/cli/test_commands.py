@@ -1,5 +1,6 @@
 """The command line: one record on stdout, talk on stderr, documented exit codes, no traceback."""
 
+import io
 import json
 import os
 import subprocess
@@ -165,6 +166,39 @@ def test_tables_show_nested_values_and_say_when_there_is_nothing():
     assert "a, b" in text
     assert "nothing" not in text
     assert "train 3" in text
+
+
+ROWS = {
+    "scenes": [
+        {"scene_id": f"sc-{n:020}", "name": f"S2A_{n:056}", "place": "mgrs:31UDQ", "acquired_at": "2018-01-23T00:07:31Z", "uri": "/a/" * 60}
+        for n in range(3)
+    ]
+}
+
+
+def _printed(width: int, *, terminal: bool) -> list[str]:
+    console = Console(record=True, width=width, force_terminal=terminal, file=io.StringIO())
+    show_rows("scenes", ["scene_id", "name", "place", "acquired_at"], below=["uri"])(console, ROWS)
+    return console.export_text().splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 60, 40])
+def test_a_narrow_terminal_keeps_ids_whole_and_lines_short(width: int):
+    lines = _printed(width, terminal=True)
+    rows = [line for line in lines if line.startswith("sc-")]
+    assert [line[:23] for line in rows] == [row["scene_id"] for row in ROWS["scenes"]]
+    assert max(map(len, rows)) <= width
+    assert "…" in rows[0]
+    assert ("no room for" in lines[-1]) == (width < 80)
+    assert f"    uri: {'/a/' * 60}" in lines
+
+
+def test_a_pipe_gets_one_whole_line_a_row():
+    lines = _printed(2000, terminal=False)
+    assert len(lines) == 4
+    assert "2018-01-23 00:07" in lines[1]
+    assert lines[1].endswith("/a/" * 60)
+    assert "…" not in "".join(lines)
 
 
 def test_reports_refuses_nothing_silently():

@@ -71,6 +71,13 @@ def compare(rows: Sequence[Row], *, confidence: float, samples: int, seed: int) 
     }
 
 
+def spread(scenes: Sequence[tuple[str, Counts]], *, confidence: float, samples: int, seed: int) -> tuple[float, float]:
+    """Give one-sided lower and upper bounds of the pooled IoU of one mask: places and counts of every scene, draws of places."""
+    nothing = Counts(fn=1)  # its IoU is 0 in every draw, so that the difference is the mask's own IoU
+    found = compare([Row(place, counts, nothing) for place, counts in scenes], confidence=confidence, samples=samples, seed=seed)["pooled"]
+    return found.lower, found.upper
+
+
 def _sums_by_place(rows: Sequence[Row], places: Sequence[str]) -> Float:
     """Give `(place, 7)`: intersection and union of challenger and other, sum of scene IoUs of both, scenes."""
     position = {place: n for n, place in enumerate(places)}

@@ -7,6 +7,7 @@ from typing import Final
 
 WIDTH: Final = 440
 HEIGHT: Final = 250
+_MOST_DIGITS: Final = 5
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 12, 38
 
 
@@ -135,4 +136,6 @@ def ticks(low: float, high: float, about: int = 5) -> list[tuple[float, str]]:
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    if digits > _MOST_DIGITS:
+        return [(n * step, f"{n * step:.0e}" if n else "0") for n in range(first, last + 1)]
     return [(n * step, f"{n * step:.{digits}f}") for n in range(first, last + 1)]

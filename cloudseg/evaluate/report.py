@@ -1,6 +1,7 @@
 """The report: one HTML page that needs nothing else, the same figures as JSON, and the pictures as PNG files."""
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -84,11 +85,14 @@ def report_html(subject: Subject, pictures: Sequence[Picture]) -> str:
 def _values(subject: Subject, pictures: Sequence[Picture]) -> dict[str, Any]:
     scenes = subject.table.scenes
     total = pool(scene.counts for scene in scenes)
+    slices = all_slices(scenes)
+    alike = {entry.kind for entry in slices if entry.scenes == len(scenes)}
     return {
         "weights": subject.weights,
         "evaluation": {"evaluation_id": subject.evaluation_id, "snapshot_id": subject.table.snapshot_id},
         "split_name": subject.table.split.replace("_", "-"),
         "metrics": subject.metrics,
+        "bounds": subject.metrics["iou_bounds"],
         "columns": _columns(subject.metrics),
         "figure_rows": _figure_rows(subject.metrics),
         "bright_from": subject.table.bright_from_reflectance,
@@ -99,7 +103,8 @@ def _values(subject: Subject, pictures: Sequence[Picture]) -> dict[str, Any]:
         "reliability": _reliability_chart(total),
         "thresholds": _threshold_chart(subject.table),
         "operating": _operating_chart(subject.table),
-        "slices": _in_order(all_slices(scenes)),
+        "slices": _in_order([entry for entry in slices if entry.kind not in alike]),
+        "alike": [f"{entry.kind} {entry.value}" for entry in slices if entry.kind in alike],
         "pictures": _picture_groups(pictures),
         "colours": {name: f"rgb{colour}" for name, colour in COLOURS.items()},
         "cited": subject.cited,
@@ -112,13 +117,17 @@ def _values(subject: Subject, pictures: Sequence[Picture]) -> dict[str, Any]:
 def _columns(metrics: Json) -> list[dict[str, str]]:
     sharp = [{"title": "pooled", "sub": "without saturated"}, {"title": "scene mean", "sub": "without saturated"}]
     own = [{"title": "pooled", "sub": "all scenes"}, {"title": "scene mean", "sub": "all scenes"}]
-    return (
-        own + (sharp if metrics["without_saturated"] else []) + [{"title": _TRIVIAL[name], "sub": "pooled"} for name in metrics["trivial"]]
-    )
+    return own + (sharp if _sharp(metrics) else []) + [{"title": _TRIVIAL[name], "sub": "pooled"} for name in metrics["trivial"]]
+
+
+def _sharp(metrics: Json) -> Json | None:
+    """Give the figures without saturated scenes where that leaves some out, and leaves some."""
+    sharp: Json | None = metrics["without_saturated"]
+    return sharp if sharp and sharp["scenes"] < metrics["scenes"] else None
 
 
 def _figure_rows(metrics: Json) -> list[Json]:
-    sharp = metrics["without_saturated"]
+    sharp = _sharp(metrics)
     tables = [metrics, metrics["scene_mean"], *([sharp, sharp["scene_mean"]] if sharp else []), *metrics["trivial"].values()]
     compared = [metrics, *metrics["trivial"].values()]
     rows = []
@@ -149,12 +158,20 @@ def _training(epochs: Sequence[Epoch]) -> list[Chart]:
         return [(title, colour, _points(epochs, name)) for name, (title, colour) in names.items()]
 
     losses = series({"train_loss": ("training", 1), "validation_loss": ("validation", 2)})
+    ious, rates_of_learning = series({"validation_iou": ("validation", 2)}), series({"lr": ("learning rate", 3)})
+    steps, dots = (0.0, float(max((epoch.step for epoch in epochs), default=1))), len(epochs) <= 40
     found = [
-        chart("Loss", "step", "loss", losses, dots=len(epochs) <= 40),
-        chart("IoU on validation places", "step", "IoU", series({"validation_iou": ("validation", 2)}), dots=len(epochs) <= 40),
-        chart("Learning rate", "step", "learning rate", series({"lr": ("learning rate", 3)}), dots=len(epochs) <= 40),
+        chart("Loss", "step", "loss", losses, x_range=steps, y_range=_from_zero(losses), dots=dots),
+        chart("IoU on validation places", "step", "IoU", ious, x_range=steps, y_range=(0, 1), dots=dots),
+        chart("Learning rate", "step", "learning rate", rates_of_learning, x_range=steps, y_range=_from_zero(rates_of_learning), dots=dots),
     ]
     return [entry for entry in found if entry is not None]
+
+
+def _from_zero(lines: Sequence[Series]) -> tuple[float, float] | None:
+    """Give the range of a y axis that begins at 0, so that a small change does not look like a large one."""
+    most = max((y for _, _, points in lines for _, y in points if math.isfinite(y)), default=0.0)
+    return (0.0, 1.05 * most) if most > 0 else None
 
 
 def _points(epochs: Sequence[Epoch], name: str) -> list[tuple[float, float]]:

@@ -1,15 +1,18 @@
 """The counts table of an evaluation: a row a scene, stored, so that report and gate never predict again."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
+from cloudseg.evaluate.bootstrap import spread
 from cloudseg.evaluate.metrics import Counts, mean_rates, pool, rates
 from cloudseg.evaluate.scene import CURVE_BINS, SceneResult
 from cloudseg.evaluate.slices import is_saturated
 from cloudseg.records import Evaluation, Json, Record, Split
 from cloudseg.storage import Store
+
+_DRAWS: Final = 2000
 
 
 class CountsTable(Record):
@@ -47,12 +50,14 @@ def trivial_masks(scenes: Sequence[SceneResult]) -> dict[str, list[Counts]]:
 def headline(scenes: Sequence[SceneResult]) -> Json:
     """Give the figures of an evaluation: pooled ones at the top level, the rest nested; rounded to 6 digits.
 
-    `without_saturated` is None where every scene is saturated.
+    `without_saturated` is None where every scene is saturated, `iou_bounds` (of the pooled IoU, nine draws of ten) where
+    there is only one place.
     """
     sharp = [scene for scene in scenes if not is_saturated(scene)]
     total = pool(scene.counts for scene in scenes)
     return {
         **rounded(rates(total)),
+        "iou_bounds": _bounds(scenes),
         "scene_mean": rounded(mean_rates([scene.counts for scene in scenes])),
         "without_saturated": _both(sharp) if sharp else None,
         "trivial": {name: _trivial(counts) for name, counts in trivial_masks(scenes).items()},
@@ -61,6 +66,14 @@ def headline(scenes: Sequence[SceneResult]) -> Json:
         "pixels": total.pixels,
         "cloud_fraction": round(total.cloud / total.pixels, 6),
     }
+
+
+def _bounds(scenes: Sequence[SceneResult]) -> list[float] | None:
+    """Give the 5 % and 95 % quantiles of the pooled IoU over draws of places."""
+    if len({scene.place for scene in scenes}) < 2:
+        return None
+    low, high = spread([(scene.place, scene.counts) for scene in scenes], confidence=0.95, samples=_DRAWS, seed=0)
+    return [round(low, 6), round(high, 6)]
 
 
 def _both(scenes: Sequence[SceneResult]) -> Json:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cloudseg.evaluate.bootstrap import Row, compare, seed_of
+from cloudseg.evaluate.bootstrap import Row, compare, seed_of, spread
 from cloudseg.evaluate.metrics import Counts
 
 WANTED = {"confidence": 0.95, "samples": 2000, "seed": 7}
@@ -68,3 +68,17 @@ def test_cloud_free_places_are_no_trouble() -> None:
     found = compare(clear, **WANTED)["pooled"]
     assert found.observed == -1
     assert -1 <= found.lower <= found.upper <= 0
+
+
+def test_the_spread_holds_the_pooled_iou_and_narrows_with_places() -> None:
+    few, many = (
+        [(row.place, row.challenger) for row in rows(0.1, places=places)]
+        for places in (5, 80)
+    )  # fmt: skip
+    widths = []
+    for scenes in (few, many):
+        total = sum((counts for _, counts in scenes), Counts())
+        low, high = spread(scenes, **WANTED)
+        assert low < total.tp / (total.tp + total.fp + total.fn) < high
+        widths.append(high - low)
+    assert widths[1] < widths[0]

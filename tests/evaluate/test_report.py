@@ -104,6 +104,26 @@ def test_training_curves_are_drawn_where_there_was_a_training() -> None:
     assert "IoU on validation places" not in report_html(subject(epochs=0), [])
 
 
+def test_a_training_of_one_epoch_is_drawn_on_axes_that_mean_something() -> None:
+    html = report_html(subject(epochs=1), [])
+    axis = html[html.index("<b>IoU on validation places</b>") :]
+    assert [text in axis for text in (">0.0<", ">1.0<", ">10<")] == [True] * 3
+    assert "-0." not in axis[: axis.index("</svg>")].replace('="-', "")
+
+
+def test_what_says_nothing_is_left_out() -> None:
+    html = report_html(subject(), [])
+    assert "without saturated" not in html
+    assert "All scenes have in common, so these are no groups:" in html
+    assert "nine times out of ten" not in html, "six scenes of one place have no range"
+    about = subject()
+    spread_out = [entry.model_copy(update={"place": f"p{n}", "sensor": f"s{n % 2}"}) for n, entry in enumerate(about.table.scenes)]
+    table = about.table.model_copy(update={"scenes": spread_out})
+    html = report_html(Subject("ev-1", about.weights, None, [], table, headline(spread_out), []), [])
+    assert "nine times out of ten (bootstrap over 6 places; with so few" in html
+    assert html.count("<td>sensor</td>") == 2
+
+
 @pytest.mark.parametrize("scenes", [[Counts(tn=9)], [Counts(tp=9)], [Counts(tn=8, fp=1), Counts(fn=4)]])
 def test_odd_sets_of_scenes_give_a_page(scenes: list[Counts]) -> None:
     about = subject()

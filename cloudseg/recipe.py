@@ -114,7 +114,9 @@ class Budget(_Part):
         description="epochs without a better validation IoU before stopping early; watched on the same validation chips all the time: "
         "all, or a draw of a quarter of the chips that an epoch trains on, at least 16",
     )  # fmt: skip
-    epoch_steps: int | None = Field(None, ge=1, description="steps an epoch; None passes once over the chips")
+    epoch_steps: int | None = Field(
+        None, ge=1, description="steps an epoch; None passes once over the chips; fewer where the minutes allow less than eight epochs"
+    )
     checkpoint_every_steps: int = Field(100, ge=1, description="besides one after every epoch")
 
     @model_validator(mode="after")

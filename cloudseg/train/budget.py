@@ -18,6 +18,8 @@ _MOST_BLOCKS: Final = 9
 _MEASURED_SHARE: Final = 0.03
 """Of the budget: longer measuring would cost more steps than a better estimate gives."""
 _MOST_STEPS: Final = _WARM_UP_STEPS + _MOST_BLOCKS * _BLOCK_STEPS
+_FEWEST_EPOCHS: Final = 8
+"""A short time budget cuts epochs rather than their number: they are what others watch, and what early stop chooses from."""
 _FINISH_S: Final = 8.0
 """Packing, ONNX export and registration after the last step."""
 OVERTIME: Final = 1.5
@@ -34,6 +36,8 @@ def plan(setting: Setting, *, already_spent_s: float) -> Progress:
         trial.progress.epoch_steps = epoch_steps
         limits.append(_steps_in(trial, budget.minutes * 60, already_spent_s))
     total = min(limit for limit in limits if limit is not None)
+    if budget.minutes is not None and total == limits[-1]:
+        epoch_steps = min(epoch_steps, math.ceil(total / _FEWEST_EPOCHS))
     return Progress(step=0, total_steps=total, epoch_steps=min(epoch_steps, total))
 
 
@@ -47,8 +51,11 @@ def _steps_in(trial: Trainer, budget_s: float, already_spent_s: float) -> int:
     chip_s = _time_validation(trial)
     shown, all_chips = trial.validation_part, len(trial.setting.validation_chips)
     left = budget_s - already_spent_s - (time.monotonic() - begun) - _FINISH_S - chip_s * all_chips / group.world
-    per_step = step_s + chip_s * shown / group.world / trial.progress.epoch_steps
-    steps = int(group.from_leader(max(1, math.floor(left / per_step))))
+    epoch_s = chip_s * shown / group.world
+    steps = left / (step_s + epoch_s / trial.progress.epoch_steps)
+    if steps < _FEWEST_EPOCHS * trial.progress.epoch_steps:
+        steps = (left - _FEWEST_EPOCHS * epoch_s) / step_s
+    steps = int(group.from_leader(max(1, math.floor(steps))))
     log.info(
         "pace: %.3f s a step, %.3f s a validation chip; %.1f minutes allow %d steps", step_s, chip_s, budget_s / 60, steps,
     )  # fmt: skip

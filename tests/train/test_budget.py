@@ -29,6 +29,16 @@ def test_slow_and_fast_steps_belong_together():
     assert pace_of(moments([0.1, 0.9] * 12)) == pytest.approx(0.5)
 
 
+def test_a_short_time_budget_has_epochs_to_watch(store: LocalStore, catalog: Catalog, snapshot_id: str):
+    record = train_run(
+        store, catalog, snapshot_id=snapshot_id, recipe=recipe(budget={"minutes": 0.19, "steps": None, "epoch_steps": 100_000}),
+        run_id="run-a", device=CPU,
+    )  # fmt: skip
+    assert record.steps > 8
+    assert 5 <= record.epochs <= 8
+    assert record.seconds < 25
+
+
 def test_an_unused_budget_is_said(store: LocalStore, catalog: Catalog, snapshot_id: str, caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO, logger="cloudseg.train"):
         train_run(

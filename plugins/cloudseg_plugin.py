@@ -26,6 +26,7 @@ class CloudsegPlugin(AirflowPlugin):
 
     name = "cloudseg"
     fastapi_apps: list[Any] = [{"app": LazyApp(_build), "url_prefix": "/cloudseg", "name": "cloudseg"}]  # noqa: RUF012  (Airflow declares it so)
+    # No slash at the beginning: the UI's own base address comes first, with whatever prefix a proxy gives Airflow.
     external_views: list[Any] = [  # noqa: RUF012
-        {"name": "Cloud masks", "href": "/cloudseg/", "destination": "nav", "category": "browse", "url_route": "cloud_masks"}
+        {"name": "Cloud masks", "href": "cloudseg/", "destination": "nav", "category": "browse", "url_route": "cloud_masks"}
     ]

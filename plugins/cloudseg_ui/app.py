@@ -83,7 +83,7 @@ def _templates() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"percent": view.percent, "figure": view.figure, "moment": view.moment, "megabytes": view.megabytes}
+    environment.filters |= {"percent": view.percent, "figure": view.figure, "moment": view.moment, "day": view.day, "size": view.size}
     return environment
 
 

@@ -1,5 +1,6 @@
 """What the pages show, read from the catalog in one transaction a page, as plain values for the templates."""
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -12,7 +13,7 @@ from cloudseg.catalog import tables as t
 from cloudseg.catalog import training
 from cloudseg.catalog.lineage import lineage_of_mask
 from cloudseg.errors import NotInCatalog
-from cloudseg.records import Epoch, Evaluation, Mask, Promotion, Run, Verdict, Weights
+from cloudseg.records import Decision, Epoch, Evaluation, Mask, Promotion, Run, Verdict, Weights
 from cloudseg.runtime import Runtime
 
 Values = dict[str, Any]
@@ -42,12 +43,20 @@ def mask(runtime: Runtime, mask_id: str) -> Values:
     """Give a mask with where it came from. Raises NotInCatalog."""
     with runtime.catalog.read() as db:
         found = models.get_mask(db, mask_id)
+        tags = scenes.get_scene(db, found.scene_id).tags
         line = lineage_of_mask(db, mask_id)
     splits: dict[str, int] = {}
     for label in line["labels"]:
         splits[label["split"]] = splits.get(label["split"], 0) + 1
     files = {"mask": found.key} | {name: stored["key"] for name, stored in found.companions.items()}
-    return {"mask": found, "line": line, "splits": splits, "files": {name: runtime.store.uri_of(key) for name, key in files.items()}}
+    notes = {name: tags[name] for name in ("synthetic", "georeference", "source", "warped") if tags.get(name)}
+    return {
+        "mask": found,
+        "line": line,
+        "splits": splits,
+        "notes": notes,
+        "files": {name: runtime.store.uri_of(key) for name, key in files.items()},
+    }
 
 
 def weights(runtime: Runtime, weights_id: str) -> Values:
@@ -57,10 +66,12 @@ def weights(runtime: Runtime, weights_id: str) -> Values:
         champion = models.find_champion(db)
         verdicts = [verdict for verdict in models.list_verdicts(db) if verdict.challenger_id == weights_id]
         evaluation = _held_out(db, weights_id)
+        decision = _decision(db, weights_id)
         epochs = training.list_epochs(db, found.run_id) if found.run_id else []
     return {
         "weights": found,
         "is_champion": champion is not None and champion.weights_id == weights_id,
+        "decision": decision,
         "facts": {name: value for name, value in sorted(found.metadata.items()) if isinstance(value, str | int | float | list)},
         "verdicts": [{"verdict": verdict, "reasons": _reasons(verdict)} for verdict in verdicts],
         "metrics": _metrics(evaluation),
@@ -115,9 +126,18 @@ def _model(db: Connection, found: Weights, champion: Promotion | None, verdict: 
         "recipe": found.metadata.get("recipe_name"),
         "metrics": _metrics(evaluation),
         "verdict": verdict,
+        "decision": _decision(db, found.weights_id),
         "reasons": _reasons(verdict) if verdict else [],
         "has_report": evaluation is not None and "html" in evaluation.report,
     }
+
+
+def _decision(db: Connection, weights_id: str) -> Decision | None:
+    """Give a person's no, else the question that nobody has answered; None where weights became champion or nobody was asked."""
+    if any(promotion.weights_id == weights_id for promotion in models.list_promotions(db)):
+        return None
+    found = models.list_decisions(db, weights_id)
+    return next((entry for kind in ("declined", "asked") for entry in found if entry.decision == kind), None)
 
 
 def _held_out(db: Connection, weights_id: str) -> Evaluation | None:
@@ -173,6 +193,11 @@ def moment(value: datetime | None) -> str:
     return "–" if value is None else f"{value:%Y-%m-%d %H:%M} UTC"
 
 
-def megabytes(value: int) -> str:
-    """Give a size."""
-    return f"{value / 1e6:.1f} MB"
+def day(value: datetime | None) -> str:
+    """Give a date."""
+    return "no date" if value is None else f"{value:%Y-%m-%d}"
+
+
+def size(value: int) -> str:
+    """Give a size in bytes, as kilobytes or megabytes."""
+    return f"{value / 1e6:.1f} MB" if value >= 1e6 else f"{math.ceil(value / 1e3)} kB"

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from cloudseg_ui import LazyApp
 from fastapi.testclient import TestClient
-from plugin_rows import EVIL
+from plugin_rows import EVIL, NOON
 
 from cloudseg.catalog import Catalog
+from cloudseg.catalog.model import add_decision
+from cloudseg.records import Decision
 from cloudseg.runtime import Runtime, read_settings
 from cloudseg.storage import LocalStore
 
@@ -103,6 +106,29 @@ def test_a_mask_tells_where_it_came_from(client: TestClient, filled: Runtime) ->
         assert expected in page
 
 
+def test_a_mask_says_what_is_not_as_it_seems(client: TestClient, filled: Runtime) -> None:
+    with filled.catalog.begin() as db:
+        db.exec_driver_sql("UPDATE scene SET tags = ?", ('{"georeference": "approximate: somewhere", "source": "cite me"}',))
+    page = client.get("/masks/mk-1").text
+    assert "approximate: somewhere" in page
+    assert "<dt>Cite</dt><dd>cite me</dd>" in page
+
+
+@pytest.mark.parametrize(("decision", "shown"), [("asked", "waits for a person"), ("declined", "declined")])
+def test_a_model_shows_what_a_person_said_or_has_yet_to_say(
+    client: TestClient, filled: Runtime, decision: Literal["asked", "declined"], shown: str
+) -> None:
+    assert "waits for a person" not in client.get("/").text
+    with filled.catalog.begin() as db:
+        add_decision(db, Decision(verdict_id="ve-1", decision=decision, actor="ada", reason="champion by now", created_at=NOON))
+        add_decision(db, Decision(verdict_id="ve-2", decision=decision, actor="ada", reason=EVIL, created_at=NOON))
+    overview, weights = client.get("/").text, client.get("/weights/w-2").text
+    assert shown in overview
+    assert shown in weights
+    assert EVIL not in overview + weights
+    assert "champion by now" not in overview, "who is champion is no question any more"
+
+
 def test_a_thumbnail_is_the_stored_png(client: TestClient, filled: Runtime) -> None:
     answer = client.get("/masks/mk-1/thumbnail.png")
     assert answer.headers["content-type"] == "image/png"
@@ -139,6 +165,13 @@ def test_links_carry_the_prefix_of_the_mount(filled: Runtime, client_of: Callabl
 
     outer = FastAPI()
     outer.mount("/cloudseg", LazyApp(lambda: client_of(lambda: filled).app))
+    behind_a_proxy = FastAPI(root_path="/airflow")  # what Airflow makes of a path in `[api] base_url`
+    behind_a_proxy.mount("/cloudseg", LazyApp(lambda: client_of(lambda: filled).app))
+    with TestClient(behind_a_proxy, headers={"Authorization": "Bearer good"}) as client:
+        page = client.get("/airflow/cloudseg/").text
+        assert 'href="/airflow/cloudseg/static/cloudseg.css"' in page
+        assert 'src="/airflow/cloudseg/masks/mk-1/thumbnail.png"' in page
+        assert client.get("/airflow/cloudseg/masks/mk-1/thumbnail.png").status_code == 200
     with TestClient(outer, headers={"Authorization": "Bearer good"}) as client:
         page = client.get("/cloudseg/").text
         assert 'href="/cloudseg/static/cloudseg.css"' in page

@@ -1,0 +1,49 @@
+"""The stage over several scenes: one that is bad, in whatever way, is named and holds up no other."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rasterio.transform import Affine
+
+from cloudseg.model.weights import LoadedModel
+from cloudseg.stages import lineage, plan_predict, predict
+
+
+@pytest.fixture
+def served(world: Any, runtime_env: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The world as the one that stages find."""
+    monkeypatch.setenv("CLOUDSEG_STORE_URL", str(world.store.root))
+    monkeypatch.setenv("CLOUDSEG_CATALOG_URL", str(world.catalog.engine.url))
+    monkeypatch.setenv("CLOUDSEG_THREADS", "1")
+    return world
+
+
+def test_bad_scenes_are_named_and_hold_up_no_other(
+    served: Any, make_net: Callable[..., LoadedModel], make_pixels: Callable[..., Any]
+) -> None:
+    damaged = served.add_scene(make_pixels(40, 40, seed=1), name="damaged")
+    good = served.add_scene(make_pixels(40, 40, seed=2), name="good")
+    # What no check foresees: a reference system that the installed PROJ does not know.
+    odd = served.add_scene(make_pixels(40, 40, seed=3), name="odd")
+    with served.catalog.begin() as db:
+        db.exec_driver_sql("UPDATE scene SET crs = 'EPSG:999999' WHERE name = 'odd'")
+    unplaced = served.add_scene(make_pixels(40, 40, seed=4), name="unplaced", crs=None, transform=Affine.identity())
+    Path(served.store.gdal_path(damaged.key)).write_bytes(b"no raster")
+    weights, _ = served.add_weights(make_net((4, 6)))
+
+    scene_ids = [odd.scene_id, damaged.scene_id, unplaced.scene_id, good.scene_id, "sc-unknown"]
+    record = predict(scene_ids, weights_id=weights.weights_id)
+    assert len(record.masks) == record.created == 1
+    assert lineage(record.masks[0])["scene"]["name"] == "good"
+    assert {scene_id: error["error"] for scene_id, error in record.failed.items()} == {
+        odd.scene_id: "CloudsegError", damaged.scene_id: "ObjectCorrupt", unplaced.scene_id: "StateError", "sc-unknown": "NotInCatalog",
+    }  # fmt: skip
+    assert record.failed[odd.scene_id]["what"].startswith("unexpected CRSError")
+
+    again = predict(scene_ids, weights_id=weights.weights_id)
+    assert (again.masks, again.created) == (record.masks, 0)
+    assert sorted(again.failed) == sorted(record.failed)
+    waiting = [scene_id for batch in plan_predict(weights_id=weights.weights_id) for scene_id in batch["scene_ids"]]
+    assert sorted(waiting) == sorted([odd.scene_id, damaged.scene_id]), "they are tried again: once mended, they get their mask"

@@ -46,7 +46,7 @@ def model_item(*, weights: StoredObject, companions: Mapping[str, StoredObject],
         **_place(extent),
         "properties": {**_times(extent), **_properties(weights_id, metadata)},
         "links": [],
-        "assets": _assets(weights, companions),
+        "assets": _assets(weights, companions, metadata),
     }
 
 
@@ -94,7 +94,10 @@ def _input(metadata: Json) -> Json:
     means, stds = _per_band(metadata["mean"], bands), _per_band(metadata["std"], bands)
     return {
         "name": "canonical scene",
-        "description": f"Top-of-atmosphere reflectance x {REFLECTANCE_SCALE} as uint16, 0 where nothing was observed.",
+        "description": (
+            f"What the parameters see. `dn` is top-of-atmosphere reflectance x {REFLECTANCE_SCALE} (uint16, 0 where nothing was "
+            "observed); pre-processing and z-score make it float32, and pixels without observation are 0 after both."
+        ),
         "bands": bands,
         "input": {"shape": [-1, len(bands), -1, -1], "dim_order": ["batch", "channel", "height", "width"], "data_type": "float32"},
         "pre_processing_function": {"format": "python", "expression": _reflectance(metadata)},
@@ -142,12 +145,29 @@ def _hyperparameters(metadata: Json) -> Json:
     return {name: metadata[name] for name in names if metadata.get(name) is not None}
 
 
-def _assets(weights: StoredObject, companions: Mapping[str, StoredObject]) -> Json:
+def _assets(weights: StoredObject, companions: Mapping[str, StoredObject], metadata: Json) -> Json:
     media_type = "application/octet-stream; application=safetensors"
     assets: Json = {"weights": _asset(weights, media_type, "Parameters with their metadata", ["mlm:model", "mlm:weights"], "safetensors")}
     for name, stored in sorted(companions.items()):
         assets[name] = _asset(stored, *_ASSETS.get(name, ("application/octet-stream", name, ["data"], None)))
+    for name, text in _descriptions(metadata).items():
+        if name in assets:
+            assets[name]["description"] = text
     return assets
+
+
+def _descriptions(metadata: Json) -> dict[str, str]:
+    """Say what goes in and out of each file: the ONNX graph holds pre- and post-processing, the parameters do not."""
+    bands = ", ".join(metadata["bands"])
+    sides = f"height and width multiples of {2 ** (len(metadata['widths']) - 1)}" if metadata.get("widths") else "any height and width"
+    return {
+        "weights": "Parameters of the net that mlm:input and mlm:output describe: normalised float32 in, logits out; "
+        f"{sides}. The file's own metadata hold everything needed to build and use it.",
+        "onnx": f"Pre-processing, net and sigmoid in one graph. In: `dn` uint16 (batch, {bands}, height, width), reflectance x "
+        f"{REFLECTANCE_SCALE}, 0 = no data, {sides}. Out: `probability` of cloud, float32 (batch, height, width); what stands at "
+        "pixels without data means nothing. mlm:input and mlm:output do not describe this file.",
+        "golden": "`dn` uint16 (1, band, height, width) and the `probability` float32 (1, height, width) that the net gave for it.",
+    }
 
 
 def _asset(stored: StoredObject, media_type: str, title: str, roles: list[str], artifact_type: str | None) -> Json:

@@ -158,6 +158,19 @@ def test_the_item_is_valid_stac_with_the_mlm_fields(store: LocalStore, catalog: 
     assert store.exists(str(Path(row.key).parent / item["assets"]["onnx"]["href"]))
 
 
+def test_every_file_says_what_goes_in_and_out() -> None:
+    def stored(name: str) -> StoredObject:
+        return StoredObject(key=f"models/{'a' * 64}/{name}", sha256="a" * 64, size=3)
+
+    metadata = METADATA | {"widths": [8, 16, 32]}
+    assets = model_item(weights=stored("weights.safetensors"), companions={"onnx": stored("model.onnx")}, metadata=metadata)["assets"]
+    assert "logits out" in assets["weights"]["description"]
+    assert "multiples of 4" in assets["weights"]["description"]
+    for word in ("`dn` uint16", "red, green, blue", "`probability`", "sigmoid"):
+        assert word in assets["onnx"]["description"]
+    assert "golden" not in assets
+
+
 def test_pystac_reads_the_mlm_extension_back() -> None:
     stored = StoredObject(key=f"models/{'a' * 64}/weights.safetensors", sha256="a" * 64, size=3)
     item = pystac.Item.from_dict(model_item(weights=stored, companions={}, metadata=METADATA))

@@ -9,7 +9,7 @@ from rich.tree import Tree
 from cloudseg.cli.output import reports, show_rows
 from cloudseg.records import Json
 
-_LIMIT = click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Show so many, newest first.")
+_LIMIT = click.option("--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="Show so many, newest first.")
 
 
 @click.command()

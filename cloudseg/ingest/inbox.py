@@ -12,10 +12,11 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Final, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from cloudseg.errors import BadScene, InputError, ObjectMissing
 from cloudseg.ingest.candidate import InboxFile
+from cloudseg.keys import is_key
 from cloudseg.storage import Store
 
 STORE_SCHEME: Final = "store://"
@@ -48,10 +49,13 @@ class Inbox(Protocol):
 
 
 def open_inbox(source: str, store: Store) -> "FolderInbox | StoreInbox":
-    """Open a folder, or `store://prefix` of the configured store. Raises InputError where there is no such folder."""
+    """Open a folder (a path or `file:///…`), or `store://prefix` of the configured store. Raises InputError where there is none."""
     if source.startswith(STORE_SCHEME):
         return StoreInbox(store, source.removeprefix(STORE_SCHEME))
-    return FolderInbox(Path(source.removeprefix("file://")))
+    scheme, separator, rest = source.partition("://")
+    if separator and scheme != "file" and "/" not in scheme:
+        raise InputError("no source speaks this scheme", subject=_shown(source), found=scheme, expected="a folder, or store://prefix")
+    return FolderInbox(Path(unquote(rest) if separator and scheme == "file" else source))
 
 
 class FolderInbox:
@@ -131,6 +135,11 @@ class StoreInbox:
 
     def __init__(self, store: Store, prefix: str) -> None:
         self._store, self._prefix = store, prefix.strip("/") + "/" if prefix.strip("/") else ""
+        if self._prefix and not is_key(self._prefix.rstrip("/")):
+            raise InputError(
+                "no prefix of the store", subject=_shown(f"{STORE_SCHEME}{prefix}"), expected="lower case parts joined by /",
+                next_step="Name a prefix, such as store://inbox.",
+            )  # fmt: skip
 
     @property
     def uri(self) -> str:

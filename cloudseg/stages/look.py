@@ -46,9 +46,11 @@ def models(*, limit: int | None = 20) -> list[Json]:
 
 
 def masks(*, weights_id: str | None = None, limit: int | None = 20) -> list[Json]:
-    """List masks, newest first, with the name of their scene and where the file lies."""
+    """List masks, newest first, with the name of their scene and where the file lies. Raises NotInCatalog for unknown weights."""
     runtime = open_runtime()
     with runtime.catalog.read() as db:
+        if weights_id is not None:
+            registered.get_weights(db, weights_id)
         return [
             {**mask.as_json(), "scene": rows.get_scene(db, mask.scene_id).name, "uri": runtime.store.uri_of(mask.key)}
             for mask in registered.list_masks(db, weights_id=weights_id, limit=limit)

@@ -161,6 +161,14 @@ def test_nan_fails_the_run(store: LocalStore, catalog: Catalog, snapshot_id: str
     assert "not finite" in (run.error or "")
 
 
+def test_a_last_step_that_breaks_the_net_fails_the_run(store: LocalStore, catalog: Catalog, snapshot_id: str) -> None:
+    """The loss of the only step is taken before it: the validation must see what it did."""
+    with pytest.raises(TrainingDiverged, match="not finite"):
+        train(store, catalog, snapshot_id, optimizer={"lr": 3e37}, budget={"steps": 1})
+    with catalog.read() as db:
+        assert rows.get_run(db, "run-a").status == "failed"
+
+
 def test_an_empty_split_is_named_with_counts(store: LocalStore, catalog: Catalog, add_scene: Callable[..., str]) -> None:
     for number, place in enumerate(places("train", 2)):
         add_scene(place, seed=number)

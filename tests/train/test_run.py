@@ -195,5 +195,12 @@ def test_warm_start_begins_with_the_parent(store: LocalStore, catalog: Catalog, 
     assert child.metadata["parent_weights_id"] == parent.weights_id
     first, second = (load_weights(store.get(weights.key)).net.final.weight for weights in (child, old))
     torch.testing.assert_close(first, second, atol=1e-6, rtol=0)
+    gentle = {**warm, "optimizer": {"lr": 1e-9, "warm_lr_factor": 0.25}}
+    for run_id, parent_id, lr in (("run-c", parent.weights_id, 0.25e-9), ("run-d", None, 1e-9)):
+        train_run(
+            store, catalog, snapshot_id=snapshot_id, recipe=recipe(**gentle), run_id=run_id, device=CPU, parent_weights_id=parent_id
+        )  # fmt: skip
+        with catalog.read() as db:
+            assert rows.list_epochs(db, run_id)[-1].metrics["lr"] == pytest.approx(lr), "without a champion the start is cold"
     with pytest.raises(CheckpointMismatch, match="another parent"):
         train_run(store, catalog, snapshot_id=snapshot_id, recipe=recipe(**warm), run_id="run-b", device=CPU, parent_weights_id="w-0")

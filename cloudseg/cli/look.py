@@ -24,7 +24,7 @@ def scenes(limit: int) -> Any:
 
 @click.command()
 @_LIMIT
-@reports(show_rows("models", ["version", "weights_id", "alias", "verdict", "held_out.iou", "held_out.f1", "recipe", "created_at"]))
+@reports(show_rows("models", ["version", "weights_id", "alias", "verdict", "decision", "held_out.iou", "held_out.f1", "recipe", "created_at"]))
 def models(limit: int) -> Any:
     """List published weights with champion, verdict and held-out metrics."""
     from cloudseg import stages

@@ -79,6 +79,9 @@ class Optimizer(_Part):
 
     name: Literal["adam", "adamw"] = Field("adam", description="which of the two")
     lr: float = Field(1e-3, gt=0, description="highest learning rate")
+    warm_lr_factor: float = Field(
+        1.0, gt=0, le=1, description="of lr where the run begins with the champion's parameters: the whole lr would undo them first"
+    )
     weight_decay: float = Field(0.0, ge=0, description="decoupled from the gradient with adamw, part of it with adam")
     schedule: Literal["constant", "cosine", "onecycle"] = Field("constant", description="course of the learning rate over all steps")
     warmup_fraction: float = Field(0.05, ge=0, lt=1, description="of all steps, for cosine and onecycle")

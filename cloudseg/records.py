@@ -1,7 +1,8 @@
 """The rows of the catalog and the records that stages give back: frozen, typed, JSON-able.
 
 A row class has exactly the columns of its table (`cloudseg.catalog.tables`). A stage record is what travels through
-Airflow: ids and counts, never arrays and never more than a few kilobytes.
+Airflow: ids and counts, never arrays. Where a list of ids may grow long, a DAG hands on its first 20 and the
+count (`shortened` in dags/cloudseg_dagkit.py), so that no XCom has more than a few kilobytes.
 """
 
 from datetime import UTC, datetime

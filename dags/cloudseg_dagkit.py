@@ -81,6 +81,12 @@ def skip(reason: str) -> NoReturn:
     raise AirflowSkipException(reason)
 
 
+def shortened(record: Json) -> Json:
+    """Give a record that stays a few kilobytes in the metadata database: of every list the first 20, all of them in `counts`."""
+    lists = {name: value for name, value in record.items() if isinstance(value, list)}
+    return record | {name: value[:20] for name, value in lists.items()} | {"counts": {name: len(value) for name, value in lists.items()}}
+
+
 def may_retrain(labelled: list[str], least: int | None) -> int:
     """Give how many new labels start a retraining, or skip where none came in or this run is told to start none."""
     if not labelled:
@@ -88,11 +94,11 @@ def may_retrain(labelled: list[str], least: int | None) -> int:
     return least or skip("this run starts no retraining: its form names no number of new labels")
 
 
-def announce(asset: Asset, ids: list[str], reason: str) -> None:
-    """Let the asset's event say how many ids came; skip, so that no event is made, where there is none."""
-    if not ids:
+def announce(asset: Asset, count: int, first: list[str], reason: str) -> None:
+    """Let the asset's event say how many ids came, and the first of them; skip, so that no event is made, where there is none."""
+    if not count:
         skip(reason)
-    get_current_context()["outlet_events"][asset].extra = {"count": len(ids), "first": list(ids[:5])}
+    get_current_context()["outlet_events"][asset].extra = {"count": count, "first": list(first[:5])}
 
 
 def announce_champion(record: Json) -> Json:
@@ -148,10 +154,8 @@ def _named(failed: Json) -> str:
     return "; ".join(f"{scene_id}: {error['what']}" for scene_id, error in failed.items())
 
 
-def nothing_missing(record: Json) -> Json:
-    """Give the record of a maintenance. Raises AirflowFailException where rows name objects that the store lacks."""
-    if record["missing"]:
-        raise AirflowFailException(
-            f"{len(record['missing'])} objects are missing or damaged, restore them: " + ", ".join(record["missing"])
-        )
-    return record
+def nothing_missing(count: int, first: list[str]) -> None:
+    """Do nothing where maintenance missed no object. Raises AirflowFailException where rows name objects that the store lacks."""
+    if count:
+        more = f" and {count - len(first)} more (`cloudseg maintain --json`)" if count > len(first) else ""
+        raise AirflowFailException(f"{count} objects are missing or damaged, restore them: " + ", ".join(first) + more)

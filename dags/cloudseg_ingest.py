@@ -24,7 +24,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Param, dag, task
-from cloudseg_dagkit import DEFAULT_ARGS, LABELS, SCENES, START, TAG, Json, announce, form, may_retrain, planned
+from cloudseg_dagkit import DEFAULT_ARGS, LABELS, SCENES, START, TAG, Json, announce, form, may_retrain, planned, shortened
 
 
 @dag(
@@ -71,11 +71,11 @@ def cloudseg_ingest() -> None:
         from cloudseg import stages
 
         values = form()
-        return stages.ingest(values["source"], layout=values["layout"], bands=values["bands"]).as_json()
+        return shortened(stages.ingest(values["source"], layout=values["layout"], bands=values["bands"]).as_json())
 
     @task(outlets=[SCENES])
-    def announce_scenes(added: list[str]) -> None:
-        announce(SCENES, added, "no scene is new")
+    def announce_scenes(counts: Json, added: list[str]) -> None:
+        announce(SCENES, counts["added"], added, "no scene is new")
 
     @task
     def plan_labels(labelled: list[str]) -> Json:
@@ -84,12 +84,12 @@ def cloudseg_ingest() -> None:
         return planned(stages.plan_retrain(min_new_labels=may_retrain(labelled, form()["min_new_labels"])))
 
     @task(outlets=[LABELS])
-    def announce_labels(labelled: list[str]) -> None:
-        announce(LABELS, labelled, "no label is new")
+    def announce_labels(counts: Json, labelled: list[str]) -> None:
+        announce(LABELS, counts["labelled"], labelled, "no label is new")
 
     taken_in: Any = ingest()
-    announce_scenes(taken_in["added"])
-    plan_labels(taken_in["labelled"]) >> announce_labels(taken_in["labelled"])
+    announce_scenes(taken_in["counts"], taken_in["added"])
+    plan_labels(taken_in["labelled"]) >> announce_labels(taken_in["counts"], taken_in["labelled"])
 
 
 DAG = cloudseg_ingest()

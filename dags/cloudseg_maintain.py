@@ -20,7 +20,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Param, dag, task
-from cloudseg_dagkit import DEFAULT_ARGS, START, TAG, Json, began_at, form, nothing_missing
+from cloudseg_dagkit import DEFAULT_ARGS, START, TAG, Json, began_at, form, nothing_missing, shortened
 
 
 @dag(
@@ -47,14 +47,14 @@ def cloudseg_maintain() -> None:
         from cloudseg import stages
 
         values = form()
-        return stages.maintain(dry_run=values["dry_run"], verify=values["verify"], as_of=began_at()).as_json()
+        return shortened(stages.maintain(dry_run=values["dry_run"], verify=values["verify"], as_of=began_at()).as_json())
 
     @task
-    def check(missing: list[str]) -> Json:
-        return nothing_missing({"missing": missing})
+    def check(counts: Json, missing: list[str]) -> None:
+        nothing_missing(counts["missing"], missing)
 
     record: Any = maintain()
-    check(record["missing"])
+    check(record["counts"], record["missing"])
 
 
 DAG = cloudseg_maintain()

@@ -228,11 +228,20 @@ def fetch_one(db: Connection, kind: type[R], statement: Select[Any]) -> R | None
     return None if row is None else kind.model_validate(dict(row._mapping))
 
 
+_WHERE_LISTED = {
+    "scene": "`cloudseg scenes` lists the scenes.",
+    "snapshot": "`cloudseg snapshot` prints the id of today's, `cloudseg runs` those of trainings.",
+    "run": "`cloudseg runs` lists the trainings.",
+    "weights": "`cloudseg models` lists the weights.",
+    "mask": "`cloudseg masks` lists the masks.",
+}
+
+
 def get_by(db: Connection, kind: type[R], table: Table, column: str, value: str) -> R:
     """Give the row whose column has the value. Raises NotInCatalog."""
     found = fetch_one(db, kind, select(table).where(table.c[column] == value))
     if found is None:
-        raise NotInCatalog(f"no such {table.name}", subject=value, next_step=f"List what there is, then name a {column} from it.")
+        raise NotInCatalog(f"no such {table.name}", subject=value, next_step=_WHERE_LISTED.get(table.name, ""))
     return found
 
 

@@ -3,6 +3,7 @@
 Exit codes are listed in the help of `cloudseg` itself; `cloudseg.errors` gives every error its code.
 """
 
+import io
 import sys
 
 import click
@@ -28,7 +29,7 @@ def root(log_level: str | None) -> None:
     \b
     Exit codes:
       0    done
-      1    the doctor found a fault
+      1    the doctor found a fault, or stdout cannot be written
       2    wrong input, settings or usage
       3    the data cannot be used, or some scenes could not be masked
       4    the state of the service forbids it
@@ -49,6 +50,9 @@ for _command in (
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and leave the process with its exit code: no traceback for an error made on purpose."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of scenes may hold what the terminal's encoding lacks
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(_run(arguments))
 
 

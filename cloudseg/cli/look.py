@@ -9,7 +9,7 @@ from rich.tree import Tree
 from cloudseg.cli.output import reports, show_rows
 from cloudseg.records import Json
 
-_LIMIT = click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Show so many, newest first.")
+_LIMIT = click.option("--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="Show so many, newest first.")
 
 
 @click.command()
@@ -24,7 +24,7 @@ def scenes(limit: int) -> Any:
 
 @click.command()
 @_LIMIT
-@reports(show_rows("models", ["version", "weights_id", "alias", "verdict", "held_out.iou", "held_out.f1", "recipe", "created_at"]))
+@reports(show_rows("models", ["version", "weights_id", "alias", "verdict", "decision", "held_out.iou", "held_out.f1", "recipe", "created_at"]))
 def models(limit: int) -> Any:
     """List published weights with champion, verdict and held-out metrics."""
     from cloudseg import stages

@@ -3,6 +3,7 @@
 import functools
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from cloudseg.records import Json, Record
 
 Show = Callable[[Console, Json], None]
 _NO_TERMINAL_WIDTH = 2000
+_STDOUT_FAILED = 1
 _GAP = 2
 _NARROWEST = 10
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(\.\d+)?Z")
@@ -70,15 +72,27 @@ def reports(show: Show, *, exit_code: Callable[[Json], int] = lambda _: 0) -> Ca
                 result = _plain(function(*args, **kwargs))
             except CloudsegError as error:
                 _refuse(error, as_json=as_json)
-            if as_json:
-                _print_json(result)
-            else:
-                show(_console(), result)
+            _write(lambda: _print_json(result) if as_json else show(_console(), result))
             click.get_current_context().exit(exit_code(result))
 
         return run
 
     return decorate
+
+
+def _write(say: Callable[[], None]) -> None:
+    """Write the record to stdout. A reader who went away (`| head`) is no fault; a full disk or a closed stdout is one."""
+    try:
+        if sys.stdout is None:
+            raise OSError("it is closed")
+        say()
+        sys.stdout.flush()
+    except OSError as error:
+        if sys.stdout is not None:  # what is left in its buffer must not fail once more when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            click.echo(f"error: all is done, but stdout cannot be written: {error.strerror or error}", err=True)
+            click.get_current_context().exit(_STDOUT_FAILED)
 
 
 def show_record(console: Console, record: Json) -> None:
@@ -124,7 +138,9 @@ def show_rows(name: str, columns: Sequence[str], *, below: Sequence[str] = ()) -
                 if (value := _look_up(row, column)) is not None:
                     console.print(f"    {_header(column)}: {_cell(value)}", markup=False, highlight=False, soft_wrap=True)
         if left_out := wanted[len(widths) :]:
-            console.print(f"(no room for {', '.join(map(_header, left_out))}: --json has everything)", style="dim", highlight=False, soft_wrap=True)
+            console.print(
+                f"(no room for {', '.join(map(_header, left_out))}: --json has everything)", style="dim", highlight=False, soft_wrap=True
+            )
 
     return show
 

@@ -1,5 +1,7 @@
 """What a demo has made, told to a person: read from the catalog, so it is what really is there."""
 
+import sys
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -81,8 +83,14 @@ def _next_steps(home: Home) -> list[tuple[str, str]]:
         ("Airflow UI", f"{home.ui_url}   user {home.user}, password {home.password}   (the page: Browse > Cloud masks)"),
         ("Try next", f"drop a GeoTIFF into {home.inbox}: it has a mask within five minutes"),
         ("", "trigger cloudseg_retrain by its form with approval 'ask a person first', then see Browse > Required Actions"),
-        ("", f"CLOUDSEG_HOME={home.root} cloudseg models   (also: scenes, masks, lineage MASK, quarantine)"),
+        ("", f"CLOUDSEG_HOME={home.root} {_command()} models   (also: scenes, masks, lineage MASK, quarantine)"),
     ]
+
+
+def _command() -> str:
+    """Give the command as it can be typed here: the environment of the demo is seldom on the PATH."""
+    script = Path(sys.executable).parent / "cloudseg"
+    return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
 
 
 def _facts(made: Json) -> list[tuple[str, str]]:

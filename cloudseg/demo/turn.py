@@ -18,6 +18,8 @@ _PREDICT_S: Final = 3600.0
 _AROUND_TRAINING_S: Final = 1800.0
 """Snapshot, evaluation, and a clean process that loads the weights."""
 _ASSET_S: Final = 180.0
+_TICK_S: Final = 60.0
+"""By then the scheduler has made that run, if it makes one."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,14 @@ class _Turn:
         self._follower = Follower(service, screen, catalog)
 
     def let_rest(self, dag_id: str) -> None:
-        """Wait until no run of a DAG is on its way: a DAG that was just let run may catch its last tick first."""
-        time.sleep(2)
-        wait_for(f"the runs of {dag_id}", lambda: not _active(self._api.runs(dag_id)), limit_s=_ASSET_S, every_s=1)
+        """Wait for the end of the run by which a DAG that was just let run makes up for its last tick: it must not see what comes now."""
+        began = time.monotonic()
+
+        def rests() -> bool:
+            runs = self._api.runs(dag_id)
+            return not _active(runs) and (bool(runs) or time.monotonic() - began > _TICK_S)
+
+        wait_for(f"the runs of {dag_id}", rests, limit_s=_ASSET_S, every_s=1)
 
     def ingest(self, source: Path) -> None:
         """Take in the source, and follow the run that the new scenes start."""

@@ -9,12 +9,16 @@ from rich.console import Console
 from rich.markup import escape
 
 from cloudseg.catalog import Catalog, training
+from cloudseg.catalog import model as models
+from cloudseg.catalog import scene as scenes
 from cloudseg.demo.api import ENDED
 from cloudseg.demo.service import Standalone
 from cloudseg.errors import CloudsegError, ServiceFailed
 from cloudseg.records import Epoch, Json
 
 _POLL_S: Final = 1.0
+_WAITING: Final = ("queued", "scheduled", "up_for_retry", "awaiting_input")
+_LONGEST_NAME: Final = 32
 _SIGNS: Final = {"success": "[green]✓[/]", "failed": "[red]✗[/]", "skipped": "[dim]–[/]", "upstream_failed": "[red]–[/]"}
 
 
@@ -84,19 +88,26 @@ class Follower:
         return f"  [dim]{task['duration']:.1f} s[/]" if task["duration"] else ""
 
     def _now(self, tasks: list[Json], minutes: float | None) -> str:
-        running = [task for task in tasks if task["state"] in ("running", "queued", "scheduled", "up_for_retry", "awaiting_input")]
-        words = ", ".join(f"{_name(task)} ({task['state']})" for task in running)
-        training_now = next((task for task in running if task["task_id"] == "train" and task["state"] == "running"), None)
-        return words + (self._training(minutes) if training_now else "")
+        running = {task["task_id"] for task in tasks if task["state"] == "running"}
+        try:
+            if "train" in running:
+                return describe_tasks(tasks) + self._training(minutes)
+            return describe_tasks(tasks) + (self._counted() if running & {"ingest", "predict"} else "")
+        except CloudsegError:
+            return describe_tasks(tasks)  # the stage is just making the catalog
+
+    def _counted(self) -> str:
+        """Give what the moving line says about how far ingest or prediction has come."""
+        with self._catalog.read() as db:
+            masks, bad = len(models.list_masks(db)), len(scenes.list_quarantined(db))
+            words = [f"{scenes.count_scenes(db)} scenes", f"{masks} masks" if masks else "", f"{bad} in quarantine" if bad else ""]
+        return " · " + ", ".join(word for word in words if word)
 
     def _training(self, minutes: float | None) -> str:
         """Tell new epochs of the newest run, and give what the moving line says about it."""
-        try:
-            with self._catalog.read() as db:
-                runs = training.list_runs(db, limit=1)
-                epochs = training.list_epochs(db, runs[0].run_id) if runs else []
-        except CloudsegError:
-            return ""  # the stage is just making the catalog
+        with self._catalog.read() as db:
+            runs = training.list_runs(db, limit=1)
+            epochs = training.list_epochs(db, runs[0].run_id) if runs else []
         for epoch in epochs:
             if (epoch.run_id, epoch.epoch) not in self._epochs:
                 self._epochs.add((epoch.run_id, epoch.epoch))
@@ -115,6 +126,17 @@ class Follower:
             for line in self._service.api.log_tail(dag_id, run_id, task):
                 self._screen.console.print("    " + escape(line), soft_wrap=True)
         raise ServiceFailed("a task failed", subject=f"{dag_id} {run_id}", found=", ".join(map(_name, broken)) or "a failed run")
+
+
+def describe_tasks(tasks: list[Json]) -> str:
+    """Give one short line about what runs and what waits, however many tasks there are."""
+    running = [task for task in tasks if task["state"] == "running"]
+    waiting = [task for task in tasks if task["state"] in _WAITING]
+    shown = (running or waiting)[:1]
+    words = [f"{_name(task)[:_LONGEST_NAME]} ({task['state']})" for task in shown]
+    words += [f"{len(running) - 1} more run"] if len(running) > 1 else []
+    left = len(waiting) - (0 if running else len(shown))
+    return ", ".join([*words, f"{left} wait"] if left > 0 else words)
 
 
 def describe_epoch(epoch: Epoch) -> str:

@@ -12,11 +12,12 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Final, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from cloudseg.errors import BadScene, InputError, ObjectMissing
 from cloudseg.ingest.candidate import InboxFile
-from cloudseg.storage import Store
+from cloudseg.keys import is_key
+from cloudseg.storage import LocalStore, Store
 
 STORE_SCHEME: Final = "store://"
 _PIECE: Final = 1 << 20
@@ -48,16 +49,32 @@ class Inbox(Protocol):
 
 
 def open_inbox(source: str, store: Store) -> "FolderInbox | StoreInbox":
-    """Open a folder, or `store://prefix` of the configured store. Raises InputError where there is no such folder."""
+    """Open a folder (a path or `file:///…`), or `store://prefix` of the configured store. Raises InputError where there is none."""
     if source.startswith(STORE_SCHEME):
-        return StoreInbox(store, source.removeprefix(STORE_SCHEME))
-    return FolderInbox(Path(source.removeprefix("file://")))
+        return _open_prefix(store, source.removeprefix(STORE_SCHEME).strip("/"))
+    scheme, separator, rest = source.partition("://")
+    if separator and scheme != "file" and "/" not in scheme:
+        raise InputError("no source speaks this scheme", subject=_shown(source), found=scheme, expected="a folder, or store://prefix")
+    return FolderInbox(Path(unquote(rest) if separator and scheme == "file" else source))
+
+
+def _open_prefix(store: Store, prefix: str) -> "FolderInbox | StoreInbox":
+    """Open a prefix of the store. In a local store it is a folder, whose files may have names that are no keys (`S2A_….tif`)."""
+    if not is_key(prefix):
+        raise InputError(
+            "no prefix of the store", subject=_shown(f"{STORE_SCHEME}{prefix}"), expected="lower case parts joined by /",
+            next_step="Name a prefix, such as store://inbox.",
+        )  # fmt: skip
+    if isinstance(store, LocalStore) and (store.root / prefix).is_dir():
+        return FolderInbox(store.root / prefix, uri=f"{STORE_SCHEME}{prefix}")
+    return StoreInbox(store, prefix)
 
 
 class FolderInbox:
     """A folder with everything below it; a single file is an inbox of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, uri: str | None = None) -> None:
+        self._uri = uri
         self._single = folder.name if folder.is_file() else None
         try:
             self.root = (folder.parent if self._single else folder).resolve(strict=True)
@@ -71,8 +88,8 @@ class FolderInbox:
 
     @property
     def uri(self) -> str:
-        """`file:///…`."""
-        return self.root.as_uri()
+        """`file:///…`, or what the caller calls it."""
+        return self._uri or self.root.as_uri()
 
     def list_files(self) -> list[InboxFile]:
         """See Inbox.list_files. Hidden files and folders, and uploads in progress, are passed over."""
@@ -127,15 +144,15 @@ class FolderInbox:
 
 
 class StoreInbox:
-    """A prefix of the object store. Keys are lower case (`cloudseg.keys`), and so are the names of the files in it."""
+    """A prefix of an object store; what is no key (`cloudseg.keys`) the store does not list."""
 
     def __init__(self, store: Store, prefix: str) -> None:
-        self._store, self._prefix = store, prefix.strip("/") + "/" if prefix.strip("/") else ""
+        self._store, self._prefix = store, f"{prefix}/"
 
     @property
     def uri(self) -> str:
         """`store://prefix`."""
-        return f"{STORE_SCHEME}{self._prefix}"
+        return f"{STORE_SCHEME}{self._prefix.rstrip('/')}"
 
     def list_files(self) -> list[InboxFile]:
         """See Inbox.list_files."""

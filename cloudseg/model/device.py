@@ -81,7 +81,7 @@ def _choose_precision(kind: str, wanted: str) -> tuple[Literal["fp32", "bf16"], 
     if wanted == "bf16":
         return "bf16", "bf16: asked for"
     unit = bf16_unit(kind)
-    return ("bf16", f"bf16: the device has {unit}") if unit else ("fp32", "fp32: the device has no bf16 arithmetic")
+    return ("bf16", f"bf16: the device has {unit}") if unit else ("fp32", "fp32: the device has no bf16 arithmetic worth using")
 
 
 @cache

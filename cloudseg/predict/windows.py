@@ -14,6 +14,9 @@ from cloudseg.grid import Window
 
 CORE_STEP: Final = 128
 """Cores are multiples of a quarter of a COG tile: a multiple of every pooling cell (nets have at most eight levels)."""
+CORE_PIXELS: Final = 48_000_000
+"""Scene pixels under one core at most. Where a working pixel is many scene pixels, these take the memory, not the forward pass:
+a scene of 10 980 x 10 980 at 9 x 9 pixels a working pixel peaked at 1 141 MiB with cores of 45.8 million."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +34,17 @@ def margin_of(radius: int, multiple: int, halo: int = 0) -> int:
     return math.ceil((radius + halo) / multiple) * multiple
 
 
-def choose_core(width: int, *, bytes_per_value: int, budget_bytes: int, margin: int) -> int:
-    """Give the side of the largest core whose forward pass stays within a memory budget; 128 at least.
+def choose_core(width: int, *, bytes_per_value: int, budget_bytes: int, margin: int, factor: int = 1) -> int:
+    """Give the side of the largest core whose forward pass and scene pixels stay within a memory budget; 128 at least.
 
     `width` is the number of channels at full resolution. A forward pass takes as much as ten maps of that many channels:
     skip, upsampled, joined (two), input and output of the running convolution, and what the allocator keeps around them
-    (measured: 10.7 with 16 channels in bf16, the float32 input included).
+    (measured: 10.7 with 16 channels in bf16, the float32 input included). `factor` is how many scene pixels a working
+    pixel spans along an axis; a core at an edge of the scene takes the margin in.
     """
-    side = math.isqrt(max(budget_bytes // (10 * width * bytes_per_value), 1))
-    return max(CORE_STEP, (side - 2 * margin) // CORE_STEP * CORE_STEP)
+    side = math.isqrt(max(budget_bytes // (10 * width * bytes_per_value), 1)) - 2 * margin
+    side = min(side, math.isqrt(CORE_PIXELS) // factor - margin)
+    return max(CORE_STEP, side // CORE_STEP * CORE_STEP)
 
 
 def iter_pieces(height: int, width: int, *, core: int, margin: int, multiple: int) -> Iterator[Piece]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from cloudseg.errors import SettingsError
 from cloudseg.records import IngestRecord
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
@@ -33,5 +34,12 @@ def ingest(source: str | None = None, *, layout: str | None = None, bands: list[
 def _inbox(runtime: Runtime) -> str:
     """Give the inbox; a folder that is not there yet is made, for an empty inbox is no error."""
     if "://" not in runtime.inbox:
-        Path(runtime.inbox).mkdir(parents=True, exist_ok=True)
+        try:
+            Path(runtime.inbox).mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            return runtime.inbox  # a single file is an inbox too
+        except OSError as error:
+            raise SettingsError(
+                "the inbox cannot be made", subject=runtime.inbox, found=error.strerror, next_step="Set CLOUDSEG_INBOX to a folder."
+            ) from error
     return runtime.inbox

@@ -29,7 +29,7 @@ def runs(*, limit: int | None = 20) -> list[Json]:
 
 
 def models(*, limit: int | None = 20) -> list[Json]:
-    """List weights, newest version first, with alias, held-out metrics of the newest evaluation and newest verdict."""
+    """List weights, newest version first, with alias, held-out metrics, newest verdict and what a person said or is asked about it."""
     with open_runtime().catalog.read() as db:
         champion = registered.find_champion(db)
         verdicts = {verdict.challenger_id: verdict.outcome for verdict in reversed(registered.list_verdicts(db))}
@@ -39,6 +39,7 @@ def models(*, limit: int | None = 20) -> list[Json]:
                 "alias": "champion" if champion and champion.weights_id == weights.weights_id else None,
                 "recipe": weights.metadata.get("recipe_name"),
                 "verdict": verdicts.get(weights.weights_id),
+                "decision": next((entry.decision for entry in registered.list_decisions(db, weights.weights_id)), None),
                 "held_out": _newest_figures(weights, registered.list_evaluations(db, weights.weights_id)),
             }
             for weights in registered.list_weights(db, limit=limit)
@@ -46,9 +47,11 @@ def models(*, limit: int | None = 20) -> list[Json]:
 
 
 def masks(*, weights_id: str | None = None, limit: int | None = 20) -> list[Json]:
-    """List masks, newest first, with the name of their scene and where the file lies."""
+    """List masks, newest first, with the name of their scene and where the file lies. Raises NotInCatalog for unknown weights."""
     runtime = open_runtime()
     with runtime.catalog.read() as db:
+        if weights_id is not None:
+            registered.get_weights(db, weights_id)
         return [
             {**mask.as_json(), "scene": rows.get_scene(db, mask.scene_id).name, "uri": runtime.store.uri_of(mask.key)}
             for mask in registered.list_masks(db, weights_id=weights_id, limit=limit)

@@ -20,6 +20,9 @@ from cloudseg.stages import log
 from cloudseg.stages.references import OURS, Named, named_objects, unreadable_manifests
 
 _log = logging.getLogger(__name__)
+_OLDEST = 36_500
+"""Days or hours; far more than any age that makes sense, and dates stay within the calendar."""
+_FIRST_YEAR = 1970
 
 
 def maintain(
@@ -64,8 +67,8 @@ def maintain(
 
 def _check_ages(ages: dict[str, float]) -> None:
     for name, value in ages.items():
-        if not value >= 0:
-            raise InputError("an age cannot be negative", subject=name, found=value, expected="0 or more")
+        if not 0 <= value <= _OLDEST:
+            raise InputError("not an age", subject=name, found=value, expected=f"0 to {_OLDEST}")
 
 
 def _moment(as_of: str | None) -> datetime:
@@ -77,6 +80,8 @@ def _moment(as_of: str | None) -> datetime:
         raise InputError("not a time", subject="as_of", found=as_of, expected="ISO 8601, such as 2026-11-22T02:00:00Z") from error
     if moment.tzinfo is None:
         raise InputError("the time has no zone", subject="as_of", found=as_of, expected="ISO 8601 with zone, such as ...Z")
+    if moment.year < _FIRST_YEAR:
+        raise InputError("nothing was stored then", subject="as_of", found=as_of, expected=f"a time after {_FIRST_YEAR}")
     return moment.astimezone(UTC)
 
 

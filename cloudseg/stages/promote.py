@@ -92,27 +92,26 @@ def _exchange(runtime: Runtime, weights: Weights, snapshot_id: str, wish: _Wish)
     verdict = _judge(runtime, weights, snapshot_id)
     if wish.decline or (wish.ask and verdict.outcome == "PROMOTE"):
         _write_decision(runtime, verdict, wish)
-    if not wish.apply or (verdict.outcome != "PROMOTE" and not wish.force):
-        return _record(verdict, promoted=False, champion_id=verdict.champion_id)
-    before = _what_stands_against(runtime, weights, automatic=wish.automatic)
-    if before is not None and wish.automatic:
-        return _record(verdict, promoted=False, champion_id=verdict.champion_id, more=[_words(before)])
-    if before is not None and not wish.force:
+    before = _what_stands_against(runtime, weights)
+    if not wish.apply or (verdict.outcome != "PROMOTE" and not wish.force) or (before is not None and wish.automatic):
+        return _record(verdict, promoted=False, champion_id=verdict.champion_id, more=[_words(before)] if before else [])
+    declined = before if before is not None and before.decision == "declined" else None
+    if declined is not None and not wish.force:
         raise PromotionRefused(
-            "a person declined this promotion", subject=weights.weights_id, found=_words(before),
+            "a person declined this promotion", subject=weights.weights_id, found=_words(declined),
             next_step="`cloudseg promote --force --reason` overrules it.",
         )  # fmt: skip
     from cloudseg.registry import promote as exchange
 
     promotion = exchange(
         runtime.store, runtime.catalog, weights.weights_id, expected_champion=verdict.champion_id, verdict_id=verdict.verdict_id,
-        actor=wish.actor, reason=_why(verdict, wish, before), force=wish.force,
+        actor=wish.actor, reason=_why(verdict, wish, declined), force=wish.force,
     )  # fmt: skip
     return _record(verdict, promoted=True, champion_id=promotion.weights_id)
 
 
-def _why(verdict: Verdict, wish: _Wish, before: Decision | None) -> str:
-    overruled = [verdict.outcome] * (verdict.outcome != "PROMOTE") + ([f"'{_words(before)}'"] if before else [])
+def _why(verdict: Verdict, wish: _Wish, declined: Decision | None) -> str:
+    overruled = [verdict.outcome] * (verdict.outcome != "PROMOTE") + ([f"'{_words(declined)}'"] if declined else [])
     return f"forced against {' and '.join(overruled)}: {wish.reason}" if overruled else (wish.reason or "the verdict")
 
 
@@ -125,12 +124,11 @@ def _write_decision(runtime: Runtime, verdict: Verdict, wish: _Wish) -> None:
         models.add_decision(db, row)
 
 
-def _what_stands_against(runtime: Runtime, weights: Weights, *, automatic: bool) -> Decision | None:
-    """Give a person's no; for an automatic call an open question too. On any verdict: weights stay declined when the champion changes."""
+def _what_stands_against(runtime: Runtime, weights: Weights) -> Decision | None:
+    """Give a person's no, else an open question. On any verdict: weights stay declined when the champion changes."""
     with runtime.catalog.read() as db:
         found = models.list_decisions(db, weights.weights_id)
-    counts = ("declined", "asked") if automatic else ("declined",)
-    return next((entry for kind in counts for entry in found if entry.decision == kind), None)
+    return next((entry for kind in ("declined", "asked") for entry in found if entry.decision == kind), None)
 
 
 def _words(decision: Decision) -> str:

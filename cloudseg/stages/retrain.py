@@ -8,8 +8,9 @@ from cloudseg.catalog import model as models
 from cloudseg.catalog import scene as scenes
 from cloudseg.catalog import tables as t
 from cloudseg.catalog import training
+from cloudseg.errors import EmptySplit, RecipeError
 from cloudseg.recipe import Recipe, load_recipe, recipe_from
-from cloudseg.records import PromoteRecord, RetrainRecord, Run, SnapshotRecord
+from cloudseg.records import PromoteRecord, RetrainRecord, Run, Snapshot, SnapshotRecord
 from cloudseg.runtime import open_runtime
 from cloudseg.stages import log
 from cloudseg.stages.evaluate import evaluate
@@ -31,9 +32,12 @@ def plan_retrain(recipe: str = "nightly", *, force: bool = False, min_new_labels
     New labels are those that the snapshot of this recipe's newest judged run lacks. A run counts from its verdict
     on: one that was killed before is taken up again. Other time budgets are the same recipe. `force` never skips.
     With `snapshot_id` it answers the second question, once the snapshot is built: whether it has chips that run did not see.
+    Raises EmptySplit where that snapshot has nothing to train, validate or judge on: before the training, not after it.
     """
     wanted = load_recipe(recipe)
     with open_runtime().catalog.read() as db:
+        if snapshot_id is not None:
+            _check_splits(training.get_snapshot(db, snapshot_id))
         last = _newest_judged_run(db, wanted)
         new_labels = scenes.count_labels_outside(db, last.snapshot_id if last else None)
     reason = _reason(last, new_labels, min_new_labels) if snapshot_id is None else _reason_of_snapshot(last, snapshot_id)
@@ -101,6 +105,17 @@ def _finish_promotion(recipe: str) -> PromoteRecord | None:
     )
 
 
+def _check_splits(snapshot: Snapshot) -> None:
+    chips = {split: snapshot.counts[split]["chips"] for split in ("train", "validation", "held_out") if split in snapshot.counts}
+    empty = [split for split, count in chips.items() if not count]
+    if empty:
+        raise EmptySplit(
+            f"no place is in the {' and the '.join(empty)} split", subject=snapshot.snapshot_id,
+            found=", ".join(f"{split} {count} chips" for split, count in chips.items()), expected="chips in all three",
+            next_step="Ingest labelled scenes of more places: each place falls into one split by its name.",
+        )  # fmt: skip
+
+
 def _reason_of_snapshot(last: Run | None, snapshot_id: str) -> str | None:
     if last is None or last.snapshot_id != snapshot_id:
         return None
@@ -119,9 +134,16 @@ def _reason(last: Run | None, new_labels: int, min_new_labels: int) -> str | Non
 def _newest_judged_run(db: Connection, recipe: Recipe) -> Run | None:
     """Give the newest run of this recipe whose weights have a verdict, or None."""
     judged = set(db.execute(select(t.weights.c.run_id).join(t.verdict, t.verdict.c.challenger_id == t.weights.c.weights_id)).scalars())
-    same = _without_minutes(recipe)
     runs = (run for run in training.list_runs(db) if run.run_id in judged and run.recipe_name == recipe.name)
-    return next((run for run in runs if _without_minutes(recipe_from(run.recipe, subject=run.run_id)) == same), None)
+    return next((run for run in runs if _is_same(run, recipe)), None)
+
+
+def _is_same(run: Run, recipe: Recipe) -> bool:
+    """Tell whether a run was made by this recipe, time budgets aside. A row that today's code cannot read is another recipe."""
+    try:
+        return _without_minutes(recipe_from(run.recipe, subject=run.run_id)) == _without_minutes(recipe)
+    except RecipeError:
+        return False
 
 
 def _without_minutes(recipe: Recipe) -> Recipe:

@@ -9,8 +9,8 @@ from cloudseg.stages import log
 def snapshot(recipe: str = "nightly", *, dry_run: bool = False) -> SnapshotRecord:
     """Cut the newest label of every scene into chips, as the recipe wants them, and freeze the list.
 
-    The same labels and the same cut give the same snapshot id, so running twice changes nothing. `dry_run` tells id
-    and counts without writing.
+    The same labels and the same cut give the same snapshot id, so running twice changes nothing. `dry_run`
+    tells what it would count, without id (that follows from the pixels) and without writing.
     """
     from cloudseg.dataset.snapshot import build_snapshot
 

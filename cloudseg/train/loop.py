@@ -12,7 +12,6 @@ from cloudseg.errors import Interrupted
 from cloudseg.records import Epoch
 from cloudseg.train.budget import OVERTIME
 from cloudseg.train.checkpoint import Checkpoints
-from cloudseg.train.schedule import learning_rate
 from cloudseg.train.stop import StopRequest
 from cloudseg.train.trainer import Trainer
 
@@ -79,7 +78,7 @@ class Loop:
             "train_loss": round(progress.loss_sum / max(1, progress.loss_count), 6), "validation_loss": round(counted.loss, 6),
             "validation_iou": round(counted.iou(), 6), "best_validation_iou": round(progress.best_iou, 6),
             "images_per_s": round(steps * self._images_per_step / max(trained_s, 1e-9), 2),
-            "lr": learning_rate(progress.step - 1, progress.total_steps, trainer.setting.recipe.optimizer),
+            "lr": trainer.learning_rate(progress.step - 1),
             "seconds": round(self._spent_before + time.monotonic() - self._begun, 1),
         }  # fmt: skip
         if self._leads:

@@ -86,11 +86,11 @@ def _train(store: Store, catalog: Catalog, setting: Setting, on_progress: OnProg
     try:
         with listen_for_stop() as request:
             loop.run(request)
+        data, meta = pack_result(trainer, _label_sources(catalog, run.snapshot_id))
     except TrainingDiverged as error:
         if group.leads:
             _set_status(catalog, run.run_id, "failed", str(error))
         raise
-    data, meta = pack_result(trainer, _label_sources(catalog, run.snapshot_id))
     if group.leads:
         register_result(store, catalog, setting, data, meta)
         _set_status(catalog, run.run_id, "finished")

@@ -84,11 +84,17 @@ class Trainer:
         self.progress.loss_count += 1
         return value
 
+    def learning_rate(self, step: int) -> float:
+        """Give the learning rate of a step: as scheduled, lower all along where the net began warm."""
+        optimizer = self._recipe.optimizer
+        factor = 1.0 if self.setting.warm is None else optimizer.warm_lr_factor
+        return factor * learning_rate(step, self.progress.total_steps, optimizer)
+
     def _prepare(self, step: int) -> None:
         """Set what depends on the step alone: learning rate and, for Dropout, the random state of this process."""
         self.net.train()
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.progress.total_steps, self._recipe.optimizer)
+            group["lr"] = self.learning_rate(step)
         digest = hashlib.sha256(f"{self._recipe.seed}:{step}:{self.setting.group.rank}".encode()).digest()
         torch.manual_seed(int.from_bytes(digest[:7], "big"))
 

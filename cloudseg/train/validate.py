@@ -10,6 +10,7 @@ import torch
 
 from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA
 from cloudseg.dataset.chips import ChipSet
+from cloudseg.errors import TrainingDiverged
 from cloudseg.model.normalize import observed
 from cloudseg.model.predictor import Predictor
 from cloudseg.records import Chip, Json
@@ -49,7 +50,10 @@ class Tally:
 
 
 def tally(predictor: Predictor, chip_set: ChipSet, chips: Sequence[Chip], *, batch_size: int, group: Group) -> Tally:
-    """Count over chips; the processes of the group share them and all get the same counts."""
+    """Count over chips; the processes of the group share them and all get the same counts.
+
+    Raises TrainingDiverged where the net gives something else than numbers: the last step may have broken it, unseen by any loss.
+    """
     mine = list(chips)[group.rank :: group.world]
     counts, loss_sum = np.zeros((2, BINS), np.int64), 0.0
     for first in range(0, len(mine), batch_size):
@@ -57,6 +61,11 @@ def tally(predictor: Predictor, chip_set: ChipSet, chips: Sequence[Chip], *, bat
         dn = np.stack([chip_set.pixels(chip) for chip in some])
         label = np.stack([chip_set.label(chip) for chip in some])
         probability = predictor.probability(dn, observed(dn))
+        if not np.isfinite(probability).all():
+            raise TrainingDiverged(
+                "the net's probability is not finite", subject=some[0].chip_id, expected="numbers between 0 and 1",
+                next_step="Lower optimizer.lr or set optimizer.clip_norm in the recipe.",
+            )  # fmt: skip
         added, loss = _count(probability[label != MASK_NO_DATA], label[label != MASK_NO_DATA] == MASK_CLOUD)
         counts += added
         loss_sum += loss

@@ -79,6 +79,22 @@ def test_db_upgrade_dry_run_writes_nothing(run: Run):
         (["rollback", "--reason", "test", "--dry-run"], 4, ["champion"]),
         (["maintain", "--as-of", "2026-01-01"], 2, ["zone"]),
         (["maintain", "--as-of", "yesterday"], 2, ["ISO 8601"]),
+        (["maintain", "--as-of", "0001-01-01T00:00:00Z"], 2, ["nothing was stored then"]),
+        (["maintain", "--orphan-hours", "1e300"], 2, ["not an age"]),
+        (["maintain", "--checkpoint-days", "inf"], 2, ["not an age"]),
+        (["maintain", "--evaluation-days", "nan"], 2, ["not an age"]),
+        (["ingest", "/nowhere/at/all"], 2, ["no such folder"]),
+        (["ingest", "a\0b"], 2, ["no such folder"]),
+        (["ingest", os.fsdecode(b"/nowhere/\xff")], 2, [r"/nowhere/\xff"]),
+        (["ingest", "s3://bucket/x"], 2, ["no source speaks this scheme", "store://"]),
+        (["ingest", "store://../../etc"], 2, ["no prefix of the store"]),
+        (["ingest", "store://UPPER"], 2, ["no prefix of the store"]),
+        (["ingest", ".", "--layout", "nonsense"], 2, ["no such layout", "multiband"]),
+        (["ingest", ".", "--bands", "red,purple"], 2, ["purple", "rededge071"]),
+        (["snapshot"], 3, ["no labelled scene"]),
+        (["snapshot", "--recipe", "../../etc/passwd"], 2, ["no such recipe"]),
+        (["masks", "--weights", "w-0"], 2, ["w-0", "cloudseg models"]),
+        (["demo", "--recipe", "nowhere"], 2, ["nowhere"]),
     ],
 )
 def test_a_users_error_is_one_message_with_its_exit_code(run: Run, arguments: list[str], code: int, words: list[str]):
@@ -103,6 +119,55 @@ def test_wrong_usage_has_the_exit_code_of_wrong_input(run: Run):
     assert run("scenes", "--limit", "0")[0] == 2
     assert run("nonsense")[0] == 2
     assert run("--help")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "arguments", "code"),
+    [
+        ("CATALOG_URL", "nonsense", ["scenes"], 2),
+        ("CATALOG_URL", "oracle://x", ["scenes"], 2),
+        ("CATALOG_URL", "sqlite:////proc/nowhere/x.db", ["scenes"], 6),
+        ("STORE_URL", "s3://bucket", ["scenes"], 2),
+        ("STORE_URL", "/proc/nowhere", ["ingest", "."], 6),
+        ("HOME", "/proc/nowhere", ["scenes"], 6),
+        ("HOME", "/proc/nowhere", ["db", "upgrade"], 6),
+        ("INBOX", "/proc/nowhere", ["ingest"], 2),
+        ("THREADS", "many", ["scenes"], 2),
+        ("LOG_LEVEL", "loud", ["doctor"], 2),
+        ("DEVICE", "tpu", ["scenes"], 2),
+        ("DECODE_TIMEOUT_S", "0", ["ingest"], 2),
+    ],
+)
+def test_a_wrong_setting_is_one_message(run: Run, monkeypatch: pytest.MonkeyPatch, name: str, value: str, arguments: list[str], code: int):
+    monkeypatch.setenv(f"CLOUDSEG_{name}", value)
+    found, out, err = run(*arguments)
+    assert (found, out) == (code, "")
+    assert err.strip().splitlines()[-1].startswith("error: ")
+
+
+def test_stdout_that_cannot_be_written_is_told_and_a_reader_who_left_is_no_fault(runtime_env: Path):
+    command = f"{sys.executable} -m cloudseg"
+    ends = {
+        f"{command} doctor --json > /dev/full": (1, "No space left"),
+        f"{command} scenes >&-": (1, "it is closed"),
+        f"set -o pipefail; {command} doctor --json | true": (0, ""),
+    }
+    for line, (code, words) in ends.items():
+        done = subprocess.run(
+            ["bash", "-c", line], capture_output=True, text=True, check=False, env={**os.environ, "CLOUDSEG_LOG_LEVEL": "ERROR"}
+        )
+        assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+        assert words in done.stderr
+
+
+def test_names_that_the_terminals_encoding_lacks_are_escaped(runtime_env: Path):
+    done = subprocess.run(
+        [sys.executable, "-m", "cloudseg", "ingest", "/nowhere/ünï"], capture_output=True, check=False,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert rb"/nowhere/\xfcn\xef" in done.stderr  # in the log
+    assert b"Traceback" not in done.stderr
 
 
 def test_ctrl_c_ends_with_130_and_no_traceback(run: Run, monkeypatch: pytest.MonkeyPatch):

@@ -1,5 +1,6 @@
 """What a failure and "nothing to do" mean to Airflow."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -78,7 +79,7 @@ def test_a_plan_without_reason_goes_on(kit: Any) -> None:
 
 def test_an_announcement_counts_and_names(kit: Any) -> None:
     with running(kit) as context:
-        kit.announce(kit.SCENES, [f"sc-{number}" for number in range(9)], "none")
+        kit.announce(kit.SCENES, 9, [f"sc-{number}" for number in range(9)], "none")
     assert context["outlet_events"][kit.SCENES].extra == {"count": 9, "first": ["sc-0", "sc-1", "sc-2", "sc-3", "sc-4"]}
 
 
@@ -159,6 +160,16 @@ def test_scenes_without_mask_fail_the_run(kit: Any) -> None:
 def test_missing_objects_fail_the_run(kit: Any) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
-    assert kit.nothing_missing({"missing": []}) == {"missing": []}
-    with pytest.raises(AirflowFailException, match="scenes/aa"):
-        kit.nothing_missing({"missing": ["scenes/aa"]})
+    kit.nothing_missing(0, [])
+    with pytest.raises(AirflowFailException, match=r"1 objects are missing or damaged, restore them: scenes/aa$"):
+        kit.nothing_missing(1, ["scenes/aa"])
+    with pytest.raises(AirflowFailException, match=r"30 objects .* scenes/aa and 29 more"):
+        kit.nothing_missing(30, ["scenes/aa"])
+
+
+def test_a_record_of_thousands_stays_small_and_says_how_many(kit: Any) -> None:
+    ids = [f"sc-{number:020}" for number in range(5000)]
+    short = kit.shortened({"added": ids, "labelled": [], "known": 3, "source": "file:///inbox"})
+    assert short["counts"] == {"added": 5000, "labelled": 0}
+    assert (short["added"], short["labelled"], short["known"]) == (ids[:20], [], 3)
+    assert len(json.dumps(short)) < 4096

@@ -11,7 +11,7 @@ import pytest
 from cloudseg.demo.api import _lines
 from cloudseg.demo.home import airflow_environment, prepare_home
 from cloudseg.demo.run import run_demo
-from cloudseg.demo.watch import describe_epoch
+from cloudseg.demo.watch import describe_epoch, describe_tasks
 from cloudseg.errors import InputError, RecipeError, SettingsError
 from cloudseg.records import Epoch, utc_iso
 
@@ -93,3 +93,17 @@ def test_a_structured_log_entry_in_lines() -> None:
     entry = {"event": "Task failed\nwith", "error_detail": [{"exc_type": "EmptySplit", "exc_value": "no chip"}]}
     assert _lines(entry) == ["Task failed", "with", "EmptySplit: no chip"]
     assert _lines("plain\nlines") == ["plain", "lines"]
+
+
+def _task(state: str, number: int = -1) -> dict:
+    name = f"S2A_MSIL1C_20180113T234301_N0206_R087_T57JUL_{number} and 7 more" if number >= 0 else None
+    return {"task_id": "predict" if name else "ingest", "rendered_map_index": name, "state": state}
+
+
+def test_the_moving_line_is_short_however_many_tasks_there_are():
+    assert describe_tasks([_task("running"), _task("success")]) == "ingest (running)"
+    assert describe_tasks([_task("queued")]) == "ingest (queued)"
+    assert describe_tasks([]) == ""
+    many = [_task("running", n) for n in range(3)] + [_task("scheduled", n) for n in range(43)]
+    assert describe_tasks(many) == "predict: S2A_MSIL1C_20180113T234 (running), 2 more run, 43 wait"
+    assert describe_tasks(many[3:]).endswith("(scheduled), 42 wait")

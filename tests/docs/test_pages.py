@@ -54,6 +54,26 @@ def test_every_command_and_option_explains_itself(path: str, command: click.Comm
     assert f"## {path}\n" in (DOCS / "cli.md").read_text("utf-8")
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/operations.md"])
+def test_commands_on_a_page_are_commands_of_the_program(page: str):
+    printed = re.findall(r"(?:\.venv/bin/cloudseg|`cloudseg) ([^`#\n]+)", (REPO / page).read_text("utf-8"))
+    assert len(printed) >= 5
+    for words in printed:
+        command, path = root, []
+        for word in words.split():
+            if isinstance(command, click.Group) and word in command.commands:
+                command = command.commands[word]
+                path.append(word)
+            elif word.startswith("--") and word != "--help":
+                assert word in {name for option in command.params for name in option.opts + option.secondary_opts}, f"{page}: {words}"
+        assert path or words.strip() in ("--help",), f"{page}: {words}"
+
+
+def test_make_targets_on_the_front_page_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (REPO / "Makefile").read_text("utf-8"), re.MULTILINE))
+    assert set(re.findall(r"`?make ([a-z-]+)", (REPO / "README.md").read_text("utf-8"))) <= targets
+
+
 def test_every_setting_says_what_it_means():
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
 

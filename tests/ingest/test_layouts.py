@@ -9,6 +9,7 @@ from rasterio.transform import Affine, from_origin
 
 from cloudseg.errors import InputError, LayoutUnknown
 from cloudseg.grid import Window
+from cloudseg.ingest.inbox import NotRead, StoreInbox
 from cloudseg.raster.read import open_raster, read_label, read_scene
 from tests.ingest.conftest import Service
 from tests.ingest.tiles import SIZE, clouds, numbers, write
@@ -185,6 +186,26 @@ def test_an_inbox_in_the_object_store(service: Service, inbox: Path) -> None:
     record = service.ingest("store://inbox")
     assert len(record.added) == 1
     assert service.scenes()["scene"].source_uri == "store://inbox/scene.tif"
+    write(service.store.root / "inbox" / "deep" / f"{PRODUCT}.TIF", numbers(seed=1))
+    record = service.ingest("store://inbox/")
+    assert (len(record.added), record.known, record.source) == (1, 1, "store://inbox")
+    assert service.scenes()[PRODUCT].source_uri == f"store://inbox/deep/{PRODUCT}.TIF"
+    assert service.ingest("store://nothing").known == 0
+    for wrong in ("store://", "store://..", "store://../inbox", "store://INBOX"):
+        with pytest.raises(InputError, match="no prefix of the store"):
+            service.ingest(wrong)
+
+
+def test_an_inbox_in_a_store_that_is_no_folder(service: Service, inbox: Path) -> None:
+    service.store.put_file("inbox/scene.tif", write(inbox / "scene.tif", numbers()))
+    found = StoreInbox(service.store, "inbox")
+    (file,) = found.list_files()
+    assert (file.path, file.uri, found.uri) == ("scene.tif", "store://inbox/scene.tif", "store://inbox")
+    with found.open(file) as handle:
+        assert handle.read() == (inbox / "scene.tif").read_bytes()
+    service.store.delete("inbox/scene.tif")
+    with pytest.raises(NotRead), found.open(file):
+        pass
 
 
 def test_south_up_and_antimeridian_and_nodata_edges(service: Service, inbox: Path) -> None:

@@ -11,6 +11,7 @@ from cloudseg.evaluate.gate import FORMAT
 from cloudseg.recipe import Promotion, load_recipe
 from cloudseg.records import Verdict, Weights
 from cloudseg.runtime import Runtime, open_runtime
+from cloudseg.stages import models as models_listed
 from cloudseg.stages import promote, retrain, rollback
 from cloudseg.stages.plan import plan_promote
 from tests.stages.test_plans import NOW, add_label, add_run, add_scene, add_snapshot, add_weights, make_champion
@@ -65,6 +66,8 @@ def test_what_waits_for_a_person_is_not_taken_up(runtime: Runtime):
     assert (asked.outcome, asked.promoted) == ("PROMOTE", False)
     assert promote(weights.weights_id, ask=True, actor="airflow") == asked
     assert decisions(runtime, weights) == ["asked"]
+    assert asked.reasons[0].startswith("left to a person by airflow")
+    assert [entry["decision"] for entry in models_listed()] == ["asked"]
     assert retrain("smoke").promote is None
     left = promote(weights.weights_id, automatic=True)
     assert not left.promoted

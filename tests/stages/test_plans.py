@@ -8,10 +8,10 @@ import pytest
 from cloudseg import keys
 from cloudseg.catalog import model as models
 from cloudseg.catalog import scene as scenes
-from cloudseg.catalog import training
-from cloudseg.errors import InputError, NotInCatalog, PromotionRefused
+from cloudseg.catalog import tables, training
+from cloudseg.errors import EmptySplit, InputError, NotInCatalog, PromotionRefused
 from cloudseg.recipe import Recipe, load_recipe
-from cloudseg.records import Label, Run, Scene, Snapshot, Verdict, Weights
+from cloudseg.records import Json, Label, Run, Scene, Snapshot, Verdict, Weights
 from cloudseg.registry import promote as exchange
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import plan_predict, plan_retrain, predict, promote, quarantine, rollback
@@ -52,10 +52,10 @@ def add_label(runtime: Runtime, scene: Scene) -> Label:
     return label
 
 
-def add_snapshot(runtime: Runtime, name: str, labels: list[Label]) -> Snapshot:
+def add_snapshot(runtime: Runtime, name: str, labels: list[Label], counts: Json | None = None) -> Snapshot:
     snapshot = Snapshot(
         snapshot_id=keys.make_id("sn", name), manifest_key=keys.snapshot_manifest(name), manifest_sha256="0" * 64, chip_size=32,
-        bands=["red"], working_resolution_m=None, counts={"held_out": {"chips": 1}}, created_at=NOW,
+        bands=["red"], working_resolution_m=None, counts=counts or {"held_out": {"chips": 1}}, created_at=NOW,
     )  # fmt: skip
     with runtime.catalog.begin() as db:
         training.add_snapshot(db, snapshot, {label.label_id: "train" for label in labels})
@@ -127,6 +127,23 @@ def test_due_until_a_run_of_this_recipe_was_judged_on_all_labels(runtime: Runtim
     assert plan_retrain("smoke") == {"skip": None, "new_labels": 1}
     assert "2 are needed" in str(plan_retrain("smoke", min_new_labels=2)["skip"])
     assert plan_retrain("smoke", snapshot_id=snapshot.snapshot_id)["skip"], "the label gave no new chip"
+
+
+def test_a_snapshot_without_held_out_places_is_refused_before_the_training(runtime: Runtime):
+    counts = {split: {"chips": number} for split, number in (("train", 9), ("validation", 2), ("held_out", 0))}
+    snapshot = add_snapshot(runtime, "first", [add_label(runtime, add_scene(runtime, "a"))], counts=counts)
+    with pytest.raises(EmptySplit, match=r"held_out split.*train 9 chips, validation 2 chips, held_out 0 chips"):
+        plan_retrain("smoke", snapshot_id=snapshot.snapshot_id, force=True)
+
+
+def test_a_run_whose_recipe_cannot_be_read_any_more_is_another_recipe(runtime: Runtime):
+    label = add_label(runtime, add_scene(runtime, "a"))
+    weights = add_run(runtime, add_snapshot(runtime, "first", [label]), load_recipe("smoke"), judged=True)
+    assert plan_retrain("smoke")["skip"]
+    with runtime.catalog.begin() as db:
+        older = training.get_run(db, str(weights.run_id)).recipe | {"a_value_that_is_gone": 1}
+        db.execute(tables.run.update().values(recipe=older))
+    assert plan_retrain("smoke")["skip"] is None
 
 
 def test_masks_are_planned_in_batches_for_scenes_that_can_have_one(runtime: Runtime):

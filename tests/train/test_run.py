@@ -161,6 +161,14 @@ def test_nan_fails_the_run(store: LocalStore, catalog: Catalog, snapshot_id: str
     assert "not finite" in (run.error or "")
 
 
+def test_a_last_step_that_breaks_the_net_fails_the_run(store: LocalStore, catalog: Catalog, snapshot_id: str) -> None:
+    """The loss of the only step is taken before it: the validation must see what it did."""
+    with pytest.raises(TrainingDiverged, match="not finite"):
+        train(store, catalog, snapshot_id, optimizer={"lr": 3e37}, budget={"steps": 1})
+    with catalog.read() as db:
+        assert rows.get_run(db, "run-a").status == "failed"
+
+
 def test_an_empty_split_is_named_with_counts(store: LocalStore, catalog: Catalog, add_scene: Callable[..., str]) -> None:
     for number, place in enumerate(places("train", 2)):
         add_scene(place, seed=number)
@@ -187,5 +195,12 @@ def test_warm_start_begins_with_the_parent(store: LocalStore, catalog: Catalog, 
     assert child.metadata["parent_weights_id"] == parent.weights_id
     first, second = (load_weights(store.get(weights.key)).net.final.weight for weights in (child, old))
     torch.testing.assert_close(first, second, atol=1e-6, rtol=0)
+    gentle = {**warm, "optimizer": {"lr": 1e-9, "warm_lr_factor": 0.25}}
+    for run_id, parent_id, lr in (("run-c", parent.weights_id, 0.25e-9), ("run-d", None, 1e-9)):
+        train_run(
+            store, catalog, snapshot_id=snapshot_id, recipe=recipe(**gentle), run_id=run_id, device=CPU, parent_weights_id=parent_id
+        )  # fmt: skip
+        with catalog.read() as db:
+            assert rows.list_epochs(db, run_id)[-1].metrics["lr"] == pytest.approx(lr), "without a champion the start is cold"
     with pytest.raises(CheckpointMismatch, match="another parent"):
         train_run(store, catalog, snapshot_id=snapshot_id, recipe=recipe(**warm), run_id="run-b", device=CPU, parent_weights_id="w-0")

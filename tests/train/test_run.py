@@ -45,7 +45,7 @@ def test_learns_and_registers(store: LocalStore, catalog: Catalog, snapshot_id: 
     loaded = load_weights(store.get(weights.key, weights.sha256))
     assert loaded.meta.recipe_hash == run.recipe_hash
     assert loaded.meta.snapshot_id == snapshot_id
-    assert set(weights.companions) == {"card", "golden", "item", "onnx"}
+    assert set(weights.companions) == {"card", "golden", "int8", "item", "onnx"}
     assert golden_difference(loaded, read_golden(store.get(weights.companions["golden"]["key"]))) <= TOLERANCE
     # The ONNX twin gives the same probability on a chip, from raw digital numbers.
     session = onnxruntime.InferenceSession(store.get(weights.companions["onnx"]["key"]), providers=["CPUExecutionProvider"])

@@ -13,6 +13,7 @@ from cloudseg.catalog import model as models
 from cloudseg.catalog import scene as scenes
 from cloudseg.ingest import DecodeLimits, ingest_source
 from cloudseg.model.device import Device, choose_device
+from cloudseg.model.normalize import Scaling, normalize, observed, to_reflectance
 from cloudseg.model.predictor import INT8
 from cloudseg.model.quantize import INT8_FILE, agreement, quantize
 from cloudseg.model.unet import UNet, build_model, count_parameters
@@ -48,11 +49,12 @@ def fill_world(folder: Path, data: Path | None) -> None:
 
 def _publish_net(store: LocalStore, catalog: Catalog, recipe: Recipe, chips: list[npt.NDArray[np.uint16]]) -> None:
     """Publish a net with random parameters (speed does not depend on them) as a training would, int8 companion included."""
-    net = _loud_net(recipe)
+    net = _loud_net(recipe, chips)
     meta = WeightsMeta(
         architecture=recipe.model.architecture, bands=recipe.model.bands, widths=recipe.model.widths, dropout=recipe.model.dropout,
         total_parameters=count_parameters(net), clip=recipe.input.clip, mean=recipe.input.mean, std=recipe.input.std,
-        working_resolution_m=None, threshold=0.5, flip_at_prediction=recipe.flip_at_prediction, chip_size=TILE_SIZE, recipe_name=recipe.name,
+        working_resolution_m=None, threshold=0.5, flip_at_prediction=recipe.flip_at_prediction, chip_size=TILE_SIZE,
+        recipe_name=recipe.name,
     )  # fmt: skip
     packed = pack_weights(net, meta)
     loaded = load_weights(packed)
@@ -66,14 +68,17 @@ def _publish_net(store: LocalStore, catalog: Catalog, recipe: Recipe, chips: lis
     )  # fmt: skip
 
 
-def _loud_net(recipe: Recipe) -> UNet:
-    """Give a net whose logits spread around 0, so that a mask of it is not all of one class."""
+def _loud_net(recipe: Recipe, chips: list[npt.NDArray[np.uint16]]) -> UNet:
+    """Give a net whose logits on the tiles spread around 0, so that its mask is not all of one class."""
     torch.manual_seed(0)
     net = build_model(recipe.model).eval()
     with torch.no_grad():
-        logits = net(torch.randn(1, len(recipe.model.bands), TILE_SIZE, TILE_SIZE))
-        net.final.weight.div_(logits.std())
-        net.final.bias.copy_((net.final.bias - logits.mean()) / logits.std())
+        dn = np.stack(chips[:1])
+        scaling = Scaling(recipe.input.clip, recipe.input.mean, recipe.input.std)
+        logits = net(normalize(to_reflectance(dn), torch.from_numpy(observed(dn)), scaling))
+        weight, bias = net.final.weight, net.final.get_parameter("bias")
+        bias.copy_((bias - logits.mean()) / logits.std())
+        weight.div_(logits.std())
     return net
 
 

@@ -114,7 +114,7 @@ class Budget(_Part):
     )
     patience: int | None = Field(
         None, ge=1,
-        description="epochs without a better validation IoU before stopping early; watched on the same validation chips all the time: "
+        description="epochs without a lower validation loss before stopping early, and then the best epoch is published; watched on the same validation chips all the time: "
         "all, or a draw of a quarter of the chips that an epoch trains on, at least 16",
     )  # fmt: skip
     epoch_steps: int | None = Field(

@@ -114,8 +114,8 @@ class Budget(_Part):
     )
     patience: int | None = Field(
         None, ge=1,
-        description="epochs without a better validation IoU before stopping early; watched on the same validation chips all the time: "
-        "all, or a draw of a quarter of the chips that an epoch trains on, at least 16",
+        description="epochs without a lower validation loss before stopping early; with it the best epoch is published. "
+        "Watched on the same validation chips all the time: all, or a draw of a quarter of the chips that an epoch trains on, at least 16",
     )  # fmt: skip
     epoch_steps: int | None = Field(
         None, ge=1, description="steps an epoch; None passes once over the chips; fewer where the minutes allow less than eight epochs"

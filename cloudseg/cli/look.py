@@ -24,7 +24,9 @@ def scenes(limit: int) -> Any:
 
 @click.command()
 @_LIMIT
-@reports(show_rows("models", ["version", "weights_id", "alias", "verdict", "decision", "held_out.iou", "held_out.f1", "recipe", "created_at"]))
+@reports(
+    show_rows("models", ["version", "weights_id", "alias", "verdict", "decision", "held_out.iou", "held_out.f1", "recipe", "created_at"])
+)
 def models(limit: int) -> Any:
     """List published weights with champion, verdict and held-out metrics."""
     from cloudseg import stages
@@ -59,13 +61,15 @@ def masks(weights_id: str | None, limit: int) -> Any:
 @click.option(
     "--release", multiple=True, metavar="ID", help="Forget this entry, so that the next ingest tries its file again (repeatable)."
 )
-@click.option("--dry-run", is_flag=True, help="With --release: list and forget nothing.")
+@click.option("--dry-run", is_flag=True, help="With --release: show what would be forgotten, and forget nothing.")
 @_LIMIT
 @reports(show_rows("quarantine", ["quarantine_id", "name"], below=["what", "found", "expected", "next_step"]))
 def quarantine(release: tuple[str, ...], dry_run: bool, limit: int) -> Any:
     """List what came in and could not be used, with the reason."""
     from cloudseg import stages
 
+    if dry_run and release:
+        return {"quarantine": [entry for entry in stages.quarantine(limit=None) if entry["quarantine_id"] in release]}
     return {"quarantine": stages.quarantine(release=() if dry_run else release, limit=limit)}
 
 

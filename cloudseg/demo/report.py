@@ -16,6 +16,7 @@ from cloudseg.records import Evaluation, Json, Weights
 from cloudseg.storage import Store
 
 _SHOWN_MASKS: Final = 4
+_NO_CHAMPION: Final = "none: no weights were good enough for a champion; a larger --minutes helps"
 
 
 def summary(home: Home) -> Json:
@@ -107,7 +108,7 @@ def _facts(made: Json) -> list[tuple[str, str]]:
         ("Verdict", str(weights["verdict"] or "none")),
         *[("", f"- {reason}") for reason in weights["reasons"]],
         ("Report", weights["report"] or "none"),
-        ("Masks", f"{len(made['masks'])} by champion {made['champion_id']}" if made["champion_id"] else "none: there is no champion"),
+        ("Masks", f"{len(made['masks'])} by champion {made['champion_id']}" if made["champion_id"] else _NO_CHAMPION),
     ]
 
 

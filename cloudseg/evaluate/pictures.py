@@ -14,12 +14,13 @@ from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA, REFLECTANCE_SCA
 from cloudseg.evaluate.brightness import visible
 from cloudseg.evaluate.metrics import rates
 from cloudseg.evaluate.scene import Judge, SceneResult
+from cloudseg.evaluate.slices import is_saturated
 from cloudseg.evaluate.windows import owned_windows, window_of
 from cloudseg.grid import Window
 from cloudseg.model.normalize import observed
 from cloudseg.records import Chip
 
-Why = Literal["best", "worst", "random"]
+Why = Literal["best", "worst", "saturated", "random"]
 EACH: Final = 3
 """Scenes of each kind."""
 SIDE: Final = 288
@@ -46,12 +47,16 @@ class Choice:
 def choose(scenes: Sequence[SceneResult], seed: str) -> list[Choice]:
     """Choose best (IoU, of scenes with 5 to 95 % cloud where there are such), worst (share of wrong pixels) and random scenes.
 
-    No scene comes twice. By share of wrong pixels, because the IoU of a cloud-free scene is 0 after one wrong pixel.
+    No scene comes twice. Scenes that are white from edge to edge would fill the worst ones and teach nothing: they have a
+    place of their own where there are others. By share of wrong pixels, because the IoU of a cloud-free scene is 0 after one wrong pixel.
     """
     mixed = [scene for scene in scenes if 0.05 <= scene.cloud_fraction <= 0.95] or list(scenes)
+    by_wrong = sorted(scenes, key=lambda scene: (rates(scene.counts)["accuracy"], scene.scene_id))
+    sharp = [scene for scene in by_wrong if not is_saturated(scene)]
     orders: list[tuple[Why, list[SceneResult]]] = [
         ("best", sorted(mixed, key=lambda scene: (-rates(scene.counts)["iou"], scene.scene_id))),
-        ("worst", sorted(scenes, key=lambda scene: (rates(scene.counts)["accuracy"], scene.scene_id))),
+        ("worst", sharp or by_wrong),
+        ("saturated", [scene for scene in by_wrong if is_saturated(scene)][:1] if sharp else []),
         ("random", random.Random(seed).sample(list(scenes), len(scenes))),  # noqa: S311 -- not a secret, must repeat
     ]
     chosen: list[Choice] = []

@@ -24,6 +24,7 @@ _TRIVIAL: Final = {"all_clear": "all clear", "all_cloud": "all cloud", "brightne
 _GROUPS: Final = {
     "best": "Best, of the scenes with some cloud and some ground",
     "worst": "Worst, by wrong pixels",
+    "saturated": "Worst of the saturated scenes, which are kept out of the group above",
     "random": "Drawn at random",
 }
 

@@ -60,7 +60,12 @@ def ingest_source(
         work = Work(store, catalog, inbox, decoders, limits, folder, dry_run)
         outcomes = _take_all(work, items, workers, on_progress)
     record = _record(inbox.uri, outcomes, time.monotonic() - begun)
-    log.info("%d scenes added, %d known, %d newly quarantined", len(record.added), record.known, len(record.quarantined))
+    log.info(
+        "%d scenes and %d labels added, %d scenes known, %d files newly quarantined%s", len(record.added), len(record.labelled),
+        record.known, len(record.quarantined), ": `cloudseg quarantine` tells why" if record.quarantined else "",
+    )  # fmt: skip
+    if not items:
+        log.info("nothing in %s looks like a raster or a label", inbox.uri)
     return record
 
 

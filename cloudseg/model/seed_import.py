@@ -34,8 +34,9 @@ def read_seed_weights(path: Path) -> tuple[SimpleUNetV2, WeightsMeta]:
     except OSError as error:
         raise BadWeights("the file cannot be read", subject=path.name, found=error.strerror or error) from error
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, AttributeError, TypeError, KeyError) as error:
+        # Not torch's own words: for a file that is not plain tensors they advise to unpickle it all the same.
         raise BadWeights(
-            "not the seed's weights", subject=path.name, found=str(error).splitlines()[0][:200] if str(error) else type(error).__name__,
+            "not the seed's weights", subject=path.name, found=f"a file that torch refuses ({type(error).__name__})",
             expected="the state of SimpleUNetV2 (468,097 parameters)", next_step="Give the .pth file that the seed project published.",
         ) from error  # fmt: skip
     return net.eval(), _seed_meta(net)

@@ -39,7 +39,7 @@ class Progress:
     loss_sum: float = 0.0
     """Over the steps of the unfinished epoch."""
     loss_count: int = 0
-    best_iou: float = -1.0
+    best_loss: float | None = None
     best_epoch: int = 0
     best_step: int = 0
     stopped: str | None = None

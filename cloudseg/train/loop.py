@@ -72,11 +72,11 @@ class Loop:
         epoch = -(-progress.step // progress.epoch_steps)
         trained_s, steps = time.monotonic() - self._epoch_begun, progress.step - self._epoch_first
         counted = trainer.validate()
-        trainer.keep_if_best(counted.iou(), epoch)
+        trainer.keep_if_best(counted.loss, epoch)
         progress.stopped = self._reason_to_stop(epoch)
         metrics = {
             "train_loss": round(progress.loss_sum / max(1, progress.loss_count), 6), "validation_loss": round(counted.loss, 6),
-            "validation_iou": round(counted.iou(), 6), "best_validation_iou": round(progress.best_iou, 6),
+            "validation_iou": round(counted.iou(), 6), "best_epoch": progress.best_epoch,
             "images_per_s": round(steps * self._images_per_step / max(trained_s, 1e-9), 2),
             "lr": trainer.learning_rate(progress.step - 1),
             "seconds": round(self._spent_before + time.monotonic() - self._begun, 1),
@@ -95,7 +95,7 @@ class Loop:
         if progress.step >= progress.total_steps:
             return None
         if budget.patience is not None and epoch - progress.best_epoch >= budget.patience:
-            return f"no better validation IoU than {progress.best_iou:.4f} for {budget.patience} epochs"
+            return f"no lower validation loss than {progress.best_loss:.4f} for {budget.patience} epochs"
         spent = self._trainer.setting.group.from_leader(self._spent_before + time.monotonic() - self._begun)
         if budget.minutes is not None and spent > OVERTIME * 60 * budget.minutes:
             return f"{spent / 60:.1f} minutes spent of {budget.minutes}: the machine became slower"

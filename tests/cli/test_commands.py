@@ -1,5 +1,6 @@
 """The command line: one record on stdout, talk on stderr, documented exit codes, no traceback."""
 
+import inspect
 import io
 import json
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cloudseg import errors
+from cloudseg import errors, stages
 from cloudseg.cli import _run, main, root
 from cloudseg.cli.output import reports, show_record, show_rows
 
@@ -210,6 +211,27 @@ def test_every_command_of_the_issue_is_there():
 )
 def test_what_writes_has_a_dry_run(name: str):
     assert "dry_run" in {option.name for option in root.commands[name].params}
+
+
+@pytest.mark.parametrize("name", sorted(set(root.commands) - {"db", "model", "demo"}))
+def test_a_command_has_the_arguments_of_its_stage(name: str):
+    given = {option.name for option in root.commands[name].params} - {"as_json", "dry_run"}
+    assert given == set(inspect.signature(getattr(stages, name)).parameters) - {"dry_run"}
+
+
+def test_releasing_from_quarantine_can_be_tried_first(run: Run, tmp_path: Path):
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    for name in ("a.tif", "b.tif"):
+        (inbox / name).write_bytes(b"no raster" + name.encode())
+    first, second = json.loads(run("ingest", str(inbox / "a.tif"), "--json")[1]), json.loads(run("ingest", str(inbox), "--json")[1])
+    (wanted,) = first["quarantined"]
+    assert second["still_quarantined"] == 1
+    listed = json.loads(run("quarantine", "--release", wanted, "--dry-run", "--json")[1])["quarantine"]
+    assert [entry["quarantine_id"] for entry in listed] == [wanted]
+    left = json.loads(run("quarantine", "--release", wanted, "--json")[1])["quarantine"]
+    assert [entry["quarantine_id"] for entry in left] == second["quarantined"]
+    assert json.loads(run("ingest", str(inbox), "--json")[1])["quarantined"] == [wanted]
 
 
 def test_every_command_with_a_record_offers_json():

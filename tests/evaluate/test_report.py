@@ -170,6 +170,15 @@ def test_best_worst_and_random_never_repeat_a_scene() -> None:
     assert len(choose(scenes[:2], "seed")) == 2
 
 
+def test_saturated_scenes_do_not_fill_the_worst_ones() -> None:
+    white = [scene(n, Counts(fp=100)).model_copy(update={"saturated_fraction": 1.0}) for n in range(4)]
+    others = [scene(n, Counts(tp=50, fn=50 - n, tn=50 + n)) for n in range(10, 14)]
+    chosen = [(choice.why, choice.result.scene_id) for choice in choose([*white, *others], "seed")]
+    assert [scene_id for why, scene_id in chosen if why == "saturated"] == ["sc-0"]
+    assert {scene_id for why, scene_id in chosen if why == "worst"} <= {entry.scene_id for entry in others}
+    assert [choice.why for choice in choose(white, "seed")][:3].count("saturated") == 0, "nothing else is there to show"
+
+
 def test_ticks_are_round() -> None:
     assert [text for _, text in ticks(0, 1)] == ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]
     assert [text for _, text in ticks(0, 1234)] == ["0", "500", "1000"]

@@ -66,13 +66,15 @@ def test_other_pairs_without_crs_are_quarantined(service: Service, inbox: Path) 
     assert "no coordinate reference system" in service.quarantine()["somewhere"].what
 
 
-def test_on_cloud_n_chip(service: Service, inbox: Path) -> None:
+@pytest.mark.parametrize("published", [False, True])
+def test_on_cloud_n_chip(service: Service, inbox: Path, published: bool) -> None:
+    features = inbox / "train_features" if published else inbox
+    tags = {"TIFFTAG_DATETIME": "2020-04-24T08:20:39Z"}
     for index, code in enumerate(("B02", "B03", "B04", "B08")):
-        write(
-            inbox / "adwp" / f"{code}.tif", numbers(1, seed=index), names=None, nodata=0, tags={"TIFFTAG_DATETIME": "2020-04-24T08:20:39Z"}
-        )
-    write(inbox / "adwp" / "label.tif", clouds(), names=None)
-    assert service.ingest(inbox).quarantined == []
+        write(features / "adwp" / f"{code}.tif", numbers(1, seed=index), names=None, nodata=0, tags=tags)
+    write(inbox / "train_labels" / "adwp.tif" if published else inbox / "adwp" / "label.tif", clouds(), names=None)
+    record = service.ingest(inbox)
+    assert (len(record.added), len(record.labelled), record.quarantined) == (1, 1, [])
     scene = service.scenes()["adwp"]
     assert (scene.layout, scene.bands) == ("oncloudn", ["red", "green", "blue", "nir"])
     assert scene.acquired_at == datetime(2020, 4, 24, 8, 20, 39, tzinfo=UTC)

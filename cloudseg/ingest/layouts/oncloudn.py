@@ -1,4 +1,7 @@
-"""On Cloud N chips (DrivenData, Microsoft, Radiant Earth 2021): a folder with `B02.tif`, `B03.tif`, `B04.tif`, `B08.tif`, `label.tif`."""
+"""On Cloud N chips (DrivenData, Microsoft, Radiant Earth 2021): a folder with `B02.tif`, `B03.tif`, `B04.tif`, `B08.tif`, `label.tif`.
+
+As published, the chips lie in `train_features/<chip>/` and their labels in `train_labels/<chip>.tif`.
+"""
 
 from dataclasses import dataclass
 
@@ -6,6 +9,7 @@ from cloudseg.bands import SENTINEL2, SENTINEL2_BANDS
 from cloudseg.ingest.candidate import BINARY, Candidate, InboxFile, LabelFile, SourceFile, Stray
 from cloudseg.ingest.layouts.view import View, chosen, incomplete, missing_bands
 
+_FEATURES, _LABELS = "train_features", "train_labels"
 _FILES = {f"{code.lower()}.tif": band for code, band in SENTINEL2_BANDS.items()}
 
 
@@ -18,10 +22,13 @@ class OnCloudN:
     def find(self, view: View) -> list[Candidate | Stray]:
         """See Layout.find."""
         found: list[Candidate | Stray] = []
-        for folder, files in view.by_folder().items():
+        folders = view.by_folder()
+        for folder, files in folders.items():
             bands = {band: files[name] for name, band in _FILES.items() if name in files}
             if bands:
-                found += self._scene(folder, bands, files.get("label.tif"), view.bands)
+                above, _, chip = folder.rpartition("/")
+                published = folders.get(f"{above.removesuffix(_FEATURES)}{_LABELS}", {}) if above.endswith(_FEATURES) else {}
+                found += self._scene(folder, bands, files.get("label.tif") or published.get(f"{chip.lower()}.tif"), view.bands)
         return found
 
     def _scene(

@@ -52,6 +52,7 @@ def register_result(store: Store, catalog: Catalog, setting: Setting, data: byte
     return register(
         store, catalog, weights=data, metadata=meta.model_dump(mode="json"), companions=companions,
         run_id=setting.run.run_id, snapshot_id=setting.run.snapshot_id, architecture=meta.architecture,
+        figures={"int8_mask_iou_against_fp32": agreed.mask_iou, "int8_validation_iou_change": agreed.label_iou - agreed.label_iou_fp32},
     )  # fmt: skip
 
 

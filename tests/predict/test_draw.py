@@ -75,7 +75,7 @@ def test_windowed_equals_whole(
 
 @pytest.mark.parametrize(("core", "flip", "factor"), [(16, False, 1), (32, True, 1), (16, False, 3)])
 def test_windowed_equals_whole_in_int8(world: Any, make_net: Callable[..., LoadedModel], core: int, flip: bool, factor: int) -> None:
-    numbers = numbers_of(150, 131, core)
+    numbers = numbers_of(150 * factor, 131 * factor, core)
     numbers[:, :30, :40] = 0
     scene = world.add_scene(numbers)
     loaded = make_net((6, 8, 8), flip_at_prediction=flip, working_resolution_m=10.0 * factor)

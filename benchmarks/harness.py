@@ -117,5 +117,7 @@ def _cpu_seconds() -> float:
 
 
 def _peak_mib() -> float:
-    """Linux gives ru_maxrss in KiB (getrusage(2))."""
-    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+    """Give the larger of this process's peak (proc(5): VmHWM, which a new program begins anew) and its children's (getrusage(2), KiB)."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    own = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+    return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024

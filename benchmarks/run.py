@@ -38,7 +38,8 @@ def benchmarks() -> list[Benchmark]:
     return [
         Benchmark("ingest", "benchmarks.ingest", ["naive", "cloudseg"], None),
         Benchmark("train", "benchmarks.train_step", ["naive", "cloudseg"], 1.7, train_step.prepare),
-        Benchmark("predict-net", "benchmarks.predict", ["naive_net", "cloudseg_net", *predict.peers()[0]], 3.0),
+        Benchmark("predict-net", "benchmarks.predict", ["naive_net", "cloudseg_net", "cloudseg_net_float", *predict.peers()[0]], 3.0),
+        Benchmark("predict-nightly", "benchmarks.predict", ["naive_nightly", "cloudseg_nightly"], 3.0),
         Benchmark("predict-scene", "benchmarks.predict", ["naive_scene", "cloudseg_scene"], 3.0),
     ]
 

@@ -2,16 +2,23 @@
 
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import psutil
 import torch
 
+from cloudseg.bands import MASK_NO_DATA
 from cloudseg.catalog import Catalog
 from cloudseg.catalog import model as models
 from cloudseg.catalog import scene as scenes
 from cloudseg.ingest import DecodeLimits, ingest_source
 from cloudseg.model.device import Device, choose_device
-from cloudseg.model.unet import build_model, count_parameters
+from cloudseg.model.normalize import Scaling, normalize, observed, to_reflectance
+from cloudseg.model.predictor import INT8
+from cloudseg.model.quantize import INT8_FILE, agreement, quantize
+from cloudseg.model.unet import UNet, build_model, count_parameters
 from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights
+from cloudseg.raster.read import open_raster
 from cloudseg.raster.synthetic import make_tiles
 from cloudseg.recipe import Recipe, load_recipe
 from cloudseg.records import Scene, Weights
@@ -30,23 +37,49 @@ def open_world(folder: Path) -> tuple[LocalStore, Catalog]:
 
 
 def fill_world(folder: Path, data: Path | None) -> None:
-    """Ingest real tiles (`data`) or synthetic ones, and publish a SimpleUNet with random parameters: speed does not depend on them."""
+    """Ingest real tiles (`data`) or synthetic ones, and publish the seed's and the nightly recipe's net."""
     store, catalog = open_world(folder)
     if data is None:
         make_tiles(folder / "tiles", count=TILES, size=TILE_SIZE, unlabelled=0)
     ingest_source(store, catalog, str(data or folder / "tiles"), limits=DecodeLimits(), workers=usable_cpus())
-    recipe = seed_recipe()
-    torch.manual_seed(0)
-    net = build_model(recipe.model).eval()
+    chips = [tile[:, :TILE_SIZE, :TILE_SIZE] for tile in read_tiles(store, catalog)]
+    for name in ("seed", "nightly"):
+        _publish_net(store, catalog, load_recipe(name), chips)
+
+
+def _publish_net(store: LocalStore, catalog: Catalog, recipe: Recipe, chips: list[npt.NDArray[np.uint16]]) -> None:
+    """Publish a net with random parameters (speed does not depend on them) as a training would, int8 companion included."""
+    net = _loud_net(recipe, chips)
     meta = WeightsMeta(
         architecture=recipe.model.architecture, bands=recipe.model.bands, widths=recipe.model.widths, dropout=recipe.model.dropout,
         total_parameters=count_parameters(net), clip=recipe.input.clip, mean=recipe.input.mean, std=recipe.input.std,
-        working_resolution_m=None, threshold=0.5, flip_at_prediction=False, chip_size=TILE_SIZE,
+        working_resolution_m=None, threshold=0.5, flip_at_prediction=recipe.flip_at_prediction, chip_size=TILE_SIZE,
+        recipe_name=recipe.name,
     )  # fmt: skip
-    packed, metadata = pack_weights(net, meta), meta.model_dump(mode="json")
+    packed = pack_weights(net, meta)
+    loaded = load_weights(packed)
+    int8 = quantize(loaded, chips)
+    labels = [np.full(chip.shape[1:], MASK_NO_DATA, np.uint8) for chip in chips]
+    agreed = agreement(loaded, int8, list(zip(chips, labels, strict=True)))
+    print(f"{recipe.name}: random parameters; IoU of the int8 mask and the fp32 mask {agreed.mask_iou:.4f}")
     register(
-        store, catalog, weights=packed, metadata=metadata, companions={}, run_id=None, snapshot_id=None, architecture=meta.architecture
+        store, catalog, weights=packed, metadata=meta.model_dump(mode="json"), companions={INT8: (INT8_FILE, int8)}, run_id=None,
+        snapshot_id=None, architecture=meta.architecture,
     )  # fmt: skip
+
+
+def _loud_net(recipe: Recipe, chips: list[npt.NDArray[np.uint16]]) -> UNet:
+    """Give a net whose logits on the tiles spread around 0, so that its mask is not all of one class."""
+    torch.manual_seed(0)
+    net = build_model(recipe.model).eval()
+    with torch.no_grad():
+        dn = np.stack(chips[:1])
+        scaling = Scaling(recipe.input.clip, recipe.input.mean, recipe.input.std)
+        logits = net(normalize(to_reflectance(dn), torch.from_numpy(observed(dn)), scaling))
+        weight, bias = net.final.weight, net.final.get_parameter("bias")
+        bias.copy_((bias - logits.mean()) / logits.std())
+        weight.div_(logits.std())
+    return net
 
 
 def seed_recipe() -> Recipe:
@@ -61,16 +94,25 @@ def masked_scenes(catalog: Catalog, count: int = TILES) -> list[Scene]:
     return sorted(found, key=lambda scene: scene.scene_id)[:count]
 
 
-def published(store: LocalStore, catalog: Catalog) -> tuple[Weights, LoadedModel]:
-    """Give the published weights and their net."""
+def read_tiles(store: LocalStore, catalog: Catalog) -> list[npt.NDArray[np.uint16]]:
+    """Give the pixels to measure with, uint16 `(band, row, col)` of three bands."""
+    tiles = []
+    for scene in masked_scenes(catalog):
+        with open_raster(store.gdal_path(scene.key)) as dataset:
+            tiles.append(dataset.read([1, 2, 3]))
+    return tiles
+
+
+def published(store: LocalStore, catalog: Catalog, recipe_name: str = "seed") -> tuple[Weights, LoadedModel]:
+    """Give the published weights of a recipe and their net."""
     with catalog.read() as db:
-        weights = models.list_weights(db)[0]
+        weights = next(found for found in models.list_weights(db) if found.metadata["recipe_name"] == recipe_name)
     return weights, load_weights(store.get(weights.key, weights.sha256))
 
 
 def cpu() -> Device:
-    """Give the CPU as the service would choose it: bf16 where it has the instructions."""
-    return choose_device("cpu")
+    """Give the CPU as the service would choose it: bf16 or int8 where it has the instructions."""
+    return choose_device("cpu", int8="auto")
 
 
 def usable_cpus() -> int:

@@ -23,6 +23,10 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Level of the log on stderr.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train and predict; auto takes a GPU when there is one.")
     threads: int = Field(0, ge=0, description="CPU threads of torch and GDAL; 0 takes every core the process may use.")
+    int8: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: predict and evaluate in int8 on CPUs with VNNI (or Arm's dot product) where the weights have an int8 file.",
+    )
     decode_timeout_s: float = Field(60.0, gt=0, description="Longest time that decoding one untrusted scene may take.")
     decode_memory_mb: int = Field(3072, ge=256, description="Address space of the process that decodes untrusted rasters.")
     max_scene_pixels: int = Field(

@@ -17,8 +17,7 @@ from cloudseg.evaluate.scene import Facts, Judge, Judged, Progress, chips_by_sce
 from cloudseg.evaluate.sources import citations
 from cloudseg.evaluate.table import CountsTable, headline
 from cloudseg.model.device import Device
-from cloudseg.model.predictor import Predictor
-from cloudseg.model.weights import load_weights
+from cloudseg.model.predictor import open_predictor
 from cloudseg.publish import Outgoing, outgoing, publish
 from cloudseg.records import Chip, Evaluation, Snapshot, Split, Weights
 from cloudseg.storage import Store
@@ -55,7 +54,7 @@ def evaluate_weights(
         known = rows.find_evaluation(db, weights_id, snapshot_id, split)
     if known is not None:
         return known
-    predictor = Predictor(load_weights(store.get(weights.key, weights.sha256)), device)
+    predictor = open_predictor(store, weights, device)
     log.info("evaluate: %s on %s of %s, %s", weights_id, split, snapshot_id, device.reason)
     with open_chips(store, snapshot) as chips:
         judge = Judge(chips, predictor, snapshot_id=snapshot_id, snapshot_resolution_m=snapshot.working_resolution_m)

@@ -23,6 +23,11 @@ _M_TOP_PAD: Final = -2
 _M_MMAP_MAX: Final = -4
 
 
+INT8_UNITS: Final = ("avx512_vnni", "avx_vnni", "i8mm", "asimddp")
+"""Names in /proc/cpuinfo: VNNI of x86, int8 matrix product and dot product of Arm. They sum products of unsigned and signed
+8-bit numbers exactly; older x86 CPUs sum pairs of them in 16 bits, which overflows."""
+
+
 @dataclass(frozen=True)
 class Device:
     """Where to compute and how."""
@@ -35,6 +40,8 @@ class Device:
     """Why this device and this precision: one line for the log and the run's row."""
     index: int | None = None
     """Number of the GPU on this machine; None takes the current one."""
+    int8: str | None = None
+    """Name of the CPU's int8 arithmetic, with which weights that have an int8 companion are used; None: never."""
 
     @property
     def torch(self) -> torch.device:
@@ -47,9 +54,13 @@ class Device:
 
 
 def choose_device(
-    wanted: Literal["auto", "cpu", "cuda"] = "auto", precision: Literal["auto", "fp32", "bf16"] = "auto", threads: int = 0
-) -> Device:
-    """Choose the device and the precision. Raises SettingsError where a GPU is demanded and torch sees none."""
+    wanted: Literal["auto", "cpu", "cuda"] = "auto", precision: Literal["auto", "fp32", "bf16"] = "auto", threads: int = 0,
+    int8: Literal["auto", "off"] = "off",
+) -> Device:  # fmt: skip
+    """Choose the device and the precision; `int8` auto lets a CPU that can use int8 companions of weights.
+
+    Raises SettingsError where a GPU is demanded and torch sees none.
+    """
     gpu = torch.cuda.is_available()
     if wanted == "cuda" and not gpu:
         raise SettingsError(
@@ -60,7 +71,8 @@ def choose_device(
     name = torch.cuda.get_device_name() if kind == "cuda" else (platform.processor() or platform.machine())
     why = f"{kind} ({name}): " + (f"asked for {wanted}" if wanted != "auto" else ("torch sees a GPU" if gpu else "torch sees no GPU"))
     chosen, because = _choose_precision(kind, precision)
-    return Device(kind=kind, precision=chosen, threads=threads, reason=f"{why}; {because}")
+    unit = int8_unit(cpu_flags()) if kind == "cpu" and int8 == "auto" else None
+    return Device(kind=kind, precision=chosen, threads=threads, reason=f"{why}; {because}", int8=unit)
 
 
 def _choose_precision(kind: str, wanted: str) -> tuple[Literal["fp32", "bf16"], str]:
@@ -82,10 +94,20 @@ def bf16_unit(kind: str) -> str | None:
     """
     if kind == "cuda":
         return "bf16 tensor cores" if torch.cuda.get_device_capability() >= (8, 0) else None
-    cpuinfo = Path("/proc/cpuinfo")
-    words = set(cpuinfo.read_text(encoding="utf-8").split()) if cpuinfo.is_file() else set()
+    words = cpu_flags()
     worth_using = ("amx_bf16", "bf16") + (() if "GenuineIntel" in words else ("avx512_bf16",))
     return next((unit for unit in worth_using if unit in words), None)
+
+
+def int8_unit(flags: frozenset[str]) -> str | None:
+    """Name the int8 arithmetic of a CPU with these flags, None where it has none that sums exactly."""
+    return next((unit for unit in INT8_UNITS if unit in flags), None)
+
+
+def cpu_flags() -> frozenset[str]:
+    """Give the words with which Linux describes this CPU; none elsewhere."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return frozenset(cpuinfo.read_text(encoding="utf-8").split()) if cpuinfo.is_file() else frozenset()
 
 
 def set_up(device: Device) -> None:

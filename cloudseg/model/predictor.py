@@ -1,31 +1,48 @@
 """The only forward pass outside the training step: validation, evaluation and prediction all go through here."""
 
 import logging
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from cloudseg.model.device import Device, set_up
+from cloudseg.model.device import Device, set_up, usable_cpus
 from cloudseg.model.fold import fold_batch_norm
+from cloudseg.model.int8 import Int8Net
 from cloudseg.model.normalize import normalize, to_reflectance
-from cloudseg.model.weights import LoadedModel
+from cloudseg.model.weights import LoadedModel, load_weights
+from cloudseg.records import StoredObject, Weights
+from cloudseg.storage import Store
 
 log = logging.getLogger(__name__)
+INT8: Final = "int8"
+"""Name of the companion among those of the weights' row."""
+_Beyond = tuple[tuple[int, int], tuple[int, int]]
+"""Pixels to add before and after, rows and columns, so that sides are multiples of what the net needs."""
 
 
 class Predictor:
-    """A net ready to predict: BatchNorm folded, channels_last, bf16 where the device has it. Keeps no state between calls."""
+    """A net ready to predict: BatchNorm folded, channels_last, bf16 or int8 where the device has it. Keeps no state between calls."""
 
-    def __init__(self, loaded: LoadedModel, device: Device) -> None:
-        """Copy the net to the device; the given one is not changed."""
+    def __init__(self, loaded: LoadedModel, device: Device, int8: bytes | None = None) -> None:
+        """Copy the net to the device; the given one is not changed.
+
+        `int8` is the weights' int8 companion, its checksum compared; it is used where the device names int8 arithmetic.
+        """
         set_up(device)
         self.meta = loaded.meta
         self.weights_id = loaded.weights_id
         self.device = device
+        self._int8 = Int8Net(int8, loaded.meta, threads=device.threads or usable_cpus()) if int8 is not None and device.int8 else None
         net = fold_batch_norm(loaded.net).to(device.torch, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._net: torch.nn.Module = net.requires_grad_(False)
+
+    @property
+    def arithmetic(self) -> Literal["fp32", "bf16", "int8"]:
+        """What it computes with. The same scene and weights give the same bytes in the same arithmetic."""
+        return "int8" if self._int8 is not None else self.device.precision
 
     def probability(self, dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
         """Give the probability of cloud.
@@ -40,18 +57,45 @@ class Predictor:
         if dn.ndim != 4 or dn.shape[1] != len(self.meta.bands) or valid.shape != (dn.shape[0], *dn.shape[2:]):
             raise ValueError(f"dn {dn.shape} and valid {valid.shape} do not fit the bands {self.meta.bands}")
         height, width = dn.shape[2:]
-        rows, cols = -height % self.meta.multiple, -width % self.meta.multiple
+        beyond = (0, -height % self.meta.multiple), (0, -width % self.meta.multiple)
+        if self._int8 is None:
+            probability = self._torch_probability(dn, valid, beyond)
+        else:  # the graph holds pre-processing and flip itself and takes 0 for no data
+            probability = self._int8.probability(np.pad(dn * valid[:, None], ((0, 0), (0, 0), *beyond), mode="edge"))
+        return probability[:, :height, :width]
+
+    def _torch_probability(self, dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], beyond: _Beyond) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
             x = normalize(to_reflectance(dn).to(self.device.torch), torch.from_numpy(valid).to(self.device.torch), self.meta.scaling)
-            if rows or cols:
+            if any(after for _, after in beyond):
                 # Edge pixels are repeated: zeros would look like missing data to the net and darken the rim.
-                x = functional.pad(x, (0, cols, 0, rows), mode="replicate")
+                x = functional.pad(x, (*beyond[1], *beyond[0]), mode="replicate")
             probability = self._forward(x)
             if self.meta.flip_at_prediction:
                 probability = (probability + self._forward(x.flip(-1)).flip(-1)) / 2
-            return probability[:, :height, :width].cpu().numpy()
+            return probability.cpu().numpy()
 
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
         with self.device.autocast():
             logits = self._net(x.contiguous(memory_format=torch.channels_last))
         return torch.sigmoid(logits[:, 0].float())
+
+
+def open_predictor(store: Store, weights: Weights, device: Device) -> Predictor:
+    """Load published weights, and their int8 companion where there is one and the device can use it; log what is used and why.
+
+    Raises BadWeights, ObjectMissing, ObjectCorrupt.
+    """
+    loaded = load_weights(store.get(weights.key, weights.sha256), device.torch)
+    companion = weights.companions.get(INT8)
+    int8 = None
+    if companion is None:
+        why = "no int8 companion was published with them"
+    elif device.int8 is None:
+        why = f"int8 is switched off, or this {device.kind} cannot sum it exactly"
+    else:
+        stored = StoredObject.model_validate(companion)
+        int8, why = store.get(stored.key, stored.sha256), f"they have an int8 companion and the CPU has {device.int8}"
+    predictor = Predictor(loaded, device, int8)
+    log.info("weights %s predict in %s: %s", weights.weights_id, predictor.arithmetic, why)
+    return predictor

@@ -109,7 +109,8 @@ def draw_rasters(
             behind.put(_predicted(block, predictor))
             if on_progress is not None:
                 on_progress(Progress(scene.scene_id, done, len(plan.pieces), skipped))
-    return MaskFacts(predictor.meta.threshold, cloud=writer.cloud, valid=writer.valid, pixels=scene.height * scene.width)
+    pixels, arithmetic = scene.height * scene.width, predictor.arithmetic
+    return MaskFacts(predictor.meta.threshold, cloud=writer.cloud, valid=writer.valid, pixels=pixels, arithmetic=arithmetic)
 
 
 def _predicted(block: _Block, predictor: Predictor) -> _Block:

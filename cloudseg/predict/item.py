@@ -54,6 +54,8 @@ class MaskFacts:
     """Pixels that were observed."""
     pixels: int
     """All pixels of the scene's grid."""
+    arithmetic: str
+    """fp32, bf16 or int8: two makings of a mask give the same bytes in the same one."""
 
     @property
     def cloud_fraction(self) -> float:
@@ -116,6 +118,7 @@ def _properties(scene: Scene, weights: Weights, facts: MaskFacts) -> Json:
         "cloudseg:snapshot_id": weights.snapshot_id,
         "cloudseg:recipe_hash": weights.metadata.get("recipe_hash"),
         "cloudseg:threshold": facts.threshold,
+        "cloudseg:arithmetic": facts.arithmetic,
         "cloudseg:cloud_fraction": round(facts.cloud_fraction, 6),
         "cloudseg:valid_fraction": round(facts.valid_fraction, 6),
         **{f"cloudseg:{name}": text for name, text in carried_tags(scene).items()},

@@ -129,6 +129,7 @@ def _tags(scene: Scene, weights: Weights, facts: MaskFacts) -> dict[str, str]:
         "RECIPE": weights.metadata.get("recipe_name") or "none",
         "RECIPE_HASH": weights.metadata.get("recipe_hash") or "none",
         "THRESHOLD": repr(facts.threshold),
+        "ARITHMETIC": facts.arithmetic,
         "CLOUD_FRACTION": f"{facts.cloud_fraction:.6f}",
         "VALID_FRACTION": f"{facts.valid_fraction:.6f}",
         "SOFTWARE": f"cloudseg {__version__}",

@@ -23,6 +23,7 @@ _BEGINNING = datetime(1900, 1, 1, tzinfo=UTC)
 _END = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 _ASSETS: Final = {
     "onnx": ("application/octet-stream; application=onnx", "ONNX twin", ["mlm:model"], "onnx"),
+    "int8": ("application/octet-stream; application=onnx", "ONNX twin in int8, for CPUs with VNNI", ["mlm:model"], "onnx"),
     "card": ("text/markdown", "Model card", ["metadata"], None),
     "golden": ("application/octet-stream; application=safetensors", "Golden tile: what a clean process must reproduce", ["data"], None),
 }
@@ -166,6 +167,8 @@ def _descriptions(metadata: Json) -> dict[str, str]:
         "onnx": f"Pre-processing, net and sigmoid in one graph. In: `dn` uint16 (batch, {bands}, height, width), reflectance x "
         f"{REFLECTANCE_SCALE}, 0 = no data, {sides}. Out: `probability` of cloud, float32 (batch, height, width); what stands at "
         "pixels without data means nothing. mlm:input and mlm:output do not describe this file.",
+        "int8": "Input and output of the ONNX twin, computed with unsigned 8-bit activations and signed 8-bit weights (QDQ): for CPUs that "
+        "sum these exactly (VNNI, Arm's dot product). Its mask agreed with that of the parameters when it was published.",
         "golden": "`dn` uint16 (1, band, height, width) and the `probability` float32 (1, height, width) that the net gave for it.",
     }
 

@@ -31,6 +31,7 @@ def register(
     run_id: str | None,
     snapshot_id: str | None,
     architecture: str,
+    figures: Mapping[str, object] | None = None,
 ) -> Weights:
     """Store published parameters with their companions and give their row; the same bytes again change nothing.
 
@@ -46,6 +47,7 @@ def register(
         run_id: the run that made them, None for imported weights.
         snapshot_id: what they were trained on, None for imported weights.
         architecture: name of the class of the net.
+        figures: for the card, beside the metadata's own: what was measured after the weights were packed.
 
     Raises InputError for metadata without a threshold in 0..1, StateError where the run has registered other weights,
     NotInCatalog where run or snapshot are unknown.
@@ -60,9 +62,10 @@ def register(
     with catalog.read() as db:
         extent = training_extent(db, snapshot_id)
     stored = store.put(keys.weights(sha256), weights)
+    beside = _put_companions(store, stored, metadata, companions, extent, {**(metadata.get("metrics") or {}), **(figures or {})})
     row = Weights(
         weights_id=weights_id, version=0, run_id=run_id, snapshot_id=snapshot_id, architecture=architecture,
-        **stored.model_dump(), companions=_put_companions(store, stored, metadata, companions, extent), metadata=metadata, created_at=now(),
+        **stored.model_dump(), companions=beside, metadata=metadata, created_at=now(),
     )  # fmt: skip
     registered = _add_row(catalog, row)
     log.info("registered %s as version %d", weights_id, registered.version)
@@ -79,8 +82,9 @@ def _check_threshold(weights_id: str, metadata: Json) -> None:
 
 
 def _put_companions(
-    store: Store, weights: StoredObject, metadata: Json, companions: Mapping[str, tuple[str, bytes]], extent: Extent
-) -> Json:
+    store: Store, weights: StoredObject, metadata: Json, companions: Mapping[str, tuple[str, bytes]], extent: Extent,
+    figures: Mapping[str, object],
+) -> Json:  # fmt: skip
     """Store every companion; the item comes last because it lists the others."""
     stored: dict[str, StoredObject] = {}
 
@@ -90,7 +94,7 @@ def _put_companions(
     for name, (file_name, data) in sorted(companions.items()):
         put(name, file_name, data)
     if "card" not in stored:
-        put("card", "card.md", model_card(metadata, metadata.get("metrics") or {}, weights=weights, extent=extent).encode())
+        put("card", "card.md", model_card(metadata, figures, weights=weights, extent=extent).encode())
     if "item" not in stored:
         item = model_item(weights=weights, companions=stored, metadata=metadata, extent=extent)
         put("item", "item.json", keys.canonical_json(item))

@@ -24,7 +24,7 @@ def open_device(runtime: Runtime, *, precision: Literal["auto", "fp32", "bf16"] 
             "this step needs torch", subject=str(error.name), found="not installed",
             next_step="Install the extra: pip install 'cloudseg[ml]'.",
         ) from error  # fmt: skip
-    device = choose_device(runtime.settings.device, precision, runtime.settings.threads)
+    device = choose_device(runtime.settings.device, precision, runtime.settings.threads, runtime.settings.int8)
     set_up(device)
     log.info("device: %s, because %s", device.kind, device.reason)
     return device

@@ -81,11 +81,10 @@ def find_work(db: Connection, scene_ids: Sequence[str], *, new: bool, weights_id
 def _mask_all(runtime: Runtime, weights: Weights, scene_ids: Sequence[str]) -> tuple[dict[str, str], Json]:
     """Give scene id to mask id, and scene id to what went wrong."""
     device = open_device(runtime)
-    from cloudseg.model.predictor import Predictor
-    from cloudseg.model.weights import load_weights
+    from cloudseg.model.predictor import open_predictor
     from cloudseg.predict import predict_scene
 
-    predictor = Predictor(load_weights(runtime.store.get(weights.key, weights.sha256), device.torch), device)
+    predictor = open_predictor(runtime.store, weights, device)
     tell = log.progress("predict")
     masks: dict[str, str] = {}
     failed: Json = {}

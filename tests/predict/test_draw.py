@@ -1,5 +1,6 @@
 """Windowed equals whole; nothing observed means nothing computed; the rasters say what the net said."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from cloudseg.errors import DataError
 from cloudseg.grid import Window
 from cloudseg.model.device import Device
 from cloudseg.model.predictor import Predictor
+from cloudseg.model.quantize import quantize
 from cloudseg.model.weights import LoadedModel
 from cloudseg.predict.draw import Progress, draw_rasters, plan_pieces
 from cloudseg.predict.item import MaskFacts
@@ -69,6 +71,22 @@ def test_windowed_equals_whole(
     border = np.minimum(whole[1], windowed[1]) == first_cloud_step(loaded.meta.threshold) - 1
     assert not (apart & ~border).any(), "the mask differs away from the threshold"
     assert whole[2].valid == windowed[2].valid
+
+
+@pytest.mark.parametrize(("core", "flip", "factor"), [(16, False, 1), (32, True, 1), (16, False, 3)])
+def test_windowed_equals_whole_in_int8(world: Any, make_net: Callable[..., LoadedModel], core: int, flip: bool, factor: int) -> None:
+    numbers = numbers_of(150 * factor, 131 * factor, core)
+    numbers[:, :30, :40] = 0
+    scene = world.add_scene(numbers)
+    loaded = make_net((6, 8, 8), flip_at_prediction=flip, working_resolution_m=10.0 * factor)
+    companion = quantize(loaded, [numbers[:, :64, :64], numbers[:, 64:128, 64:128]])
+    predictor = Predictor(loaded, dataclasses.replace(FP32, int8="test"), companion)
+    assert predictor.arithmetic == "int8"
+    whole, windowed = (draw(world, scene, predictor, side) for side in (1024, core))
+    assert len(windowed[3]) > len(whole[3]) == 1
+    assert np.abs(whole[1].astype(int) - windowed[1].astype(int)).max() <= 1, "more than rounding"
+    assert whole[1][whole[0] != 255].std() > 10, "a flat picture would prove nothing"
+    assert whole[2].arithmetic == "int8"
 
 
 def test_probability_is_what_the_net_says_of_the_whole_scene(world: Any, make_net: Callable[..., LoadedModel]) -> None:

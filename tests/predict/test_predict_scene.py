@@ -63,6 +63,7 @@ def test_mask_file(published: Any) -> None:
     assert tags["CLOUDSEG_WEIGHTS_ID"] == weights.weights_id
     assert tags["CLOUDSEG_MODEL_VERSION"] == "1"
     assert tags["CLOUDSEG_THRESHOLD"] == "0.4"
+    assert tags["CLOUDSEG_ARITHMETIC"] == "fp32"
     assert tags["CLOUDSEG_RECIPE_HASH"] == "ab" * 32
     assert tags["CLOUDSEG_CLASSES"] == "0 clear, 1 cloud, 255 no data"
     assert not {"CLOUDSEG_GEOREFERENCE", "CLOUDSEG_SYNTHETIC"} & set(tags)

@@ -1,5 +1,6 @@
 """A whole training: learns, resumes to the same weights, refuses what does not fit."""
 
+import dataclasses
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from cloudseg.dataset import build_snapshot, open_chips
 from cloudseg.errors import CheckpointMismatch, EmptySplit, Interrupted, TrainingDiverged
 from cloudseg.model.golden import TOLERANCE, golden_difference, read_golden
 from cloudseg.model.normalize import observed
-from cloudseg.model.predictor import Predictor
+from cloudseg.model.predictor import Predictor, open_predictor
 from cloudseg.model.weights import load_weights
 from cloudseg.records import TrainRecord
 from cloudseg.storage import LocalStore
@@ -45,7 +46,9 @@ def test_learns_and_registers(store: LocalStore, catalog: Catalog, snapshot_id: 
     loaded = load_weights(store.get(weights.key, weights.sha256))
     assert loaded.meta.recipe_hash == run.recipe_hash
     assert loaded.meta.snapshot_id == snapshot_id
-    assert set(weights.companions) == {"card", "golden", "item", "onnx"}
+    assert set(weights.companions) == {"card", "golden", "int8", "item", "onnx"}
+    assert "| int8_mask_iou_against_fp32 |" in store.get(weights.companions["card"]["key"]).decode()
+    assert open_predictor(store, weights, dataclasses.replace(CPU, int8="test")).arithmetic == "int8"
     assert golden_difference(loaded, read_golden(store.get(weights.companions["golden"]["key"]))) <= TOLERANCE
     # The ONNX twin gives the same probability on a chip, from raw digital numbers.
     session = onnxruntime.InferenceSession(store.get(weights.companions["onnx"]["key"]), providers=["CPUExecutionProvider"])

@@ -1,0 +1,61 @@
+"""Runs the int8 companion of published weights. `cloudseg.model.quantize` makes it, `cloudseg.model.device` says which CPUs may use it."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+from google.protobuf.message import DecodeError
+
+from cloudseg.errors import BadWeights
+from cloudseg.model.export import onnx_metadata
+from cloudseg.model.weights import METADATA_KEY, WeightsMeta
+
+
+class Int8Net:
+    """The int8 file of some weights, ready to run on the CPU: pre-processing, net and sigmoid (and the flip) in one graph."""
+
+    def __init__(self, data: bytes, meta: WeightsMeta, *, threads: int, fused: bool = True) -> None:
+        """Check the file and prepare it.
+
+        Args:
+            data: an ONNX file whose checksum the caller has compared.
+            meta: of the weights that it must belong to.
+            threads: CPU threads, at least 1.
+            fused: False computes the same graph step by step in float32, rounding where int8 would: slow, but exact on every CPU.
+
+        Raises BadWeights for another file, for one of other weights and for one that would read more files.
+        """
+        _check(data, meta)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        # Threads that wait in a loop take the CPU from the other workers of a busy machine.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # The process's allocator keeps its memory already (cloudseg.model.device); an arena would keep it twice.
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+        if not fused:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self._session: Any = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+    def probability(self, dn: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+        """Give float32 `(n, row, col)` of canonical numbers uint16 `(n, band, row, col)`; 0 is no data, sides as the net needs them."""
+        (found,) = self._session.run(["probability"], {"dn": dn})
+        probability: npt.NDArray[np.float32] = found
+        return probability
+
+
+def _check(data: bytes, meta: WeightsMeta) -> None:
+    try:
+        model = onnx.load_from_string(data)
+    except DecodeError as error:
+        raise _bad("not an ONNX file", found=error) from error
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        raise _bad("the file wants to read other files", found="external data", expected="every parameter inside")
+    if {entry.key: entry.value for entry in model.metadata_props}.get(METADATA_KEY) != onnx_metadata(meta):
+        raise _bad("the file belongs to other weights", expected=f"metadata of run {meta.run_id}")
+
+
+def _bad(what: str, *, found: object = None, expected: object = None) -> BadWeights:
+    next_step = "Set CLOUDSEG_INT8=off to predict without it, and train again to have a new one."
+    return BadWeights(what, subject="int8 companion", found=found, expected=expected, next_step=next_step)

@@ -1,0 +1,124 @@
+"""Makes the int8 companion of published weights from their ONNX twin, and says how well it agrees with them.
+
+Static quantisation: QDQ nodes, unsigned 8-bit activations, signed 8-bit weights with a scale a channel (Jacob et al. 2018,
+arXiv:1712.05877), ranges of activations from the smallest and largest values on calibration chips. Pre-processing,
+up-convolutions (ONNX Runtime has no int8 kernel for them), the last convolution and the sigmoid stay float32: so the
+probability has all its steps.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA
+from cloudseg.model.device import cpu_flags, int8_unit, usable_cpus
+from cloudseg.model.export import export_onnx
+from cloudseg.model.golden import REFERENCE_DEVICE
+from cloudseg.model.int8 import Int8Net
+from cloudseg.model.normalize import observed
+from cloudseg.model.predictor import Predictor
+from cloudseg.model.weights import LoadedModel
+
+INT8_FILE: Final = "model-int8.onnx"
+CALIBRATION_CHIPS: Final = 16
+"""Ranges were settled with this many: the mask's IoU against fp32 was 0.9997 (docs/decisions/0015_int8.md)."""
+MIN_MASK_IOU: Final = 0.99
+MAX_LABEL_CHANGE: Final = 0.005
+"""Of the IoU against the labels: the margin below which a champion would not be exchanged either (field study, PostHog #89135)."""
+
+Chip = npt.NDArray[np.uint16]
+Label = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What int8 changes, at the threshold, on chips that were not used for calibration."""
+
+    mask_iou: float
+    """IoU of cloud between the int8 mask and the fp32 mask, pixels of all chips pooled."""
+    label_iou: float
+    """IoU of cloud between the int8 mask and the labels."""
+    label_iou_fp32: float
+    """The same of the fp32 mask."""
+    chips: int
+
+    @property
+    def is_good(self) -> bool:
+        """Tell whether the int8 net may be published."""
+        return self.mask_iou >= MIN_MASK_IOU and abs(self.label_iou - self.label_iou_fp32) <= MAX_LABEL_CHANGE
+
+    def __str__(self) -> str:
+        labels = f"IoU against labels {self.label_iou:.4f} (fp32 {self.label_iou_fp32:.4f})"
+        return f"mask IoU against fp32 {self.mask_iou:.4f}, {labels}, {self.chips} validation chips"
+
+
+def quantize(loaded: LoadedModel, chips: Sequence[Chip]) -> bytes:
+    """Give the int8 ONNX file of a net: same input and output as its twin; equal input gives equal bytes.
+
+    `chips` are canonical uint16 `(band, row, col)`, sides multiples of `meta.multiple`; about sixteen of what the net will see.
+    Memory: a few times the activations of one chip. Raises ValueError without chips.
+    """
+    if not chips:
+        raise ValueError("int8 ranges need calibration chips")
+    model = onnx.load_from_string(export_onnx(loaded))
+    # Its graph is prepared already (folded, no dead nodes): without this mark the quantiser warns.
+    onnx.helper.set_model_props(model, _props(model) | {"onnx.quant.pre_process": "onnxruntime.quant"})
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    into_sigmoid = {name for node in model.graph.node if node.op_type == "Sigmoid" for name in node.input}
+    with tempfile.TemporaryDirectory(prefix="cloudseg-int8-") as folder:
+        path = Path(folder) / INT8_FILE
+        quantize_static(
+            model, path, _Chips(chips), quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            per_channel=True, calibrate_method=CalibrationMethod.MinMax, op_types_to_quantize=["Conv", "MaxPool", "Concat"],
+            nodes_to_exclude=[node.name for node in convolutions if node.output[0] in into_sigmoid],
+        )  # fmt: skip
+        quantized = onnx.load(path)
+    onnx.helper.set_model_props(quantized, dict(sorted(_props(quantized).items())))
+    return bytes(quantized.SerializeToString(deterministic=True))
+
+
+class _Chips(CalibrationDataReader):  # type: ignore[misc]
+    """Hands the chips to the quantiser one at a time."""
+
+    def __init__(self, chips: Sequence[Chip]) -> None:
+        self._left: Iterator[Chip] = iter(chips)
+
+    def get_next(self) -> dict[str, Chip] | None:
+        chip = next(self._left, None)
+        return None if chip is None else {"dn": chip[None]}
+
+
+def _props(model: onnx.ModelProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def agreement(loaded: LoadedModel, int8: bytes, chips: Sequence[tuple[Chip, Label]]) -> Agreement:
+    """Compare the masks of the int8 file with those of the net in fp32, and both with labels.
+
+    `chips` are pairs of numbers `(band, row, col)` and label `(row, col)` (255 not labelled), sides multiples of
+    `meta.multiple`. On a CPU that cannot sum int8 exactly it is computed step by step.
+    """
+    reference = Predictor(loaded, REFERENCE_DEVICE)
+    fast = Int8Net(int8, loaded.meta, threads=usable_cpus(), fused=int8_unit(cpu_flags()) is not None)
+    sums = np.zeros((3, 2), np.int64)
+    for dn, label in chips:
+        valid = observed(dn)
+        exact = reference.probability(dn[None], valid[None])[0] >= loaded.meta.threshold
+        quick = fast.probability(dn[None])[0] >= loaded.meta.threshold
+        labelled, cloud = valid & (label != MASK_NO_DATA), label == MASK_CLOUD
+        sums += [_overlap(quick, exact, valid), _overlap(quick, cloud, labelled), _overlap(exact, cloud, labelled)]
+    # Without cloud in either there is nothing to disagree on.
+    mask_iou, label_iou, label_iou_fp32 = (round(both / either, 6) if either else 1.0 for both, either in sums.tolist())
+    return Agreement(mask_iou, label_iou, label_iou_fp32, len(chips))
+
+
+def _overlap(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_], where: npt.NDArray[np.bool_]) -> tuple[int, int]:
+    """Give the pixels that are cloud in both and in either."""
+    return int((one & other & where).sum()), int(((one | other) & where).sum())

@@ -1,0 +1,187 @@
+"""The int8 companion: agrees with the net, equal bytes, published and used only where it may be, refused when it is not what it says."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from cloudseg.catalog import Catalog
+from cloudseg.errors import BadWeights, ObjectCorrupt
+from cloudseg.model.device import Device, choose_device, cpu_flags, int8_unit
+from cloudseg.model.golden import REFERENCE_DEVICE
+from cloudseg.model.int8 import Int8Net
+from cloudseg.model.normalize import observed
+from cloudseg.model.predictor import Predictor, open_predictor
+from cloudseg.model.quantize import INT8_FILE, Agreement, agreement, quantize
+from cloudseg.model.unet import build_model
+from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights
+from cloudseg.recipe import Model
+from cloudseg.records import Weights
+from cloudseg.registry import register
+from cloudseg.storage import LocalStore
+
+FP32 = Device(kind="cpu", precision="fp32", threads=1, reason="test")
+INT8 = dataclasses.replace(FP32, int8="test")
+VNNI = int8_unit(cpu_flags()) is not None
+
+
+def make_loaded(*, seed: int = 0, widths: tuple[int, ...] = (8, 12, 16), **facts: Any) -> LoadedModel:
+    """A net whose probability uses its whole range, as published."""
+    torch.manual_seed(seed)
+    model = Model(bands=("red", "green"), widths=widths)
+    net = build_model(model)
+    with torch.no_grad():
+        net(torch.rand(4, 2, 32, 32))  # BatchNorm has seen something
+        net.eval()
+        logits = net(torch.randn(2, 2, 64, 64))
+        net.final.weight.mul_(1.5 / logits.std())
+        net.final.bias.copy_((net.final.bias - logits.mean()) * 1.5 / logits.std())
+    meta = {
+        "architecture": "SimpleUNet", "bands": model.bands, "widths": widths, "dropout": 0.0, "total_parameters": 1, "clip": 0.6,
+        "mean": (0.3,), "std": (0.2,), "working_resolution_m": None, "threshold": 0.4, "flip_at_prediction": False, "chip_size": 64,
+    }  # fmt: skip
+    return load_weights(pack_weights(net, WeightsMeta.model_validate(meta | facts)))
+
+
+def make_chip(seed: int, side: int = 64) -> np.ndarray:
+    """Blobs with noise, and a corner without data."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(500, 6000, (2, side // 8, side // 8)).repeat(8, axis=1).repeat(8, axis=2)
+    dn = (coarse + rng.integers(0, 400, coarse.shape)).astype(np.uint16)
+    dn[:, :5, :9] = 0
+    return dn
+
+
+CHIPS = [make_chip(seed) for seed in range(4)]
+
+
+def labelled(loaded: LoadedModel, *, other: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
+    """New chips, labelled by the net itself or by its opposite."""
+    chips = [make_chip(seed) for seed in range(10, 14)]
+    masks = [Predictor(loaded, FP32).probability(dn[None], observed(dn)[None])[0] >= loaded.meta.threshold for dn in chips]
+    return [(dn, (mask ^ other).astype(np.uint8)) for dn, mask in zip(chips, masks, strict=True)]
+
+
+@pytest.mark.parametrize("facts", [{}, {"flip_at_prediction": True}])
+def test_it_agrees_and_equal_input_gives_equal_bytes(facts: dict[str, Any]) -> None:
+    loaded = make_loaded(**facts)
+    data = quantize(loaded, CHIPS)
+    assert data == quantize(loaded, CHIPS)
+    found = agreement(loaded, data, labelled(loaded))
+    assert found.mask_iou > 0.95, "random parameters crowd the probability around the threshold"
+    assert found.label_iou_fp32 == 1
+    assert found.label_iou == found.mask_iou
+    kinds = {node.op_type for node in onnx.load_from_string(data).graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear", "Sigmoid"} <= kinds
+
+
+def test_it_is_published_only_when_it_agrees() -> None:
+    assert Agreement(0.995, 0.800, 0.804, 9).is_good
+    assert not Agreement(0.989, 0.800, 0.800, 9).is_good
+    assert not Agreement(0.995, 0.800, 0.806, 9).is_good
+    assert not Agreement(0.995, 0.806, 0.800, 9).is_good, "better by chance is another net too"
+    loaded = make_loaded()
+    blind = quantize(loaded, [np.zeros_like(CHIPS[0])])  # ranges of empty chips: everything above is cut off
+    assert not agreement(loaded, blind, labelled(loaded)).is_good
+    with pytest.raises(ValueError, match="calibration"):
+        quantize(loaded, [])
+
+
+def test_without_cloud_there_is_nothing_to_disagree_on() -> None:
+    loaded = make_loaded(threshold=1.0)
+    empty = [(dn, np.zeros(dn.shape[1:], np.uint8)) for dn in CHIPS]
+    assert agreement(loaded, quantize(loaded, CHIPS), empty) == Agreement(1.0, 1.0, 1.0, 4)
+
+
+def test_the_fused_graph_is_the_stepwise_one() -> None:
+    if not VNNI:
+        pytest.skip("this CPU cannot sum int8 exactly")
+    loaded = make_loaded()
+    data = quantize(loaded, CHIPS)
+    fused, stepwise = (Int8Net(data, loaded.meta, threads=1, fused=way).probability(make_chip(9)[None]) for way in (True, False))
+    np.testing.assert_allclose(fused, stepwise, atol=0.03)
+    assert np.abs(fused - stepwise).mean() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("flags", "unit"),
+    [
+        ("fpu sse4_2 avx2 avx512f avx512_vnni", "avx512_vnni"), ("avx2 avx_vnni", "avx_vnni"), ("asimd asimddp", "asimddp"),
+        ("asimddp i8mm", "i8mm"), ("avx2 avx512f avx512bw", None), ("asimd", None), ("", None),
+    ],
+)  # fmt: skip
+def test_only_cpus_that_sum_exactly(flags: str, unit: str | None) -> None:
+    assert int8_unit(frozenset(flags.split())) == unit
+
+
+def test_the_setting_and_the_reference() -> None:
+    assert choose_device("cpu", int8="off").int8 is None
+    assert choose_device("cpu", int8="auto").int8 == int8_unit(cpu_flags())
+    assert REFERENCE_DEVICE.int8 is None, "golden tiles are fp32"
+
+
+def test_the_predictor_uses_it_only_where_the_device_can() -> None:
+    loaded, dn = make_loaded(), make_chip(5)[None]
+    data = quantize(loaded, CHIPS)
+    plain, refused, fast = Predictor(loaded, INT8), Predictor(loaded, FP32, data), Predictor(loaded, INT8, data)
+    assert (plain.arithmetic, refused.arithmetic, fast.arithmetic) == ("fp32", "fp32", "int8")
+    exact, same, quick = (predictor.probability(dn, observed(dn)) for predictor in (plain, refused, fast))
+    np.testing.assert_array_equal(exact, same)
+    assert 0 < np.abs(quick - exact)[observed(dn)].mean() < 0.02
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), (3, 5)])
+def test_prediction_of_any_size(size: tuple[int, int]) -> None:
+    loaded = make_loaded(flip_at_prediction=True)
+    dn = np.ascontiguousarray(make_chip(6)[None, :, -size[0] :, -size[1] :])
+    valid = observed(dn)
+    valid[0, 0, 0] = False
+    exact, quick = (Predictor(loaded, INT8, data).probability(dn, valid) for data in (None, quantize(loaded, CHIPS)))
+    assert quick.shape == (1, *size)
+    assert quick.dtype == np.float32
+    assert np.abs(quick - exact)[valid].mean() < 0.02
+
+
+def test_hostile_files_are_refused() -> None:
+    loaded = make_loaded()
+    data = quantize(loaded, CHIPS)
+    for wrong in (b"", b"\xff" * 40, data[:-50]):
+        with pytest.raises(BadWeights):
+            Int8Net(wrong, loaded.meta, threads=1)
+    with pytest.raises(BadWeights, match="other weights"):
+        Int8Net(data, make_loaded(threshold=0.5).meta, threads=1)
+    model = onnx.load_from_string(data)
+    tensor = model.graph.initializer[0]
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    with pytest.raises(BadWeights, match="other files"):
+        Int8Net(model.SerializeToString(), loaded.meta, threads=1)
+
+
+def publish(store: LocalStore, catalog: Catalog, loaded: LoadedModel, int8: bytes | None) -> Weights:
+    companions = {} if int8 is None else {"int8": (INT8_FILE, int8)}
+    return register(
+        store, catalog, weights=pack_weights(loaded.net, loaded.meta), metadata=loaded.meta.model_dump(mode="json"), companions=companions,
+        run_id=None, snapshot_id=None, architecture=loaded.meta.architecture,
+    )  # fmt: skip
+
+
+def test_published_weights_open_with_their_companion(store: LocalStore, catalog: Catalog, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    loaded = make_loaded()
+    weights = publish(store, catalog, loaded, quantize(loaded, CHIPS))
+    assert open_predictor(store, weights, INT8).arithmetic == "int8"
+    assert "int8: they have an int8 companion and the CPU has test" in caplog.text
+    assert open_predictor(store, weights, FP32).arithmetic == "fp32"
+    assert "switched off" in caplog.text
+    assert open_predictor(store, publish(store, catalog, make_loaded(seed=1), None), INT8).arithmetic == "fp32"
+    assert "no int8 companion" in caplog.text
+    path = Path(store.gdal_path(weights.companions["int8"]["key"]))
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(ObjectCorrupt):
+        open_predictor(store, weights, INT8)

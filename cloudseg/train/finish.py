@@ -44,16 +44,26 @@ def register_result(store: Store, catalog: Catalog, setting: Setting, data: byte
     loaded = load_weights(data)
     chip = _most_mixed(setting.validation_chips)
     golden = pack_golden(loaded, setting.chip_set.pixels(chip)[:, : chip.height, : chip.width])
-    int8, agreed = _quantized(setting, loaded)
     companions = {"onnx": ("model.onnx", export_onnx(loaded)), "golden": (GOLDEN_FILE, golden)}
-    if agreed.is_good:
-        companions[INT8] = (INT8_FILE, int8)
-    log.info("run %s: int8 is %s: %s", setting.run.run_id, "published" if agreed.is_good else "not published, it disagrees", agreed)
+    int8, figures = _int8(setting, loaded)
     return register(
-        store, catalog, weights=data, metadata=meta.model_dump(mode="json"), companions=companions,
-        run_id=setting.run.run_id, snapshot_id=setting.run.snapshot_id, architecture=meta.architecture,
-        figures={"int8_mask_iou_against_fp32": agreed.mask_iou, "int8_validation_iou_change": agreed.label_iou - agreed.label_iou_fp32},
+        store, catalog, weights=data, metadata=meta.model_dump(mode="json"), companions=companions | int8,
+        run_id=setting.run.run_id, snapshot_id=setting.run.snapshot_id, architecture=meta.architecture, figures=figures,
     )  # fmt: skip
+
+
+def _int8(setting: Setting, loaded: LoadedModel) -> tuple[dict[str, tuple[str, bytes]], dict[str, float]]:
+    """Give the int8 companion, none where it disagrees or cannot be made, and the figures for the card."""
+    run_id = setting.run.run_id
+    try:
+        int8, agreed = _quantized(setting, loaded)
+    except Exception:
+        # An extra for speed must not lose a night of training: the weights predict without it.
+        log.warning("run %s: int8 is not published, it cannot be made", run_id, exc_info=True)
+        return {}, {}
+    log.info("run %s: int8 is %s: %s", run_id, "published" if agreed.is_good else "not published, it disagrees", agreed)
+    figures = {"int8_mask_iou_against_fp32": agreed.mask_iou, "int8_validation_iou_change": agreed.label_iou - agreed.label_iou_fp32}
+    return ({INT8: (INT8_FILE, int8)} if agreed.is_good else {}), figures
 
 
 def _quantized(setting: Setting, loaded: LoadedModel) -> tuple[bytes, Agreement]:

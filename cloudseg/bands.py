@@ -38,6 +38,9 @@ class Radiometry:
 SENTINEL2: Final = Radiometry(1e-4, 0.0, 0, "ESA S2 Products Specification: QUANTIFICATION_VALUE 10000, baselines before 04.00")
 SENTINEL2_OFFSET: Final = Radiometry(1e-4, -0.1, 0, "ESA S2 processing baseline 04.00: RADIO_ADD_OFFSET -1000")
 TRUE_COLOUR: Final = Radiometry(0.3558 / 255, 0.0, None, "Sentinel-2 L1C TCI: reflectance 0..0.3558 stretched to 8 bits")
+TRUE_COLOUR_CATALOGUE: Final = Radiometry(
+    0.7 / 255, 0.0, None, "Sentinel-2 Cloud Mask Catalogue (Zenodo 4172871) in 8 bits: reflectance 0..0.7, measured, docs/decisions/0017"
+)
 LANDSAT_L1: Final = Radiometry(2e-5, -0.1, 0, "USGS Landsat 8-9 Level-1 MTL: REFLECTANCE_MULT 2.0E-5, REFLECTANCE_ADD -0.1")
 LANDSAT_L2: Final = Radiometry(2.75e-5, -0.2, 0, "USGS Landsat Collection 2 Level-2 surface reflectance")
 TOA_10000: Final = Radiometry(1e-4, 0.0, 0, "reflectance x 10000 as stated by the file's scale tag")

@@ -87,7 +87,7 @@ def _open_layer(stack: ExitStack, job: SceneJob, file: RasterJob) -> _Layer:
     scales = [
         band_scale(
             name, dataset.dtypes[index - 1], file.known_radiometry(), (dataset.scales[index - 1], dataset.offsets[index - 1]),
-            dataset.nodatavals[index - 1], file.shown,
+            dataset.nodatavals[index - 1], file.shown, source=dataset.tags().get("SOURCE", ""),
         )
         for index, name in wanted
     ]  # fmt: skip

@@ -20,6 +20,7 @@ from cloudseg.bands import (
     RGB,
     SENTINEL2_BANDS,
     TRUE_COLOUR,
+    TRUE_COLOUR_CATALOGUE,
     Radiometry,
 )
 from cloudseg.errors import BadScene
@@ -33,8 +34,8 @@ _HIGHEST: Final = 2.5
 """99 % of the pixels are darker: fresh snow under a low sun reaches about 1.5 at the top of the atmosphere."""
 _HIGHEST_ASSUMED: Final = 1.8
 """The same where the scale was only assumed: Landsat Level-1 numbers taken for reflectance x 10000 reach 2 to 6."""
-_SATURATED: Final = round(255 * TRUE_COLOUR.scale * REFLECTANCE_SCALE)
-"""Canonical number of an 8-bit pixel at the upper end of its stretch."""
+_CATALOGUE: Final = re.compile(r"Sentinel-2 Cloud Mask Catalogue|zenodo\D{1,20}4172871", re.I)
+"""The tag SOURCE of the one collection of 8-bit pictures whose stretch is known to differ from ESA's true colour."""
 _BRIGHTEST_AT_LEAST: Final = 0.05
 """The brightest pixel where the scale was assumed: even clear ocean with one wave crest has it; counts do not."""
 
@@ -50,10 +51,18 @@ class BandScale:
     """Nothing but the type of the numbers says so."""
 
 
-def band_scale(name: str, dtype: str, known: Radiometry | None, tagged: tuple[float, float], nodata: float | None, shown: str) -> BandScale:
+def eight_bit_stretch(source: str) -> Radiometry:
+    """Give what an 8-bit colour means: `source` is the file's tag SOURCE, empty where it has none."""
+    return TRUE_COLOUR_CATALOGUE if _CATALOGUE.search(source) else TRUE_COLOUR
+
+
+def band_scale(
+    name: str, dtype: str, known: Radiometry | None, tagged: tuple[float, float], nodata: float | None, shown: str, *, source: str = ""
+) -> BandScale:
     """Choose scale and offset: the file's own tags, else the product id, else what the type of the numbers allows.
 
-    `tagged` is scale and offset of the file (1, 0 where it has none). Raises BadScene where no reflectance can come out.
+    `tagged` is scale and offset of the file (1, 0 where it has none), `source` its tag SOURCE. Raises BadScene where no
+    reflectance can come out.
     """
     marked = () if nodata is None or math.isnan(nodata) else (float(nodata),)
     if tagged != (1.0, 0.0):
@@ -65,7 +74,7 @@ def band_scale(name: str, dtype: str, known: Radiometry | None, tagged: tuple[fl
                 expected="red, green and blue of a true-colour image",
                 next_step="Bring the original 16-bit bands, or leave the band out: --bands red,green,blue,-",
             )  # fmt: skip
-        return BandScale(TRUE_COLOUR, marked, assumed=False)
+        return BandScale(eight_bit_stretch(source), marked, assumed=False)
     if dtype.startswith("float"):
         return BandScale(REFLECTANCE, marked, assumed=False)
     if known is not None:
@@ -117,15 +126,20 @@ def check_numbers(counts: npt.NDArray[np.int64], scales: dict[str, BandScale], s
     for name, band in zip(scales, counts, strict=True):
         _check_range(name, band, scales[name], shown)
     different = (counts > 0).sum(axis=1)
-    eight_bits = all(scale.radiometry is TRUE_COLOUR for scale in scales.values())
+    eight_bits = all(scale.radiometry in (TRUE_COLOUR, TRUE_COLOUR_CATALOGUE) for scale in scales.values())
     constant = [name for name, values in zip(scales, different, strict=True) if values == 1]
-    saturated = eight_bits and is_product and bool((counts[:, _SATURATED] > 0).all())
+    saturated = eight_bits and is_product and all(_reaches_top(band, scale) for band, scale in zip(counts, scales.values(), strict=True))
     if constant and not saturated and (len(constant) == len(scales) or not eight_bits):
         raise BadScene(
             f"every pixel has the same number in {', '.join(constant)}", subject=shown,
             found=f"{int(np.argmax(counts[0]))} in the first band",
             expected="an image", next_step="Look at the file: it was probably filled, not observed.",
         )  # fmt: skip
+
+
+def _reaches_top(counts: npt.NDArray[np.int64], scale: BandScale) -> bool:
+    """Whether some 8-bit pixel stands at the upper end of its stretch."""
+    return bool(counts[round(255 * scale.radiometry.scale * REFLECTANCE_SCALE)] > 0)
 
 
 def _check_range(name: str, counts: npt.NDArray[np.int64], scale: BandScale, shown: str) -> None:

@@ -48,6 +48,23 @@ def test_pairs_of_true_colour_with_a_product_id(service: Service, inbox: Path) -
         assert np.array_equal(read_label(dataset, Window(0, 0, SIZE, SIZE)), clouds()[0])
 
 
+def test_the_catalogue_of_cloud_masks_has_a_stretch_of_its_own(service: Service, inbox: Path) -> None:
+    tags = {"SOURCE": "Sentinel-2 Cloud Mask Catalogue, Francis et al. 2020, Zenodo 4172871"}
+    raw = numbers(low=5, high=256, dtype="uint8")
+    write(inbox / "images" / f"{PRODUCT}.tif", raw, tags=tags)
+    write(inbox / "labels" / f"{PRODUCT}.tif", clouds(), names=["label"], nodata=255)
+    assert service.ingest(inbox).quarantined == []
+    assert "4172871" in service.scenes()[PRODUCT].radiometry
+    assert np.array_equal(pixels_of(service, PRODUCT), np.rint(raw * np.float32(7000 / 255)))
+
+
+def test_a_scene_of_the_catalogue_that_is_white_all_over_is_believed(service: Service, inbox: Path) -> None:
+    tags = {"SOURCE": "doi 10.5281/zenodo.4172871"}
+    write(inbox / "images" / f"{PRODUCT}.tif", np.full((3, SIZE, SIZE), 255, np.uint8), tags=tags)
+    write(inbox / "labels" / f"{PRODUCT}.tif", clouds(), names=["label"], nodata=255)
+    assert service.ingest(inbox).quarantined == []
+
+
 def test_l8_biome_pairs_train_but_are_never_published(service: Service, inbox: Path) -> None:
     values = np.repeat(np.array([[64, 128, 192, 255]], np.uint8), SIZE, 0).repeat(SIZE // 4, 1)[None]
     write(inbox / "images" / "Forest_05_0415.tif", numbers(4), names=("red", "green", "blue", "nir"), crs=None, transform=None, scale=1e-4)

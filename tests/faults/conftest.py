@@ -1,0 +1,84 @@
+"""A service to kill: its inbox, the undisturbed turn of the circle, and the table of what came of every kill."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from cloudseg.raster.synthetic import make_tiles
+from tests.faults.home import Home, LocalHome
+from tests.faults.way import Kill, Way, turn
+
+HOMES: dict[str, Callable[[pytest.FixtureRequest, Path], Home]] = {
+    "local": lambda request, folder: LocalHome(folder),
+}
+"""What the harness runs on. A server's home takes its fixtures from the request."""
+_TABLE = pytest.StashKey[list[tuple[str, Kill]]]()
+
+
+@pytest.fixture(scope="session", params=HOMES)
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def way(request: pytest.FixtureRequest, backend: str, tmp_path_factory: pytest.TempPathFactory) -> Way:
+    """One undisturbed turn of the circle, with every state on the way."""
+    folder = tmp_path_factory.mktemp(f"faults-{backend}")
+    inbox, later = _inbox(folder / "tiles")
+    home = HOMES[backend](request, tmp_path_factory.mktemp(f"empty-{backend}"))
+    return turn(folder, home, {"inbox": str(inbox), "later": str(later)})
+
+
+def _inbox(folder: Path) -> tuple[Path, Path]:
+    """Four labelled scenes that fill every split and half a file; later the whole file, two scenes, a correction, a bad file."""
+    tiles = make_tiles(folder / "all", count=11, size=64, unlabelled=1)
+    inbox, later = folder / "inbox", folder / "later"
+    for tile in tiles[:4]:
+        _copy(tile, inbox)
+    for tile in (tiles[10], tiles[11]):
+        _copy(tile, later)
+    corrected = later / "labels" / tiles[0].name
+    shutil.copy(tiles[0].parents[1] / "labels" / tiles[0].name, corrected)
+    with rasterio.open(corrected, "r+") as label:
+        classes = label.read(1)
+        classes[:8] = 1 - np.minimum(classes[:8], 1)
+        label.write(classes, 1)
+    whole = tiles[4].read_bytes()
+    (inbox / "images" / "upload.tif").write_bytes(whole[: len(whole) // 2])
+    (later / "images" / "upload.tif").write_bytes(whole)
+    (later / "images" / "bad.tif").write_bytes(b"II*\0 no raster")
+    return inbox, later
+
+
+def _copy(tile: Path, to: Path) -> None:
+    for part in ("images", "labels"):
+        (to / part).mkdir(parents=True, exist_ok=True)
+        source = tile.parents[1] / part / tile.name
+        if source.is_file():
+            shutil.copy(source, to / part)
+
+
+@pytest.fixture
+def write_down(request: pytest.FixtureRequest, backend: str) -> Callable[[list[Kill]], None]:
+    """Remember kills for the table at the end."""
+    table = request.config.stash.setdefault(_TABLE, [])
+    return lambda kills: table.extend((backend, kill) for kill in kills)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the points and outcomes as Markdown, for docs/log.md."""
+    table = config.stash.get(_TABLE, [])
+    if not table:
+        return
+    terminalreporter.section("points and outcomes")
+    terminalreporter.write_line("| on | step | killed before | orphans left | collected | outcome |")
+    terminalreporter.write_line("|---|---|---|---|---|---|")
+    for backend, kill in table:
+        outcome = "as undisturbed" if not kill.faults else "**" + "; ".join(kill.faults)[:300] + "**"
+        terminalreporter.write_line(
+            f"| {backend} | {kill.step} | {kill.number} {kill.point} | {kill.orphans} | {kill.collected} | {outcome} |"
+        )

@@ -1,0 +1,91 @@
+"""Commit points: every moment at which something is about to become durable. A process may be told to die at one of them.
+
+The methods of the store that change something and the transactions of the catalog that write are wrapped from outside,
+in the child process, so that a new one is covered by itself and the library knows nothing of it. A process is killed
+before a point; after a point and before the next one the disk is the same, and "the end" stands after the last.
+"""
+
+import json
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, event
+
+from cloudseg.catalog import Catalog
+from cloudseg.storage import Store
+
+WRITES = ("put", "put_file", "replace", "delete")
+"""What a store can change; a test sees to it that a new method of the protocol is sorted in here or under READS."""
+READS = ("uri", "get", "stat", "exists", "list_keys", "local_file", "gdal_path", "uri_of")
+_CHANGES = re.compile(r"\s*(INSERT INTO|UPDATE|DELETE FROM) (\w+)")
+_HASHED = re.compile(r"[0-9a-f]{12,}")
+
+
+class Points:
+    """Counts the points that this process reaches, writes each down, and dies at the wanted one."""
+
+    def __init__(self, trace: Path, kill_at: int | None) -> None:
+        self._trace, self._kill_at = trace, kill_at
+        self._count, self._lock = 0, threading.Lock()
+        self._here = threading.local()
+
+    def reach(self, what: str) -> None:
+        """Pass a point, or end the process here as `kill -9` would."""
+        with self._lock:
+            self._count += 1
+            with self._trace.open("a") as out:
+                out.write(json.dumps(what) + "\n")
+            if self._count == self._kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def watch(self, store: type[Store]) -> None:
+        """Wrap the store's class, the transactions of the catalog, and listen to what they write."""
+        for name in WRITES:
+            setattr(store, name, self._wrapped(name, getattr(store, name)))
+        Catalog.begin = self._wrapped_begin(Catalog.begin)  # type: ignore[method-assign]
+
+        @event.listens_for(Engine, "before_cursor_execute")
+        def _hear(connection: Connection, cursor: object, statement: str, *more: object) -> None:
+            if found := _CHANGES.match(statement):
+                self._tables.setdefault(found[2])
+
+    @property
+    def _tables(self) -> dict[str, None]:
+        return self._here.__dict__.setdefault("tables", {})
+
+    def _wrapped(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        def call(store: Store, key: str, *args: Any, **more: Any) -> Any:
+            inside = self._here.__dict__.get("inside", False)
+            if not inside:  # a method of the store may call another one: that is one point
+                self.reach(f"{name} {_HASHED.sub('*', key)}")
+            self._here.inside = True
+            try:
+                return method(store, key, *args, **more)
+            finally:
+                self._here.inside = inside
+
+        return call
+
+    def _wrapped_begin(self, begin: Callable[..., Any]) -> Callable[..., Any]:
+        @contextmanager
+        def call(catalog: Catalog, *args: Any, **more: Any) -> Iterator[Connection]:
+            with begin(catalog, *args, **more) as connection:
+                self._tables.clear()
+                yield connection
+                if self._tables:
+                    self.reach(f"commit {', '.join(self._tables)}")
+
+        return call
+
+
+def read_trace(trace: Path) -> list[str]:
+    """Give the points that a process passed, in order."""
+    return [json.loads(line) for line in trace.read_text().splitlines()] if trace.exists() else []

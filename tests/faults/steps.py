@@ -1,0 +1,116 @@
+"""The steps of the circle as one task would call them: ids in, ids out. Each leads from one state of the service to the next."""
+
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cloudseg import keys, stages
+from cloudseg.catalog import model as models
+from cloudseg.catalog import training
+from cloudseg.records import Checkpoint, Evaluation, StoredObject, Weights
+from cloudseg.runtime import Runtime, open_runtime
+
+RECIPE = str(Path(__file__).parent / "tiny.toml")
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+FAR_AWAY = "2100-01-01T00:00:00Z"
+Ids = dict[str, str]
+
+
+def first_ingest(ids: Ids) -> Ids:
+    stages.ingest(ids["inbox"])
+    return {}
+
+
+def arrive(ids: Ids) -> Ids:
+    """More files come into the inbox, from now on for good."""
+    shutil.copytree(ids["later"], ids["inbox"], dirs_exist_ok=True)
+    return {}
+
+
+def ingest(ids: Ids) -> Ids:
+    """Two new scenes, one with a label, a correction of a known scene, a bad file, and one that was bad and is whole now."""
+    stages.ingest(ids["inbox"])
+    return {}
+
+
+def snapshot(ids: Ids) -> Ids:
+    return {"snapshot": stages.snapshot(RECIPE).snapshot_id}
+
+
+def first_model(ids: Ids) -> Ids:
+    """Train, judge and promote a first champion, and let it mask a scene."""
+    weights_id = stages.train(ids["snapshot"], recipe=RECIPE, run_id="run-first").weights_id
+    stages.evaluate(weights_id)
+    stages.promote(weights_id, force=True, reason="the first one", actor="test")
+    scene_ids = sorted(scene["scene_id"] for scene in stages.scenes(limit=None))
+    return {"champion": weights_id, "scene_a": scene_ids[0], "scene_b": scene_ids[1]}
+
+
+def train(ids: Ids) -> Ids:
+    return {"challenger": stages.train(ids["snapshot"], recipe=RECIPE, run_id="run-second").weights_id}
+
+
+def evaluate(ids: Ids) -> Ids:
+    return {"evaluation": stages.evaluate(ids["challenger"]).evaluation_id}
+
+
+def promote(ids: Ids) -> Ids:
+    """Judge against the champion (a verdict, stored and named), then take office."""
+    record = stages.promote(ids["challenger"], force=True, reason="to have two", actor="test")
+    return {"verdict": record.verdict_id or "", "promoted": record.champion_id or ""}
+
+
+def predict(ids: Ids) -> Ids:
+    record = stages.predict([ids["scene_a"], ids["scene_b"]], weights_id=ids["challenger"])
+    return {"masks": ",".join(record.masks)}
+
+
+def rollback(ids: Ids) -> Ids:
+    record = stages.rollback(actor="test", reason="not so good after all")
+    return {"back": record.weights_id}
+
+
+def maintain(ids: Ids) -> Ids:
+    stages.maintain(dry_run=False, orphan_hours=0, checkpoint_days=7, evaluation_days=90, as_of=ids["as_of"])
+    return {}
+
+
+def mess_up(ids: Ids) -> Ids:
+    """Leave what maintenance collects: orphans, checkpoints of a finished run, the report of a loser, a wrong pointer."""
+    runtime = open_runtime()
+    orphans = [keys.scene, keys.label, keys.snapshot_shard, lambda sha256: keys.mask("w-1", "sc-1", "mask.tif", sha256)]
+    for number, key_of in enumerate(orphans):
+        _put(runtime, f"nobody names me {number}", key_of)
+    stored = _put(runtime, "an old state", lambda sha256: keys.checkpoint("run-first", 2, sha256))
+    report = _put(runtime, "an old report", lambda sha256: keys.evaluation("ev-loser", "report.html", sha256))
+    parameters = _put(runtime, "a loser", keys.weights)
+    with runtime.catalog.begin() as db:
+        training.add_checkpoint(db, Checkpoint(run_id="run-first", step=2, **stored.model_dump(), created_at=LONG_AGO))
+        loser = models.add_weights(db, _loser(parameters))
+        evaluation = Evaluation(
+            evaluation_id="ev-loser", weights_id=loser.weights_id, snapshot_id=ids["snapshot"], split="held_out", threshold=0.5,
+            metrics={}, report={"html": report.model_dump()}, created_at=LONG_AGO,
+        )  # fmt: skip
+        models.add_evaluation(db, evaluation)
+    runtime.store.replace(keys.CHAMPION_POINTER, b"[]")
+    # Ages count from here: later than all that the circle made, so that the loser's report is old and the run was long ago.
+    return {"as_of": FAR_AWAY}
+
+
+def _put(runtime: Runtime, text: str, key_of: Callable[[str], str]) -> StoredObject:
+    data = text.encode()
+    return runtime.store.put(key_of(keys.sha256_of(data)), data)
+
+
+def _loser(parameters: StoredObject) -> Weights:
+    return Weights(
+        weights_id="w-loser", version=0, run_id=None, snapshot_id=None, architecture="SimpleUNet", companions={},
+        metadata={"threshold": 0.5, "bands": ["red"]}, created_at=LONG_AGO, **parameters.model_dump(),
+    )  # fmt: skip
+
+
+WAY = (first_ingest, arrive, ingest, snapshot, first_model, train, evaluate, promote, predict, rollback, mess_up, maintain)
+"""From an empty service to one that has been through everything, in this order."""
+KILLED = ("ingest", "snapshot", "train", "evaluate", "promote", "predict", "rollback", "maintain")
+"""Those that are killed at every commit point; the others only lead to the state that these begin with."""

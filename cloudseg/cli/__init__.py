@@ -11,7 +11,7 @@ import click
 from cloudseg import __version__
 from cloudseg.cli.care import db, doctor, maintain, model
 from cloudseg.cli.circle import evaluate, ingest, predict, promote, retrain, rollback, snapshot, train
-from cloudseg.cli.demo import demo
+from cloudseg.cli.demo import demo, stack
 from cloudseg.cli.look import lineage, masks, models, quarantine, runs, scenes
 from cloudseg.errors import CloudsegError
 
@@ -35,7 +35,7 @@ def root(log_level: str | None) -> None:
       4    the state of the service forbids it
       5    the object store misses or refuses an object
       6    object store or catalog do not answer: try again
-      7    Airflow, started by the demo, failed
+      7    a service that the demo or the stack started failed
       130  interrupted (Ctrl-C)
       143  a training was asked to stop and left a checkpoint: call it again
     """  # noqa: D301 - \b keeps click from joining the lines
@@ -43,7 +43,7 @@ def root(log_level: str | None) -> None:
 
 for _command in (
     ingest, snapshot, train, evaluate, promote, rollback, retrain, predict,
-    models, runs, scenes, masks, lineage, quarantine, maintain, db, model, doctor, demo,
+    models, runs, scenes, masks, lineage, quarantine, maintain, db, model, doctor, demo, stack,
 ):  # fmt: skip
     root.add_command(_command)
 

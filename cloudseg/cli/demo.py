@@ -1,4 +1,4 @@
-"""The command that shows the whole service once."""
+"""The commands that start other services: the demo, and the stack."""
 
 import contextlib
 import sys
@@ -26,3 +26,14 @@ def demo(data: str | None, keep: bool, home: str, recipe: str, minutes: float | 
     as_json = click.get_current_context().params.get("as_json")
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         return run_demo(home=Path(home), data=Path(data) if data else None, keep=keep, minutes=minutes, recipe=recipe, port=port)
+
+
+@click.command()
+@click.option("--home", type=click.Path(file_okay=False), default="var/stack", show_default=True, help="Folder for all that it stores.")
+@click.option("--first-port", type=click.IntRange(1024, 65000), default=23000, show_default=True, help="First of thirteen ports.")
+@reports(lambda console, record: None)
+def stack(home: str, first_port: int) -> Any:
+    """Run PostgreSQL, Redis, SeaweedFS and every part of Airflow on loopback until Ctrl-C. Nothing it starts outlives it."""
+    from cloudseg.stack.run import run_stack
+
+    return run_stack(home=Path(home), first_port=first_port)

@@ -41,7 +41,7 @@ def run_demo(
     place, screen = prepare_home(home, port=port), Screen()
     source = data.absolute() if data else _make_synthetic(place, screen)
     budget = minutes if minutes is not None else (DATA_MINUTES if data else SYNTHETIC_MINUTES)
-    _end_like_ctrl_c()
+    end_like_ctrl_c()
     with Standalone(place) as service:
         with screen.busy("starting airflow standalone (about half a minute) …"):
             service.wait_until_ready()
@@ -75,7 +75,7 @@ def _wait_for_ctrl_c(service: Standalone, screen: Screen) -> None:
         return
 
 
-def _end_like_ctrl_c() -> None:
+def end_like_ctrl_c() -> None:
     """Let SIGTERM and SIGHUP (a closed terminal) unwind the program as Ctrl-C does."""
 
     def interrupt(number: int, frame: object) -> NoReturn:

@@ -1,0 +1,86 @@
+"""What the stack takes from `docker/`: commands, order and health checks of compose.yaml, the settings of airflow.env."""
+
+import shlex
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from cloudseg.errors import SettingsError
+from cloudseg.records import Json
+
+_IN_IMAGE: Final = "/opt/cloudseg/"
+
+
+@dataclass(frozen=True)
+class ComposeService:
+    """One service as the compose file describes it."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    after: tuple[str, ...]
+    """Names of the services that must be well, or through, before this one starts."""
+    check: tuple[str, ...]
+    """Command that ends with 0 while the service is well; empty where there is none."""
+    profiles: tuple[str, ...]
+    is_airflow: bool
+    runs_once: bool
+
+
+def read_compose(path: Path, profile: str) -> list[ComposeService]:
+    """Give the services of a compose file that are in the profile or in none, each after those that it waits for.
+
+    Raises SettingsError where one waits for a service that is not there.
+    """
+    described = yaml.safe_load(path.read_text(encoding="utf-8"))["services"]
+    services = {name: _service(name, body) for name, body in described.items()}
+    chosen = {name: service for name, service in services.items() if not service.profiles or profile in service.profiles}
+    for service in chosen.values():
+        if missing := set(service.after) - set(chosen):
+            raise SettingsError("waits for a service that is not there", subject=f"{path.name} {service.name}", found=sorted(missing))
+    order = TopologicalSorter({name: service.after for name, service in chosen.items()}).static_order()
+    return [chosen[name] for name in order]
+
+
+def _service(name: str, body: Json) -> ComposeService:
+    return ComposeService(
+        name=name,
+        command=tuple(body.get("command", ())),
+        environment={key: str(value) for key, value in body.get("environment", {}).items()},
+        after=tuple(body.get("depends_on", {})),
+        check=_check(body.get("healthcheck", {}).get("test", [])),
+        profiles=tuple(body.get("profiles", ())),
+        is_airflow="airflow.env" in body.get("env_file", []),
+        runs_once=body.get("restart") == "no",
+    )
+
+
+def _check(test: list[str]) -> tuple[str, ...]:
+    """Give a health check as a command; `CMD-SHELL` holds one text for a shell."""
+    if not test:
+        return ()
+    return tuple(test[1:]) if test[0] == "CMD" else ("sh", "-c", test[1].replace("$$", "$"))
+
+
+def here(command: tuple[str, ...], root: Path) -> list[str]:
+    """Give a command of an image as it is called in a checkout at `root`."""
+    return [part.replace(_IN_IMAGE, f"{shlex.quote(str(root))}/" if " " in part else f"{root}/") for part in command]
+
+
+def read_variables(path: Path) -> dict[str, str]:
+    """Give the lines NAME=value of an environment file; a line that begins with # is a comment."""
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def fill_in(values: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
+    """Replace every ${NAME}, as compose does. Raises SettingsError that names a variable which nobody gave."""
+    try:
+        return {name: string.Template(value).substitute(variables) for name, value in values.items()}
+    except KeyError as error:
+        raise SettingsError("no value", subject=str(error.args[0]), next_step="docker/.env.example lists every variable.") from error

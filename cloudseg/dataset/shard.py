@@ -5,7 +5,6 @@ falls into and a later snapshot shares the others.
 """
 
 import hashlib
-import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final
@@ -25,15 +24,16 @@ _ONE_IN: Final = 8
 
 
 class ShardWriter:
-    """Appends chips to temporary files and stores each finished one under its checksum. Memory: one chip."""
+    """Appends chips to files in a folder and stores each finished one under its checksum. Memory: one chip."""
 
-    def __init__(self, store: Store, chip_bytes: int, *, max_bytes: int = MAX_SHARD_BYTES, min_bytes: int = _MIN_SHARD_BYTES) -> None:
+    def __init__(
+        self, store: Store, folder: Path, chip_bytes: int, *, max_bytes: int = MAX_SHARD_BYTES, min_bytes: int = _MIN_SHARD_BYTES
+    ) -> None:  # fmt: skip
         self.shards: list[Shard] = []
-        self._store = store
+        self._store, self._folder = store, folder
         self._chip_bytes = chip_bytes
         self._max_bytes, self._min_bytes = max(max_bytes, chip_bytes), min_bytes
         self._chips = 0
-        self._folder = tempfile.TemporaryDirectory(prefix="cloudseg-shards-")
         self._file: IO[bytes] | None = None
 
     def __enter__(self) -> "ShardWriter":
@@ -42,7 +42,6 @@ class ShardWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._file is not None:
             self._file.close()
-        self._folder.cleanup()
 
     def begin_scene(self, scene_id: str) -> None:
         """Say that the following chips are of another scene; a new shard may begin here."""
@@ -55,7 +54,7 @@ class ShardWriter:
         if (self._chips + 1) * self._chip_bytes > self._max_bytes:
             self.finish()
         if self._file is None:
-            self._file = (Path(self._folder.name) / f"{len(self.shards)}.bin").open("wb")
+            self._file = (self._folder / f"{len(self.shards)}.bin").open("wb")
         self._file.write(pixels.astype("<u2").tobytes() + label.tobytes())
         self._chips += 1
         return len(self.shards), self._chips - 1

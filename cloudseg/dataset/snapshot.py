@@ -22,6 +22,7 @@ from cloudseg.raster.read import open_raster, read_label, read_scene
 from cloudseg.recipe import Recipe
 from cloudseg.records import Chip, Json, Snapshot, SnapshotRecord, Split
 from cloudseg.storage import Store
+from cloudseg.workplace import private_folder
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
@@ -93,7 +94,7 @@ def _is_whole(store: Store, snapshot: Snapshot) -> bool:
 def _pack(store: Store, recipe: Recipe, sources: list[Source], on_progress: Progress | None) -> Manifest:
     size, bands = recipe.data.chip_size, list(recipe.model.bands)
     chips: list[Chip] = []
-    with ShardWriter(store, size * size * (2 * len(bands) + 1)) as writer:
+    with private_folder("shards") as folder, ShardWriter(store, folder, size * size * (2 * len(bands) + 1)) as writer:
         for done, source in enumerate(sources, start=1):
             writer.begin_scene(source.scene.scene_id)
             for window, pixels, label in _iter_cut(store, source, bands, size):

@@ -8,13 +8,13 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from cloudseg.records import StoredObject, Weights
 from cloudseg.storage import Store
+from cloudseg.workplace import private_folder
 
 TIMEOUT_S: Final = 300.0
 _KEPT: Final = ("PATH", "LANG", "LD_LIBRARY_PATH", "SYSTEMROOT")
@@ -47,7 +47,7 @@ def _run(arguments: list[str], timeout_s: float) -> "subprocess.CompletedProcess
     environment = {name: os.environ[name] for name in _KEPT if name in os.environ} | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     # The folder of this package, so that a checkout that is not installed finds itself too.
     environment["PYTHONPATH"] = str(Path(__file__).parents[2])
-    with tempfile.TemporaryDirectory(prefix="cloudseg-blessing-") as folder:
+    with private_folder("blessing") as folder:
         return subprocess.run(  # noqa: S603 -- our own interpreter and module, paths from the store
             [sys.executable, "-m", "cloudseg.evaluate.blessing", *arguments],
             cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False,

@@ -19,9 +19,9 @@ from cloudseg.ingest.job import DecodeLimits
 from cloudseg.ingest.layouts import find_candidates
 from cloudseg.ingest.pool import DecoderPool
 from cloudseg.ingest.work import Outcome, Work, take
-from cloudseg.ingest.workplace import private_folder
 from cloudseg.records import IngestRecord
 from cloudseg.storage import Store
+from cloudseg.workplace import private_folder
 
 log = logging.getLogger(__name__)
 NOT_WANTED: Final = "-"
@@ -54,7 +54,7 @@ def ingest_source(
     inbox = open_inbox(source, store)
     items = find_candidates(inbox, layout=layout, bands=_checked_bands(bands))
     with (
-        private_folder() as folder,
+        private_folder("ingest") as folder,
         DecoderPool(limits, min(max(1, workers), max(1, len(items)))) as decoders,
     ):
         work = Work(store, catalog, inbox, decoders, limits, folder, dry_run)

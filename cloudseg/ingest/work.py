@@ -29,10 +29,10 @@ from cloudseg.ingest.candidate import Candidate, InboxFile, LabelFile, SourceFil
 from cloudseg.ingest.inbox import Inbox, NotRead, hash_file
 from cloudseg.ingest.job import DecodeLimits, LabelFacts, LabelJob, RasterJob, SceneFacts, SceneJob
 from cloudseg.ingest.pool import Decoder, DecoderPool
-from cloudseg.ingest.workplace import check_room
 from cloudseg.publish import outgoing, publish
 from cloudseg.records import Label, Quarantined, Scene, StoredObject
 from cloudseg.storage import Store
+from cloudseg.workplace import check_room
 
 _PLAIN = (SENTINEL2.scale, SENTINEL2.offset)
 _LABEL_TRIES = 5

@@ -6,10 +6,8 @@ up-convolutions (ONNX Runtime has no int8 kernel for them), the last convolution
 probability has all its steps.
 """
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -25,6 +23,7 @@ from cloudseg.model.int8 import Int8Net
 from cloudseg.model.normalize import observed
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.weights import LoadedModel
+from cloudseg.workplace import private_folder
 
 INT8_FILE: Final = "model-int8.onnx"
 CALIBRATION_CHIPS: Final = 16
@@ -72,8 +71,8 @@ def quantize(loaded: LoadedModel, chips: Sequence[Chip]) -> bytes:
     onnx.helper.set_model_props(model, _props(model) | {"onnx.quant.pre_process": "onnxruntime.quant"})
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     into_sigmoid = {name for node in model.graph.node if node.op_type == "Sigmoid" for name in node.input}
-    with tempfile.TemporaryDirectory(prefix="cloudseg-int8-") as folder:
-        path = Path(folder) / INT8_FILE
+    with private_folder("int8") as folder:
+        path = folder / INT8_FILE
         quantize_static(
             model, path, _Chips(chips), quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
             per_channel=True, calibrate_method=CalibrationMethod.MinMax, op_types_to_quantize=["Conv", "MaxPool", "Concat"],

@@ -2,7 +2,6 @@
 
 import logging
 import posixpath
-import tempfile
 import time
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from cloudseg.raster.cog import write_cog
 from cloudseg.raster.thumbnail import make_thumbnail
 from cloudseg.records import Mask, Scene, StoredObject, Weights
 from cloudseg.storage import Store
+from cloudseg.workplace import private_folder
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +52,8 @@ def predict_scene(
         scene, weights = scenes.get_scene(db, scene_id), model.get_weights(db, weights_id)
     _check(scene, weights, predictor)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="cloudseg-mask-") as folder:
-        facts, files = _make(store, scene, weights, predictor, Path(folder), budget_bytes, on_progress)
+    with private_folder("mask") as folder:
+        facts, files = _make(store, scene, weights, predictor, folder, budget_bytes, on_progress)
         mask = publish(store, catalog, files, lambda db, stored: _write_row(db, scene, weights, facts, stored))
     log.info(
         "masked scene %s (%s) with weights %s: %.1f %% cloud, %.1f s", scene.scene_id, scene.name, weights.weights_id,

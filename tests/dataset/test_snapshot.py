@@ -189,9 +189,9 @@ def test_killed_between_bytes_and_row_recovers(store: LocalStore, catalog: Catal
     assert build_snapshot(store, earlier, recipe()) == first
 
 
-def test_shards_share_what_did_not_change(store: LocalStore) -> None:
+def test_shards_share_what_did_not_change(store: LocalStore, tmp_path: Path) -> None:
     def pack(numbers: list[int]) -> set[str]:
-        with ShardWriter(store, 3 * 8 * 8, max_bytes=40 * 192, min_bytes=4 * 192) as writer:
+        with ShardWriter(store, tmp_path, 3 * 8 * 8, max_bytes=40 * 192, min_bytes=4 * 192) as writer:
             for number in numbers:
                 writer.begin_scene(f"scene {number:04d}")
                 for part in range(2):

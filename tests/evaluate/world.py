@@ -22,6 +22,7 @@ from cloudseg.recipe import Model
 from cloudseg.records import Chip, Label, Scene, Snapshot, Split, Weights
 from cloudseg.registry import register
 from cloudseg.storage import Store
+from cloudseg.workplace import private_folder
 
 CPU = Device(kind="cpu", precision="fp32", threads=1, reason="a test")
 DAY = datetime(2018, 7, 1, 10, 30, tzinfo=UTC)
@@ -66,7 +67,7 @@ def build_world(store: Store, catalog: Catalog, tiles: list[Tile], *, chip: int 
     """Put tiles into catalog and store as one snapshot; give its id. The canonical COGs themselves are not needed here."""
     chips: list[Chip] = []
     labels: dict[str, Split] = {}
-    with ShardWriter(store, chip * chip * 7) as writer, catalog.begin() as db:
+    with private_folder("test") as folder, ShardWriter(store, folder, chip * chip * 7) as writer, catalog.begin() as db:
         for tile in tiles:
             scene_id, label_id = keys.make_id("sc", tile.name), keys.make_id("lb", tile.name)
             add_scene(db, _scene(tile, scene_id))

@@ -9,16 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from cloudseg import workplace
 from cloudseg.errors import BadScene, SettingsError, StoreUnreachable
-from cloudseg.ingest import workplace
-from cloudseg.ingest.workplace import check_room, private_folder
-from tests.ingest.conftest import Service
-from tests.ingest.tiles import numbers, write
+from cloudseg.workplace import check_room, private_folder
 
 _OWNER = """
 import sys
-from cloudseg.ingest.workplace import private_folder
-with private_folder() as folder:
+from cloudseg.workplace import private_folder
+with private_folder("test") as folder:
     (folder / "copy").write_bytes(b"x")
     print(folder, flush=True)
     sys.stdin.read()
@@ -45,34 +43,25 @@ def test_a_killed_owners_folder_goes_and_a_living_ones_stays(top: Path) -> None:
     os.kill(dead.pid, signal.SIGKILL)
     dead.communicate()
     assert left.exists()
-    with private_folder() as mine:
+    with private_folder("test") as mine:
         assert set(top.iterdir()) == {kept, mine}
     alive.communicate()
     assert list(top.iterdir()) == []
-
-
-def test_an_ingest_leaves_nothing_behind(service: Service, inbox: Path, top: Path) -> None:
-    (top / "cloudseg-ingest-abandoned" / "deep").mkdir(parents=True)
-    (top / "somebody-elses").mkdir()
-    write(inbox / "good.tif", numbers())
-    (inbox / "bad.tif").write_bytes(b"II*\0")
-    assert len(service.ingest(inbox).added) == 1
-    assert [path.name for path in top.iterdir()] == ["somebody-elses"]
 
 
 def test_a_link_that_looks_like_ours_is_not_followed(top: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "precious").touch()
-    (top / "cloudseg-ingest-link").symlink_to(outside)
-    (top / "cloudseg-ingest-file").touch()
-    with private_folder():
+    (top / "cloudseg-work-link").symlink_to(outside)
+    (top / "cloudseg-work-file").touch()
+    with private_folder("test"):
         assert (outside / "precious").exists()
 
 
 def test_an_unusable_temporary_folder_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
-    with pytest.raises(SettingsError, match="TMPDIR"), private_folder():
+    with pytest.raises(SettingsError, match="TMPDIR"), private_folder("test"):
         pass
 
 
@@ -82,11 +71,3 @@ def test_a_full_disk_is_no_fault_of_the_file(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(workplace, "_LEAST_FREE", 1 << 62)
     with pytest.raises(StoreUnreachable, match="disk of the temporary folder is full"):
         check_room(tmp_path, fault)
-
-
-def test_with_a_full_disk_nothing_is_quarantined(service: Service, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (inbox / "bad.tif").write_bytes(b"II*\0")
-    monkeypatch.setattr(workplace, "_LEAST_FREE", 1 << 62)
-    with pytest.raises(StoreUnreachable):
-        service.ingest(inbox)
-    assert service.quarantine() == {}

@@ -1,4 +1,4 @@
-"""The private folder of one ingest below the system's temporary folder, and the removal of those that a killed one left.
+"""Private folders below the system's temporary folder, and the removal of those that a killed process left.
 
 The owner holds a lock (flock) on its folder for as long as it lives; the kernel releases it however the owner ends. So a
 folder whose lock is free is abandoned, and whoever gets that lock may remove it.
@@ -17,21 +17,23 @@ from typing import Final
 from cloudseg.errors import InputError, SettingsError, StoreUnreachable
 
 log = logging.getLogger(__name__)
-_PREFIX: Final = "cloudseg-ingest-"
+_PREFIX: Final = "cloudseg-work-"
 _LEAST_FREE: Final = 64 << 20
 """Bytes; with less left on its disk a decoder that fails probably failed for that reason."""
 
 
 @contextmanager
-def private_folder() -> Iterator[Path]:
+def private_folder(purpose: str) -> Iterator[Path]:
     """Lend a new empty folder that only this user can enter; it is removed at the end. Abandoned ones of this user are removed first.
+
+    `purpose` becomes part of its name, for the person who looks at a full disk.
 
     Raises SettingsError where no temporary folder can be written.
     """
     try:
         top = Path(tempfile.gettempdir())
         _remove_abandoned(top)
-        folder, lock = _locked_folder(top)
+        folder, lock = _locked_folder(top, purpose)
     except OSError as error:
         raise SettingsError(
             "no temporary folder can be written", subject="TMPDIR", found=error.strerror or error,
@@ -57,10 +59,10 @@ def check_room(folder: Path, error: InputError) -> None:
         ) from error  # fmt: skip
 
 
-def _locked_folder(top: Path) -> tuple[Path, int]:
-    """Make a folder and lock it. Between the two another ingest may take it for abandoned; then another one is made."""
+def _locked_folder(top: Path, purpose: str) -> tuple[Path, int]:
+    """Make a folder and lock it. Between the two another process may take it for abandoned; then another one is made."""
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=top))
+        folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{purpose}-", dir=top))
         lock = _open_folder(folder)
         if lock is None:
             continue
@@ -79,7 +81,7 @@ def _remove_abandoned(top: Path) -> None:
             if os.fstat(lock).st_uid == os.geteuid():
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)
-                log.info("removed %s, which a killed ingest had left", folder)
+                log.info("removed %s, which a killed process had left", folder)
         except BlockingIOError:
             continue  # its owner lives
         finally:

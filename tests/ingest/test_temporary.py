@@ -1,0 +1,36 @@
+"""What an ingest leaves in the temporary folder, and what it does when there is no room."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from cloudseg import workplace
+from cloudseg.errors import StoreUnreachable
+from tests.ingest.conftest import Service
+from tests.ingest.tiles import numbers, write
+
+
+@pytest.fixture(autouse=True)
+def top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def test_an_ingest_leaves_nothing_behind(service: Service, inbox: Path, top: Path) -> None:
+    (top / "cloudseg-work-abandoned" / "deep").mkdir(parents=True)
+    (top / "somebody-elses").mkdir()
+    write(inbox / "good.tif", numbers())
+    (inbox / "bad.tif").write_bytes(b"II*\0")
+    assert len(service.ingest(inbox).added) == 1
+    assert [path.name for path in top.iterdir()] == ["somebody-elses"]
+
+
+def test_with_a_full_disk_nothing_is_quarantined(service: Service, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (inbox / "bad.tif").write_bytes(b"II*\0")
+    monkeypatch.setattr(workplace, "_LEAST_FREE", 1 << 62)
+    with pytest.raises(StoreUnreachable):
+        service.ingest(inbox)
+    assert service.quarantine() == {}

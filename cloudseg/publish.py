@@ -1,6 +1,7 @@
 """Bytes first, row last: the one way in which objects and the row that names them come into being.
 
-Killed between the two there is an object that no row names, which maintenance collects; never a row without bytes.
+Killed between the two there is an object that no row names, which maintenance collects; never a row without bytes. Maintenance
+may even delete an object while it is being published a second time: it is looked for once more in the transaction of the row.
 Everything here may be called again with the same arguments: objects that stand already are compared and kept.
 """
 
@@ -12,6 +13,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from cloudseg.catalog import Catalog
+from cloudseg.catalog.collection import name_objects
 from cloudseg.errors import ObjectCorrupt
 from cloudseg.keys import sha256_of
 from cloudseg.records import StoredObject
@@ -59,6 +61,8 @@ def publish(
     """
     stored = put_all(store, objects)
     with catalog.begin() as db:
+        name_objects(db)
+        put_all(store, {name: item for name, item in objects.items() if not store.exists(item.stored.key)})
         return write_row(db, stored)
 
 

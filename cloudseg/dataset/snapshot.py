@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import rasterio
+from sqlalchemy import Connection
 
 from cloudseg import keys
 from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA
@@ -18,6 +19,7 @@ from cloudseg.dataset.plan import Source, list_sources
 from cloudseg.dataset.shard import ShardWriter
 from cloudseg.errors import CloudsegError, EmptySplit
 from cloudseg.grid import Window
+from cloudseg.publish import outgoing, publish
 from cloudseg.raster.read import open_raster, read_label, read_scene
 from cloudseg.recipe import Recipe
 from cloudseg.records import Chip, Json, Snapshot, SnapshotRecord, Split
@@ -50,20 +52,28 @@ def build_snapshot(
     labels = {source.label.label_id: source.split for source in sources}
     if (known := _find_same(store, catalog, recipe, labels)) is not None:
         return SnapshotRecord(snapshot_id=known.snapshot_id, created=False, counts=known.counts)
-    manifest = _pack(store, recipe, sources, on_progress)
-    return _publish(store, catalog, manifest, labels)
+    while (record := _publish(store, catalog, _pack(store, recipe, sources, on_progress), labels)) is None:
+        log.warning("maintenance collected a shard that was about to be named again: packing once more")
+    return record
 
 
-def _publish(store: Store, catalog: Catalog, manifest: Manifest, labels: dict[str, Split]) -> SnapshotRecord:
+def _publish(store: Store, catalog: Catalog, manifest: Manifest, labels: dict[str, Split]) -> SnapshotRecord | None:
+    """Store the manifest and add the row; None where a shard is gone, which nobody can put back without packing again."""
     packed = manifest.pack()
     snapshot_id = snapshot_id_of(packed)
-    stored = store.put(keys.snapshot_manifest(snapshot_id), packed)
+    out = outgoing(packed, lambda _: keys.snapshot_manifest(snapshot_id))
     snapshot = Snapshot(
-        snapshot_id=snapshot_id, manifest_key=stored.key, manifest_sha256=stored.sha256, chip_size=manifest.chip_size, bands=manifest.bands,
-        working_resolution_m=manifest.working_resolution_m, counts=manifest.counts, created_at=now(),
+        snapshot_id=snapshot_id, manifest_key=out.stored.key, manifest_sha256=out.stored.sha256, chip_size=manifest.chip_size,
+        bands=manifest.bands, working_resolution_m=manifest.working_resolution_m, counts=manifest.counts, created_at=now(),
     )  # fmt: skip
-    with catalog.begin() as db:
-        created = rows.add_snapshot(db, snapshot, labels)
+
+    def write(db: Connection, _: object) -> bool | None:
+        whole = all(store.exists(shard.object.key) for shard in manifest.shards)
+        return rows.add_snapshot(db, snapshot, labels) if whole else None
+
+    created = publish(store, catalog, {"manifest": out}, write)
+    if created is None:
+        return None
     log.info("snapshot %s: %s", snapshot_id, manifest.counts)
     return SnapshotRecord(snapshot_id=snapshot_id, created=created, counts=manifest.counts)
 

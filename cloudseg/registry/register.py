@@ -3,14 +3,13 @@
 import logging
 from collections.abc import Mapping
 
-from sqlalchemy import Connection
-
 from cloudseg import keys
 from cloudseg.catalog import Catalog
 from cloudseg.catalog import model as rows
 from cloudseg.catalog.session import fetch_one, now
 from cloudseg.catalog.tables import weights as weights_table
-from cloudseg.errors import CatalogUnreachable, InputError, NotInCatalog, StateError
+from cloudseg.errors import InputError
+from cloudseg.publish import Outgoing, outgoing, publish
 from cloudseg.records import Json, StoredObject, Weights
 from cloudseg.registry.card import model_card
 from cloudseg.registry.extent import Extent, training_extent
@@ -18,7 +17,6 @@ from cloudseg.registry.item import model_item
 from cloudseg.storage import Store
 
 log = logging.getLogger(__name__)
-_ATTEMPTS = 20
 
 
 def register(
@@ -61,13 +59,13 @@ def register(
     _check_threshold(weights_id, metadata)
     with catalog.read() as db:
         extent = training_extent(db, snapshot_id)
-    stored = store.put(keys.weights(sha256), weights)
-    beside = _put_companions(store, stored, metadata, companions, extent, {**(metadata.get("metrics") or {}), **(figures or {})})
+    packed = outgoing(weights, keys.weights)
+    beside = _companions(packed.stored, metadata, companions, extent, {**(metadata.get("metrics") or {}), **(figures or {})})
     row = Weights(
-        weights_id=weights_id, version=0, run_id=run_id, snapshot_id=snapshot_id, architecture=architecture,
-        **stored.model_dump(), companions=beside, metadata=metadata, created_at=now(),
+        weights_id=weights_id, version=0, run_id=run_id, snapshot_id=snapshot_id, architecture=architecture, **packed.stored.model_dump(),
+        companions={name: item.stored.as_json() for name, item in beside.items()}, metadata=metadata, created_at=now(),
     )  # fmt: skip
-    registered = _add_row(catalog, row)
+    registered = publish(store, catalog, {"weights": packed, **beside}, lambda db, _: rows.add_weights(db, row))
     log.info("registered %s as version %d", weights_id, registered.version)
     return registered
 
@@ -81,42 +79,20 @@ def _check_threshold(weights_id: str, metadata: Json) -> None:
         )  # fmt: skip
 
 
-def _put_companions(
-    store: Store, weights: StoredObject, metadata: Json, companions: Mapping[str, tuple[str, bytes]], extent: Extent,
-    figures: Mapping[str, object],
-) -> Json:  # fmt: skip
-    """Store every companion; the item comes last because it lists the others."""
-    stored: dict[str, StoredObject] = {}
+def _companions(
+    weights: StoredObject, metadata: Json, companions: Mapping[str, tuple[str, bytes]], extent: Extent, figures: Mapping[str, object]
+) -> dict[str, Outgoing]:
+    """Give everything that is stored beside the weights; the item comes last because it lists the others."""
+    beside: dict[str, Outgoing] = {}
 
-    def put(name: str, file_name: str, data: bytes) -> None:
-        stored[name] = store.put(keys.weights_companion(weights.sha256, file_name, keys.sha256_of(data)), data)
+    def add(name: str, file_name: str, data: bytes) -> None:
+        beside[name] = outgoing(data, lambda sha256: keys.weights_companion(weights.sha256, file_name, sha256))
 
     for name, (file_name, data) in sorted(companions.items()):
-        put(name, file_name, data)
-    if "card" not in stored:
-        put("card", "card.md", model_card(metadata, figures, weights=weights, extent=extent).encode())
-    if "item" not in stored:
-        item = model_item(weights=weights, companions=stored, metadata=metadata, extent=extent)
-        put("item", "item.json", keys.canonical_json(item))
-    return {name: entry.as_json() for name, entry in stored.items()}
-
-
-def _add_row(catalog: Catalog, row: Weights) -> Weights:
-    """Add the row under the next version, again where another registration took that version first."""
-    for _ in range(_ATTEMPTS):
-        with catalog.begin() as db:
-            _refuse_second_weights(db, row)
-            try:
-                return rows.add_weights(db, row)
-            except NotInCatalog:
-                continue
-    raise CatalogUnreachable("too many registrations at once", subject=row.weights_id, next_step="Try again.")
-
-
-def _refuse_second_weights(db: Connection, row: Weights) -> None:
-    other = rows.find_weights_of_run(db, row.run_id) if row.run_id is not None else None
-    if other is not None and other.weights_id != row.weights_id:
-        raise StateError(
-            "the run has registered other weights already", subject=row.run_id or "", found=other.weights_id, expected=row.weights_id,
-            next_step="Use those weights, or train again under another run id.",
-        )  # fmt: skip
+        add(name, file_name, data)
+    if "card" not in beside:
+        add("card", "card.md", model_card(metadata, figures, weights=weights, extent=extent).encode())
+    if "item" not in beside:
+        listed = {name: item.stored for name, item in beside.items()}
+        add("item", "item.json", keys.canonical_json(model_item(weights=weights, companions=listed, metadata=metadata, extent=extent)))
+    return beside

@@ -7,10 +7,11 @@ import hashlib
 import logging
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import and_, delete, or_, select
+from sqlalchemy import Connection, and_, delete, or_, select
 
 from cloudseg.catalog import tables as t
 from cloudseg.catalog import training
+from cloudseg.catalog.collection import collect_objects
 from cloudseg.catalog.session import now
 from cloudseg.errors import InputError, ObjectCorrupt, ObjectMissing
 from cloudseg.keys import CHAMPION_POINTER
@@ -23,6 +24,8 @@ _log = logging.getLogger(__name__)
 _OLDEST = 36_500
 """Days or hours; far more than any age that makes sense, and dates stay within the calendar."""
 _FIRST_YEAR = 1970
+_BATCH = 100
+"""Orphans that go while others wait with their rows; an object store takes about 10 ms each."""
 
 
 def maintain(
@@ -86,9 +89,9 @@ def _moment(as_of: str | None) -> datetime:
 
 
 def _expire_checkpoints(runtime: Runtime, before: datetime, *, dry_run: bool) -> int:
-    """Forget the checkpoints of runs that finished before the moment, then delete their bytes."""
+    """Forget the checkpoints of runs that finished before the moment; their bytes are orphans now."""
     old = and_(t.run.c.status == "finished", t.run.c.finished_at < before)
-    statement = select(t.checkpoint.c.run_id, t.checkpoint.c.step, t.checkpoint.c.key).join(t.run).where(old)
+    statement = select(t.checkpoint.c.run_id, t.checkpoint.c.step).join(t.run).where(old)
     with runtime.catalog.read() as db:
         expired = list(db.execute(statement))
     if dry_run:
@@ -96,12 +99,11 @@ def _expire_checkpoints(runtime: Runtime, before: datetime, *, dry_run: bool) ->
     for row in expired:
         with runtime.catalog.begin() as db:
             training.delete_checkpoint(db, row.run_id, row.step)
-        runtime.store.delete(row.key)
     return len(expired)
 
 
 def _expire_evaluations(runtime: Runtime, before: datetime, *, dry_run: bool) -> int:
-    """Forget old evaluations of weights that no promotion or champion's verdict speaks of, then delete their reports.
+    """Forget old evaluations of weights that no promotion or champion's verdict speaks of; their reports are orphans now.
 
     The verdicts themselves stay: they hold the figures that were compared.
     """
@@ -110,14 +112,12 @@ def _expire_evaluations(runtime: Runtime, before: datetime, *, dry_run: bool) ->
     kept_before = select(t.promotion.c.previous_weights_id).where(t.promotion.c.previous_weights_id.is_not(None))
     old = and_(e.created_at < before, ~or_(e.weights_id.in_(kept), e.weights_id.in_(kept_before)))
     with runtime.catalog.read() as db:
-        expired = list(db.execute(select(e.evaluation_id, e.report).where(old)))
+        expired = db.execute(select(e.evaluation_id).where(old)).scalars().all()
     if dry_run:
         return len(expired)
-    for row in expired:
+    for evaluation_id in expired:
         with runtime.catalog.begin() as db:
-            db.execute(delete(t.evaluation).where(e.evaluation_id == row.evaluation_id))
-        for stored in row.report.values():
-            runtime.store.delete(stored["key"])
+            db.execute(delete(t.evaluation).where(e.evaluation_id == evaluation_id))
     return len(expired)
 
 
@@ -132,23 +132,28 @@ def _repair_pointer(runtime: Runtime, *, dry_run: bool) -> list[str]:
 def _collect_orphans(runtime: Runtime, before: datetime, *, dry_run: bool) -> tuple[list[str], int]:
     """Give the keys and bytes of objects older than the moment that no row names; delete them unless it is a dry run.
 
-    Objects are listed before rows are read: what a writer adds in between is named or too young. A second writer of
-    the same bytes makes an old orphan young again (LocalStore.put), so the age is looked at once more before deleting.
+    Objects are listed before rows are read: what a writer adds in between is named or too young. A writer may be about to
+    name an old orphan, so it is looked at once more while nobody can name anything (`cloudseg.catalog.collection`).
     """
     store = runtime.store
     candidates = [key for prefix in OURS for key in store.list_keys(prefix) if _is_older(runtime, key, before)]
     with runtime.catalog.read() as db:
-        if damaged := unreadable_manifests(db, store):
-            _log.warning("no shard is collected while these manifests cannot be read: %s", ", ".join(damaged))
-            candidates = [key for key in candidates if not key.startswith("shards/")]
-        named = named_objects(db, store)
-    orphans = [key for key in candidates if key not in named]
-    size = 0
-    for key in orphans:
-        size += store.stat(key)[0]
-        if not dry_run and _is_older(runtime, key, before):
-            store.delete(key)
+        orphans = _unnamed(runtime, db, candidates)
+    size = sum(store.stat(key)[0] for key in orphans)
+    for batch in [] if dry_run else [orphans[at : at + _BATCH] for at in range(0, len(orphans), _BATCH)]:
+        with runtime.catalog.begin() as db:
+            collect_objects(db)
+            for key in _unnamed(runtime, db, batch):
+                store.delete(key)
     return orphans, size
+
+
+def _unnamed(runtime: Runtime, db: Connection, keys: list[str]) -> list[str]:
+    if damaged := unreadable_manifests(db, runtime.store):
+        _log.warning("no shard is collected while these manifests cannot be read: %s", ", ".join(damaged))
+        keys = [key for key in keys if not key.startswith("shards/")]
+    named = named_objects(db, runtime.store)
+    return [key for key in keys if key not in named]
 
 
 def _is_older(runtime: Runtime, key: str, before: datetime) -> bool:

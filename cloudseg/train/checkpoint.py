@@ -10,13 +10,15 @@ from typing import Any, Final
 
 import torch
 from safetensors.torch import load, save
+from sqlalchemy import Connection
 
 from cloudseg import keys
 from cloudseg.catalog import Catalog
 from cloudseg.catalog import training as rows
 from cloudseg.catalog.session import now
 from cloudseg.errors import CheckpointMismatch, ObjectCorrupt, ObjectMissing
-from cloudseg.keys import canonical_json, sha256_of
+from cloudseg.keys import canonical_json
+from cloudseg.publish import outgoing, publish
 from cloudseg.records import Checkpoint, Run
 from cloudseg.storage import Store
 
@@ -67,18 +69,10 @@ class Checkpoints:
     def save(self, state: State) -> None:
         """Store the state; at the same step again it takes the place of the earlier one."""
         data = save({name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}, {_KEY: self._header(state)})
-        step = state.progress.step
-        stored = self._store.put(keys.checkpoint(self._run.run_id, step, sha256_of(data)), data)
-        row = Checkpoint(run_id=self._run.run_id, step=step, **stored.model_dump(), created_at=now())
-        with self._catalog.begin() as db:
-            before = rows.list_checkpoints(db, self._run.run_id)
-            rows.delete_checkpoint(db, self._run.run_id, step)
-            rows.add_checkpoint(db, row)
-            old = [entry for entry in before if entry.step != step][_KEPT - 1 :]
-            for entry in old:
-                rows.delete_checkpoint(db, self._run.run_id, entry.step)
-        for entry in [*old, *(entry for entry in before if entry.step == step and entry.key != row.key)]:
-            self._store.delete(entry.key)
+        out = outgoing(data, lambda sha256: keys.checkpoint(self._run.run_id, state.progress.step, sha256))
+        row = Checkpoint(run_id=self._run.run_id, step=state.progress.step, **out.stored.model_dump(), created_at=now())
+        for key in publish(self._store, self._catalog, {"state": out}, lambda db, _: _write_row(db, row)):
+            self._store.delete(key)
 
     def newest(self) -> State | None:
         """Give the newest whole state, or None before the first. Raises CheckpointMismatch for one of another run."""
@@ -116,6 +110,17 @@ class Checkpoints:
                     next_step="Start a run with another id, or give back the recipe and the snapshot that this one began with.",
                 )  # fmt: skip
         return State(Progress(**header["progress"]), load(data), int(header["world"]))
+
+
+def _write_row(db: Connection, row: Checkpoint) -> list[str]:
+    """Add the row, forget those that it replaces, and give the keys that no row names any more."""
+    before = rows.list_checkpoints(db, row.run_id)
+    again = [entry for entry in before if entry.step == row.step]
+    old = [entry for entry in before if entry.step != row.step][_KEPT - 1 :]
+    for entry in [*again, *old]:
+        rows.delete_checkpoint(db, row.run_id, entry.step)
+    rows.add_checkpoint(db, row)
+    return [entry.key for entry in [*again, *old] if entry.key != row.key]
 
 
 def _read_header(data: bytes) -> dict[str, Any]:

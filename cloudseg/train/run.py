@@ -13,7 +13,7 @@ from cloudseg.errors import CheckpointMismatch, EmptySplit, TrainingDiverged
 from cloudseg.model.device import Device, set_up
 from cloudseg.model.weights import load_weights
 from cloudseg.recipe import Recipe
-from cloudseg.records import Chip, Run, RunStatus, Snapshot, Split, TrainRecord, Weights
+from cloudseg.records import Chip, Epoch, Run, RunStatus, Snapshot, Split, TrainRecord, Weights
 from cloudseg.registry import find_champion
 from cloudseg.storage import Store
 from cloudseg.train import budget
@@ -63,6 +63,8 @@ def train_run(
             snapshot = rows.get_snapshot(db, snapshot_id)
         run = _begin(catalog, snapshot, recipe, run_id, group, parent_weights_id)
         if (done := _find_result(catalog, run)) is not None:
+            if group.leads:
+                _close(catalog, run.run_id, Checkpoints(store, catalog, run))  # a kill between its last rows is made good here
             group.wait()
             return _record(catalog, run, done, resumed_from=None, seconds=0.0)
         log.info(
@@ -93,8 +95,7 @@ def _train(store: Store, catalog: Catalog, setting: Setting, on_progress: OnProg
         raise
     if group.leads:
         register_result(store, catalog, setting, data, meta)
-        _set_status(catalog, run.run_id, "finished")
-        checkpoints.clear()
+        _close(catalog, run.run_id, checkpoints)
     group.wait()
     with catalog.read() as db:
         weights = models.find_weights_of_run(db, run.run_id)
@@ -157,12 +158,18 @@ def _champion_id(catalog: Catalog) -> str | None:
 
 
 def _find_result(catalog: Catalog, run: Run) -> Weights | None:
-    """Give the weights of a run that is through; a kill between its last two rows is made good here."""
+    """Give the weights of a run that is through, or None."""
     with catalog.read() as db:
-        weights = models.find_weights_of_run(db, run.run_id)
-    if weights is not None and run.status != "finished":
-        _set_status(catalog, run.run_id, "finished")
-    return weights
+        return models.find_weights_of_run(db, run.run_id)
+
+
+def _close(catalog: Catalog, run_id: str, checkpoints: Checkpoints) -> None:
+    """Say that the run is finished and forget its checkpoints; what is done already stays as it is."""
+    with catalog.read() as db:
+        finished = rows.get_run(db, run_id).status == "finished"
+    if not finished:
+        _set_status(catalog, run_id, "finished")
+    checkpoints.clear()
 
 
 def _set_status(catalog: Catalog, run_id: str, status: RunStatus, error: str | None = None) -> None:
@@ -180,9 +187,14 @@ def _record(catalog: Catalog, run: Run, weights: Weights, *, resumed_from: int |
         epochs = rows.list_epochs(db, run.run_id)
     return TrainRecord(
         run_id=run.run_id, snapshot_id=run.snapshot_id, weights_id=weights.weights_id, steps=epochs[-1].step if epochs else 0,
-        epochs=len(epochs), resumed_from_step=resumed_from, seconds=round(seconds, 1),
+        epochs=len(epochs), resumed_from_step=resumed_from, seconds=round(seconds, 1), images_per_s=_mean_speed(epochs),
         metrics={**weights.metadata["metrics"], "threshold": weights.metadata["threshold"]},
     )  # fmt: skip
+
+
+def _mean_speed(epochs: list[Epoch]) -> float | None:
+    speeds = [float(epoch.metrics["images_per_s"]) for epoch in epochs if "images_per_s" in epoch.metrics]
+    return round(sum(speeds) / len(speeds), 2) if speeds else None
 
 
 # --- data -----------------------------------------------------------------------------------------------------------

@@ -1,22 +1,28 @@
 """Housekeeping: what it removes, what it must never remove, and that a dry run only tells."""
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 
 from cloudseg import keys
+from cloudseg.catalog import Catalog, training
 from cloudseg.catalog import model as models
 from cloudseg.catalog import scene as scenes
-from cloudseg.catalog import training
 from cloudseg.dataset.manifest import Manifest, Shard, snapshot_id_of
 from cloudseg.errors import InputError
+from cloudseg.publish import outgoing, publish
 from cloudseg.recipe import load_recipe
 from cloudseg.records import Checkpoint, Evaluation, Run, Scene, Snapshot, StoredObject, Weights
 from cloudseg.registry import promote
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import maintain
+from cloudseg.stages.maintain import _collect_orphans
 from cloudseg.stages.references import OURS
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -40,8 +46,14 @@ def make_old(runtime: Runtime, key: str) -> None:
 
 
 def add_scene(runtime: Runtime, data: bytes = b"scene") -> Scene:
-    stored = put(runtime, keys.scene, data)
-    scene = Scene(
+    scene = scene_row(put(runtime, keys.scene, data))
+    with runtime.catalog.begin() as db:
+        scenes.add_scene(db, scene)
+    return scene
+
+
+def scene_row(stored: StoredObject) -> Scene:
+    return Scene(
         scene_id=keys.id_from_hash("sc", stored.sha256),
         name="a scene",
         layout="pairs",
@@ -68,9 +80,6 @@ def add_scene(runtime: Runtime, data: bytes = b"scene") -> Scene:
         created_at=NOW,
         **stored.model_dump(),
     )
-    with runtime.catalog.begin() as db:
-        scenes.add_scene(db, scene)
-    return scene
 
 
 def add_snapshot(runtime: Runtime) -> tuple[Snapshot, StoredObject]:
@@ -175,6 +184,42 @@ def test_only_old_orphans_go_and_everything_named_stays(runtime: Runtime):
     kept = [scene.key, snapshot.manifest_key, shard.key, checkpoint.key, weights.key, weights.companions["card"]["key"], report, young.key]
     assert [key for key in kept if not runtime.store.exists(key)] == []
     assert maintain(dry_run=False, as_of=as_of).orphans == []
+
+
+class Interrupted(Catalog):
+    """Something else happens in the moment before a transaction that writes."""
+
+    meanwhile: Callable[[], object] = staticmethod(lambda: None)
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        self.meanwhile()
+        with super().begin() as db:
+            yield db
+
+
+def _interrupted(runtime: Runtime, meanwhile: Callable[[], object]) -> Runtime:
+    catalog = Interrupted(runtime.catalog.engine.url)
+    catalog.meanwhile = meanwhile
+    return replace(runtime, catalog=catalog)
+
+
+def test_an_orphan_collected_while_it_is_published_again_is_put_back(runtime: Runtime):
+    orphan = put(runtime, keys.scene, b"the same scene once more")
+    busy = _interrupted(runtime, lambda: maintain(dry_run=False, as_of=LATER))
+    out = outgoing(b"the same scene once more", keys.scene)
+    publish(busy.store, busy.catalog, {"cog": out}, lambda db, _: scenes.add_scene(db, scene_row(out.stored)))
+    assert runtime.store.get(orphan.key, orphan.sha256)
+    assert maintain().missing == []
+
+
+def test_an_orphan_published_while_maintenance_looks_at_it_stays(runtime: Runtime):
+    orphan = put(runtime, keys.scene, b"scene")
+    busy = _interrupted(runtime, lambda: add_scene(runtime))
+    found, _ = _collect_orphans(busy, NOW + timedelta(days=1), dry_run=False)
+    assert found == [orphan.key], "it was one at the first look"
+    assert runtime.store.exists(orphan.key)
+    assert maintain().missing == []
 
 
 def test_what_people_put_into_the_store_is_no_orphan(runtime: Runtime):

@@ -105,16 +105,21 @@ def promote(weights_id: str, snapshot_id: str | None, dry_run: bool, **wish: Any
 
 
 @click.command()
+@click.argument("champion_id", required=False)
 @_ACTOR
 @click.option("--reason", required=True, help="Why, for the history.")
 @_DRY_RUN
 @reports(show_record)
-def rollback(actor: str, reason: str, dry_run: bool) -> Any:
-    """Make the champion before this one champion again; the history keeps both changes."""
+def rollback(champion_id: str | None, actor: str, reason: str, dry_run: bool) -> Any:
+    """Make the champion before this one champion again; the history keeps both changes.
+
+    CHAMPION_ID is the one to take out of office: naming it makes the command safe to repeat. Without it, whoever is champion
+    now goes, and a second call goes one champion further back.
+    """
     from cloudseg import stages
     from cloudseg.stages.plan import plan_rollback
 
-    return plan_rollback() if dry_run else stages.rollback(actor=actor, reason=reason)
+    return plan_rollback() if dry_run else stages.rollback(champion_id, actor=actor, reason=reason)
 
 
 @click.command()

@@ -47,18 +47,19 @@ def promote(
     return record
 
 
-def rollback(*, actor: str = "cli", reason: str = "") -> Promotion:
+def rollback(champion_id: str | None = None, *, actor: str = "cli", reason: str = "") -> Promotion:
     """Make the weights champion again that were it before the newest promotion; history is kept.
 
-    Raises PromotionRefused where there is nothing before it. Running twice goes two steps back: it is a command, not
-    a state.
+    `champion_id` says whom to take out of office: with it, running twice changes nothing. Without it whoever is champion now
+    goes, and running twice goes two steps back. Raises PromotionRefused where there is nothing before it, or another champion
+    is in office.
     """
     from cloudseg.registry import rollback as take_back
 
     runtime = open_runtime()
     with runtime.catalog.read() as db:
         champion = models.find_champion(db)
-    expected = champion.weights_id if champion else None
+    expected = champion_id or (champion.weights_id if champion else None)
     log.started("rollback", champion=expected, actor=actor, reason=reason)
     record = take_back(runtime.store, runtime.catalog, expected_champion=expected, actor=actor, reason=reason)
     log.ended("rollback", record)

@@ -67,7 +67,7 @@ def predict(ids: Ids) -> Ids:
 
 
 def rollback(ids: Ids) -> Ids:
-    record = stages.rollback(actor="test", reason="not so good after all")
+    record = stages.rollback(ids["challenger"], actor="test", reason="not so good after all")
     return {"back": record.weights_id}
 
 

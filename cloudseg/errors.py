@@ -16,7 +16,7 @@ The tree::
     │   ├── SnapshotChanged   stored chips do not match their manifest
     │   └── TrainingDiverged  the loss is not finite
     ├── StateError            the state of the service forbids the step
-    │   ├── Interrupted       a signal asked a training to stop; the same run id resumes it
+    │   ├── Interrupted       a signal asked a training or a prediction to stop; the same call goes on where it ended
     │   ├── CheckpointMismatch  a checkpoint that belongs to another run, recipe or snapshot
     │   ├── PromotionRefused  the champion is not the one that was expected, or the verdict forbids it
     │   └── CatalogOutdated   migrations are missing
@@ -24,9 +24,10 @@ The tree::
     │   ├── ObjectMissing
     │   ├── ObjectExists      a different object stands under a create-only key
     │   ├── ObjectCorrupt     bytes do not match their checksum
+    │   ├── StoreRefused      wrong credentials, no such bucket, no right: a person must act
     │   └── StoreUnreachable  a retry can help
     ├── CatalogUnreachable    a retry can help
-    └── ServiceFailed         Airflow, started by the demo, did not do what it should
+    └── ServiceFailed         a service that the demo or the stack started did not do what it should
 
 A message says what went wrong, with which id, what was found, what was expected and what to do next.
 """
@@ -149,7 +150,7 @@ class StateError(CloudsegError):
 
 
 class Interrupted(StateError):
-    """A signal asked a training to stop; a checkpoint was written and the same run id resumes it."""
+    """A signal asked a training or a prediction to stop; what was done is kept and the same call goes on from there."""
 
     retry_helps = True
     exit_code = 143
@@ -187,8 +188,12 @@ class ObjectCorrupt(StoreError):
     """Bytes do not match their checksum."""
 
 
+class StoreRefused(StoreError):
+    """The object store answers and will not: credentials, bucket or rights are wrong."""
+
+
 class StoreUnreachable(StoreError):
-    """The object store does not answer."""
+    """The object store does not answer, or cannot serve just now."""
 
     retry_helps = True
     exit_code = 6
@@ -204,6 +209,6 @@ class CatalogUnreachable(CloudsegError):
 
 
 class ServiceFailed(CloudsegError):
-    """Airflow, started by the demo, did not do what it should."""
+    """A service that the demo or the stack started did not do what it should."""
 
     exit_code = 7

@@ -5,7 +5,10 @@ Airflow: ids and counts, never arrays. Where a list of ids may grow long, a DAG 
 count (`shortened` in dags/cloudseg_dagkit.py), so that no XCom has more than a few kilobytes.
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from os import PathLike
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -32,6 +35,35 @@ class StoredObject(Record):
     key: str
     sha256: str
     size: int = Field(description="bytes")
+
+
+class ListedObject(Record):
+    """An entry of the store's list."""
+
+    key: str
+    size: int = Field(description="bytes")
+    written_at: AwareDatetime
+
+
+def _nothing() -> None:
+    """Check nothing."""
+
+
+@dataclass(frozen=True)
+class GdalPath(PathLike[str]):
+    """The name under which GDAL opens an object by ranges, with what it needs for that; a path for everything that takes one."""
+
+    path: str
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """GDAL's configuration while the object is open. Holds credentials: never to be printed or logged."""
+    check: Callable[[], object] = field(default=_nothing, repr=False, compare=False)
+    """Raises the store's own error where the object is missing or the store does not serve it: GDAL's words do not tell these apart."""
+
+    def __fspath__(self) -> str:
+        return self.path
+
+    def __str__(self) -> str:
+        return self.path
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
@@ -306,6 +338,7 @@ class TrainRecord(Record):
     epochs: int
     resumed_from_step: int | None
     seconds: float
+    images_per_s: float | None = Field(None, description="chips a second while training, mean of the epochs")
     metrics: Json
 
 

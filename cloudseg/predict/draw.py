@@ -25,7 +25,7 @@ from cloudseg.predict.probability import STEPS, classify, core_in_scene, quantis
 from cloudseg.predict.windows import Piece, choose_core, inside, iter_pieces, margin_of
 from cloudseg.raster.cog import BLOCK_SIZE, create_tiled
 from cloudseg.raster.read import open_raster, read_scene, working_shape
-from cloudseg.records import Scene
+from cloudseg.records import GdalPath, Scene
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,14 @@ def plan_pieces(scene: Scene, predictor: Predictor, *, budget_bytes: int = BUDGE
 
 
 def draw_rasters(
-    source: str, scene: Scene, predictor: Predictor, plan: Plan, *, mask: Path, probability: Path, on_progress: OnProgress | None = None
+    source: GdalPath | str,
+    scene: Scene,
+    predictor: Predictor,
+    plan: Plan,
+    *,
+    mask: Path,
+    probability: Path,
+    on_progress: OnProgress | None = None,
 ) -> MaskFacts:
     """Write the mask and the probability of a scene as tiled GeoTIFFs and give the counts.
 
@@ -120,7 +127,7 @@ def _predicted(block: _Block, predictor: Predictor) -> _Block:
     return _Block(block.piece, block.target, block.valid_bits, None, block.observed, probability)
 
 
-def _read_blocks(source: str, scene: Scene, plan: Plan) -> Iterator[_Block]:
+def _read_blocks(source: GdalPath | str, scene: Scene, plan: Plan) -> Iterator[_Block]:
     with open_raster(source) as dataset:
         for piece in plan.pieces:
             target = core_in_scene(piece.core, plan.factor, scene.height, scene.width)

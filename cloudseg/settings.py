@@ -27,7 +27,7 @@ class Settings(BaseSettings):
         "auto",
         description="auto: predict and evaluate in int8 on CPUs with VNNI (or Arm's dot product) where the weights have an int8 file.",
     )
-    decode_timeout_s: float = Field(60.0, gt=0, description="Longest time that decoding one untrusted scene may take.")
+    decode_timeout_s: float = Field(60.0, gt=0, description="CPU time that decoding one untrusted scene may take.")
     decode_memory_mb: int = Field(3072, ge=256, description="Address space of the process that decodes untrusted rasters.")
     max_scene_pixels: int = Field(
         400_000_000, gt=0, description="Largest scene (rows x columns) accepted; a full Sentinel-2 tile has 120 560 400."

@@ -1,6 +1,7 @@
 """The process that decodes: `python -m cloudseg.ingest.child`, one JSON line in, one or two out, until its input ends.
 
-It lives for many scenes (importing rasterio costs a second) under limits that it sets itself before it opens anything.
+It lives for many scenes (importing rasterio costs a second) under limits that it sets itself before it opens anything:
+address space, CPU time, open files, no network, no file but its own copies (`cloudseg.ingest.sandbox`).
 """
 
 import json
@@ -8,26 +9,29 @@ import os
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import Any, Final, TextIO
 
 from cloudseg.errors import BadScene, CloudsegError
 from cloudseg.ingest.job import MOST_TIMES, Answer, Fault, LabelJob, SceneJob
+from cloudseg.ingest.sandbox import shut_in
 
 _OPEN_FILES: Final = 256
 _LONGEST_FOUND: Final = 500
 
 
 def main() -> None:
-    """Answer jobs from standard input. The limits come as arguments: seconds and megabytes."""
-    timeout_s, memory_mb = float(sys.argv[1]), int(sys.argv[2])
+    """Answer jobs from standard input. The limits come as arguments: seconds, megabytes and the folder of the copies."""
+    timeout_s, memory_mb, folder = float(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     # Whatever a native library prints must not run into the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    taken = shut_in(folder)
     from cloudseg.ingest.decode import decode_scene
     from cloudseg.ingest.label import decode_label
 
     _limit(memory_mb)
-    _send(answers, Answer(ready=True))
+    _send(answers, Answer(ready=True, taken=taken))
     for line in sys.stdin:
         _limit_cpu(timeout_s)
         values = json.loads(line)

@@ -17,7 +17,7 @@ class DecodeLimits:
     """What decoding one untrusted scene may cost."""
 
     timeout_s: float = 60.0
-    """Wall clock for a scene of up to `FREE_MEGAPIXELS`; a larger one gets more in proportion."""
+    """CPU time for a scene of up to `FREE_MEGAPIXELS`; a larger one gets more in proportion."""
     memory_mb: int = 3072
     """Address space of the process."""
     max_pixels: int = 400_000_000
@@ -117,6 +117,7 @@ class Answer(Record):
     """One line from the process that decodes."""
 
     ready: bool = False
+    taken: list[str] = Field(default_factory=list, description="what the process has given up: 'network', 'files'")
     megapixels: float | None = Field(None, description="pixels x bands of the scene that is about to be read, in millions")
     scene: SceneFacts | None = None
     label: LabelFacts | None = None

@@ -55,7 +55,7 @@ def ingest_source(
     items = find_candidates(inbox, layout=layout, bands=_checked_bands(bands))
     with (
         private_folder("ingest") as folder,
-        DecoderPool(limits, min(max(1, workers), max(1, len(items)))) as decoders,
+        DecoderPool(limits, min(max(1, workers), max(1, len(items))), folder) as decoders,
     ):
         work = Work(store, catalog, inbox, decoders, limits, folder, dry_run)
         outcomes = _take_all(work, items, workers, on_progress)

@@ -1,5 +1,6 @@
 """What is done with one candidate of an inbox: hash, look up, copy, decode, store, name in a row; or quarantine with the reason."""
 
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -221,8 +222,8 @@ def _take_label(
         if scene_file is not None:
             facts = decoder.decode_label(job(scene_file))
         else:
-            with work.store.local_file(scene.key) as path:
-                facts = decoder.decode_label(job(path))
+            with work.store.local_file(scene.key) as path:  # copied: the decoder can open nothing outside of its folder
+                facts = decoder.decode_label(job(Path(shutil.copyfile(path, folder / "scene"))))
         if work.dry_run or _add_label(work, folder, label, label_id, scene, sha256, facts):
             outcome.label_id = label_id
     except InputError as error:

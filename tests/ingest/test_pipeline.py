@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from cloudseg.errors import BadScene
 from cloudseg.ingest import DecodeLimits
+from cloudseg.ingest.inbox import NotRead
 from cloudseg.ingest.job import RasterJob, SceneJob
 from cloudseg.ingest.pool import Decoder
 from cloudseg.records import IngestRecord
@@ -130,15 +132,19 @@ def _job(path: Path, folder: Path) -> SceneJob:
 
 def test_a_decoder_that_hangs_or_dies_costs_one_scene_only(tmp_path: Path) -> None:
     good = write(tmp_path / "good.tif", numbers())
+    endless = write(tmp_path / "endless.tif", numbers(size=2500), compress="deflate")  # far more work than the limit allows
     pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)  # opening it waits for a writer that never comes: an endless loop, as far as the service can tell
-    decoder = Decoder(DecodeLimits(timeout_s=1.0, memory_mb=2048))
+    os.mkfifo(pipe)  # opening it waits for a writer that never comes, and uses no CPU: as on a machine that gives none
+    decoder = Decoder(DecodeLimits(timeout_s=0.3, memory_mb=2048), tmp_path)
     try:
         decoder.decode_scene(_job(good, tmp_path))
         before = time.monotonic()
-        with pytest.raises(BadScene, match="took too long"):
+        with pytest.raises(NotRead, match="too busy"):
             decoder.decode_scene(_job(pipe, tmp_path))
-        assert time.monotonic() - before < 10
+        assert time.monotonic() - before < 60
+        with pytest.raises(BadScene, match="took too long") as caught:
+            decoder.decode_scene(_job(endless, tmp_path))
+        assert not isinstance(caught.value, NotRead)
         assert decoder.decode_scene(_job(good, tmp_path)).bands == ["red", "green", "blue"]
         assert decoder._process is not None
         os.kill(decoder._process.pid, signal.SIGSTOP)
@@ -148,9 +154,31 @@ def test_a_decoder_that_hangs_or_dies_costs_one_scene_only(tmp_path: Path) -> No
         decoder.close()
 
 
+def test_a_good_tile_on_a_machine_too_busy_is_taken_by_the_next_ingest(
+    service: Service, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(inbox / "good.tif", numbers())
+
+    def starve(decoder: Decoder, job: SceneJob) -> NoReturn:
+        process = decoder._start()
+        os.kill(process.pid, signal.SIGSTOP)
+        original(decoder, job)
+        raise AssertionError("a stopped process has answered")
+
+    original = Decoder.decode_scene
+    service.limits = DecodeLimits(timeout_s=0.2, memory_mb=2048)
+    with monkeypatch.context() as patch:
+        patch.setattr(Decoder, "decode_scene", starve)
+        assert len(service.ingest(inbox).quarantined) == 1
+    assert "too busy" in service.quarantine()["good"].what
+    service.limits = DecodeLimits(memory_mb=2048)
+    assert len(service.ingest(inbox).added) == 1
+    assert service.quarantine() == {}
+
+
 def test_memory_beyond_the_limit_is_a_bad_scene(tmp_path: Path) -> None:
     large = write(tmp_path / "large.tif", numbers(size=3000, high=4000), tiled=True)
-    decoder = Decoder(DecodeLimits(timeout_s=60, memory_mb=2048))
+    decoder = Decoder(DecodeLimits(timeout_s=60, memory_mb=2048), tmp_path)
     try:
         decoder._start()
         assert decoder._process is not None

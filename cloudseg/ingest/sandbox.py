@@ -1,0 +1,79 @@
+"""Takes from the decoding process what decoding does not need: the network, other people's files, new privileges.
+
+Linux offers two ways without privileges, and both are taken where the kernel and its administrator allow them: a network
+namespace of its own in which nothing is connected (unshare(2)), and Landlock, which names the folders that may be read and
+the one that may be written (docs.kernel.org/userspace-api/landlock.html). Nothing here can be undone by the process itself.
+"""
+
+import ctypes
+import os
+import struct
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+# linux/sched.h, linux/prctl.h
+_NEW_USER, _NEW_NET, _NO_NEW_PRIVILEGES = 0x10000000, 0x40000000, 38
+# The numbers of these system calls are the same on every architecture (asm-generic/unistd.h).
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_VERSION_FLAG, _PATH_BENEATH = 1, 1
+# linux/landlock.h: LANDLOCK_ACCESS_FS_* and _NET_*
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE, _IOCTL = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14, 1 << 15
+_READ: Final = _EXECUTE | _READ_FILE | _READ_DIR
+_OF_A_FILE: Final = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL
+_TCP: Final = 0b11
+_BITS: Final = {1: 13, 2: 14, 3: 15, 4: 15}
+"""How many kinds of access to files a version of Landlock knows; 16 from version 5 on."""
+_RULESET, _RULE = struct.Struct("=QQ"), struct.Struct("=Qi")
+_SYSTEM: Final = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64", "/etc/ld.so.cache", "/dev/urandom", "/dev/null")
+"""Shared libraries and what the C library opens; neither /proc (the environment of others) nor /etc as a whole."""
+NETWORK, FILES = "network", "files"
+
+
+def shut_in(folder: Path) -> list[str]:
+    """Give up everything but reading the program and writing below `folder`; tell what could be taken: 'network', 'files'.
+
+    Call it while the process has one thread. An empty list means a kernel without these means, or one that forbids them.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+    taken = [NETWORK] if libc.unshare(_NEW_USER | _NEW_NET) == 0 or libc.unshare(_NEW_NET) == 0 else []
+    version = libc.syscall(_CREATE_RULESET, None, 0, _VERSION_FLAG)
+    if version >= 1 and _restrict(libc, version, folder):
+        taken.append(FILES)
+    return taken
+
+
+def _restrict(libc: ctypes.CDLL, version: int, folder: Path) -> bool:
+    everything = (1 << _BITS.get(version, 16)) - 1
+    knows_tcp = version >= 4
+    attributes = _RULESET.pack(everything, _TCP if knows_tcp else 0)[: 16 if knows_tcp else 8]
+    ruleset = libc.syscall(_CREATE_RULESET, attributes, len(attributes), 0)
+    if ruleset < 0:
+        return False
+    try:
+        for path in _readable():
+            _allow(libc, ruleset, path, _READ & everything)
+        _allow(libc, ruleset, folder, everything)
+        return bool(libc.syscall(_RESTRICT_SELF, ruleset, 0) == 0)
+    finally:
+        os.close(ruleset)
+
+
+def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, access: int) -> None:
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return  # not on this system
+    try:
+        rule = _RULE.pack(access if path.is_dir() else access & _OF_A_FILE, descriptor)
+        libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _readable() -> Iterable[Path]:
+    """Give the interpreter, the installed packages, this package, and the system's libraries."""
+    libraries = [part for part in os.environ.get("LD_LIBRARY_PATH", "").split(":") if part]
+    return dict.fromkeys(map(Path, [sys.prefix, sys.base_prefix, str(Path(__file__).parents[1]), *_SYSTEM, *libraries]))

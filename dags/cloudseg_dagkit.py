@@ -1,15 +1,17 @@
 """Names that all DAG files share: assets, pool, default arguments, tags, and what a failure or "nothing to do" means to Airflow.
 
+Around every task (`DEFAULT_ARGS`): before it, Airflow's connections become settings; after it, `cloudseg_news` counts and tells.
 Not a DAG file itself (`.airflowignore`). Imports `airflow.sdk` only: DAG files are parsed again and again.
 """
 
+import os
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any, NoReturn
 
-from airflow.sdk import Asset, RetryPolicy, get_current_context
+from airflow.sdk import Asset, Connection, RetryPolicy, get_current_context
 from airflow.sdk.definitions.retry_policy import RetryDecision
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException, AirflowSkipException
 
 Json = dict[str, Any]
 
@@ -42,8 +44,54 @@ class RetryWhereItHelps(RetryPolicy):
         return RetryDecision.fail(reason=f"{type(exception).__name__}: the same call would fail again")
 
 
+def find_connection(conn_id: str) -> Connection | None:
+    """Give an Airflow connection (environment, secrets backend or database), None where there is none of that name."""
+    try:
+        found: Connection = Connection.get(conn_id)
+    except AirflowNotFoundException:
+        return None
+    return found
+
+
+def use_connections(context: Any) -> None:
+    """Before a task: let the connections `cloudseg_catalog` and `cloudseg_store` say where things are. The environment goes first.
+
+    `cloudseg_catalog` is a PostgreSQL connection. `cloudseg_store` is one of type aws with the store's `url` in its extra, and if
+    need be `endpoint_url` and `region_name`. A task is a process of its own: what is set here ends with it.
+    """
+    if "CLOUDSEG_CATALOG_URL" not in os.environ and (catalog := find_connection("cloudseg_catalog")):
+        os.environ["CLOUDSEG_CATALOG_URL"] = "postgresql+psycopg://" + catalog.get_uri().split("://", 1)[1]
+    if "CLOUDSEG_STORE_URL" not in os.environ and (store := find_connection("cloudseg_store")):
+        extra = store.extra_dejson
+        settings = {
+            "CLOUDSEG_STORE_URL": extra.get("url"),
+            "AWS_ACCESS_KEY_ID": store.login,
+            "AWS_SECRET_ACCESS_KEY": store.password,
+            "AWS_ENDPOINT_URL_S3": extra.get("endpoint_url"),
+            "AWS_DEFAULT_REGION": extra.get("region_name"),
+        }
+        os.environ.update({name: value for name, value in settings.items() if value})
+
+
+def count_and_tell(context: Any, result: Any) -> None:
+    """After a task that ended well: metrics, and news for people."""
+    from cloudseg_news import report
+
+    report(str(context["ti"].task_id), result)
+
+
+def tell_failure(context: Any) -> None:
+    """When a task has failed for good: news for people."""
+    from cloudseg_news import tell
+
+    run_id, error = context["run_id"], context.get("exception")
+    tell("training failed", f"{context['ti'].task_id} of {run_id}: {error or 'its worker gave no sign of life'}", {"run_id": run_id})
+
+
 DEFAULT_ARGS: Json = {
     "owner": "cloudseg",
+    "pre_execute": use_connections,
+    "post_execute": count_and_tell,
     "retries": 2,
     "retry_delay": timedelta(minutes=1),
     "retry_exponential_backoff": True,
@@ -51,6 +99,13 @@ DEFAULT_ARGS: Json = {
     "retry_policy": RetryWhereItHelps(),
     "execution_timeout": timedelta(hours=2),
 }
+
+
+def all_well(record: Mapping[str, Any]) -> None:
+    """Raise AirflowException, with the first fault as its one sentence, where the doctor found any."""
+    for check in record["checks"]:
+        if not check["ok"]:
+            raise AirflowException(f"cloudseg cannot work here, {check['name']}: {check['detail']}")
 
 
 def form() -> Json:

@@ -24,7 +24,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Param, dag, task
-from cloudseg_dagkit import DEFAULT_ARGS, LABELS, SCENES, START, TAG, Json, announce, form, may_retrain, planned, shortened
+from cloudseg_dagkit import DEFAULT_ARGS, LABELS, SCENES, START, TAG, Json, all_well, announce, form, may_retrain, planned, shortened
 
 
 @dag(
@@ -66,6 +66,12 @@ from cloudseg_dagkit import DEFAULT_ARGS, LABELS, SCENES, START, TAG, Json, anno
 def cloudseg_ingest() -> None:
     """Wire the tasks."""
 
+    @task
+    def doctor() -> None:
+        from cloudseg import stages
+
+        all_well(stages.doctor(device=False).as_json())
+
     @task(execution_timeout=timedelta(hours=6))
     def ingest() -> Json:
         from cloudseg import stages
@@ -88,6 +94,7 @@ def cloudseg_ingest() -> None:
         announce(LABELS, counts["labelled"], labelled, "no label is new")
 
     taken_in: Any = ingest()
+    doctor() >> taken_in
     announce_scenes(taken_in["counts"], taken_in["added"])
     plan_labels(taken_in["labelled"]) >> announce_labels(taken_in["counts"], taken_in["labelled"])
 

@@ -20,7 +20,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Param, dag, task
-from cloudseg_dagkit import DEFAULT_ARGS, START, TAG, Json, began_at, form, nothing_missing, shortened
+from cloudseg_dagkit import DEFAULT_ARGS, START, TAG, Json, all_well, began_at, form, nothing_missing, shortened
 
 
 @dag(
@@ -42,6 +42,12 @@ from cloudseg_dagkit import DEFAULT_ARGS, START, TAG, Json, began_at, form, noth
 def cloudseg_maintain() -> None:
     """Wire the task and its check."""
 
+    @task
+    def doctor() -> None:
+        from cloudseg import stages
+
+        all_well(stages.doctor(device=False).as_json())
+
     @task(execution_timeout=timedelta(hours=6))
     def maintain() -> Json:
         from cloudseg import stages
@@ -54,6 +60,7 @@ def cloudseg_maintain() -> None:
         nothing_missing(counts["missing"], missing)
 
     record: Any = maintain()
+    doctor() >> record
     check(record["counts"], record["missing"])
 
 

@@ -25,7 +25,23 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Param, dag, task
-from cloudseg_dagkit import CHAMPION, DEFAULT_ARGS, MASKS, SCENES, START, TAG, Json, all_done, announce_masks, form, show_as, skip
+from cloudseg_dagkit import (
+    CHAMPION,
+    DEFAULT_ARGS,
+    GPU_POOL,
+    GPU_QUEUE,
+    MASKS,
+    SCENES,
+    START,
+    TAG,
+    Json,
+    all_done,
+    all_well,
+    announce_masks,
+    form,
+    show_as,
+    skip,
+)
 
 
 @dag(
@@ -52,6 +68,12 @@ def cloudseg_predict() -> None:
     """Wire the tasks."""
 
     @task
+    def doctor() -> None:
+        from cloudseg import stages
+
+        all_well(stages.doctor(device=False).as_json())
+
+    @task
     def plan() -> list[Any]:
         from cloudseg import stages
 
@@ -61,6 +83,8 @@ def cloudseg_predict() -> None:
     @task(
         map_index_template="{{ shown_as }}",
         max_active_tis_per_dag=2,
+        pool=GPU_POOL,
+        queue=GPU_QUEUE,
         execution_timeout=timedelta(hours=6),
         outlets=[MASKS],
         multiple_outputs=False,
@@ -75,7 +99,9 @@ def cloudseg_predict() -> None:
     def check(records: list[Json]) -> Json:
         return all_done(list(records))
 
-    drawn: Any = predict.expand(batch=plan())
+    planned: Any = plan()
+    drawn: Any = predict.expand(batch=planned)
+    doctor() >> planned
     check(drawn)
 
 

@@ -48,11 +48,13 @@ from cloudseg_dagkit import (
     START,
     TAG,
     Json,
+    all_well,
     announce_champion,
     answer,
     form,
     next_after_verdict,
     planned,
+    tell_failure,
     training_id,
 )
 
@@ -113,6 +115,12 @@ def cloudseg_retrain() -> None:
     """Wire the tasks."""
 
     @task
+    def doctor() -> None:
+        from cloudseg import stages
+
+        all_well(stages.doctor(device=False).as_json())
+
+    @task
     def plan() -> Json:
         from cloudseg import stages
 
@@ -131,7 +139,7 @@ def cloudseg_retrain() -> None:
 
         return planned(stages.plan_retrain(form()["recipe"], force=form()["force"], snapshot_id=snapshot_id))
 
-    @task(pool=GPU_POOL, queue=GPU_QUEUE, execution_timeout=timedelta(hours=14))
+    @task(pool=GPU_POOL, queue=GPU_QUEUE, execution_timeout=timedelta(hours=14), on_failure_callback=tell_failure)
     def train(snapshot_id: str) -> Json:
         from cloudseg import stages
 
@@ -179,7 +187,7 @@ def cloudseg_retrain() -> None:
     verdict: Any = judge(weights["weights_id"], frozen["snapshot_id"])
     choice = ask_or_not(verdict["outcome"])
     promotion = promote(weights["weights_id"], frozen["snapshot_id"], approve.output)
-    plan() >> frozen
+    doctor() >> plan() >> frozen
     plan_training(frozen["snapshot_id"]) >> weights
     evaluate(weights["weights_id"], frozen["snapshot_id"]) >> verdict
     choice >> [approve, promotion]

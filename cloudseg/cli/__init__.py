@@ -37,7 +37,7 @@ def root(log_level: str | None) -> None:
       6    object store or catalog do not answer: try again
       7    a service that the demo or the stack started failed
       130  interrupted (Ctrl-C)
-      143  a training was asked to stop and left a checkpoint: call it again
+      143  a training or a prediction was asked to stop and kept what it had: call it again
     """  # noqa: D301 - \b keeps click from joining the lines
 
 

@@ -78,9 +78,10 @@ def _show_checks(console: Console, record: Json) -> None:
 
 
 @click.command()
+@click.option("--device/--no-device", default=True, show_default=True, help="Look at the device too, which loads torch.")
 @reports(_show_checks, exit_code=lambda record: 0 if record["ok"] else 1)
-def doctor() -> Any:
+def doctor(device: bool) -> Any:
     """Check settings, catalog, migrations, store, recipes and device."""
     from cloudseg import stages
 
-    return stages.doctor()
+    return stages.doctor(device=device)

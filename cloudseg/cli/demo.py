@@ -30,7 +30,7 @@ def demo(data: str | None, keep: bool, home: str, recipe: str, minutes: float | 
 
 @click.command()
 @click.option("--home", type=click.Path(file_okay=False), default="var/stack", show_default=True, help="Folder for all that it stores.")
-@click.option("--first-port", type=click.IntRange(1024, 65000), default=23000, show_default=True, help="First of thirteen ports.")
+@click.option("--first-port", type=click.IntRange(1024, 55000), default=23000, show_default=True, help="First of twelve ports.")
 @reports(lambda console, record: None)
 def stack(home: str, first_port: int) -> Any:
     """Run PostgreSQL, Redis, SeaweedFS and every part of Airflow on loopback until Ctrl-C. Nothing it starts outlives it."""

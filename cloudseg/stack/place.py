@@ -18,7 +18,6 @@ from cloudseg.stack.compose import ComposeService, fill_in, read_variables
 FIRST_PORT: Final = 23000
 _PORTS: Final = (
     "api", "postgres", "redis", "s3", "s3_grpc", "master", "master_grpc", "volume", "volume_grpc", "filer", "filer_grpc", "admin",
-    "admin_grpc",
 )  # fmt: skip
 _MARKER: Final = ".cloudseg-stack"
 _PREFIXES: Final = ("AIRFLOW", "CLOUDSEG_", "AWS_", "PG", "REDIS")

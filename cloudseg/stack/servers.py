@@ -161,7 +161,7 @@ def _seaweedfs(place: Place, service: ComposeService) -> Plan:
     own = {"-dir": str(place.root / "seaweedfs"), "-s3.port": str(ports["s3"]), "-admin.port": str(ports["admin"])}
     for name in ("master", "volume", "filer"):
         own[f"-{name}.port"] = str(ports[name])
-    for name in ("master", "volume", "filer", "s3", "admin"):
+    for name in ("master", "volume", "filer", "s3"):  # not the admin's: its worker looks for it 10000 above its port
         own[f"-{name}.port.grpc"] = str(ports[f"{name}_grpc"])
     kept = [part for part in service.command if part.split("=", 1)[0] not in own]
     command = [program, *kept, *(f"{name}={value}" for name, value in own.items())]

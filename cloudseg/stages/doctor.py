@@ -11,8 +11,11 @@ from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
 
 
-def doctor() -> DoctorRecord:
-    """Look at the settings, the catalog and its migrations, the store, the recipes and the device. Changes nothing."""
+def doctor(*, device: bool = True) -> DoctorRecord:
+    """Look at the settings, the catalog and its migrations, the store, the recipes and the device. Changes nothing.
+
+    Without `device` torch is not imported, which takes seconds.
+    """
     try:
         runtime = open_runtime(check=False)
     except CloudsegError as error:
@@ -22,7 +25,7 @@ def doctor() -> DoctorRecord:
         ("catalog", _catalog),
         ("store", _store),
         ("recipes", _recipes),
-        ("device", _device),
+        *([("device", _device)] if device else []),
     ]
     record = _collect([_probe(name, probe, runtime) for name, probe in probes])
     log.ended("doctor", record)

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from cloudseg.catalog import model as models
 from cloudseg.catalog import scene as scenes
-from cloudseg.errors import CloudsegError, InputError, NotInCatalog
+from cloudseg.errors import CloudsegError, InputError, Interrupted, NotInCatalog
 from cloudseg.records import Json, PredictRecord, Scene, Weights
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
@@ -44,6 +44,7 @@ def predict(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: str
 
     A mask that is there is given back unchanged. A scene that cannot be masked is listed under `failed` and does not
     stop the others; an unreachable store or catalog, a full disk or too little memory does (a retry can help there).
+    SIGTERM and SIGINT let the scene at hand end, then raise Interrupted; a second one has its usual effect.
     """
     began = time.monotonic()
     runtime = open_runtime()
@@ -83,27 +84,38 @@ def _mask_all(runtime: Runtime, weights: Weights, scene_ids: Sequence[str]) -> t
     device = open_device(runtime)
     from cloudseg.model.predictor import open_predictor
     from cloudseg.predict import predict_scene
+    from cloudseg.train.stop import listen_for_stop
 
     predictor = open_predictor(runtime.store, weights, device)
     tell = log.progress("predict")
     masks: dict[str, str] = {}
     failed: Json = {}
-    for number, scene_id in enumerate(scene_ids, start=1):
-        try:
-            mask = predict_scene(runtime.store, runtime.catalog, scene_id=scene_id, weights_id=weights.weights_id, predictor=predictor)
-            masks[scene_id] = mask.mask_id
-        except CloudsegError as error:
-            if error.retry_helps:
-                raise
-            log.log.warning("no mask of scene %s: %s", scene_id, error)
-            failed[scene_id] = error.as_record()
-        except (OSError, MemoryError):
-            raise  # the machine's fault, not this scene's: the next scene would meet it too
-        except Exception as error:  # whatever is odd about one scene: it is named, and the others are not its hostages
-            log.log.exception("no mask of scene %s", scene_id)
-            failed[scene_id] = CloudsegError(f"unexpected {type(error).__name__}: {error}", subject=scene_id).as_record()
-        tell(number, len(scene_ids), "scenes")
+    with listen_for_stop() as request:
+        for number, scene_id in enumerate(scene_ids, start=1):
+            _leave_if_asked(request.signal_name, number - 1, len(scene_ids))
+            try:
+                mask = predict_scene(runtime.store, runtime.catalog, scene_id=scene_id, weights_id=weights.weights_id, predictor=predictor)
+                masks[scene_id] = mask.mask_id
+            except CloudsegError as error:
+                if error.retry_helps:
+                    raise
+                log.log.warning("no mask of scene %s: %s", scene_id, error)
+                failed[scene_id] = error.as_record()
+            except (OSError, MemoryError):
+                raise  # the machine's fault, not this scene's: the next scene would meet it too
+            except Exception as error:  # whatever is odd about one scene: it is named, and the others are not its hostages
+                log.log.exception("no mask of scene %s", scene_id)
+                failed[scene_id] = CloudsegError(f"unexpected {type(error).__name__}: {error}", subject=scene_id).as_record()
+            tell(number, len(scene_ids), "scenes")
     return masks, failed
+
+
+def _leave_if_asked(signal_name: str | None, done: int, total: int) -> None:
+    if signal_name is not None:
+        raise Interrupted(
+            f"asked to stop by {signal_name}", subject="predict", found=f"{done} of {total} scenes are done",
+            next_step="Call it again: masks that exist are left as they are.",
+        )  # fmt: skip
 
 
 def _find_weights(db: Connection, weights_id: str | None) -> Weights | None:

@@ -138,8 +138,22 @@ def test_the_assets_close_the_circle(dags: dict[str, Any]) -> None:
 
 def test_what_trains_or_judges_waits_for_the_gpu(dags: dict[str, Any]) -> None:
     bound = {task.task_id for dag in dags.values() for task in dag.tasks if (task.pool, task.queue) == ("gpu", "gpu")}
-    assert bound == {"train", "evaluate", "judge", "promote"}
+    assert bound == {"train", "evaluate", "judge", "promote", "predict"}, "only the image of the gpu workers has torch"
     assert dags["cloudseg_retrain"].get_task("train").execution_timeout > timedelta(minutes=720)
+
+
+def test_every_dag_begins_with_the_doctor(dags: dict[str, Any]) -> None:
+    for dag in dags.values():
+        assert [task.task_id for task in dag.roots] == ["doctor"], dag.dag_id
+
+
+def test_connections_news_and_metrics_surround_every_task(dags: dict[str, Any]) -> None:
+    import cloudseg_dagkit as kit
+
+    for task in [task for dag in dags.values() for task in dag.tasks]:
+        given = task.partial_kwargs if task.is_mapped else {"pre_execute": task._pre_execute_hook, "post_execute": task._post_execute_hook}
+        assert (given["pre_execute"], given["post_execute"]) == (kit.use_connections, kit.count_and_tell), task.task_id
+    assert list(dags["cloudseg_retrain"].get_task("train").on_failure_callback) == [kit.tell_failure]
 
 
 def test_masks_are_mapped_and_shown_by_name(dags: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy import URL
 from cloudseg.catalog import Catalog
 from cloudseg.errors import SettingsError
 from cloudseg.settings import Settings
-from cloudseg.storage import Store, open_store
+from cloudseg.storage import S3Options, Store, open_store
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def open_runtime(*, check: bool = True) -> Runtime:
     """
     settings = read_settings()
     home = settings.home.expanduser().absolute()
-    store = open_store(settings.store_url or str(home / "store"))
+    store = open_store(settings.store_url or str(home / "store"), s3_options(settings))
     # URL.create, not text: a folder's name may hold a question mark.
     embedded = URL.create("sqlite", database=str(home / "catalog.db"))
     catalog = Catalog(settings.catalog_url.get_secret_value() if settings.catalog_url else embedded)
@@ -51,6 +51,16 @@ def open_runtime(*, check: bool = True) -> Runtime:
     if check:
         catalog.check()
     return Runtime(settings=settings, store=store, catalog=catalog, inbox=settings.inbox or str(home / "inbox"), home=home)
+
+
+def s3_options(settings: Settings) -> S3Options:
+    """Give how S3 is reached. Credentials are left to boto3, which looks into the environment, the profile and the machine's role."""
+    return S3Options(
+        # boto3 knows these two variables itself; GDAL and the choice of addressing must follow them too.
+        endpoint=settings.s3_endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None,
+        link_endpoint=settings.s3_link_endpoint, region=settings.s3_region, addressing=settings.s3_addressing,
+        ca_bundle=settings.s3_ca_bundle, timeout_s=settings.s3_timeout_s,
+    )  # fmt: skip
 
 
 def read_settings() -> Settings:

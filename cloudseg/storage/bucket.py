@@ -64,7 +64,8 @@ class Bucket:
     @property
     def where(self) -> str:
         """For people: bucket and endpoint, no secrets."""
-        return f"s3://{self.name}" + (f" at {self.options.endpoint}" if self.options.endpoint else "")
+        endpoint = self._client.meta.endpoint_url if self._client else self.options.endpoint
+        return f"s3://{self.name}" + (f" at {endpoint}" if endpoint else "")
 
     def call(self, operation: str, name: str, **parameters: Any) -> Answer:
         """Ask the server about one object. Raises what `s3_errors.translated` gives."""
@@ -135,11 +136,10 @@ class Bucket:
 
     def gdal_options(self) -> dict[str, str]:
         """Give the options under which GDAL reads `/vsis3/<bucket>/…`: the same endpoint and credentials, nothing from elsewhere."""
-        self.client()
+        endpoint, options = urlsplit(self.client().meta.endpoint_url), self.options
         with translated(self.where, ""):
             found = self._session.get_credentials()
             keys = found.get_frozen_credentials() if found else None
-        options, endpoint = self.options, urlsplit(self.options.endpoint or "https://s3.amazonaws.com")
         return {
             "AWS_ACCESS_KEY_ID": keys.access_key if keys else "",
             "AWS_SECRET_ACCESS_KEY": keys.secret_key if keys else "",

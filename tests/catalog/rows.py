@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
+from shapely import box, to_wkb
+
 from cloudseg.keys import sha256_of
 from cloudseg.records import Decision, Epoch, Evaluation, Label, Mask, Promotion, Quarantined, Run, Scene, Snapshot, Verdict, Weights
 
@@ -18,8 +20,8 @@ def scene(number: int, **other: object) -> Scene:
         "scene_id": f"sc-{number:020d}", "name": f"synthetic_{number}", "layout": "pairs", "sensor": "unknown", "radiometry": "scale tag",
         "acquired_at": START + timedelta(days=number), "place": f"mgrs:31U{chr(65 + number % 26)}Q", "crs": "EPSG:32631",
         "transform": [30.0, 0.0, 400_000.5, 0.0, -30.0, 5_000_000.25], "height": 512, "width": 500, "resolution_m": 30.0,
-        "bands": ["red", "green", "blue"], "footprint_wkb": b"\x01\xff\x00\x80", "min_lon": 1.5, "min_lat": 45.0, "max_lon": 1.7,
-        "max_lat": 45.2, "valid_fraction": 1.0, "publishable": True, "source_uri": f"file:///in/{number}.tif",
+        "bands": ["red", "green", "blue"], "footprint_wkb": to_wkb(box(1.5, 45.0, 1.7, 45.2)),
+        "min_lon": 1.5, "min_lat": 45.0, "max_lon": 1.7, "max_lat": 45.2, "valid_fraction": 1.0, "publishable": True, "source_uri": f"file:///in/{number}.tif",
         "source_sha256": sha256_of(f"source {number}".encode()), **_stored("scenes", number), "tags": {"synthetic": "yes"},
         "created_at": START + timedelta(hours=number),
     }  # fmt: skip

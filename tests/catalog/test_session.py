@@ -1,25 +1,20 @@
-"""Opening a catalog, transactions, several processes at one SQLite file."""
+"""Opening a catalog, transactions, values."""
 
-import multiprocessing
-import sqlite3
 import threading
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 import rows
-from sqlalchemy import select, text
+from sqlalchemy import URL, select, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import OperationalError, StatementError
+from sqlalchemy.exc import OperationalError, ProgrammingError, StatementError
 
 from cloudseg.catalog import Catalog, model, scene, tables, training
-from cloudseg.catalog.session import get_many
+from cloudseg.catalog.session import alone_with, get_many
 from cloudseg.catalog.tables import Utc
-from cloudseg.errors import CatalogOutdated, CatalogUnreachable, CloudsegError, NotInCatalog, SettingsError
+from cloudseg.errors import CatalogOutdated, CatalogUnreachable, NotInCatalog, SettingsError
 from cloudseg.records import Scene
-
-CONTEXT = multiprocessing.get_context("forkserver")
-
 
 # --- opening --------------------------------------------------------------------------------------------------------
 
@@ -69,7 +64,7 @@ def test_begin_commits_and_undoes(catalog: Catalog):
 
 
 def test_read_refuses_to_write(catalog: Catalog):
-    with pytest.raises(CloudsegError, match="readonly"), catalog.read() as db:
+    with pytest.raises(CatalogUnreachable, match=r"readonly|read-only"), catalog.read() as db:
         scene.add_scene(db, rows.scene(1))
     with catalog.begin() as db:
         assert scene.add_scene(db, rows.scene(1))
@@ -90,12 +85,14 @@ def test_a_writer_waits_for_the_other(catalog: Catalog):
 
     def second() -> None:
         inside.wait()
-        with catalog.begin():
+        with catalog.begin() as db:
+            alone_with(db, "a test")
             order.append("second")
 
     thread = threading.Thread(target=second)
     thread.start()
-    with catalog.begin():
+    with catalog.begin() as db:
+        alone_with(db, "a test")
         inside.set()
         thread.join(0.3)
         order.append("first")
@@ -103,23 +100,21 @@ def test_a_writer_waits_for_the_other(catalog: Catalog):
     assert order == ["first", "second"]
 
 
-def test_a_lock_that_never_ends_is_unreachable_not_a_traceback(tmp_path: Path, catalog: Catalog):
-    catalog.engine.dispose()
-    impatient = Catalog(f"sqlite:///{tmp_path / 'catalog.db'}")
-    with impatient.read() as db:
-        db.exec_driver_sql("PRAGMA busy_timeout=50")
-    holder = sqlite3.connect(tmp_path / "catalog.db", isolation_level=None)
-    holder.execute("BEGIN IMMEDIATE")
-    with pytest.raises(CatalogUnreachable, match="database is locked") as caught, impatient.begin():
-        pass
+def test_a_lock_that_never_ends_is_unreachable_not_a_traceback(catalog: Catalog, catalog_url: URL):
+    hasty = {"timeout": "0.05"} if catalog_url.drivername == "sqlite" else {"options": "-c lock_timeout=50ms"}
+    impatient = Catalog(catalog_url.update_query_dict(hasty))
+    with catalog.begin() as holder:
+        scene.add_scene(holder, rows.scene(1))
+        with pytest.raises(CatalogUnreachable, match=r"database is locked|lock timeout") as caught, impatient.begin() as db:
+            scene.add_scene(db, rows.scene(1))
     assert caught.value.retry_helps
-    holder.close()
+    impatient.engine.dispose()
 
 
 def test_faults_of_our_own_stay_visible(catalog: Catalog):
-    with pytest.raises(OperationalError), catalog.read() as db:
+    with pytest.raises((OperationalError, ProgrammingError)), catalog.read() as db:
         db.execute(text("SELEC 1"))
-    with pytest.raises(CatalogOutdated, match="no such column"), catalog.read() as db:
+    with pytest.raises(CatalogOutdated, match=r"no such column|column .* does not exist"), catalog.read() as db:
         db.execute(text("SELECT absent FROM scene"))
 
 
@@ -160,7 +155,7 @@ def test_utc_keeps_the_moment_not_the_zone(catalog: Catalog):
 
 
 def test_nan_is_refused_because_it_is_no_json(full_catalog: Catalog):
-    with pytest.raises(StatementError, match="not JSON compliant"), full_catalog.begin() as db:
+    with pytest.raises((StatementError, ValueError), match="not JSON compliant"), full_catalog.begin() as db:
         training.add_epoch(db, rows.epoch(2).model_copy(update={"metrics": {"train_loss": float("nan")}}))
 
 
@@ -170,78 +165,3 @@ def test_get_many_keeps_the_order_and_names_the_missing(full_catalog: Catalog):
         assert [s.scene_id for s in get_many(db, Scene, tables.scene, "scene_id", wanted)] == wanted
         with pytest.raises(NotInCatalog, match="sc-none: no such scene"):
             get_many(db, Scene, tables.scene, "scene_id", [*wanted, "sc-none"])
-
-
-# --- several processes ----------------------------------------------------------------------------------------------
-
-
-def _upgrade(url: str, gate: object, results: object, number: int) -> None:
-    gate.wait()
-    try:
-        results.put(Catalog(url).upgrade())
-    except Exception as error:
-        results.put(repr(error))
-
-
-def _ingest(url: str, gate: object, results: object, number: int) -> None:
-    """Every process adds the same scenes and labels of its own."""
-    catalog = Catalog(url)
-    gate.wait()
-    added = 0
-    try:
-        for turn in range(10):
-            with catalog.begin() as db:
-                added += scene.add_scene(db, rows.scene(turn))
-                scene.add_label(db, rows.label(100 * turn + number, of=turn))
-                model.add_weights(db, rows.weights(100 * turn + number))
-                scene.decide_places(db, {"mgrs:31UDQ": ("train", "validation", "held_out")[number % 3]})
-        results.put(added)
-    except Exception as error:
-        results.put(repr(error))
-
-
-def _promote(url: str, gate: object, results: object, number: int) -> None:
-    catalog = Catalog(url)
-    gate.wait()
-    with catalog.begin() as db:
-        results.put(model.add_promotion(db, rows.promotion(1, of=number)))
-
-
-def _run(task: object, url: str, processes: int) -> list[object]:
-    gate, results = CONTEXT.Barrier(processes), CONTEXT.Queue()
-    started = [CONTEXT.Process(target=task, args=(url, gate, results, number)) for number in range(processes)]
-    for process in started:
-        process.start()
-    outcome = [results.get(timeout=100) for _ in started]
-    for process in started:
-        process.join(60)
-    return outcome
-
-
-def test_six_processes_make_one_catalog(tmp_path: Path):
-    url = f"sqlite:///{tmp_path / 'new' / 'catalog.db'}"
-    catalog = Catalog(url)
-    assert _run(_upgrade, url, 6) == [catalog.head_revision()] * 6
-    catalog.check()
-
-
-def test_six_processes_write_without_loss_or_gap(tmp_path: Path, catalog: Catalog):
-    outcome = _run(_ingest, f"sqlite:///{tmp_path / 'catalog.db'}", 6)
-    assert all(isinstance(added, int) for added in outcome), outcome
-    assert sum(outcome) == 10, "each scene was new exactly once"
-    with catalog.read() as db:
-        assert scene.count_scenes(db) == 10
-        for turn in range(10):
-            assert [label.version for label in scene.list_labels(db, rows.scene(turn).scene_id)] == [6, 5, 4, 3, 2, 1]
-        assert [w.version for w in model.list_weights(db)] == list(range(60, 0, -1))
-        assert db.execute(text("SELECT COUNT(*) FROM place")).scalar() == 1
-
-
-def test_of_six_promotions_one_wins(tmp_path: Path, catalog: Catalog):
-    with catalog.begin() as db:
-        for number in range(6):
-            model.add_weights(db, rows.weights(number))
-    outcome = _run(_promote, f"sqlite:///{tmp_path / 'catalog.db'}", 6)
-    assert sorted(outcome) == [False] * 5 + [True]
-    with catalog.read() as db:
-        assert len(model.list_promotions(db)) == 1

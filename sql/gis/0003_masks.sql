@@ -1,0 +1,29 @@
+-- Every published mask with the footprint of its scene. is_current: made by the champion, at most one a scene.
+CREATE VIEW gis.masks AS
+SELECT
+    mask.mask_id,
+    mask.scene_id,
+    scene.name AS scene_name,
+    scene.sensor,
+    scene.place,
+    scene.acquired_at,
+    mask.cloud_fraction,
+    mask.valid_fraction,
+    mask.threshold,
+    weights.version AS model_version,
+    mask.weights_id,
+    COALESCE(
+        mask.weights_id = (SELECT promotion.weights_id FROM promotion ORDER BY promotion.generation DESC LIMIT 1), FALSE
+    ) AS is_current,
+    scene.footprint,
+    store.url || mask.key AS url,
+    store.gdal || mask.key AS gdal,
+    store.url || (mask.companions -> 'probability' ->> 'key') AS probability_url,
+    store.url || (mask.companions -> 'thumbnail' ->> 'key') AS thumbnail_url,
+    store.url || (mask.companions -> 'item' ->> 'key') AS item_url,
+    mask.sha256,
+    mask.created_at
+FROM mask
+INNER JOIN scene ON mask.scene_id = scene.scene_id
+INNER JOIN weights ON mask.weights_id = weights.weights_id
+CROSS JOIN gis.store

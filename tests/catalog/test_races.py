@@ -1,0 +1,148 @@
+"""Several processes at one catalog: who comes first wins, nothing is lost or doubled, and a dead process holds nobody up."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import rows
+from sqlalchemy import URL, text
+
+from cloudseg.catalog import Catalog, model, scene
+from cloudseg.registry import champion
+from cloudseg.storage import LocalStore
+
+CONTEXT = multiprocessing.get_context("forkserver")
+
+
+def _upgrade(url: URL, number: int) -> object:
+    return Catalog(url).upgrade()
+
+
+def _ingest(url: URL, number: int) -> object:
+    """Every process adds the same scenes and labels and weights of its own, and has its own opinion about a place."""
+    catalog, added = Catalog(url), 0
+    for turn in range(10):
+        with catalog.begin() as db:
+            added += scene.add_scene(db, rows.scene(turn))
+            scene.add_label(db, rows.label(100 * turn + number, of=turn))
+            model.add_weights(db, rows.weights(100 * turn + number))
+            scene.decide_places(db, {"mgrs:31UDQ": ("train", "validation", "held_out")[number % 3]})
+    return added
+
+
+def _add_generation(url: URL, number: int) -> object:
+    with Catalog(url).begin() as db:
+        return model.add_promotion(db, rows.promotion(1, of=number))
+
+
+def _promote(url: URL, folder: str, number: int) -> object:
+    """All saw w-0 in office; each wants its own weights."""
+    return champion.promote(
+        LocalStore(Path(folder)), Catalog(url), f"w-{number}", expected_champion="w-0", verdict_id=None, actor=str(number), reason="race"
+    ).generation
+
+
+def _same_promotion(url: URL, folder: str, number: int) -> object:
+    """All are tries of one task."""
+    return champion.promote(
+        LocalStore(Path(folder)), Catalog(url), "w-1", expected_champion="w-0", verdict_id=None, actor="task", reason="race"
+    ).generation
+
+
+def _hang(url: URL, inside: object) -> None:
+    """Hold what a writer holds until somebody kills this process."""
+    with Catalog(url).begin() as db:
+        scene.add_scene(db, rows.scene(1, name="of the dead"))
+        inside.set()
+        time.sleep(600)
+
+
+def _call(task: object, gate: object, results: object, arguments: tuple[object, ...]) -> None:
+    gate.wait()
+    try:
+        results.put(task(*arguments))
+    except Exception as error:
+        results.put(repr(error))
+
+
+def together(task: object, *arguments: object, processes: int) -> list[object]:
+    """Call `task(*arguments, number)` in that many processes at the same moment; an error comes back as its text."""
+    gate, results = CONTEXT.Barrier(processes), CONTEXT.Queue()
+    started = [CONTEXT.Process(target=_call, args=(task, gate, results, (*arguments, number))) for number in range(processes)]
+    for process in started:
+        process.start()
+    outcome = [results.get(timeout=100) for _ in started]
+    for process in started:
+        process.join(60)
+    return outcome
+
+
+def test_six_processes_make_one_catalog(empty_url: URL):
+    catalog = Catalog(empty_url)
+    assert together(_upgrade, empty_url, processes=6) == [catalog.head_revision()] * 6
+    catalog.check()
+    catalog.engine.dispose()
+
+
+def test_six_processes_write_without_loss_or_gap(catalog: Catalog, catalog_url: URL):
+    outcome = together(_ingest, catalog_url, processes=6)
+    assert all(isinstance(added, int) for added in outcome), outcome
+    assert sum(outcome) == 10, "each scene was new exactly once"
+    with catalog.read() as db:
+        assert scene.count_scenes(db) == 10
+        for turn in range(10):
+            assert [label.version for label in scene.list_labels(db, rows.scene(turn).scene_id)] == [6, 5, 4, 3, 2, 1]
+        assert [w.version for w in model.list_weights(db)] == list(range(60, 0, -1))
+        assert db.execute(text("SELECT COUNT(*) FROM place")).scalar() == 1
+
+
+def test_a_generation_is_given_once(catalog: Catalog, catalog_url: URL):
+    with catalog.begin() as db:
+        for number in range(8):
+            model.add_weights(db, rows.weights(number))
+    assert sorted(together(_add_generation, catalog_url, processes=8)) == [False] * 7 + [True]
+
+
+@pytest.fixture
+def contest(catalog: Catalog, store: LocalStore) -> Iterator[Catalog]:
+    """Nine sets of weights with bytes, the first of them champion."""
+    with catalog.begin() as db:
+        for number in range(9):
+            stored = store.put(f"models/w-{number}/model.safetensors", f"models {number}".encode())
+            model.add_weights(db, rows.weights(number).model_copy(update=stored.model_dump()))
+    champion.promote(store, catalog, "w-0", expected_champion=None, verdict_id=None, actor="test", reason="first")
+    return catalog
+
+
+def test_of_eight_promotions_one_wins_and_the_pointer_is_its(contest: Catalog, catalog_url: URL, store: LocalStore):
+    outcome = together(_promote, catalog_url, str(store.root), processes=8)
+    winners = [generation for generation in outcome if isinstance(generation, int)]
+    losers = [error for error in outcome if "PromotionRefused" in str(error)]
+    # w-0 is the champion already: the process that wants it is refused too.
+    assert (winners, len(losers)) == ([2], 7), outcome
+    with contest.read() as db:
+        assert [p.generation for p in model.list_promotions(db)] == [2, 1]
+    assert champion.is_pointer_right(store, contest)
+
+
+def test_eight_tries_of_one_promotion_are_one_promotion(contest: Catalog, catalog_url: URL, store: LocalStore):
+    assert together(_same_promotion, catalog_url, str(store.root), processes=8) == [2] * 8
+    with contest.read() as db:
+        assert [p.generation for p in model.list_promotions(db)] == [2, 1]
+
+
+def test_a_worker_that_dies_holding_a_lock_holds_nobody_up(catalog: Catalog, catalog_url: URL):
+    inside = CONTEXT.Event()
+    process = CONTEXT.Process(target=_hang, args=(catalog_url, inside))
+    process.start()
+    assert inside.wait(60)
+    os.kill(process.pid, signal.SIGKILL)
+    began = time.monotonic()
+    with catalog.begin() as db:
+        assert scene.add_scene(db, rows.scene(1)), "what the dead process wrote was undone"
+    assert time.monotonic() - began < 10
+    process.join(60)

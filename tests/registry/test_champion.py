@@ -148,12 +148,13 @@ def test_rollback_goes_back_step_by_step(store: LocalStore, catalog: Catalog, pu
     back = rollback(store, catalog, expected_champion=names[2], actor="cli", reason="seams")
     assert (back.generation, back.weights_id, back.previous_weights_id, back.action) == (4, names[1], names[2], "rollback")
     assert pointer(store)["weights_id"] == names[1]
-    with pytest.raises(PromotionRefused):
-        rollback(store, catalog, expected_champion=names[2], actor="cli", reason="late")
+    assert rollback(store, catalog, expected_champion=names[2], actor="cli", reason="killed, so called again") == back
     assert rollback(store, catalog, expected_champion=names[1], actor="cli", reason="seams").weights_id == names[0]
     with pytest.raises(PromotionRefused, match="no champion was before"):
         rollback(store, catalog, expected_champion=names[0], actor="cli", reason="seams")
     put_in_office(store, catalog, names[2], names[0])
+    with pytest.raises(PromotionRefused, match="another champion"):
+        rollback(store, catalog, expected_champion=names[1], actor="cli", reason="long ago")
     assert rollback(store, catalog, expected_champion=names[2], actor="cli", reason="again").weights_id == names[0]
     with catalog.read() as db:
         assert [row.generation for row in rows.list_promotions(db)] == [7, 6, 5, 4, 3, 2, 1]

@@ -57,6 +57,8 @@ def maintain(
     checkpoints = _expire_checkpoints(runtime, moment - timedelta(days=checkpoint_days), dry_run=dry_run)
     evaluations = _expire_evaluations(runtime, moment - timedelta(days=evaluation_days), dry_run=dry_run)
     repaired = _repair_pointer(runtime, dry_run=dry_run)
+    if not dry_run:
+        runtime.store.clear_abandoned()
     orphans, orphan_bytes = _collect_orphans(runtime, moment - timedelta(hours=orphan_hours), dry_run=dry_run)
     with runtime.catalog.read() as db:
         missing = _missing(runtime, named_objects(db, runtime.store), verify=verify)
@@ -136,10 +138,10 @@ def _collect_orphans(runtime: Runtime, before: datetime, *, dry_run: bool) -> tu
     name an old orphan, so it is looked at once more while nobody can name anything (`cloudseg.catalog.collection`).
     """
     store = runtime.store
-    candidates = [key for prefix in OURS for key in store.list_keys(prefix) if _is_older(runtime, key, before)]
+    old = {entry.key: entry.size for prefix in OURS for entry in store.list_objects(prefix) if entry.written_at < before}
     with runtime.catalog.read() as db:
-        orphans = _unnamed(runtime, db, candidates)
-    size = sum(store.stat(key)[0] for key in orphans)
+        orphans = sorted(_unnamed(runtime, db, list(old)))
+    size = sum(old[key] for key in orphans)
     for batch in [] if dry_run else [orphans[at : at + _BATCH] for at in range(0, len(orphans), _BATCH)]:
         with runtime.catalog.begin() as db:
             collect_objects(db)
@@ -154,13 +156,6 @@ def _unnamed(runtime: Runtime, db: Connection, keys: list[str]) -> list[str]:
         keys = [key for key in keys if not key.startswith("shards/")]
     named = named_objects(db, runtime.store)
     return [key for key in keys if key not in named]
-
-
-def _is_older(runtime: Runtime, key: str, before: datetime) -> bool:
-    try:
-        return runtime.store.stat(key)[1] < before
-    except ObjectMissing:  # another maintenance was here
-        return False
 
 
 def _missing(runtime: Runtime, named: Named, *, verify: bool) -> list[str]:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,22 @@ import pytest
 import rasterio
 
 from cloudseg.raster.synthetic import make_tiles
-from tests.faults.home import Home, LocalHome
+from tests.faults.home import Home, LocalHome, ServersHome
 from tests.faults.way import Kill, Way, turn
 
+
+def _servers(request: pytest.FixtureRequest, folder: Path) -> ServersHome:
+    databases, seaweed = request.getfixturevalue("postgresql"), request.getfixturevalue("seaweed")
+    lent = ExitStack()
+    request.addfinalizer(lent.close)
+    return ServersHome(lent.enter_context(databases.migrated()), seaweed, folder)
+
+
 HOMES: dict[str, Callable[[pytest.FixtureRequest, Path], Home]] = {
-    "local": lambda request, folder: LocalHome(folder),
+    "SQLite + folder": lambda request, folder: LocalHome(folder),
+    "PostgreSQL + SeaweedFS": _servers,
 }
-"""What the harness runs on. A server's home takes its fixtures from the request."""
+"""What the harness runs on."""
 _TABLE = pytest.StashKey[list[tuple[str, Kill]]]()
 
 
@@ -27,9 +37,9 @@ def backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def way(request: pytest.FixtureRequest, backend: str, tmp_path_factory: pytest.TempPathFactory) -> Way:
     """One undisturbed turn of the circle, with every state on the way."""
-    folder = tmp_path_factory.mktemp(f"faults-{backend}")
+    folder = tmp_path_factory.mktemp("faults")
     inbox, later = _inbox(folder / "tiles")
-    home = HOMES[backend](request, tmp_path_factory.mktemp(f"empty-{backend}"))
+    home = HOMES[backend](request, tmp_path_factory.mktemp("empty"))
     return turn(folder, home, {"inbox": str(inbox), "later": str(later)})
 
 

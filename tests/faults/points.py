@@ -21,9 +21,9 @@ from sqlalchemy import Connection, Engine, event
 from cloudseg.catalog import Catalog
 from cloudseg.storage import Store
 
-WRITES = ("put", "put_file", "replace", "delete")
+WRITES = ("put", "put_file", "replace", "delete", "clear_abandoned")
 """What a store can change; a test sees to it that a new method of the protocol is sorted in here or under READS."""
-READS = ("uri", "get", "stat", "exists", "list_keys", "local_file", "gdal_path", "uri_of")
+READS = ("uri", "get", "stat", "exists", "list_keys", "list_objects", "local_file", "gdal_path", "uri_of", "link")
 _CHANGES = re.compile(r"\s*(INSERT INTO|UPDATE|DELETE FROM) (\w+)")
 _HASHED = re.compile(r"[0-9a-f]{12,}")
 
@@ -62,13 +62,13 @@ class Points:
 
     def _wrapped(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
-        def call(store: Store, key: str, *args: Any, **more: Any) -> Any:
+        def call(store: Store, *args: Any, **more: Any) -> Any:
             inside = self._here.__dict__.get("inside", False)
             if not inside:  # a method of the store may call another one: that is one point
-                self.reach(f"{name} {_HASHED.sub('*', key)}")
+                self.reach(" ".join([name, *(_HASHED.sub("*", key) for key in args[:1])]))
             self._here.inside = True
             try:
-                return method(store, key, *args, **more)
+                return method(store, *args, **more)
             finally:
                 self._here.inside = inside
 

@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .ONESHELL:
-.PHONY: help setup demo test lint types contracts docs docs-check unit bench clean
+.PHONY: help setup demo test stack stack-test up down lint types contracts docs docs-check unit bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -44,6 +44,20 @@ demo: setup  ## The whole service once around under a real Airflow
 	@$(BIN)/cloudseg demo $(if $(DATA),--data "$(DATA)") $(if $(filter 0 no false,$(KEEP)),--no-keep,--keep)
 
 test: setup lint types contracts docs-check unit  ## Everything that must be green, in under 10 minutes on 2 cores
+
+stack: setup  ## The services of docker/compose.yaml as plain processes on loopback, until Ctrl-C
+	@$(BIN)/cloudseg stack
+
+stack-test: setup  ## The circle and the kill tests on PostgreSQL, SeaweedFS, Redis and Celery (half an hour on 2 cores)
+	@$(BIN)/python -m pytest -m stack tests/stack
+
+PROFILE ?= gpu
+up:  ## The same services as containers: make up [PROFILE=cpu]; needs Docker and docker/.env
+	@[[ -f docker/.env ]] || { echo "up: copy docker/.env.example to docker/.env and fill in the secrets" >&2; exit 1; }
+	docker compose --file docker/compose.yaml --profile $(PROFILE) up --build --detach --wait
+
+down:  ## Stop the containers; what they stored stays
+	@docker compose --file docker/compose.yaml --profile '*' down
 
 lint: setup
 	@echo "ruff" && $(BIN)/ruff check . && $(BIN)/ruff format --check .

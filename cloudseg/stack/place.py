@@ -152,7 +152,7 @@ def airflow_environment(place: Place, service: ComposeService, outside: Mapping[
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(root / "plugins"),
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(place.ports["api"]),
-        "PYTHONPATH": f"{root / 'dags'}{os.pathsep}{root / 'plugins'}",
+        "PYTHONPATH": os.pathsep.join(str(folder) for folder in (root, root / "dags", root / "plugins")),
         "CLOUDSEG_HOME": str(place.root / "home"),
         "CLOUDSEG_INBOX": str(place.inbox),
     }  # fmt: skip

@@ -1,0 +1,210 @@
+"""The stack that the slow tests share: receivers of news and metrics, a catalog and a store to look into, runs to follow."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from email import message_from_bytes
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from aiosmtpd.controller import Controller
+
+from cloudseg.catalog import training
+from cloudseg.demo.api import ENDED, AirflowApi
+from cloudseg.raster.synthetic import make_tiles
+from cloudseg.runtime import Runtime, open_runtime
+from cloudseg.stack.place import Place
+from cloudseg.stack.stack import Stack
+
+LABELLED, UNLABELLED, SIZE = 12, 4, 160
+SLICE = 24
+"""Scenes of the real catalogue: enough that smoke's splits hold both classes, few enough for minutes."""
+QUICK = {
+    # A dead worker is noticed within half a minute instead of two; everything else is as in production.
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
+    "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
+    # One thread gives the same sums on every machine and worker.
+    "CLOUDSEG_THREADS": "1",
+}
+
+
+@dataclass
+class Heard:
+    """What came in."""
+
+    posts: list[dict[str, Any]] = field(default_factory=list)
+    mails: list[Any] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def events(self) -> set[str]:
+        return {post["event"] for post in self.posts}
+
+    def subjects(self) -> set[str]:
+        return {str(mail["Subject"]) for mail in self.mails}
+
+
+class _Mailbox:
+    def __init__(self, heard: Heard) -> None:
+        self._heard = heard
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802  (aiosmtpd's name)
+        self._heard.mails.append(message_from_bytes(envelope.content))
+        return "250 taken"
+
+
+@contextlib.contextmanager
+def receivers(smtp_port: int) -> Iterator[tuple[Heard, dict[str, str]]]:
+    """Run a webhook, a mail server and a StatsD collector on loopback; give what they hear and the settings that lead there."""
+    heard = Heard()
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:  # noqa: N802  (http.server's name)
+            heard.posts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            return
+
+    web = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    mail = Controller(_Mailbox(heard), hostname="127.0.0.1", port=smtp_port)
+    mail.start()
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    udp.bind(("127.0.0.1", 0))
+    threading.Thread(target=_collect, args=(udp, heard), daemon=True).start()
+    smtp = {"conn_type": "smtp", "host": "127.0.0.1", "port": smtp_port, "extra": {"disable_ssl": True, "disable_tls": True, "from_email": "stack@example.org", "to": "people@example.org"}}  # noqa: E501
+    try:
+        yield heard, {
+            "AIRFLOW_CONN_CLOUDSEG_WEBHOOK": f"http://127.0.0.1:{web.server_address[1]}/hook",
+            "AIRFLOW_CONN_CLOUDSEG_MAIL": json.dumps(smtp),
+            "AIRFLOW__METRICS__STATSD_ON": "True",
+            "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
+            "AIRFLOW__METRICS__STATSD_PORT": str(udp.getsockname()[1]),
+        }
+    finally:
+        web.shutdown()
+        web.server_close()
+        mail.stop()
+        udp.close()
+
+
+def _collect(udp: socket.socket, heard: Heard) -> None:
+    while True:
+        try:
+            packet = udp.recv(65535).decode()
+        except OSError:
+            return
+        for line in packet.splitlines():
+            name, _, rest = line.partition(":")
+            with contextlib.suppress(ValueError):
+                heard.metrics[name] = float(rest.split("|")[0])
+
+
+@dataclass
+class World:
+    stack: Stack
+    heard: Heard
+    tiles: Path
+    source: str
+    """Where the tiles come from, for the table."""
+    weights: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def api(self) -> AirflowApi:
+        return self.stack.api
+
+    @property
+    def place(self) -> Place:
+        return self.stack.place
+
+    @contextlib.contextmanager
+    def runtime(self) -> Iterator[Runtime]:
+        """Open catalog and store with the settings of the workers."""
+        settings = self.stack.services["worker-default"].plan.environment
+        mine = {name: value for name, value in settings.items() if name.startswith(("CLOUDSEG_", "AWS_"))}
+        before = dict(os.environ)
+        os.environ.update(mine)
+        try:
+            yield open_runtime()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+    def trigger(self, dag_id: str, form: dict[str, Any]) -> str:
+        return self.patiently(lambda: self.api.trigger(dag_id, form))
+
+    def patiently(self, ask: Callable[[], Any], limit_s: float = 180) -> Any:
+        """Ask the API again while it or its database restarts."""
+        until = time.monotonic() + limit_s
+        while True:
+            try:
+                return ask()
+            except Exception:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(1)
+
+    def task(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
+        return next(task for task in self.patiently(lambda: self.api.tasks(dag_id, run_id)) if task["task_id"] == task_id)
+
+    def wait(self, what: str, ready: Callable[[], Any], limit_s: float, every_s: float = 0.5) -> Any:
+        until = time.monotonic() + limit_s
+        while not (found := ready()):
+            assert time.monotonic() < until, f"waited {limit_s:.0f} s for {what}"
+            time.sleep(every_s)
+        return found
+
+    def finish(self, dag_id: str, run_id: str, limit_s: float = 900) -> str:
+        """Wait for the end of a run and give its state."""
+        state = self.wait(
+            f"{dag_id} {run_id}", lambda: (s := self.patiently(lambda: self.api.run_state(dag_id, run_id))) in ENDED and s, limit_s, 1.0
+        )
+        return str(state)
+
+    def begin_training(self) -> str:
+        """Start a retraining and wait until its training has written two checkpoints; give the DAG run's id."""
+        run_id = self.trigger("cloudseg_retrain", {"recipe": "smoke", "force": True})
+        with self.runtime() as runtime:
+
+            def steps() -> list[int]:
+                with runtime.catalog.read() as db:
+                    return [found.step for found in training.list_checkpoints(db, f"airflow-{run_id}")]
+
+            self.wait("a checkpoint in the store", lambda: [step for step in steps() if step > 0], 300, 0.05)
+        return str(run_id)
+
+    def trained(self, run_id: str) -> dict[str, Any]:
+        """Give the record that the training left."""
+        return dict(self.api.xcom("cloudseg_retrain", run_id, "train", "return_value"))
+
+    def tensors(self, weights_id: str) -> dict[str, Any]:
+        from cloudseg.catalog import model as models
+        from cloudseg.model.weights import load_weights
+
+        with self.runtime() as runtime:
+            with runtime.catalog.read() as db:
+                weights = models.get_weights(db, weights_id)
+            return dict(load_weights(runtime.store.get(weights.key, weights.sha256)).net.state_dict())
+
+
+def choose_tiles(folder: Path, shared: Path) -> tuple[Path, str]:
+    """Give a slice of the real catalogue where it is at hand, else synthetic tiles; and which of the two, in words."""
+    images = sorted((shared / "s2_catalogue" / "images").glob("*.tif"))
+    labelled = [path for path in images if (shared / "s2_catalogue" / "labels" / path.name).is_file()]
+    if not labelled:
+        make_tiles(folder, count=LABELLED, size=SIZE, unlabelled=UNLABELLED)
+        return folder, f"{LABELLED + UNLABELLED} synthetic tiles"
+    for path in labelled[:: max(1, len(labelled) // SLICE)][:SLICE]:
+        for kind in ("images", "labels"):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            shutil.copy(shared / "s2_catalogue" / kind / path.name, folder / kind / path.name)
+    return folder, f"{SLICE} scenes of the Sentinel-2 catalogue"

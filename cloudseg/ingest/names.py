@@ -9,16 +9,16 @@ from typing import Final
 from cloudseg.bands import LANDSAT8_BANDS, LANDSAT_L1, LANDSAT_L2, SENTINEL2, SENTINEL2_BANDS, SENTINEL2_OFFSET, Radiometry
 
 # ESA, Sentinel-2 Products Specification Document, "Naming convention": MMM_MSIXXX_YYYYMMDDHHMMSS_Nxxyy_ROOO_Txxxxx_<discriminator>
-_SENTINEL2 = re.compile(r"S2[A-D]_MSI(L1C|L2A)_(\d{8}T\d{6})_N(\d{4})_R\d{3}_T(\d{2}[C-X][A-Z]{2})(?![A-Z0-9])", re.I)
+_SENTINEL2 = re.compile(r"S2[A-D]_MSI(L1C|L2A)_(\d{8}T\d{6})_N(\d{4})_R\d{3}_T(\d{2}[C-X][A-Z]{2})(?![A-Z0-9])", re.I | re.A)
 # The names of the band files inside a product: T31UDQ_20240501T105031_B02.jp2, in Level-2A with _10m behind the band.
 _SENTINEL2_BAND = re.compile(
-    r"(?P<group>.*?)(?:(?<=[_.-])|^)(?P<band>B(?:0[1-9]|8A|1[0-2]))(?:_(?P<resolution>[126]0m))?\.(?:jp2|tiff?)$", re.I
+    r"(?P<group>.*?)(?:(?<=[_.-])|^)(?P<band>B(?:0[1-9]|8A|1[0-2]))(?:_(?P<resolution>[126]0m))?\.(?:jp2|tiff?)$", re.I | re.A
 )
-_SENTINEL2_TILE = re.compile(r"^T(\d{2}[C-X][A-Z]{2})_(\d{8}T\d{6})(?:_|$)", re.I)
+_SENTINEL2_TILE = re.compile(r"^T(\d{2}[C-X][A-Z]{2})_(\d{8}T\d{6})(?:_|$)", re.I | re.A)
 # USGS, Landsat Collection 1 and 2 Level-1 product ids, and the scene ids from before the collections.
-_LANDSAT = re.compile(r"L([CO])0([89])_(L1TP|L1GT|L1GS|L2SP|L2SR)_(\d{6})_(\d{8})_\d{8}_(\d{2})_(T1|T2|RT)", re.I)
-_LANDSAT_OLD = re.compile(r"L([CO])([89])(\d{6})(\d{4})(\d{3})[A-Z]{3}\d{2}", re.I)
-_LANDSAT_BAND = re.compile(r"(?P<group>.+?)_(?:SR_)?(?P<band>B\d{1,2})(?P<kind>_toa|_sr)?\.tiff?$", re.I)
+_LANDSAT = re.compile(r"L([CO])0([89])_(L1TP|L1GT|L1GS|L2SP|L2SR)_(\d{6})_(\d{8})_\d{8}_(\d{2})_(T1|T2|RT)", re.I | re.A)
+_LANDSAT_OLD = re.compile(r"L([CO])([89])(\d{6})(\d{4})(\d{3})[A-Z]{3}\d{2}", re.I | re.A)
+_LANDSAT_BAND = re.compile(r"(?P<group>.+?)_(?:SR_)?(?P<band>B\d{1,2})(?P<kind>_toa|_sr)?\.tiff?$", re.I | re.A)
 _OFFSET_SINCE: Final = 400
 """Processing baseline 04.00, since 2022-01-25: BOA_ADD_OFFSET and RADIO_ADD_OFFSET of -1000."""
 

@@ -26,7 +26,7 @@ from cloudseg.bands import (
 from cloudseg.errors import BadScene
 
 _SYNONYMS: Final = {"r": RED, "g": GREEN, "b": BLUE, "nir1": NIR, "near infrared": NIR, "near-infrared": NIR, "alpha": None, "mask": None}
-_SPARSE_CODE: Final = re.compile(r"B(\d{1,2}|8A)", re.I)
+_SPARSE_CODE: Final = re.compile(r"B(\d{1,2}|8A)", re.I | re.A)
 _LOWEST: Final = -0.5
 """Below this nothing was observed: corrected products reach -0.2 (USGS Landsat Collection 2, valid range of surface reflectance),
 fill values that nobody declared (-9999, -3.4e38) lie far below."""
@@ -34,7 +34,7 @@ _HIGHEST: Final = 2.5
 """99 % of the pixels are darker: fresh snow under a low sun reaches about 1.5 at the top of the atmosphere."""
 _HIGHEST_ASSUMED: Final = 1.8
 """The same where the scale was only assumed: Landsat Level-1 numbers taken for reflectance x 10000 reach 2 to 6."""
-_CATALOGUE: Final = re.compile(r"Sentinel-2 Cloud Mask Catalogue|zenodo\D{1,20}4172871", re.I)
+_CATALOGUE: Final = re.compile(r"Sentinel-2 Cloud Mask Catalogue|zenodo\D{1,20}4172871", re.I | re.A)
 """The tag SOURCE of the one collection of 8-bit pictures whose stretch is known to differ from ESA's true colour."""
 _BRIGHTEST_AT_LEAST: Final = 0.05
 """The brightest pixel where the scale was assumed: even clear ocean with one wave crest has it; counts do not."""

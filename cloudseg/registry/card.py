@@ -1,5 +1,6 @@
 """The model card: what the weights are, what they were made of and how good they are, in Markdown for people."""
 
+import re
 from collections.abc import Mapping
 
 from cloudseg import keys
@@ -79,6 +80,6 @@ def _table(title: str, lines: list[tuple[str, object]]) -> str:
 
 
 def _cell(value: object) -> str:
-    """Give a value as one table cell: a bar or a line break in it must not end the cell."""
+    """Give a value as one table cell: a bar or a line break in it must not end the cell, nothing in it is a tag, a link or a picture."""
     text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    return re.sub(r"[|\[\]]", r"\\\g<0>", " ".join(text.split())).replace("<", "&lt;")

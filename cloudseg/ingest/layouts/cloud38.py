@@ -12,8 +12,8 @@ from cloudseg.ingest.candidate import BINARY_255, Candidate, InboxFile, LabelFil
 from cloudseg.ingest.layouts.view import View, chosen, incomplete, missing_bands
 from cloudseg.ingest.names import landsat_product
 
-_PATCH = re.compile(r"(red|green|blue|nir|gt|truecolor)_(patch_\d+_\d+_by_\d+_(L.+))", re.I)
-_FOLDER = re.compile(r"(train|test)_(red|green|blue|nir|gt)", re.I)
+_PATCH = re.compile(r"(red|green|blue|nir|gt|truecolor)_(patch_\d+_\d+_by_\d+_(L.+))", re.I | re.A)
+_FOLDER = re.compile(r"(train|test)_(red|green|blue|nir|gt)", re.I | re.A)
 _BANDS = (RED, GREEN, BLUE, NIR)
 
 

@@ -14,7 +14,7 @@ from cloudseg.ingest.layouts.view import View
 
 _IMAGES, _LABELS = "images", "labels"
 # L8 Biome (Foga et al. 2017): 8 biomes, 12 scenes each; the cut-outs are called <biome>_<scene>_<chip>.
-_BIOME = re.compile(r"(Barren|Forest|Grass|GrassCrops|Shrubland|Snow|SnowIce|Urban|Water|Wetlands)_(\d{2})_\d{4}", re.I)
+_BIOME = re.compile(r"(Barren|Forest|Grass|GrassCrops|Shrubland|Snow|SnowIce|Urban|Water|Wetlands)_(\d{2})_\d{4}", re.I | re.A)
 
 _Key = tuple[str, str]
 

@@ -38,9 +38,10 @@ def world(table: Table) -> Iterator[World]:
     tiles, source = choose_tiles(folder / "tiles", Path(__file__).parents[3] / "shared" / "data")
     (folder / "tiles").chmod(0o755)
     before, began = set(psutil.Process().children(recursive=True)), time.monotonic()
-    with receivers(_FIRST_PORT + 50) as (heard, leads_there), Stack(
-        prepare_place(folder / "stack", first_port=_FIRST_PORT), settings=QUICK | leads_there
-    ) as stack:
+    with (
+        receivers(_FIRST_PORT + 50) as (heard, leads_there),
+        Stack(prepare_place(folder / "stack", first_port=_FIRST_PORT), settings=QUICK | leads_there) as stack,
+    ):
         stack.start()
         stack.let_dags_run()
         table("services up", ", ".join(stack.services), f"{time.monotonic() - began:.0f} s")
@@ -65,7 +66,9 @@ def test_the_circle_turns(world: World, table: Table) -> None:
 
 
 def test_training_ran_on_the_gpu_worker(world: World) -> None:
-    queues = {task["task_id"]: task["queue"] for run in world.api.runs("cloudseg_retrain") for task in world.api.tasks("cloudseg_retrain", run)}
+    queues = {
+        task["task_id"]: task["queue"] for run in world.api.runs("cloudseg_retrain") for task in world.api.tasks("cloudseg_retrain", run)
+    }
     assert {queues[name] for name in ("train", "evaluate", "judge", "promote")} == {"gpu"}
     assert {queues[name] for name in ("doctor", "plan", "snapshot")} == {"default"}
 
@@ -93,7 +96,11 @@ def test_a_killed_gpu_worker_is_resumed_by_another_one(world: World, table: Tabl
     assert record["resumed_from_step"]
     assert world.task("cloudseg_retrain", run_id, "train")["try_number"] == 2
     world.weights["killed"] = str(record["weights_id"])
-    table("gpu worker: kill -9 in mid-epoch", f"resumed at step {record['resumed_from_step']} elsewhere, same weights", f"{time.monotonic() - began:.0f} s")
+    table(
+        "gpu worker: kill -9 in mid-epoch",
+        f"resumed at step {record['resumed_from_step']} elsewhere, same weights",
+        f"{time.monotonic() - began:.0f} s",
+    )
 
 
 def test_a_gpu_worker_that_is_asked_to_stop_hands_over(world: World, table: Table) -> None:
@@ -118,7 +125,9 @@ def _masks(world: World, weights_id: str) -> dict[str, object]:
         return {mask.scene_id: mask.created_at for mask in models.list_masks(db, weights_id=weights_id)}
 
 
-@pytest.mark.parametrize(("how", "name", "next_name"), [("killed", "worker-third", "worker-fourth"), ("stopped", "worker-fourth", "worker-fifth")])
+@pytest.mark.parametrize(
+    ("how", "name", "next_name"), [("killed", "worker-third", "worker-fourth"), ("stopped", "worker-fourth", "worker-fifth")]
+)
 def test_a_prediction_goes_on_where_it_ended(world: World, table: Table, how: str, name: str, next_name: str) -> None:
     weights_id, began = world.weights[how], time.monotonic()
     run_id = world.trigger("cloudseg_predict", {"weights_id": weights_id, "batch_size": 256})
@@ -151,7 +160,11 @@ def test_a_server_that_is_killed_in_a_training_costs_no_weights(world: World, ta
     tries = world.task("cloudseg_retrain", run_id, "train")["try_number"]
     if waiting:
         assert world.finish("cloudseg_predict", waiting) == "success", "it waited for the GPU and did not fail"
-    table(f"{server}: kill -9 in a training", f"{tries} tries of the training, same weights {record['weights_id']}", f"{time.monotonic() - began:.0f} s")
+    table(
+        f"{server}: kill -9 in a training",
+        f"{tries} tries of the training, same weights {record['weights_id']}",
+        f"{time.monotonic() - began:.0f} s",
+    )
 
 
 def test_masks_are_read_by_gis_people(world: World, table: Table) -> None:

@@ -55,7 +55,7 @@ class _Mailbox:
     def __init__(self, heard: Heard) -> None:
         self._heard = heard
 
-    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802  (aiosmtpd's name)
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
         self._heard.mails.append(message_from_bytes(envelope.content))
         return "250 taken"
 
@@ -66,7 +66,7 @@ def receivers(smtp_port: int) -> Iterator[tuple[Heard, dict[str, str]]]:
     heard = Heard()
 
     class Hook(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802  (http.server's name)
+        def do_POST(self) -> None:
             heard.posts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(204)
             self.end_headers()
@@ -81,15 +81,23 @@ def receivers(smtp_port: int) -> Iterator[tuple[Heard, dict[str, str]]]:
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     udp.bind(("127.0.0.1", 0))
     threading.Thread(target=_collect, args=(udp, heard), daemon=True).start()
-    smtp = {"conn_type": "smtp", "host": "127.0.0.1", "port": smtp_port, "extra": {"disable_ssl": True, "disable_tls": True, "from_email": "stack@example.org", "to": "people@example.org"}}  # noqa: E501
+    smtp = {
+        "conn_type": "smtp",
+        "host": "127.0.0.1",
+        "port": smtp_port,
+        "extra": {"disable_ssl": True, "disable_tls": True, "from_email": "stack@example.org", "to": "people@example.org"},
+    }
     try:
-        yield heard, {
-            "AIRFLOW_CONN_CLOUDSEG_WEBHOOK": f"http://127.0.0.1:{web.server_address[1]}/hook",
-            "AIRFLOW_CONN_CLOUDSEG_MAIL": json.dumps(smtp),
-            "AIRFLOW__METRICS__STATSD_ON": "True",
-            "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
-            "AIRFLOW__METRICS__STATSD_PORT": str(udp.getsockname()[1]),
-        }
+        yield (
+            heard,
+            {
+                "AIRFLOW_CONN_CLOUDSEG_WEBHOOK": f"http://127.0.0.1:{web.server_address[1]}/hook",
+                "AIRFLOW_CONN_CLOUDSEG_MAIL": json.dumps(smtp),
+                "AIRFLOW__METRICS__STATSD_ON": "True",
+                "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
+                "AIRFLOW__METRICS__STATSD_PORT": str(udp.getsockname()[1]),
+            },
+        )
     finally:
         web.shutdown()
         web.server_close()

@@ -1,0 +1,52 @@
+#!/bin/bash
+# Builds both images for real on a machine without a container engine: buildah in a chroot, on a stand-in for the base image that
+# debootstrap makes. Then looks into them. Needs root, `apt install buildah debootstrap`, 25 GB of disk and a quarter of an hour.
+#   docker/build_check.sh [FOLDER]        everything lies in FOLDER (a temporary one by default) and is removed in the end
+# BUILD_OPTIONS goes to buildah as it is: on a machine whose pip has mirrors of its own, "--volume /etc/pip.conf:/etc/pip.conf:ro --env PIP_CERT=…".
+# What the stand-in does not prove: Debian's Python 3.11.2 stands where the image has its own 3.11; nothing runs under an engine.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+for program in buildah debootstrap; do
+  command -v "$program" >/dev/null || { echo "build_check: $program is missing: apt install buildah debootstrap" >&2; exit 1; }
+done
+
+folder=${1:-$(mktemp -d)}
+mkdir -p "$folder"
+folder=$(realpath "$folder")
+trap 'rm -rf "$folder"' EXIT
+export BUILDAH_ISOLATION=chroot CONTAINERS_STORAGE_CONF="$folder/storage.conf" XDG_RUNTIME_DIR="$folder/run"
+mkdir -p "$XDG_RUNTIME_DIR"
+printf '[storage]\ndriver = "vfs"\nrunroot = "%s/runroot"\ngraphroot = "%s/graphroot"\n' "$folder" "$folder" >"$folder/storage.conf"
+read -ra options <<<"${BUILD_OPTIONS:-}"
+step() { echo "=== $* ($(date -u +%H:%M:%S))"; }
+
+step "stand-in for the base image"
+base=$(sed -nE 's/^FROM (python:[^ ]+) AS base$/\1/p' docker/Dockerfile)
+debootstrap --variant=minbase --include=python3,python3-venv,python3-pip,ca-certificates bookworm "$folder/rootfs" >"$folder/debootstrap.log" 2>&1 ||
+  { tail -5 "$folder/debootstrap.log"; exit 1; }
+ln -sf python3 "$folder/rootfs/usr/bin/python"
+# A machine behind a proxy of its own has its certificate authority in this file.
+cp /etc/ssl/certs/ca-certificates.crt "$folder/rootfs/etc/ssl/certs/ca-certificates.crt"
+container=$(buildah from scratch)
+buildah add --quiet "$container" "$folder/rootfs" / >/dev/null
+buildah commit --quiet --rm "$container" "docker.io/library/$base" >/dev/null
+rm -rf "$folder/rootfs"
+
+for target in airflow trainer; do
+  step "build $target"
+  buildah bud --format docker --pull-never --layers=false "${options[@]}" -f docker/Dockerfile --target "$target" -t "cloudseg-$target:check" . \
+    >"$folder/$target.log" 2>&1 || { tail -30 "$folder/$target.log"; exit 1; }
+  grep -E '^STEP' "$folder/$target.log" | tail -3
+  container=$(buildah from --pull-never "cloudseg-$target:check")
+  inside() { buildah run --isolation chroot "$container" -- "$@"; }
+  echo "user $(inside id -u), size $(du -sh --apparent-size "$(buildah mount "$container")" | cut -f1)"
+  inside cloudseg --version
+  inside airflow version
+  inside python -c 'import airflow.providers.celery.executors.celery_executor, airflow.providers.amazon, cloudseg_celery, cloudseg_dagkit; print("Celery, S3 and the DAG files import")' 2>/dev/null
+  inside python -c 'import importlib.util as u; print("torch:", u.find_spec("torch") is not None)'
+  inside cloudseg doctor --no-device 2>/dev/null | sed 's/^/  /' || true
+  echo "variables that could hold a secret: $(buildah inspect --type image "cloudseg-$target:check" | grep -ciE '(PASSWORD|SECRET|FERNET|_KEY)=' || true)"
+  buildah umount "$container" >/dev/null
+  buildah rm "$container" >/dev/null
+done
+step "both images build"

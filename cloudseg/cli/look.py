@@ -49,12 +49,22 @@ def runs(limit: int) -> Any:
 @click.command()
 @click.option("--weights", "weights_id", metavar="ID", help="Only masks by these weights.")
 @_LIMIT
-@reports(show_rows("masks", ["mask_id", "scene", "cloud_fraction", "valid_fraction", "weights_id"], below=["uri"]))
-def masks(weights_id: str | None, limit: int) -> Any:
+@click.option("--link", is_flag=True, help="Add a link that anyone may read the file with, in QGIS or a browser (stores on S3 only).")
+@click.option(
+    "--expires",
+    "hours",
+    type=click.FloatRange(0.01, 168),
+    default=24.0,
+    show_default=True,
+    metavar="HOURS",
+    help="How long links are good.",
+)
+@reports(show_rows("masks", ["mask_id", "scene", "cloud_fraction", "valid_fraction", "weights_id"], below=["uri", "link"]))
+def masks(weights_id: str | None, limit: int, link: bool, hours: float) -> Any:
     """List published masks, newest first."""
     from cloudseg import stages
 
-    return {"masks": stages.masks(weights_id=weights_id, limit=limit)}
+    return {"masks": stages.masks(weights_id=weights_id, limit=limit, link_s=round(hours * 3600) if link else None)}
 
 
 @click.command()

@@ -17,9 +17,10 @@ from urllib.parse import quote, unquote
 from cloudseg.errors import BadScene, InputError, ObjectMissing
 from cloudseg.ingest.candidate import InboxFile
 from cloudseg.keys import is_key
-from cloudseg.storage import LocalStore, Store
+from cloudseg.storage import LocalStore, S3Options, Store
 
 STORE_SCHEME: Final = "store://"
+S3_SCHEME: Final = "s3://"
 _PIECE: Final = 1 << 20
 _TEXT_LIMIT: Final = 1 << 20
 """Bytes of a metadata file that are read at most; Landsat's MTL has 9 kB."""
@@ -48,13 +49,24 @@ class Inbox(Protocol):
         ...
 
 
-def open_inbox(source: str, store: Store) -> "FolderInbox | StoreInbox":
-    """Open a folder (a path or `file:///…`), or `store://prefix` of the configured store. Raises InputError where there is none."""
+def open_inbox(source: str, store: Store, s3: S3Options) -> Inbox:
+    """Open a folder (a path or `file:///…`), `store://prefix` of the configured store, or `s3://bucket/prefix`.
+
+    Raises InputError where there is no such folder, SettingsError for what is no bucket.
+    """
+    if source.startswith(STORE_SCHEME) and store.uri.startswith(S3_SCHEME):
+        source = f"{store.uri}/{source.removeprefix(STORE_SCHEME)}"
+    if source.startswith(S3_SCHEME):
+        from cloudseg.ingest.bucket_inbox import open_bucket_inbox  # boto3 is an extra
+
+        return open_bucket_inbox(source, s3)
     if source.startswith(STORE_SCHEME):
         return _open_prefix(store, source.removeprefix(STORE_SCHEME).strip("/"))
     scheme, separator, rest = source.partition("://")
     if separator and scheme != "file" and "/" not in scheme:
-        raise InputError("no source speaks this scheme", subject=_shown(source), found=scheme, expected="a folder, or store://prefix")
+        raise InputError(
+            "no source speaks this scheme", subject=shown(source), found=scheme, expected="a folder, store://prefix or s3://bucket/prefix"
+        )
     return FolderInbox(Path(unquote(rest) if separator and scheme == "file" else source))
 
 
@@ -62,7 +74,7 @@ def _open_prefix(store: Store, prefix: str) -> "FolderInbox | StoreInbox":
     """Open a prefix of the store. In a local store it is a folder, whose files may have names that are no keys (`S2A_….tif`)."""
     if not is_key(prefix):
         raise InputError(
-            "no prefix of the store", subject=_shown(f"{STORE_SCHEME}{prefix}"), expected="lower case parts joined by /",
+            "no prefix of the store", subject=shown(f"{STORE_SCHEME}{prefix}"), expected="lower case parts joined by /",
             next_step="Name a prefix, such as store://inbox.",
         )  # fmt: skip
     if isinstance(store, LocalStore) and (store.root / prefix).is_dir():
@@ -80,7 +92,7 @@ class FolderInbox:
             self.root = (folder.parent if self._single else folder).resolve(strict=True)
         except (OSError, RuntimeError, ValueError) as error:  # ValueError: a NUL in the name
             raise InputError(
-                "no such folder", subject=_shown(str(folder)), found=getattr(error, "strerror", None) or error,
+                "no such folder", subject=shown(str(folder)), found=getattr(error, "strerror", None) or error,
                 next_step="Name a folder with tiles.",
             ) from error  # fmt: skip
         if not self.root.is_dir():
@@ -118,7 +130,7 @@ class FolderInbox:
             # O_NONBLOCK: opening a pipe must not wait for a writer that never comes. O_NOFOLLOW: the path was resolved just now.
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         except (OSError, RuntimeError, ValueError) as error:
-            raise _unreadable(file, error) from error
+            raise unreadable(file, error) from error
         with os.fdopen(descriptor, "rb") as handle:
             if not path.is_relative_to(self.root) or not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise NotRead("not a plain file of the inbox", subject=file.path, next_step="Put the file itself into the inbox.")
@@ -126,9 +138,9 @@ class FolderInbox:
 
     def _entry(self, path: Path) -> InboxFile:
         relative = path.relative_to(self.root).as_posix()
-        shown = _shown(relative)
+        name = shown(relative)
         # quote() takes the bytes of a name that is no UTF-8 as they are.
-        return InboxFile(shown, f"{self.uri.rstrip('/')}/{quote(os.fsencode(relative))}", self._fault(path, strange=shown != relative))
+        return InboxFile(name, f"{self.uri.rstrip('/')}/{quote(os.fsencode(relative))}", self._fault(path, strange=name != relative))
 
     def _fault(self, path: Path, *, strange: bool) -> str | None:
         if strange:
@@ -166,10 +178,10 @@ class StoreInbox:
             with self._store.local_file(self._prefix + file.path) as path, path.open("rb") as handle:
                 yield handle
         except (ObjectMissing, ValueError) as error:
-            raise _unreadable(file, error) from error
+            raise unreadable(file, error) from error
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
     """Give a file's name as a terminal, a log line and a web page may show it."""
     return "".join("".join(f"\\x{byte:02x}" for byte in os.fsencode(c)) if _is_odd(c) else c for c in name)
 
@@ -195,7 +207,7 @@ def hash_file(inbox: Inbox, file: InboxFile, copy_to: Path | None = None) -> str
                 with copy_to.open("wb") as target:
                     _feed(source, digest.update, target.write)
         except OSError as error:
-            raise _unreadable(file, error) from error
+            raise unreadable(file, error) from error
     return digest.hexdigest()
 
 
@@ -214,7 +226,8 @@ def read_text(inbox: Inbox, file: InboxFile) -> str:
         return ""
 
 
-def _unreadable(file: InboxFile, error: Exception) -> NotRead:
+def unreadable(file: InboxFile, error: Exception) -> NotRead:
+    """Give the error of a file that cannot be read."""
     return NotRead(
         "the file cannot be read", subject=file.path, found=getattr(error, "strerror", None) or str(error),
         next_step="Check that it is still there and that the service may read it.",

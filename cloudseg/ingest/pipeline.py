@@ -20,7 +20,7 @@ from cloudseg.ingest.layouts import find_candidates
 from cloudseg.ingest.pool import DecoderPool
 from cloudseg.ingest.work import Outcome, Work, take
 from cloudseg.records import IngestRecord
-from cloudseg.storage import Store
+from cloudseg.storage import S3Options, Store
 from cloudseg.workplace import private_folder
 
 log = logging.getLogger(__name__)
@@ -42,8 +42,9 @@ def ingest_source(
     workers: int,
     on_progress: Progress | None = None,
     dry_run: bool = False,
+    s3: S3Options | None = None,
 ) -> IngestRecord:
-    """Bring every scene and label below a folder, or below `store://prefix`, into the catalog.
+    """Bring every scene and label below a folder, `store://prefix` or `s3://bucket/prefix` into the catalog.
 
     `layout` asks only that one; `bands` names the bands of multi-band files, `-` for one that is not wanted, or picks
     bands of one-file-a-band scenes. `workers` processes decode at once, each within `limits`. A second ingest of the same
@@ -51,7 +52,7 @@ def ingest_source(
     Raises InputError for no such source, unknown bands or layout; StoreError, CatalogUnreachable.
     """
     begun = time.monotonic()
-    inbox = open_inbox(source, store)
+    inbox = open_inbox(source, store, s3 or S3Options())
     items = find_candidates(inbox, layout=layout, bands=_checked_bands(bands))
     with (
         private_folder("ingest") as folder,

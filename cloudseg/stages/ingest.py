@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cloudseg.errors import SettingsError
 from cloudseg.records import IngestRecord
-from cloudseg.runtime import Runtime, open_runtime
+from cloudseg.runtime import Runtime, open_runtime, s3_options
 from cloudseg.stages import log
 
 
@@ -26,6 +26,7 @@ def ingest(source: str | None = None, *, layout: str | None = None, bands: list[
     record = ingest_source(
         runtime.store, runtime.catalog, where, layout=layout, bands=bands, limits=limits,
         workers=runtime.threads, on_progress=log.progress("ingest"), dry_run=dry_run,
+        s3=s3_options(settings),
     )  # fmt: skip
     log.ended("ingest", record)
     return record

@@ -46,14 +46,24 @@ def models(*, limit: int | None = 20) -> list[Json]:
         ]
 
 
-def masks(*, weights_id: str | None = None, limit: int | None = 20) -> list[Json]:
-    """List masks, newest first, with the name of their scene and where the file lies. Raises NotInCatalog for unknown weights."""
+def masks(*, weights_id: str | None = None, limit: int | None = 20, link_s: int | None = None) -> list[Json]:
+    """List masks, newest first, with the name of their scene and where the file lies.
+
+    `link_s` adds a link to each that anyone may read the file with for so many seconds: do not log it. Raises NotInCatalog
+    for unknown weights, InputError where the store has no such links.
+    """
     runtime = open_runtime()
+    link = runtime.store.link
     with runtime.catalog.read() as db:
         if weights_id is not None:
             registered.get_weights(db, weights_id)
         return [
-            {**mask.as_json(), "scene": rows.get_scene(db, mask.scene_id).name, "uri": runtime.store.uri_of(mask.key)}
+            {
+                **mask.as_json(),
+                "scene": rows.get_scene(db, mask.scene_id).name,
+                "uri": runtime.store.uri_of(mask.key),
+                **({"link": link(mask.key, link_s)} if link_s is not None else {}),
+            }
             for mask in registered.list_masks(db, weights_id=weights_id, limit=limit)
         ]
 

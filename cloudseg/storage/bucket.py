@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -44,7 +44,6 @@ class Head:
     etag: str
     sha256: str | None
     """As the server verified it, else as the writer noted it; None for an object that neither did."""
-    content_type: str
 
 
 class Bucket:
@@ -88,24 +87,9 @@ class Bucket:
         with translated(self.where, ""):
             self.client().list_objects_v2(Bucket=self.name, MaxKeys=1)
 
-    def download(self, name: str, take: Callable[[bytes], object]) -> Head:
-        """Stream an object to `take`; a broken connection goes on where it broke, by a range of the same version.
-
-        Holds one piece at a time. Raises ObjectMissing, StoreRefused, StoreUnreachable.
-        """
-        reader = _Reader(self, name)
-        for pause in self.pauses():
-            try:
-                for piece in reader.pieces():
-                    take(piece)
-            except StoreUnreachable:
-                if pause is None:
-                    raise
-                time.sleep(pause)
-            else:
-                break
-        assert reader.found is not None  # noqa: S101
-        return reader.found
+    def download(self, name: str) -> "Download":
+        """Stream an object in pieces. The server is asked when the first piece is."""
+        return Download(self, name)
 
     def list(self, prefix: str) -> Iterator[Answer]:
         """Give the entries below a prefix in the order of the server: `Key`, `Size`, `LastModified`."""
@@ -213,30 +197,50 @@ class Bucket:
         return "path" if self.options.endpoint else "virtual"
 
 
-class _Reader:
-    """Where a download has come to."""
+class Download:
+    """The pieces of an object, once; a broken connection goes on where it broke, by a range of the same version.
+
+    Holds one piece at a time. Raises ObjectMissing, StoreRefused, StoreUnreachable.
+    """
 
     def __init__(self, bucket: Bucket, name: str) -> None:
         self._bucket, self._name = bucket, name
         self._at = 0
-        self.found: Head | None = None
+        self._head: Head | None = None
 
-    def pieces(self) -> Iterator[bytes]:
+    @property
+    def head(self) -> Head:
+        """What the server said when the first piece came."""
+        assert self._head is not None  # noqa: S101
+        return self._head
+
+    def __iter__(self) -> Iterator[bytes]:
+        for pause in self._bucket.pauses():
+            try:
+                yield from self._rest()
+            except StoreUnreachable:
+                if pause is None:
+                    raise
+                time.sleep(pause)
+            else:
+                return
+
+    def _rest(self) -> Iterator[bytes]:
         """Give what has not been given yet."""
-        if self.found is not None and self._at == self.found.size:
+        if self._head is not None and self._at == self._head.size:
             return
         answer = self._ask()
-        self.found = self.found or _head(answer)
+        self._head = self._head or _head(answer)
         with translated(self._bucket.where, self._name), closing(answer["Body"]) as body:
             for piece in body.iter_chunks(PIECE):
                 self._at += len(piece)
                 yield piece
 
     def _ask(self) -> Answer:
-        if self.found is None:
+        if self._head is None:
             return self._bucket.call("get_object", self._name, ChecksumMode="ENABLED")
         try:
-            return self._bucket.call("get_object", self._name, Range=f"bytes={self._at}-", IfMatch=self.found.etag)
+            return self._bucket.call("get_object", self._name, Range=f"bytes={self._at}-", IfMatch=self._head.etag)
         except ObjectExists as error:
             raise StoreUnreachable("the object changed while it was read", subject=self._name, next_step="Try again.") from error
 
@@ -247,10 +251,7 @@ def checksum(digest: bytes) -> str:
 
 
 def _head(answer: Answer) -> Head:
-    return Head(
-        size=answer["ContentLength"], written_at=answer["LastModified"], etag=answer["ETag"], sha256=_sha256(answer),
-        content_type=answer.get("ContentType", "binary/octet-stream"),
-    )  # fmt: skip
+    return Head(size=answer["ContentLength"], written_at=answer["LastModified"], etag=answer["ETag"], sha256=_sha256(answer))
 
 
 def _sha256(answer: Answer) -> str | None:

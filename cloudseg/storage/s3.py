@@ -49,7 +49,7 @@ class S3Store:
         """Open `s3://bucket/prefix`; the server is not asked yet. Raises SettingsError for what is no such URL."""
         parts = urlsplit(url)
         prefix = parts.path.strip("/")
-        if not _BUCKET.fullmatch(parts.netloc) or (prefix and not is_key(prefix)) or parts.query or parts.fragment:
+        if not is_bucket_name(parts.netloc) or (prefix and not is_key(prefix)) or parts.query or parts.fragment:
             raise SettingsError(
                 "not a bucket of S3", subject="CLOUDSEG_STORE_URL", found=f"s3://{parts.netloc.rpartition('@')[2]}/{prefix}",
                 expected="s3://bucket or s3://bucket/prefix, lower case", next_step="Credentials and endpoint have settings of their own.",
@@ -136,16 +136,13 @@ class S3Store:
         name = self._name(key)
         remove_abandoned(Path(tempfile.gettempdir()).glob(f"{_COPY_PREFIX}*"))
         with _copy_file() as copy:
-            digest = hashlib.sha256()
-
-            def take(piece: bytes) -> None:
-                digest.update(piece)
-                _write(copy, piece)
-
+            download, digest = self.bucket.download(name), hashlib.sha256()
             with _missing_by_key(key):
-                head = self.bucket.download(name, take)
+                for piece in download:
+                    digest.update(piece)
+                    _write(copy, piece)
             _write(copy, None)
-            _compare(key, digest.hexdigest(), head.sha256)
+            _compare(key, digest.hexdigest(), download.head.sha256)
             yield Path(copy.name)
 
     def gdal_path(self, key: str) -> GdalPath:
@@ -186,10 +183,10 @@ class S3Store:
             return self.bucket.head(self._name(key))
 
     def _read(self, key: str) -> tuple[Head, bytes]:
-        pieces: list[bytes] = []
+        download = self.bucket.download(self._name(key))
         with _missing_by_key(key):
-            head = self.bucket.download(self._name(key), pieces.append)
-        return head, b"".join(pieces)
+            data = b"".join(download)
+        return download.head, data
 
     def _send(self, stored: StoredObject, data: bytes, **condition: str) -> None:
         with _exists_by_key(stored.key):
@@ -217,31 +214,18 @@ class S3Store:
         raise StoreUnreachable("other writers are always at this key", subject=stored.key, next_step="Try again in a moment.")
 
     def _stands(self, stored: StoredObject) -> bool:
-        """Tell whether the same bytes stand under the key, and make them young again; raises ObjectExists for other bytes."""
+        """Tell whether the same bytes stand under the key; raises ObjectExists for other bytes."""
         try:
             head = self._head(stored.key)
             found = head.sha256 or sha256_of(self._read(stored.key)[1])
-            if (found, head.size) != (stored.sha256, stored.size):
-                raise ObjectExists(
-                    "other bytes stand under this key", subject=stored.key, found=found, expected=stored.sha256,
-                    next_step="Objects are never overwritten: find out which writer made the other one.",
-                )  # fmt: skip
-            self._touch(stored, head)
         except ObjectMissing:
             return False
+        if (found, head.size) != (stored.sha256, stored.size):
+            raise ObjectExists(
+                "other bytes stand under this key", subject=stored.key, found=found, expected=stored.sha256,
+                next_step="Objects are never overwritten: find out which writer made the other one.",
+            )  # fmt: skip
         return True
-
-    def _touch(self, stored: StoredObject, head: Head) -> None:
-        """Make an object young again, so that maintenance does not take it for an old orphan before its row is there.
-
-        A copy onto itself, within the server; it fails where the object was deleted since. Raises ObjectMissing.
-        """
-        name = self._name(stored.key)
-        source = {"Bucket": self.bucket.name, "Key": name}
-        with suppress(ObjectExists):  # another writer of the same bytes has just done it
-            self.bucket.call(
-                "copy_object", name, CopySource=source, CopySourceIfMatch=head.etag, MetadataDirective="REPLACE", **_about(stored)
-            )
 
     def _send_parts(self, stored: StoredObject, path: Path, digests: list[bytes]) -> None:
         name, size = self._name(stored.key), _part_size(stored.size)
@@ -264,6 +248,11 @@ class S3Store:
             with suppress(CloudsegError):  # what cannot be aborted now, maintenance does after a day
                 self.bucket.call("abort_multipart_upload", name, UploadId=upload)
             raise
+
+
+def is_bucket_name(name: str) -> bool:
+    """Tell whether S3 may have a bucket of this name."""
+    return _BUCKET.fullmatch(name) is not None
 
 
 def _all(threads: ThreadPoolExecutor, send: Callable[[int], dict[str, Any]], count: int) -> list[dict[str, Any]]:

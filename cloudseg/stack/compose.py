@@ -73,9 +73,10 @@ def here(command: tuple[str, ...], root: Path) -> list[str]:
 
 
 def read_variables(path: Path) -> dict[str, str]:
-    """Give the lines NAME=value of an environment file; a line that begins with # is a comment."""
+    """Give the lines NAME=value of an environment file; single quotes around a value are no part of it, # begins a comment line."""
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    pairs = [line.partition("=") for line in lines if line and not line.startswith("#")]
+    return {name: value[1:-1] if value[:1] == value[-1:] == "'" and len(value) > 1 else value for name, _, value in pairs}
 
 
 def fill_in(values: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:

@@ -14,7 +14,8 @@ import pytest
 pytest.importorskip("airflow", reason="the extra `airflow` is not installed")
 pytest.importorskip("airflow.providers.celery", reason="the extra `production` is not installed")
 
-from world import QUICK, World, choose_tiles, receivers
+from receivers import receivers
+from world import QUICK, World, choose_tiles
 
 from cloudseg.catalog import model as models
 from cloudseg.errors import SettingsError

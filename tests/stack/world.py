@@ -1,20 +1,15 @@
-"""The stack that the slow tests share: receivers of news and metrics, a catalog and a store to look into, runs to follow."""
+"""The stack that the slow tests share: a catalog and a store to look into, runs to follow."""
 
 import contextlib
-import json
 import os
 import shutil
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from email import message_from_bytes
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from aiosmtpd.controller import Controller
+from receivers import Heard
 
 from cloudseg.catalog import training
 from cloudseg.demo.api import ENDED, AirflowApi
@@ -34,87 +29,6 @@ QUICK = {
     # One thread gives the same sums on every machine and worker.
     "CLOUDSEG_THREADS": "1",
 }
-
-
-@dataclass
-class Heard:
-    """What came in."""
-
-    posts: list[dict[str, Any]] = field(default_factory=list)
-    mails: list[Any] = field(default_factory=list)
-    metrics: dict[str, float] = field(default_factory=dict)
-
-    def events(self) -> set[str]:
-        return {post["event"] for post in self.posts}
-
-    def subjects(self) -> set[str]:
-        return {str(mail["Subject"]) for mail in self.mails}
-
-
-class _Mailbox:
-    def __init__(self, heard: Heard) -> None:
-        self._heard = heard
-
-    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
-        self._heard.mails.append(message_from_bytes(envelope.content))
-        return "250 taken"
-
-
-@contextlib.contextmanager
-def receivers(smtp_port: int) -> Iterator[tuple[Heard, dict[str, str]]]:
-    """Run a webhook, a mail server and a StatsD collector on loopback; give what they hear and the settings that lead there."""
-    heard = Heard()
-
-    class Hook(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            heard.posts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            return
-
-    web = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
-    threading.Thread(target=web.serve_forever, daemon=True).start()
-    mail = Controller(_Mailbox(heard), hostname="127.0.0.1", port=smtp_port)
-    mail.start()
-    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    udp.bind(("127.0.0.1", 0))
-    threading.Thread(target=_collect, args=(udp, heard), daemon=True).start()
-    smtp = {
-        "conn_type": "smtp",
-        "host": "127.0.0.1",
-        "port": smtp_port,
-        "extra": {"disable_ssl": True, "disable_tls": True, "from_email": "stack@example.org", "to": "people@example.org"},
-    }
-    try:
-        yield (
-            heard,
-            {
-                "AIRFLOW_CONN_CLOUDSEG_WEBHOOK": f"http://127.0.0.1:{web.server_address[1]}/hook",
-                "AIRFLOW_CONN_CLOUDSEG_MAIL": json.dumps(smtp),
-                "AIRFLOW__METRICS__STATSD_ON": "True",
-                "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
-                "AIRFLOW__METRICS__STATSD_PORT": str(udp.getsockname()[1]),
-            },
-        )
-    finally:
-        web.shutdown()
-        web.server_close()
-        mail.stop()
-        udp.close()
-
-
-def _collect(udp: socket.socket, heard: Heard) -> None:
-    while True:
-        try:
-            packet = udp.recv(65535).decode()
-        except OSError:
-            return
-        for line in packet.splitlines():
-            name, _, rest = line.partition(":")
-            with contextlib.suppress(ValueError):
-                heard.metrics[name] = float(rest.split("|")[0])
 
 
 @dataclass

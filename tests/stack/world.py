@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from receivers import Heard
 
@@ -101,8 +102,21 @@ class World:
                 with runtime.catalog.read() as db:
                     return [found.step for found in training.list_checkpoints(db, f"airflow-{run_id}")]
 
-            self.wait("a checkpoint in the store", lambda: [step for step in steps() if step > 0], 300, 0.05)
+            self.wait("a checkpoint in the store", lambda: [step for step in steps() if step > 0], 900, 0.05)
         return str(run_id)
+
+    def finish_training(self, run_id: str, limit_s: float = 1200) -> dict[str, Any]:
+        """Wait for the end of the task `train`, end the run (what follows is not asked here) and give the training's task."""
+
+        def ended() -> dict[str, Any] | None:
+            task = self.task("cloudseg_retrain", run_id, "train")
+            return task if task["state"] in ("success", "failed") else None
+
+        task = self.wait("the training", ended, limit_s, 1.0)
+        path = f"/api/v2/dags/cloudseg_retrain/dagRuns/{quote(run_id, safe='')}"
+        self.patiently(lambda: self.api.call("PATCH", path, {"state": "failed"}))
+        assert task["state"] == "success"
+        return dict(task)
 
     def trained(self, run_id: str) -> dict[str, Any]:
         """Give the record that the training left."""

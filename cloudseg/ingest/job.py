@@ -4,11 +4,11 @@ Never pickle: the process that decodes hostile bytes may have been taken over by
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, Field
 
-from cloudseg.bands import Radiometry
+from cloudseg.bands import BAND_NAMES, Radiometry
 from cloudseg.records import Record
 
 
@@ -75,31 +75,45 @@ class LabelJob(Record):
     memory_mb: int
 
 
-class SceneFacts(Record):
-    """What decoding found out about a scene."""
+def _is_known(band: str) -> str:
+    if band not in BAND_NAMES:
+        raise ValueError(f"no band is called {band!r}")
+    return band
 
-    radiometry: str
-    crs: str | None
-    transform: list[float]
-    height: int
-    width: int
-    resolution_m: float | None
-    bands: list[str]
-    footprint_wkb_hex: str | None
-    bounds: list[float] | None = Field(description="min_lon, min_lat, max_lon, max_lat")
-    centre: list[float] | None = Field(description="lon, lat of the middle of the grid")
-    valid_fraction: float
+
+KnownBand = Annotated[str, AfterValidator(_is_known)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Short = Annotated[str, Field(max_length=300)]
+Lon = Annotated[float, Field(ge=-360, le=360)]
+Lat = Annotated[float, Field(ge=-90, le=90)]
+
+
+class SceneFacts(Record):
+    """What decoding found out about a scene. Whatever a decoder says that was taken over, only what a row can hold passes."""
+
+    radiometry: Annotated[str, Field(max_length=5_000)]
+    crs: Annotated[str, Field(max_length=20_000)] | None
+    transform: Annotated[list[Finite], Field(min_length=6, max_length=6)]
+    height: int = Field(ge=1, le=2**31 - 1)
+    width: int = Field(ge=1, le=2**31 - 1)
+    resolution_m: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
+    bands: Annotated[list[KnownBand], Field(min_length=1, max_length=64)]
+    footprint_wkb_hex: Annotated[str, Field(pattern=r"^([0-9A-Fa-f]{2})*$", max_length=1 << 22)] | None
+    bounds: tuple[Lon, Lat, Lon, Lat] | None = Field(description="min_lon, min_lat, max_lon, max_lat")
+    centre: tuple[Lon, Lat] | None = Field(description="lon, lat of the middle of the grid")
+    valid_fraction: Fraction
     acquired_at: AwareDatetime | None = Field(description="from the file's tags")
-    tags: dict[str, str]
+    tags: Annotated[dict[Short, Short], Field(max_length=64)]
 
 
 class LabelFacts(Record):
     """What decoding found out about a label."""
 
-    source: str
-    mapping: dict[str, int]
-    cloud_fraction: float
-    labelled_fraction: float
+    source: Short
+    mapping: Annotated[dict[Short, Literal[0, 1, 255]], Field(max_length=70_000)]
+    cloud_fraction: Fraction
+    labelled_fraction: Fraction
 
 
 class Fault(Record):

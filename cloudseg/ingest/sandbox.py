@@ -21,6 +21,8 @@ _VERSION_FLAG, _PATH_BENEATH = 1, 1
 # linux/landlock.h: LANDLOCK_ACCESS_FS_* and _NET_*
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE, _IOCTL = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14, 1 << 15
 _READ: Final = _EXECUTE | _READ_FILE | _READ_DIR
+_OWN: Final = _READ_FILE | _READ_DIR | _WRITE_FILE | _TRUNCATE | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8
+"""Files and folders below the private folder, and to remove them; no links and pipes, for the service reads what lies there."""
 _OF_A_FILE: Final = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL
 _TCP: Final = 0b11
 _BITS: Final = {1: 13, 2: 14, 3: 15, 4: 15}
@@ -55,7 +57,7 @@ def _restrict(libc: ctypes.CDLL, version: int, folder: Path) -> bool:
     try:
         for path in _readable():
             _allow(libc, ruleset, path, _READ & everything)
-        _allow(libc, ruleset, folder, everything)
+        _allow(libc, ruleset, folder, _OWN & everything)
         return bool(libc.syscall(_RESTRICT_SELF, ruleset, 0) == 0)
     finally:
         os.close(ruleset)

@@ -127,7 +127,7 @@ def _take_scene(work: Work, candidate: Candidate, hashes: list[str], source_sha2
             return
         folder = Path(name)
         facts = decoder.decode_scene(_scene_job(work, candidate, hashes, folder))
-        out = outgoing(folder / "scene.tif", keys.scene)
+        out = outgoing(_made(folder / "scene.tif", candidate.name), keys.scene)
         scene = _scene_row(candidate, facts, source_sha256, out.stored)
         added = work.dry_run or publish(work.store, work.catalog, {"cog": out}, lambda db, _: _add_scene(db, scene))
         outcome.scene, outcome.scene_id = ("added" if added else "known"), scene.scene_id
@@ -151,6 +151,15 @@ def _scene_job(work: Work, candidate: Candidate, hashes: list[str], folder: Path
         is_product=candidate.sensor != "unknown",
         out=str(folder / "scene.tif"), folder=str(folder), max_pixels=work.limits.max_pixels, memory_mb=work.limits.memory_mb,
     )  # fmt: skip
+
+
+def _made(path: Path, shown: str) -> Path:
+    """Give the file that the decoder wrote. A link or a pipe, which only one makes that was taken over, is never followed."""
+    if not path.is_file() or path.is_symlink():
+        raise BadScene(
+            "the decoder left no plain file", subject=shown, next_step="Look at the file before trying again: it may be an attack."
+        )
+    return path
 
 
 def _raster_job(source: SourceFile, copy: Path) -> RasterJob:
@@ -244,7 +253,7 @@ def _label_job(work: Work, label: LabelFile, folder: Path, *, alone: bool) -> Ca
 
 
 def _add_label(work: Work, folder: Path, label: LabelFile, label_id: str, scene: Scene, sha256: str, facts: LabelFacts) -> bool:
-    out = outgoing(folder / "label.tif", keys.label)
+    out = outgoing(_made(folder / "label.tif", label.file.path), keys.label)
     row = Label(
         label_id=label_id, scene_id=scene.scene_id, version=1, source=facts.source, class_mapping=facts.mapping,
         cloud_fraction=facts.cloud_fraction, labelled_fraction=facts.labelled_fraction, source_uri=label.file.uri, source_sha256=sha256,

@@ -29,7 +29,7 @@ _PREFIX: Final = struct.Struct("<Q")
 class WeightsMeta(BaseModel):
     """What travels inside the weights: how to build the net, prepare its input and read its output, and where it comes from."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     format: Literal["cloudseg-weights-1"] = "cloudseg-weights-1"
     architecture: Literal["SimpleUNet", "SimpleUNetV2"]
@@ -42,7 +42,7 @@ class WeightsMeta(BaseModel):
     clip: float = Field(gt=0, description="highest reflectance that the net sees")
     mean: tuple[float, ...] = Field(description="reflectance; one for all bands or one a band")
     std: tuple[float, ...]
-    working_resolution_m: float | None = Field(description="finer scenes are averaged down to about this")
+    working_resolution_m: float | None = Field(gt=0, description="finer scenes are averaged down to about this")
     threshold: float = Field(ge=0, le=1, description="cloud where probability >= threshold; chosen on validation places")
     flip_at_prediction: bool = Field(description="the probability is averaged over a mirrored copy")
     chip_size: int = Field(ge=1, description="side of the chips that it was trained on, working pixels")

@@ -1,0 +1,127 @@
+"""Names from outside: what the layout readers make of them, and that no text becomes a key or a file outside of the store."""
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import pytest
+from hypothesis import strategies as st
+
+from cloudseg import keys
+from cloudseg.errors import CloudsegError
+from cloudseg.ingest.candidate import Candidate, InboxFile, Stray
+from cloudseg.ingest.layouts import RASTER_SUFFIXES, find_candidates
+from cloudseg.ingest.work import source_hash
+from cloudseg.storage import LocalStore
+from tests.fuzz.fuzzing import CORPUS, fuzzed
+
+_PLACE = re.compile(r"(mgrs:[0-9]{2}[C-X][A-Z]{2}|wrs2:[0-9]{6})")
+_WORDS = (CORPUS / "layouts" / "words.txt").read_text(encoding="utf-8").splitlines()
+_PART = st.lists(
+    st.sampled_from(_WORDS) | st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), max_size=6),
+    min_size=1,
+    max_size=5,
+)
+_PATHS = st.lists(st.lists(_PART.map("".join), min_size=1, max_size=4).map("/".join), max_size=14, unique=True)
+_TEXT = st.lists(
+    st.sampled_from(
+        ["GROUP = ", "REFLECTANCE_MULT_BAND_4 = ", "SUN_ELEVATION = ", "DATE_ACQUIRED = ", "1e999", "nan", "-0", "2020-02-30", "\n", '"']
+    )
+    | st.text(max_size=8),
+    max_size=30,
+).map("".join)
+
+
+class Memory:
+    """An inbox of names and one text."""
+
+    uri = "memory:"
+
+    def __init__(self, paths: list[str], text: str) -> None:
+        self._files, self._text = [InboxFile(path, f"memory:/{path}") for path in sorted(paths)], text
+
+    def list_files(self) -> list[InboxFile]:
+        return self._files
+
+    @contextmanager
+    def open(self, file: InboxFile) -> Iterator[IO[bytes]]:
+        yield io.BytesIO(self._text.encode("utf-8", "replace"))
+
+
+def _everything_is_accounted_for(paths: list[str], text: str, bands: tuple[str, ...] | None) -> None:
+    found = find_candidates(Memory(paths, text), bands=bands)
+    taken = [path for item in found for path in (item.claimed() if isinstance(item, Candidate) else {item.file.path})]
+    rasters = {
+        path for path in paths if path.rpartition("/")[2].rpartition(".")[2].lower() in RASTER_SUFFIXES and "." in path.rpartition("/")[2]
+    }
+    assert rasters <= set(taken)
+    pixels = [source.file.path for item in found if isinstance(item, Candidate) for source in item.files]
+    strays = [item.file.path for item in found if isinstance(item, Stray)]
+    assert len(strays) == len(set(strays))
+    assert not set(pixels) & set(strays)
+    for item in found:
+        if isinstance(item, Candidate):
+            assert item.files
+            assert item.name
+            assert item.place is None or _PLACE.fullmatch(item.place), item.place
+            assert all(text.isprintable() for pair in item.tags for text in pair)
+            assert keys.is_key(keys.scene(source_hash(item, [keys.sha256_of(b"x")] * len(item.files))))
+    again = find_candidates(Memory(list(reversed(paths)), text), bands=bands)
+    assert again == found
+
+
+def test_whatever_the_names_every_raster_is_a_scene_or_a_stray() -> None:
+    fuzzed(_everything_is_accounted_for, _PATHS, _TEXT, st.sampled_from([None, ("red", "green", "blue"), ("red", "-", "nir")]), examples=50)
+
+
+def _text_stays_text(texts: list[str], tmp: Path) -> None:
+    for text in texts:
+        assert keys.is_key(keys.slug(text))
+        assert keys.is_key(keys.checkpoint(text, 1, "0" * 64))
+        assert keys.is_key(f"x/{keys.make_id('sc', text)}")
+    assert keys.make_id("x", *texts) != keys.make_id("x", *texts, "")
+    if len(texts) > 1:
+        assert keys.make_id("x", "".join(texts[:2]), *texts[2:]) != keys.make_id("x", *texts)
+        assert (keys.slug(texts[0]) == keys.slug(texts[1])) == (texts[0] == texts[1])
+
+
+def test_no_text_makes_an_odd_key(tmp_path: Path) -> None:
+    fuzzed(lambda texts: _text_stays_text(texts, tmp_path), st.lists(st.text(max_size=80), min_size=1, max_size=4), examples=150)
+
+
+def test_no_key_leads_out_of_the_store(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    (tmp_path / "secret").write_bytes(b"outside")
+    pieces = st.sampled_from(
+        ["..", ".", "/", "\\", "secret", "store", "\0", "\u2024\u2024", "．．", "%2e%2e", "~", "a", "A", "", " ", "\n", "-"]
+    )
+
+    def stays_inside(parts: list[str]) -> None:
+        key = "".join(parts)
+        for act in (store.get, lambda key: store.put(key, b"x"), lambda key: list(store.list_keys(key)), store.delete):
+            try:
+                act(key)
+            except (ValueError, CloudsegError):
+                continue
+        assert {path.name for path in tmp_path.iterdir()} == {"store", "secret"}
+        assert (tmp_path / "secret").read_bytes() == b"outside"
+
+    fuzzed(stays_inside, st.lists(pieces, max_size=8), examples=150)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ſ2A_MSIL1C_20240501T105031_N0510_R051_T31UDQ_20240501T124036",
+        "S2A_MSIL1C_20240501T105031_N0510_R051_T31UD\u212a_20240501T124036",
+        "S2A_MSIL1C_20240501T105031_N0510_R051_T٣١UDQ_20240501T124036",
+    ],
+)
+def test_look_alikes_name_no_place(name: str) -> None:
+    """Else the same ground would have two names, and a held-out place could be trained on under the second."""
+    (item,) = find_candidates(Memory([f"images/{name}.tif"], ""))
+    assert isinstance(item, Candidate)
+    assert item.place is None

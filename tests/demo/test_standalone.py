@@ -191,11 +191,12 @@ def again(turned: Turned) -> dict[str, str]:
 
 def test_maintenance_finds_nothing_wrong(turned: Turned, again: dict[str, str]) -> None:
     states = turned.states("cloudseg_maintain", again["cloudseg_maintain"])
-    assert states == {"maintain": {"success"}, "check": {"success"}}
+    assert states == {"doctor": {"success"}, "maintain": {"success"}, "check": {"success"}}
 
 
 def test_nothing_new_is_skipped_with_a_reason(turned: Turned, again: dict[str, str]) -> None:
     states = turned.states("cloudseg_retrain", again["cloudseg_retrain"])
+    assert states.pop("doctor") == {"success"}
     assert set().union(*states.values()) == {"skipped"}
     assert "0 labels are new" in turned.api.xcom("cloudseg_retrain", again["cloudseg_retrain"], "plan", "reason")
     assert turned.states("cloudseg_ingest", again["cloudseg_ingest"])["announce_scenes"] == {"skipped"}

@@ -6,6 +6,7 @@ a rollback takes the top off, and both are new rows.
 """
 
 import logging
+from contextlib import suppress
 
 from sqlalchemy import Connection
 
@@ -13,7 +14,7 @@ from cloudseg import keys
 from cloudseg.catalog import Catalog
 from cloudseg.catalog import model as rows
 from cloudseg.catalog.session import alone_with, now
-from cloudseg.errors import InputError, ObjectMissing, PromotionRefused
+from cloudseg.errors import InputError, ObjectExists, ObjectMissing, PromotionRefused
 from cloudseg.records import Promotion, Weights, utc_iso
 from cloudseg.storage import Store
 
@@ -105,16 +106,19 @@ def _earlier(store: Store, db: Connection, champion: str | None) -> str:
 def repair_pointer(store: Store, catalog: Catalog) -> bool:
     """Bring `models/champion.json` in line with the newest generation; tell whether it had to change.
 
-    The row is read again after every write: a promotion that came in between has written its own pointer, which this
-    one would otherwise have undone. Whoever writes last also looks last.
+    Each write holds only where the pointer is still what was read (compare and swap), and the row is read again after it:
+    a late writer never undoes what a newer promotion wrote.
     """
     changed = False
-    while (wanted := _pointer(catalog)) != _read_pointer(store):
-        if wanted is None:
-            store.delete(keys.CHAMPION_POINTER)
-        else:
-            store.replace(keys.CHAMPION_POINTER, wanted)
+    while (wanted := _pointer(catalog)) != (found := _read_pointer(store)):
         changed = True
+        with suppress(ObjectExists):  # another process has written it meanwhile: look again
+            if wanted is None:
+                store.delete(keys.CHAMPION_POINTER)
+            elif found is None:
+                store.put(keys.CHAMPION_POINTER, wanted)
+            else:
+                store.replace(keys.CHAMPION_POINTER, wanted, expected=found)
     return changed
 
 

@@ -188,18 +188,28 @@ class OvertakenStore(LocalStore):
         super().__init__(root)
         self._overtake: Callable[[], None] | None = overtake
 
-    def replace(self, key: str, data: bytes):
+    def _be_overtaken(self) -> None:
         overtake, self._overtake = self._overtake, None
         if overtake is not None:
             overtake()
-        return super().replace(key, data)
+
+    def put(self, key: str, data: bytes):
+        self._be_overtaken()
+        return super().put(key, data)
+
+    def replace(self, key: str, data: bytes, expected: bytes | None = None):
+        self._be_overtaken()
+        return super().replace(key, data, expected)
 
 
 def test_a_late_pointer_write_does_not_undo_a_newer_one(store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights]) -> None:
-    one, two = publish("one"), publish("two")
+    one, two, three, four = (publish(name) for name in ("one", "two", "three", "four"))
     slow = OvertakenStore(store.root, lambda: put_in_office(store, catalog, two.weights_id, one.weights_id))
     put_in_office(slow, catalog, one.weights_id, None)
     assert pointer(store)["weights_id"] == two.weights_id
+    slow = OvertakenStore(store.root, lambda: put_in_office(store, catalog, four.weights_id, three.weights_id))
+    put_in_office(slow, catalog, three.weights_id, two.weights_id)
+    assert pointer(store)["weights_id"] == four.weights_id
 
 
 def _race(root: str, weights_id: str, expected: str | None, start, results) -> None:

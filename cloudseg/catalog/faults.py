@@ -11,7 +11,9 @@ from cloudseg.errors import CatalogOutdated, CatalogUnreachable, CloudsegError, 
 # that tell these apart, so there the message decides.
 _NO_TABLE_OR_COLUMN = {"42P01", "42703", "3F000"}
 _NOT_ALLOWED = {"42501"}
-_READ_ONLY = {"25006"}
+# The driver calls more than these "operational": connection, rollback, resources, intervention, system; read-only after a fail-over, lock.
+_PASSING_CLASSES = {"08", "40", "53", "57", "58"}
+_PASSING = {"25006", "55P03"}
 _REFUSED_USER = ("authentication failed", "no pg_hba.conf entry", "permission denied for database", "is not permitted to log in")
 
 
@@ -42,12 +44,17 @@ def _fault(error: DatabaseError, uri: str) -> CloudsegError | None:
             "the database user may not do this", subject=uri, found=reason,
             next_step="Stages need a member of the role cloudseg_app, `cloudseg db` the owner (docs/operations.md).",
         )  # fmt: skip
-    passes = isinstance(error, OperationalError) or error.connection_invalidated or code in _READ_ONLY
-    if not passes or "syntax error" in reason:
+    if not _passes(error, code) or "syntax error" in reason:
         return None
     return CatalogUnreachable(
         "the catalog does not answer", subject=uri, found=reason, next_step="Try again; `cloudseg doctor` tells more."
     )
+
+
+def _passes(error: DatabaseError, code: str | None) -> bool:
+    if error.connection_invalidated:
+        return True
+    return isinstance(error, OperationalError) if code is None else code[:2] in _PASSING_CLASSES or code in _PASSING
 
 
 def _refused(reason: str, uri: str) -> SettingsError | None:

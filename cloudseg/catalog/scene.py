@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, and_, delete, exists, func, select
+from sqlalchemy import Connection, Select, and_, delete, exists, func, select
 
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.session import fetch, fetch_one, get_by, insert, now
@@ -42,9 +42,21 @@ def count_scenes(db: Connection) -> int:
 
 def list_scenes_without_mask(db: Connection, weights_id: str) -> list[Scene]:
     """List publishable scenes that these weights have not masked, oldest first."""
-    has_mask = exists().where(and_(t.mask.c.scene_id == t.scene.c.scene_id, t.mask.c.weights_id == weights_id))
-    statement = select(t.scene).where(t.scene.c.publishable, ~has_mask).order_by(t.scene.c.created_at, t.scene.c.scene_id)
-    return fetch(db, Scene, statement)
+    # The ids first: indexes alone answer that, and only the scenes that wait are read.
+    waiting = select(t.scene).where(t.scene.c.scene_id.in_(_without_mask(weights_id)))
+    return fetch(db, Scene, waiting.order_by(t.scene.c.created_at, t.scene.c.scene_id))
+
+
+def count_scenes_without_mask(db: Connection, weights_id: str) -> int:
+    """Count publishable scenes that these weights have not masked."""
+    return db.execute(select(func.count()).select_from(_without_mask(weights_id).subquery())).scalar_one()
+
+
+def _without_mask(weights_id: str) -> Select[tuple[str]]:
+    """Select the ids of publishable scenes that these weights have not masked."""
+    any_scene = t.scene.alias("any_scene")
+    has_mask = exists().where(and_(t.mask.c.scene_id == any_scene.c.scene_id, t.mask.c.weights_id == weights_id))
+    return select(any_scene.c.scene_id).where(any_scene.c.publishable, ~has_mask)
 
 
 def add_label(db: Connection, label: Label) -> Label | None:

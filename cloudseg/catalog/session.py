@@ -2,6 +2,7 @@
 
 import logging
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,8 +18,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, OperationalError
 
 from cloudseg.catalog.faults import told_plainly
-from cloudseg.catalog.views import create_gis_views, create_views, drop_views
-from cloudseg.errors import CatalogOutdated, CatalogUnreachable, NotInCatalog, SettingsError
+from cloudseg.catalog.roles import grant_again, make_roles
+from cloudseg.catalog.views import create_gis_views, drop_views, run_files
+from cloudseg.errors import CatalogOutdated, CatalogUnreachable, NotInCatalog, SettingsError, StateError
 from cloudseg.keys import canonical_json
 from cloudseg.records import Record
 
@@ -64,6 +66,8 @@ class Catalog:
             ) from error  # fmt: skip
         _make_folder(self._url)
         self._answered = False
+        # A page makes a catalog for each request: its connections end with it, not when the garbage is collected some day.
+        weakref.finalize(self, self.engine.dispose)
 
     @property
     def uri(self) -> str:
@@ -98,9 +102,25 @@ class Catalog:
         with self._migration() as (connection, config):
             self._refuse_unknown(MigrationContext.configure(connection).get_current_revision())
             command.upgrade(config, "head")
-            create_views(connection, sql_folder() / "views")
+            run_files(connection, sql_folder() / "views")
             create_gis_views(connection, sql_folder() / "gis", url, gdal)
+            grant_again(connection, sql_folder() / "roles")
         return head
+
+    def make_roles(self) -> list[str]:
+        """Create the roles of `sql/roles` that are missing, say what each may do, and give the names of the new ones.
+
+        Running it again changes nothing. Raises StateError on SQLite, which has no users; SettingsError where the user of the
+        URL may not create roles or does not own the database.
+        """
+        if self.engine.dialect.name != "postgresql":
+            raise StateError(
+                "SQLite has no users and no roles", subject=self.uri, next_step="Whoever may write the file may do everything."
+            )
+        self.check()
+        with self.begin() as connection:
+            alone_with(connection, "migrations")
+            return make_roles(connection, sql_folder() / "roles")
 
     def downgrade(self, revision: str) -> None:
         """Take the schema back to a revision (`base`: to nothing), with the rows of what is taken away; for developers."""

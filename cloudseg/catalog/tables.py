@@ -106,9 +106,10 @@ scene = Table(
     _created(),
     UniqueConstraint("source_sha256"),
     Index(None, "place"),
-    Index(None, "acquired_at"),
+    Index(None, "acquired_at", "min_lon", "max_lon", "min_lat", "max_lat"),  # a box in June, without looking at other scenes
     Index(None, "min_lon", "min_lat"),
     Index(None, "created_at"),
+    Index(None, "publishable", "created_at", "scene_id"),  # which scenes may need a mask, without looking at a scene
     Index(None, "name"),
 )
 

@@ -19,11 +19,12 @@ _GIS = ("masks", "scenes", "store")
 _NOT_MIGRATED = {("table", "spatial_ref_sys"), ("column", "footprint"), ("index", "ix_scene_footprint")}
 
 
-def create_views(db: Connection, folder: Path) -> list[str]:
-    """Run the files `NNNN_name.sql` in order and give their names."""
-    files = sorted(folder.glob("[0-9]*.sql"))
+def run_files(db: Connection, folder: Path, pattern: str = "[0-9]*.sql") -> list[str]:
+    """Run the files `NNNN_name.sql` of a folder in order and give their names."""
+    files = sorted(folder.glob(pattern))
     for file in files:
-        db.exec_driver_sql(file.read_text(encoding="utf-8"))
+        # Without this option the driver would take a percent sign for a place of a parameter.
+        db.exec_driver_sql(file.read_text(encoding="utf-8"), execution_options={"no_parameters": True})
     return [file.name for file in files]
 
 
@@ -44,7 +45,7 @@ def create_gis_views(db: Connection, folder: Path, url: str | None, gdal: str | 
     db.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS gis")
     store = "CREATE VIEW gis.store AS SELECT %L::text AS url, %L::text AS gdal"  # %L makes an SQL literal of its argument
     db.exec_driver_sql(db.execute(select(func.format(store, url, gdal))).scalar_one(), execution_options={"no_parameters": True})
-    made = create_views(db, folder)
+    made = run_files(db, folder)
     log.info("the database has PostGIS: ran %s", ", ".join(made))
     return True
 

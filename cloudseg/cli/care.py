@@ -56,6 +56,17 @@ def upgrade(dry_run: bool) -> Any:
     return plan_upgrade() if dry_run else stages.upgrade_catalog()
 
 
+@db.command()
+@click.option("--dry-run", is_flag=True, help="Print the SQL and run nothing.")
+@reports(show_record)
+def roles(dry_run: bool) -> Any:
+    """Create the roles cloudseg_app, cloudseg_airflow and gis_reader on PostgreSQL and grant what each may do."""
+    from cloudseg import stages
+    from cloudseg.stages.plan import plan_roles
+
+    return plan_roles() if dry_run else stages.make_roles()
+
+
 @click.group()
 def model() -> None:
     """Bring weights in."""

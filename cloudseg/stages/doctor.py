@@ -4,7 +4,8 @@ import importlib.util
 from collections.abc import Callable
 from uuid import uuid4
 
-from cloudseg.errors import CloudsegError
+from cloudseg.catalog.roles import ROLES
+from cloudseg.errors import CloudsegError, ObjectExists, StoreRefused
 from cloudseg.keys import CHAMPION_POINTER
 from cloudseg.recipe import load_recipe, recipe_names
 from cloudseg.records import Check, DoctorRecord, Json
@@ -44,6 +45,14 @@ def upgrade_catalog() -> Json:
     return record
 
 
+def make_roles() -> Json:
+    """Create the catalog's roles on PostgreSQL and grant what each may do. Running it again changes nothing."""
+    runtime = open_runtime(check=False)
+    record: Json = {"catalog": runtime.catalog.uri, "created": runtime.catalog.make_roles(), "roles": list(ROLES)}
+    log.ended("db roles", record)
+    return record
+
+
 def _collect(checks: list[Check]) -> DoctorRecord:
     return DoctorRecord(ok=all(check.ok for check in checks), checks=checks)
 
@@ -63,14 +72,29 @@ def _catalog(runtime: Runtime) -> str:
 
 
 def _store(runtime: Runtime) -> str:
-    """Write, read back and delete a small object."""
+    """Write, read back and delete a small object; see that the store keeps the promise on which everything rests."""
     key, data = f"doctor/{uuid4().hex}.txt", b"cloudseg doctor\n"
     stored = runtime.store.put(key, data)
     try:
         runtime.store.get(key, stored.sha256)
+        _check_create_only(runtime, key)
     finally:
         runtime.store.delete(key)
-    return f"{runtime.store.uri} can be written and read"
+    return f"{runtime.store.uri} can be written, read and listed, and overwrites nothing"
+
+
+def _check_create_only(runtime: Runtime, key: str) -> None:
+    """Raise StoreRefused for a server that lets a second writer win: some S3 servers accept the condition and ignore it."""
+    try:
+        runtime.store.put(key, b"another\n")
+    except ObjectExists:
+        if key in runtime.store.list_keys("doctor/"):
+            return
+        raise StoreRefused("the store does not list what it holds", subject=runtime.store.uri, next_step="Use another server.") from None
+    raise StoreRefused(
+        "the store overwrites objects that may only be created", subject=runtime.store.uri, found="If-None-Match is ignored",
+        next_step="Use a server with conditional writes: SeaweedFS from 4.48 on, or AWS.",
+    )  # fmt: skip
 
 
 def _recipes(_: Runtime) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from cloudseg.catalog import model as models
 from cloudseg.catalog import training
+from cloudseg.catalog.session import sql_folder
 from cloudseg.errors import PromotionRefused
 from cloudseg.recipe import load_recipe
 from cloudseg.records import Json, Split
@@ -70,6 +71,12 @@ def plan_upgrade() -> Json:
     """Tell the revisions between which the catalog would go."""
     catalog = open_runtime(check=False).catalog
     return {"catalog": catalog.uri, "before": catalog.revision(), "after": catalog.head_revision()}
+
+
+def plan_roles() -> Json:
+    """Give the SQL that would run, for an administrator to read."""
+    files = sorted((sql_folder() / "roles").glob("*.sql"))
+    return {"catalog": open_runtime(check=False).catalog.uri, "sql": "\n".join(file.read_text("utf-8") for file in files)}
 
 
 def plan_masks(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: str | None = None) -> Json:

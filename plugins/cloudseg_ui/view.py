@@ -101,12 +101,11 @@ def report(runtime: Runtime, weights_id: str) -> bytes:
 
 
 def _counts(db: Connection, champion: Promotion | None) -> Values:
-    waiting = scenes.list_scenes_without_mask(db, champion.weights_id) if champion else []
     return {
         "scenes": scenes.count_scenes(db),
         "labels": len(scenes.list_newest_labels(db)),
         "masks": db.execute(select(func.count()).select_from(t.mask)).scalar_one(),
-        "waiting": len(waiting),
+        "waiting": scenes.count_scenes_without_mask(db, champion.weights_id) if champion else 0,
         "quarantined": db.execute(select(func.count()).select_from(t.quarantine)).scalar_one(),
     }
 

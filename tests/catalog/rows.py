@@ -4,6 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 from shapely import box, to_wkb
 
+from cloudseg.catalog import Catalog, training
+from cloudseg.catalog import model as models
+from cloudseg.catalog import scene as scenes
 from cloudseg.keys import sha256_of
 from cloudseg.records import Decision, Epoch, Evaluation, Label, Mask, Promotion, Quarantined, Run, Scene, Snapshot, Verdict, Weights
 
@@ -106,3 +109,26 @@ def quarantined(number: int) -> Quarantined:
         quarantine_id=f"qu-{number}", name="bad.tif", source_uri="file:///in/bad.tif", source_sha256="0" * 64, error="BadScene",
         what="no CRS", found="none", expected=None, next_step="Give it one.", created_at=START,
     )  # fmt: skip
+
+
+def fill(catalog: Catalog) -> None:
+    """Two scenes (one labelled twice), a snapshot, a run, two weights, two promotions and two masks."""
+    with catalog.begin() as db:
+        scenes.add_scene(db, scene(1))
+        scenes.add_scene(db, scene(2, min_lon=179.9, max_lon=-179.9, acquired_at=None, crs=None))
+        scenes.add_label(db, label(1, of=1))
+        scenes.add_label(db, label(2, of=1))
+        scenes.decide_places(db, {"mgrs:31UBQ": "train"})
+        scenes.add_quarantined(db, quarantined(1))
+        training.add_snapshot(db, snapshot(), {label(2, of=1).label_id: "train"})
+        training.add_run(db, run())
+        training.add_epoch(db, epoch(1))
+        models.add_weights(db, weights(1, run_id="run-1"))
+        models.add_weights(db, weights(2))
+        models.add_evaluation(db, evaluation(1, of=1))
+        models.add_verdict(db, verdict(1, challenger=1))
+        models.add_decision(db, decision(1))
+        models.add_promotion(db, promotion(1, of=2))
+        models.add_promotion(db, promotion(2, of=1, previous=2))
+        models.add_mask(db, mask(1, of=1, by=1))
+        models.add_mask(db, mask(2, of=1, by=2))

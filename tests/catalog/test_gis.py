@@ -1,0 +1,91 @@
+"""What GIS people get from PostGIS: geometry that follows the footprint, an index, two views with addresses."""
+
+import logging
+
+import pytest
+import rows
+from postgres_server import add_postgis
+from shapely import box, from_wkb, to_wkb
+from sqlalchemy import URL, text
+from sqlalchemy.exc import InternalError
+
+from cloudseg.catalog import Catalog, scene
+
+ADDRESSES = {"url": "s3://bucket/100% sure/", "gdal": "/vsis3/bucket/100% sure/"}
+pytestmark = pytest.mark.parametrize("backend", ["postgis"])
+
+
+def query(catalog: Catalog, statement: str, **values: object) -> list[dict[str, object]]:
+    with catalog.read() as db:
+        return [dict(row._mapping) for row in db.execute(text(statement), values)]
+
+
+def test_the_geometry_is_the_footprint(full_catalog: Catalog):
+    found = query(full_catalog, "SELECT ST_AsBinary(footprint) AS wkb, ST_SRID(footprint) AS srid FROM scene ORDER BY scene_id")
+    assert [from_wkb(bytes(row["wkb"])) for row in found] == [box(1.5, 45.0, 1.7, 45.2)] * 2
+    assert {row["srid"] for row in found} == {4326}
+
+
+def test_a_scene_without_footprint_has_no_geometry(full_catalog: Catalog):
+    with full_catalog.begin() as db:
+        scene.add_scene(db, rows.scene(3, footprint_wkb=None))
+    assert query(full_catalog, "SELECT footprint FROM gis.scenes WHERE name = 'synthetic_3'") == [{"footprint": None}]
+
+
+def test_nobody_can_write_another_geometry(full_catalog: Catalog):
+    with pytest.raises(Exception, match="generated column"), full_catalog.begin() as db:
+        db.execute(text("UPDATE scene SET footprint = ST_MakeEnvelope(0, 0, 1, 1, 4326)"))
+
+
+def test_masks_have_addresses_model_and_place_on_the_map(full_catalog: Catalog):
+    full_catalog.upgrade(**ADDRESSES)
+    first, second = query(full_catalog, "SELECT * FROM gis.masks ORDER BY mask_id")
+    assert first["url"] == f"s3://bucket/100% sure/{rows.mask(1, of=1, by=1).key}"
+    assert first["gdal"] == f"/vsis3/bucket/100% sure/{rows.mask(1, of=1, by=1).key}"
+    assert (first["probability_url"], first["item_url"]) == (
+        "s3://bucket/100% sure/masks/1/probability",
+        "s3://bucket/100% sure/masks/1/item",
+    )
+    assert (first["model_version"], first["is_current"], first["cloud_fraction"]) == (1, True, 0.3)
+    assert (second["model_version"], second["is_current"]) == (2, False)
+    assert first["acquired_at"] == rows.scene(1).acquired_at
+
+
+def test_without_addresses_the_views_have_none(full_catalog: Catalog):
+    assert {row["url"] for row in query(full_catalog, "SELECT url FROM gis.scenes")} == {None}
+
+
+def test_what_a_gis_program_asks_for(full_catalog: Catalog):
+    """QGIS reads the type and the SRID from geometry_columns and then asks for a box."""
+    layers = query(
+        full_catalog, "SELECT f_table_name, f_geometry_column, srid FROM geometry_columns WHERE f_table_schema = 'gis' ORDER BY 1"
+    )
+    assert layers == [{"f_table_name": name, "f_geometry_column": "footprint", "srid": 4326} for name in ("masks", "scenes")]
+    asked = "SELECT mask_id FROM gis.masks WHERE footprint && ST_MakeEnvelope(:w, :s, :e, :n, 4326) ORDER BY mask_id"
+    assert query(full_catalog, asked, w=1.6, s=45.1, e=2, n=46) == [{"mask_id": "mk-1"}, {"mask_id": "mk-2"}]
+    assert query(full_catalog, asked, w=2, s=45.1, e=3, n=46) == []
+
+
+def test_postgis_may_come_later(empty_url: URL, caplog: pytest.LogCaptureFixture):
+    catalog = Catalog(empty_url)
+    with caplog.at_level(logging.INFO, "cloudseg"):
+        catalog.upgrade()
+        assert "CREATE EXTENSION postgis" in caplog.text
+        rows.fill(catalog)
+        add_postgis(empty_url)
+        catalog.upgrade(**ADDRESSES)
+    assert "the database has PostGIS" in caplog.text
+    assert query(catalog, "SELECT count(*) AS n FROM gis.masks WHERE footprint IS NOT NULL") == [{"n": 2}]
+    catalog.engine.dispose()
+
+
+def test_going_down_takes_it_along_and_up_brings_it_back(full_catalog: Catalog):
+    full_catalog.downgrade("base")
+    full_catalog.upgrade()
+    rows.fill(full_catalog)
+    assert query(full_catalog, "SELECT count(*) AS n FROM gis.masks WHERE footprint IS NOT NULL") == [{"n": 2}]
+
+
+def test_bytes_that_are_no_footprint_are_refused(catalog: Catalog):
+    with pytest.raises(InternalError, match=r"geometry|WKB"), catalog.begin() as db:
+        scene.add_scene(db, rows.scene(1, footprint_wkb=to_wkb(box(0, 0, 1, 1))[:-4]))

@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .ONESHELL:
-.PHONY: help setup demo test stack stack-test up down lint types contracts docs docs-check unit bench clean
+.PHONY: help setup demo test test-faults fuzz audit stack stack-test up down lint types contracts docs docs-check unit bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -58,6 +58,16 @@ up:  ## The same services as containers: make up [PROFILE=cpu]; needs Docker and
 
 down:  ## Stop the containers; what they stored stays
 	@docker compose --file docker/compose.yaml --profile '*' down
+
+test-faults: setup  ## Every step killed at every commit point, on SQLite + folder and on PostgreSQL + SeaweedFS (5 minutes)
+	@$(BIN)/python -m pytest -m faults tests/faults tests/storage
+
+MINUTES ?= 5
+fuzz: setup  ## Damaged and crafted input for a while: make fuzz [MINUTES=5]; a culprit stays in tests/fuzz/corpus
+	@FUZZ_SECONDS=$$(awk 'BEGIN { print 60 * $(MINUTES) }') $(BIN)/python -m pytest --timeout=0 tests/fuzz
+
+audit: setup  ## Known vulnerabilities of the pinned packages, where the network allows
+	@.ci/audit $(CONSTRAINTS) "$(PYTHON)"
 
 lint: setup
 	@echo "ruff" && $(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -43,6 +43,25 @@ def test_every_route_stands_behind_the_guard(client: TestClient) -> None:
     assert all(len(route.dependencies) == 1 for route in routes)
 
 
+def test_no_route_takes_anything_but_get(client: TestClient) -> None:
+    """But for the one that says 404 to whatever there is not, and so must know every method."""
+    routes = {route.path: route.methods for route in client.app.routes}  # type: ignore[attr-defined]
+    assert routes.pop("/{path:path}") == {"GET", "POST", "PUT", "PATCH", "DELETE"}
+    assert {method for methods in routes.values() for method in methods} == {"GET"}
+
+
+@pytest.mark.parametrize("path", ["/", "/masks/mk-1", "/weights/w-1"])
+def test_no_page_says_a_password(
+    client_of: Callable[[Callable[[], Runtime]], TestClient], store: LocalStore, tmp_path: Path, path: str
+) -> None:
+    url = "postgresql+psycopg://cloudseg:hunter2-very-secret@127.0.0.1:1/cloudseg?connect_timeout=1"
+    broken = Runtime(settings=read_settings(), store=store, catalog=Catalog(url), inbox="", home=tmp_path)
+    answer = client_of(lambda: broken).get(path)
+    assert answer.status_code == 503
+    assert "does not answer" in answer.text
+    assert "hunter2" not in answer.text + str(answer.headers)
+
+
 def test_the_overview_shows_models_masks_runs_and_quarantine(client: TestClient, filled: Runtime) -> None:
     page = client.get("/").text
     for expected in (

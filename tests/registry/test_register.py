@@ -181,9 +181,14 @@ def test_pystac_reads_the_mlm_extension_back() -> None:
 
 def test_the_card_says_what_matters_and_escapes() -> None:
     stored = StoredObject(key="k", sha256="a" * 64, size=3)
-    card = model_card(METADATA | {"recipe_name": "a|b\n<i>"}, {"validation_iou": 0.71234567, "history": [1, 2]}, weights=stored)
+    card = model_card(
+        METADATA | {"recipe_name": "a|b\n<i>", "sources": ["![x](http://tracker) [y](javascript:z)"]},
+        {"validation_iou": 0.71234567, "history": [1, 2]},
+        weights=stored,
+    )
     assert "# Cloud mask weights `w-aaaaaaaaaaaaaaaaaaaa`" in card
     assert "| validation_iou | 0.7123 |" in card
     assert "| Recipe | a\\|b &lt;i> |" in card
+    assert "| Labels from | !\\[x\\](http://tracker) \\[y\\](javascript:z) |" in card
     assert "history" not in card
     assert "red, green, blue" in card

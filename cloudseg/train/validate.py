@@ -21,6 +21,9 @@ _HALF: Final = BINS // 2
 _SMALLEST: Final = 1e-7
 """Probabilities are kept this far from 0 and 1 in the log loss: float32 cannot tell closer ones apart from them."""
 
+_GIVEN_UP: Final = 0.01
+"""IoU on validation places; about the standard error of the difference between two thresholds on 50 scenes."""
+
 
 @dataclass(frozen=True)
 class Tally:
@@ -81,12 +84,20 @@ def _count(probability: npt.NDArray[np.float32], cloud: npt.NDArray[np.bool_]) -
 
 
 def choose_threshold(counted: Tally) -> float:
-    """Give the threshold with the highest pooled IoU of cloud; of equal ones the nearest to one half.
+    """Give the threshold of the published mask, one of 1/256 ... 255/256, so that the probability stored in 8 bits gives the same mask.
 
-    One of 1/256 ... 255/256, so that the probability stored in 8 bits gives the same mask.
+    Half way from the threshold with the highest pooled IoU on these pixels to IoU / (1 + IoU), which is the best one of a
+    calibrated net (half of its F1: Lipton, Elkan and Naryanaswamy 2014, "Optimal thresholding of classifiers to maximize
+    F1 measure"). The first alone follows the few scenes that happen to be in validation: chosen on one half of 100 scenes
+    and judged on the other, half way was better by 0.004 to 0.007 IoU (docs/log.md, 2026-11-22). No more than 0.01 IoU of
+    these pixels is given up for it.
     """
-    candidates = sorted(range(1, BINS), key=lambda k: (abs(k - _HALF), k))
-    return max(candidates, key=counted.iou) / BINS
+    best = max(sorted(range(1, BINS), key=lambda k: (abs(k - _HALF), k)), key=counted.iou)
+    highest = counted.iou(best)
+    half_way = (best + BINS * highest / (1 + highest)) / 2
+    between = range(min(best, round(half_way)), max(best, round(half_way)) + 1)
+    good = [k for k in between if counted.iou(k) >= highest - _GIVEN_UP]
+    return min(good, key=lambda k: abs(k - half_way)) / BINS
 
 
 def describe(counted: Tally, threshold: float) -> Json:

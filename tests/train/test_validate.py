@@ -25,6 +25,18 @@ def test_threshold_separates_the_classes_nearest_to_one_half() -> None:
     assert describe(counted, threshold)["validation_iou"] == 1.0
 
 
+def test_threshold_is_drawn_towards_that_of_a_calibrated_net() -> None:
+    rng = np.random.default_rng(0)
+    probability = rng.uniform(0, 1, 200_000).astype(np.float32)
+    calibrated = Tally(*_count(probability, rng.uniform(0, 1, probability.size) < probability))
+    iou = max(calibrated.iou(k) for k in range(1, BINS))
+    assert choose_threshold(calibrated) == pytest.approx(iou / (1 + iou), abs=0.02), "the two agree where the net is calibrated"
+    timid = Tally(*_count(probability * np.float32(0.5), rng.uniform(0, 1, probability.size) < probability))
+    best = max(range(1, BINS), key=timid.iou) / BINS
+    assert best < choose_threshold(timid) < iou / (1 + iou)
+    assert timid.iou(round(choose_threshold(timid) * BINS)) >= timid.iou(round(best * BINS)) - 0.01
+
+
 def test_a_clear_split_has_iou_1_without_false_alarm() -> None:
     assert tally_of([0.1, 0.2], [False, False]).iou() == 1.0
     assert tally_of([0.1, 0.9], [False, False]).iou() == 0.0

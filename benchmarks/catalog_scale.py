@@ -86,7 +86,7 @@ def fill(catalog: Catalog, count: int) -> None:
     """Put `count` scenes and as many masks into an empty, upgraded catalog, with a snapshot of labels and three weights."""
     with catalog.begin() as db:
         _metadata.create_all(db)
-        db.execute(insert(_tile), [_tile_row(i) for i in range(TILES)])
+        db.execute(insert(_tile), [_tile_row(i) for i in range(min(TILES, count))])
         db.execute(insert(_day), [{"i": i, "at": FIRST_DAY + timedelta(days=i)} for i in range(DAYS)])
         _add_scenes(db, count)
         _add_models(db, min(LABELLED, count // 2))
@@ -181,7 +181,7 @@ def _add_scenes(db: Connection, count: int) -> None:
         "source_sha256": "source " + number, "key": "scenes/" + number, "sha256": "sha " + number, "size": literal(200_000_000),
         "tags": literal({"biome": "forest"}, JSON), "created_at": _day.c.at,
     }  # fmt: skip
-    joined = i.join(_tile, _tile.c.i == i.c.i % TILES).join(_day, _day.c.i == i.c.i * 37 % DAYS)
+    joined = i.join(_tile, _tile.c.i == i.c.i % min(TILES, count)).join(_day, _day.c.i == i.c.i * 37 % DAYS)
     db.execute(insert(t.scene).from_select(list(values), select(*values.values()).select_from(joined)))
 
 

@@ -17,7 +17,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="CLOUDSEG_", frozen=True, extra="forbid", env_ignore_empty=True)
 
     home: Path = Field(Path("var"), description="Folder of the embedded catalog, store and inbox.")
-    catalog_url: SecretStr | None = Field(None, description="SQLAlchemy URL of the catalog; a SQLite file under CLOUDSEG_HOME when unset.")
+    catalog_url: SecretStr | None = Field(
+        None,
+        description="postgresql+psycopg://user:password@host/database or sqlite:////file; a SQLite file under CLOUDSEG_HOME when unset.",
+    )
     store_url: str | None = Field(
         None, description="Object store: a folder, file:// URL or s3://bucket/prefix; CLOUDSEG_HOME/store when unset."
     )

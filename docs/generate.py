@@ -5,6 +5,7 @@
 
 import argparse
 import ast
+import itertools
 import sys
 import types
 import typing
@@ -25,6 +26,7 @@ from cloudseg.settings import Settings
 
 DOCS = Path(__file__).parent
 DAGS = DOCS.parent / "dags"
+SQL = DOCS.parent / "sql"
 _NOTE = "<!-- Written by docs/generate.py from the code: run `make docs`, do not edit. -->\n\n"
 _WIDTH = 110
 
@@ -68,6 +70,10 @@ def schema_page() -> str:
         model = _row_class(table.name)
         parts.append(f"\n## {table.name}\n\n{_first_line(model)}\n\n| column | type | null | meaning |\n|---|---|---|---|\n")
         parts += [_column(column, model) for column in table.columns]
+    parts.append("\n# Views for people with a SQL client\n\n| view | |\n|---|---|\n")
+    parts += [_view(path, "") for path in sorted((SQL / "views").glob("*.sql"))]
+    parts += [_view(path, "gis.") for path in sorted((SQL / "gis").glob("*.sql"))[1:]]
+    parts.append(f"\nThe views of schema `gis` need PostGIS, which also gets this:\n\n```sql\n{_first_file('gis')}```\n")
     return "".join(parts)
 
 
@@ -134,6 +140,19 @@ def _column(column: Column[Any], model: type[BaseModel]) -> str:
     key = " (key)" if column.primary_key else ""
     to = "".join(f" → {key.column.table.name}" for key in column.foreign_keys)
     return f"| `{column.name}`{key} | {column.type}{to} | {'yes' if column.nullable else ''} | {_cell(field.description or '')} |\n"
+
+
+def _view(path: Path, schema: str) -> str:
+    return f"| `{schema}{path.stem[5:]}` | {_cell(_comment(path.read_text('utf-8')))} |\n"
+
+
+def _comment(sql: str) -> str:
+    lines = itertools.takewhile(lambda line: line.startswith("--"), sql.splitlines())
+    return " ".join(line.removeprefix("--").strip() for line in lines)
+
+
+def _first_file(folder: str) -> str:
+    return min((SQL / folder).glob("*.sql")).read_text("utf-8")
 
 
 def _row_class(table: str) -> type[BaseModel]:

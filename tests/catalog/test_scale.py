@@ -1,0 +1,46 @@
+"""The questions of a large catalog are answered from indexes (benchmarks/catalog_scale.py has the figures for a million scenes)."""
+
+import pytest
+from sqlalchemy import URL
+
+from benchmarks import catalog_scale as scale
+from cloudseg.catalog import Catalog, scene
+
+SCENES = 4000
+
+
+@pytest.fixture
+def large(catalog_url: URL, backend: str) -> Catalog:
+    """A few thousand scenes and masks. So few are read fastest from end to end; PostgreSQL is told not to, as it would not with more."""
+    url = catalog_url if backend == "sqlite" else catalog_url.update_query_dict({"options": "-c enable_seqscan=off"})
+    catalog = Catalog(url)
+    scale.fill(catalog, SCENES)
+    return catalog
+
+
+def test_every_question_is_answered_rightly_and_from_an_index(large: Catalog, backend: str):
+    answers = {answer.question: answer for answer in scale.ask(large, turns=1)}
+    plans = {question: "\n".join(answer.plan) for question, answer in answers.items()}
+    wanted = {
+        "new scenes without a mask of the champion": "ix_scene_publishable_created_at_scene_id",
+        "masks that touch this box in June": "ix_scene_acquired_at_min_lon_max_lon_min_lat_max_lat",
+        "the 20 newest masks": "ix_mask_created_at",
+        "the 20 newest scenes": "ix_scene_created_at",
+        "the scene of a name": "ix_scene_name",
+        "lineage of one mask": "mask",
+    }
+    if backend == "postgis":
+        wanted["masks that touch this box in June, by geometry"] = "ix_scene_footprint"
+    assert plans.keys() == wanted.keys()
+    for question, index in wanted.items():
+        assert index in plans[question], plans[question]
+        assert "Seq Scan" not in plans[question], plans[question]
+        ends_to_end = [line for line in plans[question].splitlines() if "SCAN" in line.split() and "INDEX" not in line]
+        assert ends_to_end == [], plans[question]
+    rows = {question: answer.rows for question, answer in answers.items()}
+    assert rows["new scenes without a mask of the champion"] == SCENES // scale.WAITING
+    assert rows["lineage of one mask"] == SCENES // 2
+    assert rows.get("masks that touch this box in June, by geometry") in (None, rows["masks that touch this box in June"])
+    with large.read() as db:
+        assert scene.count_scenes_without_mask(db, scale.CHAMPION) == SCENES // scale.WAITING
+        assert scene.count_scenes_without_mask(db, scale.FORMER) == SCENES - SCENES // scale.WAITING

@@ -27,8 +27,9 @@ def part_fault(name: str) -> str | None:
 
 def worker_fault(hostname: str) -> str | None:
     """Ask a Celery worker for a sign of life through the broker; give what is wrong, None where nothing is."""
-    from airflow.providers.celery.executors.celery_executor import app
+    from celery import Celery  # not Airflow's own app: importing Airflow for each check would cost seconds of CPU
 
+    app = Celery(broker=os.environ["AIRFLOW__CELERY__BROKER_URL"])
     answers = app.control.ping(destination=[hostname], timeout=ANSWER_S / 2)
     return None if answers else f"no sign of life from {hostname}"
 

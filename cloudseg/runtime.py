@@ -56,11 +56,15 @@ def open_runtime(*, check: bool = True) -> Runtime:
 def s3_options(settings: Settings) -> S3Options:
     """Give how S3 is reached. Credentials are left to boto3, which looks into the environment, the profile and the machine's role."""
     return S3Options(
-        # boto3 knows these two variables itself; GDAL and the choice of addressing must follow them too.
+        # boto3 knows the variables that begin with AWS_ itself; GDAL and the choice of addressing must follow them too.
         endpoint=settings.s3_endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None,
         link_endpoint=settings.s3_link_endpoint, region=settings.s3_region, addressing=settings.s3_addressing,
-        ca_bundle=settings.s3_ca_bundle, timeout_s=settings.s3_timeout_s,
+        ca_bundle=settings.s3_ca_bundle or _path(os.environ.get("AWS_CA_BUNDLE")), timeout_s=settings.s3_timeout_s,
     )  # fmt: skip
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
 
 
 def read_settings() -> Settings:

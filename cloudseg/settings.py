@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     s3_addressing: Literal["auto", "path", "virtual"] = Field(
         "auto", description="Where requests name the bucket: in the path, in the host; auto: in the path where an endpoint is set."
     )
-    s3_ca_bundle: Path | None = Field(None, description="PEM file of the authority behind an https endpoint of your own.")
+    s3_ca_bundle: Path | None = Field(None, description="PEM file of the authority behind an https endpoint; AWS_CA_BUNDLE when unset.")
     s3_timeout_s: float = Field(60.0, gt=0, description="Longest silence of the S3 server before a request is tried again.")
     inbox: str | None = Field(
         None, description="Folder, or s3://bucket/prefix, that the ingest DAG watches; CLOUDSEG_HOME/inbox when unset."

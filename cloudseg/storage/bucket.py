@@ -142,7 +142,7 @@ class Bucket:
             # An object that was missing a moment ago may be there now; GDAL would remember its absence.
             "CPL_VSIL_CURL_NON_CACHED": f"/vsis3/{self.name}/",
             "CPL_CURL_VERBOSE": "NO",
-            **({"CURL_CA_BUNDLE": str(options.ca_bundle)} if options.ca_bundle else {}),
+            **({"GDAL_CURL_CA_BUNDLE": str(options.ca_bundle)} if options.ca_bundle else {}),
         }
 
     @property

@@ -56,9 +56,16 @@ def upgrade(dry_run: bool) -> Any:
     return plan_upgrade() if dry_run else stages.upgrade_catalog()
 
 
+def _show_roles(console: Console, record: Json) -> None:
+    if "sql" in record:
+        console.print(record["sql"], markup=False, highlight=False, soft_wrap=True)
+    else:
+        show_record(console, record)
+
+
 @db.command()
 @click.option("--dry-run", is_flag=True, help="Print the SQL and run nothing.")
-@reports(show_record)
+@reports(_show_roles)
 def roles(dry_run: bool) -> Any:
     """Create the roles cloudseg_app, cloudseg_airflow and gis_reader on PostgreSQL and grant what each may do."""
     from cloudseg import stages
@@ -96,3 +103,26 @@ def doctor(device: bool) -> Any:
     from cloudseg import stages
 
     return stages.doctor(device=device)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(file_okay=False), metavar="FOLDER")
+@reports(show_record)
+def backup(folder: str) -> Any:
+    """Copy catalog and store into FOLDER, from whatever server they are on; again, and only what is new is copied.
+
+    FOLDER is then an embedded home: CLOUDSEG_HOME=FOLDER cloudseg masks.
+    """
+    from cloudseg import stages
+
+    return stages.backup(folder)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False), metavar="FOLDER")
+@reports(show_record)
+def restore(folder: str) -> Any:
+    """Bring the backup in FOLDER into the empty catalog and the store that the settings name, of whatever kind."""
+    from cloudseg import stages
+
+    return stages.restore(folder)

@@ -67,6 +67,13 @@ def test_db_upgrade_dry_run_writes_nothing(run: Run):
     assert first["after"] == json.loads(run("db", "upgrade", "--json")[1])["before"]
 
 
+def test_db_roles_dry_run_prints_sql_to_be_read(run: Run):
+    code, out, _ = run("db", "roles", "--dry-run")
+    assert code == 0
+    assert "GRANT SELECT ON gis.scenes, gis.masks TO gis_reader;" in out
+    assert run("db", "roles")[0] == errors.StateError.exit_code, "SQLite has none"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -75,8 +75,10 @@ class WriteBehind(Generic[T]):
         self._write = write
         self._waiting: queue.Queue[Any] = queue.Queue(maxsize=size)
         self._stop = threading.Event()
+        # Not Thread.join: interrupted once, it takes a thread for ended that still runs.
+        self._ended = threading.Event()
         self._failure: list[BaseException] = []
-        self._thread = threading.Thread(target=self._work, name="cloudseg-write", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="cloudseg-write", daemon=True)
 
     def __enter__(self) -> "WriteBehind[T]":
         """Start the thread."""
@@ -89,7 +91,12 @@ class WriteBehind(Generic[T]):
             _put(self._waiting, _END, self._stop)
         else:
             self._stop.set()
-        self._thread.join()
+        try:
+            self._ended.wait()
+        except BaseException:  # a signal's handler raised while we waited: the caller closes next what the thread still writes to
+            self._stop.set()
+            self._ended.wait()
+            raise
         if kind is None:
             self._raise()
 
@@ -102,6 +109,12 @@ class WriteBehind(Generic[T]):
     def _raise(self) -> None:
         if self._failure:
             raise self._failure[0]
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        finally:
+            self._ended.set()
 
     def _work(self) -> None:
         while not self._stop.is_set():

@@ -33,7 +33,7 @@ WORKING_SIDE = 1216
 def naive_net(folder: Path) -> Turn:
     """The net alone, the naive way."""
     store, catalog = open_world(folder)
-    tiles = [_read_naive(store.gdal_path(scene.key)) for scene in masked_scenes(catalog)]
+    tiles = [_read_naive(str(store.gdal_path(scene.key))) for scene in masked_scenes(catalog)]
     net = published(store, catalog)[1].net
 
     def work() -> tuple[int, float]:
@@ -101,7 +101,7 @@ def naive_scene(folder: Path) -> Turn:
 
     def work() -> tuple[int, float]:
         for scene in scenes:
-            source = store.gdal_path(scene.key)
+            source = str(store.gdal_path(scene.key))
             mask = (_predict_naive(net, _read_naive(source)) > 0.5).astype(np.uint8)
             with rasterio.open(source) as dataset:
                 profile = {"driver": "GTiff", "height": dataset.height, "width": dataset.width, "count": 1, "dtype": "uint8"}

@@ -46,7 +46,7 @@ def naive(folder: Path) -> Iterator[Turn]:
     store, catalog = open_world(folder)
     with catalog.read() as db:
         pairs = [(scenes.get_scene(db, label.scene_id), label) for label in scenes.list_newest_labels(db)]
-    paths = [(store.gdal_path(scene.key), store.gdal_path(label.key)) for scene, label in pairs]
+    paths = [(str(store.gdal_path(scene.key)), str(store.gdal_path(label.key))) for scene, label in pairs]
     size = seed_recipe().data.chip_size
     torch.manual_seed(0)
     net = build_model(seed_recipe().model).train()

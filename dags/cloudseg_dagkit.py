@@ -22,8 +22,8 @@ MASKS = Asset("cloudseg.masks", group="cloudseg")
 
 # One pool slot for each GPU worker: a second training waits as `scheduled`. Without the pool it would wait in the queue, where Airflow
 # gives it up after `[scheduler] task_queued_timeout`. A pool that does not exist blocks the task: `airflow pools set gpu 1 training`.
-GPU_POOL = "gpu"
-GPU_QUEUE = "gpu"
+# Where it runs: on Celery a worker of this queue, on Kubernetes a pod of this template; each executor ignores what is the other's.
+GPU: Json = {"pool": "gpu", "queue": "gpu", "executor_config": {"pod_template_file": "/opt/cloudseg/docker/gpu_pod.yaml"}}
 APPROVE, REJECT = "Approve", "Reject"
 RECIPES = ["nightly", "seed", "smoke"]
 TAG = "cloudseg"

@@ -28,8 +28,7 @@ from airflow.sdk import Param, dag, task
 from cloudseg_dagkit import (
     CHAMPION,
     DEFAULT_ARGS,
-    GPU_POOL,
-    GPU_QUEUE,
+    GPU,
     MASKS,
     SCENES,
     START,
@@ -83,8 +82,7 @@ def cloudseg_predict() -> None:
     @task(
         map_index_template="{{ shown_as }}",
         max_active_tis_per_dag=2,
-        pool=GPU_POOL,
-        queue=GPU_QUEUE,
+        **GPU,
         execution_timeout=timedelta(hours=6),
         outlets=[MASKS],
         multiple_outputs=False,

@@ -40,8 +40,7 @@ from cloudseg_dagkit import (
     APPROVE,
     CHAMPION,
     DEFAULT_ARGS,
-    GPU_POOL,
-    GPU_QUEUE,
+    GPU,
     LABELS,
     RECIPES,
     REJECT,
@@ -139,20 +138,20 @@ def cloudseg_retrain() -> None:
 
         return planned(stages.plan_retrain(form()["recipe"], force=form()["force"], snapshot_id=snapshot_id))
 
-    @task(pool=GPU_POOL, queue=GPU_QUEUE, execution_timeout=timedelta(hours=14), on_failure_callback=tell_failure)
+    @task(**GPU, execution_timeout=timedelta(hours=14), on_failure_callback=tell_failure)
     def train(snapshot_id: str) -> Json:
         from cloudseg import stages
 
         values = form()
         return stages.train(snapshot_id, recipe=values["recipe"], run_id=training_id(), minutes=values["minutes"]).as_json()
 
-    @task(pool=GPU_POOL, queue=GPU_QUEUE)
+    @task(**GPU)
     def evaluate(weights_id: str, snapshot_id: str) -> Json:
         from cloudseg import stages
 
         return stages.evaluate(weights_id, snapshot_id=snapshot_id).as_json()
 
-    @task(pool=GPU_POOL, queue=GPU_QUEUE)
+    @task(**GPU)
     def judge(weights_id: str, snapshot_id: str) -> Json:
         from cloudseg import stages
 
@@ -163,7 +162,7 @@ def cloudseg_retrain() -> None:
     def ask_or_not(outcome: str) -> str:
         return next_after_verdict(outcome)
 
-    @task(pool=GPU_POOL, queue=GPU_QUEUE, outlets=[CHAMPION], trigger_rule="none_failed_min_one_success")
+    @task(**GPU, outlets=[CHAMPION], trigger_rule="none_failed_min_one_success")
     def promote(weights_id: str, snapshot_id: str, approval: Json | None) -> Json:
         from cloudseg import stages
 

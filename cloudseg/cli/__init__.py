@@ -9,7 +9,7 @@ import sys
 import click
 
 from cloudseg import __version__
-from cloudseg.cli.care import db, doctor, maintain, model
+from cloudseg.cli.care import backup, db, doctor, maintain, model, restore
 from cloudseg.cli.circle import evaluate, ingest, predict, promote, retrain, rollback, snapshot, train
 from cloudseg.cli.demo import demo, stack
 from cloudseg.cli.look import lineage, masks, models, quarantine, runs, scenes
@@ -43,7 +43,7 @@ def root(log_level: str | None) -> None:
 
 for _command in (
     ingest, snapshot, train, evaluate, promote, rollback, retrain, predict,
-    models, runs, scenes, masks, lineage, quarantine, maintain, db, model, doctor, demo, stack,
+    models, runs, scenes, masks, lineage, quarantine, maintain, backup, restore, db, model, doctor, demo, stack,
 ):  # fmt: skip
     root.add_command(_command)
 

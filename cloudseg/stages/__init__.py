@@ -4,6 +4,7 @@ Each stage opens the runtime, logs one start and one end line, and calls one ver
 torch and rasterio are imported when a stage that needs them runs.
 """
 
+from cloudseg.stages.backup import backup, restore
 from cloudseg.stages.doctor import doctor, make_roles, upgrade_catalog
 from cloudseg.stages.evaluate import evaluate
 from cloudseg.stages.import_weights import import_weights
@@ -17,6 +18,7 @@ from cloudseg.stages.snapshot import snapshot
 from cloudseg.stages.train import train
 
 __all__ = [
-    "doctor", "evaluate", "import_weights", "ingest", "lineage", "maintain", "make_roles", "masks", "models", "plan_predict",
-    "plan_retrain", "predict", "promote", "quarantine", "retrain", "rollback", "runs", "scenes", "snapshot", "train", "upgrade_catalog",
+    "backup", "doctor", "evaluate", "import_weights", "ingest", "lineage", "maintain", "make_roles", "masks", "models", "plan_predict",
+    "plan_retrain", "predict", "promote", "quarantine", "restore", "retrain", "rollback", "runs", "scenes", "snapshot", "train",
+    "upgrade_catalog",
 ]  # fmt: skip

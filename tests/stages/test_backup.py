@@ -1,0 +1,110 @@
+"""A backup goes back into an empty place of another kind, and there the same champion draws the same mask."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cloudseg.catalog import Catalog
+from cloudseg.catalog import model as models
+from cloudseg.errors import InputError, ObjectCorrupt, StateError
+from cloudseg.raster.synthetic import make_tiles
+from cloudseg.runtime import open_runtime
+from cloudseg.stages import backup, ingest, lineage, maintain, predict, promote, restore, retrain, scenes
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A turned circle in an embedded home, with one scene that has no mask yet."""
+    folder = tmp_path_factory.mktemp("backup")
+    make_tiles(folder / "tiles", count=12, size=128)
+    with pytest.MonkeyPatch.context() as patch:
+        _settle(patch, folder / "home")
+        ingest(str(folder / "tiles"))
+        verdict = retrain("smoke").promote
+        if not verdict.promoted:
+            promote(verdict.challenger_id, force=True, reason="test", actor="test")
+        predict([scene["scene_id"] for scene in scenes(limit=None)[:2]])
+        backup(str(_made(folder / "copy")))
+    return folder
+
+
+def _settle(patch: pytest.MonkeyPatch, home: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("CLOUDSEG_")]:
+        patch.delenv(name)
+    patch.setenv("CLOUDSEG_HOME", str(home))
+    patch.setenv("CLOUDSEG_THREADS", "1")
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _masks() -> dict[str, tuple[str, str]]:
+    with open_runtime().catalog.read() as db:
+        return {mask.scene_id: (mask.mask_id, mask.sha256) for mask in models.list_masks(db)}
+
+
+def test_restored_into_an_empty_place_the_same_mask_is_drawn(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    _settle(monkeypatch, home / "home")
+    wanted = scenes(limit=None)[5]["scene_id"]
+    predict([wanted])
+    expected = _masks()
+    _settle(monkeypatch, tmp_path / "new")
+    record = restore(str(home / "copy"))
+    assert record["objects_copied"] > 20
+    before = _masks()
+    assert len(before) == 2
+    assert wanted not in before, "it was masked after the backup"
+    predict([wanted])
+    assert _masks()[wanted] == expected[wanted]
+    assert {scene: expected[scene] for scene in before} == before
+    assert lineage(_masks()[wanted][0])["weights"]
+    checked = maintain(verify=True)
+    assert checked.missing == []
+
+
+def test_a_second_backup_copies_what_is_new(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    _settle(monkeypatch, home / "home")
+    first = backup(str(_made(tmp_path / "copy")))
+    again = backup(str(tmp_path / "copy"))
+    assert first["objects_there"] == 0
+    assert (again["objects_copied"], again["objects_there"]) == (0, first["objects_copied"])
+    assert again["rows"] == first["rows"]
+
+
+def test_a_backup_can_be_looked_at(home: Path, monkeypatch: pytest.MonkeyPatch):
+    _settle(monkeypatch, home / "copy")
+    assert len(scenes(limit=None)) == 14
+    assert len(_masks()) == 2
+
+
+def test_a_catalog_with_rows_is_not_touched(home: Path, monkeypatch: pytest.MonkeyPatch):
+    _settle(monkeypatch, home / "home")
+    with pytest.raises(StateError, match="not empty"):
+        restore(str(home / "copy"))
+
+
+def test_a_folder_with_something_else_is_not_touched(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    _settle(monkeypatch, home / "home")
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="no backup"):
+        backup(str(tmp_path))
+    with pytest.raises(InputError, match="holds no backup"):
+        restore(str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_damaged_object_is_not_restored(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    _settle(monkeypatch, home / "home")
+    backup(str(_made(tmp_path / "copy")))
+    victim = next((tmp_path / "copy" / "store" / "models").rglob("*.safetensors"))
+    victim.chmod(0o600)
+    victim.write_bytes(victim.read_bytes()[:-1] + b"?")
+    _settle(monkeypatch, tmp_path / "new")
+    with pytest.raises(ObjectCorrupt):
+        restore(str(tmp_path / "copy"))
+    assert Catalog(f"sqlite:///{tmp_path / 'new' / 'catalog.db'}").revision() is not None
+    assert scenes() == [], "no row without bytes"

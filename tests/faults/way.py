@@ -15,7 +15,7 @@ from tests.faults import child, steps
 from tests.faults.home import Home
 from tests.faults.points import read_trace
 
-_LONGEST_S = 240
+_LONGEST_S = 600
 _SETTINGS = {"CLOUDSEG_THREADS": "1", "CLOUDSEG_DEVICE": "cpu", "CLOUDSEG_LOG_LEVEL": "WARNING"}
 # Everything heavy that a step imports; none of it starts a thread or opens a file that stays open.
 _PRELOADED = [

@@ -13,6 +13,8 @@ import pytest
 
 from cloudseg.errors import StoreUnreachable
 from cloudseg.keys import sha256_of
+from cloudseg.runtime import open_runtime
+from cloudseg.stages import ingest, maintain, quarantine, scenes
 from cloudseg.storage import S3Options
 from cloudseg.storage.s3 import PART, S3Store
 from tests.proxy import proxy
@@ -168,3 +170,35 @@ def assert_whole_or_absent_beside(store: S3Store, path: Path, kept: dict[str, st
     stored = store.put_file("shards/x.bin", path)
     assert store.get("shards/x.bin", stored.sha256) == path.read_bytes()
     assert sorted(store.list_keys()) == sorted([*kept, "shards/x.bin"])
+
+
+def test_an_ingest_through_an_outage_names_nothing_that_is_not_there(
+    server: Seaweed, synthetic_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in [name for name in os.environ if name.startswith("CLOUDSEG_") and name != "CLOUDSEG_STORE_URL"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("CLOUDSEG_HOME", str(tmp_path / "home"))
+    sent, killed = [0], threading.Event()
+
+    def kill_on_the_way(connection: int, done: int) -> str:
+        sent[0] += 1 << 14
+        if sent[0] >= 500_000 and not killed.is_set():
+            killed.set()
+            server.kill()
+        return "pass"
+
+    with proxy(server.port, up=kill_on_the_way) as between:
+        monkeypatch.setenv("CLOUDSEG_S3_ENDPOINT", between.endpoint)
+        with pytest.raises(StoreUnreachable) as caught:
+            ingest(str(synthetic_folder))
+    assert caught.value.retry_helps
+    monkeypatch.setenv("CLOUDSEG_S3_ENDPOINT", server.endpoint)
+    server.start()
+    store = open_runtime().store
+    before = scenes(limit=None)
+    assert all(sha256_of(store.get(scene["key"])) == scene["sha256"] for scene in before)
+    ingest(str(synthetic_folder))
+    tiles = len(list((synthetic_folder / "images").iterdir()))
+    assert 0 < len(before) < tiles == len(scenes(limit=None))
+    record = maintain(verify=True)
+    assert (record.missing, quarantine()) == ([], [])

@@ -33,9 +33,10 @@ def backup(folder: str) -> Json:
     Raises InputError for a folder that holds something else, ObjectMissing and ObjectCorrupt where the store lacks what a row names.
     """
     root = Path(folder).expanduser().absolute()
-    catalog, store = root / "catalog.db", LocalStore(root / "store")
-    if any(path.name not in ("catalog.db", "store") for path in root.iterdir()):
+    root.mkdir(parents=True, exist_ok=True)
+    if any(path.name != "store" and not path.name.startswith("catalog.") for path in root.iterdir()):
         raise InputError("this folder holds something that is no backup", subject=str(root), next_step="Name an empty folder.")
+    catalog, store = root / "catalog.db", LocalStore(root / "store")
     runtime = open_runtime()
     log.started("backup", catalog=runtime.catalog.uri, store=runtime.store.uri, folder=str(root))
     fresh = root / "catalog.new.db"

@@ -35,7 +35,7 @@ def test_the_provider_reads_it_and_makes_a_task_of_it(tmp_path: Path):
     assert container["name"] == "base"
     assert container["args"] == ["run"]
     assert container["image"].split("/")[-1].startswith("cloudseg-trainer:")
-    assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert pod["spec"]["securityContext"]["runAsNonRoot"]
     assert pod["metadata"]["namespace"] == "cloudseg"
     assert pod["metadata"]["annotations"]["try_number"] == "2"

@@ -26,7 +26,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         if not verdict.promoted:
             promote(verdict.challenger_id, force=True, reason="test", actor="test")
         predict([scene["scene_id"] for scene in scenes(limit=None)[:2]])
-        backup(str(_made(folder / "copy")))
+        backup(str(folder / "copy"))
     return folder
 
 
@@ -35,11 +35,6 @@ def _settle(patch: pytest.MonkeyPatch, home: Path) -> None:
         patch.delenv(name)
     patch.setenv("CLOUDSEG_HOME", str(home))
     patch.setenv("CLOUDSEG_THREADS", "1")
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(exist_ok=True)
-    return folder
 
 
 def _masks() -> dict[str, tuple[str, str]]:
@@ -68,7 +63,7 @@ def test_restored_into_an_empty_place_the_same_mask_is_drawn(home: Path, tmp_pat
 
 def test_a_second_backup_copies_what_is_new(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     _settle(monkeypatch, home / "home")
-    first = backup(str(_made(tmp_path / "copy")))
+    first = backup(str(tmp_path / "copy"))
     again = backup(str(tmp_path / "copy"))
     assert first["objects_there"] == 0
     assert (again["objects_copied"], again["objects_there"]) == (0, first["objects_copied"])
@@ -99,7 +94,7 @@ def test_a_folder_with_something_else_is_not_touched(home: Path, tmp_path: Path,
 
 def test_a_damaged_object_is_not_restored(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     _settle(monkeypatch, home / "home")
-    backup(str(_made(tmp_path / "copy")))
+    backup(str(tmp_path / "copy"))
     victim = next((tmp_path / "copy" / "store" / "models").rglob("*.safetensors"))
     victim.chmod(0o600)
     victim.write_bytes(victim.read_bytes()[:-1] + b"?")

@@ -15,7 +15,7 @@ pytest.importorskip("airflow", reason="the extra `airflow` is not installed")
 pytest.importorskip("airflow.providers.celery", reason="the extra `production` is not installed")
 
 from receivers import receivers
-from world import QUICK, World, choose_tiles
+from stack_world import QUICK, World, choose_tiles
 
 from cloudseg.catalog import model as models
 from cloudseg.errors import SettingsError

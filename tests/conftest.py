@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,11 @@ REPO = Path(__file__).parents[1]
 # Races need many processes: each is forked from a server that has imported all this once.
 multiprocessing.set_forkserver_preload(["pytest", "cloudseg.storage.s3", "cloudseg.catalog.scene", "cloudseg.catalog.model"])
 SHARED_DATA = REPO.parent / "shared" / "data"
+
+
+def pytest_configure() -> None:
+    """A run that is told to end (CI's time limit) stops its servers, as one that is interrupted by Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from cloudseg.errors import CloudsegError, InputError, ObjectCorrupt, ObjectExis
 from cloudseg.keys import checked, is_key, sha256_of
 from cloudseg.records import GdalPath, ListedObject, StoredObject
 from cloudseg.storage.bucket import Bucket, Head, checksum
-from cloudseg.storage.local import remove_abandoned
 from cloudseg.storage.store import ABANDONED_AFTER_S, S3Options
+from cloudseg.workplace import private_folder
 
 PART: Final = 16 << 20
 """Bytes of a part; S3 wants 5 MiB at least. Smaller files go in one request."""
@@ -34,7 +34,6 @@ LONGEST_LINK_S: Final = 7 * 24 * 3600
 """AWS, "Sharing objects with presigned URLs": signature version 4 is good for seven days at most."""
 _BUCKET: Final = re.compile(r"(?!\d+\.\d+\.\d+\.\d+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 """AWS, "Bucket naming rules"."""
-_COPY_PREFIX: Final = "cloudseg-object-"
 
 
 class S3Store:
@@ -134,7 +133,6 @@ class S3Store:
     def local_file(self, key: str) -> Iterator[Path]:
         """See Store.local_file: a verified copy in the temporary folder, gone at the end."""
         name = self._name(key)
-        remove_abandoned(Path(tempfile.gettempdir()).glob(f"{_COPY_PREFIX}*"))
         with _copy_file() as copy:
             download, digest = self.bucket.download(name), hashlib.sha256()
             with _missing_by_key(key):
@@ -320,12 +318,13 @@ def _exists_by_key(key: str) -> Iterator[None]:
 
 @contextmanager
 def _copy_file() -> Iterator[IO[bytes]]:
-    try:
-        copy = tempfile.NamedTemporaryFile(prefix=_COPY_PREFIX)  # noqa: SIM115
-    except OSError as error:
-        raise _no_room(error) from error
-    with copy:
-        yield copy
+    with private_folder("object") as folder:
+        try:
+            copy = (folder / "copy").open("wb")
+        except OSError as error:
+            raise _no_room(error) from error
+        with copy:
+            yield copy
 
 
 def _write(copy: IO[bytes], piece: bytes | None) -> None:

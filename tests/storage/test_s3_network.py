@@ -80,7 +80,7 @@ def test_a_download_is_never_begun_again_from_nothing(behind: S3Store, s3_store:
 def test_a_store_behind_a_dead_network_is_unreachable_in_time(s3_env: dict[str, str], s3_store: S3Store, between: Proxy, verdict: str):
     s3_store.put("a/b.bin", DATA)
     behind = impatient(s3_env, between)
-    copies = set(Path(tempfile.gettempdir()).glob("cloudseg-object-*"))
+    copies = set(Path(tempfile.gettempdir()).glob("cloudseg-work-object-*"))
     between.down = always(verdict, 1000)
     for question in (lambda: behind.get("a/b.bin"), lambda: behind.local_file("a/b.bin").__enter__()):
         began = time.monotonic()
@@ -89,7 +89,7 @@ def test_a_store_behind_a_dead_network_is_unreachable_in_time(s3_env: dict[str, 
         assert caught.value.retry_helps
         assert "again" in caught.value.next_step
         assert time.monotonic() - began < _STALLED_S
-    assert set(Path(tempfile.gettempdir()).glob("cloudseg-object-*")) == copies
+    assert set(Path(tempfile.gettempdir()).glob("cloudseg-work-object-*")) == copies
 
 
 def test_an_answer_that_is_lost_is_no_second_object(behind: S3Store, s3_store: S3Store, between: Proxy):

@@ -45,10 +45,6 @@ class ListedObject(Record):
     written_at: AwareDatetime
 
 
-def _nothing() -> None:
-    """Check nothing."""
-
-
 @dataclass(frozen=True)
 class GdalPath(PathLike[str]):
     """The name under which GDAL opens an object by ranges, with what it needs for that; a path for everything that takes one."""
@@ -56,7 +52,7 @@ class GdalPath(PathLike[str]):
     path: str
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
     """GDAL's configuration while the object is open. Holds credentials: never to be printed or logged."""
-    check: Callable[[], object] = field(default=_nothing, repr=False, compare=False)
+    check: Callable[[], object] = field(default=lambda: None, repr=False, compare=False)
     """Raises the store's own error where the object is missing or the store does not serve it: GDAL's words do not tell these apart."""
 
     def __fspath__(self) -> str:
@@ -395,31 +391,6 @@ class MaintainRecord(Record):
     expired_evaluations: int = 0
     repaired: list[str]
     missing: list[str] = Field(description="objects that a row names but the store lacks or holds damaged")
-
-
-class ImportRecord(Record):
-    """Weights that came from outside and are registered now."""
-
-    weights_id: str
-    version: int
-    architecture: str
-    bands: list[str]
-    source: str
-
-
-class Check(Record):
-    """One finding of the doctor."""
-
-    name: str
-    ok: bool
-    detail: str
-
-
-class DoctorRecord(Record):
-    """Whether the service can work here."""
-
-    ok: bool
-    checks: list[Check]
 
 
 def utc_iso(moment: datetime) -> str:

@@ -8,9 +8,24 @@ from cloudseg.catalog.roles import ROLES
 from cloudseg.errors import CloudsegError, ObjectExists, StoreRefused
 from cloudseg.keys import CHAMPION_POINTER
 from cloudseg.recipe import load_recipe, recipe_names
-from cloudseg.records import Check, DoctorRecord, Json
+from cloudseg.records import Json, Record
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
+
+
+class Check(Record):
+    """One finding of the doctor."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class DoctorRecord(Record):
+    """Whether the service can work here."""
+
+    ok: bool
+    checks: list[Check]
 
 
 def doctor(*, device: bool = True) -> DoctorRecord:

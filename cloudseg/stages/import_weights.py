@@ -4,9 +4,19 @@ from pathlib import Path
 
 from cloudseg.errors import SettingsError
 from cloudseg.keys import id_from_hash, sha256_of
-from cloudseg.records import ImportRecord
+from cloudseg.records import Record
 from cloudseg.runtime import open_runtime
 from cloudseg.stages import log
+
+
+class ImportRecord(Record):
+    """Weights that came from outside and are registered now."""
+
+    weights_id: str
+    version: int
+    architecture: str
+    bands: list[str]
+    source: str
 
 
 def import_weights(path: str, *, dry_run: bool = False) -> ImportRecord:

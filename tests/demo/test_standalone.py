@@ -109,11 +109,11 @@ def _asks(api: AirflowApi, run_id: str) -> bool:
 
 
 def _get(turned: Turned, path: str, *, token: str | None = None) -> tuple[int, bytes]:
-    request = urllib.request.Request(turned.service.home.ui_url + path)  # noqa: S310
+    request = urllib.request.Request(turned.service.home.ui_url + path)
     if token:
         request.add_header("Authorization", f"Bearer {token}")
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()

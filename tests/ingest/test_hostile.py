@@ -109,7 +109,7 @@ class Vanishing(FolderInbox):
 
 @pytest.mark.parametrize("openings", [1, 2])
 def test_files_that_vanish_or_grow_meanwhile(service: Service, inbox: Path, openings: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "open_inbox", lambda source, store: Vanishing(Path(source)))
+    monkeypatch.setattr(pipeline, "open_inbox", lambda source, *_: Vanishing(Path(source)))
     monkeypatch.setattr(Vanishing, "openings", openings)
     write(inbox / "images" / "gone.tif", numbers())
     write(inbox / "labels" / "gone.tif", clouds(), names=["label"], nodata=255)

@@ -1,10 +1,10 @@
 """The folder of a stack: private secrets, ports, an environment that takes nothing over from outside."""
 
+import os
 import socket
 from pathlib import Path
 
 import pytest
-from seaweed import free_ports
 
 from cloudseg.errors import InputError, SettingsError
 from cloudseg.stack.compose import read_compose, read_variables
@@ -13,9 +13,16 @@ from cloudseg.stack.place import Place, airflow_environment, prepare_place
 REPO = Path(__file__).parents[2]
 
 
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    return prepare_place(tmp_path / "stack", first_port=free_ports(1)[0])
+    # Below the ports that the system hands out by itself: another test's client may hold any of those.
+    starts = [24_000 + 20 * ((os.getpid() + number) % 400) for number in range(400)]
+    return prepare_place(tmp_path / "stack", first_port=next(at for at in starts if all(map(_is_free, range(at, at + 20)))))
 
 
 def _environment(place: Place, name: str, outside: dict[str, str]) -> dict[str, str]:

@@ -59,8 +59,9 @@ up:  ## The same services as containers: make up [PROFILE=cpu]; needs Docker and
 down:  ## Stop the containers; what they stored stays
 	@docker compose --file docker/compose.yaml --profile '*' down
 
-test-faults: setup  ## Every step killed at every commit point, on SQLite + folder and on PostgreSQL + SeaweedFS (5 minutes)
-	@$(BIN)/python -m pytest -m faults tests/faults tests/storage
+ON ?=
+test-faults: setup  ## Every step killed at every commit point, and servers killed; ON=SQLite or ON=PostgreSQL for half of it
+	@$(BIN)/python -m pytest -m faults $(if $(ON),-k "$(ON)") tests/faults tests/storage
 
 MINUTES ?= 5
 fuzz: setup  ## Damaged and crafted input for a while: make fuzz [MINUTES=5]; a culprit stays in tests/fuzz/corpus

@@ -13,23 +13,10 @@ import pytest
 from rich.console import Console
 
 from cloudseg import errors, stages
-from cloudseg.cli import _run, main, root
+from cloudseg.cli import main, root
 from cloudseg.cli.output import reports, show_record, show_rows
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(runtime_env: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process: exit code, stdout, stderr."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = _run(list(arguments))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.mark.parametrize("name", ["scenes", "models", "runs", "masks", "quarantine"])

@@ -9,26 +9,12 @@ from pathlib import Path
 import pytest
 
 from cloudseg.catalog.model import list_masks
-from cloudseg.cli import _run
 from cloudseg.runtime import open_runtime
 from cloudseg.storage import LocalStore
 from tests.catalog import rows
 from tests.seaweed import SECRET_KEY, Seaweed
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(runtime_env: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process: exit code, stdout, stderr."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = _run(list(arguments))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

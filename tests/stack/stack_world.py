@@ -71,7 +71,7 @@ class World:
         while True:
             try:
                 return ask()
-            except Exception:
+            except Exception:  # a restarting service fails in every way there is; what lasts is raised
                 if time.monotonic() > until:
                     raise
                 time.sleep(1)

@@ -5,8 +5,10 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from tests.faults.home import Home
 from tests.faults.points import read_trace
 
 _LONGEST_S = 600
+# Every start of a process also asks all others for their status; two threads that ask for the same one tear it (it reads 255).
+_ONE_ASKS = threading.Lock()
 _SETTINGS = {"CLOUDSEG_THREADS": "1", "CLOUDSEG_DEVICE": "cpu", "CLOUDSEG_LOG_LEVEL": "WARNING"}
 # Everything heavy that a step imports; none of it starts a thread or opens a file that stays open.
 _PRELOADED = [
@@ -108,10 +112,12 @@ def _said(place: Path) -> str:
 def _run(target: Any, home: Home, place: Path, *more: Any) -> int | None:
     """Call a function of `child` in a process of its own and give its exit status; negative: killed by that signal."""
     process = _context().Process(target=target, args=({**_SETTINGS, **home.environment}, str(place), *more))
-    process.start()
-    process.join(_LONGEST_S)
-    if process.is_alive():
-        process.terminate()
+    with _ONE_ASKS:
+        process.start()
+    if not wait([process.sentinel], _LONGEST_S):
+        os.kill(process.pid or 0, signal.SIGTERM)
+        wait([process.sentinel])
+    with _ONE_ASKS:
         process.join()
     return process.exitcode
 

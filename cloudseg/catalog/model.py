@@ -1,11 +1,16 @@
 """Weights, evaluations, verdicts, promotions and masks."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection, func, select
 
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.session import fetch, fetch_one, get_by, insert
 from cloudseg.errors import StateError
 from cloudseg.records import Decision, Evaluation, Mask, Promotion, Split, Verdict, Weights
+
+_ASKED_AT_ONCE = 1000
+"""Values of one statement; SQLite takes 32 766 (sqlite.org/limits.html)."""
 
 
 def add_weights(db: Connection, weights: Weights) -> Weights:
@@ -118,6 +123,15 @@ def add_mask(db: Connection, mask: Mask) -> bool:
 def find_mask(db: Connection, scene_id: str, weights_id: str) -> Mask | None:
     """Give the mask of a scene by certain weights, or None."""
     return fetch_one(db, Mask, select(t.mask).where(t.mask.c.scene_id == scene_id, t.mask.c.weights_id == weights_id))
+
+
+def find_masked(db: Connection, weights_id: str, scene_ids: Sequence[str]) -> set[str]:
+    """Give those of the scenes that have a mask by these weights."""
+    m, found = t.mask.c, set[str]()
+    for at in range(0, len(scene_ids), _ASKED_AT_ONCE):
+        asked = scene_ids[at : at + _ASKED_AT_ONCE]
+        found.update(db.execute(select(m.scene_id).where(m.weights_id == weights_id, m.scene_id.in_(asked))).scalars())
+    return found
 
 
 def get_mask(db: Connection, mask_id: str) -> Mask:

@@ -1,12 +1,20 @@
 """Scenes, labels, places and quarantine."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
-from sqlalchemy import Connection, Select, and_, delete, exists, func, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, exists, func, select
 
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.session import fetch, fetch_one, get_by, insert, now
 from cloudseg.records import Label, Place, Quarantined, Scene, Split
+
+
+class WaitingScene(NamedTuple):
+    """A scene that wants a mask: so little of its row that a million of them can wait."""
+
+    scene_id: str
+    name: str
 
 
 def add_scene(db: Connection, scene: Scene) -> bool:
@@ -40,16 +48,25 @@ def count_scenes(db: Connection) -> int:
     return db.execute(select(func.count()).select_from(t.scene)).scalar_one()
 
 
-def list_scenes_without_mask(db: Connection, weights_id: str) -> list[Scene]:
-    """List publishable scenes that these weights have not masked, oldest first."""
+def list_scenes_without_mask(db: Connection, weights_id: str, *, bands: Collection[str] = ()) -> list[WaitingScene]:
+    """List publishable scenes that these weights have not masked and that have all these bands, oldest first."""
     # The ids first: indexes alone answer that, and only the scenes that wait are read.
-    waiting = select(t.scene).where(t.scene.c.scene_id.in_(_without_mask(weights_id)))
-    return fetch(db, Scene, waiting.order_by(t.scene.c.created_at, t.scene.c.scene_id))
+    waiting = select(t.scene.c.scene_id, t.scene.c.name).where(t.scene.c.scene_id.in_(_without_mask(weights_id)))
+    waiting = waiting.where(*(_has_band(db, band) for band in sorted(bands)))
+    rows = db.execute(waiting.order_by(t.scene.c.created_at, t.scene.c.scene_id))
+    return [WaitingScene(row.scene_id, row.name) for row in rows]
 
 
 def count_scenes_without_mask(db: Connection, weights_id: str) -> int:
     """Count publishable scenes that these weights have not masked."""
     return db.execute(select(func.count()).select_from(_without_mask(weights_id).subquery())).scalar_one()
+
+
+def _has_band(db: Connection, band: str) -> ColumnElement[bool]:
+    """Give the condition that a band is among those of a scene, a JSON list."""
+    elements = func.json_each if db.dialect.name == "sqlite" else func.json_array_elements_text
+    element = elements(t.scene.c.bands).table_valued("value")
+    return exists().where(element.c.value == band)
 
 
 def _without_mask(weights_id: str) -> Select[tuple[str]]:

@@ -83,5 +83,5 @@ def plan_masks(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: 
     """Tell which scenes would get a mask. Raises InputError and NotInCatalog as `predict` does."""
     with open_runtime().catalog.read() as db:
         weights, wanted = find_work(db, scene_ids, new=new, weights_id=weights_id)
-        have = {mask.scene_id for mask in models.list_masks(db, weights_id=weights.weights_id)}
+        have = models.find_masked(db, weights.weights_id, wanted)
     return {"would": "mask", "weights_id": weights.weights_id, "scene_ids": [scene_id for scene_id in wanted if scene_id not in have]}

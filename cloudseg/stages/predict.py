@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from cloudseg.catalog import model as models
 from cloudseg.catalog import scene as scenes
 from cloudseg.errors import CloudsegError, InputError, Interrupted, NotInCatalog
-from cloudseg.records import Json, PredictRecord, Scene, Weights
+from cloudseg.records import Json, PredictRecord, Weights
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
 from cloudseg.stages.compute import open_device
@@ -50,7 +50,7 @@ def predict(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: str
     runtime = open_runtime()
     with runtime.catalog.read() as db:
         weights, wanted = find_work(db, scene_ids, new=new, weights_id=weights_id)
-        before = {mask.scene_id for mask in models.list_masks(db, weights_id=weights.weights_id)}
+        before = models.find_masked(db, weights.weights_id, wanted)
     log.started("predict", weights_id=weights.weights_id, scenes=len(wanted), new=new)
     masks, failed = _mask_all(runtime, weights, wanted) if wanted else ({}, {})
     record = PredictRecord(
@@ -125,12 +125,11 @@ def _find_weights(db: Connection, weights_id: str | None) -> Weights | None:
     return models.get_weights(db, champion.weights_id) if champion else None
 
 
-def _waiting(db: Connection, weights: Weights) -> list[Scene]:
+def _waiting(db: Connection, weights: Weights) -> list[scenes.WaitingScene]:
     """List scenes without a mask that have the bands these weights read; others could never be masked by them."""
-    needed = set(weights.metadata["bands"])
-    return [scene for scene in scenes.list_scenes_without_mask(db, weights.weights_id) if needed <= set(scene.bands)]
+    return scenes.list_scenes_without_mask(db, weights.weights_id, bands=weights.metadata["bands"])
 
 
-def _batch(weights: Weights, part: Sequence[Scene]) -> PredictBatch:
+def _batch(weights: Weights, part: Sequence[scenes.WaitingScene]) -> PredictBatch:
     name = part[0].name if len(part) == 1 else f"{part[0].name} and {len(part) - 1} more"
     return PredictBatch(weights_id=weights.weights_id, scene_ids=[scene.scene_id for scene in part], name=name)

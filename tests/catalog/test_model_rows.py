@@ -86,3 +86,12 @@ def test_a_mask_is_one_of_scene_and_weights(full_catalog: Catalog):
         assert model.find_mask(db, rows.scene(2).scene_id, "w-2") is None
         assert {m.mask_id for m in model.list_masks(db, weights_id="w-1")} == {"mk-1", "mk-3"}
         assert len(model.list_masks(db, limit=2)) == 2
+
+
+def test_masked_scenes_are_found_however_many_are_asked_for(full_catalog: Catalog):
+    first, second = rows.scene(1).scene_id, rows.scene(2).scene_id
+    with full_catalog.begin() as db:
+        model.add_mask(db, rows.mask(3, of=2, by=1))
+        assert model.find_masked(db, "w-1", [second, *(f"sc-{i}" for i in range(2500)), first]) == {first, second}
+        assert model.find_masked(db, "w-2", [second]) == set()
+        assert model.find_masked(db, "w-1", []) == set()

@@ -68,7 +68,22 @@ def test_scenes_without_mask_are_publishable_and_oldest_first(full_catalog: Cata
     with full_catalog.begin() as db:
         scene.add_scene(db, rows.scene(3, publishable=False))
         scene.add_scene(db, rows.scene(4, created_at=rows.START))
-        assert [s.name for s in scene.list_scenes_without_mask(db, "w-1")] == ["synthetic_4", "synthetic_2"]
+        second, fourth = rows.scene(2), rows.scene(4)
+        assert scene.list_scenes_without_mask(db, "w-1") == [(fourth.scene_id, fourth.name), (second.scene_id, second.name)]
+
+
+def test_scenes_without_mask_are_those_with_every_band_that_is_asked_for(full_catalog: Catalog):
+    with full_catalog.begin() as db:
+        scene.add_scene(db, rows.scene(3, bands=["nir", "red"]))
+        scene.add_scene(db, rows.scene(4, bands=[]))
+
+        def waiting(*bands: str) -> list[str]:
+            return [s.name for s in scene.list_scenes_without_mask(db, "w-1", bands=bands)]
+
+        assert waiting("red") == ["synthetic_2", "synthetic_3"]
+        assert waiting("red", "nir") == ["synthetic_3"]
+        assert waiting("red", "thermal") == []
+        assert len(waiting()) == 3
 
 
 def test_quarantine_is_written_once_and_released(catalog: Catalog):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
 
-from cloudseg.bands import BAND_NAMES, RGB
+from cloudseg.bands import BAND_NAMES, DERIVED_BANDS, RGB, recorded_bands
 from cloudseg.errors import RecipeError
 from cloudseg.keys import canonical_json, sha256_of
 
@@ -33,8 +33,10 @@ class Model(_Part):
     @field_validator("bands")
     @classmethod
     def _are_bands(cls, bands: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := [band for band in bands if band not in BAND_NAMES]:
-            raise ValueError(f"{', '.join(unknown)}: no such band; known are {', '.join(BAND_NAMES)}")
+        if unknown := [band for band in bands if band not in BAND_NAMES + DERIVED_BANDS]:
+            raise ValueError(f"{', '.join(unknown)}: no such band; known are {', '.join(BAND_NAMES + DERIVED_BANDS)}")
+        if not (recorded := recorded_bands(bands)) or tuple(recorded) != bands[: len(recorded)]:
+            raise ValueError(f"{', '.join(DERIVED_BANDS)} stands after the bands of the sensor")
         if len(set(bands)) != len(bands):
             raise ValueError("a band is named twice")
         return bands

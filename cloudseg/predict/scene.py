@@ -8,6 +8,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from cloudseg import __version__, keys
+from cloudseg.bands import recorded_bands
 from cloudseg.catalog import Catalog, model
 from cloudseg.catalog import scene as scenes
 from cloudseg.catalog.session import now
@@ -74,7 +75,7 @@ def _check(scene: Scene, weights: Weights, predictor: Predictor) -> None:
             "the predictor holds other weights", subject=weights.weights_id, found=predictor.weights_id,
             next_step="Load the weights that are asked for.",
         )  # fmt: skip
-    missing = [band for band in predictor.meta.bands if band not in scene.bands]
+    missing = [band for band in recorded_bands(predictor.meta.bands) if band not in scene.bands]
     if missing:
         raise DataError(
             f"the scene lacks {', '.join(missing)}, which the model reads", subject=scene.scene_id, found=", ".join(scene.bands),

@@ -6,6 +6,7 @@ from typing import TypedDict
 
 from sqlalchemy import Connection
 
+from cloudseg.bands import recorded_bands
 from cloudseg.catalog import model as models
 from cloudseg.catalog import scene as scenes
 from cloudseg.errors import CloudsegError, InputError, Interrupted, NotInCatalog
@@ -127,7 +128,7 @@ def _find_weights(db: Connection, weights_id: str | None) -> Weights | None:
 
 def _waiting(db: Connection, weights: Weights) -> list[scenes.WaitingScene]:
     """List scenes without a mask that have the bands these weights read; others could never be masked by them."""
-    return scenes.list_scenes_without_mask(db, weights.weights_id, bands=weights.metadata["bands"])
+    return scenes.list_scenes_without_mask(db, weights.weights_id, bands=recorded_bands(weights.metadata["bands"]))
 
 
 def _batch(weights: Weights, part: Sequence[scenes.WaitingScene]) -> PredictBatch:

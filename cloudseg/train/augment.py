@@ -24,9 +24,9 @@ def zoom_factor(rng: np.random.Generator, augment: Augment) -> float:
     return _log_uniform(rng, augment.scale)
 
 
-def augment_sample(sample: Sample, size: int, augment: Augment, clip: float, rng: np.random.Generator) -> Sample:
-    """Give an augmented copy of `size` × `size` pixels: geometry first, then radiometry."""
-    return _change_radiometry(_change_geometry(_resize(sample, size), augment, rng), augment, clip, rng)
+def augment_sample(sample: Sample, size: int, augment: Augment, clip: float, rng: np.random.Generator, *, recorded: int) -> Sample:
+    """Give an augmented copy of `size` × `size` pixels: geometry first, then radiometry of the first `recorded` bands."""
+    return _change_radiometry(_change_geometry(_resize(sample, size), augment, rng), augment, clip, rng, recorded)
 
 
 def _resize(sample: Sample, size: int) -> Sample:
@@ -48,10 +48,9 @@ def _change_geometry(sample: Sample, augment: Augment, rng: np.random.Generator)
     return Sample(change(sample.reflectance), change(sample.label), change(sample.valid))
 
 
-def _change_radiometry(sample: Sample, augment: Augment, clip: float, rng: np.random.Generator) -> Sample:
-    x = sample.reflectance
-    bands = x.shape[0]
-    factor = _log_uniform(rng, augment.gain) * np.array([_log_uniform(rng, augment.band_gain) for _ in range(bands)])
+def _change_radiometry(sample: Sample, augment: Augment, clip: float, rng: np.random.Generator, recorded: int) -> Sample:
+    x, derived = sample.reflectance[:recorded], sample.reflectance[recorded:]
+    factor = _log_uniform(rng, augment.gain) * np.array([_log_uniform(rng, augment.band_gain) for _ in range(recorded)])
     if augment.gain or augment.band_gain:
         x = x * torch.from_numpy(factor.astype(np.float32)).view(-1, 1, 1)
     if augment.gamma:
@@ -61,7 +60,7 @@ def _change_radiometry(sample: Sample, augment: Augment, clip: float, rng: np.ra
         x = x + torch.from_numpy(noise)
     if augment.saturate and rng.random() < augment.saturate:
         x = x.clamp(max=float(rng.uniform(min(0.3, clip), clip)))
-    return Sample(x, sample.label, sample.valid)
+    return Sample(torch.cat([x, derived]), sample.label, sample.valid)
 
 
 def _log_uniform(rng: np.random.Generator, spread: float) -> float:

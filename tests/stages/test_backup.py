@@ -4,7 +4,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import postgres_server
 import pytest
+from sqlalchemy import URL
 
 from cloudseg.catalog import Catalog
 from cloudseg.catalog import model as models
@@ -12,6 +14,7 @@ from cloudseg.errors import InputError, ObjectCorrupt, StateError
 from cloudseg.raster.synthetic import make_tiles
 from cloudseg.runtime import open_runtime
 from cloudseg.stages import backup, ingest, lineage, maintain, predict, promote, restore, retrain, scenes
+from tests.seaweed import Seaweed
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +62,35 @@ def test_restored_into_an_empty_place_the_same_mask_is_drawn(home: Path, tmp_pat
     assert lineage(_masks()[wanted][0])["weights"]
     checked = maintain(verify=True)
     assert checked.missing == []
+
+
+def _enter_servers(patch: pytest.MonkeyPatch, tmp_path: Path, database: URL, seaweed: Seaweed) -> None:
+    """Work on a database of a PostgreSQL server and on an empty prefix of an S3 server."""
+    _settle(patch, tmp_path / "home")
+    seaweed.enter(patch, tmp_path)
+    patch.setenv("CLOUDSEG_CATALOG_URL", database.render_as_string(hide_password=False))
+
+
+def test_from_servers_into_empty_servers_the_same_mask_is_drawn(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgresql: postgres_server.Databases, seaweed: Seaweed
+):
+    """The embedded copy becomes a place on servers; the backup of that place goes into an empty one."""
+    with postgresql.migrated() as first, postgresql.migrated() as second:
+        _enter_servers(monkeypatch, tmp_path, first, seaweed)
+        filled = restore(str(home / "copy"))
+        saved = backup(str(tmp_path / "saved"))
+        assert saved["rows"] == filled["rows"]
+        wanted = scenes(limit=None)[5]["scene_id"]
+        assert wanted not in _masks()
+        predict([wanted])
+        expected = _masks()
+        _enter_servers(monkeypatch, tmp_path, second, seaweed)
+        back = restore(str(tmp_path / "saved"))
+        assert (back["rows"], back["objects_copied"]) == (saved["rows"], saved["objects_copied"])
+        assert wanted not in _masks(), "it was masked after the backup"
+        predict([wanted])
+        assert _masks() == expected
+        assert maintain(verify=True).missing == []
 
 
 def test_a_second_backup_copies_what_is_new(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

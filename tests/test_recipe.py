@@ -58,6 +58,8 @@ def test_every_value_is_in_the_hash():
         ("model", {"bands": []}, "model.bands"),
         ("model", {"bands": ["red", "B04"]}, "model.bands.*B04: no such band"),
         ("model", {"bands": ["red", "red"]}, "model.bands.*twice"),
+        ("model", {"bands": ["polar", "red"]}, "model.bands.*polar stands after the bands of the sensor"),
+        ("model", {"bands": ["polar"]}, "model.bands.*polar stands after"),
         ("model", {"colour": 1}, "model.colour"),
         ("input", {"std": [0.0]}, "input.std.0"),
         ("input", {"mean": [0.1, 0.2]}, "input.mean has 2 values for 3 bands"),

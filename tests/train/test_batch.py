@@ -118,3 +118,17 @@ def test_schedules(schedule: str) -> None:
         assert rates[0] < 0.02
         assert rates[-1] < 0.001
         assert int(np.argmax(rates)) in (9, 10)
+
+
+def test_no_augmentation_touches_a_derived_band(store: LocalStore, catalog: Catalog, add_scene: Callable[..., str]) -> None:
+    for number, place in enumerate(places("train", 3)):
+        add_scene(place, seed=number)
+    wanted = recipe(
+        augment=AUGMENT, model={"bands": ["red", "green", "blue", "polar"], "widths": [4, 8]}, input={"mean": [0.0], "std": [1.0]}
+    )
+    snapshot_id = build_snapshot(store, catalog, wanted).snapshot_id
+    with catalog.read() as db:
+        snapshot = rows.get_snapshot(db, snapshot_id)
+    with open_chips(store, snapshot) as chips:
+        batches = Batches(chips, choose_chips(chips.of("train"), wanted), wanted)
+        assert all(torch.allclose(batches.make(step).x[:, 3], torch.tensor(0.11)) for step in range(6))

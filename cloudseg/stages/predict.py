@@ -1,8 +1,9 @@
 """Stages: which scenes need a mask, and masking them."""
 
+import math
 import time
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Final, TypedDict
 
 from sqlalchemy import Connection
 
@@ -14,6 +15,9 @@ from cloudseg.records import Json, PredictRecord, Weights
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
 from cloudseg.stages.compute import open_device
+
+_MOST_BATCHES: Final = 1000
+"""A plan has no more: Airflow refuses to map a task over more than 1024 entries (its setting `core.max_map_length`)."""
 
 
 class PredictBatch(TypedDict):
@@ -27,6 +31,7 @@ class PredictBatch(TypedDict):
 def plan_predict(*, weights_id: str | None = None, batch_size: int = 8) -> list[PredictBatch]:
     """Divide the scenes that lack a mask of these weights (default: the champion's) into batches, oldest first.
 
+    Where that made more than 1000 batches, they hold more scenes instead: a new champion may find a million without a mask.
     No champion yet: no batches. The weights' id is fixed here, so that later tasks never ask for "the newest".
     """
     if batch_size < 1:
@@ -35,7 +40,8 @@ def plan_predict(*, weights_id: str | None = None, batch_size: int = 8) -> list[
     with runtime.catalog.read() as db:
         weights = _find_weights(db, weights_id)
         waiting = _waiting(db, weights) if weights else []
-    batches = [_batch(weights, waiting[at : at + batch_size]) for at in range(0, len(waiting), batch_size) if weights]
+    size = max(batch_size, math.ceil(len(waiting) / _MOST_BATCHES))
+    batches = [_batch(weights, waiting[at : at + size]) for at in range(0, len(waiting), size) if weights]
     log.ended("plan_predict", {"weights_id": weights.weights_id if weights else None, "scenes": len(waiting), "batches": len(batches)})
     return batches
 

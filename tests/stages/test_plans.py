@@ -165,6 +165,17 @@ def test_masks_are_planned_in_batches_for_scenes_that_can_have_one(runtime: Runt
         plan_predict(batch_size=0)
 
 
+def test_many_scenes_make_larger_batches_rather_than_more_than_airflow_maps(runtime: Runtime):
+    weights, one = add_weights(runtime), add_scene(runtime, "a")
+    make_champion(runtime, weights)
+    with runtime.catalog.begin() as db:
+        others = [{"scene_id": f"sc-{i}", "source_sha256": f"{i}"} for i in range(2000)]
+        db.execute(tables.scene.insert(), [one.model_dump() | other for other in others])
+    batches = plan_predict(batch_size=1)
+    assert [len(batch["scene_ids"]) for batch in batches] == [3] * 667
+    assert len({scene_id for batch in batches for scene_id in batch["scene_ids"]}) == 2001
+
+
 def test_predict_wants_either_scenes_or_all_new_ones(runtime: Runtime):
     with pytest.raises(InputError, match="neither"):
         predict()

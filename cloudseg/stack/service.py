@@ -99,14 +99,15 @@ class Service:
 
     def wait_for_end(self, limit_s: float) -> None:
         """Wait until nothing of it is left. Raises ServiceFailed after the limit."""
-        if self._keeper is None:
+        keeper = self._keeper  # the watch may start the service again, under a new keeper, as soon as this one has ended
+        if keeper is None:
             return
         try:
-            self._keeper.wait(limit_s)
+            keeper.wait(limit_s)
         except subprocess.TimeoutExpired as error:
             raise ServiceFailed(f"did not end within {limit_s:.0f} s", subject=self.plan.name, found=self.tail()) from error
-        if self._keeper.stdin is not None:
-            self._keeper.stdin.close()
+        if keeper.stdin is not None:
+            keeper.stdin.close()
 
     def wait_until_through(self, limit_s: float) -> None:
         """Wait for the end of a service that runs once. Raises ServiceFailed where it failed."""

@@ -24,7 +24,11 @@ class Model(_Part):
     """Which net."""
 
     architecture: Literal["SimpleUNet", "SimpleUNetV2"] = "SimpleUNet"
-    bands: tuple[str, ...] = Field(RGB, min_length=1, description="names of `cloudseg.bands`, in the order the net sees them")
+    bands: tuple[str, ...] = Field(
+        RGB,
+        min_length=1,
+        description="names of `cloudseg.bands`, in the order the net sees them; last `polar`, how near a pole the scene lies",
+    )
     widths: tuple[PositiveInt, ...] = Field(
         (64, 128, 256), min_length=1, max_length=8, description="channels of each level; their number is the number of levels"
     )

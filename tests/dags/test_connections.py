@@ -1,0 +1,73 @@
+"""Catalog and store reached through Airflow's connections alone, on real servers."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import postgres_server
+import pytest
+from dag_files import DAGS, airflow_home
+from seaweed import ACCESS_KEY, BUCKET, SECRET_KEY, Seaweed
+from sqlalchemy import URL
+
+pytest.importorskip("airflow.providers.amazon", reason="the extra `production` is not installed")
+
+_PASSWORD = "a/b@c:d?e%f#g h"  # noqa: S105 it opens nothing but the server of this test
+"""Every character that an address could stumble over."""
+_SCRIPT = """
+import json, os
+import cloudseg_dagkit
+cloudseg_dagkit.use_connections({})
+from cloudseg import stages
+from cloudseg.catalog import Catalog
+from cloudseg.raster.read import open_raster
+from cloudseg.runtime import open_runtime
+Catalog(os.environ["CLOUDSEG_CATALOG_URL"]).upgrade()
+runtime = open_runtime()
+stages.ingest("tiles")
+scene = stages.scenes(limit=1)[0]
+with open_raster(runtime.store.gdal_path(scene["key"])) as dataset:
+    pixels = int(dataset.read(1).size)
+print(json.dumps({"user": runtime.catalog.engine.url.username, "dialect": runtime.catalog.engine.dialect.name,
+                  "uri": runtime.store.uri, "pixels": pixels}))
+"""
+
+
+def test_a_task_finds_catalog_and_store_by_connections(
+    postgresql: postgres_server.Databases, seaweed: Seaweed, synthetic_folder: Path, tmp_path: Path
+) -> None:
+    with postgresql.empty() as url:
+        user = f"who_{os.getpid()}"
+        postgres_server.run_sql(url, f"CREATE ROLE {user} LOGIN PASSWORD '{_PASSWORD}'", f"GRANT ALL ON SCHEMA public TO {user}")
+        try:
+            _try(url, user, seaweed, synthetic_folder, tmp_path)
+        finally:
+            postgres_server.run_sql(url, f"DROP OWNED BY {user}", f"DROP ROLE {user}")
+
+
+def _try(url: URL, user: str, seaweed: Seaweed, synthetic_folder: Path, tmp_path: Path) -> None:
+    catalog = {"conn_type": "postgres", "host": url.host, "port": url.port, "schema": url.database, "login": user, "password": _PASSWORD}
+    store = {
+        "conn_type": "aws", "login": ACCESS_KEY, "password": SECRET_KEY,
+        "extra": {"url": f"s3://{BUCKET}/by-connection", "endpoint_url": seaweed.endpoint, "region_name": "us-east-1"},
+    }  # fmt: skip
+    (tmp_path / "tiles").symlink_to(synthetic_folder)
+    mine = {name: value for name, value in os.environ.items() if not name.startswith(("CLOUDSEG_", "AWS_"))}
+    environment = mine | airflow_home(tmp_path) | {
+        "PYTHONPATH": str(DAGS), "CLOUDSEG_HOME": str(tmp_path / "home"), "AWS_EC2_METADATA_DISABLED": "true",
+        "AIRFLOW_CONN_CLOUDSEG_CATALOG": json.dumps(catalog), "AIRFLOW_CONN_CLOUDSEG_STORE": json.dumps(store),
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", _SCRIPT], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["dialect"] == "postgresql"
+    assert found["user"] == user
+    assert found["uri"] == f"s3://{BUCKET}/by-connection"
+    assert found["pixels"] == 128 * 128
+    told = done.stdout + done.stderr
+    assert _PASSWORD not in told
+    assert SECRET_KEY not in told

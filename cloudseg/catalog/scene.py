@@ -72,7 +72,8 @@ def _has_band(db: Connection, band: str) -> ColumnElement[bool]:
 def _without_mask(weights_id: str) -> Select[tuple[str]]:
     """Select the ids of publishable scenes that these weights have not masked."""
     any_scene = t.scene.alias("any_scene")
-    has_mask = exists().where(and_(t.mask.c.scene_id == any_scene.c.scene_id, t.mask.c.weights_id == weights_id))
+    # A column, not all of them as `exists()` asks for: SQLite would read the mask's row for these.
+    has_mask = exists(t.mask.c.scene_id).where(and_(t.mask.c.scene_id == any_scene.c.scene_id, t.mask.c.weights_id == weights_id))
     return select(any_scene.c.scene_id).where(any_scene.c.publishable, ~has_mask)
 
 

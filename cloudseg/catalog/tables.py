@@ -109,8 +109,9 @@ scene = Table(
     Index(None, "acquired_at", "min_lon", "max_lon", "min_lat", "max_lat"),  # a box in June, without looking at other scenes
     Index(None, "min_lon", "min_lat"),
     Index(None, "created_at"),
-    Index(None, "publishable", "created_at", "scene_id"),  # which scenes may need a mask, without looking at a scene
+    Index(None, "publishable", "scene_id"),  # which scenes may need a mask, in the order in which weights list what they masked
     Index(None, "name"),
+    Index(None, "key"),
 )
 
 label = Table(
@@ -128,6 +129,7 @@ label = Table(
     *_object(),
     _created(),
     UniqueConstraint("scene_id", "version"),
+    Index(None, "key"),
 )
 
 place = Table(
@@ -298,5 +300,6 @@ mask = Table(
     _created(),
     UniqueConstraint("scene_id", "weights_id"),
     Index(None, "weights_id", "scene_id"),  # which scenes these weights have masked, without looking at a mask
+    Index(None, "weights_id", "created_at"),
     Index(None, "created_at"),
 )

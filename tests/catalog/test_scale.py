@@ -22,7 +22,7 @@ def test_every_question_is_answered_rightly_and_from_an_index(large: Catalog, ba
     answers = {answer.question: answer for answer in scale.ask(large, turns=1)}
     plans = {question: "\n".join(answer.plan) for question, answer in answers.items()}
     wanted = {
-        "new scenes without a mask of the champion": "ix_scene_publishable_created_at_scene_id",
+        "new scenes without a mask of the champion": "ix_scene_publishable_scene_id",
         "masks that touch this box in June": "ix_scene_acquired_at_min_lon_max_lon_min_lat_max_lat",
         "the 20 newest masks": "ix_mask_created_at",
         "the 20 newest scenes": "ix_scene_created_at",

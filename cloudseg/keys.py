@@ -100,6 +100,14 @@ def mask(weights_id: str, scene_id: str, name: str, sha256: str) -> str:
     return f"masks/{weights_id}/{scene_id}/{stem}.{sha256[:12]}.{suffix}"
 
 
+def parts_of_mask(key: str) -> tuple[str, str] | None:
+    """Give weights' id and scene's id of a key that `mask` made, None for any other."""
+    match key.split("/"):
+        case ["masks", weights_id, scene_id, _]:
+            return weights_id, scene_id
+    return None
+
+
 def slug(text: str) -> str:
     """Give text as one key part; a different text that would give the same slug gets another hash suffix."""
     plain = re.sub(r"[^a-z0-9.-]+", "-", text.lower()).strip("-.")[:60]

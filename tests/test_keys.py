@@ -41,6 +41,12 @@ def test_content_is_part_of_the_key():
     assert keys.checkpoint("run-1", 12, SHA) == "runs/run-1/checkpoints/00000012.ab0000000000.safetensors"
 
 
+def test_a_mask_is_found_by_its_key_and_by_no_other():
+    assert [keys.parts_of_mask(key) for key in every_key() if key.startswith("masks/")] == [("w-1", "sc-1")]
+    assert [keys.parts_of_mask(key) for key in every_key() if not key.startswith("masks/")] == [None] * (len(every_key()) - 1)
+    assert keys.parts_of_mask("masks/w-1/sc-1") is keys.parts_of_mask("masks/w-1/sc-1/a/b") is None
+
+
 @pytest.mark.parametrize("key", ["", "/a", "a/", "a//b", "..", "a/../b", ".a", "A", "ä", "a b", "a\n", "x" * 201, "a/" * 300 + "a"])
 def test_odd_keys_are_refused(key: str):
     assert not keys.is_key(key)

@@ -16,7 +16,7 @@ from cloudseg.keys import CHAMPION_POINTER
 from cloudseg.records import Json
 from cloudseg.runtime import open_runtime
 from cloudseg.stages import log
-from cloudseg.stages.references import named_objects
+from cloudseg.stages.references import iter_named
 from cloudseg.storage import LocalStore, Store
 
 _ROWS: Final = 1000
@@ -43,10 +43,8 @@ def backup(folder: str) -> Json:
     fresh.unlink(missing_ok=True)
     copy = Catalog(f"sqlite:///{fresh}")
     rows = _copy_rows(runtime.catalog, copy)
-    with copy.read() as db:
-        named = named_objects(db, runtime.store)
+    record = {"folder": str(root), "rows": rows, **_copy_objects(copy, runtime.store, store)}
     copy.engine.dispose()  # the last connection brings the write-ahead log into the file
-    record = {"folder": str(root), "rows": rows, **_copy_objects(runtime.store, store, named)}
     fresh.replace(catalog)  # a backup that was killed leaves the older catalog, whose objects are all there
     log.ended("backup", record)
     return record
@@ -71,9 +69,7 @@ def restore(folder: str) -> Json:
                 next_step="Restore into a new catalog and, better, a new store.",
             )  # fmt: skip
     log.started("restore", folder=str(root), catalog=runtime.catalog.uri, store=runtime.store.uri)
-    with copy.read() as db:
-        named = named_objects(db, store)
-    record = {"folder": str(root), **_copy_objects(store, runtime.store, named), "rows": _copy_rows(copy, runtime.catalog)}
+    record = {"folder": str(root), **_copy_objects(copy, store, runtime.store), "rows": _copy_rows(copy, runtime.catalog)}
     copy.engine.dispose()
     log.ended("restore", record)
     return record
@@ -102,25 +98,26 @@ def _read(db: Connection, table: Table) -> Iterator[list[dict[str, Any]]]:
         yield [dict(row) for row in part]
 
 
-def _copy_objects(source: Store, target: Store, named: dict[str, str | None]) -> dict[str, int]:
-    """Copy objects, each verified; give how many were copied and how many were there."""
+def _copy_objects(catalog: Catalog, source: Store, target: Store) -> dict[str, int]:
+    """Copy what the rows of a catalog name, each object verified; give how many were copied and how many were there."""
+    total = sum(1 for _ in iter_named(catalog, source))
     tell, copied, there = log.progress("objects"), 0, 0
-    for number, (key, sha256) in enumerate(sorted(named.items()), start=1):
+    for number, (key, sha256) in enumerate(iter_named(catalog, source), start=1):
         if key == CHAMPION_POINTER:
             if source.exists(key):
                 target.replace(key, source.get(key))
         elif target.exists(key):
             there += 1
         else:
-            copied += _copy(source, target, key, sha256)
-        tell(number, len(named), key)
+            _copy(source, target, key, sha256)
+            copied += 1
+        tell(number, total, key)
     return {"objects_copied": copied, "objects_there": there}
 
 
-def _copy(source: Store, target: Store, key: str, sha256: str | None) -> int:
+def _copy(source: Store, target: Store, key: str, sha256: str | None) -> None:
     with source.local_file(key) as path:
         stored = target.put_file(key, path)
     if sha256 is not None and stored.sha256 != sha256:
         target.delete(key)
         source.get(key, sha256)  # raises ObjectCorrupt with what it found
-    return 1

@@ -5,9 +5,12 @@ The opposite order of publishing holds here: a row goes first, its bytes last, s
 
 import hashlib
 import logging
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import chain, islice
+from typing import TypeVar
 
-from sqlalchemy import Connection, and_, delete, or_, select
+from sqlalchemy import and_, delete, or_, select
 
 from cloudseg.catalog import tables as t
 from cloudseg.catalog import training
@@ -18,9 +21,11 @@ from cloudseg.keys import CHAMPION_POINTER
 from cloudseg.records import MaintainRecord
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
-from cloudseg.stages.references import OURS, Named, named_objects, unreadable_manifests
+from cloudseg.stages.listing import Listing
+from cloudseg.stages.references import OURS, PAGE, find_named, iter_named
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 _OLDEST = 36_500
 """Days or hours; far more than any age that makes sense, and dates stay within the calendar."""
 _FIRST_YEAR = 1970
@@ -59,9 +64,9 @@ def maintain(
     repaired = _repair_pointer(runtime, dry_run=dry_run)
     if not dry_run:
         runtime.store.clear_abandoned()
-    orphans, orphan_bytes = _collect_orphans(runtime, moment - timedelta(hours=orphan_hours), dry_run=dry_run)
-    with runtime.catalog.read() as db:
-        missing = _missing(runtime, named_objects(db, runtime.store), verify=verify)
+    with Listing() as listing:
+        orphans, orphan_bytes = _collect_orphans(runtime, listing, moment - timedelta(hours=orphan_hours), dry_run=dry_run)
+        missing = _missing(runtime, listing, verify=verify)
     record = MaintainRecord(
         dry_run=dry_run, orphans=orphans, orphan_bytes=orphan_bytes, expired_checkpoints=checkpoints, expired_evaluations=evaluations,
         repaired=repaired, missing=missing,
@@ -131,39 +136,45 @@ def _repair_pointer(runtime: Runtime, *, dry_run: bool) -> list[str]:
     return [CHAMPION_POINTER] if repair_pointer(runtime.store, runtime.catalog) else []
 
 
-def _collect_orphans(runtime: Runtime, before: datetime, *, dry_run: bool) -> tuple[list[str], int]:
+def _collect_orphans(runtime: Runtime, listing: Listing, before: datetime, *, dry_run: bool) -> tuple[list[str], int]:
     """Give the keys and bytes of objects older than the moment that no row names; delete them unless it is a dry run.
 
     Objects are listed before rows are read: what a writer adds in between is named or too young. A writer may be about to
     name an old orphan, so it is looked at once more while nobody can name anything (`cloudseg.catalog.collection`).
     """
-    store = runtime.store
-    old = {entry.key: entry.size for prefix in OURS for entry in store.list_objects(prefix) if entry.written_at < before}
-    with runtime.catalog.read() as db:
-        orphans = sorted(_unnamed(runtime, db, list(old)))
-    size = sum(old[key] for key in orphans)
-    for batch in [] if dry_run else [orphans[at : at + _BATCH] for at in range(0, len(orphans), _BATCH)]:
+    store, found = runtime.store, dict[str, int]()
+    for part in _parts(chain.from_iterable(store.list_objects(prefix) for prefix in OURS), PAGE):
+        listing.add([entry.key for entry in part])
+        old = {entry.key: entry.size for entry in part if entry.written_at < before}
+        with runtime.catalog.read() as db:
+            named = find_named(db, store, old)
+        found.update((key, size) for key, size in old.items() if key not in named)
+    for batch in () if dry_run else _parts(sorted(found), _BATCH):
         with runtime.catalog.begin() as db:
             collect_objects(db)
-            for key in _unnamed(runtime, db, batch):
-                store.delete(key)
-    return orphans, size
+            named = find_named(db, store, batch)
+            for key in batch:
+                if key not in named:
+                    store.delete(key)
+    return sorted(found), sum(found.values())
 
 
-def _unnamed(runtime: Runtime, db: Connection, keys: list[str]) -> list[str]:
-    if damaged := unreadable_manifests(db, runtime.store):
-        _log.warning("no shard is collected while these manifests cannot be read: %s", ", ".join(damaged))
-        keys = [key for key in keys if not key.startswith("shards/")]
-    named = named_objects(db, runtime.store)
-    return [key for key in keys if key not in named]
-
-
-def _missing(runtime: Runtime, named: Named, *, verify: bool) -> list[str]:
+def _missing(runtime: Runtime, listing: Listing, *, verify: bool) -> list[str]:
     """List the objects that a row names but the store lacks or, with `verify`, holds damaged."""
-    lost = [key for key in sorted(named) if key != CHAMPION_POINTER and not _is_there(runtime, key, named[key] if verify else None)]
+    lost = set[str]()
+    for part in _parts(iter_named(runtime.catalog, runtime.store), PAGE):
+        named = dict(part)
+        asked = list(named) if verify else listing.lacking(list(named))  # those may have come since the store was listed
+        lost.update(key for key in asked if key != CHAMPION_POINTER and not _is_there(runtime, key, named[key] if verify else None))
     if lost:
         _log.error("%d objects are missing or damaged: restore them from a backup (docs/operations.md)", len(lost))
-    return lost
+    return sorted(lost)
+
+
+def _parts(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    rest = iter(items)
+    while part := list(islice(rest, size)):
+        yield part
 
 
 def _is_there(runtime: Runtime, key: str, sha256: str | None) -> bool:

@@ -1,55 +1,132 @@
-"""Which objects the rows of the catalog name: what maintenance must keep, and what must be there."""
+"""Which objects the rows of the catalog name: what maintenance must keep, and what must be there.
 
-from collections.abc import Iterator
+Scenes, labels and masks may be millions: they are read in pages or looked up by key, and never held as a whole.
+"""
 
-from sqlalchemy import Connection, Table, select
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, Final
 
+from sqlalchemy import Connection, Row, Table, select
+
+from cloudseg.catalog import Catalog
 from cloudseg.catalog import tables as t
 from cloudseg.dataset.manifest import Manifest
 from cloudseg.errors import ObjectCorrupt, ObjectMissing
-from cloudseg.keys import CHAMPION_POINTER, verdict
+from cloudseg.keys import CHAMPION_POINTER, parts_of_mask, verdict
+from cloudseg.records import Json
 from cloudseg.storage import Store
 
-# One object of its own a row, and a JSON column that maps names to further objects.
-_OWN = (t.scene, t.label, t.checkpoint, t.weights, t.mask)
-_MORE = ((t.weights, "companions"), (t.evaluation, "report"), (t.mask, "companions"))
-Named = dict[str, str | None]
-OURS = ("scenes/", "labels/", "snapshots/", "shards/", "runs/", "models/", "evaluations/", "verdicts/", "masks/", "doctor/")
+_log = logging.getLogger(__name__)
+OURS: Final = ("scenes/", "labels/", "snapshots/", "shards/", "runs/", "models/", "evaluations/", "verdicts/", "masks/", "doctor/")
 """Prefixes that only cloudseg writes (`cloudseg.keys`). What lies elsewhere, such as an inbox in the store, is a person's."""
+PAGE: Final = 1000
+"""Rows or keys that are held at a time. One statement asks for as many; SQLite takes 32 766 values (sqlite.org/limits.html)."""
+Named = tuple[str, str | None]
+"""A key, and the SHA-256 that its bytes must have (None: no row knows it)."""
 
 
-def named_objects(db: Connection, store: Store) -> Named:
-    """Give every key that a row names, with the SHA-256 that its bytes must have (None: no row knows it).
+def iter_named(catalog: Catalog, store: Store) -> Iterator[Named]:
+    """Give every key that a row names; one that two rows name comes twice.
 
-    Shards are named by the manifests of snapshots, so these are read too; a manifest that is missing or damaged
-    names no shards, and shows up as missing itself.
+    Every page of rows is a transaction of its own, none is open while the caller looks at the store. Shards are named by the
+    manifests of snapshots, so these are read too; a manifest that is missing or damaged names no shards, and shows up as
+    missing itself.
     """
-    named: Named = {CHAMPION_POINTER: None}
-    for table in _OWN:
-        named.update((row.key, row.sha256) for row in db.execute(select(table.c.key, table.c.sha256)))
-    for table, column in _MORE:
-        named.update(_companions(db, table, column))
-    named.update((verdict(row.verdict_id), None) for row in db.execute(select(t.verdict.c.verdict_id)))
-    for row in db.execute(select(t.snapshot.c.manifest_key, t.snapshot.c.manifest_sha256)):
-        named[row.manifest_key] = row.manifest_sha256
-        named.update(_shards(store, row.manifest_key, row.manifest_sha256))
-    return named
+    with catalog.read() as db:
+        few, manifests = list(_few(db)), _manifests(db)
+    yield from few
+    for key, sha256 in manifests:
+        manifest = _read(store, key, sha256)
+        yield from _shards(manifest) if manifest else ()
+    for table in (t.scene, t.label, t.mask):
+        for page in _pages(catalog, table):
+            for row in page:
+                yield row.key, row.sha256
+                yield from _stored(row.companions) if table is t.mask else ()
 
 
-def unreadable_manifests(db: Connection, store: Store) -> list[str]:
-    """List the manifests that cannot be read: while there are any, nobody knows which shards are orphans."""
-    rows = db.execute(select(t.snapshot.c.manifest_key, t.snapshot.c.manifest_sha256))
-    return [row.manifest_key for row in rows if _read(store, row.manifest_key, row.manifest_sha256) is None]
+def find_named(db: Connection, store: Store, keys: Collection[str]) -> set[str]:
+    """Give those of the keys (at most PAGE) that a row names.
+
+    While a manifest cannot be read, nobody knows which shards are orphans: all of them count as named.
+    """
+    by_kind: dict[str, list[str]] = {}
+    for key in keys:
+        by_kind.setdefault(key.partition("/")[0], []).append(key)
+    found = _of_rows(db, t.scene, by_kind.pop("scenes", [])) | _of_rows(db, t.label, by_kind.pop("labels", []))
+    found |= _of_masks(db, by_kind.pop("masks", [])) | _of_manifests(db, store, by_kind.pop("shards", []))
+    if by_kind:  # what is left is little: a model has a dozen objects
+        found.update(key for key, _ in _few(db))
+    return found.intersection(keys)
 
 
-def _companions(db: Connection, table: Table, column: str) -> Iterator[tuple[str, str | None]]:
-    for (companions,) in db.execute(select(table.c[column])):
-        yield from ((stored["key"], stored["sha256"]) for stored in companions.values())
+def _few(db: Connection) -> Iterator[Named]:
+    """Give the keys of what a catalog has hundreds of: checkpoints, weights, reports, verdicts and manifests."""
+    yield CHAMPION_POINTER, None
+    for key, sha256 in db.execute(select(t.checkpoint.c.key, t.checkpoint.c.sha256)):
+        yield key, sha256
+    for key, sha256, companions in db.execute(select(t.weights.c.key, t.weights.c.sha256, t.weights.c.companions)):
+        yield key, sha256
+        yield from _stored(companions)
+    for report in db.execute(select(t.evaluation.c.report)).scalars():
+        yield from _stored(report)
+    for verdict_id in db.execute(select(t.verdict.c.verdict_id)).scalars():
+        yield verdict(verdict_id), None
+    yield from _manifests(db)
 
 
-def _shards(store: Store, key: str, sha256: str) -> Iterator[tuple[str, str | None]]:
-    manifest = _read(store, key, sha256)
-    yield from ((shard.object.key, shard.object.sha256) for shard in (manifest.shards if manifest else []))
+def _pages(catalog: Catalog, table: Table) -> Iterator[Sequence[Row[Any]]]:
+    """Give the rows in the order of their id."""
+    (by,) = table.primary_key.columns
+    columns = [by, table.c.key, table.c.sha256, *([table.c.companions] if table is t.mask else [])]
+    last = ""
+    while True:
+        with catalog.read() as db:
+            page = db.execute(select(*columns).where(by > last).order_by(by).limit(PAGE)).all()
+        if not page:
+            return
+        yield page
+        last = page[-1][0]
+
+
+def _of_rows(db: Connection, table: Table, keys: list[str]) -> set[str]:
+    return set(db.execute(select(table.c.key).where(table.c.key.in_(keys))).scalars()) if keys else set()
+
+
+def _of_masks(db: Connection, keys: list[str]) -> set[str]:
+    """Look for masks by weights and scene, of which their keys are made: companions have no index."""
+    asked: dict[str, set[str]] = {}
+    for weights_id, scene_id in filter(None, map(parts_of_mask, keys)):
+        asked.setdefault(weights_id, set()).add(scene_id)
+    found, m = set[str](), t.mask.c
+    for weights_id, scene_ids in asked.items():
+        for row in db.execute(select(m.key, m.companions).where(m.weights_id == weights_id, m.scene_id.in_(scene_ids))):
+            found.update((row.key, *(key for key, _ in _stored(row.companions))))
+    return found
+
+
+def _of_manifests(db: Connection, store: Store, keys: list[str]) -> set[str]:
+    found = set[str]()
+    for key, sha256 in _manifests(db) if keys else ():
+        manifest = _read(store, key, sha256)
+        if manifest is None:
+            _log.warning("no shard is collected while this manifest cannot be read: %s", key)
+            return set(keys)
+        found.update(key for key, _ in _shards(manifest))
+    return found
+
+
+def _manifests(db: Connection) -> list[tuple[str, str]]:
+    return [(row.manifest_key, row.manifest_sha256) for row in db.execute(select(t.snapshot.c.manifest_key, t.snapshot.c.manifest_sha256))]
+
+
+def _shards(manifest: Manifest) -> Iterator[Named]:
+    yield from ((shard.object.key, shard.object.sha256) for shard in manifest.shards)
+
+
+def _stored(companions: Json) -> Iterator[Named]:
+    yield from ((stored["key"], stored["sha256"]) for stored in companions.values())
 
 
 def _read(store: Store, key: str, sha256: str) -> Manifest | None:

@@ -22,6 +22,7 @@ from cloudseg.records import Checkpoint, Evaluation, Run, Scene, Snapshot, Store
 from cloudseg.registry import promote
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import maintain
+from cloudseg.stages.listing import Listing
 from cloudseg.stages.maintain import _collect_orphans
 from cloudseg.stages.references import OURS
 
@@ -216,7 +217,8 @@ def test_an_orphan_collected_while_it_is_published_again_is_put_back(runtime: Ru
 def test_an_orphan_published_while_maintenance_looks_at_it_stays(runtime: Runtime):
     orphan = put(runtime, keys.scene, b"scene")
     busy = _interrupted(runtime, lambda: add_scene(runtime))
-    found, _ = _collect_orphans(busy, NOW + timedelta(days=1), dry_run=False)
+    with Listing() as listing:
+        found, _ = _collect_orphans(busy, listing, NOW + timedelta(days=1), dry_run=False)
     assert found == [orphan.key], "it was one at the first look"
     assert runtime.store.exists(orphan.key)
     assert maintain().missing == []

@@ -50,3 +50,15 @@ def test_no_two_test_files_have_one_name():
     """Test folders are no packages: two files of one name cannot be collected together."""
     names = [path.stem for path in (REPO / "tests").rglob("*.py") if path.stem not in {"conftest", "__init__"}]
     assert sorted(name for name in set(names) if names.count(name) > 1) == []
+
+
+def test_every_pin_fits_the_oldest_python_that_the_readme_names():
+    """Debian 12 has Python 3.11.2; a pin that wants a later 3.11 makes `make setup` fail there and nowhere else."""
+    from importlib.metadata import distributions
+
+    from packaging.specifiers import SpecifierSet
+
+    pins = {line.partition("==")[0].lower() for line in (REPO / "constraints-3.11.txt").read_text().splitlines() if "==" in line}
+    wanted = {d.name: d.metadata["Requires-Python"] for d in distributions() if d.name.lower() in pins and d.metadata["Requires-Python"]}
+    assert len(wanted) > 100
+    assert {name: python for name, python in wanted.items() if not SpecifierSet(python).contains("3.11.2")} == {}

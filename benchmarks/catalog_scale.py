@@ -1,14 +1,19 @@
-"""A catalog with a million scenes and masks: `python -m benchmarks.catalog_scale [--scenes N] [--url URL] [--turns N] [--plans]`.
+"""A catalog with a million scenes and masks: `python -m benchmarks.catalog_scale`, with `--help` for what can be chosen.
 
 Without a URL it fills a SQLite file in a temporary folder. A URL names an empty database of PostgreSQL, with PostGIS for the geometry;
 it is left filled. Rows are made by the database itself, on 20 000 tiles and 1096 days, with ids in random order as hashes are.
+Stages run in a process of their own, whose peak memory is told. `--store` names a folder that gets an empty file for every object (five
+for a masked scene; it is left filled too): with it, maintenance is measured as well.
 """
 
 import argparse
+import multiprocessing
+import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +25,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Connection,
     Integer,
     LargeBinary,
@@ -34,6 +40,7 @@ from sqlalchemy import (
     literal,
     select,
     text,
+    type_coerce,
 )
 
 from cloudseg.catalog import Catalog
@@ -41,7 +48,13 @@ from cloudseg.catalog import model as models
 from cloudseg.catalog import scene as scenes
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.lineage import lineage_of_mask
+from cloudseg.records import MaintainRecord
+from cloudseg.stages import maintain, plan_predict
+from cloudseg.stages.references import find_named, iter_named
+from cloudseg.storage import LocalStore, Store
 
+LONG_AFTER: Final = "2100-01-01T00:00:00Z"
+"""All files are old then, so that maintenance asks for each whether a row names it."""
 CHAMPION: Final = "w-champion"
 FORMER: Final = "w-former"
 FIRST_DAY: Final = datetime(2023, 1, 1, 10, 30, tzinfo=UTC)
@@ -50,6 +63,8 @@ TILES: Final = 20_000
 WAITING: Final = 2000
 """One scene in so many has no mask of the champion, only one of the weights before."""
 LABELLED: Final = 5000
+_ASKED: Final = 100
+"""Keys of one question; maintenance asks for up to 1000 at a time."""
 _SCRAMBLE: Final = 611_953
 """A prime: i · prime modulo n meets every number once where n is no multiple of it."""
 
@@ -97,15 +112,20 @@ def fill(catalog: Catalog, count: int) -> None:
             connection.execute(text("VACUUM ANALYZE"))
 
 
-def ask(catalog: Catalog, turns: int) -> list[Answer]:
+def ask(catalog: Catalog, store: Store, turns: int) -> list[Answer]:
     """Ask every question `turns` times after once to warm up, and look at its plan."""
     with catalog.read() as db:
         one = db.execute(select(t.mask.c.mask_id).where(t.mask.c.weights_id == CHAMPION).limit(1)).scalar_one()
         name = db.execute(select(t.scene.c.name).limit(1)).scalar_one()
+        of_scenes, of_masks = (db.execute(select(table.c.key).limit(_ASKED)).scalars().all() for table in (t.scene, t.mask))
     questions: dict[str, Callable[[Connection], Sequence[Any]]] = {
         "new scenes without a mask of the champion": lambda db: scenes.list_scenes_without_mask(db, CHAMPION),
         "masks that touch this box in June": lambda db: _touching(db, TOUCHING),
         "lineage of one mask": lambda db: lineage_of_mask(db, one)["labels"],
+        "how many scenes have no mask of the champion": lambda db: [scenes.count_scenes_without_mask(db, CHAMPION)],
+        "which of 100 scenes' objects a row names": lambda db: sorted(find_named(db, store, of_scenes)),
+        "which of 100 masks' objects a row names": lambda db: sorted(find_named(db, store, of_masks)),
+        "the 20 newest masks of the weights before": lambda db: models.list_masks(db, weights_id=FORMER, limit=20),
         "the 20 newest masks": lambda db: models.list_masks(db, limit=20),
         "the 20 newest scenes": lambda db: scenes.list_scenes(db, limit=20),
         "the scene of a name": lambda db: [scenes.find_newest_scene(db, name)],
@@ -171,6 +191,7 @@ def _add_scenes(db: Connection, count: int) -> None:
     i = select(literal(0, BigInteger).label("i")).cte("numbers", recursive=True)
     i = i.union_all(select(i.c.i + 1).where(i.c.i < count - 1))
     number = cast(10_000_000 + i.c.i * _SCRAMBLE % count, Text)
+    key = "scenes/" + func.substr(number, 7, 2) + "/" + number + ".tif"
     values: dict[str, Any] = {
         "scene_id": "sc-" + number, "name": "scene_" + number, "layout": literal("safe"), "sensor": literal("sentinel-2-l1c"),
         "radiometry": literal("metadata"), "acquired_at": _day.c.at, "place": _tile.c.place, "crs": literal("EPSG:32631"),
@@ -178,7 +199,7 @@ def _add_scenes(db: Connection, count: int) -> None:
         "resolution_m": literal(10.0), "bands": literal(["red", "green", "blue"], JSON), "footprint_wkb": _tile.c.footprint_wkb,
         "min_lon": _tile.c.min_lon, "min_lat": _tile.c.min_lat, "max_lon": _tile.c.max_lon, "max_lat": _tile.c.max_lat,
         "valid_fraction": literal(1.0), "publishable": literal(True, Boolean), "source_uri": "file:///in/" + number,
-        "source_sha256": "source " + number, "key": "scenes/" + number, "sha256": "sha " + number, "size": literal(200_000_000),
+        "source_sha256": "source " + number, "key": key, "sha256": "sha " + number, "size": literal(200_000_000),
         "tags": literal({"biome": "forest"}, JSON), "created_at": _day.c.at,
     }  # fmt: skip
     joined = i.join(_tile, _tile.c.i == i.c.i % min(TILES, count)).join(_day, _day.c.i == i.c.i * 37 % DAYS)
@@ -193,7 +214,7 @@ def _add_models(db: Connection, labelled: int) -> None:
                "seed": 1, "status": "finished", "device": "cpu", "device_reason": "no GPU", "created_at": FIRST_DAY})  # fmt: skip
     for version, (weights_id, run_id) in enumerate(((FORMER, None), (CHAMPION, "run-1")), start=1):
         db.execute(insert(t.weights), {"weights_id": weights_id, "version": version, "run_id": run_id, "snapshot_id": run_id and "sn-1",
-                   "architecture": "SimpleUNet", "companions": {}, "metadata": {"bands": ["red"]}, **stored})  # fmt: skip
+                   "architecture": "SimpleUNet", "companions": {}, "metadata": {"bands": ["red"], "threshold": 0.5}, **stored})  # fmt: skip
         db.execute(insert(t.promotion), {"generation": version, "weights_id": weights_id, "action": "promote", "actor": "benchmark",
                    "reason": "r", "created_at": FIRST_DAY})  # fmt: skip
     first = select(t.scene.c.scene_id).limit(labelled).subquery()
@@ -213,14 +234,61 @@ def _add_masks(db: Connection) -> None:
     s = t.scene.c
     number = func.substr(s.scene_id, 4)
     waits = cast(number, Integer) % WAITING == 0
-    companions = {"probability": {"key": "p"}, "thumbnail": {"key": "t"}, "item": {"key": "i"}}
     for weights_id, which in ((CHAMPION, ~waits), (FORMER, waits)):
+        folder = f"masks/{weights_id}/" + s.scene_id
         values: dict[str, Any] = {
             "mask_id": "mk-" + number, "scene_id": s.scene_id, "weights_id": literal(weights_id), "threshold": literal(0.5),
-            "cloud_fraction": literal(0.3), "valid_fraction": literal(1.0), "key": "masks/" + number, "sha256": "sha " + number,
-            "size": literal(1_000_000), "companions": literal(companions, JSON), "created_at": s.created_at,
+            "cloud_fraction": literal(0.3), "valid_fraction": literal(1.0), "key": folder + "/mask.tif", "sha256": "sha " + number,
+            "size": literal(1_000_000), "companions": _companions(db, folder), "created_at": s.created_at,
         }  # fmt: skip
         db.execute(insert(t.mask).from_select(list(values), select(*values.values()).where(which)))
+
+
+def _companions(db: Connection, folder: ColumnElement[str]) -> ColumnElement[Any]:
+    """Give the JSON of three companions of every row."""
+    names = {"probability": "probability.tif", "thumbnail": "thumbnail.png", "item": "item.json"}
+    parts = [literal(f'"{name}":{{"key":"') + folder + f'/{file}","sha256":"s","size":1}}' for name, file in names.items()]
+    written = literal("{") + parts[0] + "," + parts[1] + "," + parts[2] + "}"
+    # SQLite keeps JSON as text, and its CAST would make a number of it.
+    return type_coerce(written, Text) if db.dialect.name == "sqlite" else cast(written, JSON)
+
+
+# --- stages -----------------------------------------------------------------------------------------------------------
+
+
+def measure(stage: Callable[..., object], catalog: Catalog, store: Path, **arguments: object) -> str:
+    """Run a stage in a process of its own; give its time and the most memory that the process had."""
+    settings = {"CLOUDSEG_CATALOG_URL": catalog.engine.url.render_as_string(hide_password=False), "CLOUDSEG_STORE_URL": str(store)}
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_measured, stage, settings, arguments).result()
+
+
+def _measured(stage: Callable[..., object], settings: dict[str, str], arguments: dict[str, object]) -> str:
+    os.environ.update(settings)
+    before = _peak_mib()
+    began, cpu = time.perf_counter(), time.process_time()
+    result = stage(**arguments)
+    told = f"{time.perf_counter() - began:.1f} s ({time.process_time() - cpu:.1f} s of CPU in its process)"
+    size = f"{len(result)} batches" if isinstance(result, list) else ""
+    if isinstance(result, MaintainRecord):
+        size = f"{len(result.orphans)} orphans, {len(result.missing)} missing"
+    return f"{size}, {told}, peak {_peak_mib():.0f} MiB, of which {before:.0f} MiB before it began"
+
+
+def _peak_mib() -> float:
+    # Not getrusage: its peak begins with that of the process that started this one.
+    return float(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def make_files(catalog: Catalog, store: LocalStore) -> int:
+    """Make an empty file for every object that a row names; give how many."""
+    made = 0
+    for key, _ in iter_named(catalog, store):
+        path = store.root / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        made += 1
+    return made
 
 
 def main() -> None:
@@ -229,6 +297,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=1_000_000, help="and as many masks (default 1 000 000)")
     parser.add_argument("--url", help="an empty database instead of a SQLite file")
     parser.add_argument("--turns", type=int, default=5, help="times that each question is asked (default 5)")
+    parser.add_argument("--store", type=Path, help="a folder for an empty file of every object: measure maintenance too")
     parser.add_argument("--plans", action="store_true", help="print the plans too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="cloudseg-scale-") as folder:
@@ -238,13 +307,20 @@ def main() -> None:
         fill(catalog, options.scenes)
         print(f"{catalog.engine.dialect.name}: {options.scenes} scenes and masks in {time.perf_counter() - began:.0f} s", end="")
         print(f" ({time.process_time() - cpu:.0f} s of CPU in this process)")
-        for answer in ask(catalog, options.turns):
+        store = LocalStore(options.store or Path(folder) / "store")
+        for answer in ask(catalog, store, options.turns):
             milliseconds = [1000 * s for s in answer.seconds]
             print(
                 f"{answer.question}: {answer.rows} rows, median {statistics.median(milliseconds):.1f} ms, best {min(milliseconds):.1f} ms"
             )
             for line in answer.plan if options.plans else ():
-                print(f"    {line}")
+                print(f"    {line[:150]}", flush=True)
+        for weights_id in (CHAMPION, FORMER):
+            print(f"plan_predict of {weights_id}:", measure(plan_predict, catalog, store.root, weights_id=weights_id), flush=True)
+        if options.store is not None:
+            began = time.perf_counter()
+            print(f"{make_files(catalog, store)} files in {time.perf_counter() - began:.0f} s", flush=True)
+            print("maintain, a dry run:", measure(maintain, catalog, store.root, as_of=LONG_AFTER), flush=True)
         catalog.engine.dispose()
 
 

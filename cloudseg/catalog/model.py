@@ -84,9 +84,15 @@ def get_verdict(db: Connection, verdict_id: str) -> Verdict:
     return get_by(db, Verdict, t.verdict, "verdict_id", verdict_id)
 
 
-def list_verdicts(db: Connection, *, limit: int | None = None) -> list[Verdict]:
-    """List verdicts, newest first."""
-    return fetch(db, Verdict, select(t.verdict).order_by(t.verdict.c.created_at.desc(), t.verdict.c.verdict_id).limit(limit))
+def list_verdicts(db: Connection, *, challenger_id: str | None = None, limit: int | None = None) -> list[Verdict]:
+    """List verdicts, of all weights or about one challenger, newest first."""
+    statement = select(t.verdict).order_by(t.verdict.c.created_at.desc(), t.verdict.c.verdict_id).limit(limit)
+    return fetch(db, Verdict, statement if challenger_id is None else statement.where(t.verdict.c.challenger_id == challenger_id))
+
+
+def find_verdict(db: Connection, challenger_id: str) -> Verdict | None:
+    """Give the newest verdict about a challenger, or None."""
+    return next(iter(list_verdicts(db, challenger_id=challenger_id, limit=1)), None)
 
 
 def add_decision(db: Connection, decision: Decision) -> bool:

@@ -1,9 +1,9 @@
 """Scenes, labels, places and quarantine."""
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, delete, exists, func, select
+from sqlalchemy import Column, ColumnElement, Connection, Select, Table, and_, delete, exists, func, select
 
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.session import fetch, fetch_one, get_by, insert, now
@@ -107,18 +107,24 @@ def find_label(db: Connection, label_id: str) -> Label | None:
 
 def list_newest_labels(db: Connection) -> list[Label]:
     """List the newest label of every labelled scene, by label id."""
-    newest = select(t.label.c.scene_id, func.max(t.label.c.version).label("version")).group_by(t.label.c.scene_id).subquery()
-    both = and_(t.label.c.scene_id == newest.c.scene_id, t.label.c.version == newest.c.version)
-    return fetch(db, Label, select(t.label).join(newest, both).order_by(t.label.c.label_id))
+    return fetch(db, Label, _newest_labels(t.label).order_by(t.label.c.label_id))
+
+
+def count_newest_labels(db: Connection) -> int:
+    """Count labelled scenes: each has one newest label."""
+    return db.execute(select(func.count(t.label.c.scene_id.distinct()))).scalar_one()
 
 
 def count_labels_outside(db: Connection, snapshot_id: str | None) -> int:
     """Count newest labels that a snapshot lacks: what a retraining would see for the first time (None: all)."""
-    labels = [label.label_id for label in list_newest_labels(db)]
-    if snapshot_id is None:
-        return len(labels)
-    known = set(db.execute(select(t.snapshot_label.c.label_id).where(t.snapshot_label.c.snapshot_id == snapshot_id)).scalars())
-    return sum(label_id not in known for label_id in labels)
+    known = select(t.snapshot_label.c.label_id).where(t.snapshot_label.c.snapshot_id == snapshot_id)
+    outside = _newest_labels(t.label.c.label_id).where(t.label.c.label_id.not_in(known))
+    return db.execute(select(func.count()).select_from(outside.subquery())).scalar_one()
+
+
+def _newest_labels(what: Table | Column[str]) -> Select[Any]:
+    newest = select(t.label.c.scene_id, func.max(t.label.c.version).label("version")).group_by(t.label.c.scene_id).subquery()
+    return select(what).join(newest, and_(t.label.c.scene_id == newest.c.scene_id, t.label.c.version == newest.c.version))
 
 
 def decide_places(db: Connection, splits: dict[str, Split]) -> dict[str, Split]:

@@ -44,7 +44,7 @@ def summary(home: Home) -> Json:
 
 def _weights(db: Connection, store: Store, weights: Weights) -> Json:
     evaluation = next((found for found in models.list_evaluations(db, weights.weights_id) if found.split == "held_out"), None)
-    verdict = next((found for found in models.list_verdicts(db) if found.challenger_id == weights.weights_id), None)
+    verdict = models.find_verdict(db, weights.weights_id)
     return {
         "weights_id": weights.weights_id,
         "version": weights.version,

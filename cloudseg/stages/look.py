@@ -32,13 +32,12 @@ def models(*, limit: int | None = 20) -> list[Json]:
     """List weights, newest version first, with alias, held-out metrics, newest verdict and what a person said or is asked about it."""
     with open_runtime().catalog.read() as db:
         champion = registered.find_champion(db)
-        verdicts = {verdict.challenger_id: verdict.outcome for verdict in reversed(registered.list_verdicts(db))}
         return [
             {
                 **weights.model_dump(mode="json", exclude={"metadata"}),
                 "alias": "champion" if champion and champion.weights_id == weights.weights_id else None,
                 "recipe": weights.metadata.get("recipe_name"),
-                "verdict": verdicts.get(weights.weights_id),
+                "verdict": verdict.outcome if (verdict := registered.find_verdict(db, weights.weights_id)) else None,
                 "decision": next((entry.decision for entry in registered.list_decisions(db, weights.weights_id)), None),
                 "held_out": _newest_figures(weights, registered.list_evaluations(db, weights.weights_id)),
             }

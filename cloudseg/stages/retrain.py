@@ -163,4 +163,4 @@ def next_run_id(snapshot_id: str, recipe: Recipe, *, force: bool) -> str:
 
 def _has_verdict(db: Connection, run_id: str) -> bool:
     weights = models.find_weights_of_run(db, run_id)
-    return weights is not None and any(verdict.challenger_id == weights.weights_id for verdict in models.list_verdicts(db))
+    return weights is not None and models.find_verdict(db, weights.weights_id) is not None

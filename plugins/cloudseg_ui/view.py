@@ -64,7 +64,7 @@ def weights(runtime: Runtime, weights_id: str) -> Values:
     with runtime.catalog.read() as db:
         found = models.get_weights(db, weights_id)
         champion = models.find_champion(db)
-        verdicts = [verdict for verdict in models.list_verdicts(db) if verdict.challenger_id == weights_id]
+        verdicts = models.list_verdicts(db, challenger_id=weights_id)
         evaluation = _held_out(db, weights_id)
         decision = _decision(db, weights_id)
         epochs = training.list_epochs(db, found.run_id) if found.run_id else []
@@ -103,7 +103,7 @@ def report(runtime: Runtime, weights_id: str) -> bytes:
 def _counts(db: Connection, champion: Promotion | None) -> Values:
     return {
         "scenes": scenes.count_scenes(db),
-        "labels": len(scenes.list_newest_labels(db)),
+        "labels": scenes.count_newest_labels(db),
         "masks": db.execute(select(func.count()).select_from(t.mask)).scalar_one(),
         "waiting": scenes.count_scenes_without_mask(db, champion.weights_id) if champion else 0,
         "quarantined": db.execute(select(func.count()).select_from(t.quarantine)).scalar_one(),
@@ -111,10 +111,7 @@ def _counts(db: Connection, champion: Promotion | None) -> Values:
 
 
 def _models(db: Connection, champion: Promotion | None) -> list[Values]:
-    verdicts: dict[str, Verdict] = {}
-    for verdict in models.list_verdicts(db):
-        verdicts.setdefault(verdict.challenger_id, verdict)
-    return [_model(db, found, champion, verdicts.get(found.weights_id)) for found in models.list_weights(db, limit=_MODELS)]
+    return [_model(db, found, champion, models.find_verdict(db, found.weights_id)) for found in models.list_weights(db, limit=_MODELS)]
 
 
 def _model(db: Connection, found: Weights, champion: Promotion | None, verdict: Verdict | None) -> Values:

@@ -1,5 +1,7 @@
 """Snapshots, runs, weights, promotions and masks."""
 
+from datetime import timedelta
+
 import pytest
 import rows
 
@@ -61,6 +63,17 @@ def test_evaluations_and_verdicts_are_written_once(full_catalog: Catalog):
         assert model.find_evaluation(db, "w-1", "sn-1", "train") is None
         assert model.list_evaluations(db, "w-1") == [rows.evaluation(1, of=1)]
         assert not model.add_verdict(db, rows.verdict(1, challenger=1))
+
+
+def test_verdicts_are_found_by_their_challenger_the_newest_first(full_catalog: Catalog):
+    later = rows.verdict(2, challenger=1).model_copy(update={"created_at": rows.START + timedelta(days=1)})
+    with full_catalog.begin() as db:
+        model.add_verdict(db, later)
+        model.add_verdict(db, rows.verdict(3, challenger=2))
+        assert model.list_verdicts(db, challenger_id="w-1") == [later, rows.verdict(1, challenger=1)]
+        assert model.find_verdict(db, "w-1") == later
+        assert model.find_verdict(db, "w-3") is None
+        assert len(model.list_verdicts(db)) == 3
 
 
 def test_decisions_are_found_by_the_weights_that_they_are_about(full_catalog: Catalog):

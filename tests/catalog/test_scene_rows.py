@@ -34,6 +34,7 @@ def test_labels_are_versions_of_their_scene(catalog: Catalog):
         assert scene.add_label(db, rows.label(1, of=1)) is None
         assert scene.list_labels(db, first.scene_id) == [second, first]
         assert scene.list_newest_labels(db) == [second, other]
+        assert scene.count_newest_labels(db) == 2
         assert scene.get_label(db, first.label_id) == first
 
 

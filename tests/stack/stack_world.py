@@ -12,9 +12,11 @@ from urllib.parse import quote
 
 from receivers import Heard
 
+from cloudseg.catalog import model as models
 from cloudseg.catalog import training
 from cloudseg.demo.api import ENDED, AirflowApi
 from cloudseg.raster.synthetic import make_tiles
+from cloudseg.records import Weights
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stack.place import Place
 from cloudseg.stack.stack import Stack
@@ -137,13 +139,15 @@ class World:
         """Give the record that the training left."""
         return dict(self.api.xcom("cloudseg_retrain", run_id, "train", "return_value"))
 
+    def weights_of(self, weights_id: str) -> Weights:
+        with self.runtime() as runtime, runtime.catalog.read() as db:
+            return models.get_weights(db, weights_id)
+
     def tensors(self, weights_id: str) -> dict[str, Any]:
-        from cloudseg.catalog import model as models
         from cloudseg.model.weights import load_weights
 
+        weights = self.weights_of(weights_id)
         with self.runtime() as runtime:
-            with runtime.catalog.read() as db:
-                weights = models.get_weights(db, weights_id)
             return dict(load_weights(runtime.store.get(weights.key, weights.sha256)).net.state_dict())
 
 

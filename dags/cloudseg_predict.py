@@ -1,8 +1,9 @@
 """Draw the cloud masks that are missing.
 
-**What it does.** `plan` names the weights (the champion) and the publishable scenes that have no mask of them, in batches. `predict`
-runs once for each batch, shown by the names of its scenes, and publishes for every scene a class mask, a probability layer, a
-thumbnail and a STAC item. `check` fails when a scene could not be masked, and names it; all others are published by then.
+**What it does.** `plan` names the weights (the champion) and the publishable scenes that have no mask of them, in batches; never more
+than 1000, so with very many scenes a batch holds more than the form says. `predict` runs once for each batch, shown by the names of its
+scenes, and publishes for every scene a class mask, a probability layer, a thumbnail and a STAC item. `check` fails when a scene could
+not be masked, and names it; all others are published by then.
 
 **Started by** the asset `cloudseg.scenes` (new scenes) or `cloudseg.champion` (a new champion: every scene gets a mask of it), or by
 hand with a form: other weights, another batch size.

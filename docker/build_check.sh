@@ -36,7 +36,7 @@ for target in airflow trainer; do
   step "build $target"
   buildah bud --format docker --pull-never --layers=false "${options[@]}" -f docker/Dockerfile --target "$target" -t "cloudseg-$target:check" . \
     >"$folder/$target.log" 2>&1 || { tail -30 "$folder/$target.log"; exit 1; }
-  grep -E '^STEP' "$folder/$target.log" | tail -3
+  grep -oE 'STEP [0-9]+/[0-9]+: [A-Z]+' "$folder/$target.log" | tail -3
   container=$(buildah from --pull-never "cloudseg-$target:check")
   inside() { buildah run --isolation chroot "$container" -- "$@"; }
   echo "user $(inside id -u), size $(du -sh --apparent-size "$(buildah mount "$container")" | cut -f1)"

@@ -85,8 +85,9 @@ docs: setup  ## Write the generated pages of docs/ again
 docs-check: setup
 	@$(BIN)/python docs/generate.py --check
 
+# Whole files go to as many processes as there are CPUs: half of the time is waiting for servers, children and time-outs.
 unit: setup
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 bench: setup  ## Speed and memory against the naive way
 	@$(BIN)/python -m benchmarks.run

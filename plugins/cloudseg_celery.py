@@ -1,18 +1,24 @@
-"""Celery settings of the workers: Airflow's own, and what a worker does with running tasks when it is asked to stop.
+"""Celery settings of scheduler and workers: Airflow's own; what a worker does when it is asked to stop; how long tasks waited for it.
 
 Airflow imports it by `[celery] celery_config_options`. By itself a worker that gets SIGTERM waits for its tasks, and a training takes
 hours: it would be killed at the end of the grace period. So the tasks get the signal too: a training writes a checkpoint, a
 prediction ends its scene, both end as "up for retry", and the next try goes on elsewhere.
+
+Airflow 3.3 counts how long a task was `scheduled` (it waits for its pool), but says nothing of how long it was then `queued` (it waits for
+a worker): its `task.queued_duration` is not sent for tasks that run on workers. So each message carries the time when it was sent.
 """
 
 import os
-from typing import Any
+import time
+from datetime import timedelta
+from typing import Any, Final
 
 import psutil
 from airflow.providers.celery.executors.default_celery import DEFAULT_CELERY_CONFIG
-from celery.signals import worker_shutting_down
+from celery.signals import before_task_publish, task_prerun, worker_process_init, worker_shutting_down
 
 CELERY_CONFIG = DEFAULT_CELERY_CONFIG
+_SENT_AT: Final = "cloudseg_sent_at"
 
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]
@@ -21,3 +27,29 @@ def hand_over(**_: Any) -> None:
     for process in psutil.Process(os.getpid()).children():
         if process.children():
             process.terminate()
+
+
+@before_task_publish.connect  # type: ignore[untyped-decorator]
+def stamp(headers: dict[str, Any], **_: Any) -> None:
+    """In the scheduler: write the time on the message."""
+    headers[_SENT_AT] = time.time()
+
+
+@worker_process_init.connect  # type: ignore[untyped-decorator]
+def switch_statistics_on(**_: Any) -> None:
+    """In a process that runs tasks: Airflow does this for the task's own process only, which begins later."""
+    from airflow.sdk.observability import stats
+    from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
+
+    stats.initialize(factory=get_stats_factory(), export_legacy_names=False)
+
+
+@task_prerun.connect  # type: ignore[untyped-decorator]
+def tell_wait(task: Any, **_: Any) -> None:
+    """In the worker: send how long the task waited in its queue. The clocks of scheduler and worker must agree."""
+    from airflow.sdk.observability import stats
+
+    sent_at = getattr(task.request, _SENT_AT, None)
+    if sent_at is not None:
+        queue = task.request.delivery_info["routing_key"]
+        stats.timing(f"cloudseg.queue_wait.{queue}", timedelta(seconds=max(0.0, time.time() - sent_at)))

@@ -1,4 +1,4 @@
-"""What a Celery worker does with running tasks when it is asked to stop."""
+"""What a Celery worker does with running tasks when it is asked to stop, and what it says of their waiting."""
 
 import os
 import subprocess
@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("airflow.providers.celery", reason="the extra `production` is not installed")
+
+from receivers import receivers
+from seaweed import free_ports
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
 # A worker's main process with two pool processes: one supervises a task (a child of its own), the other one is idle.
@@ -25,8 +28,39 @@ print(busy.wait(30), idle.poll(), flush=True)
 idle.kill()
 """
 
+# A message waits for a quarter of a second, then a worker of Celery's comes. In real life Redis lies between the two.
+_QUEUE = """
+import time
+import cloudseg_celery
+from celery import Celery
+from celery.contrib.testing.worker import start_worker
+app = Celery(broker="memory://", backend="cache+memory://")
+@app.task
+def work():
+    return "done"
+answer = work.apply_async(queue="gpu")
+time.sleep(0.25)
+with start_worker(app, pool="solo", queues=["gpu"], perform_ping_check=False, shutdown_timeout=60):
+    print(answer.get(timeout=60), flush=True)
+"""
+
+
+def _python(script: str, tmp_path: Path, settings: dict[str, str] | None = None) -> list[str]:
+    """Run a script as Airflow's own processes run; give the lines that it printed."""
+    environment = os.environ | {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__LOAD_EXAMPLES": "False", "PYTHONPATH": str(PLUGINS)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment | (settings or {}), capture_output=True, text=True, check=False, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
 
 def test_running_tasks_get_the_signal_and_idle_processes_do_not(tmp_path: Path):
-    environment = os.environ | {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__LOAD_EXAMPLES": "False", "PYTHONPATH": str(PLUGINS)}
-    done = subprocess.run([sys.executable, "-c", _WORKER], env=environment, capture_output=True, text=True, check=False, timeout=240)
-    assert done.stdout.splitlines()[-1:] == ["7 None"], done.stderr
+    assert _python(_WORKER, tmp_path)[-1:] == ["7 None"]
+
+
+def test_how_long_a_task_waited_for_its_worker_is_told(tmp_path: Path):
+    with receivers(free_ports(1)[0]) as (heard, leads_there):
+        assert _python(_QUEUE, tmp_path, leads_there)[-1:] == ["done"]
+        waited_ms = heard.metrics["airflow.cloudseg.queue_wait.gpu"]
+    assert waited_ms >= 250

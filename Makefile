@@ -48,7 +48,7 @@ test: setup lint types contracts docs-check unit  ## Everything that must be gre
 stack: setup  ## The services of docker/compose.yaml as plain processes on loopback, until Ctrl-C
 	@$(BIN)/cloudseg stack
 
-stack-test: setup  ## The circle and the kill tests on PostgreSQL, SeaweedFS, Redis and Celery (half an hour on 2 cores)
+stack-test: setup  ## The circle and the kill tests on PostgreSQL, SeaweedFS, Redis and Celery (a quarter of an hour on 2 cores)
 	@$(BIN)/python -m pytest -m stack tests/stack
 
 PROFILE ?= gpu

@@ -31,7 +31,7 @@ Table = Callable[[str, str, str], None]
 
 
 @pytest.fixture(scope="module")
-def world(table: Table) -> Iterator[World]:
+def world(request: pytest.FixtureRequest, table: Table) -> Iterator[World]:
     try:
         check_programs()
     except SettingsError as error:
@@ -53,8 +53,11 @@ def world(table: Table) -> Iterator[World]:
         yield shared
         started = set(psutil.Process().children(recursive=True)) - before
     left = [process for process in started if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    if request.session.testsfailed:
+        table("kept, to look at", f"{folder}/stack/logs", "")
+    else:
+        shutil.rmtree(folder)
     assert left == []
-    shutil.rmtree(folder)
 
 
 def test_the_circle_turns(world: World, table: Table) -> None:

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import postgres_server
@@ -27,6 +27,14 @@ SHARED_DATA = REPO.parent / "shared" / "data"
 def pytest_configure() -> None:
     """A run that is told to end (CI's time limit) stops its servers, as one that is interrupted by Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Spell file names that are no text, which tests hand in and logs repeat: a report goes from process to process as UTF-8."""
+    report = yield
+    report.sections = [(title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections]
+    return report
 
 
 @pytest.fixture

@@ -59,6 +59,6 @@ def test_every_pin_fits_the_oldest_python_that_the_readme_names():
     from packaging.specifiers import SpecifierSet
 
     pins = {line.partition("==")[0].lower() for line in (REPO / "constraints-3.11.txt").read_text().splitlines() if "==" in line}
-    wanted = {d.name: d.metadata["Requires-Python"] for d in distributions() if d.name.lower() in pins and d.metadata["Requires-Python"]}
+    wanted = {d.name: python for d in distributions() if d.name.lower() in pins and (python := d.metadata.get("Requires-Python"))}
     assert len(wanted) > 100
     assert {name: python for name, python in wanted.items() if not SpecifierSet(python).contains("3.11.2")} == {}

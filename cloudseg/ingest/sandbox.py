@@ -76,6 +76,10 @@ def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, access: int) -> None:
 
 
 def _readable() -> Iterable[Path]:
-    """Give the interpreter, the installed packages, this package, and the system's libraries."""
+    """Give the interpreter's modules, the installed packages, this package, and the system's libraries.
+
+    Not the whole prefix: that of a system's own Python is /usr, with every program in it.
+    """
     libraries = [part for part in os.environ.get("LD_LIBRARY_PATH", "").split(":") if part]
-    return dict.fromkeys(map(Path, [sys.prefix, sys.base_prefix, str(Path(__file__).parents[1]), *_SYSTEM, *libraries]))
+    modules = [f"{prefix}/{name}" for prefix in (sys.prefix, sys.base_prefix) for name in ("lib", "lib64")]
+    return dict.fromkeys(map(Path, [*modules, str(Path(__file__).parents[1]), *_SYSTEM, *libraries]))

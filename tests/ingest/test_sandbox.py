@@ -27,7 +27,7 @@ def attempt(name, act):
     try:
         act()
         done.append(name)
-    except OSError:
+    except (OSError, subprocess.CalledProcessError):
         pass
 
 attempt("write inside", lambda: (inside / "new").write_text("x"))
@@ -42,13 +42,14 @@ attempt("read another's environment", lambda: Path(f"/proc/{os.getppid()}/enviro
 attempt("read the passwords", lambda: Path("/etc/passwd").read_text())
 attempt("connect", lambda: socket.create_connection(("127.0.0.1", port), 2))
 attempt("listen", lambda: socket.create_server(("127.0.0.1", 0)))
+attempt("run a program", lambda: subprocess.run(["/bin/sh", "-c", ""], check=True))
 attempt("run a shell that reads", lambda: subprocess.run(["/bin/sh", "-c", f"cat {outside}/secret"], check=True, capture_output=True))
 print(json.dumps({"taken": taken, "done": done}))
 """
 HARMLESS = {"write inside", "read inside", "import a module"}
 WITH_FILES = {
     "read outside", "list outside", "write outside", "remove outside", "follow a link out", "read another's environment",
-    "read the passwords", "run a shell that reads",
+    "read the passwords", "run a program", "run a shell that reads",
 }  # fmt: skip
 
 

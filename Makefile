@@ -43,7 +43,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 demo: setup  ## The whole service once around under a real Airflow
 	@$(BIN)/cloudseg demo $(if $(DATA),--data "$(DATA)") $(if $(filter 0 no false,$(KEEP)),--no-keep,--keep)
 
-test: setup lint types contracts docs-check unit  ## Everything that must be green, in 10 to 15 minutes on 2 cores
+test: setup lint types contracts docs-check unit  ## Everything that must be green, in under 10 minutes on 2 cores
 
 stack: setup  ## The services of docker/compose.yaml as plain processes on loopback, until Ctrl-C
 	@$(BIN)/cloudseg stack

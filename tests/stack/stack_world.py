@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import psutil
 from receivers import Heard
 
 from cloudseg.catalog import model as models
@@ -63,6 +64,14 @@ class World:
         finally:
             os.environ.clear()
             os.environ.update(before)
+
+    def of_every_process(self, ask: Callable[[psutil.Process], Any]) -> list[Any]:
+        """Ask every process of every service; one that ends meanwhile has nothing to say."""
+        answers = []
+        for process in [process for service in self.stack.services.values() for process in service.processes()]:
+            with contextlib.suppress(psutil.NoSuchProcess):  # of which ZombieProcess is one
+                answers.append(ask(process))
+        return answers
 
     def trigger(self, dag_id: str, form: dict[str, Any]) -> str:
         return self.patiently(lambda: self.api.trigger(dag_id, form))

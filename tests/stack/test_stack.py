@@ -260,8 +260,8 @@ def test_people_were_told(world: World, table: Table) -> None:
 
 
 def test_nothing_listens_beyond_this_machine(world: World) -> None:
-    processes = [process for service in world.stack.services.values() for process in service.processes()]
-    listening = {c.laddr for p in processes if p.is_running() for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+    connections = world.of_every_process(lambda process: process.net_connections("inet"))
+    listening = {c.laddr for found in connections for c in found if c.status == psutil.CONN_LISTEN}
     assert {address.ip for address in listening} == {"127.0.0.1"}
     assert {address.port for address in listening} >= {world.place.ports[name] for name in ("api", "postgres", "redis", "s3")}
 
@@ -275,5 +275,5 @@ def test_secrets_are_kept(world: World) -> None:
     assert len(secrets) == 11
     assert all(secrets)
     logs = "".join(path.read_text(errors="replace") for path in world.place.logs.iterdir())
-    arguments = " ".join(" ".join(p.cmdline()) for s in world.stack.services.values() for p in s.processes() if p.is_running())
+    arguments = " ".join(" ".join(line) for line in world.of_every_process(lambda process: process.cmdline()))
     assert not [secret for secret in secrets if secret in logs or secret in arguments]

@@ -20,7 +20,7 @@ from celery.signals import worker_shutting_down
 import cloudseg_celery
 from airflow.providers.celery.executors.default_celery import DEFAULT_CELERY_CONFIG
 assert cloudseg_celery.CELERY_CONFIG is DEFAULT_CELERY_CONFIG
-busy = subprocess.Popen(["sh", "-c", "sleep 60 & trap 'exit 7' TERM; wait"])
+busy = subprocess.Popen(["sh", "-c", "sleep 60 & trap 'kill $!; exit 7' TERM; wait"])
 idle = subprocess.Popen(["sleep", "60"])
 time.sleep(1)
 worker_shutting_down.send(sender="test", sig="SIGTERM", how="Warm", exitcode=0)

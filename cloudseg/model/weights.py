@@ -66,6 +66,10 @@ class WeightsMeta(BaseModel):
                 raise ValueError(f"{name} has {len(values)} values for {len(self.bands)} bands")
         if any(value == 0 for value in self.std):
             raise ValueError("std holds a zero")
+        try:
+            _ = self.model
+        except ValidationError as error:  # no recipe could ask for this net
+            raise ValueError(_faults(error)) from error
         return self
 
     @property
@@ -119,8 +123,11 @@ def read_meta(data: bytes) -> WeightsMeta:
     try:
         return WeightsMeta.model_validate_json(block[METADATA_KEY])
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'metadata'}: {e['msg']}" for e in error.errors()[:5])
-        raise _bad("the metadata are unusable", found=faults) from error
+        raise _bad("the metadata are unusable", found=_faults(error)) from error
+
+
+def _faults(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'metadata'}: {e['msg']}" for e in error.errors()[:5])
 
 
 def load_weights(data: bytes, device: torch.device | None = None) -> LoadedModel:

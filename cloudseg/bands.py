@@ -64,7 +64,7 @@ DERIVED_BANDS: Final = (POLAR,)
 """Planes that no sensor records and no scene holds: made from the scene's grid when a net asks for them."""
 
 _POLAR_FROM, _POLAR_SPAN, _POLAR_STEPS = 55.0, 25.0, 5
-"""Degrees. Ice sheets and sea ice lie poleward of 55 degrees, little but ice poleward of 80."""
+"""Degrees, chosen by the table of docs/decisions/0023: no white scene below 55 degrees was clear."""
 _POLAR_MIDDLE, _POLAR_STEP = 1100, 200
 
 

@@ -19,7 +19,8 @@ from benchmarks.world import cpu, open_world
 from cloudseg import keys
 from cloudseg.catalog.scene import add_scene
 from cloudseg.model.predictor import Predictor
-from cloudseg.model.unet import build_model, count_parameters
+from cloudseg.model.nets import build_model
+from cloudseg.model.unet import count_parameters
 from cloudseg.model.weights import WeightsMeta, load_weights, pack_weights
 from cloudseg.predict import Progress, predict_scene
 from cloudseg.raster.cog import write_cog

@@ -22,7 +22,7 @@ from cloudseg.catalog.training import list_snapshots
 from cloudseg.dataset.chips import open_chips
 from cloudseg.dataset.snapshot import build_snapshot
 from cloudseg.model.device import set_up
-from cloudseg.model.unet import build_model
+from cloudseg.model.nets import build_model
 from cloudseg.records import Run
 from cloudseg.train.batch import Batch
 from cloudseg.train.checkpoint import Progress

@@ -16,7 +16,8 @@ from cloudseg.model.device import Device, choose_device
 from cloudseg.model.normalize import Scaling, normalize, observed, to_reflectance
 from cloudseg.model.predictor import INT8
 from cloudseg.model.quantize import INT8_FILE, agreement, quantize
-from cloudseg.model.unet import UNet, build_model, count_parameters
+from cloudseg.model.nets import build_model
+from cloudseg.model.unet import UNet, count_parameters
 from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights
 from cloudseg.raster.read import open_raster
 from cloudseg.raster.synthetic import make_tiles

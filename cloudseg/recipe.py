@@ -6,13 +6,18 @@ Recipes that ship with the package lie in `cloudseg/recipes/`; a path to a `.tom
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
 
 from cloudseg.bands import BAND_NAMES, DERIVED_BANDS, RGB, recorded_bands
 from cloudseg.errors import RecipeError
 from cloudseg.keys import canonical_json, sha256_of
+
+
+Architecture = Literal["SimpleUNet", "SimpleUNetV2", "EfficientUNet"]
+EFFICIENT_LEVELS: Final = 4
+"""Halvings of the encoder of EfficientUNet."""
 
 
 class _Part(BaseModel):
@@ -23,14 +28,20 @@ class _Part(BaseModel):
 class Model(_Part):
     """Which net."""
 
-    architecture: Literal["SimpleUNet", "SimpleUNetV2"] = "SimpleUNet"
+    architecture: Architecture = "SimpleUNet"
+    encoder_weights: Literal["imagenet"] | None = Field(
+        None, description="what the encoder of EfficientUNet begins with; a warm start goes before it"
+    )
     bands: tuple[str, ...] = Field(
         RGB,
         min_length=1,
         description="names of `cloudseg.bands`, in the order the net sees them; last `polar`, how near a pole the scene lies",
     )
     widths: tuple[PositiveInt, ...] = Field(
-        (64, 128, 256), min_length=1, max_length=8, description="channels of each level; their number is the number of levels"
+        (64, 128, 256),
+        min_length=1,
+        max_length=8,
+        description="channels of each level; their number is the number of levels (EfficientUNet: at most 4, of the decoder)",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout2d after each double convolution (SimpleUNetV2)")
 
@@ -44,6 +55,16 @@ class Model(_Part):
         if len(set(bands)) != len(bands):
             raise ValueError("a band is named twice")
         return bands
+
+    @model_validator(mode="after")
+    def _is_a_net(self) -> "Model":
+        if self.architecture == "EfficientUNet" and len(self.widths) > EFFICIENT_LEVELS:
+            raise ValueError(f"EfficientUNet has at most {EFFICIENT_LEVELS} levels, widths name {len(self.widths)}")
+        if self.encoder_weights is not None and self.architecture != "EfficientUNet":
+            raise ValueError(f"encoder_weights {self.encoder_weights} fit EfficientUNet only, not {self.architecture}")
+        if self.encoder_weights is not None and not set(RGB) <= set(self.bands):
+            raise ValueError(f"encoder_weights {self.encoder_weights} know {', '.join(RGB)}, which must be among the bands")
+        return self
 
 
 class Input(_Part):

@@ -16,8 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from cloudseg.bands import REFLECTANCE_SCALE
+from cloudseg.model.efficient_unet import EfficientUNet, HalvingConv2d, InvertedResidual
 from cloudseg.model.fold import fold_batch_norm
-from cloudseg.model.unet import UNet
+from cloudseg.model.unet import DoubleConv, UNet
 from cloudseg.model.weights import METADATA_KEY, LoadedModel, WeightsMeta
 
 OPSET: Final = 17
@@ -94,22 +95,47 @@ def _mirror(graph: _Graph, x: str) -> str:
 def _probability(graph: _Graph, net: UNet, x: str, prefix: str) -> str:
     skips: dict[int, str] = {}
     for level in range(1, len(net.widths)):
-        skips[level] = _block(graph, net, f"enc{level}", x)
-        x = graph.add("MaxPool", [skips[level]], kernel_shape=[2, 2], strides=[2, 2])
-    x = _block(graph, net, "bottleneck", x)
+        skips[level] = _layers(graph, net.get_submodule(f"enc{level}"), f"enc{level}", x)
+        x = _layers(graph, net.get_submodule(f"pool{level}"), f"pool{level}", skips[level])
+    x = _layers(graph, net.bottleneck, "bottleneck", x)
     for level, name in net.decoder_names:
-        x = _convolution(graph, net.get_submodule(f"up{name}"), f"up{name}", x)
-        x = _block(graph, net, f"dec{name}", graph.add("Concat", [x, skips[level]], axis=1))
-    return graph.add("Sigmoid", [_convolution(graph, net.final, "final", x)], output=f"{prefix}cloud")
+        x = _layers(graph, net.get_submodule(f"up{name}"), f"up{name}", x)
+        joined = graph.add("Concat", [x, skips[level]], axis=1)
+        x = _layers(graph, net.get_submodule(f"dec{name}"), f"dec{name}", joined)
+    x = _convolution(graph, net.final, "final", x)
+    if isinstance(net, EfficientUNet):
+        x = _bring_up(graph, x, mode="linear", coordinate_transformation_mode="half_pixel")
+    return graph.add("Sigmoid", [x], output=f"{prefix}cloud")
 
 
-def _block(graph: _Graph, net: UNet, name: str, x: str) -> str:
-    for path, layer in net.get_submodule(name).named_modules():
-        if isinstance(layer, nn.Conv2d):
-            x = _convolution(graph, layer, f"{name}.{path}", x)
-        elif isinstance(layer, nn.ReLU):
-            x = graph.add("Relu", [x])
-    return x
+def _layers(graph: _Graph, module: nn.Module, name: str, x: str) -> str:
+    """Write a module and what is in it, in the order in which it works."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        return _convolution(graph, module, name, x)
+    if isinstance(module, nn.ReLU):
+        return graph.add("Relu", [x])
+    if isinstance(module, nn.ReLU6):
+        ends = graph.constant("zero", np.float32(0)), graph.constant("six", np.float32(6))
+        return graph.add("Clip", [x, *ends])
+    if isinstance(module, nn.MaxPool2d):
+        return graph.add("MaxPool", [x], kernel_shape=[2, 2], strides=[2, 2])
+    if isinstance(module, nn.Upsample):
+        return _bring_up(graph, x, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+    if isinstance(module, InvertedResidual):
+        out = _layers(graph, module.conv, f"{name}.conv", x)
+        return graph.add("Add", [x, out]) if module.adds else out
+    if isinstance(module, nn.Sequential | DoubleConv):
+        for part, layer in module.named_children():
+            x = _layers(graph, layer, f"{name}.{part}", x)
+        return x
+    if isinstance(module, nn.Identity):
+        return x
+    raise TypeError(f"{name} has no place in the ONNX twin: {module}")
+
+
+def _bring_up(graph: _Graph, x: str, **attributes: str) -> str:
+    """Double height and width."""
+    return graph.add("Resize", [x, "", graph.constant("twice", np.array([1, 1, 2, 2], np.float32))], **attributes)
 
 
 def _convolution(graph: _Graph, layer: nn.Module, name: str, x: str) -> str:
@@ -118,8 +144,10 @@ def _convolution(graph: _Graph, layer: nn.Module, name: str, x: str) -> str:
     weight = graph.constant(f"{name}.weight", _array(layer.weight))
     bias = graph.constant(f"{name}.bias", _array(layer.bias))
     pad = [int(p) for p in layer.padding]
+    pads = [layer.before] * 2 + [layer.behind] * 2 if isinstance(layer, HalvingConv2d) else [*pad, *pad]
     kind = "ConvTranspose" if isinstance(layer, nn.ConvTranspose2d) else "Conv"
-    return graph.add(kind, [x, weight, bias], kernel_shape=list(layer.kernel_size), strides=list(layer.stride), pads=[*pad, *pad])
+    shape = {"kernel_shape": list(layer.kernel_size), "strides": list(layer.stride), "pads": pads}
+    return graph.add(kind, [x, weight, bias], **shape, **({"group": layer.groups} if layer.groups > 1 else {}))
 
 
 def _array(tensor: torch.Tensor) -> npt.NDArray[np.float32]:

@@ -5,12 +5,9 @@ Input `(batch, band, row, col)` float32, normalised by `cloudseg.model.normalize
 """
 
 from collections.abc import Sequence
-from typing import Final
 
 import torch
 from torch import nn
-
-from cloudseg.recipe import Model
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -72,6 +69,21 @@ class UNet(nn.Module):
         """Give the number in the names of the decoder's blocks of a level (1 is full resolution)."""
         return level
 
+    @classmethod
+    def multiple_of(cls, widths: Sequence[int]) -> int:
+        """Give the number of which height and width of the input are multiples: one halving less than levels."""
+        return 1 << (len(widths) - 1)
+
+    @classmethod
+    def radius_of(cls, widths: Sequence[int]) -> int:
+        """Give the pixels on each side that can change an output pixel.
+
+        Level l works on pixels of 2**l: its four 3x3 convolutions (two in the bottleneck) reach 4 * 2**l pixels, and each of
+        the poolings and up-convolutions reaches less than one pixel of the level below.
+        """
+        multiple = cls.multiple_of(widths)
+        return 4 * (multiple - 1) + 2 * multiple + (multiple - 1)
+
     @property
     def decoder_names(self) -> list[tuple[int, int]]:
         """Pairs of level and the number in the decoder's attribute names, deepest first."""
@@ -112,14 +124,6 @@ class SimpleUNetV2(UNet):
 
     def _name(self, level: int) -> int:
         return len(self.widths) - level
-
-
-ARCHITECTURES: Final[dict[str, type[SimpleUNet] | type[SimpleUNetV2]]] = {"SimpleUNet": SimpleUNet, "SimpleUNetV2": SimpleUNetV2}
-
-
-def build_model(model: Model) -> UNet:
-    """Build the net of a recipe with PyTorch's default initialisation (the caller seeds torch)."""
-    return ARCHITECTURES[model.architecture](len(model.bands), model.widths, model.dropout)
 
 
 def count_parameters(net: nn.Module) -> int:

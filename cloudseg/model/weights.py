@@ -15,8 +15,9 @@ from cloudseg.bands import REFLECTANCE_SCALE
 from cloudseg.errors import BadWeights
 from cloudseg.keys import canonical_json, id_from_hash, sha256_of
 from cloudseg.model.normalize import Scaling
-from cloudseg.model.unet import UNet, build_model
-from cloudseg.recipe import Model
+from cloudseg.model.nets import ARCHITECTURES, build_model
+from cloudseg.model.unet import UNet
+from cloudseg.recipe import Architecture, Model
 
 METADATA_KEY: Final = "cloudseg"
 """The only key of the safetensors metadata: one key has one order, so equal weights have equal bytes."""
@@ -32,10 +33,11 @@ class WeightsMeta(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     format: Literal["cloudseg-weights-1"] = "cloudseg-weights-1"
-    architecture: Literal["SimpleUNet", "SimpleUNetV2"]
+    architecture: Architecture
     bands: tuple[str, ...] = Field(min_length=1, max_length=64, description="order of the input's bands")
     widths: tuple[int, ...] = Field(min_length=1, max_length=_MAX_LEVELS)
     dropout: float = Field(ge=0, lt=1)
+    encoder_weights: str | None = Field(None, description="what the encoder knew before it saw a label")
     total_parameters: int = Field(ge=1, description="trainable ones")
     scale: float = Field(1 / REFLECTANCE_SCALE, gt=0, description="reflectance = digital number x scale + offset")
     offset: float = 0.0
@@ -84,18 +86,13 @@ class WeightsMeta(BaseModel):
 
     @property
     def multiple(self) -> int:
-        """Height and width of the net's input are multiples of this."""
-        return 1 << (len(self.widths) - 1)
+        """Height and width of the net's input are multiples of this. Windows that start at one keep the pooling grid in place."""
+        return ARCHITECTURES[self.architecture].multiple_of(self.widths)
 
     @property
     def receptive_radius(self) -> int:
-        """Pixels on each side that can change an output pixel: the overlap that windows of a scene need.
-
-        Level l works on pixels of 2**l: its four 3x3 convolutions (two in the bottleneck) reach 4 * 2**l pixels, and each
-        of the poolings and up-convolutions reaches less than one pixel of the level below. Starting windows at a
-        multiple of `multiple` keeps the pooling grid in place.
-        """
-        return 4 * (self.multiple - 1) + 2 * self.multiple + (self.multiple - 1)
+        """Pixels on each side that can change an output pixel: the overlap that windows of a scene need."""
+        return ARCHITECTURES[self.architecture].radius_of(self.widths)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ from torch.nn.parallel import DistributedDataParallel
 from cloudseg.dataset.chips import ChipSet
 from cloudseg.errors import TrainingDiverged
 from cloudseg.model.predictor import Predictor
-from cloudseg.model.unet import UNet, build_model, count_parameters
+from cloudseg.model.encoder import load_encoder
+from cloudseg.model.nets import build_model
+from cloudseg.model.unet import UNet, count_parameters
 from cloudseg.model.weights import LoadedModel, WeightsMeta
 from cloudseg.recipe import Recipe
 from cloudseg.records import Chip, Run
@@ -50,6 +52,8 @@ class Trainer:
         net = build_model(recipe.model)
         if setting.warm is not None:
             net.load_state_dict(setting.warm, strict=True)
+        elif recipe.model.encoder_weights is not None:
+            load_encoder(net, recipe.model.bands)
         self.net: UNet = net.to(self._device.torch, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = Average(self.net, recipe.average_decay) if recipe.average_decay else None
         self.optimizer = _build_optimizer(self.net, recipe)
@@ -172,6 +176,7 @@ def describe_net(recipe: Recipe, net: UNet, *, threshold: float = 0.5) -> Weight
     """Give the metadata that follow from the recipe alone."""
     return WeightsMeta(
         architecture=recipe.model.architecture, bands=recipe.model.bands, widths=recipe.model.widths, dropout=recipe.model.dropout,
+        encoder_weights=recipe.model.encoder_weights,
         total_parameters=count_parameters(net) or sum(p.numel() for p in net.parameters()),
         clip=recipe.input.clip, mean=recipe.input.mean, std=recipe.input.std, working_resolution_m=recipe.input.working_resolution_m,
         threshold=threshold, flip_at_prediction=recipe.flip_at_prediction, chip_size=recipe.data.chip_size,

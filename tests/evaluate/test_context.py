@@ -14,7 +14,7 @@ from cloudseg.evaluate.scene import Judge
 from cloudseg.evaluate.windows import window_of
 from cloudseg.model.normalize import observed
 from cloudseg.model.predictor import Predictor
-from cloudseg.model.unet import build_model
+from cloudseg.model.nets import build_model
 from cloudseg.model.weights import LoadedModel, WeightsMeta
 from cloudseg.recipe import Model
 from cloudseg.storage import LocalStore

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from cloudseg.model.unet import SimpleUNet, SimpleUNetV2, build_model, count_parameters
+from cloudseg.model.nets import build_model
+from cloudseg.model.unet import SimpleUNet, SimpleUNetV2, count_parameters
 from cloudseg.recipe import Loss, Model
 from cloudseg.train.loss import segmentation_loss
 

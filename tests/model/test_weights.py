@@ -19,7 +19,8 @@ from cloudseg.model.golden import TOLERANCE, golden_difference, pack_golden, rea
 from cloudseg.model.normalize import Scaling, normalize, observed, to_reflectance
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.seed_import import read_seed_weights
-from cloudseg.model.unet import UNet, build_model, count_parameters
+from cloudseg.model.nets import build_model
+from cloudseg.model.unet import UNet, count_parameters
 from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights, read_meta
 from cloudseg.recipe import Model
 

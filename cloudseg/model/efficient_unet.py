@@ -1,0 +1,141 @@
+"""A U-Net on the encoder of EfficientNet-Lite0, which can begin with what it learned from a million photographs.
+
+Tan and Le 2019 (arXiv:1905.11946) and its Lite variant without squeeze-and-excitation and with ReLU6, made for int8. Only the
+stages down to 1/16 are used: the ones below see half a scene more and would make windows of a scene overlap by that.
+"""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from cloudseg.model.unet import BatchNorm2d, DoubleConv, UNet
+
+_EPS: Final = 1e-3
+"""Of every BatchNorm in the published net."""
+_STEM: Final = 32
+
+
+class _Blocks(NamedTuple):
+    """Equal blocks in a row; the first one takes the stride."""
+
+    expand: int
+    kernel: int
+    stride: int
+    out: int
+    count: int
+
+
+STAGES: Final[tuple[tuple[_Blocks, ...], ...]] = (
+    (_Blocks(1, 3, 1, 16, 1),),  # behind a 3x3 convolution with stride 2
+    (_Blocks(6, 3, 2, 24, 2),),
+    (_Blocks(6, 5, 2, 40, 2),),
+    (_Blocks(6, 3, 2, 80, 3), _Blocks(6, 5, 1, 112, 3)),
+)
+"""EfficientNet-B0's table (Tan and Le 2019, table 1) to 1/16, one entry a halving of the resolution."""
+
+
+class HalvingConv2d(nn.Conv2d):
+    """Convolution with stride 2 that keeps the parity of TensorFlow, where the parameters were learned.
+
+    Of the `kernel - 2` lines of zeros around an even image the smaller half stands before it, the larger behind.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, groups: int) -> None:
+        super().__init__(in_channels, out_channels, kernel, stride=2, groups=groups, bias=False)
+        self.before = (kernel - 2) // 2
+        self.behind = kernel - 2 - self.before
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Give `(batch, out_channels, row / 2, col / 2)`."""
+        return super().forward(functional.pad(x, (self.before, self.behind) * 2))
+
+
+def _convolution(in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+    if stride == 2:
+        convolution: nn.Conv2d = HalvingConv2d(in_channels, out_channels, kernel, groups)
+    else:
+        convolution = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, groups=groups, bias=False)
+    return [convolution, BatchNorm2d(out_channels, eps=_EPS)]
+
+
+class InvertedResidual(nn.Module):
+    """Widen, look around channel by channel, narrow; the input is added where it has the output's shape (Sandler et al. 2018)."""
+
+    def __init__(self, in_channels: int, out_channels: int, expand: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        wide = in_channels * expand
+        widen = [*_convolution(in_channels, wide), nn.ReLU6(inplace=True)] if expand > 1 else []
+        around = [*_convolution(wide, wide, kernel, stride, groups=wide), nn.ReLU6(inplace=True)]
+        self.conv = nn.Sequential(*widen, *around, *_convolution(wide, out_channels))
+        self.adds = stride == 1 and in_channels == out_channels
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Give `(batch, out_channels, row, col)`."""
+        out: torch.Tensor = self.conv(x)
+        return x + out if self.adds else out
+
+
+def _stage(level: int, in_channels: int) -> nn.Sequential:
+    """Give the blocks that end at 1 / 2**level."""
+    layers: list[nn.Module] = []
+    channels = in_channels
+    if level == 1:
+        layers, channels = [*_convolution(in_channels, _STEM, 3, 2), nn.ReLU6(inplace=True)], _STEM
+    for blocks in STAGES[level - 1]:
+        for index in range(blocks.count):
+            stride = blocks.stride if index == 0 else 1
+            layers.append(InvertedResidual(channels, blocks.out, blocks.expand, blocks.kernel, stride))
+            channels = blocks.out
+    return nn.Sequential(*layers)
+
+
+class EfficientUNet(UNet):
+    """Encoder EfficientNet-Lite0, decoder of double convolutions; `widths` are the decoder's, level 1 at half the resolution.
+
+    Up to four levels. Height and width of the input are multiples of `2 ** levels`. The logits come at half the resolution
+    and are brought up bilinearly: a cloud's edge is less sharp than that in any label.
+    """
+
+    def __init__(self, in_channels: int = 3, widths: Sequence[int] = (32, 64, 96, 96), dropout: float = 0.0) -> None:
+        nn.Module.__init__(self)
+        self.widths = tuple(widths)
+        outs = [in_channels, *(stage[-1].out for stage in STAGES)]
+        deepest = len(self.widths)
+        for level in range(1, deepest):
+            self.add_module(f"enc{level}", _stage(level, outs[level - 1]))
+            self.add_module(f"pool{level}", nn.Identity())  # the next stage's first convolution halves
+        narrow = [nn.Conv2d(outs[deepest], self.widths[-1], 1), BatchNorm2d(self.widths[-1]), nn.ReLU(inplace=True)]
+        self.bottleneck = nn.Sequential(_stage(deepest, outs[deepest - 1]), *narrow)
+        for level in range(deepest - 1, 0, -1):
+            self.add_module(f"up{level}", nn.Upsample(scale_factor=2, mode="nearest"))
+            self.add_module(f"dec{level}", DoubleConv(self.widths[level] + outs[level], self.widths[level - 1], dropout))
+        self.final = nn.Conv2d(self.widths[0], 1, 1)
+
+    def stage(self, level: int) -> nn.Module:
+        """Give a stage of the encoder, 1 is the first."""
+        return self.get_submodule(f"enc{level}" if level < len(self.widths) else "bottleneck.0")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Give the logits `(batch, 1, row, col)` of normalised pixels `(batch, band, row, col)`."""
+        return functional.interpolate(super().forward(x), scale_factor=2, mode="bilinear", align_corners=False)
+
+    @classmethod
+    def multiple_of(cls, widths: Sequence[int]) -> int:
+        """Every level halves, the first one too."""
+        return 1 << len(widths)
+
+    @classmethod
+    def radius_of(cls, widths: Sequence[int]) -> int:
+        """Add up how far each layer reaches, in pixels of the input: half a kernel at the resolution it works on."""
+        levels = len(widths)
+        encoder = 1  # the stem
+        for level, stage in enumerate(STAGES[:levels], start=1):
+            for blocks in stage:
+                first = blocks.kernel // 2 * (1 << level) // blocks.stride
+                encoder += first + (blocks.count - 1) * (blocks.kernel // 2 * (1 << level))
+        # Two 3x3 convolutions a level; bringing up repeats pixels (less than one of the level below) or mixes neighbours (the last).
+        decoder = sum(2 * (1 << level) + (2 << level) for level in range(1, levels)) + 2
+        return encoder + decoder

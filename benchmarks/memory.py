@@ -18,8 +18,8 @@ from rasterio.transform import Affine
 from benchmarks.world import cpu, open_world
 from cloudseg import keys
 from cloudseg.catalog.scene import add_scene
-from cloudseg.model.predictor import Predictor
 from cloudseg.model.nets import build_model
+from cloudseg.model.predictor import Predictor
 from cloudseg.model.unet import count_parameters
 from cloudseg.model.weights import WeightsMeta, load_weights, pack_weights
 from cloudseg.predict import Progress, predict_scene

@@ -14,7 +14,6 @@ from cloudseg.bands import BAND_NAMES, DERIVED_BANDS, RGB, recorded_bands
 from cloudseg.errors import RecipeError
 from cloudseg.keys import canonical_json, sha256_of
 
-
 Architecture = Literal["SimpleUNet", "SimpleUNetV2", "EfficientUNet"]
 EFFICIENT_LEVELS: Final = 4
 """Halvings of the encoder of EfficientUNet."""
@@ -55,6 +54,11 @@ class Model(_Part):
         if len(set(bands)) != len(bands):
             raise ValueError("a band is named twice")
         return bands
+
+    @property
+    def multiple(self) -> int:
+        """Height and width of the net's input are multiples of this: every level but the first halves, in EfficientUNet the first too."""
+        return 1 << (len(self.widths) - (self.architecture != "EfficientUNet"))
 
     @model_validator(mode="after")
     def _is_a_net(self) -> "Model":

@@ -25,7 +25,7 @@ class _Blocks(NamedTuple):
     kernel: int
     stride: int
     out: int
-    count: int
+    repeats: int
 
 
 STAGES: Final[tuple[tuple[_Blocks, ...], ...]] = (
@@ -85,7 +85,7 @@ def _stage(level: int, in_channels: int) -> nn.Sequential:
     if level == 1:
         layers, channels = [*_convolution(in_channels, _STEM, 3, 2), nn.ReLU6(inplace=True)], _STEM
     for blocks in STAGES[level - 1]:
-        for index in range(blocks.count):
+        for index in range(blocks.repeats):
             stride = blocks.stride if index == 0 else 1
             layers.append(InvertedResidual(channels, blocks.out, blocks.expand, blocks.kernel, stride))
             channels = blocks.out
@@ -123,11 +123,6 @@ class EfficientUNet(UNet):
         return functional.interpolate(super().forward(x), scale_factor=2, mode="bilinear", align_corners=False)
 
     @classmethod
-    def multiple_of(cls, widths: Sequence[int]) -> int:
-        """Every level halves, the first one too."""
-        return 1 << len(widths)
-
-    @classmethod
     def radius_of(cls, widths: Sequence[int]) -> int:
         """Add up how far each layer reaches, in pixels of the input: half a kernel at the resolution it works on."""
         levels = len(widths)
@@ -135,7 +130,17 @@ class EfficientUNet(UNet):
         for level, stage in enumerate(STAGES[:levels], start=1):
             for blocks in stage:
                 first = blocks.kernel // 2 * (1 << level) // blocks.stride
-                encoder += first + (blocks.count - 1) * (blocks.kernel // 2 * (1 << level))
+                encoder += first + (blocks.repeats - 1) * (blocks.kernel // 2 * (1 << level))
         # Two 3x3 convolutions a level; bringing up repeats pixels (less than one of the level below) or mixes neighbours (the last).
         decoder = sum(2 * (1 << level) + (2 << level) for level in range(1, levels)) + 2
         return encoder + decoder
+
+    @classmethod
+    def values_of(cls, widths: Sequence[int]) -> int:
+        """Give what was measured, or a little more: the encoder's widest maps hold 100, a wide decoder at half the resolution exceeds it.
+
+        Found in fp32: 95 with 32-64-96-96, 187 with 128-128-96-96, 201 with 64-256-96-96 (bytes a pixel of a pass of 768 or
+        1024 pixels a side, by the peak of the process, over 4).
+        """
+        below = widths[1] if len(widths) > 1 else widths[0]
+        return max(100, 3 * (2 * widths[0] + 2 * below + STAGES[0][-1].out) // 8)

@@ -146,8 +146,10 @@ def _convolution(graph: _Graph, layer: nn.Module, name: str, x: str) -> str:
     pad = [int(p) for p in layer.padding]
     pads = [layer.before] * 2 + [layer.behind] * 2 if isinstance(layer, HalvingConv2d) else [*pad, *pad]
     kind = "ConvTranspose" if isinstance(layer, nn.ConvTranspose2d) else "Conv"
-    shape = {"kernel_shape": list(layer.kernel_size), "strides": list(layer.stride), "pads": pads}
-    return graph.add(kind, [x, weight, bias], **shape, **({"group": layer.groups} if layer.groups > 1 else {}))
+    group: dict[str, Any] = {"group": layer.groups} if layer.groups > 1 else {}
+    return graph.add(
+        kind, [x, weight, bias], kernel_shape=list(layer.kernel_size), strides=list(layer.stride), pads=pads, **group
+    )  # fmt: skip
 
 
 def _array(tensor: torch.Tensor) -> npt.NDArray[np.float32]:

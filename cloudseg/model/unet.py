@@ -70,19 +70,23 @@ class UNet(nn.Module):
         return level
 
     @classmethod
-    def multiple_of(cls, widths: Sequence[int]) -> int:
-        """Give the number of which height and width of the input are multiples: one halving less than levels."""
-        return 1 << (len(widths) - 1)
-
-    @classmethod
     def radius_of(cls, widths: Sequence[int]) -> int:
         """Give the pixels on each side that can change an output pixel.
 
         Level l works on pixels of 2**l: its four 3x3 convolutions (two in the bottleneck) reach 4 * 2**l pixels, and each of
         the poolings and up-convolutions reaches less than one pixel of the level below.
         """
-        multiple = cls.multiple_of(widths)
+        multiple = 1 << (len(widths) - 1)
         return 4 * (multiple - 1) + 2 * multiple + (multiple - 1)
+
+    @classmethod
+    def values_of(cls, widths: Sequence[int]) -> int:
+        """Give how many numbers a forward pass holds at once for each pixel of the input: ten maps of the first level.
+
+        Skip, upsampled, joined (two), input and output of the running convolution, and what the allocator keeps around them
+        (measured: 10.7 with 16 channels in bf16, the float32 input included).
+        """
+        return 10 * widths[0]
 
     @property
     def decoder_names(self) -> list[tuple[int, int]]:

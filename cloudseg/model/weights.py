@@ -14,8 +14,8 @@ from cloudseg import __version__
 from cloudseg.bands import REFLECTANCE_SCALE
 from cloudseg.errors import BadWeights
 from cloudseg.keys import canonical_json, id_from_hash, sha256_of
-from cloudseg.model.normalize import Scaling
 from cloudseg.model.nets import ARCHITECTURES, build_model
+from cloudseg.model.normalize import Scaling
 from cloudseg.model.unet import UNet
 from cloudseg.recipe import Architecture, Model
 
@@ -87,12 +87,17 @@ class WeightsMeta(BaseModel):
     @property
     def multiple(self) -> int:
         """Height and width of the net's input are multiples of this. Windows that start at one keep the pooling grid in place."""
-        return ARCHITECTURES[self.architecture].multiple_of(self.widths)
+        return self.model.multiple
 
     @property
     def receptive_radius(self) -> int:
         """Pixels on each side that can change an output pixel: the overlap that windows of a scene need."""
         return ARCHITECTURES[self.architecture].radius_of(self.widths)
+
+    @property
+    def values_per_pixel(self) -> int:
+        """Numbers that a forward pass holds at once for each pixel of its input: they bound how large a window may be."""
+        return ARCHITECTURES[self.architecture].values_of(self.widths)
 
 
 @dataclass(frozen=True)

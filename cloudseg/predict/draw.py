@@ -83,7 +83,9 @@ def plan_pieces(scene: Scene, predictor: Predictor, *, budget_bytes: int = BUDGE
     # Bilinear upsampling looks at one working pixel beyond the core.
     margin = margin_of(meta.receptive_radius, meta.multiple, halo=1 if factor > 1 else 0)
     bytes_per_value = 2 if predictor.device.precision == "bf16" else 4
-    side = core or choose_core(meta.widths[0], bytes_per_value=bytes_per_value, budget_bytes=budget_bytes, margin=margin, factor=factor)
+    side = core or choose_core(
+        meta.values_per_pixel, bytes_per_value=bytes_per_value, budget_bytes=budget_bytes, margin=margin, factor=factor
+    )
     height, width = working_shape(scene.height, scene.width, factor)
     return Plan(factor, list(iter_pieces(height, width, core=side, margin=margin, multiple=meta.multiple)), meta.bands)
 

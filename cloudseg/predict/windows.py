@@ -34,15 +34,13 @@ def margin_of(radius: int, multiple: int, halo: int = 0) -> int:
     return math.ceil((radius + halo) / multiple) * multiple
 
 
-def choose_core(width: int, *, bytes_per_value: int, budget_bytes: int, margin: int, factor: int = 1) -> int:
+def choose_core(values: int, *, bytes_per_value: int, budget_bytes: int, margin: int, factor: int = 1) -> int:
     """Give the side of the largest core whose forward pass and scene pixels stay within a memory budget; 128 at least.
 
-    `width` is the number of channels at full resolution. A forward pass takes as much as ten maps of that many channels:
-    skip, upsampled, joined (two), input and output of the running convolution, and what the allocator keeps around them
-    (measured: 10.7 with 16 channels in bf16, the float32 input included). `factor` is how many scene pixels a working
-    pixel spans along an axis; a core at an edge of the scene takes the margin in.
+    `values` is how many numbers a forward pass holds at once for each pixel of its input (`WeightsMeta.values_per_pixel`).
+    `factor` is how many scene pixels a working pixel spans along an axis; a core at an edge of the scene takes the margin in.
     """
-    side = math.isqrt(max(budget_bytes // (10 * width * bytes_per_value), 1)) - 2 * margin
+    side = math.isqrt(max(budget_bytes // (values * bytes_per_value), 1)) - 2 * margin
     side = min(side, math.isqrt(CORE_PIXELS) // factor - margin)
     return max(CORE_STEP, side // CORE_STEP * CORE_STEP)
 

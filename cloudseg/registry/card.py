@@ -9,6 +9,7 @@ from cloudseg.registry.extent import NOWHERE, Extent
 
 _MADE_OF = (
     ("architecture", "Architecture"), ("widths", "Channels of each level"), ("total_parameters", "Parameters"),
+    ("encoder_weights", "Encoder began with"),
     ("bands", "Bands, in this order"),
     ("working_resolution_m", "Working resolution (m)"), ("clip", "Clip (reflectance)"), ("mean", "Mean (reflectance)"),
     ("std", "Standard deviation (reflectance)"), ("threshold", "Threshold, chosen on validation places"), ("recipe_name", "Recipe"),

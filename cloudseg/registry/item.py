@@ -10,6 +10,7 @@ from typing import Final
 
 from cloudseg import keys
 from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA, REFLECTANCE_SCALE
+from cloudseg.recipe import Model
 from cloudseg.records import Json, StoredObject, utc_iso
 from cloudseg.registry.extent import NOWHERE, Extent
 
@@ -86,6 +87,8 @@ def _properties(weights_id: str, metadata: Json) -> Json:
     }
     if (parameters := metadata.get("total_parameters")) is not None:
         properties["mlm:total_parameters"] = parameters
+    if metadata.get("encoder_weights") is not None:
+        properties["mlm:pretrained_source"] = f"the encoder began with {metadata['encoder_weights']}"
     return properties
 
 
@@ -136,6 +139,7 @@ def _hyperparameters(metadata: Json) -> Json:
         "threshold",
         "widths",
         "dropout",
+        "encoder_weights",
         "working_resolution_m",
         "recipe_name",
         "recipe_hash",
@@ -160,7 +164,7 @@ def _assets(weights: StoredObject, companions: Mapping[str, StoredObject], metad
 def _descriptions(metadata: Json) -> dict[str, str]:
     """Say what goes in and out of each file: the ONNX graph holds pre- and post-processing, the parameters do not."""
     bands = ", ".join(metadata["bands"])
-    sides = f"height and width multiples of {2 ** (len(metadata['widths']) - 1)}" if metadata.get("widths") else "any height and width"
+    sides = f"height and width multiples of {_multiple(metadata)}" if metadata.get("widths") else "any height and width"
     return {
         "weights": "Parameters of the net that mlm:input and mlm:output describe: normalised float32 in, logits out; "
         f"{sides}. The file's own metadata hold everything needed to build and use it.",
@@ -171,6 +175,11 @@ def _descriptions(metadata: Json) -> dict[str, str]:
         "sum these exactly (VNNI, Arm's dot product). Its mask agreed with that of the parameters when it was published.",
         "golden": "`dn` uint16 (1, band, height, width) and the `probability` float32 (1, height, width) that the net gave for it.",
     }
+
+
+def _multiple(metadata: Json) -> int:
+    described = {name: metadata[name] for name in ("architecture", "bands", "widths")}
+    return Model.model_validate(described).multiple
 
 
 def _asset(stored: StoredObject, media_type: str, title: str, roles: list[str], artifact_type: str | None) -> Json:

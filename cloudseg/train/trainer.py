@@ -9,9 +9,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cloudseg.dataset.chips import ChipSet
 from cloudseg.errors import TrainingDiverged
-from cloudseg.model.predictor import Predictor
 from cloudseg.model.encoder import load_encoder
 from cloudseg.model.nets import build_model
+from cloudseg.model.predictor import Predictor
 from cloudseg.model.unet import UNet, count_parameters
 from cloudseg.model.weights import LoadedModel, WeightsMeta
 from cloudseg.recipe import Recipe

@@ -12,9 +12,9 @@ from cloudseg.evaluate.context import look_around
 from cloudseg.evaluate.resample import average_down, bring_up
 from cloudseg.evaluate.scene import Judge
 from cloudseg.evaluate.windows import window_of
+from cloudseg.model.nets import build_model
 from cloudseg.model.normalize import observed
 from cloudseg.model.predictor import Predictor
-from cloudseg.model.nets import build_model
 from cloudseg.model.weights import LoadedModel, WeightsMeta
 from cloudseg.recipe import Model
 from cloudseg.storage import LocalStore

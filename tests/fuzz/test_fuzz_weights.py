@@ -13,8 +13,8 @@ import torch
 from hypothesis import strategies as st
 
 from cloudseg.errors import BadWeights, InputError
-from cloudseg.model.seed_import import read_seed_weights
 from cloudseg.model.nets import build_model
+from cloudseg.model.seed_import import read_seed_weights
 from cloudseg.model.weights import METADATA_KEY, WeightsMeta, load_weights, pack_weights
 from cloudseg.recipe import Model
 from tests.fuzz.fuzzing import fuzz_bytes, fuzzed

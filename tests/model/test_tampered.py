@@ -10,8 +10,8 @@ from cloudseg.catalog import Catalog
 from cloudseg.errors import ObjectCorrupt
 from cloudseg.model import predictor as predictors
 from cloudseg.model.device import Device
-from cloudseg.model.predictor import INT8, open_predictor
 from cloudseg.model.nets import build_model
+from cloudseg.model.predictor import INT8, open_predictor
 from cloudseg.model.weights import WeightsMeta, pack_weights
 from cloudseg.recipe import Model
 from cloudseg.records import Weights

@@ -16,10 +16,10 @@ from cloudseg.model.device import Device, bf16_unit, choose_device, keep_activat
 from cloudseg.model.export import export_onnx
 from cloudseg.model.fold import fold_batch_norm
 from cloudseg.model.golden import TOLERANCE, golden_difference, pack_golden, read_golden
+from cloudseg.model.nets import build_model
 from cloudseg.model.normalize import Scaling, normalize, observed, to_reflectance
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.seed_import import read_seed_weights
-from cloudseg.model.nets import build_model
 from cloudseg.model.unet import UNet, count_parameters
 from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights, read_meta
 from cloudseg.recipe import Model

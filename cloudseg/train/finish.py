@@ -9,7 +9,7 @@ from cloudseg.catalog import Catalog
 from cloudseg.model.export import export_onnx
 from cloudseg.model.golden import GOLDEN_FILE, pack_golden
 from cloudseg.model.predictor import INT8
-from cloudseg.model.quantize import CALIBRATION_CHIPS, INT8_FILE, Agreement, agreement, quantize
+from cloudseg.model.quantize import CALIBRATION_CHIPS, INT8_FILE, RANGES, Agreement, agreement, quantize
 from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights
 from cloudseg.records import Chip, Weights
 from cloudseg.registry import register
@@ -67,11 +67,12 @@ def _int8(setting: Setting, loaded: LoadedModel) -> tuple[dict[str, tuple[str, b
 
 
 def _quantized(setting: Setting, loaded: LoadedModel) -> tuple[bytes, Agreement]:
-    """Calibrate on training chips, compare on validation chips."""
+    """Calibrate on training chips, compare on validation chips; of both ways to find ranges take the one that agrees better."""
     chips = setting.chip_set
-    int8 = quantize(loaded, [np.array(chips.pixels(chip)) for chip in _spread(setting.train_chips, CALIBRATION_CHIPS)])
+    calibration = [np.array(chips.pixels(chip)) for chip in _spread(setting.train_chips, CALIBRATION_CHIPS)]
     compared = [(np.array(chips.pixels(chip)), np.array(chips.label(chip))) for chip in _spread(setting.validation_chips, _COMPARED_CHIPS)]
-    return int8, agreement(loaded, int8, compared)
+    files = [quantize(loaded, calibration, ranges) for ranges in RANGES]
+    return max(((int8, agreement(loaded, int8, compared)) for int8 in files), key=lambda found: found[1].mask_iou)
 
 
 def _spread(chips: list[Chip], count: int) -> list[Chip]:

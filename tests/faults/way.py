@@ -25,6 +25,10 @@ _SETTINGS = {"CLOUDSEG_THREADS": "1", "CLOUDSEG_DEVICE": "cpu", "CLOUDSEG_LOG_LE
 _PRELOADED = [
     "onnx",
     "onnxruntime",
+    "boto3",
+    "botocore.httpsession",
+    "sqlalchemy.dialects.postgresql.psycopg",
+    "cloudseg.storage.s3",
     "cloudseg.train",
     "cloudseg.evaluate.gate",
     "cloudseg.predict",

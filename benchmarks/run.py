@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def _run(folder: Path, data: Path | None, only: list[str] | None, turns: int) -> dict[str, list[Figures]]:
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 140)
     chosen = [benchmark for benchmark in benchmarks() if only is None or benchmark.name in only]
     console.print(f"{'synthetic tiles' if data is None else data}, {world.usable_cpus()} CPUs, {world.cpu().reason}")
     world.fill_world(folder, data)

@@ -15,6 +15,7 @@ from cloudseg.errors import RecipeError
 from cloudseg.keys import canonical_json, sha256_of
 
 Architecture = Literal["SimpleUNet", "SimpleUNetV2", "EfficientUNet"]
+EncoderWeights = Literal["imagenet"]
 EFFICIENT_LEVELS: Final = 4
 """Halvings of the encoder of EfficientUNet."""
 
@@ -28,7 +29,7 @@ class Model(_Part):
     """Which net."""
 
     architecture: Architecture = "SimpleUNet"
-    encoder_weights: Literal["imagenet"] | None = Field(
+    encoder_weights: EncoderWeights | None = Field(
         None, description="what the encoder of EfficientUNet begins with; a warm start goes before it"
     )
     bands: tuple[str, ...] = Field(

@@ -17,7 +17,7 @@ from cloudseg.keys import canonical_json, id_from_hash, sha256_of
 from cloudseg.model.nets import ARCHITECTURES, build_model
 from cloudseg.model.normalize import Scaling
 from cloudseg.model.unet import UNet
-from cloudseg.recipe import Architecture, Model
+from cloudseg.recipe import Architecture, EncoderWeights, Model
 
 METADATA_KEY: Final = "cloudseg"
 """The only key of the safetensors metadata: one key has one order, so equal weights have equal bytes."""
@@ -37,7 +37,7 @@ class WeightsMeta(BaseModel):
     bands: tuple[str, ...] = Field(min_length=1, max_length=64, description="order of the input's bands")
     widths: tuple[int, ...] = Field(min_length=1, max_length=_MAX_LEVELS)
     dropout: float = Field(ge=0, lt=1)
-    encoder_weights: str | None = Field(None, description="what the encoder knew before it saw a label")
+    encoder_weights: EncoderWeights | None = Field(None, description="what the encoder knew before it saw a label")
     total_parameters: int = Field(ge=1, description="trainable ones")
     scale: float = Field(1 / REFLECTANCE_SCALE, gt=0, description="reflectance = digital number x scale + offset")
     offset: float = 0.0

@@ -16,17 +16,17 @@ from cloudseg.errors import BadWeights, InputError
 from cloudseg.model.nets import build_model
 from cloudseg.model.seed_import import read_seed_weights
 from cloudseg.model.weights import METADATA_KEY, WeightsMeta, load_weights, pack_weights
-from cloudseg.recipe import Model
+from cloudseg.recipe import Architecture, Model
 from tests.fuzz.fuzzing import fuzz_bytes, fuzzed
 
 _MOST_BYTES = 200 << 20
 
 
-def _sound() -> bytes:
+def _sound(architecture: Architecture = "SimpleUNet") -> bytes:
     torch.manual_seed(0)
-    net = build_model(Model(widths=(4,), bands=("red", "green", "blue")))
+    net = build_model(Model(architecture=architecture, widths=(4,), bands=("red", "green", "blue")))
     meta = WeightsMeta(
-        architecture="SimpleUNet", bands=("red", "green", "blue"), widths=(4,), dropout=0.0, total_parameters=1, clip=0.6, mean=(0.2,),
+        architecture=architecture, bands=("red", "green", "blue"), widths=(4,), dropout=0.0, total_parameters=1, clip=0.6, mean=(0.2,),
         std=(0.2,), working_resolution_m=None, threshold=0.5, flip_at_prediction=False, chip_size=32,
     )  # fmt: skip
     return pack_weights(net, meta)
@@ -44,7 +44,7 @@ def _loads_or_is_refused(data: bytes) -> None:
 
 
 def test_damaged_weights_load_whole_or_not_at_all() -> None:
-    fuzz_bytes("weights", _loads_or_is_refused, [_sound()], examples=60)
+    fuzz_bytes("weights", _loads_or_is_refused, [_sound(), _sound("EfficientUNet")], examples=60)
 
 
 def _with(data: bytes, change: Any) -> bytes:

@@ -79,7 +79,7 @@ def _run(folder: Path, data: Path | None, only: list[str] | None, turns: int) ->
         found[benchmark.name] = compare(benchmark.module, benchmark.sides, folder, turns=turns)
     console.print(_table(chosen, found))
     for line in predict.peers()[1]:
-        console.print(line)
+        console.print(line, markup=False)
     return found
 
 

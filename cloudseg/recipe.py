@@ -43,7 +43,7 @@ class Model(_Part):
         max_length=8,
         description="channels of each level; their number is the number of levels (EfficientUNet: at most 4, of the decoder)",
     )
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout2d after each double convolution (SimpleUNetV2)")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout2d after each double convolution")
 
     @field_validator("bands")
     @classmethod

@@ -88,8 +88,9 @@ class ServersHome:
     def drop(self) -> None:
         run_sql(self._server, f"DROP DATABASE {self._database.database} WITH (FORCE)")
         client = self._seaweed.client()
-        while names := self._names(client)[:_MOST]:
-            client.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": name} for name in names], "Quiet": True})
+        names = [{"Key": name} for name in self._names(client)]
+        for start in range(0, len(names), _MOST):
+            client.delete_objects(Bucket=BUCKET, Delete={"Objects": names[start : start + _MOST], "Quiet": True})
 
     @property
     def _server(self) -> URL:

@@ -8,10 +8,14 @@ from pathlib import Path
 
 
 def cloudseg(*arguments: str, status: int = 0) -> dict:
-    """Run the installed command and give its record."""
-    done = subprocess.run([Path(sys.executable).parent / "cloudseg", *arguments, "--json"], capture_output=True, text=True, check=False)
+    """Run the installed command and return its record."""
+    done = subprocess.run(
+        [Path(sys.executable).parent / "cloudseg", *arguments, "--json"], capture_output=True, text=True, check=False
+    )
     if done.returncode != status:
-        sys.exit(f"cloudseg {' '.join(arguments)}: status {done.returncode}, expected {status}\n{done.stdout}\n{done.stderr}")
+        sys.exit(
+            f"cloudseg {' '.join(arguments)}: status {done.returncode}, expected {status}\n{done.stdout}\n{done.stderr}"
+        )
     return json.loads(done.stdout)
 
 
@@ -32,7 +36,9 @@ cloudseg("snapshot", "--recipe", "smoke")
 cloudseg("maintain")
 if not cloudseg("doctor")["ok"]:
     sys.exit("the doctor found a fault")
-refused = cloudseg("model", "import", str(Path("tiles").resolve() / "images" / next(Path("tiles/images").iterdir()).name), status=2)
+refused = cloudseg(
+    "model", "import", str(Path("tiles").resolve() / "images" / next(Path("tiles/images").iterdir()).name), status=2
+)
 if "torch" not in refused["what"]:
     sys.exit(f"without torch, a step that needs it must say so: {refused}")
 print(f"core alone: {len(added)} scenes ingested, listed, frozen; no torch, no Airflow")

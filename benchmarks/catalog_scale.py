@@ -1,9 +1,12 @@
-"""A catalog with a million scenes and masks: `python -m benchmarks.catalog_scale`, with `--help` for what can be chosen.
+"""A catalog with a million scenes and masks.
 
-Without a URL it fills a SQLite file in a temporary folder. A URL names an empty database of PostgreSQL, with PostGIS for the geometry;
-it is left filled. Rows are made by the database itself, on 20 000 tiles and 1096 days, with ids in random order as hashes are.
-Stages run in a process of their own, whose peak memory is told. `--store` names a folder that gets an empty file for every object (five
-for a masked scene; it is left filled too): with it, maintenance is measured as well.
+`python -m benchmarks.catalog_scale`, with `--help` for what can be chosen.
+
+Without a URL it fills a SQLite file in a temporary folder. A URL names an empty database of PostgreSQL, with PostGIS
+for the geometry; it is left filled. Rows are made by the database itself, on 20 000 tiles and 1096 days, with ids in
+random order as hashes are. Stages run in a process of their own, whose peak memory is told. `--store` names a folder
+that gets an empty file for every object (five for a masked scene; it is left filled too): with it, maintenance is
+measured as well.
 """
 
 import argparse
@@ -81,10 +84,17 @@ TOUCHING_GEOMETRY: Final = (
 
 _metadata = MetaData()
 _tile = Table(
-    "benchmark_tile", _metadata, Column("i", Integer, primary_key=True), Column("place", Text), Column("footprint_wkb", LargeBinary),
-    *(Column(name, t.scene.c[name].type) for name in ("min_lon", "min_lat", "max_lon", "max_lat")), prefixes=["TEMPORARY"],
-)  # fmt: skip
-_day = Table("benchmark_day", _metadata, Column("i", Integer, primary_key=True), Column("at", t.Utc), prefixes=["TEMPORARY"])
+    "benchmark_tile",
+    _metadata,
+    Column("i", Integer, primary_key=True),
+    Column("place", Text),
+    Column("footprint_wkb", LargeBinary),
+    *(Column(name, t.scene.c[name].type) for name in ("min_lon", "min_lat", "max_lon", "max_lat")),
+    prefixes=["TEMPORARY"],
+)
+_day = Table(
+    "benchmark_day", _metadata, Column("i", Integer, primary_key=True), Column("at", t.Utc), prefixes=["TEMPORARY"]
+)
 
 
 @dataclass(frozen=True)
@@ -117,7 +127,9 @@ def ask(catalog: Catalog, store: Store, turns: int) -> list[Answer]:
     with catalog.read() as db:
         one = db.execute(select(t.mask.c.mask_id).where(t.mask.c.weights_id == CHAMPION).limit(1)).scalar_one()
         name = db.execute(select(t.scene.c.name).limit(1)).scalar_one()
-        of_scenes, of_masks = (db.execute(select(table.c.key).limit(_ASKED)).scalars().all() for table in (t.scene, t.mask))
+        of_scenes, of_masks = (
+            db.execute(select(table.c.key).limit(_ASKED)).scalars().all() for table in (t.scene, t.mask)
+        )
     questions: dict[str, Callable[[Connection], Sequence[Any]]] = {
         "new scenes without a mask of the champion": lambda db: scenes.list_scenes_without_mask(db, CHAMPION),
         "masks that touch this box in June": lambda db: _touching(db, TOUCHING),
@@ -152,7 +164,7 @@ def _ask(catalog: Catalog, question: str, query: Callable[[Connection], Sequence
 
 
 def plan(catalog: Catalog, query: Callable[[Connection], object], *, analyze: bool = True) -> list[str]:
-    """Give the plan of a query's first statement, one line each."""
+    """Return the plan of a query's first statement, one line each."""
     asked: list[tuple[str, Any]] = []
 
     def remember(_: Any, __: Any, statement: str, parameters: Any, *rest: Any) -> None:
@@ -165,7 +177,11 @@ def plan(catalog: Catalog, query: Callable[[Connection], object], *, analyze: bo
         event.remove(catalog.engine, "before_cursor_execute", remember)
         statement, parameters = asked[0]
         sqlite = db.dialect.name == "sqlite"
-        how = "EXPLAIN QUERY PLAN" if sqlite else f"EXPLAIN ({'ANALYZE, ' if analyze else ''}COSTS OFF, TIMING OFF, SUMMARY OFF)"
+        how = (
+            "EXPLAIN QUERY PLAN"
+            if sqlite
+            else f"EXPLAIN ({'ANALYZE, ' if analyze else ''}COSTS OFF, TIMING OFF, SUMMARY OFF)"
+        )
         return [str(row[3] if sqlite else row[0]) for row in db.exec_driver_sql(f"{how} {statement}", parameters)]
 
 
@@ -180,7 +196,7 @@ def _has_geometry(catalog: Catalog) -> bool:
 
 
 def _tile_row(i: int) -> dict[str, Any]:
-    """Give the i-th of tiles of 1.2° that stand 2° or 1° apart, from 180° west and 50° south on."""
+    """Return the i-th of tiles of 1.2° that stand 2° or 1° apart, from 180° west and 50° south on."""
     west, south = i % 180 * 2 - 180.0, i // 180 - 50.0
     east, north = west + 1.2, south + 1.2
     corners = {"min_lon": west, "min_lat": south, "max_lon": east, "max_lat": north}
@@ -193,38 +209,110 @@ def _add_scenes(db: Connection, count: int) -> None:
     number = cast(10_000_000 + i.c.i * _SCRAMBLE % count, Text)
     key = "scenes/" + func.substr(number, 7, 2) + "/" + number + ".tif"
     values: dict[str, Any] = {
-        "scene_id": "sc-" + number, "name": "scene_" + number, "layout": literal("safe"), "sensor": literal("sentinel-2-l1c"),
-        "radiometry": literal("metadata"), "acquired_at": _day.c.at, "place": _tile.c.place, "crs": literal("EPSG:32631"),
-        "transform": literal([10.0, 0.0, 400_000.0, 0.0, -10.0, 5_000_000.0], JSON), "height": literal(10_980), "width": literal(10_980),
-        "resolution_m": literal(10.0), "bands": literal(["red", "green", "blue"], JSON), "footprint_wkb": _tile.c.footprint_wkb,
-        "min_lon": _tile.c.min_lon, "min_lat": _tile.c.min_lat, "max_lon": _tile.c.max_lon, "max_lat": _tile.c.max_lat,
-        "valid_fraction": literal(1.0), "publishable": literal(True, Boolean), "source_uri": "file:///in/" + number,
-        "source_sha256": "source " + number, "key": key, "sha256": "sha " + number, "size": literal(200_000_000),
-        "tags": literal({"biome": "forest"}, JSON), "created_at": _day.c.at,
-    }  # fmt: skip
+        "scene_id": "sc-" + number,
+        "name": "scene_" + number,
+        "layout": literal("safe"),
+        "sensor": literal("sentinel-2-l1c"),
+        "radiometry": literal("metadata"),
+        "acquired_at": _day.c.at,
+        "place": _tile.c.place,
+        "crs": literal("EPSG:32631"),
+        "transform": literal([10.0, 0.0, 400_000.0, 0.0, -10.0, 5_000_000.0], JSON),
+        "height": literal(10_980),
+        "width": literal(10_980),
+        "resolution_m": literal(10.0),
+        "bands": literal(["red", "green", "blue"], JSON),
+        "footprint_wkb": _tile.c.footprint_wkb,
+        "min_lon": _tile.c.min_lon,
+        "min_lat": _tile.c.min_lat,
+        "max_lon": _tile.c.max_lon,
+        "max_lat": _tile.c.max_lat,
+        "valid_fraction": literal(1.0),
+        "publishable": literal(True, Boolean),
+        "source_uri": "file:///in/" + number,
+        "source_sha256": "source " + number,
+        "key": key,
+        "sha256": "sha " + number,
+        "size": literal(200_000_000),
+        "tags": literal({"biome": "forest"}, JSON),
+        "created_at": _day.c.at,
+    }
     joined = i.join(_tile, _tile.c.i == i.c.i % min(TILES, count)).join(_day, _day.c.i == i.c.i * 37 % DAYS)
     db.execute(insert(t.scene).from_select(list(values), select(*values.values()).select_from(joined)))
 
 
 def _add_models(db: Connection, labelled: int) -> None:
     stored = {"key": "k", "sha256": "s", "size": 1, "created_at": FIRST_DAY}
-    db.execute(insert(t.snapshot), {"snapshot_id": "sn-1", "manifest_key": "k", "manifest_sha256": "s", "chip_size": 384, "bands": [],
-               "working_resolution_m": None, "counts": {}, "created_at": FIRST_DAY})  # fmt: skip
-    db.execute(insert(t.run), {"run_id": "run-1", "snapshot_id": "sn-1", "recipe_name": "nightly", "recipe_hash": "h", "recipe": {},
-               "seed": 1, "status": "finished", "device": "cpu", "device_reason": "no GPU", "created_at": FIRST_DAY})  # fmt: skip
+    db.execute(
+        insert(t.snapshot),
+        {
+            "snapshot_id": "sn-1",
+            "manifest_key": "k",
+            "manifest_sha256": "s",
+            "chip_size": 384,
+            "bands": [],
+            "working_resolution_m": None,
+            "counts": {},
+            "created_at": FIRST_DAY,
+        },
+    )
+    db.execute(
+        insert(t.run),
+        {
+            "run_id": "run-1",
+            "snapshot_id": "sn-1",
+            "recipe_name": "nightly",
+            "recipe_hash": "h",
+            "recipe": {},
+            "seed": 1,
+            "status": "finished",
+            "device": "cpu",
+            "device_reason": "no GPU",
+            "created_at": FIRST_DAY,
+        },
+    )
     for version, (weights_id, run_id) in enumerate(((FORMER, None), (CHAMPION, "run-1")), start=1):
-        db.execute(insert(t.weights), {"weights_id": weights_id, "version": version, "run_id": run_id, "snapshot_id": run_id and "sn-1",
-                   "architecture": "SimpleUNet", "companions": {}, "metadata": {"bands": ["red"], "threshold": 0.5}, **stored})  # fmt: skip
-        db.execute(insert(t.promotion), {"generation": version, "weights_id": weights_id, "action": "promote", "actor": "benchmark",
-                   "reason": "r", "created_at": FIRST_DAY})  # fmt: skip
+        db.execute(
+            insert(t.weights),
+            {
+                "weights_id": weights_id,
+                "version": version,
+                "run_id": run_id,
+                "snapshot_id": run_id and "sn-1",
+                "architecture": "SimpleUNet",
+                "companions": {},
+                "metadata": {"bands": ["red"], "threshold": 0.5},
+                **stored,
+            },
+        )
+        db.execute(
+            insert(t.promotion),
+            {
+                "generation": version,
+                "weights_id": weights_id,
+                "action": "promote",
+                "actor": "benchmark",
+                "reason": "r",
+                "created_at": FIRST_DAY,
+            },
+        )
     first = select(t.scene.c.scene_id).limit(labelled).subquery()
     label_id = "lb-" + func.substr(first.c.scene_id, 4)
     values: dict[str, Any] = {
-        "label_id": label_id, "scene_id": first.c.scene_id, "version": literal(1), "source": literal("benchmark"),
-        "class_mapping": literal({}, JSON), "cloud_fraction": literal(0.3), "labelled_fraction": literal(1.0), "source_uri": literal("u"),
-        "source_sha256": literal("s"), "key": "labels/" + first.c.scene_id, "sha256": literal("s"), "size": literal(1),
+        "label_id": label_id,
+        "scene_id": first.c.scene_id,
+        "version": literal(1),
+        "source": literal("benchmark"),
+        "class_mapping": literal({}, JSON),
+        "cloud_fraction": literal(0.3),
+        "labelled_fraction": literal(1.0),
+        "source_uri": literal("u"),
+        "source_sha256": literal("s"),
+        "key": "labels/" + first.c.scene_id,
+        "sha256": literal("s"),
+        "size": literal(1),
         "created_at": literal(FIRST_DAY, t.Utc),
-    }  # fmt: skip
+    }
     db.execute(insert(t.label).from_select(list(values), select(*values.values())))
     frozen = select(literal("sn-1"), t.label.c.label_id, literal("train"))
     db.execute(insert(t.snapshot_label).from_select(["snapshot_id", "label_id", "split"], frozen))
@@ -237,17 +325,27 @@ def _add_masks(db: Connection) -> None:
     for weights_id, which in ((CHAMPION, ~waits), (FORMER, waits)):
         folder = f"masks/{weights_id}/" + s.scene_id
         values: dict[str, Any] = {
-            "mask_id": "mk-" + number, "scene_id": s.scene_id, "weights_id": literal(weights_id), "threshold": literal(0.5),
-            "cloud_fraction": literal(0.3), "valid_fraction": literal(1.0), "key": folder + "/mask.tif", "sha256": "sha " + number,
-            "size": literal(1_000_000), "companions": _companions(db, folder), "created_at": s.created_at,
-        }  # fmt: skip
+            "mask_id": "mk-" + number,
+            "scene_id": s.scene_id,
+            "weights_id": literal(weights_id),
+            "threshold": literal(0.5),
+            "cloud_fraction": literal(0.3),
+            "valid_fraction": literal(1.0),
+            "key": folder + "/mask.tif",
+            "sha256": "sha " + number,
+            "size": literal(1_000_000),
+            "companions": _companions(db, folder),
+            "created_at": s.created_at,
+        }
         db.execute(insert(t.mask).from_select(list(values), select(*values.values()).where(which)))
 
 
 def _companions(db: Connection, folder: ColumnElement[str]) -> ColumnElement[Any]:
-    """Give the JSON of three companions of every row."""
+    """Return the JSON of three companions of every row."""
     names = {"probability": "probability.tif", "thumbnail": "thumbnail.png", "item": "item.json"}
-    parts = [literal(f'"{name}":{{"key":"') + folder + f'/{file}","sha256":"s","size":1}}' for name, file in names.items()]
+    parts = [
+        literal(f'"{name}":{{"key":"') + folder + f'/{file}","sha256":"s","size":1}}' for name, file in names.items()
+    ]
     written = literal("{") + parts[0] + "," + parts[1] + "," + parts[2] + "}"
     # SQLite keeps JSON as text, and its CAST would make a number of it.
     return type_coerce(written, Text) if db.dialect.name == "sqlite" else cast(written, JSON)
@@ -257,8 +355,11 @@ def _companions(db: Connection, folder: ColumnElement[str]) -> ColumnElement[Any
 
 
 def measure(stage: Callable[..., object], catalog: Catalog, store: Path, **arguments: object) -> str:
-    """Run a stage in a process of its own; give its time and the most memory that the process had."""
-    settings = {"CLOUDSEG_CATALOG_URL": catalog.engine.url.render_as_string(hide_password=False), "CLOUDSEG_STORE_URL": str(store)}
+    """Run a stage in a process of its own; return its time and the most memory that the process had."""
+    settings = {
+        "CLOUDSEG_CATALOG_URL": catalog.engine.url.render_as_string(hide_password=False),
+        "CLOUDSEG_STORE_URL": str(store),
+    }
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_measured, stage, settings, arguments).result()
 
@@ -281,7 +382,7 @@ def _peak_mib() -> float:
 
 
 def make_files(catalog: Catalog, store: LocalStore) -> int:
-    """Make an empty file for every object that a row names; give how many."""
+    """Make an empty file for every object that a row names; return how many."""
     made = 0
     for key, _ in iter_named(catalog, store):
         path = store.root / key
@@ -297,7 +398,9 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=1_000_000, help="and as many masks (default 1 000 000)")
     parser.add_argument("--url", help="an empty database instead of a SQLite file")
     parser.add_argument("--turns", type=int, default=5, help="times that each question is asked (default 5)")
-    parser.add_argument("--store", type=Path, help="a folder for an empty file of every object: measure maintenance too")
+    parser.add_argument(
+        "--store", type=Path, help="a folder for an empty file of every object: measure maintenance too"
+    )
     parser.add_argument("--plans", action="store_true", help="print the plans too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="cloudseg-scale-") as folder:
@@ -305,7 +408,10 @@ def main() -> None:
         catalog.upgrade()
         began, cpu = time.perf_counter(), time.process_time()
         fill(catalog, options.scenes)
-        print(f"{catalog.engine.dialect.name}: {options.scenes} scenes and masks in {time.perf_counter() - began:.0f} s", end="")
+        print(
+            f"{catalog.engine.dialect.name}: {options.scenes} scenes and masks in {time.perf_counter() - began:.0f} s",
+            end="",
+        )
         print(f" ({time.process_time() - cpu:.0f} s of CPU in this process)")
         store = LocalStore(options.store or Path(folder) / "store")
         for answer in ask(catalog, store, options.turns):
@@ -316,7 +422,11 @@ def main() -> None:
             for line in answer.plan if options.plans else ():
                 print(f"    {line[:150]}", flush=True)
         for weights_id in (CHAMPION, FORMER):
-            print(f"plan_predict of {weights_id}:", measure(plan_predict, catalog, store.root, weights_id=weights_id), flush=True)
+            print(
+                f"plan_predict of {weights_id}:",
+                measure(plan_predict, catalog, store.root, weights_id=weights_id),
+                flush=True,
+            )
         if options.store is not None:
             began = time.perf_counter()
             print(f"{make_files(catalog, store)} files in {time.perf_counter() - began:.0f} s", flush=True)

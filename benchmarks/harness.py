@@ -1,7 +1,8 @@
 """Runs two ways of doing the same work in turn, each in a clean process of its own, and compares them.
 
-Turns alternate (A B A B ...), so that a machine which slows down slows both; the figure is the median of a side's turns. Each side is
-a child with an environment of its own: an allocator or thread setting of the caller cannot help either side.
+Turns alternate (A B A B ...), so that a machine which slows down slows both; the figure is the median of a side's
+turns. Each side is a child with an environment of its own: an allocator or thread setting of the caller cannot help
+either side.
 """
 
 import json
@@ -77,14 +78,20 @@ def _figures(side: str, answers: list[dict[str, float]]) -> Figures:
     per_megapixel = statistics.median(answer["seconds"] / answer["megapixels"] for answer in counted)
     peak = max(answer["peak_mib"] for answer in answers)
     cpu = statistics.median(answer["cpu_seconds"] / answer["images"] for answer in counted)
-    return Figures(side, 1 / per_image, 1 / per_megapixel, peak, cpu, [answer["seconds"] / answer["images"] for answer in counted])
+    return Figures(
+        side, 1 / per_image, 1 / per_megapixel, peak, cpu, [answer["seconds"] / answer["images"] for answer in counted]
+    )
 
 
 @contextmanager
 def _started(module: str, side: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV"}}
+    kept = {
+        name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV"}
+    }
     command = [sys.executable, "-m", module, side, str(folder)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=kept, cwd=Path(__file__).parents[1])
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=kept, cwd=Path(__file__).parents[1]
+    )
     try:
         yield process
     finally:
@@ -117,7 +124,10 @@ def _cpu_seconds() -> float:
 
 
 def _peak_mib() -> float:
-    """Give the larger of this process's peak (proc(5): VmHWM, which a new program begins anew) and its children's (getrusage(2), KiB)."""
+    """Return the larger of this process's peak (proc(5).
+
+    VmHWM, which a new program begins anew) and its children's (getrusage(2), KiB).
+    """
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     own = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
     return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024

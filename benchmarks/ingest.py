@@ -1,7 +1,8 @@
 """Ingest: a folder of tiles into the catalog.
 
-Naive is a loop over the files in one process: read, scale in float64, write a plain GeoTIFF, one row each. It checks nothing: no decoding
-limits, no footprint, no checksums, no overviews. The figure that counts here is therefore the time itself, not the ratio.
+Naive is a loop over the files in one process: read, scale in float64, write a plain GeoTIFF, one row each. It checks
+nothing: no decoding limits, no footprint, no checksums, no overviews. The figure that counts here is therefore the time
+itself, not the ratio.
 """
 
 import shutil
@@ -70,7 +71,13 @@ def _copy_scaled(source: Path, target: Path, scale: float) -> float:
         warnings.simplefilter("ignore")
         with rasterio.open(source) as dataset:
             pixels = dataset.read().astype(np.float64) * scale
-            profile = {"driver": "GTiff", "height": dataset.height, "width": dataset.width, "count": dataset.count, "dtype": "float64"}
+            profile = {
+                "driver": "GTiff",
+                "height": dataset.height,
+                "width": dataset.width,
+                "count": dataset.count,
+                "dtype": "float64",
+            }
             profile |= {"crs": dataset.crs, "transform": dataset.transform}
         with rasterio.open(target, "w", **profile) as out:
             out.write(pixels)

@@ -1,7 +1,8 @@
 """Peak memory of masking one full Sentinel-2 tile: 10 980 x 10 980 pixels of 4 bands, synthetic. Minutes, not seconds.
 
-Measured on 2 Xeon cores, fp32, 2026-11-22 (limit: 1.5 GB): the nightly net at 30 m working pixels 43 s and 1062 MiB. Before it, five levels
-of 16 to 256 channels at 90 m 61 s and 962 MiB; two levels of 16 channels at full resolution 154 s and 757 MiB.
+Measured on 2 Xeon cores, fp32, 2026-11-22 (limit: 1.5 GB): the nightly net at 30 m working pixels 43 s and 1062 MiB.
+Before it, five levels of 16 to 256 channels at 90 m 61 s and 962 MiB; two levels of 16 channels at full resolution 154
+s and 757 MiB.
 """
 
 import resource
@@ -40,7 +41,9 @@ def main(folder: Path, size: int, recipe_name: str) -> None:
     store, catalog = open_world(folder)
     before = _peak_mib()
     began = time.perf_counter()
-    mask = predict_scene(store, catalog, scene_id=scene.scene_id, weights_id=weights.weights_id, predictor=predictor, on_progress=_tell)
+    mask = predict_scene(
+        store, catalog, scene_id=scene.scene_id, weights_id=weights.weights_id, predictor=predictor, on_progress=_tell
+    )
     seconds = time.perf_counter() - began
     print(f"\n{size} x {size} x {len(scene.bands)}, {recipe_name}, {predictor.arithmetic}")
     print(f"{seconds:.0f} s, {size * size / 1e6 / seconds:.2f} Mpx/s, {100 * mask.cloud_fraction:.0f} % cloud")
@@ -103,13 +106,25 @@ def _make_predictor(folder: Path, recipe: Recipe) -> tuple[Weights, Predictor]:
     data = pack_weights(net, meta)
     metadata = meta.model_dump(mode="json")
     weights = register(
-        store, catalog, weights=data, metadata=metadata, companions={}, run_id=None, snapshot_id=None, architecture=meta.architecture
+        store,
+        catalog,
+        weights=data,
+        metadata=metadata,
+        companions={},
+        run_id=None,
+        snapshot_id=None,
+        architecture=meta.architecture,
     )
     return weights, Predictor(load_weights(data), cpu())
 
 
 def _tell(progress: Progress) -> None:
-    print(f"\r{progress.done} of {progress.total} windows, peak {_peak_mib():.0f} MiB", end="", file=sys.stderr, flush=True)
+    print(
+        f"\r{progress.done} of {progress.total} windows, peak {_peak_mib():.0f} MiB",
+        end="",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _peak_mib() -> float:

@@ -1,8 +1,8 @@
 """Prediction: the net alone, and a scene from the store to what is published.
 
-Naive is the seed's loop: eager float32, NCHW, one image at a time, the allocator as it comes; it reads the whole tile, writes a plain
-GeoTIFF mask and nothing else. cloudseg does all that it does in production: windows, mask and probability COGs with overviews, thumbnail,
-STAC item, checksums, row.
+Naive is the seed's loop: eager float32, NCHW, one image at a time, the allocator as it comes; it reads the whole tile,
+writes a plain GeoTIFF mask and nothing else. cloudseg does all that it does in production: windows, mask and
+probability COGs with overviews, thumbnail, STAC item, checksums, row.
 """
 
 import shutil
@@ -53,7 +53,9 @@ def cloudseg_net(folder: Path) -> Turn:
 def cloudseg_net_float(folder: Path) -> Turn:
     """The same with `CLOUDSEG_INT8=off`."""
     store, catalog = open_world(folder)
-    return _predict_turn(open_predictor(store, published(store, catalog)[0], choose_device("cpu")), read_tiles(store, catalog))
+    return _predict_turn(
+        open_predictor(store, published(store, catalog)[0], choose_device("cpu")), read_tiles(store, catalog)
+    )
 
 
 def naive_nightly(folder: Path) -> Turn:
@@ -72,7 +74,9 @@ def naive_nightly(folder: Path) -> Turn:
 def cloudseg_nightly(folder: Path) -> Turn:
     """The same through the predictor."""
     store, catalog = open_world(folder)
-    return _predict_turn(open_predictor(store, published(store, catalog, "nightly")[0], cpu()), [_working_scene(store, catalog)])
+    return _predict_turn(
+        open_predictor(store, published(store, catalog, "nightly")[0], cpu()), [_working_scene(store, catalog)]
+    )
 
 
 def _predict_turn(predictor: Predictor, tiles: list[np.ndarray]) -> Turn:
@@ -104,7 +108,13 @@ def naive_scene(folder: Path) -> Turn:
             source = str(store.gdal_path(scene.key))
             mask = (_predict_naive(net, _read_naive(source)) > 0.5).astype(np.uint8)
             with rasterio.open(source) as dataset:
-                profile = {"driver": "GTiff", "height": dataset.height, "width": dataset.width, "count": 1, "dtype": "uint8"}
+                profile = {
+                    "driver": "GTiff",
+                    "height": dataset.height,
+                    "width": dataset.width,
+                    "count": 1,
+                    "dtype": "uint8",
+                }
                 profile |= {"crs": dataset.crs, "transform": dataset.transform}
             with rasterio.open(out / f"{scene.scene_id}.tif", "w", **profile) as target:
                 target.write(mask, 1)
@@ -143,7 +153,9 @@ def ukis_net(folder: Path) -> Turn:
     for scene in masked_scenes(catalog):
         with open_raster(store.gdal_path(scene.key)) as dataset:
             numbers = dataset.read()
-        four = numbers[[2, 1, 0, min(3, len(numbers) - 1)]]  # blue, green, red, near infrared; the speed is that of any numbers
+        four = numbers[
+            [2, 1, 0, min(3, len(numbers) - 1)]
+        ]  # blue, green, red, near infrared; the speed is that of any numbers
         tiles.append(np.ascontiguousarray(four.transpose(1, 2, 0).astype(np.float32) / 10_000))
 
     def work() -> tuple[int, float]:
@@ -156,7 +168,7 @@ def ukis_net(folder: Path) -> Turn:
 
 
 def peers() -> tuple[list[str], list[str]]:
-    """Give the sides of installed peers, and for the others why they are left out."""
+    """Return the sides of installed peers, and for the others why they are left out."""
     if find_spec("ukis_csmask") is None:
         return [], ["ukis-csmask is left out: not installed here (pip install 'ukis-csmask[cpu]')"]
     return ["ukis_net"], []
@@ -174,7 +186,16 @@ def _predict_naive(net: torch.nn.Module, tile: np.ndarray) -> np.ndarray:
         return torch.sigmoid(net(torch.from_numpy(tile)[None]))[0, 0].numpy()
 
 
-_ALL = (naive_net, cloudseg_net, cloudseg_net_float, naive_scene, cloudseg_scene, naive_nightly, cloudseg_nightly, ukis_net)
+_ALL = (
+    naive_net,
+    cloudseg_net,
+    cloudseg_net_float,
+    naive_scene,
+    cloudseg_scene,
+    naive_nightly,
+    cloudseg_nightly,
+    ukis_net,
+)
 SIDES = {side.__name__: side for side in _ALL}
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
-"""All benchmarks as one table: `python -m benchmarks.run [--only NAME] [--data FOLDER] [--turns N] [--json FILE] [--full-scene]`.
+"""All benchmarks as one table.
 
-Every comparison runs its sides in turn on the same tiles (see `benchmarks.harness`). Figures from a busy machine are rough, ratios less so.
+`python -m benchmarks.run [--only NAME] [--data FOLDER] [--turns N] [--json FILE] [--full-scene]`.
+
+Every comparison runs its sides in turn on the same tiles (see `benchmarks.harness`). Figures from a busy machine are
+rough, ratios less so.
 """
 
 import argparse
@@ -38,7 +41,12 @@ def benchmarks() -> list[Benchmark]:
     return [
         Benchmark("ingest", "benchmarks.ingest", ["naive", "cloudseg"], None),
         Benchmark("train", "benchmarks.train_step", ["naive", "cloudseg"], 1.7, train_step.prepare),
-        Benchmark("predict-net", "benchmarks.predict", ["naive_net", "cloudseg_net", "cloudseg_net_float", *predict.peers()[0]], 3.0),
+        Benchmark(
+            "predict-net",
+            "benchmarks.predict",
+            ["naive_net", "cloudseg_net", "cloudseg_net_float", *predict.peers()[0]],
+            3.0,
+        ),
         Benchmark("predict-nightly", "benchmarks.predict", ["naive_nightly", "cloudseg_nightly"], 3.0),
         Benchmark("predict-scene", "benchmarks.predict", ["naive_scene", "cloudseg_scene"], 3.0),
     ]
@@ -48,18 +56,25 @@ def main() -> None:
     """Parse the command line, run, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--only", action="append", choices=[benchmark.name for benchmark in benchmarks()], help="may be given several times"
+        "--only",
+        action="append",
+        choices=[benchmark.name for benchmark in benchmarks()],
+        help="may be given several times",
     )
     parser.add_argument("--data", type=Path, help="folder with images/ and labels/ instead of synthetic tiles")
     parser.add_argument("--turns", type=int, default=3, help="turns of each side that count (default 3)")
     parser.add_argument("--json", type=Path, help="write the figures here too")
-    parser.add_argument("--full-scene", action="store_true", help="also mask 10 980 x 10 980 pixels and print its peak memory (minutes)")
+    parser.add_argument(
+        "--full-scene", action="store_true", help="also mask 10 980 x 10 980 pixels and print its peak memory (minutes)"
+    )
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="cloudseg-benchmarks-"))
     try:
         found = _run(folder, options.data, options.only, options.turns)
         if options.json:
-            options.json.write_text(json.dumps({name: [asdict(side) for side in sides] for name, sides in found.items()}, indent=1))
+            options.json.write_text(
+                json.dumps({name: [asdict(side) for side in sides] for name, sides in found.items()}, indent=1)
+            )
         if options.full_scene:
             subprocess.run([sys.executable, "-m", "benchmarks.memory", str(folder), "10980", "nightly"], check=True)
     finally:
@@ -84,7 +99,9 @@ def _run(folder: Path, data: Path | None, only: list[str] | None, turns: int) ->
 
 
 def _table(chosen: list[Benchmark], found: dict[str, list[Figures]]) -> Table:
-    table = Table("benchmark", "side", "images/s", "Mpx/s", "s an image, turns", "CPU s", "peak MiB", "ratio", "by CPU", "goal")
+    table = Table(
+        "benchmark", "side", "images/s", "Mpx/s", "s an image, turns", "CPU s", "peak MiB", "ratio", "by CPU", "goal"
+    )
     for benchmark in chosen:
         naive, *_ = found[benchmark.name]
         for side in found[benchmark.name]:

@@ -1,7 +1,8 @@
 """A training step: an image in, parameters changed.
 
-Naive is the seed's loop: eager float32, NCHW, batch of one, the allocator as it comes, the tile read from its GeoTIFF. cloudseg is the
-trainer of the service on a packed snapshot with the seed's recipe (same net, same optimizer, same loss).
+Naive is the seed's loop: eager float32, NCHW, batch of one, the allocator as it comes, the tile read from its GeoTIFF.
+cloudseg is the trainer of the service on a packed snapshot with the seed's recipe (same net, same optimizer, same
+loss).
 """
 
 import sys
@@ -75,13 +76,25 @@ def cloudseg(folder: Path) -> Iterator[Turn]:
     recipe, device = seed_recipe(), cpu()
     set_up(device)
     run = Run(
-        run_id="benchmark", snapshot_id=snapshot.snapshot_id, recipe_name=recipe.name, recipe_hash=recipe.recipe_hash, recipe={},
-        parent_weights_id=None, seed=0, status="running", device=device.kind, device_reason=device.reason, error=None,
-        created_at=datetime.now(UTC), finished_at=None,
-    )  # fmt: skip
+        run_id="benchmark",
+        snapshot_id=snapshot.snapshot_id,
+        recipe_name=recipe.name,
+        recipe_hash=recipe.recipe_hash,
+        recipe={},
+        parent_weights_id=None,
+        seed=0,
+        status="running",
+        device=device.kind,
+        device_reason=device.reason,
+        error=None,
+        created_at=datetime.now(UTC),
+        finished_at=None,
+    )
     size = recipe.data.chip_size
     with open_chips(store, snapshot) as chip_set:
-        trainer = Trainer(Setting(run, recipe, chip_set, list(chip_set.chips), [], Group(0, 1, device)), Progress(0, _STEPS, _STEPS))
+        trainer = Trainer(
+            Setting(run, recipe, chip_set, list(chip_set.chips), [], Group(0, 1, device)), Progress(0, _STEPS, _STEPS)
+        )
         with closing(cast(Generator[Batch, None, None], trainer.batches.iter_from(0, _STEPS))) as batches:
 
             def work() -> tuple[int, float]:

@@ -52,11 +52,20 @@ def _publish_net(store: LocalStore, catalog: Catalog, recipe: Recipe, chips: lis
     """Publish a net with random parameters (speed does not depend on them) as a training would, int8 companion included."""
     net = _loud_net(recipe, chips)
     meta = WeightsMeta(
-        architecture=recipe.model.architecture, bands=recipe.model.bands, widths=recipe.model.widths, dropout=recipe.model.dropout,
-        total_parameters=count_parameters(net), clip=recipe.input.clip, mean=recipe.input.mean, std=recipe.input.std,
-        working_resolution_m=None, threshold=0.5, flip_at_prediction=recipe.flip_at_prediction, chip_size=TILE_SIZE,
+        architecture=recipe.model.architecture,
+        bands=recipe.model.bands,
+        widths=recipe.model.widths,
+        dropout=recipe.model.dropout,
+        total_parameters=count_parameters(net),
+        clip=recipe.input.clip,
+        mean=recipe.input.mean,
+        std=recipe.input.std,
+        working_resolution_m=None,
+        threshold=0.5,
+        flip_at_prediction=recipe.flip_at_prediction,
+        chip_size=TILE_SIZE,
         recipe_name=recipe.name,
-    )  # fmt: skip
+    )
     packed = pack_weights(net, meta)
     loaded = load_weights(packed)
     int8 = quantize(loaded, chips)
@@ -64,13 +73,19 @@ def _publish_net(store: LocalStore, catalog: Catalog, recipe: Recipe, chips: lis
     agreed = agreement(loaded, int8, list(zip(chips, labels, strict=True)))
     print(f"{recipe.name}: random parameters; IoU of the int8 mask and the fp32 mask {agreed.mask_iou:.4f}")
     register(
-        store, catalog, weights=packed, metadata=meta.model_dump(mode="json"), companions={INT8: (INT8_FILE, int8)}, run_id=None,
-        snapshot_id=None, architecture=meta.architecture,
-    )  # fmt: skip
+        store,
+        catalog,
+        weights=packed,
+        metadata=meta.model_dump(mode="json"),
+        companions={INT8: (INT8_FILE, int8)},
+        run_id=None,
+        snapshot_id=None,
+        architecture=meta.architecture,
+    )
 
 
 def _loud_net(recipe: Recipe, chips: list[npt.NDArray[np.uint16]]) -> UNet:
-    """Give a net whose logits on the tiles spread around 0, so that its mask is not all of one class."""
+    """Return a net whose logits on the tiles spread around 0, so that its mask is not all of one class."""
     torch.manual_seed(0)
     net = build_model(recipe.model).eval()
     with torch.no_grad():
@@ -84,19 +99,19 @@ def _loud_net(recipe: Recipe, chips: list[npt.NDArray[np.uint16]]) -> UNet:
 
 
 def seed_recipe() -> Recipe:
-    """Give the recipe whose net both sides use: SimpleUNet 64-128-256."""
+    """Return the recipe whose net both sides use: SimpleUNet 64-128-256."""
     return load_recipe("seed")
 
 
 def masked_scenes(catalog: Catalog, count: int = TILES) -> list[Scene]:
-    """Give the publishable scenes to measure with, by id, so that both sides see the same ones."""
+    """Return the publishable scenes to measure with, by id, so that both sides see the same ones."""
     with catalog.read() as db:
         found = [scene for scene in scenes.list_scenes(db) if scene.publishable]
     return sorted(found, key=lambda scene: scene.scene_id)[:count]
 
 
 def read_tiles(store: LocalStore, catalog: Catalog) -> list[npt.NDArray[np.uint16]]:
-    """Give the pixels to measure with, uint16 `(band, row, col)` of three bands."""
+    """Return the pixels to measure with, uint16 `(band, row, col)` of three bands."""
     tiles = []
     for scene in masked_scenes(catalog):
         with open_raster(store.gdal_path(scene.key)) as dataset:
@@ -105,14 +120,14 @@ def read_tiles(store: LocalStore, catalog: Catalog) -> list[npt.NDArray[np.uint1
 
 
 def published(store: LocalStore, catalog: Catalog, recipe_name: str = "seed") -> tuple[Weights, LoadedModel]:
-    """Give the published weights of a recipe and their net."""
+    """Return the published weights of a recipe and their net."""
     with catalog.read() as db:
         weights = next(found for found in models.list_weights(db) if found.metadata["recipe_name"] == recipe_name)
     return weights, load_weights(store.get(weights.key, weights.sha256))
 
 
 def cpu() -> Device:
-    """Give the CPU as the service would choose it: bf16 or int8 where it has the instructions."""
+    """Return the CPU as the service would choose it: bf16 or int8 where it has the instructions."""
     return choose_device("cpu", int8="auto")
 
 

@@ -37,25 +37,54 @@ class Radiometry:
     """Where scale and offset come from."""
 
 
-SENTINEL2: Final = Radiometry(1e-4, 0.0, 0, "ESA S2 Products Specification: QUANTIFICATION_VALUE 10000, baselines before 04.00")
-SENTINEL2_OFFSET: Final = Radiometry(1e-4, -0.1, 0, "ESA S2 processing baseline 04.00: RADIO_ADD_OFFSET -1000")
-TRUE_COLOUR: Final = Radiometry(0.3558 / 255, 0.0, None, "Sentinel-2 L1C TCI: reflectance 0..0.3558 stretched to 8 bits")
-TRUE_COLOUR_CATALOGUE: Final = Radiometry(
-    0.7 / 255, 0.0, None, "Sentinel-2 Cloud Mask Catalogue (Zenodo 4172871) in 8 bits: reflectance 0..0.7, measured, docs/decisions/0017"
+SENTINEL2: Final = Radiometry(
+    1e-4, 0.0, 0, "ESA S2 Products Specification: QUANTIFICATION_VALUE 10000, baselines before 04.00"
 )
-LANDSAT_L1: Final = Radiometry(2e-5, -0.1, 0, "USGS Landsat 8-9 Level-1 MTL: REFLECTANCE_MULT 2.0E-5, REFLECTANCE_ADD -0.1")
+SENTINEL2_OFFSET: Final = Radiometry(1e-4, -0.1, 0, "ESA S2 processing baseline 04.00: RADIO_ADD_OFFSET -1000")
+TRUE_COLOUR: Final = Radiometry(
+    0.3558 / 255, 0.0, None, "Sentinel-2 L1C TCI: reflectance 0..0.3558 stretched to 8 bits"
+)
+TRUE_COLOUR_CATALOGUE: Final = Radiometry(
+    0.7 / 255,
+    0.0,
+    None,
+    "Sentinel-2 Cloud Mask Catalogue (Zenodo 4172871) in 8 bits: reflectance 0..0.7, measured, docs/decisions/0017",
+)
+LANDSAT_L1: Final = Radiometry(
+    2e-5, -0.1, 0, "USGS Landsat 8-9 Level-1 MTL: REFLECTANCE_MULT 2.0E-5, REFLECTANCE_ADD -0.1"
+)
 LANDSAT_L2: Final = Radiometry(2.75e-5, -0.2, 0, "USGS Landsat Collection 2 Level-2 surface reflectance")
 TOA_10000: Final = Radiometry(1e-4, 0.0, 0, "reflectance x 10000 as stated by the file's scale tag")
 REFLECTANCE: Final = Radiometry(1.0, 0.0, None, "floating-point reflectance")
 
 SENTINEL2_BANDS: Final = {
-    "B01": "coastal", "B02": BLUE, "B03": GREEN, "B04": RED, "B05": "rededge071", "B06": "rededge075", "B07": "rededge078",
-    "B08": NIR, "B8A": "nir08", "B09": "nir09", "B10": "cirrus", "B11": "swir16", "B12": "swir22",
-}  # fmt: skip
+    "B01": "coastal",
+    "B02": BLUE,
+    "B03": GREEN,
+    "B04": RED,
+    "B05": "rededge071",
+    "B06": "rededge075",
+    "B07": "rededge078",
+    "B08": NIR,
+    "B8A": "nir08",
+    "B09": "nir09",
+    "B10": "cirrus",
+    "B11": "swir16",
+    "B12": "swir22",
+}
 LANDSAT8_BANDS: Final = {
-    "B1": "coastal", "B2": BLUE, "B3": GREEN, "B4": RED, "B5": NIR, "B6": "swir16", "B7": "swir22", "B8": "pan",
-    "B9": "cirrus", "B10": "lwir11", "B11": "lwir12",
-}  # fmt: skip
+    "B1": "coastal",
+    "B2": BLUE,
+    "B3": GREEN,
+    "B4": RED,
+    "B5": NIR,
+    "B6": "swir16",
+    "B7": "swir22",
+    "B8": "pan",
+    "B9": "cirrus",
+    "B10": "lwir11",
+    "B11": "lwir12",
+}
 BAND_NAMES: Final = tuple(dict.fromkeys([*RGB, NIR, *SENTINEL2_BANDS.values(), *LANDSAT8_BANDS.values()]))
 """Every band name that a scene may carry, as in the STAC `eo` extension's common names."""
 
@@ -69,12 +98,12 @@ _POLAR_MIDDLE, _POLAR_STEP = 1100, 200
 
 
 def recorded_bands(bands: Iterable[str]) -> list[str]:
-    """Give the bands that a scene must hold: all but the derived ones."""
+    """Return the bands that a scene must hold: all but the derived ones."""
     return [band for band in bands if band not in DERIVED_BANDS]
 
 
 def polar_number(latitude: float | None) -> int:
-    """Give the number that stands in the plane `polar`, from 100 (south pole) over 1100 to 2100 (north pole).
+    """Return the number that stands in the plane `polar`, from 100 (south pole) over 1100 to 2100 (north pole).
 
     1100 up to 55 degrees of latitude and where the latitude is unknown (None), then 200 more or less for every five
     degrees up to 80: coarse, so that a net learns what lies near the poles and not which scene it looks at. Read as

@@ -67,12 +67,15 @@ class CloudsegError(Exception):
     def __str__(self) -> str:
         """One sentence: what · which id · found · expected · next step."""
         head = f"{self.subject}: {self.what}" if self.subject else self.what
-        facts = [f"found {self.found}" if self.found is not None else "", f"expected {self.expected}" if self.expected is not None else ""]
+        facts = [
+            f"found {self.found}" if self.found is not None else "",
+            f"expected {self.expected}" if self.expected is not None else "",
+        ]
         middle = ", ".join(fact for fact in facts if fact)
         return head + (f" ({middle})" if middle else "") + (f". {self.next_step}" if self.next_step else "")
 
     def as_record(self) -> dict[str, str | None]:
-        """Give the parts as a JSON-able record (quarantine rows, `--json`, task logs)."""
+        """Return the parts as a JSON-able record (quarantine rows, `--json`, task logs)."""
         return {
             "error": type(self).__name__,
             "what": self.what,
@@ -83,7 +86,9 @@ class CloudsegError(Exception):
         }
 
 
-def _rebuild(kind: type[CloudsegError], what: str, subject: str, found: str | None, expected: str | None, next_step: str) -> CloudsegError:
+def _rebuild(
+    kind: type[CloudsegError], what: str, subject: str, found: str | None, expected: str | None, next_step: str
+) -> CloudsegError:
     return kind(what, subject=subject, found=found, expected=expected, next_step=next_step)
 
 

@@ -27,7 +27,7 @@ class Window:
 
 
 def starts(length: int, size: int, overlap: int = 0) -> list[int]:
-    """Give the first pixels of the spans of `size` that cover `length`; the last slides back to end at the edge.
+    """Return the first pixels of the spans of `size` that cover `length`; the last slides back to end at the edge.
 
     Neighbours share at least `overlap` pixels. One span at 0 where `length <= size`. Raises ValueError for a length or
     size below 1 and for an overlap that leaves no progress.
@@ -41,14 +41,14 @@ def starts(length: int, size: int, overlap: int = 0) -> list[int]:
 
 
 def iter_windows(height: int, width: int, size: int, overlap: int = 0) -> Iterator[Window]:
-    """Give windows of at most `size` × `size` that cover the grid exactly and stay inside it, row by row."""
+    """Yield windows of at most `size` × `size` that cover the grid exactly and stay inside it, row by row."""
     for row in starts(height, size, overlap):
         for col in starts(width, size, overlap):
             yield Window(row, col, min(size, height), min(size, width))
 
 
 def decimation(resolution_m: float | None, working_resolution_m: float | None) -> int:
-    """Give how many scene pixels make one working pixel along an axis (at least 1).
+    """Return how many scene pixels make one working pixel along an axis (at least 1).
 
     A scene finer than the model's working resolution is averaged down by a whole factor before the model sees it;
     a coarser one is used as it is.
@@ -59,7 +59,9 @@ def decimation(resolution_m: float | None, working_resolution_m: float | None) -
 
 
 def mgrs_place(lon: float, lat: float) -> str:
-    """Give the place of a point: its MGRS 100 km square as `mgrs:31UDQ` (a polar square such as `mgrs:ZAH` beyond UTM).
+    """Return the place of a point.
+
+    Its MGRS 100 km square as `mgrs:31UDQ` (a polar square such as `mgrs:ZAH` beyond UTM).
 
     Sentinel-2 tiles carry the names of these squares, so a scene of any sensor falls into the same places.
     """
@@ -67,11 +69,11 @@ def mgrs_place(lon: float, lat: float) -> str:
 
 
 def wrap_lon(lon: float) -> float:
-    """Give the longitude in [-180, 180)."""
+    """Return the longitude in [-180, 180)."""
     return (lon + 180.0) % 360.0 - 180.0
 
 
 def metres_per_degree(lat: float) -> tuple[float, float]:
-    """Give metres per degree of latitude and of longitude on the mean sphere at a latitude."""
+    """Return metres per degree of latitude and of longitude on the mean sphere at a latitude."""
     one = math.radians(EARTH_RADIUS_M)
     return one, one * math.cos(math.radians(lat))

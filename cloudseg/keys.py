@@ -14,36 +14,39 @@ _PART = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
 def sha256_of(data: bytes) -> str:
-    """Give the hex SHA-256 of the bytes."""
+    """Return the hex SHA-256 of the bytes."""
     return hashlib.sha256(data).hexdigest()
 
 
 def canonical_json(value: Any) -> bytes:
-    """Give the one JSON text of a value: sorted keys, no blanks, UTF-8, NaN refused."""
+    """Return the one JSON text of a value: sorted keys, no blanks, UTF-8, NaN refused."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     # A file name that is no UTF-8 reaches us with lone surrogates, which only a JSON escape can hold.
     return text.encode("utf-8", "backslashreplace")
 
 
 def make_id(prefix: str, *parts: str) -> str:
-    """Give `<prefix>-<20 hex digits>` over the parts; the parts cannot run into each other."""
+    """Return `<prefix>-<20 hex digits>` over the parts; the parts cannot run into each other."""
     return f"{prefix}-{sha256_of(canonical_json(list(parts)))[:20]}"
 
 
 def id_from_hash(prefix: str, sha256: str) -> str:
-    """Give `<prefix>-<20 hex digits>` of a content hash."""
+    """Return `<prefix>-<20 hex digits>` of a content hash."""
     return f"{prefix}-{sha256[:20]}"
 
 
 def checked(key: str) -> str:
-    """Give the key back, or raise ValueError: absolute, `..`, empty or odd parts never reach a store."""
+    """Return the key back, or raise ValueError: absolute, `..`, empty or odd parts never reach a store."""
     if not is_key(key):
         raise ValueError(f"not an object key: {key!r}")
     return key
 
 
 def is_key(key: str) -> bool:
-    """Tell whether a store may hold an object of this name: at most 512 characters, 200 a part (file systems end at 255)."""
+    """Return whether a store may hold an object of this name.
+
+    At most 512 characters, 200 a part (file systems end at 255).
+    """
     return len(key) <= 512 and all(len(part) <= 200 and _PART.fullmatch(part) for part in key.split("/"))
 
 
@@ -101,7 +104,7 @@ def mask(weights_id: str, scene_id: str, name: str, sha256: str) -> str:
 
 
 def parts_of_mask(key: str) -> tuple[str, str] | None:
-    """Give weights' id and scene's id of a key that `mask` made, None for any other."""
+    """Return weights' id and scene's id of a key that `mask` made, None for any other."""
     match key.split("/"):
         case ["masks", weights_id, scene_id, _]:
             return weights_id, scene_id
@@ -109,7 +112,7 @@ def parts_of_mask(key: str) -> tuple[str, str] | None:
 
 
 def slug(text: str) -> str:
-    """Give text as one key part; a different text that would give the same slug gets another hash suffix."""
+    """Return text as one key part; a different text that would give the same slug gets another hash suffix."""
     plain = re.sub(r"[^a-z0-9.-]+", "-", text.lower()).strip("-.")[:60]
     if plain and plain == text:
         return plain

@@ -1,8 +1,9 @@
 """Bytes first, row last: the one way in which objects and the row that names them come into being.
 
-Killed between the two there is an object that no row names, which maintenance collects; never a row without bytes. Maintenance
-may even delete an object while it is being published a second time: it is looked for once more in the transaction of the row.
-Everything here may be called again with the same arguments: objects that stand already are compared and kept.
+Killed between the two there is an object that no row names, which maintenance collects; never a row without bytes.
+Maintenance may even delete an object while it is being published a second time: it is looked for once more in the
+transaction of the row. Everything here may be called again with the same arguments: objects that stand already are
+compared and kept.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,7 +35,10 @@ class Outgoing:
 
 
 def outgoing(content: bytes | Path, key_of: Callable[[str], str]) -> Outgoing:
-    """Give content with its key; `key_of` turns the hex SHA-256 into a key (`cloudseg.keys`). A file is read once, in pieces."""
+    """Return content with its key; `key_of` turns the hex SHA-256 into a key (`cloudseg.keys`).
+
+    A file is read once, in pieces.
+    """
     if isinstance(content, bytes):
         sha256, size = sha256_of(content), len(content)
     else:
@@ -52,9 +56,12 @@ def put_all(store: Store, objects: Mapping[str, Outgoing]) -> dict[str, StoredOb
 
 
 def publish(
-    store: Store, catalog: Catalog, objects: Mapping[str, Outgoing], write_row: Callable[[Connection, dict[str, StoredObject]], R]
+    store: Store,
+    catalog: Catalog,
+    objects: Mapping[str, Outgoing],
+    write_row: Callable[[Connection, dict[str, StoredObject]], R],
 ) -> R:
-    """Store the objects, then call `write_row` in one transaction and give what it gives.
+    """Store the objects, then call `write_row` in one transaction and return what it gives.
 
     `write_row` gets the connection and the stored objects by name. It must be content with a row that is there already
     (`catalog.session.insert` is): another process may have published the same thing a moment ago.
@@ -71,7 +78,10 @@ def _put(store: Store, item: Outgoing) -> StoredObject:
     found = store.put(key, item.content) if isinstance(item.content, bytes) else store.put_file(key, item.content)
     if found != item.stored:
         raise ObjectCorrupt(
-            "the file changed while it was published", subject=key, found=found.sha256, expected=item.stored.sha256,
+            "the file changed while it was published",
+            subject=key,
+            found=found.sha256,
+            expected=item.stored.sha256,
             next_step="Run the stage again.",
-        )  # fmt: skip
+        )
     return found

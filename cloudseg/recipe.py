@@ -8,7 +8,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from cloudseg.bands import BAND_NAMES, DERIVED_BANDS, RGB, recorded_bands
 from cloudseg.errors import RecipeError
@@ -58,7 +67,10 @@ class Model(_Part):
 
     @property
     def multiple(self) -> int:
-        """Height and width of the net's input are multiples of this: every level but the first halves, in EfficientUNet the first too."""
+        """Height and width of the net's input are multiples of this.
+
+        Every level but the first halves, in EfficientUNet the first too.
+        """
         return 1 << (len(self.widths) - (self.architecture != "EfficientUNet"))
 
     @model_validator(mode="after")
@@ -68,7 +80,9 @@ class Model(_Part):
         if self.encoder_weights is not None and self.architecture != "EfficientUNet":
             raise ValueError(f"encoder_weights {self.encoder_weights} fit EfficientUNet only, not {self.architecture}")
         if self.encoder_weights is not None and not set(RGB) <= set(self.bands):
-            raise ValueError(f"encoder_weights {self.encoder_weights} know {', '.join(RGB)}, which must be among the bands")
+            raise ValueError(
+                f"encoder_weights {self.encoder_weights} know {', '.join(RGB)}, which must be among the bands"
+            )
         return self
 
 
@@ -112,10 +126,15 @@ class Optimizer(_Part):
     name: Literal["adam", "adamw"] = Field("adam", description="which of the two")
     lr: float = Field(1e-3, gt=0, description="highest learning rate")
     warm_lr_factor: float = Field(
-        1.0, gt=0, le=1, description="of lr where the run begins with the champion's parameters: the whole lr would undo them first"
+        1.0,
+        gt=0,
+        le=1,
+        description="of lr where the run begins with the champion's parameters: the whole lr would undo them first",
     )
     weight_decay: float = Field(0.0, ge=0, description="decoupled from the gradient with adamw, part of it with adam")
-    schedule: Literal["constant", "cosine", "onecycle"] = Field("constant", description="course of the learning rate over all steps")
+    schedule: Literal["constant", "cosine", "onecycle"] = Field(
+        "constant", description="course of the learning rate over all steps"
+    )
     warmup_fraction: float = Field(0.05, ge=0, lt=1, description="of all steps, for cosine and onecycle")
     clip_norm: float | None = Field(None, gt=0, description="longest gradient (L2 norm over all parameters)")
 
@@ -128,7 +147,9 @@ class Augment(_Part):
     gain: float = Field(0.0, ge=0, description="factor of all bands, log-uniform in [1/(1+gain), 1+gain]")
     band_gain: float = Field(0.0, ge=0, description="the same, independently for each band")
     gamma: float = Field(0.0, ge=0, description="exponent log-uniform in [1/(1+gamma), 1+gamma]")
-    saturate: float = Field(0.0, ge=0, le=1, description="chance of clipping at a random reflectance between 0.3 and clip")
+    saturate: float = Field(
+        0.0, ge=0, le=1, description="chance of clipping at a random reflectance between 0.3 and clip"
+    )
     noise: float = Field(0.0, ge=0, description="standard deviation of added Gaussian noise, reflectance")
     scale: float = Field(0.0, ge=0, description="zoom log-uniform in [1/(1+scale), 1+scale]")
 
@@ -145,12 +166,15 @@ class Budget(_Part):
         description="wall clock of the whole training; the pace measured before the first step fixes the number of steps",
     )
     patience: int | None = Field(
-        None, ge=1,
+        None,
+        ge=1,
         description="epochs without a lower validation loss before stopping early; with it the best epoch is published. "
         "Watched on the same validation chips all the time: all, or a draw of a quarter of the chips that an epoch trains on, at least 16",
-    )  # fmt: skip
+    )
     epoch_steps: int | None = Field(
-        None, ge=1, description="steps an epoch; None passes once over the chips; fewer where the minutes allow less than eight epochs"
+        None,
+        ge=1,
+        description="steps an epoch; None passes once over the chips; fewer where the minutes allow less than eight epochs",
     )
     checkpoint_every_steps: int = Field(100, ge=1, description="besides one after every epoch")
 
@@ -166,7 +190,9 @@ class Promotion(_Part):
 
     confidence: float = Field(0.95, gt=0.5, lt=1, description="one-sided, of the paired bootstrap over places")
     margin: float = Field(0.0, ge=0, le=1, description="the lower bound of the IoU difference must exceed this")
-    reject_below: float = Field(-0.02, ge=-1, le=0, description="an upper bound below this rejects the challenger for good")
+    reject_below: float = Field(
+        -0.02, ge=-1, le=0, description="an upper bound below this rejects the challenger for good"
+    )
     slice_limit: float = Field(0.05, ge=0, le=1, description="no slice may fall by more")
     slice_min_scenes: int = Field(8, ge=1, description="smaller slices are shown, not judged")
     bootstrap_samples: int = Field(2000, ge=100)
@@ -178,9 +204,13 @@ class Recipe(_Part):
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")
     description: str
     seed: int = Field(0, ge=0, lt=2**31)
-    warm_start: bool = Field(False, description="begin from the champion's parameters when it has the same architecture")
+    warm_start: bool = Field(
+        False, description="begin from the champion's parameters when it has the same architecture"
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the device has it")
-    average_decay: float | None = Field(None, gt=0, lt=1, description="decay of an exponential moving average of the weights")
+    average_decay: float | None = Field(
+        None, gt=0, lt=1, description="decay of an exponential moving average of the weights"
+    )
     flip_at_prediction: bool = Field(False, description="average the probability over a mirrored copy (twice the time)")
     model: Model = Model()
     input: Input = Input()
@@ -197,11 +227,15 @@ class Recipe(_Part):
             if len(values) not in (1, len(self.model.bands)):
                 raise ValueError(f"input.{name} has {len(values)} values for {len(self.model.bands)} bands")
         if self.data.crop_size is not None and self.data.crop_size > self.data.chip_size:
-            raise ValueError(f"data.crop_size {self.data.crop_size} is larger than data.chip_size {self.data.chip_size}")
+            raise ValueError(
+                f"data.crop_size {self.data.crop_size} is larger than data.chip_size {self.data.chip_size}"
+            )
         factor = 2 ** (len(self.model.widths) - 1)
         for name, size in (("chip_size", self.data.chip_size), ("crop_size", self.data.crop_size)):
             if size is not None and size % factor:
-                raise ValueError(f"data.{name} {size} is not a multiple of {factor}, which {len(self.model.widths)} levels need")
+                raise ValueError(
+                    f"data.{name} {size} is not a multiple of {factor}, which {len(self.model.widths)} levels need"
+                )
         return self
 
     @property
@@ -210,7 +244,10 @@ class Recipe(_Part):
         return sha256_of(canonical_json(self.model_dump(mode="json")))
 
     def with_minutes(self, minutes: float | None) -> "Recipe":
-        """Give the recipe with another time budget (None changes nothing). Raises RecipeError for one that is no time."""
+        """Return the recipe with another time budget (None changes nothing).
+
+        Raises RecipeError for one that is no time.
+        """
         if minutes is None:
             return self
         values = self.model_dump()
@@ -219,7 +256,9 @@ class Recipe(_Part):
 
 def recipe_names() -> list[str]:
     """List the recipes that ship with the package."""
-    return sorted(Path(entry.name).stem for entry in resources.files("cloudseg.recipes").iterdir() if entry.name.endswith(".toml"))
+    return sorted(
+        Path(entry.name).stem for entry in resources.files("cloudseg.recipes").iterdir() if entry.name.endswith(".toml")
+    )
 
 
 def load_recipe(name_or_path: str) -> Recipe:
@@ -233,9 +272,11 @@ def load_recipe(name_or_path: str) -> Recipe:
         else:
             if name_or_path not in recipe_names():
                 raise RecipeError(
-                    "no such recipe", subject=name_or_path, expected=", ".join(recipe_names()),
+                    "no such recipe",
+                    subject=name_or_path,
+                    expected=", ".join(recipe_names()),
                     next_step="Name one of these or give the path of a .toml file.",
-                )  # fmt: skip
+                )
             text = (resources.files("cloudseg.recipes") / f"{name_or_path}.toml").read_text(encoding="utf-8")
         return recipe_from(tomllib.loads(text), subject=name_or_path)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -249,5 +290,8 @@ def recipe_from(values: dict[str, Any], *, subject: str = "recipe") -> Recipe:
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
         raise RecipeError(
-            "the recipe has unusable values", subject=subject, found=faults, next_step="docs/recipes.md lists every value."
+            "the recipe has unusable values",
+            subject=subject,
+            found=faults,
+            next_step="docs/recipes.md lists every value.",
         ) from error

@@ -25,7 +25,7 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_bytes="hex", val_json_bytes="hex")
 
     def as_json(self) -> Json:
-        """Give plain JSON types: times as ISO 8601, geometries as hexadecimal WKB."""
+        """Return plain JSON types: times as ISO 8601, geometries as hexadecimal WKB."""
         return self.model_dump(mode="json")
 
 
@@ -47,13 +47,19 @@ class ListedObject(Record):
 
 @dataclass(frozen=True)
 class GdalPath(PathLike[str]):
-    """The name under which GDAL opens an object by ranges, with what it needs for that; a path for everything that takes one."""
+    """The name under which GDAL opens an object by ranges, with what it needs for that.
+
+    A path for everything that takes one.
+    """
 
     path: str
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
     """GDAL's configuration while the object is open. Holds credentials: never to be printed or logged."""
     check: Callable[[], object] = field(default=lambda: None, repr=False, compare=False)
-    """Raises the store's own error where the object is missing or the store does not serve it: GDAL's words do not tell these apart."""
+    """Raises the store's own error where the object is missing or the store does not serve it.
+
+    GDAL's words do not tell these apart.
+    """
 
     def __fspath__(self) -> str:
         return self.path
@@ -81,7 +87,9 @@ class Scene(Record):
     width: int
     resolution_m: float | None = Field(description="ground size of a pixel in metres, mean of both axes")
     bands: list[str]
-    footprint_wkb: bytes | None = Field(description="valid pixels as WKB (multi)polygon, lon/lat EPSG:4326, split at 180")
+    footprint_wkb: bytes | None = Field(
+        description="valid pixels as WKB (multi)polygon, lon/lat EPSG:4326, split at 180"
+    )
     min_lon: float | None
     min_lat: float | None
     max_lon: float | None = Field(description="smaller than min_lon where the footprint crosses the antimeridian")
@@ -126,7 +134,9 @@ class Place(Record):
 class Quarantined(Record):
     """Something that came in and could not become a scene or a label."""
 
-    quarantine_id: str = Field(description="'qu-' and 20 hex digits over source_uri, the bytes' checksum and how they were read")
+    quarantine_id: str = Field(
+        description="'qu-' and 20 hex digits over source_uri, the bytes' checksum and how they were read"
+    )
     name: str
     source_uri: str
     source_sha256: str
@@ -239,7 +249,10 @@ class Verdict(Record):
 
 
 class Decision(Record):
-    """That a verdict PROMOTE waits for a person ('asked'), or that a person said no ('declined'). A yes is a promotion."""
+    """That a verdict PROMOTE waits for a person ('asked'), or that a person said no ('declined').
+
+    A yes is a promotion.
+    """
 
     verdict_id: str
     decision: Literal["asked", "declined"]
@@ -311,7 +324,8 @@ class IngestRecord(Record):
     known: int = Field(description="scenes that were there already")
     quarantined: list[str] = Field(description="quarantine ids that are new")
     still_quarantined: int = Field(
-        0, description="bad files that an earlier ingest quarantined; their bytes are the same, so they were not tried again"
+        0,
+        description="bad files that an earlier ingest quarantined; their bytes are the same, so they were not tried again",
     )
     seconds: float
 
@@ -394,5 +408,5 @@ class MaintainRecord(Record):
 
 
 def utc_iso(moment: datetime) -> str:
-    """Give ISO 8601 in UTC with a trailing Z, as STAC wants it."""
+    """Return ISO 8601 in UTC with a trailing Z, as STAC wants it."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

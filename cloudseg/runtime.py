@@ -50,17 +50,28 @@ def open_runtime(*, check: bool = True) -> Runtime:
         catalog.upgrade()
     if check:
         catalog.check()
-    return Runtime(settings=settings, store=store, catalog=catalog, inbox=settings.inbox or str(home / "inbox"), home=home)
+    return Runtime(
+        settings=settings, store=store, catalog=catalog, inbox=settings.inbox or str(home / "inbox"), home=home
+    )
 
 
 def s3_options(settings: Settings) -> S3Options:
-    """Give how S3 is reached. Credentials are left to boto3, which looks into the environment, the profile and the machine's role."""
+    """Return how S3 is reached.
+
+    Credentials are left to boto3, which looks into the environment, the profile and the machine's role.
+    """
     return S3Options(
         # boto3 knows the variables that begin with AWS_ itself; GDAL and the choice of addressing must follow them too.
-        endpoint=settings.s3_endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None,
-        link_endpoint=settings.s3_link_endpoint, region=settings.s3_region, addressing=settings.s3_addressing,
-        ca_bundle=settings.s3_ca_bundle or _path(os.environ.get("AWS_CA_BUNDLE")), timeout_s=settings.s3_timeout_s,
-    )  # fmt: skip
+        endpoint=settings.s3_endpoint
+        or os.environ.get("AWS_ENDPOINT_URL_S3")
+        or os.environ.get("AWS_ENDPOINT_URL")
+        or None,
+        link_endpoint=settings.s3_link_endpoint,
+        region=settings.s3_region,
+        addressing=settings.s3_addressing,
+        ca_bundle=settings.s3_ca_bundle or _path(os.environ.get("AWS_CA_BUNDLE")),
+        timeout_s=settings.s3_timeout_s,
+    )
 
 
 def _path(text: str | None) -> Path | None:
@@ -69,20 +80,28 @@ def _path(text: str | None) -> Path | None:
 
 def read_settings() -> Settings:
     """Read the environment. Raises SettingsError that names the variable."""
-    unknown = sorted(name for name in os.environ if name.startswith("CLOUDSEG_") and name[9:].lower() not in Settings.model_fields)
+    unknown = sorted(
+        name for name in os.environ if name.startswith("CLOUDSEG_") and name[9:].lower() not in Settings.model_fields
+    )
     if unknown:
-        raise SettingsError("unknown setting", subject=", ".join(unknown), next_step="docs/settings.md lists every setting.")
+        raise SettingsError(
+            "unknown setting", subject=", ".join(unknown), next_step="docs/settings.md lists every setting."
+        )
     try:
         return Settings()
     except ValidationError as error:
         faults = "; ".join(f"CLOUDSEG_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
-        raise SettingsError("unusable setting", found=faults, next_step="docs/settings.md lists every setting.") from error
+        raise SettingsError(
+            "unusable setting", found=faults, next_step="docs/settings.md lists every setting."
+        ) from error
 
 
 def set_up_logging(level: str | None = None, handler: logging.Handler | None = None) -> None:
     """Send the log to stderr, one line an event, or to a handler; called by the command line only, never on import."""
     logging.basicConfig(
-        level=level or read_settings().log_level, handlers=[handler or logging.StreamHandler(sys.stderr)],
-        format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S",
-    )  # fmt: skip
+        level=level or read_settings().log_level,
+        handlers=[handler or logging.StreamHandler(sys.stderr)],
+        format="%(asctime)s %(levelname)-7s %(message)s",
+        datefmt="%H:%M:%S",
+    )
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it greets at every look at the schema's revision

@@ -25,30 +25,45 @@ class Settings(BaseSettings):
         None, description="Object store: a folder, file:// URL or s3://bucket/prefix; CLOUDSEG_HOME/store when unset."
     )
     s3_endpoint: str | None = Field(
-        None, description="http(s)://host:port of an S3 server; AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL when unset, else AWS."
+        None,
+        description="http(s)://host:port of an S3 server; AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL when unset, else AWS.",
     )
     s3_link_endpoint: str | None = Field(
-        None, description="The same server as people reach it, for the links of `masks --link`; CLOUDSEG_S3_ENDPOINT when unset."
+        None,
+        description="The same server as people reach it, for the links of `masks --link`; CLOUDSEG_S3_ENDPOINT when unset.",
     )
-    s3_region: str | None = Field(None, description="Region; that of AWS_DEFAULT_REGION or the AWS profile when unset, else us-east-1.")
+    s3_region: str | None = Field(
+        None, description="Region; that of AWS_DEFAULT_REGION or the AWS profile when unset, else us-east-1."
+    )
     s3_addressing: Literal["auto", "path", "virtual"] = Field(
-        "auto", description="Where requests name the bucket: in the path, in the host; auto: in the path where an endpoint is set."
+        "auto",
+        description="Where requests name the bucket: in the path, in the host; auto: in the path where an endpoint is set.",
     )
-    s3_ca_bundle: Path | None = Field(None, description="PEM file of the authority behind an https endpoint; AWS_CA_BUNDLE when unset.")
-    s3_timeout_s: float = Field(60.0, gt=0, description="Longest silence of the S3 server before a request is tried again.")
+    s3_ca_bundle: Path | None = Field(
+        None, description="PEM file of the authority behind an https endpoint; AWS_CA_BUNDLE when unset."
+    )
+    s3_timeout_s: float = Field(
+        60.0, gt=0, description="Longest silence of the S3 server before a request is tried again."
+    )
     inbox: str | None = Field(
         None, description="Folder, or s3://bucket/prefix, that the ingest DAG watches; CLOUDSEG_HOME/inbox when unset."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Level of the log on stderr.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train and predict; auto takes a GPU when there is one.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where to train and predict; auto takes a GPU when there is one."
+    )
     threads: int = Field(0, ge=0, description="CPU threads of torch and GDAL; 0 takes every core the process may use.")
     int8: Literal["auto", "off"] = Field(
         "auto",
         description="auto: predict and evaluate in int8 on CPUs with VNNI (or Arm's dot product) where the weights have an int8 file.",
     )
     decode_timeout_s: float = Field(60.0, gt=0, description="CPU time that decoding one untrusted scene may take.")
-    decode_memory_mb: int = Field(3072, ge=256, description="Address space of the process that decodes untrusted rasters.")
+    decode_memory_mb: int = Field(
+        3072, ge=256, description="Address space of the process that decodes untrusted rasters."
+    )
     max_scene_pixels: int = Field(
-        400_000_000, gt=0, description="Largest scene (rows x columns) accepted; a full Sentinel-2 tile has 120 560 400."
+        400_000_000,
+        gt=0,
+        description="Largest scene (rows x columns) accepted; a full Sentinel-2 tile has 120 560 400.",
     )
     ui_url: str | None = Field(None, description="Address of the Airflow UI, printed by the demo and put into reports.")

@@ -1,7 +1,7 @@
 """Private folders below the system's temporary folder, and the removal of those that a killed process left.
 
-The owner holds a lock (flock) on its folder for as long as it lives; the kernel releases it however the owner ends. So a
-folder whose lock is free is abandoned, and whoever gets that lock may remove it.
+The owner holds a lock (flock) on its folder for as long as it lives; the kernel releases it however the owner ends. So
+a folder whose lock is free is abandoned, and whoever gets that lock may remove it.
 """
 
 import fcntl
@@ -24,7 +24,9 @@ _LEAST_FREE: Final = 64 << 20
 
 @contextmanager
 def private_folder(purpose: str) -> Iterator[Path]:
-    """Lend a new empty folder that only this user can enter; it is removed at the end. Abandoned ones of this user are removed first.
+    """Yield a new empty folder that only this user can enter; it is removed at the end.
+
+    Abandoned ones of this user are removed first.
 
     `purpose` becomes part of its name, for the person who looks at a full disk.
 
@@ -36,9 +38,11 @@ def private_folder(purpose: str) -> Iterator[Path]:
         folder, lock = _locked_folder(top, purpose)
     except OSError as error:
         raise SettingsError(
-            "no temporary folder can be written", subject="TMPDIR", found=error.strerror or error,
+            "no temporary folder can be written",
+            subject="TMPDIR",
+            found=error.strerror or error,
             next_step="Name a folder with room for the largest scene in TMPDIR.",
-        ) from error  # fmt: skip
+        ) from error
     try:
         yield folder
     finally:
@@ -54,13 +58,19 @@ def check_room(folder: Path, error: InputError) -> None:
     free = shutil.disk_usage(folder).free
     if free < _LEAST_FREE:
         raise StoreUnreachable(
-            "the disk of the temporary folder is full", subject=str(folder.parent), found=f"{free >> 20} MB free after: {error.what}",
-            expected=f"at least {_LEAST_FREE >> 20} MB", next_step="Make room, or name another folder in TMPDIR; then ingest again.",
-        ) from error  # fmt: skip
+            "the disk of the temporary folder is full",
+            subject=str(folder.parent),
+            found=f"{free >> 20} MB free after: {error.what}",
+            expected=f"at least {_LEAST_FREE >> 20} MB",
+            next_step="Make room, or name another folder in TMPDIR; then ingest again.",
+        ) from error
 
 
 def _locked_folder(top: Path, purpose: str) -> tuple[Path, int]:
-    """Make a folder and lock it. Between the two another process may take it for abandoned; then another one is made."""
+    """Make a folder and lock it.
+
+    Between the two another process may take it for abandoned; then another one is made.
+    """
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{purpose}-", dir=top))
         lock = _open_folder(folder)

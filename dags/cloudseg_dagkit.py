@@ -1,7 +1,9 @@
-"""Names that all DAG files share: assets, pool, default arguments, tags, and what a failure or "nothing to do" means to Airflow.
+"""Names that all DAG files share.
 
-Around every task (`DEFAULT_ARGS`): before it, Airflow's connections become settings; after it, `cloudseg_news` counts and tells.
-Not a DAG file itself (`.airflowignore`). Imports `airflow.sdk` only: DAG files are parsed again and again.
+Assets, pool, default arguments, tags, and what a failure or "nothing to do" means to Airflow.
+
+Around every task (`DEFAULT_ARGS`): before it, Airflow's connections become settings; after it, `cloudseg_news` counts
+and tells. Not a DAG file itself (`.airflowignore`). Imports `airflow.sdk` only: DAG files are parsed again and again.
 """
 
 import os
@@ -11,7 +13,12 @@ from typing import Any, NoReturn
 
 from airflow.sdk import Asset, Connection, RetryPolicy, get_current_context
 from airflow.sdk.definitions.retry_policy import RetryDecision
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException, AirflowSkipException
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowSkipException,
+)
 
 Json = dict[str, Any]
 
@@ -20,10 +27,15 @@ LABELS = Asset("cloudseg.labels", group="cloudseg")
 CHAMPION = Asset("cloudseg.champion", group="cloudseg")
 MASKS = Asset("cloudseg.masks", group="cloudseg")
 
-# One pool slot for each GPU worker: a second training waits as `scheduled`. Without the pool it would wait in the queue, where Airflow
-# gives it up after `[scheduler] task_queued_timeout`. A pool that does not exist blocks the task: `airflow pools set gpu 1 training`.
-# Where it runs: on Celery a worker of this queue, on Kubernetes a pod of this template; each executor ignores what is the other's.
-GPU: Json = {"pool": "gpu", "queue": "gpu", "executor_config": {"pod_template_file": "/opt/cloudseg/docker/gpu_pod.yaml"}}
+# One pool slot for each GPU worker: a second training waits as `scheduled`. Without the pool it would wait in the
+# queue, where Airflow gives it up after `[scheduler] task_queued_timeout`. A pool that does not exist blocks the task:
+# `airflow pools set gpu 1 training`. Where it runs: on Celery a worker of this queue, on Kubernetes a pod of this
+# template; each executor ignores what is the other's.
+GPU: Json = {
+    "pool": "gpu",
+    "queue": "gpu",
+    "executor_config": {"pod_template_file": "/opt/cloudseg/docker/gpu_pod.yaml"},
+}
 APPROVE, REJECT = "Approve", "Reject"
 RECIPES = ["nightly", "seed", "smoke"]
 TAG = "cloudseg"
@@ -37,7 +49,10 @@ class RetryWhereItHelps(RetryPolicy):
     """
 
     def evaluate(self, exception: BaseException, try_number: int, max_tries: int, context: Any = None) -> RetryDecision:
-        """Decide by the error's own `retry_helps`; errors that are not cloudseg's: OSError and Airflow's own may pass."""
+        """Decide by the error's own `retry_helps`.
+
+        Errors that are not cloudseg's: OSError and Airflow's own may pass.
+        """
         helps = getattr(exception, "retry_helps", isinstance(exception, OSError | AirflowException))
         if helps:
             return RetryDecision.retry(reason=f"{type(exception).__name__} may pass")
@@ -45,7 +60,7 @@ class RetryWhereItHelps(RetryPolicy):
 
 
 def find_connection(conn_id: str) -> Connection | None:
-    """Give an Airflow connection (environment, secrets backend or database), None where there is none of that name."""
+    """Return an Airflow connection (environment, secrets backend or database), None where there is none of that name."""
     try:
         found: Connection = Connection.get(conn_id)
     except AirflowNotFoundException:
@@ -54,10 +69,13 @@ def find_connection(conn_id: str) -> Connection | None:
 
 
 def use_connections(context: Any) -> None:
-    """Before a task: let the connections `cloudseg_catalog` and `cloudseg_store` say where things are. The environment goes first.
+    """Before a task: let the connections `cloudseg_catalog` and `cloudseg_store` say where things are.
 
-    `cloudseg_catalog` is a PostgreSQL connection. `cloudseg_store` is one of type aws with the store's `url` in its extra, and if
-    need be `endpoint_url` and `region_name`. A task is a process of its own: what is set here ends with it.
+    The environment goes first.
+
+    `cloudseg_catalog` is a PostgreSQL connection. `cloudseg_store` is one of type aws with the store's `url` in its
+    extra, and if need be `endpoint_url` and `region_name`. A task is a process of its own: what is set here ends with
+    it.
     """
     if "CLOUDSEG_CATALOG_URL" not in os.environ and (catalog := find_connection("cloudseg_catalog")):
         os.environ["CLOUDSEG_CATALOG_URL"] = "postgresql+psycopg://" + catalog.get_uri().split("://", 1)[1]
@@ -85,7 +103,11 @@ def tell_failure(context: Any) -> None:
     from cloudseg_news import tell
 
     run_id, error = context["run_id"], context.get("exception")
-    tell("training failed", f"{context['ti'].task_id} of {run_id}: {error or 'its worker gave no sign of life'}", {"run_id": run_id})
+    tell(
+        "training failed",
+        f"{context['ti'].task_id} of {run_id}: {error or 'its worker gave no sign of life'}",
+        {"run_id": run_id},
+    )
 
 
 DEFAULT_ARGS: Json = {
@@ -109,22 +131,22 @@ def all_well(record: Mapping[str, Any]) -> None:
 
 
 def form() -> Json:
-    """Give the values of this run's form; Airflow has checked them against the DAG's params."""
+    """Return the values of this run's form; Airflow has checked them against the DAG's params."""
     return dict(get_current_context()["params"])
 
 
 def training_id() -> str:
-    """Give the run id of this DAG run's training: the same for every try, so that a retry resumes."""
+    """Return the run id of this DAG run's training: the same for every try, so that a retry resumes."""
     return f"airflow-{get_current_context()['run_id']}"
 
 
 def began_at() -> str:
-    """Give the moment that this DAG run stands for, the same for every try (ISO 8601): tasks never ask the clock."""
+    """Return the moment that this DAG run stands for, the same for every try (ISO 8601): tasks never ask the clock."""
     return str(get_current_context()["dag_run"].run_after.isoformat())
 
 
 def planned(plan: Mapping[str, Any]) -> Json:
-    """Give the plan back, or skip this task and what follows with the plan's reason."""
+    """Return the plan back, or skip this task and what follows with the plan's reason."""
     if plan["skip"]:
         skip(plan["skip"])
     return dict(plan)
@@ -137,39 +159,58 @@ def skip(reason: str) -> NoReturn:
 
 
 def shortened(record: Json) -> Json:
-    """Give a record that stays a few kilobytes in the metadata database: of every list the first 20, all of them in `counts`."""
+    """Return a record that stays a few kilobytes in the metadata database.
+
+    Of every list the first 20, all of them in `counts`.
+    """
     lists = {name: value for name, value in record.items() if isinstance(value, list)}
-    return record | {name: value[:20] for name, value in lists.items()} | {"counts": {name: len(value) for name, value in lists.items()}}
+    return (
+        record
+        | {name: value[:20] for name, value in lists.items()}
+        | {"counts": {name: len(value) for name, value in lists.items()}}
+    )
 
 
 def may_retrain(labelled: list[str], least: int | None) -> int:
-    """Give how many new labels start a retraining, or skip where none came in or this run is told to start none."""
+    """Return how many new labels start a retraining, or skip where none came in or this run is told to start none."""
     if not labelled:
         skip("no label is new")
     return least or skip("this run starts no retraining: its form names no number of new labels")
 
 
 def announce(asset: Asset, count: int, first: list[str], reason: str) -> None:
-    """Let the asset's event say how many ids came, and the first of them; skip, so that no event is made, where there is none."""
+    """Let the asset's event say how many ids came, and the first of them.
+
+    Skip, so that no event is made, where there is none.
+    """
     if not count:
         skip(reason)
     get_current_context()["outlet_events"][asset].extra = {"count": count, "first": list(first[:5])}
 
 
 def announce_champion(record: Json) -> Json:
-    """Give the promotion back with the champion in the asset's event; skip where the champion stays."""
+    """Return the promotion back with the champion in the asset's event; skip where the champion stays."""
     if not record["promoted"]:
         why = "PROMOTE, but nobody has said yes" if record["outcome"] == "PROMOTE" else record["outcome"]
         skip(f"{why}: the champion stays. " + " ".join(record["reasons"]))
-    get_current_context()["outlet_events"][CHAMPION].extra = {"champion_id": record["champion_id"], "verdict_id": record["verdict_id"]}
+    get_current_context()["outlet_events"][CHAMPION].extra = {
+        "champion_id": record["champion_id"],
+        "verdict_id": record["verdict_id"],
+    }
     return record
 
 
 def announce_masks(record: Json) -> Json:
-    """Give a batch's record back with its masks in the asset's event. Raises AirflowFailException where the batch has none."""
+    """Return a batch's record back with its masks in the asset's event.
+
+    Raises AirflowFailException where the batch has none.
+    """
     if not record["masks"]:
         raise AirflowFailException("no scene of this batch could be masked: " + _named(record["failed"]))
-    get_current_context()["outlet_events"][MASKS].extra = {"count": len(record["masks"]), "weights_id": record["weights_id"]}
+    get_current_context()["outlet_events"][MASKS].extra = {
+        "count": len(record["masks"]),
+        "weights_id": record["weights_id"],
+    }
     return record
 
 
@@ -179,10 +220,10 @@ def next_after_verdict(outcome: str) -> str:
 
 
 def answer(approval: Json | None) -> Json:
-    """Give what `stages.promote` is told: who stands behind the promotion, and whether it is a person's no.
+    """Return what `stages.promote` is told: who stands behind the promotion, and whether it is a person's no.
 
-    `approval` is what the question's task left: None where nobody was asked. Airflow answers an unanswered question with its
-    default and no user: that is no decision, so the question stays open in the catalog.
+    `approval` is what the question's task left: None where nobody was asked. Airflow answers an unanswered question
+    with its default and no user: that is no decision, so the question stays open in the catalog.
     """
     person = (approval or {}).get("responded_by_user")
     if approval is None or person is None:
@@ -198,11 +239,14 @@ def show_as(name: str) -> None:
 
 
 def all_done(records: list[Json]) -> Json:
-    """Give the counts of all batches. Raises AirflowFailException naming the scenes that could not be masked."""
+    """Return the counts of all batches. Raises AirflowFailException naming the scenes that could not be masked."""
     failed = {scene_id: what for record in records for scene_id, what in record["failed"].items()}
     if failed:
         raise AirflowFailException(f"{len(failed)} scenes have no mask: " + _named(failed))
-    return {"masks": sum(len(record["masks"]) for record in records), "created": sum(record["created"] for record in records)}
+    return {
+        "masks": sum(len(record["masks"]) for record in records),
+        "created": sum(record["created"] for record in records),
+    }
 
 
 def _named(failed: Json) -> str:
@@ -210,7 +254,10 @@ def _named(failed: Json) -> str:
 
 
 def nothing_missing(count: int, first: list[str]) -> None:
-    """Do nothing where maintenance missed no object. Raises AirflowFailException where rows name objects that the store lacks."""
+    """Do nothing where maintenance missed no object.
+
+    Raises AirflowFailException where rows name objects that the store lacks.
+    """
     if count:
         more = f" and {count - len(first)} more (`cloudseg maintain --json`)" if count > len(first) else ""
         raise AirflowFailException(f"{count} objects are missing or damaged, restore them: " + ", ".join(first) + more)

@@ -1,21 +1,23 @@
 """Take in what lies in the inbox.
 
-**What it does.** Every five minutes it reads the configured inbox (`CLOUDSEG_INBOX`) and catalogues what is new: scenes and labels
-become canonical files in the store and rows in the catalog. Files that cannot become a scene or a label go to quarantine with a
-reason and never stop the others. An empty inbox is no error. Files stay where they are; the same bytes are taken in once.
+**What it does.** Every five minutes it reads the configured inbox (`CLOUDSEG_INBOX`) and catalogues what is new: scenes
+and labels become canonical files in the store and rows in the catalog. Files that cannot become a scene or a label go
+to quarantine with a reason and never stop the others. An empty inbox is no error. Files stay where they are; the same
+bytes are taken in once.
 
 **Started by** the clock (`*/5 * * * *`), or by hand with a form: another source, its layout, its band order.
 
-**Leads to** the asset `cloudseg.scenes` when scenes are new (starts `cloudseg_predict`), and the asset `cloudseg.labels` when at
-least `min_new_labels` labels are waiting that the newest nightly training has not seen (starts `cloudseg_retrain` with the
-values that its form shows at first). When there is nothing to announce, the announcing task is skipped and its log and its XCom
-`reason` say why.
+**Leads to** the asset `cloudseg.scenes` when scenes are new (starts `cloudseg_predict`), and the asset
+`cloudseg.labels` when at least `min_new_labels` labels are waiting that the newest nightly training has not seen
+(starts `cloudseg_retrain` with the values that its form shows at first). When there is nothing to announce, the
+announcing task is skipped and its log and its XCom `reason` say why.
 
-**What it does not protect against.** A file that is still being copied: it is quarantined as truncated, and taken in by the next
-run once it is complete. Move files into the inbox, do not copy them there. A label of the wrong scene: only its grid is compared.
+**What it does not protect against.** A file that is still being copied: it is quarantined as truncated, and taken in by
+the next run once it is complete. Move files into the inbox, do not copy them there. A label of the wrong scene: only
+its grid is compared.
 
-**When it fails.** An unreachable store or catalog is retried; nothing is lost, the next run begins where this one ended.
-Watch the quarantine: `cloudseg quarantine`, or the page "Cloud masks".
+**When it fails.** An unreachable store or catalog is retried; nothing is lost, the next run begins where this one
+ended. Watch the quarantine: `cloudseg quarantine`, or the page "Cloud masks".
 
 Example conf: `{"source": "/data/new_tiles", "layout": "pairs", "bands": ["red", "green", "blue"]}`
 """
@@ -24,7 +26,20 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Param, dag, task
-from cloudseg_dagkit import DEFAULT_ARGS, LABELS, SCENES, START, TAG, Json, all_well, announce, form, may_retrain, planned, shortened
+from cloudseg_dagkit import (
+    DEFAULT_ARGS,
+    LABELS,
+    SCENES,
+    START,
+    TAG,
+    Json,
+    all_well,
+    announce,
+    form,
+    may_retrain,
+    planned,
+    shortened,
+)
 
 
 @dag(
@@ -40,10 +55,18 @@ from cloudseg_dagkit import DEFAULT_ARGS, LABELS, SCENES, START, TAG, Json, all_
     tags=[TAG, "ingest"],
     params={
         "source": Param(
-            None, type=["null", "string"], title="Source", description="Folder or prefix to read; empty: the inbox.", section="What"
+            None,
+            type=["null", "string"],
+            title="Source",
+            description="Folder or prefix to read; empty: the inbox.",
+            section="What",
         ),
         "layout": Param(
-            None, type=["null", "string"], title="Layout", description="How the files are laid out; empty: found by itself.", section="What"
+            None,
+            type=["null", "string"],
+            title="Layout",
+            description="How the files are laid out; empty: found by itself.",
+            section="What",
         ),
         "bands": Param(
             None,

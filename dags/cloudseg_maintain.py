@@ -1,17 +1,18 @@
 """Keep the house clean.
 
-**What it does.** Once a day: removes objects that no row names (left behind by something that was killed between writing bytes and
-writing their row), drops old checkpoints of finished runs and old evaluations of weights that were never champion, repairs the
-pointer that is derived from rows (`models/champion.json`), and looks whether every object that a row names is there; with
-`verify`, whether it is whole. Its record counts what it found and what it did. Ages count from the moment of the DAG run.
+**What it does.** Once a day: removes objects that no row names (left behind by something that was killed between
+writing bytes and writing their row), drops old checkpoints of finished runs and old evaluations of weights that were
+never champion, repairs the pointer that is derived from rows (`models/champion.json`), and looks whether every object
+that a row names is there; with `verify`, whether it is whole. Its record counts what it found and what it did. Ages
+count from the moment of the DAG run.
 
 **Started by** the clock (03:30 UTC), or by hand with a form: a dry run only reports.
 
-**When it fails** with "objects are missing or damaged": the store lost bytes that the catalog promises. Restore them from a backup
-under the same keys; content addresses tell the right ones. Nothing else is deleted meanwhile.
+**When it fails** with "objects are missing or damaged": the store lost bytes that the catalog promises. Restore them
+from a backup under the same keys; content addresses tell the right ones. Nothing else is deleted meanwhile.
 
-**What it does not protect against.** A store without a backup. Objects that are younger than the grace period are left alone even
-when no row names them: something may be writing their row right now.
+**What it does not protect against.** A store without a backup. Objects that are younger than the grace period are left
+alone even when no row names them: something may be writing their row right now.
 
 Example conf: `{"dry_run": true}`
 """
@@ -35,8 +36,15 @@ from cloudseg_dagkit import DEFAULT_ARGS, START, TAG, Json, all_well, began_at, 
     default_args=DEFAULT_ARGS,
     tags=[TAG, "maintain"],
     params={
-        "dry_run": Param(False, type="boolean", title="Dry run", description="Report what would be removed and repaired; change nothing."),
-        "verify": Param(False, type="boolean", title="Verify", description="Read every object and compare its checksum (slow)."),
+        "dry_run": Param(
+            False,
+            type="boolean",
+            title="Dry run",
+            description="Report what would be removed and repaired; change nothing.",
+        ),
+        "verify": Param(
+            False, type="boolean", title="Verify", description="Read every object and compare its checksum (slow)."
+        ),
     },
 )
 def cloudseg_maintain() -> None:
@@ -53,7 +61,9 @@ def cloudseg_maintain() -> None:
         from cloudseg import stages
 
         values = form()
-        return shortened(stages.maintain(dry_run=values["dry_run"], verify=values["verify"], as_of=began_at()).as_json())
+        return shortened(
+            stages.maintain(dry_run=values["dry_run"], verify=values["verify"], as_of=began_at()).as_json()
+        )
 
     @task
     def check(counts: Json, missing: list[str]) -> None:

@@ -1,8 +1,8 @@
 """What the service says about itself: metrics through Airflow's own statistics, news to people by webhook and mail.
 
-Both are configured from outside: `[metrics]` of Airflow, and the Airflow connections `cloudseg_webhook` (http) and `cloudseg_mail`
-(smtp, with the receivers in the extra `to`). Neither may cost a task its result: what cannot be told is logged.
-Not a DAG file itself (`.airflowignore`).
+Both are configured from outside: `[metrics]` of Airflow, and the Airflow connections `cloudseg_webhook` (http) and
+`cloudseg_mail` (smtp, with the receivers in the extra `to`). Neither may cost a task its result: what cannot be told is
+logged. Not a DAG file itself (`.airflowignore`).
 """
 
 import logging
@@ -45,8 +45,12 @@ def _judged(record: Mapping[str, Any]) -> None:
     outcome = str(record["outcome"])
     stats.incr(f"cloudseg.verdict.{outcome.lower()}")
     if outcome == "REJECT":
-        words = f"{record['challenger_id']} does not replace {record['champion_id'] or 'anything'}. " + " ".join(record["reasons"])
-        tell("challenger rejected", words, {"challenger_id": record["challenger_id"], "verdict_id": record["verdict_id"]})
+        words = f"{record['challenger_id']} does not replace {record['champion_id'] or 'anything'}. " + " ".join(
+            record["reasons"]
+        )
+        tell(
+            "challenger rejected", words, {"challenger_id": record["challenger_id"], "verdict_id": record["verdict_id"]}
+        )
 
 
 def _promoted(record: Mapping[str, Any]) -> None:
@@ -58,7 +62,9 @@ def _promoted(record: Mapping[str, Any]) -> None:
 def _predicted(record: Mapping[str, Any]) -> None:
     stats.incr("cloudseg.masks", record["created"])
     if record["created"]:
-        stats.gauge("cloudseg.masks_per_hour", round(record["created"] * _SECONDS_AN_HOUR / max(record["seconds"], 1e-3), 1))
+        stats.gauge(
+            "cloudseg.masks_per_hour", round(record["created"] * _SECONDS_AN_HOUR / max(record["seconds"], 1e-3), 1)
+        )
 
 
 _REPORTERS = {"ingest": _ingested, "train": _trained, "judge": _judged, "promote": _promoted, "predict": _predicted}
@@ -93,5 +99,7 @@ def _by_mail(event: str, words: str, facts: Json) -> None:
     lines = [words, *(f"{name}: {value}" for name, value in facts.items())]
     with SmtpHook(smtp_conn_id=MAIL) as mail:
         mail.send_email_smtp(
-            to=connection.extra_dejson["to"], subject=f"cloudseg: {event}", html_content="<br>".join(escape(line) for line in lines)
+            to=connection.extra_dejson["to"],
+            subject=f"cloudseg: {event}",
+            html_content="<br>".join(escape(line) for line in lines),
         )

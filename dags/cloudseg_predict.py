@@ -1,23 +1,24 @@
 """Draw the cloud masks that are missing.
 
-**What it does.** `plan` names the weights (the champion) and the publishable scenes that have no mask of them, in batches; never more
-than 1000, so with very many scenes a batch holds more than the form says. `predict` runs once for each batch, shown by the names of its
-scenes, and publishes for every scene a class mask, a probability layer, a thumbnail and a STAC item. `check` fails when a scene could
-not be masked, and names it; all others are published by then.
+**What it does.** `plan` names the weights (the champion) and the publishable scenes that have no mask of them, in
+batches; never more than 1000, so with very many scenes a batch holds more than the form says. `predict` runs once for
+each batch, shown by the names of its scenes, and publishes for every scene a class mask, a probability layer, a
+thumbnail and a STAC item. `check` fails when a scene could not be masked, and names it; all others are published by
+then.
 
-**Started by** the asset `cloudseg.scenes` (new scenes) or `cloudseg.champion` (a new champion: every scene gets a mask of it), or by
-hand with a form: other weights, another batch size.
+**Started by** the asset `cloudseg.scenes` (new scenes) or `cloudseg.champion` (a new champion: every scene gets a mask
+of it), or by hand with a form: other weights, another batch size.
 
-**When there is nothing to do** (no champion yet, or every scene has its mask) `plan` is skipped, and its log and its XCom `reason`
-say so.
+**When there is nothing to do** (no champion yet, or every scene has its mask) `plan` is skipped, and its log and its
+XCom `reason` say so.
 
 **Leads to** the asset `cloudseg.masks`, one event for each batch.
 
-**When it fails.** Clear the failed batch, or trigger again: masks that exist are left as they are, so nothing is drawn twice and the
-bytes do not change.
+**When it fails.** Clear the failed batch, or trigger again: masks that exist are left as they are, so nothing is drawn
+twice and the bytes do not change.
 
-**What it does not protect against.** A champion that is bad on a new kind of scene: look at the page "Cloud masks", and roll back
-with `cloudseg rollback`. Masks of older champions stay published until retention removes them.
+**What it does not protect against.** A champion that is bad on a new kind of scene: look at the page "Cloud masks", and
+roll back with `cloudseg rollback`. Masks of older champions stay published until retention removes them.
 
 Example conf: `{"batch_size": 4}`
 """
@@ -57,10 +58,21 @@ from cloudseg_dagkit import (
     tags=[TAG, "predict"],
     params={
         "weights_id": Param(
-            None, type=["null", "string"], pattern="^w-[0-9a-f]{20}$", title="Weights", description="Empty: the champion.", section="What"
+            None,
+            type=["null", "string"],
+            pattern="^w-[0-9a-f]{20}$",
+            title="Weights",
+            description="Empty: the champion.",
+            section="What",
         ),
         "batch_size": Param(
-            8, type="integer", minimum=1, maximum=256, title="Scenes a batch", description="One task masks one batch.", section="How"
+            8,
+            type="integer",
+            minimum=1,
+            maximum=256,
+            title="Scenes a batch",
+            description="One task masks one batch.",
+            section="How",
         ),
     },
 )

@@ -1,32 +1,33 @@
 """Retrain the model, judge it, and let it become champion if it is better.
 
-**What it does.** `plan` looks whether any label is new and skips the rest with a reason when not. `snapshot` freezes the labelled
-chips under an id; every later task works on that id. `plan_training` stops here when the last run saw the same chips. `train` makes
-new weights, `evaluate` measures them on the held-out places and writes the report, `judge` compares them with the champion, `promote`
-makes them champion if the verdict says PROMOTE.
+**What it does.** `plan` looks whether any label is new and skips the rest with a reason when not. `snapshot` freezes
+the labelled chips under an id; every later task works on that id. `plan_training` stops here when the last run saw the
+same chips. `train` makes new weights, `evaluate` measures them on the held-out places and writes the report, `judge`
+compares them with the champion, `promote` makes them champion if the verdict says PROMOTE.
 
-**Started by** the clock (02:00 UTC), by the asset `cloudseg.labels` (enough new labels came in), whichever is first, or by hand
-with a form: recipe, time budget in minutes, force (train although nothing is new), approval (by itself, or ask a person).
-One run at a time; a second one waits.
+**Started by** the clock (02:00 UTC), by the asset `cloudseg.labels` (enough new labels came in), whichever is first, or
+by hand with a form: recipe, time budget in minutes, force (train although nothing is new), approval (by itself, or ask
+a person). One run at a time; a second one waits.
 
-**Asking a person.** With approval "ask", a verdict PROMOTE stops at `approve` (Browse > Required Actions). "Approve" and "Reject"
-go into the history with the name and the reason that the person gives; no later automatic run promotes what was rejected. Without an
-answer within three days the champion stays and the question stays open: `cloudseg promote` answers it later. Nobody is asked when the
-verdict is HOLD or REJECT. If the question comes back after an answer that was given within a moment of asking, answer again: Airflow
-3.3 can lose such an answer on a loaded machine.
+**Asking a person.** With approval "ask", a verdict PROMOTE stops at `approve` (Browse > Required Actions). "Approve"
+and "Reject" go into the history with the name and the reason that the person gives; no later automatic run promotes
+what was rejected. Without an answer within three days the champion stays and the question stays open: `cloudseg
+promote` answers it later. Nobody is asked when the verdict is HOLD or REJECT. If the question comes back after an
+answer that was given within a moment of asking, answer again: Airflow 3.3 can lose such an answer on a loaded machine.
 
-**Leads to** the asset `cloudseg.champion` when the champion changed (starts `cloudseg_predict`). When it stays, `promote` is
-skipped and its log and its XCom `reason` give the verdict's reasons.
+**Leads to** the asset `cloudseg.champion` when the champion changed (starts `cloudseg_predict`). When it stays,
+`promote` is skipped and its log and its XCom `reason` give the verdict's reasons.
 
-**Needs** the pool `gpu` with one slot for each GPU worker (`airflow pools set gpu 1 training`); a missing pool keeps `train`
-waiting for ever (`cloudseg doctor` cannot see Airflow's pools; the grid shows the task as scheduled). On Celery, a worker of the
-queue `gpu`: `airflow celery worker -q gpu -c 1`.
+**Needs** the pool `gpu` with one slot for each GPU worker (`airflow pools set gpu 1 training`); a missing pool keeps
+`train` waiting for ever (`cloudseg doctor` cannot see Airflow's pools; the grid shows the task as scheduled). On
+Celery, a worker of the queue `gpu`: `airflow celery worker -q gpu -c 1`.
 
-**When it fails.** A killed worker costs the steps since the last checkpoint: the next try resumes (same run id). Empty splits, loss
-that is not finite, a recipe that does not fit: no retry, the message says what to do. Clearing `train` resumes as well.
+**When it fails.** A killed worker costs the steps since the last checkpoint: the next try resumes (same run id). Empty
+splits, loss that is not finite, a recipe that does not fit: no retry, the message says what to do. Clearing `train`
+resumes as well.
 
-**What it does not protect against.** Wrong labels that are new: they change the model if it still wins on the held-out places.
-Labels of held-out places are never trained on, so a model cannot win by having seen them.
+**What it does not protect against.** Wrong labels that are new: they change the model if it still wins on the held-out
+places. Labels of held-out places are never trained on, so a model cannot win by having seen them.
 
 Example conf: `{"recipe": "nightly", "minutes": 30, "force": true, "approval": "ask"}`
 """
@@ -81,7 +82,11 @@ The report is on the page *Browse > Cloud masks*."""
             "nightly",
             type="string",
             enum=RECIPES,
-            values_display={"nightly": "nightly: our best", "seed": "seed: the yardstick", "smoke": "smoke: seconds, to see it turn"},
+            values_display={
+                "nightly": "nightly: our best",
+                "seed": "seed: the yardstick",
+                "smoke": "smoke: seconds, to see it turn",
+            },
             title="Recipe",
             description="How the model is made.",
             section="Training",
@@ -95,7 +100,9 @@ The report is on the page *Browse > Cloud masks*."""
             description="Time budget; empty: as the recipe says.",
             section="Training",
         ),
-        "force": Param(False, type="boolean", title="Force", description="Train although nothing is new.", section="Training"),
+        "force": Param(
+            False, type="boolean", title="Force", description="Train although nothing is new.", section="Training"
+        ),
         "min_new_labels": Param(
             1, type="integer", minimum=1, title="New labels", description="Skip when fewer are new.", section="Training"
         ),
@@ -124,7 +131,9 @@ def cloudseg_retrain() -> None:
         from cloudseg import stages
 
         values = form()
-        return planned(stages.plan_retrain(values["recipe"], force=values["force"], min_new_labels=values["min_new_labels"]))
+        return planned(
+            stages.plan_retrain(values["recipe"], force=values["force"], min_new_labels=values["min_new_labels"])
+        )
 
     @task
     def snapshot() -> Json:
@@ -143,7 +152,9 @@ def cloudseg_retrain() -> None:
         from cloudseg import stages
 
         values = form()
-        return stages.train(snapshot_id, recipe=values["recipe"], run_id=training_id(), minutes=values["minutes"]).as_json()
+        return stages.train(
+            snapshot_id, recipe=values["recipe"], run_id=training_id(), minutes=values["minutes"]
+        ).as_json()
 
     @task(**GPU)
     def evaluate(weights_id: str, snapshot_id: str) -> Json:
@@ -156,7 +167,9 @@ def cloudseg_retrain() -> None:
         from cloudseg import stages
 
         ask = form()["approval"] == "ask"
-        return stages.promote(weights_id, snapshot_id=snapshot_id, apply=False, ask=ask, actor="airflow", reason=training_id()).as_json()
+        return stages.promote(
+            weights_id, snapshot_id=snapshot_id, apply=False, ask=ask, actor="airflow", reason=training_id()
+        ).as_json()
 
     @task.branch
     def ask_or_not(outcome: str) -> str:
@@ -176,7 +189,11 @@ def cloudseg_retrain() -> None:
         body=APPROVAL_BODY,
         options=[APPROVE, REJECT],
         defaults=REJECT,
-        params={"reason": Param(None, type=["null", "string"], title="Why", description="Kept in the history with your name.")},
+        params={
+            "reason": Param(
+                None, type=["null", "string"], title="Why", description="Kept in the history with your name."
+            )
+        },
         response_timeout=timedelta(days=3),
         retry_delay=timedelta(seconds=10),  # a retry asks again: the person is still there
         execution_timeout=None,

@@ -1,4 +1,6 @@
-"""Health of one part of Airflow, for health checks: `python healthy.py api-server|scheduler|dag-processor|triggerer|worker [HOSTNAME]`.
+"""Health of one part of Airflow, for health checks.
+
+`python healthy.py api-server|scheduler|dag-processor|triggerer|worker [HOSTNAME]`.
 
 Ends with 0 where the part is well, with 1 and one line where not. A worker is asked through the broker.
 """
@@ -10,12 +12,18 @@ import urllib.error
 import urllib.request
 
 ANSWER_S = 20.0
-# Names of the parts in the answer of the API server, which knows the others by their life signs in the metadata database.
-PARTS = {"api-server": "metadatabase", "scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
+# Names of the parts in the answer of the API server, which knows the others by their life signs in the metadata
+# database.
+PARTS = {
+    "api-server": "metadatabase",
+    "scheduler": "scheduler",
+    "dag-processor": "dag_processor",
+    "triggerer": "triggerer",
+}
 
 
 def part_fault(name: str) -> str | None:
-    """Ask the API server about a part; give what is wrong, None where nothing is."""
+    """Ask the API server about a part; return what is wrong, None where nothing is."""
     url = os.environ["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"].removesuffix("/execution/") + "/api/v2/monitor/health"
     try:
         with urllib.request.urlopen(url, timeout=ANSWER_S) as answer:  # noqa: S310  (the address is our own setting)
@@ -26,7 +34,7 @@ def part_fault(name: str) -> str | None:
 
 
 def worker_fault(hostname: str) -> str | None:
-    """Ask a Celery worker for a sign of life through the broker; give what is wrong, None where nothing is."""
+    """Ask a Celery worker for a sign of life through the broker; return what is wrong, None where nothing is."""
     from celery import Celery  # not Airflow's own app: importing Airflow for each check would cost seconds of CPU
 
     app = Celery(broker=os.environ["AIRFLOW__CELERY__BROKER_URL"])

@@ -68,22 +68,31 @@ def schema_page() -> str:
     parts = ["# Schema of the catalog\n\nTimes are UTC. A key is a name in the object store (on_disk.md).\n"]
     for table in tables.metadata.sorted_tables:
         model = _row_class(table.name)
-        parts.append(f"\n## {table.name}\n\n{_first_line(model)}\n\n| column | type | null | meaning |\n|---|---|---|---|\n")
+        parts.append(
+            f"\n## {table.name}\n\n{_first_line(model)}\n\n| column | type | null | meaning |\n|---|---|---|---|\n"
+        )
         parts += [_column(column, model) for column in table.columns]
     parts.append("\n# Views for people with a SQL client\n\n| view | |\n|---|---|\n")
     parts += [_view(path, "") for path in sorted((SQL / "views").glob("*.sql"))]
     parts += [_view(path, "gis.") for path in sorted((SQL / "gis").glob("*.sql"))[1:]]
-    parts.append(f"\nThe views of schema `gis` need PostGIS, which also gets this:\n\n```sql\n{_first_file('gis')}```\n")
+    parts.append(
+        f"\nThe views of schema `gis` need PostGIS, which also gets this:\n\n```sql\n{_first_file('gis')}```\n"
+    )
     return "".join(parts)
 
 
 def dags_page() -> str:
-    """The operator's manual: every DAG file's docstring with its schedule and the values of its form; Airflow is not needed."""
+    """The operator's manual: every DAG file's docstring with its schedule and the values of its form.
+
+    Airflow is not needed.
+    """
     parts = ["# DAGs\n\nWhat runs when. The same text stands in the Airflow UI beside each DAG.\n"]
     for path in sorted(DAGS.glob("cloudseg_*.py")):
         tree = ast.parse(path.read_text("utf-8"))
         calls = [
-            node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dag"
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dag"
         ]
         for call in calls:
             given = {word.arg: word.value for word in call.keywords}
@@ -106,7 +115,11 @@ PAGES: dict[str, Callable[[], str]] = {
 
 def stale_pages() -> list[str]:
     """Name the pages that are not what the code says."""
-    return [name for name, make in PAGES.items() if not (DOCS / name).is_file() or (DOCS / name).read_text("utf-8") != _NOTE + make()]
+    return [
+        name
+        for name, make in PAGES.items()
+        if not (DOCS / name).is_file() or (DOCS / name).read_text("utf-8") != _NOTE + make()
+    ]
 
 
 def write_pages() -> None:
@@ -176,7 +189,14 @@ def _type(annotation: Any) -> str:
         return " or ".join(_type(part) for part in inner if part is not type(None))
     if origin is tuple:
         return f"list of {_type(inner[0])}"
-    plain = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false", "Path": "path", "SecretStr": "text (secret)"}
+    plain = {
+        "str": "text",
+        "int": "whole number",
+        "float": "number",
+        "bool": "true or false",
+        "Path": "path",
+        "SecretStr": "text (secret)",
+    }
     name = getattr(annotation, "__name__", str(annotation))
     return plain.get(name, name)
 
@@ -199,7 +219,7 @@ def _form_rows(params: ast.expr) -> Iterator[str]:
 
 
 def _form_values(rules: dict[str | None, ast.expr]) -> list[str]:
-    """Give the allowed values as a form's reader needs them: the choices, or the types."""
+    """Return the allowed values as a form's reader needs them: the choices, or the types."""
     choices = rules.get("enum", rules["type"])
     if isinstance(choices, ast.Name):
         choices = _constant(choices.id)
@@ -208,7 +228,7 @@ def _form_values(rules: dict[str | None, ast.expr]) -> list[str]:
 
 
 def _constant(name: str) -> ast.expr:
-    """Give the value of a constant that the DAG files share."""
+    """Return the value of a constant that the DAG files share."""
     lines = ast.parse((DAGS / "cloudseg_dagkit.py").read_text("utf-8")).body
     return next(line.value for line in lines if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == name)
 

@@ -1,11 +1,15 @@
-"""Celery settings of scheduler and workers: Airflow's own; what a worker does when it is asked to stop; how long tasks waited for it.
+"""Celery settings of scheduler and workers: Airflow's own; what a worker does when it is asked to stop.
 
-Airflow imports it by `[celery] celery_config_options`. By itself a worker that gets SIGTERM waits for its tasks, and a training takes
-hours: it would be killed at the end of the grace period. So the tasks get the signal too: a training writes a checkpoint, a
-prediction ends its scene, both end as "up for retry", and the next try goes on elsewhere.
+How long tasks waited for it.
 
-Airflow 3.3 counts how long a task was `scheduled` (it waits for its pool), but says nothing of how long it was then `queued` (it waits for
-a worker): its `task.queued_duration` is not sent for tasks that run on workers. So each message carries the time when it was sent.
+Airflow imports it by `[celery] celery_config_options`. By itself a worker that gets SIGTERM waits for its tasks, and a
+training takes
+hours: it would be killed at the end of the grace period. So the tasks get the signal too: a training writes a
+    checkpoint, a prediction ends its scene, both end as "up for retry", and the next try goes on elsewhere.
+
+Airflow 3.3 counts how long a task was `scheduled` (it waits for its pool), but says nothing of how long it was then
+`queued` (it waits for a worker): its `task.queued_duration` is not sent for tasks that run on workers. So each message
+carries the time when it was sent.
 """
 
 import os

@@ -1,6 +1,7 @@
 """Puts the page "Cloud masks" into the Airflow UI (menu Browse).
 
-Every Airflow process loads plugins, tasks too, so nothing heavy is imported here: the app is built on its first request.
+Every Airflow process loads plugins, tasks too, so nothing heavy is imported here: the app is built on its first
+request.
 """
 
 from typing import Any
@@ -28,5 +29,11 @@ class CloudsegPlugin(AirflowPlugin):
     fastapi_apps: list[Any] = [{"app": LazyApp(_build), "url_prefix": "/cloudseg", "name": "cloudseg"}]  # noqa: RUF012  (Airflow declares it so)
     # No slash at the beginning: the UI's own base address comes first, with whatever prefix a proxy gives Airflow.
     external_views: list[Any] = [  # noqa: RUF012
-        {"name": "Cloud masks", "href": "cloudseg/", "destination": "nav", "category": "browse", "url_route": "cloud_masks"}
+        {
+            "name": "Cloud masks",
+            "href": "cloudseg/",
+            "destination": "nav",
+            "category": "browse",
+            "url_route": "cloud_masks",
+        }
     ]

@@ -20,7 +20,9 @@ from tests.seaweed import Seaweed, weed
 
 REPO = Path(__file__).parents[1]
 # Races need many processes: each is forked from a server that has imported all this once.
-multiprocessing.set_forkserver_preload(["pytest", "cloudseg.storage.s3", "cloudseg.catalog.scene", "cloudseg.catalog.model"])
+multiprocessing.set_forkserver_preload(
+    ["pytest", "cloudseg.storage.s3", "cloudseg.catalog.scene", "cloudseg.catalog.model"]
+)
 SHARED_DATA = REPO.parent / "shared" / "data"
 
 
@@ -31,7 +33,10 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Spell file names that are no text, which tests hand in and logs repeat: a report goes from process to process as UTF-8."""
+    """Spell file names that are no text, which tests hand in and logs repeat.
+
+    A report goes from process to process as UTF-8.
+    """
     report = yield
     report.sections = [(title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections]
     return report
@@ -100,7 +105,10 @@ def runtime_env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def synthetic_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve labelled synthetic scenes of 128 × 128, one a place, and two without label: `images/` and `labels/`. Do not write there."""
+    """Twelve labelled synthetic scenes of 128 × 128, one a place, and two without label: `images/` and `labels/`.
+
+    Do not write there.
+    """
     folder = tmp_path_factory.mktemp("synthetic")
     make_tiles(folder, count=12, size=128)
     return folder
@@ -134,4 +142,6 @@ def s3_env(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 @pytest.fixture
 def s3_store(s3_env: dict[str, str]) -> S3Store:
     """An empty object store on the S3 server."""
-    return S3Store.at(s3_env["CLOUDSEG_STORE_URL"], S3Options(endpoint=s3_env["CLOUDSEG_S3_ENDPOINT"], region="us-east-1"))
+    return S3Store.at(
+        s3_env["CLOUDSEG_STORE_URL"], S3Options(endpoint=s3_env["CLOUDSEG_S3_ENDPOINT"], region="us-east-1")
+    )

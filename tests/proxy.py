@@ -1,4 +1,7 @@
-"""A TCP proxy on loopback that fails on purpose: connections dropped, stalled or refused between a client and a real server."""
+"""A TCP proxy on loopback that fails on purpose.
+
+Connections dropped, stalled or refused between a client and a real server.
+"""
 
 import socket
 import threading
@@ -72,7 +75,7 @@ class Proxy:
 
 @contextmanager
 def proxy(target: int, **faults: Fault) -> Iterator[Proxy]:
-    """Lend a running proxy."""
+    """Yield a running proxy."""
     one = Proxy(target, **faults)
     one.start()
     try:

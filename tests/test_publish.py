@@ -24,9 +24,17 @@ def write_row(db: Connection, stored: dict[str, StoredObject]) -> list[str]:
     """Any row will do: what counts is that it names keys that are there."""
     for name, item in stored.items():
         row = Quarantined(
-            quarantine_id=f"qu-{name}", name=name, source_uri=item.key, source_sha256=item.sha256, error="e", what="w", found=None,
-            expected=None, next_step="n", created_at=now(),
-        )  # fmt: skip
+            quarantine_id=f"qu-{name}",
+            name=name,
+            source_uri=item.key,
+            source_sha256=item.sha256,
+            error="e",
+            what="w",
+            found=None,
+            expected=None,
+            next_step="n",
+            created_at=now(),
+        )
         add_quarantined(db, row)
     return sorted(stored)
 

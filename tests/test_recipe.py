@@ -22,13 +22,19 @@ def test_every_shipped_recipe_loads(name: str):
     recipe = load_recipe(name)
     assert recipe.name == name
     assert len(recipe.recipe_hash) == 64
-    assert recipe_from(json.loads(json.dumps(recipe.model_dump(mode="json")))) == recipe, "a run row gives the recipe back"
+    assert recipe_from(json.loads(json.dumps(recipe.model_dump(mode="json")))) == recipe, (
+        "a run row gives the recipe back"
+    )
 
 
 def test_the_hash_sees_values_not_their_order_or_their_file(tmp_path: Path):
     turned = dict(reversed(SMALL.items()))
     (tmp_path / "mine.toml").write_text("# a comment\n" + TOML)
-    hashes = {recipe_from(SMALL).recipe_hash, recipe_from(turned).recipe_hash, load_recipe(str(tmp_path / "mine.toml")).recipe_hash}
+    hashes = {
+        recipe_from(SMALL).recipe_hash,
+        recipe_from(turned).recipe_hash,
+        load_recipe(str(tmp_path / "mine.toml")).recipe_hash,
+    }
     assert len(hashes) == 1
 
 

@@ -32,9 +32,17 @@ def test_records_are_frozen_and_know_their_fields():
 def test_times_need_a_zone():
     with pytest.raises(ValidationError, match="created_at"):
         Quarantined(
-            quarantine_id="q", name="n", source_uri="u", source_sha256="s", error="e", what="w", found=None, expected=None, next_step="",
+            quarantine_id="q",
+            name="n",
+            source_uri="u",
+            source_sha256="s",
+            error="e",
+            what="w",
+            found=None,
+            expected=None,
+            next_step="",
             created_at=datetime(2024, 1, 1),  # noqa: DTZ001
-        )  # fmt: skip
+        )
 
 
 def test_utc_iso_ends_in_z():

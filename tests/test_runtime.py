@@ -71,7 +71,13 @@ def test_an_unknown_setting_is_named(runtime_env: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("LOG_LEVEL", "loud"), ("DEVICE", "tpu"), ("THREADS", "-1"), ("DECODE_TIMEOUT_S", "0"), ("MAX_SCENE_PIXELS", "many")],
+    [
+        ("LOG_LEVEL", "loud"),
+        ("DEVICE", "tpu"),
+        ("THREADS", "-1"),
+        ("DECODE_TIMEOUT_S", "0"),
+        ("MAX_SCENE_PIXELS", "many"),
+    ],
 )
 def test_an_unusable_setting_is_named(runtime_env: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str):
     monkeypatch.setenv(f"CLOUDSEG_{name}", value)

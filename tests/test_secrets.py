@@ -41,7 +41,9 @@ def test_no_command_says_a_secret(tmp_path: Path, arguments: list[str], code: in
     assert "hunter" not in said
 
 
-@pytest.mark.parametrize("url", ["postgresql://a:hunter6@[::1", "mysql://a:hunter7@host/db", "postgresql+psycopg://u:hunter8@h:port/x"])
+@pytest.mark.parametrize(
+    "url", ["postgresql://a:hunter6@[::1", "mysql://a:hunter7@host/db", "postgresql+psycopg://u:hunter8@h:port/x"]
+)
 def test_an_unusable_address_is_not_repeated(tmp_path: Path, url: str) -> None:
     status, said = _said(tmp_path, "models", CLOUDSEG_CATALOG_URL=url)
     assert status == 2, said

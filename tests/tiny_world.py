@@ -50,7 +50,11 @@ def draw(seed: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     rows, cols = np.mgrid[: size[0], : size[1]]
     label = np.zeros(size, np.uint8)
     for _ in range(2):
-        row, col, radius = rng.integers(0, size[0]), rng.integers(0, size[1]), rng.integers(min(size) // 6, min(size) // 3)
+        row, col, radius = (
+            rng.integers(0, size[0]),
+            rng.integers(0, size[1]),
+            rng.integers(min(size) // 6, min(size) // 3),
+        )
         label[(rows - row) ** 2 + (cols - col) ** 2 < radius**2] = 1
     pixels = 900 + 5000 * label.astype(int) + rng.integers(0, 300, (3, *size))
     return pixels.astype(np.uint16), label
@@ -60,7 +64,15 @@ def draw(seed: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
 def add_scene(store: LocalStore, catalog: Catalog) -> Callable[..., str]:
     """Call with a place; gives the label id. Pixels and label may be given, or are drawn from the seed."""
 
-    def add(place: str, *, seed: int = 0, size: tuple[int, int] = (64, 64), pixels: Any = None, label: Any = None, **facts: Any) -> str:
+    def add(
+        place: str,
+        *,
+        seed: int = 0,
+        size: tuple[int, int] = (64, 64),
+        pixels: Any = None,
+        label: Any = None,
+        **facts: Any,
+    ) -> str:
         drawn, truth = draw(seed, size)
         image = tif_bytes(drawn if pixels is None else pixels, ("red", "green", "blue"))
         mask = tif_bytes((truth if label is None else label)[None], ("cloud",))
@@ -68,19 +80,46 @@ def add_scene(store: LocalStore, catalog: Catalog) -> Callable[..., str]:
         stored = store.put(keys.scene(keys.sha256_of(image)), image)
         height, width = size
         scene = Scene(
-            scene_id=keys.id_from_hash("sc", source), name=f"synthetic {place} {seed}", layout="pairs",
-            sensor=facts.get("sensor", "unknown"), radiometry="test", acquired_at=DAY, place=place, crs="EPSG:32631",
-            transform=[30, 0, 4e5, 0, -30, 5e6], height=height, width=width,
-            resolution_m=30.0, bands=["red", "green", "blue"], footprint_wkb=None, min_lon=None, min_lat=None, max_lon=None, max_lat=None,
-            valid_fraction=1.0, publishable=True, source_uri="file:///x", source_sha256=source, **stored.model_dump(),
-            tags={"synthetic": "yes"}, created_at=DAY,
-        )  # fmt: skip
+            scene_id=keys.id_from_hash("sc", source),
+            name=f"synthetic {place} {seed}",
+            layout="pairs",
+            sensor=facts.get("sensor", "unknown"),
+            radiometry="test",
+            acquired_at=DAY,
+            place=place,
+            crs="EPSG:32631",
+            transform=[30, 0, 4e5, 0, -30, 5e6],
+            height=height,
+            width=width,
+            resolution_m=30.0,
+            bands=["red", "green", "blue"],
+            footprint_wkb=None,
+            min_lon=None,
+            min_lat=None,
+            max_lon=None,
+            max_lat=None,
+            valid_fraction=1.0,
+            publishable=True,
+            source_uri="file:///x",
+            source_sha256=source,
+            **stored.model_dump(),
+            tags={"synthetic": "yes"},
+            created_at=DAY,
+        )
         stored = store.put(keys.label(keys.sha256_of(mask)), mask)
         row = Label(
-            label_id=keys.make_id("lb", scene.scene_id, "test", stored.sha256), scene_id=scene.scene_id, version=0, source="test",
-            class_mapping={}, cloud_fraction=float((truth == 1).mean()), labelled_fraction=1.0, source_uri="file:///y",
-            source_sha256=stored.sha256, **stored.model_dump(), created_at=DAY,
-        )  # fmt: skip
+            label_id=keys.make_id("lb", scene.scene_id, "test", stored.sha256),
+            scene_id=scene.scene_id,
+            version=0,
+            source="test",
+            class_mapping={},
+            cloud_fraction=float((truth == 1).mean()),
+            labelled_fraction=1.0,
+            source_uri="file:///y",
+            source_sha256=stored.sha256,
+            **stored.model_dump(),
+            created_at=DAY,
+        )
         with catalog.begin() as db:
             scenes.add_scene(db, scene)
             scenes.add_label(db, row)
@@ -92,9 +131,13 @@ def add_scene(store: LocalStore, catalog: Catalog) -> Callable[..., str]:
 def recipe(**parts: Any) -> Recipe:
     """A tiny recipe; `parts` replace or extend its tables."""
     values: dict[str, Any] = {
-        "name": "tiny", "description": "for tests", "model": {"widths": [4, 8]}, "input": {"mean": [0.2], "std": [0.2]},
-        "data": {"chip_size": 64, "crop_size": 32}, "budget": {"batch_size": 2, "steps": 12, "epoch_steps": 4, "checkpoint_every_steps": 3},
-    }  # fmt: skip
+        "name": "tiny",
+        "description": "for tests",
+        "model": {"widths": [4, 8]},
+        "input": {"mean": [0.2], "std": [0.2]},
+        "data": {"chip_size": 64, "crop_size": 32},
+        "budget": {"batch_size": 2, "steps": 12, "epoch_steps": 4, "checkpoint_every_steps": 3},
+    }
     for name, value in parts.items():
         values[name] = {**values.get(name, {}), **value} if isinstance(value, dict) else value
     return recipe_from(values)

@@ -1,8 +1,9 @@
 """Rows that come to name objects and maintenance that deletes objects which no row names: never both at one moment.
 
-Without this an object could go between the writer's "it is there already" and the writer's row. A transaction that names
-objects calls `name_objects` first and then looks whether they are there; one that deletes calls `collect_objects` first
-and then looks which ones are named. Whoever comes second sees what the first one did. SQLite has one writer at a time anyway.
+Without this an object could go between the writer's "it is there already" and the writer's row. A transaction that
+names objects calls `name_objects` first and then looks whether they are there; one that deletes calls `collect_objects`
+first and then looks which ones are named. Whoever comes second sees what the first one did. SQLite has one writer at a
+time anyway.
 """
 
 from typing import Final

@@ -10,8 +10,26 @@ from cloudseg.records import Json, utc_iso
 
 _MODEL = {
     "weights": ("weights_id", "version", "architecture", "key", "sha256", "created_at"),
-    "run": ("run_id", "recipe_name", "recipe_hash", "seed", "status", "device", "device_reason", "parent_weights_id", "finished_at"),
-    "snapshot": ("snapshot_id", "manifest_key", "manifest_sha256", "chip_size", "bands", "working_resolution_m", "created_at"),
+    "run": (
+        "run_id",
+        "recipe_name",
+        "recipe_hash",
+        "seed",
+        "status",
+        "device",
+        "device_reason",
+        "parent_weights_id",
+        "finished_at",
+    ),
+    "snapshot": (
+        "snapshot_id",
+        "manifest_key",
+        "manifest_sha256",
+        "chip_size",
+        "bands",
+        "working_resolution_m",
+        "created_at",
+    ),
 }
 _SCENE = ("scene_id", "name", "sensor", "acquired_at", "place", "source_uri", "source_sha256", "key", "sha256")
 _MASK = ("mask_id", "threshold", "cloud_fraction", "valid_fraction", "key", "sha256", "created_at")
@@ -19,13 +37,13 @@ _LABEL = ("label_id", "version", "source", "source_uri", "source_sha256", "key",
 
 
 def lineage_of_mask(db: Connection, mask_id: str) -> Json:
-    """Give `{mask, scene, weights, run, snapshot, labels, ancestors}` of a mask; JSON-able, times as ISO 8601.
+    """Return `{mask, scene, weights, run, snapshot, labels, ancestors}` of a mask; JSON-able, times as ISO 8601.
 
-    `labels` lists every label of the snapshot by split and id, each with its `split` and its `scene` (source address and
-    checksum). One query for all of that. `ancestors` lists the weights that a warm start goes back to, nearest first, with
-    run and snapshot ids: their labels shaped the mask too. A second, recursive query finds them; it runs only for a
-    warm start. `run` and `snapshot` are None and `labels` empty for weights that were imported.
-    Raises NotInCatalog.
+    `labels` lists every label of the snapshot by split and id, each with its `split` and its `scene` (source address
+    and checksum). One query for all of that. `ancestors` lists the weights that a warm start goes back to, nearest
+    first, with run and snapshot ids: their labels shaped the mask too. A second, recursive query finds them; it runs
+    only for a warm start. `run` and `snapshot` are None and `labels` empty for weights that were imported. Raises
+    NotInCatalog.
     """
     rows = db.execute(_statement(mask_id)).all()
     if not rows:
@@ -69,7 +87,8 @@ def _ancestors(db: Connection, weights_id: str) -> list[Json]:
         .select_from(line.join(t.weights, w.weights_id == line.c.weights_id).join(t.run, r.run_id == w.run_id))
         .join(parent, parent.c.weights_id == r.parent_weights_id)
     )
-    # UNION, not UNION ALL, would not stop a circle (the generation differs); none can arise: a parent is older than its child.
+    # UNION, not UNION ALL, would not stop a circle (the generation differs); none can arise: a parent is older than its
+    # child.
     line = line.union_all(step)
     statement = (
         select(w.weights_id, w.version, w.sha256, w.run_id, w.snapshot_id)
@@ -80,11 +99,14 @@ def _ancestors(db: Connection, weights_id: str) -> list[Json]:
 
 
 def _part(row: Row[Any], name: str, columns: tuple[str, ...]) -> Json | None:
-    """Give one table's columns of a joined row, None where the outer join found nothing."""
+    """Return one table's columns of a joined row, None where the outer join found nothing."""
     values = {column: row._mapping[f"{name}__{column}"] for column in columns}
     if values[columns[0]] is None:
         return None
-    return {column: utc_iso(value) if column.endswith("_at") and value is not None else value for column, value in values.items()}
+    return {
+        column: utc_iso(value) if column.endswith("_at") and value is not None else value
+        for column, value in values.items()
+    }
 
 
 def _label(row: Row[Any]) -> Json:

@@ -19,25 +19,30 @@ def add_weights(db: Connection, weights: Weights) -> Weights:
     Where another transaction took that version first, the next one is tried. Raises StateError where the run has
     registered other weights.
     """
-    while (known := fetch_one(db, Weights, select(t.weights).where(t.weights.c.weights_id == weights.weights_id))) is None:
+    while (
+        known := fetch_one(db, Weights, select(t.weights).where(t.weights.c.weights_id == weights.weights_id))
+    ) is None:
         other = find_weights_of_run(db, weights.run_id) if weights.run_id is not None else None
         if other is not None:
             raise StateError(
-                "the run has registered other weights", subject=weights.run_id or "", found=other.weights_id, expected=weights.weights_id,
+                "the run has registered other weights",
+                subject=weights.run_id or "",
+                found=other.weights_id,
+                expected=weights.weights_id,
                 next_step="Use those weights, or train again under another run id.",
-            )  # fmt: skip
+            )
         newest = db.execute(select(func.max(t.weights.c.version))).scalar()
         insert(db, t.weights, weights.model_copy(update={"version": (newest or 0) + 1}))
     return known
 
 
 def get_weights(db: Connection, weights_id: str) -> Weights:
-    """Give weights. Raises NotInCatalog."""
+    """Return weights. Raises NotInCatalog."""
     return get_by(db, Weights, t.weights, "weights_id", weights_id)
 
 
 def find_weights_of_run(db: Connection, run_id: str) -> Weights | None:
-    """Give the weights that a run made, or None."""
+    """Return the weights that a run made, or None."""
     return fetch_one(db, Weights, select(t.weights).where(t.weights.c.run_id == run_id))
 
 
@@ -53,14 +58,18 @@ def add_evaluation(db: Connection, evaluation: Evaluation) -> Evaluation:
 
 
 def get_evaluation(db: Connection, evaluation_id: str) -> Evaluation:
-    """Give an evaluation. Raises NotInCatalog."""
+    """Return an evaluation. Raises NotInCatalog."""
     return get_by(db, Evaluation, t.evaluation, "evaluation_id", evaluation_id)
 
 
 def find_evaluation(db: Connection, weights_id: str, snapshot_id: str, split: Split) -> Evaluation | None:
-    """Give the evaluation of weights on a split, or None."""
+    """Return the evaluation of weights on a split, or None."""
     e = t.evaluation.c
-    return fetch_one(db, Evaluation, select(t.evaluation).where(e.weights_id == weights_id, e.snapshot_id == snapshot_id, e.split == split))
+    return fetch_one(
+        db,
+        Evaluation,
+        select(t.evaluation).where(e.weights_id == weights_id, e.snapshot_id == snapshot_id, e.split == split),
+    )
 
 
 def list_evaluations(db: Connection, weights_id: str) -> list[Evaluation]:
@@ -80,18 +89,20 @@ def add_verdict(db: Connection, verdict: Verdict) -> bool:
 
 
 def get_verdict(db: Connection, verdict_id: str) -> Verdict:
-    """Give a verdict. Raises NotInCatalog."""
+    """Return a verdict. Raises NotInCatalog."""
     return get_by(db, Verdict, t.verdict, "verdict_id", verdict_id)
 
 
 def list_verdicts(db: Connection, *, challenger_id: str | None = None, limit: int | None = None) -> list[Verdict]:
     """List verdicts, of all weights or about one challenger, newest first."""
     statement = select(t.verdict).order_by(t.verdict.c.created_at.desc(), t.verdict.c.verdict_id).limit(limit)
-    return fetch(db, Verdict, statement if challenger_id is None else statement.where(t.verdict.c.challenger_id == challenger_id))
+    return fetch(
+        db, Verdict, statement if challenger_id is None else statement.where(t.verdict.c.challenger_id == challenger_id)
+    )
 
 
 def find_verdict(db: Connection, challenger_id: str) -> Verdict | None:
-    """Give the newest verdict about a challenger, or None."""
+    """Return the newest verdict about a challenger, or None."""
     return next(iter(list_verdicts(db, challenger_id=challenger_id, limit=1)), None)
 
 
@@ -103,11 +114,15 @@ def add_decision(db: Connection, decision: Decision) -> bool:
 def list_decisions(db: Connection, challenger_id: str) -> list[Decision]:
     """List decisions on any verdict about these weights, newest first."""
     of_weights = select(t.decision).join(t.verdict).where(t.verdict.c.challenger_id == challenger_id)
-    return fetch(db, Decision, of_weights.order_by(t.decision.c.created_at.desc(), t.decision.c.verdict_id, t.decision.c.decision.desc()))
+    return fetch(
+        db,
+        Decision,
+        of_weights.order_by(t.decision.c.created_at.desc(), t.decision.c.verdict_id, t.decision.c.decision.desc()),
+    )
 
 
 def find_champion(db: Connection) -> Promotion | None:
-    """Give the newest promotion, whose weights are the champion, or None before the first."""
+    """Return the newest promotion, whose weights are the champion, or None before the first."""
     return fetch_one(db, Promotion, select(t.promotion).order_by(t.promotion.c.generation.desc()))
 
 
@@ -127,12 +142,12 @@ def add_mask(db: Connection, mask: Mask) -> bool:
 
 
 def find_mask(db: Connection, scene_id: str, weights_id: str) -> Mask | None:
-    """Give the mask of a scene by certain weights, or None."""
+    """Return the mask of a scene by certain weights, or None."""
     return fetch_one(db, Mask, select(t.mask).where(t.mask.c.scene_id == scene_id, t.mask.c.weights_id == weights_id))
 
 
 def find_masked(db: Connection, weights_id: str, scene_ids: Sequence[str]) -> set[str]:
-    """Give those of the scenes that have a mask by these weights."""
+    """Return those of the scenes that have a mask by these weights."""
     m, found = t.mask.c, set[str]()
     for at in range(0, len(scene_ids), _ASKED_AT_ONCE):
         asked = scene_ids[at : at + _ASKED_AT_ONCE]
@@ -141,7 +156,7 @@ def find_masked(db: Connection, weights_id: str, scene_ids: Sequence[str]) -> se
 
 
 def get_mask(db: Connection, mask_id: str) -> Mask:
-    """Give a mask. Raises NotInCatalog."""
+    """Return a mask. Raises NotInCatalog."""
     return get_by(db, Mask, t.mask, "mask_id", mask_id)
 
 

@@ -1,4 +1,7 @@
-"""The roles of PostgreSQL and what they may do: `sql/roles`, plain SQL that an administrator can read before it runs."""
+"""The roles of PostgreSQL and what they may do.
+
+`sql/roles`, plain SQL that an administrator can read before it runs.
+"""
 
 from pathlib import Path
 from typing import Final
@@ -16,15 +19,16 @@ ROLES: Final = ("cloudseg_app", "cloudseg_airflow", "gis_reader")
 
 
 def make_roles(db: Connection, folder: Path) -> list[str]:
-    """Create the roles that are missing, grant what each may do and give the names of the new ones.
+    """Create the roles that are missing, grant what each may do and return the names of the new ones.
 
     Raises SettingsError for a user who does not own the catalog: PostgreSQL only warns of grants that it does not make.
     """
     if not db.execute(_OWNS, {"table": "scene"}).scalar_one():
         raise SettingsError(
-            "only the owner of the catalog gives rights in it", subject="CLOUDSEG_CATALOG_URL",
+            "only the owner of the catalog gives rights in it",
+            subject="CLOUDSEG_CATALOG_URL",
             next_step="Run `cloudseg db roles` as the owner of the database.",
-        )  # fmt: skip
+        )
     missing = [role for role in ROLES if role not in _existing(db)]
     run_files(db, folder)
     return missing

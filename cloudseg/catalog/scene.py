@@ -23,18 +23,20 @@ def add_scene(db: Connection, scene: Scene) -> bool:
 
 
 def get_scene(db: Connection, scene_id: str) -> Scene:
-    """Give a scene. Raises NotInCatalog."""
+    """Return a scene. Raises NotInCatalog."""
     return get_by(db, Scene, t.scene, "scene_id", scene_id)
 
 
 def find_scene_by_source(db: Connection, source_sha256: str) -> Scene | None:
-    """Give the scene made of these source bytes, or None."""
+    """Return the scene made of these source bytes, or None."""
     return fetch_one(db, Scene, select(t.scene).where(t.scene.c.source_sha256 == source_sha256))
 
 
 def find_newest_scene(db: Connection, name: str) -> Scene | None:
-    """Give the scene of exactly this name that came last, or None; names are not unique."""
-    statement = select(t.scene).where(t.scene.c.name == name).order_by(t.scene.c.created_at.desc(), t.scene.c.scene_id).limit(1)
+    """Return the scene of exactly this name that came last, or None; names are not unique."""
+    statement = (
+        select(t.scene).where(t.scene.c.name == name).order_by(t.scene.c.created_at.desc(), t.scene.c.scene_id).limit(1)
+    )
     return fetch_one(db, Scene, statement)
 
 
@@ -63,7 +65,7 @@ def count_scenes_without_mask(db: Connection, weights_id: str) -> int:
 
 
 def _has_band(db: Connection, band: str) -> ColumnElement[bool]:
-    """Give the condition that a band is among those of a scene, a JSON list."""
+    """Return the condition that a band is among those of a scene, a JSON list."""
     elements = func.json_each if db.dialect.name == "sqlite" else func.json_array_elements_text
     element = elements(t.scene.c.bands).table_valued("value")
     return exists().where(element.c.value == band)
@@ -73,7 +75,9 @@ def _without_mask(weights_id: str) -> Select[tuple[str]]:
     """Select the ids of publishable scenes that these weights have not masked."""
     any_scene = t.scene.alias("any_scene")
     # A column, not all of them as `exists()` asks for: SQLite would read the mask's row for these.
-    has_mask = exists(t.mask.c.scene_id).where(and_(t.mask.c.scene_id == any_scene.c.scene_id, t.mask.c.weights_id == weights_id))
+    has_mask = exists(t.mask.c.scene_id).where(
+        and_(t.mask.c.scene_id == any_scene.c.scene_id, t.mask.c.weights_id == weights_id)
+    )
     return select(any_scene.c.scene_id).where(any_scene.c.publishable, ~has_mask)
 
 
@@ -96,12 +100,12 @@ def list_labels(db: Connection, scene_id: str) -> list[Label]:
 
 
 def get_label(db: Connection, label_id: str) -> Label:
-    """Give a label. Raises NotInCatalog."""
+    """Return a label. Raises NotInCatalog."""
     return get_by(db, Label, t.label, "label_id", label_id)
 
 
 def find_label(db: Connection, label_id: str) -> Label | None:
-    """Give a label or None."""
+    """Return a label or None."""
     return fetch_one(db, Label, select(t.label).where(t.label.c.label_id == label_id))
 
 
@@ -123,12 +127,16 @@ def count_labels_outside(db: Connection, snapshot_id: str | None) -> int:
 
 
 def _newest_labels(what: Table | Column[str]) -> Select[Any]:
-    newest = select(t.label.c.scene_id, func.max(t.label.c.version).label("version")).group_by(t.label.c.scene_id).subquery()
-    return select(what).join(newest, and_(t.label.c.scene_id == newest.c.scene_id, t.label.c.version == newest.c.version))
+    newest = (
+        select(t.label.c.scene_id, func.max(t.label.c.version).label("version")).group_by(t.label.c.scene_id).subquery()
+    )
+    return select(what).join(
+        newest, and_(t.label.c.scene_id == newest.c.scene_id, t.label.c.version == newest.c.version)
+    )
 
 
 def decide_places(db: Connection, splits: dict[str, Split]) -> dict[str, Split]:
-    """Write the split of places that have none yet and give the split of all; a decision is never changed."""
+    """Write the split of places that have none yet and return the split of all; a decision is never changed."""
     for place, split in sorted(splits.items()):
         insert(db, t.place, Place(place=place, split=split, decided_at=now()))
     return {row.place: row.split for row in fetch(db, Place, select(t.place)) if row.place in splits}
@@ -142,25 +150,27 @@ def add_quarantined(db: Connection, entry: Quarantined) -> bool:
 def list_quarantined(db: Connection, *, limit: int | None = None) -> list[Quarantined]:
     """List the quarantine, newest first."""
     return fetch(
-        db, Quarantined, select(t.quarantine).order_by(t.quarantine.c.created_at.desc(), t.quarantine.c.quarantine_id).limit(limit)
+        db,
+        Quarantined,
+        select(t.quarantine).order_by(t.quarantine.c.created_at.desc(), t.quarantine.c.quarantine_id).limit(limit),
     )
 
 
 def find_quarantined(db: Connection, quarantine_id: str) -> Quarantined | None:
-    """Give an entry of the quarantine or None."""
+    """Return an entry of the quarantine or None."""
     return fetch_one(db, Quarantined, select(t.quarantine).where(t.quarantine.c.quarantine_id == quarantine_id))
 
 
 def is_source_quarantined(db: Connection, source_uri: str) -> bool:
-    """Tell whether the quarantine has an entry of this file."""
+    """Return whether the quarantine has an entry of this file."""
     return db.execute(select(exists().where(t.quarantine.c.source_uri == source_uri))).scalar_one()
 
 
 def release_source(db: Connection, source_uri: str) -> int:
-    """Forget the entries of a file that has become good in the meantime; give how many there were."""
+    """Forget the entries of a file that has become good in the meantime; return how many there were."""
     return db.execute(delete(t.quarantine).where(t.quarantine.c.source_uri == source_uri)).rowcount
 
 
 def release_quarantined(db: Connection, quarantine_ids: Sequence[str]) -> int:
-    """Forget entries, so that the next ingest tries those files again; give how many there were."""
+    """Forget entries, so that the next ingest tries those files again; return how many there were."""
     return db.execute(delete(t.quarantine).where(t.quarantine.c.quarantine_id.in_(quarantine_ids))).rowcount

@@ -28,20 +28,23 @@ log = logging.getLogger(__name__)
 R = TypeVar("R", bound=Record)
 _LOCK_WAIT_S = 60
 _RESTART_WAIT_S = 30
-"""How long a server that answered before may be gone: a restart takes seconds, a fail-over of a managed one somewhat longer."""
+"""How long a server that answered before may be gone.
+
+A restart takes seconds, a fail-over of a managed one somewhat longer.
+"""
 _POSTGRESQL = {
     "application_name": "cloudseg",
     "connect_timeout": "10",
     "keepalives_idle": "30",
-    # A worker that hangs inside a transaction holds its locks; others give up waiting, and the server gives up on the worker.
-    # The second is long because maintenance reads manifests from the store between two statements.
+    # A worker that hangs inside a transaction holds its locks; others give up waiting, and the server gives up on the
+    # worker. The second is long because maintenance reads manifests from the store between two statements.
     "options": f"-c lock_timeout={_LOCK_WAIT_S}s -c idle_in_transaction_session_timeout=30min",
 }
 """libpq's parameters; the same ones in the URL come first (postgresql.org/docs/current/libpq-connect.html)."""
 
 
 def sql_folder() -> Path:
-    """Give the folder with migrations and views: beside the package in a checkout, inside it in a wheel."""
+    """Return the folder with migrations and views: beside the package in a checkout, inside it in a wheel."""
     inside = Path(__file__).parents[1] / "_sql"
     return inside if inside.is_dir() else Path(__file__).parents[2] / "sql"
 
@@ -60,13 +63,16 @@ class Catalog:
             self.engine = _make_engine(self._url)
         except (ArgumentError, ImportError, ValueError) as error:
             raise SettingsError(
-                "no database can be opened by this URL", subject="CLOUDSEG_CATALOG_URL", found=type(error).__name__,
+                "no database can be opened by this URL",
+                subject="CLOUDSEG_CATALOG_URL",
+                found=type(error).__name__,
                 expected="sqlite:////folder/catalog.db or postgresql+psycopg://user@host/database",
                 next_step="Correct the URL, or install the driver that it names.",
-            ) from error  # fmt: skip
+            ) from error
         _make_folder(self._url)
         self._answered = False
-        # A page makes a catalog for each request: its connections end with it, not when the garbage is collected some day.
+        # A page makes a catalog for each request: its connections end with it, not when the garbage is collected some
+        # day.
         weakref.finalize(self, self.engine.dispose)
 
     @property
@@ -78,8 +84,9 @@ class Catalog:
     def begin(self) -> Iterator[Connection]:
         """Open a transaction that writes: committed at the end of the block, undone where it raises.
 
-        On SQLite it takes the write lock at once, so that what was read inside still holds when it writes. On PostgreSQL every
-        statement sees what others have committed; unique constraints decide who was first, and `alone_with` is there for the rest.
+        On SQLite it takes the write lock at once, so that what was read inside still holds when it writes. On
+        PostgreSQL every statement sees what others have committed; unique constraints decide who was first, and
+        `alone_with` is there for the rest.
         """
         with self._transaction(cloudseg_writes=True) as connection:
             yield connection
@@ -92,11 +99,11 @@ class Catalog:
             yield connection
 
     def upgrade(self, *, url: str | None = None, gdal: str | None = None) -> str:
-        """Bring the schema to the newest revision, make the views anew and give the revision's name.
+        """Bring the schema to the newest revision, make the views anew and return the revision's name.
 
-        Running it again changes nothing; two processes at once take turns. `url` and `gdal` are what the views for GIS people
-        put before an object's key (`cloudseg.catalog.views`). Raises CatalogOutdated where a newer version of the code made
-        the catalog.
+        Running it again changes nothing; two processes at once take turns. `url` and `gdal` are what the views for GIS
+        people put before an object's key (`cloudseg.catalog.views`). Raises CatalogOutdated where a newer version of
+        the code made the catalog.
         """
         head = self.head_revision()
         with self._migration() as (connection, config):
@@ -108,14 +115,16 @@ class Catalog:
         return head
 
     def make_roles(self) -> list[str]:
-        """Create the roles of `sql/roles` that are missing, say what each may do, and give the names of the new ones.
+        """Create the roles of `sql/roles` that are missing, say what each may do, and return the names of the new ones.
 
-        Running it again changes nothing. Raises StateError on SQLite, which has no users; SettingsError where the user of the
-        URL may not create roles or does not own the database.
+        Running it again changes nothing. Raises StateError on SQLite, which has no users; SettingsError where the user
+        of the URL may not create roles or does not own the database.
         """
         if self.engine.dialect.name != "postgresql":
             raise StateError(
-                "SQLite has no users and no roles", subject=self.uri, next_step="Whoever may write the file may do everything."
+                "SQLite has no users and no roles",
+                subject=self.uri,
+                next_step="Whoever may write the file may do everything.",
             )
         self.check()
         with self.begin() as connection:
@@ -123,16 +132,19 @@ class Catalog:
             return make_roles(connection, sql_folder() / "roles")
 
     def downgrade(self, revision: str) -> None:
-        """Take the schema back to a revision (`base`: to nothing), with the rows of what is taken away; for developers."""
+        """Take the schema back to a revision (`base`: to nothing), with the rows of what is taken away.
+
+        For developers.
+        """
         with self._migration() as (_, config):
             command.downgrade(config, revision)
 
     def head_revision(self) -> str:
-        """Give the newest revision that this version of the code knows."""
+        """Return the newest revision that this version of the code knows."""
         return str(ScriptDirectory.from_config(self._alembic()).get_current_head())
 
     def revision(self) -> str | None:
-        """Give the revision of the database, None for an empty one."""
+        """Return the revision of the database, None for an empty one."""
         with self.read() as connection:
             return MigrationContext.configure(connection).get_current_revision()
 
@@ -142,17 +154,23 @@ class Catalog:
         self._refuse_unknown(found)
         if found != expected:
             raise CatalogOutdated(
-                "the catalog's schema is older than this version", subject=self.uri, found=found or "an empty database",
-                expected=expected, next_step="Run `cloudseg db upgrade`.",
-            )  # fmt: skip
+                "the catalog's schema is older than this version",
+                subject=self.uri,
+                found=found or "an empty database",
+                expected=expected,
+                next_step="Run `cloudseg db upgrade`.",
+            )
 
     def _refuse_unknown(self, revision: str | None) -> None:
         known = {script.revision for script in ScriptDirectory.from_config(self._alembic()).walk_revisions()}
         if revision is not None and revision not in known:
             raise CatalogOutdated(
-                "another version of cloudseg made this catalog", subject=self.uri, found=revision, expected=self.head_revision(),
+                "another version of cloudseg made this catalog",
+                subject=self.uri,
+                found=revision,
+                expected=self.head_revision(),
                 next_step="Install the version that made it, or a newer one.",
-            )  # fmt: skip
+            )
 
     @contextmanager
     def _transaction(self, **options: Any) -> Iterator[Connection]:
@@ -162,10 +180,12 @@ class Catalog:
     def _connect(self) -> Connection:
         """Open a connection. A server that answered before may just be restarting: it is waited for.
 
-        Waiting is safe here and only here, because nothing of the transaction has been done. One that breaks later ends as
-        CatalogUnreachable, and whoever called the stage calls it again.
+        Waiting is safe here and only here, because nothing of the transaction has been done. One that breaks later ends
+        as CatalogUnreachable, and whoever called the stage calls it again.
         """
-        give_up = time.monotonic() + (_RESTART_WAIT_S if self._answered and self.engine.dialect.name == "postgresql" else 0)
+        give_up = time.monotonic() + (
+            _RESTART_WAIT_S if self._answered and self.engine.dialect.name == "postgresql" else 0
+        )
         while True:
             try:
                 connection = self.engine.connect()
@@ -187,7 +207,9 @@ class Catalog:
             config = self._alembic()
             config.attributes["connection"] = connection
             yield connection, config
-            if connection.dialect.name == "sqlite" and (orphan := connection.exec_driver_sql("PRAGMA foreign_key_check").first()):
+            if connection.dialect.name == "sqlite" and (
+                orphan := connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+            ):
                 raise RuntimeError(f"the migration leaves a row that names nothing: {tuple(orphan)}")
 
     def _alembic(self) -> Config:
@@ -202,7 +224,9 @@ def _make_folder(url: URL) -> None:
     try:
         Path(url.database).absolute().parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CatalogUnreachable("the catalog's folder cannot be made", subject=url.database, found=error.strerror) from error
+        raise CatalogUnreachable(
+            "the catalog's folder cannot be made", subject=url.database, found=error.strerror
+        ) from error
 
 
 def _make_engine(url: URL) -> Engine:
@@ -215,7 +239,8 @@ def _make_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _: Any) -> None:
-        # pysqlite must not open transactions by itself, or BEGIN IMMEDIATE below comes too late (SQLAlchemy docs, pysqlite).
+        # pysqlite must not open transactions by itself, or BEGIN IMMEDIATE below comes too late (SQLAlchemy docs,
+        # pysqlite).
         connection.isolation_level = None
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
@@ -224,8 +249,8 @@ def _make_engine(url: URL) -> Engine:
     def _begin(connection: Connection) -> None:
         options = connection.get_execution_options()
         writes, migrates = options.get("cloudseg_writes", False), options.get("cloudseg_migrates", False)
-        # Alembic copies and drops tables: with foreign keys on, dropping one deletes what points to it. Only before BEGIN
-        # does this pragma have an effect (sqlite.org/foreignkeys.html).
+        # Alembic copies and drops tables: with foreign keys on, dropping one deletes what points to it. Only before
+        # BEGIN does this pragma have an effect (sqlite.org/foreignkeys.html).
         connection.exec_driver_sql(f"PRAGMA foreign_keys={'OFF' if migrates else 'ON'}")
         connection.exec_driver_sql(f"PRAGMA query_only={'OFF' if writes else 'ON'}")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
@@ -237,16 +262,18 @@ def _make_postgresql_engine(url: URL) -> Engine:
     if url.drivername not in ("postgresql", "postgresql+psycopg"):
         raise ArgumentError(f"the driver of {url.drivername} is not supported")
     ours = {name: value for name, value in _POSTGRESQL.items() if name not in url.query}
-    return create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args=ours, json_serializer=_json_text)
+    return create_engine(
+        url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args=ours, json_serializer=_json_text
+    )
 
 
 def _json_text(value: Any) -> str:
-    """Give JSON for a column; NaN, which is no JSON and which PostgreSQL refuses, is refused everywhere."""
+    """Return JSON for a column; NaN, which is no JSON and which PostgreSQL refuses, is refused everywhere."""
     return canonical_json(value).decode()
 
 
 def now() -> datetime:
-    """Give the time for a `created_at` column. Never used to decide what a stage works on."""
+    """Return the time for a `created_at` column. Never used to decide what a stage works on."""
     return datetime.now(UTC)
 
 
@@ -254,23 +281,28 @@ def insert(db: Connection, table: Table, record: Record) -> bool:
     """Add a row; tell False, and change nothing, where a row with the same unique values is there."""
     build = sqlite.insert if db.dialect.name == "sqlite" else postgresql.insert
     # RETURNING, not rowcount: SQLAlchemy does not keep the row count of an INSERT on PostgreSQL.
-    statement = build(table).values(**record.model_dump()).on_conflict_do_nothing().returning(*table.primary_key.columns)
+    statement = (
+        build(table).values(**record.model_dump()).on_conflict_do_nothing().returning(*table.primary_key.columns)
+    )
     return db.execute(statement).first() is not None
 
 
 def alone_with(db: Connection, what: str) -> None:
-    """Wait until no other transaction has named the same thing here; SQLite's `begin` is alone with everything already."""
+    """Wait until no other transaction has named the same thing here.
+
+    SQLite's `begin` is alone with everything already.
+    """
     if db.dialect.name == "postgresql":
         db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"cloudseg {what}", 0))))
 
 
 def fetch(db: Connection, kind: type[R], statement: Select[Any]) -> list[R]:
-    """Give the rows of a statement as records."""
+    """Return the rows of a statement as records."""
     return [kind.model_validate(dict(row._mapping)) for row in db.execute(statement)]
 
 
 def fetch_one(db: Connection, kind: type[R], statement: Select[Any]) -> R | None:
-    """Give the first row as a record, or None."""
+    """Return the first row as a record, or None."""
     row = db.execute(statement.limit(1)).first()
     return None if row is None else kind.model_validate(dict(row._mapping))
 
@@ -285,7 +317,7 @@ _WHERE_LISTED = {
 
 
 def get_by(db: Connection, kind: type[R], table: Table, column: str, value: str) -> R:
-    """Give the row whose column has the value. Raises NotInCatalog."""
+    """Return the row whose column has the value. Raises NotInCatalog."""
     found = fetch_one(db, kind, select(table).where(table.c[column] == value))
     if found is None:
         raise NotInCatalog(f"no such {table.name}", subject=value, next_step=_WHERE_LISTED.get(table.name, ""))
@@ -293,5 +325,5 @@ def get_by(db: Connection, kind: type[R], table: Table, column: str, value: str)
 
 
 def get_many(db: Connection, kind: type[R], table: Table, column: str, values: Sequence[str]) -> list[R]:
-    """Give rows in the order of the values. Raises NotInCatalog for the first that is missing."""
+    """Return rows in the order of the values. Raises NotInCatalog for the first that is missing."""
     return [get_by(db, kind, table, column, value) for value in values]

@@ -54,7 +54,7 @@ class Utc(TypeDecorator[datetime]):
         return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Give the time its zone back."""
+        """Return the time its zone back."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -106,10 +106,14 @@ scene = Table(
     _created(),
     UniqueConstraint("source_sha256"),
     Index(None, "place"),
-    Index(None, "acquired_at", "min_lon", "max_lon", "min_lat", "max_lat"),  # a box in June, without looking at other scenes
+    Index(
+        None, "acquired_at", "min_lon", "max_lon", "min_lat", "max_lat"
+    ),  # a box in June, without looking at other scenes
     Index(None, "min_lon", "min_lat"),
     Index(None, "created_at"),
-    Index(None, "publishable", "scene_id"),  # which scenes may need a mask, in the order in which weights list what they masked
+    Index(
+        None, "publishable", "scene_id"
+    ),  # which scenes may need a mask, in the order in which weights list what they masked
     Index(None, "name"),
     Index(None, "key"),
 )

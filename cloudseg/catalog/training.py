@@ -13,30 +13,39 @@ def add_snapshot(db: Connection, snapshot: Snapshot, labels: dict[str, Split]) -
     """Add a snapshot with the labels it holds (label id to split); False where it is there already."""
     if not insert(db, t.snapshot, snapshot):
         return False
-    rows = [{"snapshot_id": snapshot.snapshot_id, "label_id": label_id, "split": split} for label_id, split in sorted(labels.items())]
+    rows = [
+        {"snapshot_id": snapshot.snapshot_id, "label_id": label_id, "split": split}
+        for label_id, split in sorted(labels.items())
+    ]
     if rows:  # an empty list would insert one row of defaults
         db.execute(plain_insert(t.snapshot_label), rows)
     return True
 
 
 def get_snapshot(db: Connection, snapshot_id: str) -> Snapshot:
-    """Give a snapshot. Raises NotInCatalog."""
+    """Return a snapshot. Raises NotInCatalog."""
     return get_by(db, Snapshot, t.snapshot, "snapshot_id", snapshot_id)
 
 
 def find_snapshot(db: Connection, snapshot_id: str) -> Snapshot | None:
-    """Give a snapshot or None."""
+    """Return a snapshot or None."""
     return fetch_one(db, Snapshot, select(t.snapshot).where(t.snapshot.c.snapshot_id == snapshot_id))
 
 
 def list_snapshots(db: Connection, *, limit: int | None = None) -> list[Snapshot]:
     """List snapshots, newest first."""
-    return fetch(db, Snapshot, select(t.snapshot).order_by(t.snapshot.c.created_at.desc(), t.snapshot.c.snapshot_id).limit(limit))
+    return fetch(
+        db, Snapshot, select(t.snapshot).order_by(t.snapshot.c.created_at.desc(), t.snapshot.c.snapshot_id).limit(limit)
+    )
 
 
 def list_snapshot_labels(db: Connection, snapshot_id: str) -> dict[str, Split]:
-    """Give label id to split."""
-    rows = db.execute(select(t.snapshot_label).where(t.snapshot_label.c.snapshot_id == snapshot_id).order_by(t.snapshot_label.c.label_id))
+    """Return label id to split."""
+    rows = db.execute(
+        select(t.snapshot_label)
+        .where(t.snapshot_label.c.snapshot_id == snapshot_id)
+        .order_by(t.snapshot_label.c.label_id)
+    )
     return {row.label_id: row.split for row in rows}
 
 
@@ -47,12 +56,12 @@ def add_run(db: Connection, run: Run) -> Run:
 
 
 def get_run(db: Connection, run_id: str) -> Run:
-    """Give a run. Raises NotInCatalog."""
+    """Return a run. Raises NotInCatalog."""
     return get_by(db, Run, t.run, "run_id", run_id)
 
 
 def find_run(db: Connection, run_id: str) -> Run | None:
-    """Give a run or None."""
+    """Return a run or None."""
     return fetch_one(db, Run, select(t.run).where(t.run.c.run_id == run_id))
 
 
@@ -64,7 +73,9 @@ def list_runs(db: Connection, *, limit: int | None = None) -> list[Run]:
 def set_run_status(db: Connection, run_id: str, status: RunStatus, *, error: str | None = None) -> None:
     """Write the state of a run. Raises NotInCatalog."""
     finished_at = None if status == "running" else now()
-    changed = db.execute(update(t.run).where(t.run.c.run_id == run_id).values(status=status, error=error, finished_at=finished_at))
+    changed = db.execute(
+        update(t.run).where(t.run.c.run_id == run_id).values(status=status, error=error, finished_at=finished_at)
+    )
     if changed.rowcount == 0:
         raise NotInCatalog("no such run", subject=run_id, next_step="Begin it with add_run.")
 
@@ -86,7 +97,9 @@ def add_checkpoint(db: Connection, checkpoint: Checkpoint) -> bool:
 
 def list_checkpoints(db: Connection, run_id: str) -> list[Checkpoint]:
     """List the checkpoints of a run, newest first."""
-    return fetch(db, Checkpoint, select(t.checkpoint).where(t.checkpoint.c.run_id == run_id).order_by(t.checkpoint.c.step.desc()))
+    return fetch(
+        db, Checkpoint, select(t.checkpoint).where(t.checkpoint.c.run_id == run_id).order_by(t.checkpoint.c.step.desc())
+    )
 
 
 def delete_checkpoint(db: Connection, run_id: str, step: int) -> None:

@@ -1,8 +1,10 @@
-"""The views of `sql/views` and, on PostGIS, the geometry and the views of `sql/gis`: made anew by every `Catalog.upgrade`.
+"""The views of `sql/views` and, on PostGIS, the geometry and the views of `sql/gis`.
 
-They hold no facts of their own, so they need no migration: the numbered files are their only source. Those of `sql/views` are
-each one `CREATE VIEW` that SQLite and PostgreSQL both read. Migrations run without them, because SQLite alters no table that a
-view names.
+Made anew by every `Catalog.upgrade`.
+
+They hold no facts of their own, so they need no migration: the numbered files are their only source. Those of
+`sql/views` are each one `CREATE VIEW` that SQLite and PostgreSQL both read. Migrations run without them, because SQLite
+alters no table that a view names.
 """
 
 import logging
@@ -13,14 +15,22 @@ from sqlalchemy import Connection, func, inspect, select, text
 
 log = logging.getLogger(__name__)
 
-_OURS = ("champion_history", "current_mask", "mask_lineage", "model_history", "published_mask", "scene_label", "training_run")
+_OURS = (
+    "champion_history",
+    "current_mask",
+    "mask_lineage",
+    "model_history",
+    "published_mask",
+    "scene_label",
+    "training_run",
+)
 """Every view that a version of cloudseg has made: what to drop. A view that somebody else made is left alone."""
 _GIS = ("masks", "scenes", "store")
 _NOT_MIGRATED = {("table", "spatial_ref_sys"), ("column", "footprint"), ("index", "ix_scene_footprint")}
 
 
 def run_files(db: Connection, folder: Path, pattern: str = "[0-9]*.sql") -> list[str]:
-    """Run the files `NNNN_name.sql` of a folder in order and give their names."""
+    """Run the files `NNNN_name.sql` of a folder in order and return their names."""
     files = sorted(folder.glob(pattern))
     for file in files:
         # Without this option the driver would take a percent sign for a place of a parameter.
@@ -31,8 +41,8 @@ def run_files(db: Connection, folder: Path, pattern: str = "[0-9]*.sql") -> list
 def create_gis_views(db: Connection, folder: Path, url: str | None, gdal: str | None) -> bool:
     """Add the geometry of scenes and the views of schema `gis` where the database has PostGIS; tell whether it has.
 
-    Decided at every upgrade, so PostGIS may come later. `url` and `gdal` stand before a key in an object's address and in the
-    name under which GDAL opens it; where they are None, so are the addresses in the views.
+    Decided at every upgrade, so PostGIS may come later. `url` and `gdal` stand before a key in an object's address and
+    in the name under which GDAL opens it; where they are None, so are the addresses in the views.
     """
     if db.dialect.name != "postgresql":
         return False
@@ -43,8 +53,12 @@ def create_gis_views(db: Connection, folder: Path, url: str | None, gdal: str | 
         )
         return False
     db.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS gis")
-    store = "CREATE VIEW gis.store AS SELECT %L::text AS url, %L::text AS gdal"  # %L makes an SQL literal of its argument
-    db.exec_driver_sql(db.execute(select(func.format(store, url, gdal))).scalar_one(), execution_options={"no_parameters": True})
+    store = (
+        "CREATE VIEW gis.store AS SELECT %L::text AS url, %L::text AS gdal"  # %L makes an SQL literal of its argument
+    )
+    db.exec_driver_sql(
+        db.execute(select(func.format(store, url, gdal))).scalar_one(), execution_options={"no_parameters": True}
+    )
     made = run_files(db, folder)
     log.info("the database has PostGIS: ran %s", ", ".join(made))
     return True
@@ -62,5 +76,8 @@ def drop_views(db: Connection) -> None:
 
 
 def is_migrated(_: Any, name: str | None, kind: str, reflected: bool, counterpart: Any) -> bool:
-    """Tell Alembic's comparison (`include_object`) whether migrations make this; PostGIS's own table and the geometry are not theirs."""
+    """Tell Alembic's comparison (`include_object`) whether migrations make this.
+
+    PostGIS's own table and the geometry are not theirs.
+    """
     return not (reflected and counterpart is None and (kind, name) in _NOT_MIGRATED)

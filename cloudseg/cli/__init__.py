@@ -20,7 +20,9 @@ _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="cloudseg")
-@click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), help="Level of the log on stderr.")
+@click.option(
+    "--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), help="Level of the log on stderr."
+)
 def root(log_level: str | None) -> None:
     """Keep a cloud-mask model fresh: tiles in, a U-Net retrained and judged, masks out.
 
@@ -42,9 +44,29 @@ def root(log_level: str | None) -> None:
 
 
 for _command in (
-    ingest, snapshot, train, evaluate, promote, rollback, retrain, predict,
-    models, runs, scenes, masks, lineage, quarantine, maintain, backup, restore, db, model, doctor, demo, stack,
-):  # fmt: skip
+    ingest,
+    snapshot,
+    train,
+    evaluate,
+    promote,
+    rollback,
+    retrain,
+    predict,
+    models,
+    runs,
+    scenes,
+    masks,
+    lineage,
+    quarantine,
+    maintain,
+    backup,
+    restore,
+    db,
+    model,
+    doctor,
+    demo,
+    stack,
+):
     root.add_command(_command)
 
 

@@ -15,19 +15,29 @@ def _damaged(record: Json) -> int:
 
 @click.command()
 @click.option("--dry-run/--apply", default=True, show_default=True, help="Tell only, or delete and repair.")
-@click.option("--orphan-hours", type=click.FloatRange(min=0), default=24.0, show_default=True, help="Leave younger orphans alone.")
 @click.option(
-    "--checkpoint-days", type=click.FloatRange(min=0), default=7.0, show_default=True, help="Keep checkpoints of finished runs so long."
+    "--orphan-hours", type=click.FloatRange(min=0), default=24.0, show_default=True, help="Leave younger orphans alone."
 )
 @click.option(
-    "--evaluation-days", type=click.FloatRange(min=0), default=90.0, show_default=True, help="Keep reports of never-champions so long."
+    "--checkpoint-days",
+    type=click.FloatRange(min=0),
+    default=7.0,
+    show_default=True,
+    help="Keep checkpoints of finished runs so long.",
+)
+@click.option(
+    "--evaluation-days",
+    type=click.FloatRange(min=0),
+    default=90.0,
+    show_default=True,
+    help="Keep reports of never-champions so long.",
 )
 @click.option("--verify", is_flag=True, help="Read every object and compare its checksum (slow).")
 @click.option("--as-of", metavar="TIME", help="Count ages from this moment (ISO 8601 with zone) instead of now.")
 @reports(show_record, exit_code=_damaged)
 def maintain(
     dry_run: bool, orphan_hours: float, checkpoint_days: float, evaluation_days: float, verify: bool, as_of: str | None
-) -> Any:  # fmt: skip
+) -> Any:
     """Collect orphans, expire checkpoints and reports, repair the champion's pointer, look for missing objects.
 
     Deletes nothing unless --apply is given. The exit code is 5 where an object is missing or damaged.
@@ -35,9 +45,13 @@ def maintain(
     from cloudseg import stages
 
     return stages.maintain(
-        dry_run=dry_run, orphan_hours=orphan_hours, checkpoint_days=checkpoint_days, evaluation_days=evaluation_days,
-        verify=verify, as_of=as_of,
-    )  # fmt: skip
+        dry_run=dry_run,
+        orphan_hours=orphan_hours,
+        checkpoint_days=checkpoint_days,
+        evaluation_days=evaluation_days,
+        verify=verify,
+        as_of=as_of,
+    )
 
 
 @click.group()
@@ -84,7 +98,10 @@ def model() -> None:
 @click.option("--dry-run", is_flag=True, help="Read the file and write nothing.")
 @reports(show_record)
 def import_weights(path: str, dry_run: bool) -> Any:
-    """Register the seed project's weights (FILE.pth, tensors only: nothing is unpickled) with their own preprocessing."""
+    """Register the seed project's weights (FILE.pth, tensors only.
+
+    Nothing is unpickled) with their own preprocessing.
+    """
     from cloudseg import stages
 
     return stages.import_weights(path, dry_run=dry_run)
@@ -92,11 +109,15 @@ def import_weights(path: str, dry_run: bool) -> Any:
 
 def _show_checks(console: Console, record: Json) -> None:
     for check in record["checks"]:
-        console.print(f"{'ok   ' if check['ok'] else 'FAULT'} {check['name']:<9} {check['detail']}", markup=False, highlight=False)
+        console.print(
+            f"{'ok   ' if check['ok'] else 'FAULT'} {check['name']:<9} {check['detail']}", markup=False, highlight=False
+        )
 
 
 @click.command()
-@click.option("--device/--no-device", default=True, show_default=True, help="Look at the device too, which loads torch.")
+@click.option(
+    "--device/--no-device", default=True, show_default=True, help="Look at the device too, which loads torch."
+)
 @reports(_show_checks, exit_code=lambda record: 0 if record["ok"] else 1)
 def doctor(device: bool) -> Any:
     """Check settings, catalog, migrations, store, recipes and device."""

@@ -8,9 +8,15 @@ from cloudseg.cli.output import reports, show_parts, show_record
 from cloudseg.records import Json
 
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Tell what would be done and write nothing.")
-_RECIPE = click.option("--recipe", default="nightly", show_default=True, help="Name of a shipped recipe, or path of a .toml file.")
-_MINUTES = click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Time budget instead of the recipe's.")
-_SNAPSHOT = click.option("--snapshot", "snapshot_id", metavar="ID", help="Snapshot to judge on; by default the one of the training.")
+_RECIPE = click.option(
+    "--recipe", default="nightly", show_default=True, help="Name of a shipped recipe, or path of a .toml file."
+)
+_MINUTES = click.option(
+    "--minutes", type=click.FloatRange(min=0, min_open=True), help="Time budget instead of the recipe's."
+)
+_SNAPSHOT = click.option(
+    "--snapshot", "snapshot_id", metavar="ID", help="Snapshot to judge on; by default the one of the training."
+)
 _ACTOR = click.option("--actor", default="cli", show_default=True, help="Who decides, for the history.")
 _REASON = click.option("--reason", default="", help="Why, for the history.")
 
@@ -48,7 +54,9 @@ def snapshot(recipe: str, dry_run: bool) -> Any:
 @click.command()
 @click.argument("snapshot_id")
 @_RECIPE
-@click.option("--run-id", metavar="ID", help="Run to begin or resume; follows from snapshot, recipe and champion when not given.")
+@click.option(
+    "--run-id", metavar="ID", help="Run to begin or resume; follows from snapshot, recipe and champion when not given."
+)
 @_MINUTES
 @_DRY_RUN
 @reports(show_record)
@@ -65,7 +73,11 @@ def train(snapshot_id: str, recipe: str, run_id: str | None, minutes: float | No
 @click.argument("weights_id")
 @_SNAPSHOT
 @click.option(
-    "--split", type=click.Choice(["train", "validation", "held_out"]), default="held_out", show_default=True, help="Places to judge on."
+    "--split",
+    type=click.Choice(["train", "validation", "held_out"]),
+    default="held_out",
+    show_default=True,
+    help="Places to judge on.",
 )
 @_DRY_RUN
 @reports(show_record)
@@ -81,7 +93,9 @@ def evaluate(weights_id: str, snapshot_id: str | None, split: Any, dry_run: bool
 @click.command()
 @click.argument("weights_id")
 @_SNAPSHOT
-@click.option("--apply/--no-apply", default=True, show_default=True, help="Promote where the verdict says so, or judge only.")
+@click.option(
+    "--apply/--no-apply", default=True, show_default=True, help="Promote where the verdict says so, or judge only."
+)
 @click.option("--force", is_flag=True, help="Promote against the verdict, or against an earlier no; needs --reason.")
 @click.option("--ask", is_flag=True, help="Judge only, and write down that a verdict PROMOTE waits for a person.")
 @click.option("--decline", is_flag=True, help="Judge only, and write down a person's no; needs --reason.")
@@ -93,8 +107,9 @@ def evaluate(weights_id: str, snapshot_id: str | None, split: Any, dry_run: bool
 def promote(weights_id: str, snapshot_id: str | None, dry_run: bool, **wish: Any) -> Any:
     """Compare WEIGHTS_ID with the champion and make it champion where the verdict is PROMOTE.
 
-    HOLD and REJECT are verdicts, not errors: the exit code is 0 and the record gives the reasons. What waits for a person
-    (`--ask`, or `cloudseg retrain --no-auto-promote`) is promoted by this command, and declined by `--decline --reason`.
+    HOLD and REJECT are verdicts, not errors: the exit code is 0 and the record gives the reasons. What waits for a
+    person (`--ask`, or `cloudseg retrain --no-auto-promote`) is promoted by this command, and declined by `--decline
+    --reason`.
     """
     from cloudseg import stages
     from cloudseg.stages.plan import plan_promote
@@ -113,8 +128,8 @@ def promote(weights_id: str, snapshot_id: str | None, dry_run: bool, **wish: Any
 def rollback(champion_id: str | None, actor: str, reason: str, dry_run: bool) -> Any:
     """Make the champion before this one champion again; the history keeps both changes.
 
-    CHAMPION_ID is the one to take out of office: naming it makes the command safe to repeat. Without it, whoever is champion
-    now goes, and a second call goes one champion further back.
+    CHAMPION_ID is the one to take out of office: naming it makes the command safe to repeat. Without it, whoever is
+    champion now goes, and a second call goes one champion further back.
     """
     from cloudseg import stages
     from cloudseg.stages.plan import plan_rollback
@@ -126,11 +141,18 @@ def rollback(champion_id: str | None, actor: str, reason: str, dry_run: bool) ->
 @_RECIPE
 @_MINUTES
 @click.option("--force", is_flag=True, help="Train although no label is new.")
-@click.option("--auto-promote/--no-auto-promote", default=True, show_default=True, help="Promote by verdict, or leave that to a person.")
+@click.option(
+    "--auto-promote/--no-auto-promote",
+    default=True,
+    show_default=True,
+    help="Promote by verdict, or leave that to a person.",
+)
 @click.option("--run-id", metavar="ID", help="Run to begin or resume.")
 @_DRY_RUN
 @reports(show_parts)
-def retrain(recipe: str, minutes: float | None, force: bool, auto_promote: bool, run_id: str | None, dry_run: bool) -> Any:
+def retrain(
+    recipe: str, minutes: float | None, force: bool, auto_promote: bool, run_id: str | None, dry_run: bool
+) -> Any:
     """Snapshot, train, evaluate and promote in one go; skips itself, with the reason, when no label is new."""
     from cloudseg import stages
 

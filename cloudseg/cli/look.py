@@ -9,7 +9,9 @@ from rich.tree import Tree
 from cloudseg.cli.output import reports, show_rows
 from cloudseg.records import Json
 
-_LIMIT = click.option("--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="Show so many, newest first.")
+_LIMIT = click.option(
+    "--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="Show so many, newest first."
+)
 
 
 @click.command()
@@ -25,7 +27,20 @@ def scenes(limit: int) -> Any:
 @click.command()
 @_LIMIT
 @reports(
-    show_rows("models", ["version", "weights_id", "alias", "verdict", "decision", "held_out.iou", "held_out.f1", "recipe", "created_at"])
+    show_rows(
+        "models",
+        [
+            "version",
+            "weights_id",
+            "alias",
+            "verdict",
+            "decision",
+            "held_out.iou",
+            "held_out.f1",
+            "recipe",
+            "created_at",
+        ],
+    )
 )
 def models(limit: int) -> Any:
     """List published weights with champion, verdict and held-out metrics."""
@@ -37,7 +52,11 @@ def models(limit: int) -> Any:
 @click.command()
 @_LIMIT
 @reports(
-    show_rows("runs", ["run_id", "status", "recipe_name", "epoch.epoch", "epoch.step", "snapshot_id"], below=["epoch.metrics", "error"])
+    show_rows(
+        "runs",
+        ["run_id", "status", "recipe_name", "epoch.epoch", "epoch.step", "snapshot_id"],
+        below=["epoch.metrics", "error"],
+    )
 )
 def runs(limit: int) -> Any:
     """List trainings with their newest epoch: how to watch one that goes on just now."""
@@ -49,7 +68,11 @@ def runs(limit: int) -> Any:
 @click.command()
 @click.option("--weights", "weights_id", metavar="ID", help="Only masks by these weights.")
 @_LIMIT
-@click.option("--link", is_flag=True, help="Add a link that anyone may read the file with, in QGIS or a browser (stores on S3 only).")
+@click.option(
+    "--link",
+    is_flag=True,
+    help="Add a link that anyone may read the file with, in QGIS or a browser (stores on S3 only).",
+)
 @click.option(
     "--expires",
     "hours",
@@ -59,7 +82,9 @@ def runs(limit: int) -> Any:
     metavar="HOURS",
     help="How long links are good.",
 )
-@reports(show_rows("masks", ["mask_id", "scene", "cloud_fraction", "valid_fraction", "weights_id"], below=["uri", "link"]))
+@reports(
+    show_rows("masks", ["mask_id", "scene", "cloud_fraction", "valid_fraction", "weights_id"], below=["uri", "link"])
+)
 def masks(weights_id: str | None, limit: int, link: bool, hours: float) -> Any:
     """List published masks, newest first."""
     from cloudseg import stages
@@ -69,7 +94,10 @@ def masks(weights_id: str | None, limit: int, link: bool, hours: float) -> Any:
 
 @click.command()
 @click.option(
-    "--release", multiple=True, metavar="ID", help="Forget this entry, so that the next ingest tries its file again (repeatable)."
+    "--release",
+    multiple=True,
+    metavar="ID",
+    help="Forget this entry, so that the next ingest tries its file again (repeatable).",
 )
 @click.option("--dry-run", is_flag=True, help="With --release: show what would be forgotten, and forget nothing.")
 @_LIMIT
@@ -87,12 +115,18 @@ def _show_lineage(console: Console, record: Json) -> None:
     """Print mask → weights → run → snapshot → labels and scenes as a tree."""
     mask, weights, run, frozen = record["mask"], record["weights"], record["run"], record["snapshot"]
     tree = Tree(f"mask {mask['mask_id']}  sha256 {mask['sha256']}")
-    tree.add(f"of scene {record['scene']['name']}  {record['scene']['scene_id']}  source sha256 {record['scene']['source_sha256']}")
+    tree.add(
+        f"of scene {record['scene']['name']}  {record['scene']['scene_id']}  source sha256 {record['scene']['source_sha256']}"
+    )
     model = tree.add(f"by weights {weights['weights_id']}  version {weights['version']}  {weights['architecture']}")
     if run is not None:
-        model.add(f"made by run {run['run_id']}  recipe {run['recipe_name']} {run['recipe_hash'][:12]}  on {run['device']}")
+        model.add(
+            f"made by run {run['run_id']}  recipe {run['recipe_name']} {run['recipe_hash'][:12]}  on {run['device']}"
+        )
     for ancestor in record["ancestors"]:
-        model.add(f"warm start from {ancestor['weights_id']}  version {ancestor['version']}  snapshot {ancestor['snapshot_id']}")
+        model.add(
+            f"warm start from {ancestor['weights_id']}  version {ancestor['version']}  snapshot {ancestor['snapshot_id']}"
+        )
     if frozen is not None:
         learned = model.add(f"from snapshot {frozen['snapshot_id']}  {len(record['labels'])} labels")
         for label in record["labels"]:

@@ -31,7 +31,13 @@ class BarHandler(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
         self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
         self._tasks: dict[str, Any] = {}
 
@@ -45,7 +51,9 @@ class BarHandler(logging.Handler):
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage)
             self._progress.start()
-        self._progress.update(self._tasks[stage], completed=step[0], total=step[1], description=record.getMessage().partition(":")[0])
+        self._progress.update(
+            self._tasks[stage], completed=step[0], total=step[1], description=record.getMessage().partition(":")[0]
+        )
         if step[0] >= step[1]:
             self._progress.remove_task(self._tasks.pop(stage))
 
@@ -55,8 +63,12 @@ class BarHandler(logging.Handler):
         super().close()
 
 
-def reports(show: Show, *, exit_code: Callable[[Json], int] = lambda _: 0) -> Callable[[Callable[..., Any]], Callable[..., None]]:
-    """Make a function a command body: add `--json`, print what it returns, turn a CloudsegError into message and status.
+def reports(
+    show: Show, *, exit_code: Callable[[Json], int] = lambda _: 0
+) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+    """Make a function a command body.
+
+    Add `--json`, print what it returns, turn a CloudsegError into message and status.
 
     Args:
         show: prints the record's JSON form for people.
@@ -81,7 +93,10 @@ def reports(show: Show, *, exit_code: Callable[[Json], int] = lambda _: 0) -> Ca
 
 
 def _write(say: Callable[[], None]) -> None:
-    """Write the record to stdout. A reader who went away (`| head`) is no fault; a full disk or a closed stdout is one."""
+    """Write the record to stdout.
+
+    A reader who went away (`| head`) is no fault; a full disk or a closed stdout is one.
+    """
     try:
         if sys.stdout is None:
             raise OSError("it is closed")
@@ -116,10 +131,10 @@ def show_parts(console: Console, record: Json) -> None:
 
 
 def show_rows(name: str, columns: Sequence[str], *, below: Sequence[str] = ()) -> Show:
-    """Give a function that prints the rows under `record[name]`; a column `a.b` looks into a nested value.
+    """Return a function that prints the rows under `record[name]`; a column `a.b` looks into a nested value.
 
-    A terminal gets as many columns as fit, most important first, long words cut, and the `below` values whole under their
-    row. A pipe gets every column of every row in one line.
+    A terminal gets as many columns as fit, most important first, long words cut, and the `below` values whole under
+    their row. A pipe gets every column of every row in one line.
     """
 
     def show(console: Console, record: Json) -> None:
@@ -136,19 +151,32 @@ def show_rows(name: str, columns: Sequence[str], *, below: Sequence[str] = ()) -
             _print_line(console, line, widths)
             for column in below if stacked else ():
                 if (value := _look_up(row, column)) is not None:
-                    console.print(f"    {_header(column)}: {_cell(value)}", markup=False, highlight=False, soft_wrap=True)
+                    console.print(
+                        f"    {_header(column)}: {_cell(value)}", markup=False, highlight=False, soft_wrap=True
+                    )
         if left_out := wanted[len(widths) :]:
             console.print(
-                f"(no room for {', '.join(map(_header, left_out))}: --json has everything)", style="dim", highlight=False, soft_wrap=True
+                f"(no room for {', '.join(map(_header, left_out))}: --json has everything)",
+                style="dim",
+                highlight=False,
+                soft_wrap=True,
             )
 
     return show
 
 
 def _widths(columns: Sequence[str], cells: Sequence[Sequence[str]], room: int) -> list[int]:
-    """Give the width of the columns that fit, first ones first; ids and times stay whole, other columns shrink to a few letters."""
-    natural = [max(cell_len(_header(column)), *(cell_len(line[i]) for line in cells)) for i, column in enumerate(columns)]
-    least = [width if column.endswith(("_id", "_at")) else min(width, _NARROWEST) for column, width in zip(columns, natural, strict=True)]
+    """Return the width of the columns that fit, first ones first.
+
+    Ids and times stay whole, other columns shrink to a few letters.
+    """
+    natural = [
+        max(cell_len(_header(column)), *(cell_len(line[i]) for line in cells)) for i, column in enumerate(columns)
+    ]
+    least = [
+        width if column.endswith(("_id", "_at")) else min(width, _NARROWEST)
+        for column, width in zip(columns, natural, strict=True)
+    ]
     count = len(columns)
     while count > 1 and sum(least[:count]) + _GAP * (count - 1) > room:
         count -= 1
@@ -159,8 +187,10 @@ def _widths(columns: Sequence[str], cells: Sequence[Sequence[str]], room: int) -
 
 
 def _print_line(console: Console, cells: Sequence[str], widths: Sequence[int], style: str | None = None) -> None:
-    fitting = [set_cell_size(cell, width) if cell_len(cell) <= width else f"{set_cell_size(cell, width - 1)}…" for cell, width in
-               zip(cells, widths, strict=False)]  # fmt: skip
+    fitting = [
+        set_cell_size(cell, width) if cell_len(cell) <= width else f"{set_cell_size(cell, width - 1)}…"
+        for cell, width in zip(cells, widths, strict=False)
+    ]
     text = (" " * _GAP).join(fitting).rstrip()
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
@@ -170,7 +200,7 @@ def _header(column: str) -> str:
 
 
 def _console() -> Console:
-    """Give the console for stdout; lines of a pipe or a file are as long as they need to be."""
+    """Return the console for stdout; lines of a pipe or a file are as long as they need to be."""
     return Console() if sys.stdout.isatty() else Console(width=_NO_TERMINAL_WIDTH)
 
 
@@ -197,7 +227,7 @@ def _cell(value: object) -> str:
 
 
 def _inner(value: object) -> str:
-    """Give a value inside a cell; what is nested deeper is shown by `--json` only."""
+    """Return a value inside a cell; what is nested deeper is shown by `--json` only."""
     if isinstance(value, dict):
         plain = {name: inner for name, inner in value.items() if not isinstance(inner, dict | list)}
         return "(" + ", ".join(f"{name} {_cell(inner)}" for name, inner in plain.items()) + ")" if plain else "…"

@@ -1,4 +1,7 @@
-"""Read the chips of a snapshot straight from the packed shards by memory mapping: nothing is decoded or copied twice."""
+"""Read the chips of a snapshot straight from the packed shards by memory mapping.
+
+Nothing is decoded or copied twice.
+"""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -38,24 +41,27 @@ class ChipSet:
         return self._manifest.counts
 
     def of(self, split: Split) -> list[Chip]:
-        """Give the chips of a split."""
+        """Return the chips of a split."""
         return [chip for chip in self.chips if chip.split == split]
 
     def pixels(self, chip: Chip) -> npt.NDArray[np.uint16]:
-        """Give canonical digital numbers `(band, row, col)`, a read-only view; 0 is no data (and padding)."""
+        """Return canonical digital numbers `(band, row, col)`, a read-only view; 0 is no data (and padding)."""
         size, bands = self.chip_size, len(self.bands)
         flat = self._shards[chip.shard][chip.index, : 2 * bands * size * size]
         return flat.view("<u2").reshape(bands, size, size)
 
     def label(self, chip: Chip) -> npt.NDArray[np.uint8]:
-        """Give the label `(row, col)`, a read-only view: 0 clear, 1 cloud, 255 none (also where not observed, and padding)."""
+        """Return the label `(row, col)`, a read-only view.
+
+        0 clear, 1 cloud, 255 none (also where not observed, and padding).
+        """
         size = self.chip_size
         return self._shards[chip.shard][chip.index, 2 * len(self.bands) * size * size :].reshape(size, size)
 
 
 @contextmanager
 def open_chips(store: Store, snapshot: Snapshot, *, verify: bool = True) -> Iterator[ChipSet]:
-    """Lend the chips of a snapshot.
+    """Yield the chips of a snapshot.
 
     Sizes are always checked; with `verify` the checksum of every shard too (one sequential read, once when a stage
     opens the snapshot). Raises SnapshotChanged where an object is missing or is not what the manifest names.
@@ -70,14 +76,18 @@ def _open(store: Store, snapshot: Snapshot, stack: ExitStack, *, verify: bool) -
         paths = [stack.enter_context(store.local_file(shard.object.key)) for shard in manifest.shards]
     except (ObjectMissing, ObjectCorrupt) as error:
         raise SnapshotChanged(
-            error.what, subject=snapshot.snapshot_id, found=error.subject,
+            error.what,
+            subject=snapshot.snapshot_id,
+            found=error.subject,
             next_step="Restore the object or build the snapshot again.",
-        ) from error  # fmt: skip
+        ) from error
     pairs = zip(manifest.shards, paths, strict=True)
     return ChipSet(manifest, [_map_shard(snapshot, manifest, shard, path, verify=verify) for shard, path in pairs])
 
 
-def _map_shard(snapshot: Snapshot, manifest: Manifest, shard: Shard, path: Path, *, verify: bool) -> npt.NDArray[np.uint8]:
+def _map_shard(
+    snapshot: Snapshot, manifest: Manifest, shard: Shard, path: Path, *, verify: bool
+) -> npt.NDArray[np.uint8]:
     expected = shard.chips * manifest.chip_bytes
     if path.stat().st_size != expected:
         raise _changed(snapshot, shard, f"{path.stat().st_size} bytes", f"{expected} bytes")
@@ -88,6 +98,9 @@ def _map_shard(snapshot: Snapshot, manifest: Manifest, shard: Shard, path: Path,
 
 def _changed(snapshot: Snapshot, shard: Shard, found: str, expected: str) -> SnapshotChanged:
     return SnapshotChanged(
-        f"shard {shard.object.key} is not what the manifest names", subject=snapshot.snapshot_id, found=found, expected=expected,
+        f"shard {shard.object.key} is not what the manifest names",
+        subject=snapshot.snapshot_id,
+        found=found,
+        expected=expected,
         next_step="Restore the object or build the snapshot again.",
-    )  # fmt: skip
+    )

@@ -33,12 +33,12 @@ class Manifest(Record):
         return self.chip_size**2 * (2 * len(self.bands) + 1)
 
     def pack(self) -> bytes:
-        """Give the canonical JSON."""
+        """Return the canonical JSON."""
         return canonical_json(self.as_json())
 
 
 def snapshot_id_of(packed: bytes) -> str:
-    """Give the snapshot id of a packed manifest."""
+    """Return the snapshot id of a packed manifest."""
     return id_from_hash("sn", sha256_of(packed))
 
 
@@ -50,5 +50,8 @@ def read_manifest(packed: bytes, snapshot_id: str) -> Manifest:
         return Manifest.model_validate_json(packed)
     except ValidationError as error:
         raise SnapshotChanged(
-            "the manifest cannot be read", subject=snapshot_id, found=error.errors()[0]["msg"], next_step="Build the snapshot again."
+            "the manifest cannot be read",
+            subject=snapshot_id,
+            found=error.errors()[0]["msg"],
+            next_step="Build the snapshot again.",
         ) from error

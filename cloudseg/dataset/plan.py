@@ -31,18 +31,20 @@ class Source:
 def list_sources(db: Connection, recipe: Recipe, *, write: bool) -> list[Source]:
     """List the newest label of every scene that has the recipe's bands, in the order of the scenes' ids.
 
-    With `write` the split of a new place is put down in the catalog for good; without, it is only computed. The order of
-    ingestion has no say. Raises EmptySplit where no scene fits.
+    With `write` the split of a new place is put down in the catalog for good; without, it is only computed. The order
+    of ingestion has no say. Raises EmptySplit where no scene fits.
     """
     pairs = [(scenes.get_scene(db, label.scene_id), label) for label in scenes.list_newest_labels(db)]
     needed = set(recorded_bands(recipe.model.bands))
     fitting = sorted(((s, n) for s, n in pairs if needed <= set(s.bands)), key=lambda pair: pair[0].scene_id)
     if not fitting:
         raise EmptySplit(
-            "no labelled scene has the bands of the recipe", subject=f"recipe {recipe.name}",
-            found=f"{len(pairs)} labelled scenes with the bands {_band_sets(s for s, _ in pairs)}", expected=" ".join(recipe.model.bands),
+            "no labelled scene has the bands of the recipe",
+            subject=f"recipe {recipe.name}",
+            found=f"{len(pairs)} labelled scenes with the bands {_band_sets(s for s, _ in pairs)}",
+            expected=" ".join(recipe.model.bands),
             next_step="Ingest labelled scenes with these bands, or choose another recipe.",
-        )  # fmt: skip
+        )
     splits = _splits(db, {scene.place for scene, _ in fitting}, write=write)
     return [_source(scene, label, splits[scene.place], recipe) for scene, label in fitting]
 
@@ -55,7 +57,9 @@ def _splits(db: Connection, places: set[str], *, write: bool) -> dict[str, Split
     proposed = {place: split_of(place) for place in places}
     if write:
         return scenes.decide_places(db, proposed)
-    decided: dict[str, Split] = {row.place: row.split for row in db.execute(place_table.select()) if row.place in places}
+    decided: dict[str, Split] = {
+        row.place: row.split for row in db.execute(place_table.select()) if row.place in places
+    }
     return proposed | decided
 
 

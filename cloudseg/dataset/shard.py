@@ -27,8 +27,14 @@ class ShardWriter:
     """Appends chips to files in a folder and stores each finished one under its checksum. Memory: one chip."""
 
     def __init__(
-        self, store: Store, folder: Path, chip_bytes: int, *, max_bytes: int = MAX_SHARD_BYTES, min_bytes: int = _MIN_SHARD_BYTES
-    ) -> None:  # fmt: skip
+        self,
+        store: Store,
+        folder: Path,
+        chip_bytes: int,
+        *,
+        max_bytes: int = MAX_SHARD_BYTES,
+        min_bytes: int = _MIN_SHARD_BYTES,
+    ) -> None:
         self.shards: list[Shard] = []
         self._store, self._folder = store, folder
         self._chip_bytes = chip_bytes
@@ -39,7 +45,9 @@ class ShardWriter:
     def __enter__(self) -> "ShardWriter":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._file is not None:
             self._file.close()
 
@@ -50,7 +58,7 @@ class ShardWriter:
             self.finish()
 
     def add(self, pixels: npt.NDArray[np.uint16], label: npt.NDArray[np.uint8]) -> tuple[int, int]:
-        """Append a chip; give the number of its shard and its row therein."""
+        """Append a chip; return the number of its shard and its row therein."""
         if (self._chips + 1) * self._chip_bytes > self._max_bytes:
             self.finish()
         if self._file is None:

@@ -46,7 +46,9 @@ def build_snapshot(
     """
     if dry_run:
         with catalog.read() as db:
-            return SnapshotRecord(snapshot_id="", created=False, counts=_planned_counts(list_sources(db, recipe, write=False)))
+            return SnapshotRecord(
+                snapshot_id="", created=False, counts=_planned_counts(list_sources(db, recipe, write=False))
+            )
     with catalog.begin() as db:
         sources = list_sources(db, recipe, write=True)
     labels = {source.label.label_id: source.split for source in sources}
@@ -58,14 +60,23 @@ def build_snapshot(
 
 
 def _publish(store: Store, catalog: Catalog, manifest: Manifest, labels: dict[str, Split]) -> SnapshotRecord | None:
-    """Store the manifest and add the row; None where a shard is gone, which nobody can put back without packing again."""
+    """Store the manifest and add the row.
+
+    None where a shard is gone, which nobody can put back without packing again.
+    """
     packed = manifest.pack()
     snapshot_id = snapshot_id_of(packed)
     out = outgoing(packed, lambda _: keys.snapshot_manifest(snapshot_id))
     snapshot = Snapshot(
-        snapshot_id=snapshot_id, manifest_key=out.stored.key, manifest_sha256=out.stored.sha256, chip_size=manifest.chip_size,
-        bands=manifest.bands, working_resolution_m=manifest.working_resolution_m, counts=manifest.counts, created_at=now(),
-    )  # fmt: skip
+        snapshot_id=snapshot_id,
+        manifest_key=out.stored.key,
+        manifest_sha256=out.stored.sha256,
+        chip_size=manifest.chip_size,
+        bands=manifest.bands,
+        working_resolution_m=manifest.working_resolution_m,
+        counts=manifest.counts,
+        created_at=now(),
+    )
 
     def write(db: Connection, _: object) -> bool | None:
         whole = all(store.exists(shard.object.key) for shard in manifest.shards)
@@ -79,7 +90,7 @@ def _publish(store: Store, catalog: Catalog, manifest: Manifest, labels: dict[st
 
 
 def _find_same(store: Store, catalog: Catalog, recipe: Recipe, labels: dict[str, Split]) -> Snapshot | None:
-    """Give the snapshot that was made of the same labels in the same way, if its objects are whole."""
+    """Return the snapshot that was made of the same labels in the same way, if its objects are whole."""
     wanted = (recipe.data.chip_size, list(recipe.model.bands), recipe.input.working_resolution_m)
     with catalog.read() as db:
         for snapshot in rows.list_snapshots(db):
@@ -90,7 +101,7 @@ def _find_same(store: Store, catalog: Catalog, recipe: Recipe, labels: dict[str,
 
 
 def _is_whole(store: Store, snapshot: Snapshot) -> bool:
-    """Tell whether manifest and shards are there; where not, building again puts them back under the same keys."""
+    """Return whether manifest and shards are there; where not, building again puts them back under the same keys."""
     try:
         manifest = read_manifest(store.get(snapshot.manifest_key, snapshot.manifest_sha256), snapshot.snapshot_id)
         return all(store.stat(shard.object.key)[0] == shard.object.size for shard in manifest.shards)
@@ -114,21 +125,30 @@ def _pack(store: Store, recipe: Recipe, sources: list[Source], on_progress: Prog
         writer.finish()
     if not chips:
         raise EmptySplit(
-            "no chip has a labelled pixel", subject=f"recipe {recipe.name}", found=f"{len(sources)} labelled scenes",
+            "no chip has a labelled pixel",
+            subject=f"recipe {recipe.name}",
+            found=f"{len(sources)} labelled scenes",
             next_step="Look at the labels of these scenes: every pixel is 255.",
-        )  # fmt: skip
+        )
     return Manifest(
-        chip_size=size, bands=bands, working_resolution_m=recipe.input.working_resolution_m, counts=_counts(chips),
-        shards=writer.shards, chips=chips,
-    )  # fmt: skip
+        chip_size=size,
+        bands=bands,
+        working_resolution_m=recipe.input.working_resolution_m,
+        counts=_counts(chips),
+        shards=writer.shards,
+        chips=chips,
+    )
 
 
 Cut = tuple[Window, npt.NDArray[np.uint16], npt.NDArray[np.uint8]]
 
 
 def _iter_cut(store: Store, source: Source, bands: list[str], size: int) -> Iterator[Cut]:
-    """Give the chips of a scene that have a labelled pixel: padded to `size`, label 255 where not observed."""
-    with open_raster(store.gdal_path(source.scene.key)) as scene, open_raster(store.gdal_path(source.label.key)) as labels:
+    """Yield the chips of a scene that have a labelled pixel: padded to `size`, label 255 where not observed."""
+    with (
+        open_raster(store.gdal_path(source.scene.key)) as scene,
+        open_raster(store.gdal_path(source.label.key)) as labels,
+    ):
         for window in source.windows:
             label = _read_label(labels, window, source.factor, size)
             if (label == MASK_NO_DATA).all():
@@ -152,16 +172,24 @@ def _chip(source: Source, window: Window, label: npt.NDArray[np.uint8], position
     scene = source.scene
     return Chip(
         chip_id=keys.make_id("ch", source.label.label_id, str(window.row_off), str(window.col_off), str(source.factor)),
-        scene_id=scene.scene_id, label_id=source.label.label_id, place=scene.place, split=source.split,
-        shard=position[0], index=position[1],
-        row_off=window.row_off, col_off=window.col_off, height=window.height, width=window.width,
-        cloud_fraction=int((label == MASK_CLOUD).sum()) / labelled, labelled_fraction=labelled / (window.height * window.width),
+        scene_id=scene.scene_id,
+        label_id=source.label.label_id,
+        place=scene.place,
+        split=source.split,
+        shard=position[0],
+        index=position[1],
+        row_off=window.row_off,
+        col_off=window.col_off,
+        height=window.height,
+        width=window.width,
+        cloud_fraction=int((label == MASK_CLOUD).sum()) / labelled,
+        labelled_fraction=labelled / (window.height * window.width),
         tags=_tags(source),
-    )  # fmt: skip
+    )
 
 
 def _tags(source: Source) -> Json:
-    """Give what an evaluation may slice by: the scene's own tags, its sensor and its cloud cover."""
+    """Return what an evaluation may slice by: the scene's own tags, its sensor and its cloud cover."""
     cloud = source.label.cloud_fraction
     cover = "clear" if cloud < CLEAR_BELOW else ("overcast" if cloud > OVERCAST_ABOVE else "mixed")
     return {**source.scene.tags, "sensor": source.scene.sensor, "cloud_cover": cover}
@@ -175,9 +203,11 @@ def _counts(chips: list[Chip]) -> Json:
         labelled = sum(chip.labelled_fraction * chip.height * chip.width for chip in of_split)
         cloud = sum(chip.cloud_fraction * chip.labelled_fraction * chip.height * chip.width for chip in of_split)
         counts[split] = {
-            "chips": len(of_split), "scenes": len({chip.scene_id for chip in of_split}), "places": len({chip.place for chip in of_split}),
+            "chips": len(of_split),
+            "scenes": len({chip.scene_id for chip in of_split}),
+            "places": len({chip.place for chip in of_split}),
             "cloud_fraction": round(cloud / labelled, 6) if of_split else None,
-        }  # fmt: skip
+        }
     return counts
 
 
@@ -186,7 +216,9 @@ def _planned_counts(sources: list[Source]) -> Json:
     for split in SPLITS:
         of_split = [source for source in sources if source.split == split]
         counts[split] = {
-            "chips": sum(len(source.windows) for source in of_split), "scenes": len(of_split),
-            "places": len({source.scene.place for source in of_split}), "cloud_fraction": None,
-        }  # fmt: skip
+            "chips": sum(len(source.windows) for source in of_split),
+            "scenes": len(of_split),
+            "places": len({source.scene.place for source in of_split}),
+            "cloud_fraction": None,
+        }
     return counts

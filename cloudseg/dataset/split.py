@@ -10,7 +10,7 @@ VALIDATION_BELOW: Final = 0.35
 
 
 def split_of(place: str) -> Split:
-    """Give the split of a place: 20 % of places are held out, 15 % validation, the rest train.
+    """Return the split of a place: 20 % of places are held out, 15 % validation, the rest train.
 
     The first 8 bytes of SHA-256 over a fixed salt and the name, read as a fraction in [0, 1). Neither time, order nor
     other places have a say. The catalog keeps each decision (`decide_places`), which outlives even this function.

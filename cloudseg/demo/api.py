@@ -24,10 +24,18 @@ class AirflowApi:
         self._token: str | None = None
 
     def call(self, method: str, path: str, body: Json | None = None, *, accept: tuple[int, ...] = (200, 201)) -> Any:
-        """Send one request and give the JSON of the answer. Raises ServiceFailed for another status, OSError for no answer."""
+        """Send one request and return the JSON of the answer.
+
+        Raises ServiceFailed for another status, OSError for no answer.
+        """
         status, text = self._send(method, path, body)
         if status not in accept:
-            raise ServiceFailed("Airflow refused a request", subject=f"{method} {path}", found=f"{status}: {text[:400]}", expected=accept)
+            raise ServiceFailed(
+                "Airflow refused a request",
+                subject=f"{method} {path}",
+                found=f"{status}: {text[:400]}",
+                expected=accept,
+            )
         return json.loads(text) if text else None
 
     def _send(self, method: str, path: str, body: Json | None) -> tuple[int, str]:
@@ -45,7 +53,7 @@ class AirflowApi:
             connection.close()
 
     def is_healthy(self) -> bool:
-        """Tell whether all components report that they are well."""
+        """Return whether all components report that they are well."""
         try:
             health = self.call("GET", "/api/v2/monitor/health")
         except (OSError, ServiceFailed):
@@ -58,10 +66,12 @@ class AirflowApi:
 
     def make_pool(self, name: str, slots: int, description: str) -> None:
         """Make a pool; one of that name that is there already stays as it is."""
-        self.call("POST", "/api/v2/pools", {"name": name, "slots": slots, "description": description}, accept=(201, 409))
+        self.call(
+            "POST", "/api/v2/pools", {"name": name, "slots": slots, "description": description}, accept=(201, 409)
+        )
 
     def has_dag(self, dag_id: str) -> bool:
-        """Tell whether the DAG file has been read."""
+        """Return whether the DAG file has been read."""
         return "dag_id" in self.call("GET", f"/api/v2/dags/{dag_id}", accept=(200, 404))
 
     def unpause(self, dag_id: str) -> None:
@@ -69,16 +79,18 @@ class AirflowApi:
         self.call("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False})
 
     def trigger(self, dag_id: str, conf: Json) -> str:
-        """Start a run with the values of its form and give its id."""
-        return str(self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})["dag_run_id"])
+        """Start a run with the values of its form and return its id."""
+        return str(
+            self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})["dag_run_id"]
+        )
 
     def runs(self, dag_id: str) -> dict[str, str]:
-        """Give the state of the newest runs by id, newest first."""
+        """Return the state of the newest runs by id, newest first."""
         found = self.call("GET", f"/api/v2/dags/{dag_id}/dagRuns?" + urlencode({"limit": 50, "order_by": "-id"}))
         return {run["dag_run_id"]: run["state"] for run in found["dag_runs"]}
 
     def run_state(self, dag_id: str, run_id: str) -> str:
-        """Give the state of a run."""
+        """Return the state of a run."""
         return str(self.call("GET", f"/api/v2/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}")["state"])
 
     def tasks(self, dag_id: str, run_id: str) -> list[Json]:
@@ -87,21 +99,24 @@ class AirflowApi:
         return list(self.call("GET", path)["task_instances"])
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str, map_index: int = -1) -> Any:
-        """Give a value that a task left, None where there is none."""
-        path = f"/api/v2/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/{task_id}/xcomEntries/{key}?" + urlencode(
-            {"map_index": map_index, "deserialize": "true"}
+        """Return a value that a task left, None where there is none."""
+        path = (
+            f"/api/v2/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/{task_id}/xcomEntries/{key}?"
+            + urlencode({"map_index": map_index, "deserialize": "true"})
         )
         return self.call("GET", path, accept=(200, 404)).get("value")
 
     def log_tail(self, dag_id: str, run_id: str, task: Json, lines: int = 25) -> list[str]:
-        """Give the end of a task's log, one event a line."""
+        """Return the end of a task's log, one event a line."""
         path = f"/api/v2/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/{task['task_id']}/logs/{task['try_number']}?"
-        content = self.call("GET", path + urlencode({"map_index": task["map_index"], "full_content": "true"}))["content"]
+        content = self.call("GET", path + urlencode({"map_index": task["map_index"], "full_content": "true"}))[
+            "content"
+        ]
         return [line for entry in content for line in _lines(entry)][-lines:]
 
 
 def _lines(entry: Json | str) -> list[str]:
-    """Give the lines of a structured log entry, an error's type and message included."""
+    """Return the lines of a structured log entry, an error's type and message included."""
     if isinstance(entry, str):
         return entry.splitlines()
     errors = [f"{error.get('exc_type')}: {error.get('exc_value')}" for error in entry.get("error_detail") or []]

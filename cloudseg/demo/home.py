@@ -19,7 +19,13 @@ from cloudseg.storage import Store, open_store
 _MARKER: Final = ".cloudseg-demo"
 _USER: Final = "admin"
 # The demo is an island: where its catalog, store and inbox lie never comes from the caller's environment.
-_OWN_SETTINGS: Final = ("CLOUDSEG_HOME", "CLOUDSEG_CATALOG_URL", "CLOUDSEG_STORE_URL", "CLOUDSEG_INBOX", "CLOUDSEG_UI_URL")
+_OWN_SETTINGS: Final = (
+    "CLOUDSEG_HOME",
+    "CLOUDSEG_CATALOG_URL",
+    "CLOUDSEG_STORE_URL",
+    "CLOUDSEG_INBOX",
+    "CLOUDSEG_UI_URL",
+)
 
 
 @dataclass(frozen=True)
@@ -84,15 +90,18 @@ def prepare_home(root: Path, *, port: int | None = None) -> Home:
     if root.is_dir() and any(root.iterdir()):
         if not (root / _MARKER).is_file():
             raise InputError(
-                "the demo starts from nothing and would empty this folder, but no demo made it", subject=str(root),
+                "the demo starts from nothing and would empty this folder, but no demo made it",
+                subject=str(root),
                 next_step="Name another folder with --home.",
-            )  # fmt: skip
+            )
         shutil.rmtree(root)
     home = Home(root=root, port=_choose_port(port), password=secrets.token_urlsafe(9))
     for folder in (root, home.airflow, home.inbox, home.programs):
         folder.mkdir(parents=True, exist_ok=True)
     _write_starter(home.programs / "airflow")
-    (root / _MARKER).write_text("Made by `cloudseg demo`, which empties this folder when it starts again.\n", encoding="utf-8")
+    (root / _MARKER).write_text(
+        "Made by `cloudseg demo`, which empties this folder when it starts again.\n", encoding="utf-8"
+    )
     with os.fdopen(os.open(home.passwords, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:
         json.dump({home.user: home.password}, out)
     return home
@@ -101,8 +110,8 @@ def prepare_home(root: Path, *, port: int | None = None) -> Home:
 def _write_starter(path: Path) -> None:
     """Write the program that `airflow standalone` finds when it starts its components by the bare name `airflow`.
 
-    Scheduler and triggerer would each start a server that offers their logs on all interfaces, and no setting changes its address.
-    Nobody needs it here: everything runs on one machine, and the UI reads the log files themselves.
+    Scheduler and triggerer would each start a server that offers their logs on all interfaces, and no setting changes
+    its address. Nobody needs it here: everything runs on one machine, and the UI reads the log files themselves.
     """
     airflow = f"{shlex.quote(sys.executable)} -P -m airflow"
     lines = [
@@ -117,19 +126,29 @@ def _write_starter(path: Path) -> None:
 
 
 def checkout_folder() -> Path:
-    """Give the folder that holds `dags/` and `plugins/`. Raises SettingsError where the package is installed without them."""
+    """Return the folder that holds `dags/` and `plugins/`.
+
+    Raises SettingsError where the package is installed without them.
+    """
     root = Path(__file__).parents[2]
     if not (root / "dags" / "cloudseg_ingest.py").is_file():
         raise SettingsError(
-            "the DAG files are not here", subject=str(root / "dags"), next_step="Run the demo from a checkout of the project."
+            "the DAG files are not here",
+            subject=str(root / "dags"),
+            next_step="Run the demo from a checkout of the project.",
         )
     return root
 
 
 def airflow_environment(home: Home, outside: Mapping[str, str]) -> dict[str, str]:
-    """Give the environment of `airflow standalone`: loopback, SQLite, a few worker processes, quick to notice things."""
+    """Return the environment of `airflow standalone`.
+
+    Loopback, SQLite, a few worker processes, quick to notice things.
+    """
     root = checkout_folder()
-    inside = {name: value for name, value in outside.items() if not name.startswith("AIRFLOW") and name not in _OWN_SETTINGS}
+    inside = {
+        name: value for name, value in outside.items() if not name.startswith("AIRFLOW") and name not in _OWN_SETTINGS
+    }
     return inside | {
         "PATH": os.pathsep.join((str(home.programs), str(Path(sys.executable).parent), outside.get("PATH", ""))),
         "PYTHONUNBUFFERED": "1",
@@ -159,5 +178,7 @@ def _choose_port(wanted: int | None) -> int:
         try:
             probe.bind(("127.0.0.1", wanted or 0))
         except OSError as error:
-            raise SettingsError("the port is taken", subject="--port", found=wanted, next_step="Leave --port out.") from error
+            raise SettingsError(
+                "the port is taken", subject="--port", found=wanted, next_step="Leave --port out."
+            ) from error
         return int(probe.getsockname()[1])

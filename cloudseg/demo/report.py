@@ -20,7 +20,7 @@ _NO_CHAMPION: Final = "none: no weights were good enough for a champion; a large
 
 
 def summary(home: Home) -> Json:
-    """Give the figures and places of what lies in the demo's catalog: JSON-able."""
+    """Return the figures and places of what lies in the demo's catalog: JSON-able."""
     catalog, store = home.catalog(), home.store()
     with catalog.read() as db:
         newest = next(iter(models.list_weights(db, limit=1)), None)
@@ -28,7 +28,9 @@ def summary(home: Home) -> Json:
         labels = scenes.list_newest_labels(db)
         labelled = {label.scene_id for label in labels}
         drawn = models.list_masks(db, weights_id=champion.weights_id) if champion else []
-        drawn.sort(key=lambda mask: mask.scene_id in labelled)  # the unlabelled ones first: nobody had drawn those before
+        drawn.sort(
+            key=lambda mask: mask.scene_id in labelled
+        )  # the unlabelled ones first: nobody had drawn those before
         return {
             "scenes": scenes.count_scenes(db),
             "labels": len(labels),
@@ -36,14 +38,20 @@ def summary(home: Home) -> Json:
             "weights": _weights(db, store, newest) if newest else None,
             "champion_id": champion.weights_id if champion else None,
             "masks": [
-                {"scene": scenes.get_scene(db, mask.scene_id).name, "cloud_fraction": mask.cloud_fraction, "path": _path(store, mask.key)}
+                {
+                    "scene": scenes.get_scene(db, mask.scene_id).name,
+                    "cloud_fraction": mask.cloud_fraction,
+                    "path": _path(store, mask.key),
+                }
                 for mask in drawn
             ],
         }
 
 
 def _weights(db: Connection, store: Store, weights: Weights) -> Json:
-    evaluation = next((found for found in models.list_evaluations(db, weights.weights_id) if found.split == "held_out"), None)
+    evaluation = next(
+        (found for found in models.list_evaluations(db, weights.weights_id) if found.split == "held_out"), None
+    )
     verdict = models.find_verdict(db, weights.weights_id)
     return {
         "weights_id": weights.weights_id,
@@ -57,7 +65,7 @@ def _weights(db: Connection, store: Store, weights: Weights) -> Json:
 
 
 def held_out_iou(metrics: Json) -> float:
-    """Give the pooled IoU (cloud) of an evaluation."""
+    """Return the pooled IoU (cloud) of an evaluation."""
     return float(metrics["iou"])
 
 
@@ -66,12 +74,15 @@ def _report(store: Store, evaluation: Evaluation | None) -> str | None:
 
 
 def _path(store: Store, key: str) -> str:
-    """Give the plain path of an object of the demo's local store."""
+    """Return the plain path of an object of the demo's local store."""
     return unquote(urlsplit(store.uri_of(key)).path)
 
 
 def print_summary(made: Json, home: Home, console: Console, *, running: bool) -> None:
-    """Print what was made, where, how to log in and what to try next: one fact a line, paths whole, so that they can be copied."""
+    """Print what was made, where, how to log in and what to try next.
+
+    One fact a line, paths whole, so that they can be copied.
+    """
     lines = [*_facts(made), ("", ""), *_masks(made["masks"])]
     if running:
         lines += [("", ""), *_next_steps(home)]
@@ -81,15 +92,21 @@ def print_summary(made: Json, home: Home, console: Console, *, running: bool) ->
 
 def _next_steps(home: Home) -> list[tuple[str, str]]:
     return [
-        ("Airflow UI", f"{home.ui_url}   user {home.user}, password {home.password}   (the page: Browse > Cloud masks)"),
+        (
+            "Airflow UI",
+            f"{home.ui_url}   user {home.user}, password {home.password}   (the page: Browse > Cloud masks)",
+        ),
         ("Try next", f"drop a GeoTIFF into {home.inbox}: it has a mask within five minutes"),
-        ("", "trigger cloudseg_retrain by its form with approval 'ask a person first', then see Browse > Required Actions"),
+        (
+            "",
+            "trigger cloudseg_retrain by its form with approval 'ask a person first', then see Browse > Required Actions",
+        ),
         ("", f"CLOUDSEG_HOME={home.root} {_command()} models   (also: scenes, masks, lineage MASK, quarantine)"),
     ]
 
 
 def _command() -> str:
-    """Give the command as it can be typed here: the environment of the demo is seldom on the PATH."""
+    """Return the command as it can be typed here: the environment of the demo is seldom on the PATH."""
     script = Path(sys.executable).parent / "cloudseg"
     return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
 
@@ -113,6 +130,9 @@ def _facts(made: Json) -> list[tuple[str, str]]:
 
 
 def _masks(masks: list[Json]) -> list[tuple[str, str]]:
-    shown = [("", f"{mask['scene']}, {mask['cloud_fraction']:.0%} cloud\n{'':16}{mask['path']}") for mask in masks[:_SHOWN_MASKS]]
+    shown = [
+        ("", f"{mask['scene']}, {mask['cloud_fraction']:.0%} cloud\n{'':16}{mask['path']}")
+        for mask in masks[:_SHOWN_MASKS]
+    ]
     more = len(masks) - _SHOWN_MASKS
     return shown + ([("", f"… and {more} more")] if more > 0 else [])

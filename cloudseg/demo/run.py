@@ -24,20 +24,32 @@ _UNLABELLED: Final = 4
 
 
 def run_demo(
-    *, home: Path = Path("var/demo"), data: Path | None = None, keep: bool = True, minutes: float | None = None, recipe: str = "nightly",
+    *,
+    home: Path = Path("var/demo"),
+    data: Path | None = None,
+    keep: bool = True,
+    minutes: float | None = None,
+    recipe: str = "nightly",
     port: int | None = None,
-) -> Json:  # fmt: skip
-    """Run the whole service once under a real `airflow standalone`, on synthetic tiles or on the folder `data`; give what it made.
+) -> Json:
+    """Run the whole service once under a real `airflow standalone`, on synthetic tiles or on the folder `data`.
 
-    Progress goes to stderr, the summary to stdout. With `keep` the Airflow UI stays up until Ctrl-C. `home` is emptied first if an
-    earlier demo made it. `minutes` is the training's budget: 2 for synthetic tiles, 10 for `data` where left out. Nothing that
-    it starts outlives it, however it ends.
+    Return what it made.
 
-    Raises InputError, SettingsError, RecipeError before anything is started, ServiceFailed where Airflow or a task fails.
+    Progress goes to stderr, the summary to stdout. With `keep` the Airflow UI stays up until Ctrl-C. `home` is emptied
+    first if an earlier demo made it. `minutes` is the training's budget: 2 for synthetic tiles, 10 for `data` where
+    left out. Nothing that it starts outlives it, however it ends.
+
+    Raises InputError, SettingsError, RecipeError before anything is started, ServiceFailed where Airflow or a task
+    fails.
     """
     load_recipe(recipe)
     if data is not None and not data.is_dir():
-        raise InputError("no such folder", subject=str(data), next_step="DATA is a folder of tiles that `cloudseg ingest` understands.")
+        raise InputError(
+            "no such folder",
+            subject=str(data),
+            next_step="DATA is a folder of tiles that `cloudseg ingest` understands.",
+        )
     place, screen = prepare_home(home, port=port), Screen()
     source = data.absolute() if data else _make_synthetic(place, screen)
     budget = minutes if minutes is not None else (DATA_MINUTES if data else SYNTHETIC_MINUTES)
@@ -61,7 +73,9 @@ def _make_synthetic(home: Home, screen: Screen) -> Path:
 
     with screen.busy("drawing synthetic tiles …"):
         make_tiles(home.tiles, count=_LABELLED, unlabelled=_UNLABELLED)
-    screen.say(f"[green]✓[/] {_LABELLED + _UNLABELLED} synthetic tiles, {_LABELLED} with a label, in {escape(str(home.tiles))}")
+    screen.say(
+        f"[green]✓[/] {_LABELLED + _UNLABELLED} synthetic tiles, {_LABELLED} with a label, in {escape(str(home.tiles))}"
+    )
     return home.tiles
 
 

@@ -46,7 +46,9 @@ class Standalone:
         )
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Stop it; a second Ctrl-C meanwhile changes nothing."""
         if self._keeper is None or self._keeper.stdin is None:
             return
@@ -77,13 +79,17 @@ class Standalone:
             self.api.unpause(dag_id)
 
     def _tail(self) -> str:
-        lines = self.home.log.read_text(encoding="utf-8", errors="replace").splitlines() if self.home.log.is_file() else []
+        lines = (
+            self.home.log.read_text(encoding="utf-8", errors="replace").splitlines() if self.home.log.is_file() else []
+        )
         return "\n" + "\n".join(lines[-15:])
 
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield
     finally:

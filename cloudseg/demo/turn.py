@@ -33,7 +33,9 @@ class Wishes:
 
 
 def turn_once(service: Standalone, screen: Screen, wishes: Wishes) -> str:
-    """Ingest the source, retrain, and wait for the masks of the new champion; give the id of the retraining's DAG run.
+    """Ingest the source, retrain, and wait for the masks of the new champion.
+
+    Return the id of the retraining's DAG run.
 
     Raises ServiceFailed where a run fails or does not end, InputError where the source holds no scene.
     """
@@ -51,7 +53,10 @@ class _Turn:
         self._follower = Follower(service, screen, catalog)
 
     def let_rest(self, dag_id: str) -> None:
-        """Wait for the end of the run by which a DAG that was just let run makes up for its last tick: it must not see what comes now."""
+        """Wait for the end of the run by which a DAG that was just let run makes up for its last tick.
+
+        It must not see what comes now.
+        """
         began = time.monotonic()
 
         def rests() -> bool:
@@ -70,15 +75,19 @@ class _Turn:
             found, refused = scenes.count_scenes(db), len(scenes.list_quarantined(db))
         self._screen.say(f"  {found} scenes in the catalog, {refused} files in quarantine")
         if not found:
-            raise InputError("no scene came out of this folder", subject=str(source), found=f"{refused} files in quarantine")
+            raise InputError(
+                "no scene came out of this folder", subject=str(source), found=f"{refused} files in quarantine"
+            )
         self._follow_new("cloudseg_predict", before)
 
     def retrain(self, wishes: Wishes) -> str:
-        """Retrain, and follow the run that a new champion starts; give the id of the retraining's run."""
+        """Retrain, and follow the run that a new champion starts; return the id of the retraining's run."""
         before, champion = set(self._api.runs("cloudseg_predict")), self._champion()
         conf = {"recipe": wishes.recipe, "minutes": wishes.minutes, "force": True, "approval": wishes.approval}
         run_id = self._api.trigger("cloudseg_retrain", conf)
-        self._follower.follow("cloudseg_retrain", run_id, limit_s=wishes.minutes * 60 + _AROUND_TRAINING_S, minutes=wishes.minutes)
+        self._follower.follow(
+            "cloudseg_retrain", run_id, limit_s=wishes.minutes * 60 + _AROUND_TRAINING_S, minutes=wishes.minutes
+        )
         if self._champion() == champion:
             self._screen.say("[yellow]the challenger did not become champion; the report says why[/]")
         else:

@@ -19,7 +19,12 @@ from cloudseg.records import Epoch, Json
 _POLL_S: Final = 1.0
 _WAITING: Final = ("queued", "scheduled", "up_for_retry", "awaiting_input")
 _LONGEST_NAME: Final = 32
-_SIGNS: Final = {"success": "[green]✓[/]", "failed": "[red]✗[/]", "skipped": "[dim]–[/]", "upstream_failed": "[red]–[/]"}
+_SIGNS: Final = {
+    "success": "[green]✓[/]",
+    "failed": "[red]✗[/]",
+    "skipped": "[dim]–[/]",
+    "upstream_failed": "[red]–[/]",
+}
 
 
 class Screen:
@@ -54,8 +59,8 @@ class Follower:
     def follow(self, dag_id: str, run_id: str, *, limit_s: float, minutes: float | None = None) -> None:
         """Wait for the end of a run and tell what happens in it.
 
-        `minutes` is the training's budget, for the time that is left. Raises ServiceFailed with the end of the task's log
-        where a task failed, or after the limit.
+        `minutes` is the training's budget, for the time that is left. Raises ServiceFailed with the end of the task's
+        log where a task failed, or after the limit.
         """
         until = time.monotonic() + limit_s
         self._told.clear()
@@ -68,7 +73,9 @@ class Follower:
                 if state in ENDED:
                     break
                 if time.monotonic() > until:
-                    raise ServiceFailed(f"the run did not end within {limit_s:.0f} s", subject=f"{dag_id} {run_id}", found=state)
+                    raise ServiceFailed(
+                        f"the run did not end within {limit_s:.0f} s", subject=f"{dag_id} {run_id}", found=state
+                    )
                 time.sleep(_POLL_S)
         if state == "failed":
             self._explain(dag_id, run_id, tasks)
@@ -97,14 +104,18 @@ class Follower:
             return describe_tasks(tasks)  # the stage is just making the catalog
 
     def _counted(self) -> str:
-        """Give what the moving line says about how far ingest or prediction has come."""
+        """Return what the moving line says about how far ingest or prediction has come."""
         with self._catalog.read() as db:
             masks, bad = len(models.list_masks(db)), len(scenes.list_quarantined(db))
-            words = [f"{scenes.count_scenes(db)} scenes", f"{masks} masks" if masks else "", f"{bad} in quarantine" if bad else ""]
+            words = [
+                f"{scenes.count_scenes(db)} scenes",
+                f"{masks} masks" if masks else "",
+                f"{bad} in quarantine" if bad else "",
+            ]
         return " · " + ", ".join(word for word in words if word)
 
     def _training(self, minutes: float | None) -> str:
-        """Tell new epochs of the newest run, and give what the moving line says about it."""
+        """Tell new epochs of the newest run, and return what the moving line says about it."""
         with self._catalog.read() as db:
             runs = training.list_runs(db, limit=1)
             epochs = training.list_epochs(db, runs[0].run_id) if runs else []
@@ -125,11 +136,13 @@ class Follower:
             self._screen.say(f"[red]the end of the log of {_name(task)}:[/]")
             for line in self._service.api.log_tail(dag_id, run_id, task):
                 self._screen.console.print("    " + escape(line), soft_wrap=True)
-        raise ServiceFailed("a task failed", subject=f"{dag_id} {run_id}", found=", ".join(map(_name, broken)) or "a failed run")
+        raise ServiceFailed(
+            "a task failed", subject=f"{dag_id} {run_id}", found=", ".join(map(_name, broken)) or "a failed run"
+        )
 
 
 def describe_tasks(tasks: list[Json]) -> str:
-    """Give one short line about what runs and what waits, however many tasks there are."""
+    """Return one short line about what runs and what waits, however many tasks there are."""
     running = [task for task in tasks if task["state"] == "running"]
     waiting = [task for task in tasks if task["state"] in _WAITING]
     shown = (running or waiting)[:1]
@@ -140,9 +153,11 @@ def describe_tasks(tasks: list[Json]) -> str:
 
 
 def describe_epoch(epoch: Epoch) -> str:
-    """Give one line about an epoch: the figures that its row holds."""
+    """Return one line about an epoch: the figures that its row holds."""
     words = {"train_loss": "loss {:.3f}", "validation_iou": "validation IoU {:.3f}", "images_per_s": "{:.1f} images/s"}
-    known = [words[name].format(epoch.metrics[name]) for name in words if isinstance(epoch.metrics.get(name), int | float)]
+    known = [
+        words[name].format(epoch.metrics[name]) for name in words if isinstance(epoch.metrics.get(name), int | float)
+    ]
     return " · ".join([f"epoch {epoch.epoch}", f"step {epoch.step}", *known])
 
 

@@ -1,7 +1,7 @@
 """The paired bootstrap over places: how sure is it that one mask is better than another on the same pixels?
 
-Scenes of one place resemble each other, so places are drawn, not scenes (a cluster bootstrap: Field and Welsh 2007). Both
-masks are counted on the same draw, which takes the difficulty of the places out of the difference.
+Scenes of one place resemble each other, so places are drawn, not scenes (a cluster bootstrap: Field and Welsh 2007).
+Both masks are counted on the same draw, which takes the difficulty of the places out of the difference.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better the challenger is, with one-sided bounds: each is exceeded, or missed, with the confidence asked for."""
+    """How much better the challenger is, with one-sided bounds.
+
+    Each is exceeded, or missed, with the confidence asked for.
+    """
 
     observed: float
     lower: float
@@ -37,7 +40,7 @@ class Difference:
 
 
 def seed_of(*ids: str) -> int:
-    """Give the seed that belongs to ids: the same comparison always gives the same bounds."""
+    """Return the seed that belongs to ids: the same comparison always gives the same bounds."""
     return int(sha256_of(canonical_json(list(ids)))[:16], 16)
 
 
@@ -56,7 +59,10 @@ def compare(rows: Sequence[Row], *, confidence: float, samples: int, seed: int) 
     sums = _sums_by_place(rows, places)
     random = np.random.default_rng(seed)
     drawn = [
-        _differences(random.multinomial(len(places), np.full(len(places), 1 / len(places)), size=min(_CHUNK, samples - start)), sums)
+        _differences(
+            random.multinomial(len(places), np.full(len(places), 1 / len(places)), size=min(_CHUNK, samples - start)),
+            sums,
+        )
         for start in range(0, samples, _CHUNK)
     ]
     observed = _differences(np.ones((1, len(places)), np.int64), sums)
@@ -72,24 +78,37 @@ def compare(rows: Sequence[Row], *, confidence: float, samples: int, seed: int) 
 
 
 def spread(scenes: Sequence[tuple[str, Counts]], *, confidence: float, samples: int, seed: int) -> tuple[float, float]:
-    """Give one-sided lower and upper bounds of the pooled IoU of one mask: places and counts of every scene, draws of places."""
+    """Return one-sided lower and upper bounds of the pooled IoU of one mask.
+
+    Places and counts of every scene, draws of places.
+    """
     nothing = Counts(fn=1)  # its IoU is 0 in every draw, so that the difference is the mask's own IoU
-    found = compare([Row(place, counts, nothing) for place, counts in scenes], confidence=confidence, samples=samples, seed=seed)["pooled"]
+    found = compare(
+        [Row(place, counts, nothing) for place, counts in scenes], confidence=confidence, samples=samples, seed=seed
+    )["pooled"]
     return found.lower, found.upper
 
 
 def _sums_by_place(rows: Sequence[Row], places: Sequence[str]) -> Float:
-    """Give `(place, 7)`: intersection and union of challenger and other, sum of scene IoUs of both, scenes."""
+    """Return `(place, 7)`: intersection and union of challenger and other, sum of scene IoUs of both, scenes."""
     position = {place: n for n, place in enumerate(places)}
     sums = np.zeros((len(places), 7))
     for row in rows:
         c, o = row.challenger, row.other
-        sums[position[row.place]] += (c.tp, c.tp + c.fp + c.fn, o.tp, o.tp + o.fp + o.fn, rates(c)["iou"], rates(o)["iou"], 1)
+        sums[position[row.place]] += (
+            c.tp,
+            c.tp + c.fp + c.fn,
+            o.tp,
+            o.tp + o.fp + o.fn,
+            rates(c)["iou"],
+            rates(o)["iou"],
+            1,
+        )
     return sums
 
 
 def _differences(draws: npt.NDArray[np.int64], sums: Float) -> tuple[Float, Float]:
-    """Give the difference of pooled and of scene-mean IoU for every draw `(draw, place)` of multiplicities."""
+    """Return the difference of pooled and of scene-mean IoU for every draw `(draw, place)` of multiplicities."""
     total = draws @ sums
     pooled = _iou(total[:, 0], total[:, 1]) - _iou(total[:, 2], total[:, 3])
     scene_mean: Float = (total[:, 4] - total[:, 5]) / total[:, 6]

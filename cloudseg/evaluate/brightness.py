@@ -25,12 +25,15 @@ Histogram = npt.NDArray[np.int64]
 
 
 def visible(bands: Sequence[str]) -> list[int]:
-    """Give the positions of red, green and blue, or of all bands where one of them is missing."""
+    """Return the positions of red, green and blue, or of all bands where one of them is missing."""
     return [bands.index(name) for name in RGB] if set(RGB) <= set(bands) else list(range(len(bands)))
 
 
 def brightness(dn: UInt16, positions: Sequence[int]) -> npt.NDArray[np.intp]:
-    """Give the brightness bin `(row, col)` of digital numbers `(band, row, col)`: mean of the bands at `positions`."""
+    """Return the brightness bin `(row, col)` of digital numbers `(band, row, col)`.
+
+    Mean of the bands at `positions`.
+    """
     total = np.zeros(dn.shape[1:], np.uint32)
     for position in positions:
         total += dn[position]
@@ -45,7 +48,7 @@ def histograms(dn: UInt16, label: npt.NDArray[np.uint8], positions: Sequence[int
 
 
 def median_reflectance(histogram: Histogram) -> float | None:
-    """Give the median reflectance of a histogram by brightness bin, None of an empty one."""
+    """Return the median reflectance of a histogram by brightness bin, None of an empty one."""
     total = int(histogram.sum())
     if not total:
         return None
@@ -54,7 +57,10 @@ def median_reflectance(histogram: Histogram) -> float | None:
 
 
 def tune_threshold(chips: ChipSet) -> int | None:
-    """Give the brightness bin from which on "cloud" has the best pooled IoU on the training places; None without any."""
+    """Return the brightness bin from which on "cloud" has the best pooled IoU on the training places.
+
+    None without any.
+    """
     positions = visible(chips.bands)
     clear, cloud = np.zeros(_BINS, np.int64), np.zeros(_BINS, np.int64)
     for chip in chips.of("train"):

@@ -71,7 +71,7 @@ def chart(
     diagonal: bool = False,
     dots: bool = False,
 ) -> Chart | None:
-    """Give a chart, or None without any finite point.
+    """Return a chart, or None without any finite point.
 
     Args:
         title: heading.
@@ -85,7 +85,10 @@ def chart(
         diagonal: draw y = x.
         dots: mark every point.
     """
-    clean = [(name, colour, [p for p in points if math.isfinite(p[0]) and math.isfinite(p[1])]) for name, colour, points in series]
+    clean = [
+        (name, colour, [p for p in points if math.isfinite(p[0]) and math.isfinite(p[1])])
+        for name, colour, points in series
+    ]
     everything = [point for _, _, points in clean for point in points]
     if not everything:
         return None
@@ -116,7 +119,7 @@ def chart(
 
 
 def _scale(span: tuple[float, float], first: float, last: float) -> Callable[[float], float]:
-    """Give the map from data to pixels along one axis."""
+    """Return the map from data to pixels along one axis."""
     low, high = span
     return lambda value: round(first + (value - low) / (high - low) * (last - first), 1)
 
@@ -130,7 +133,7 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[tuple[float, str]]:
-    """Give round numbers between low and high: steps of 1, 2 or 5 times a power of ten (Heckbert 1990)."""
+    """Return round numbers between low and high: steps of 1, 2 or 5 times a power of ten (Heckbert 1990)."""
     raw = (high - low) / about
     power = 10 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)

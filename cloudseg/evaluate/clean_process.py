@@ -44,14 +44,22 @@ def bless(store: Store, weights: Weights, *, timeout_s: float = TIMEOUT_S) -> Bl
 
 
 def _run(arguments: list[str], timeout_s: float) -> "subprocess.CompletedProcess[str]":
-    environment = {name: os.environ[name] for name in _KEPT if name in os.environ} | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    environment = {name: os.environ[name] for name in _KEPT if name in os.environ} | {
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+    }
     # The folder of this package, so that a checkout that is not installed finds itself too.
     environment["PYTHONPATH"] = str(Path(__file__).parents[2])
     with private_folder("blessing") as folder:
         return subprocess.run(  # noqa: S603 -- our own interpreter and module, paths from the store
             [sys.executable, "-m", "cloudseg.evaluate.blessing", *arguments],
-            cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False,
-        )  # fmt: skip
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
 
 
 def _read(done: "subprocess.CompletedProcess[str]") -> Blessing:

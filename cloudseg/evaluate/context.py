@@ -1,4 +1,7 @@
-"""What lies around a chip: a chip is judged with the ground that its net would see when the whole scene is predicted."""
+"""What lies around a chip.
+
+A chip is judged with the ground that its net would see when the whole scene is predicted.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,11 +25,14 @@ class View:
     """Where the chip itself lies in it."""
 
 
-def look_around(chips: ChipSet, of_scene: Sequence[Chip], chip: Chip, *, bands: Sequence[int], margin: int, step: int) -> View:
-    """Give a chip with up to `margin` pixels on every side, put together from the other chips of its scene.
+def look_around(
+    chips: ChipSet, of_scene: Sequence[Chip], chip: Chip, *, bands: Sequence[int], margin: int, step: int
+) -> View:
+    """Return a chip with up to `margin` pixels on every side, put together from the other chips of its scene.
 
-    It begins at a multiple of `step` where the scene's other chips reach that far, so that the net averages and pools the
-    same pixels together as in the whole scene. Memory: at most nine chips, as the margin is cut at the size of a chip.
+    It begins at a multiple of `step` where the scene's other chips reach that far, so that the net averages and pools
+    the same pixels together as in the whole scene. Memory: at most nine chips, as the margin is cut at the size of a
+    chip.
     """
     margin = min(margin, chips.chip_size)
     wanted = _wanted(window_of(chip), margin, step)
@@ -40,7 +46,9 @@ def look_around(chips: ChipSet, of_scene: Sequence[Chip], chip: Chip, *, bands: 
 
 def _wanted(window: Window, margin: int, step: int) -> Window:
     top, left = (max(0, (start - margin) // step * step) for start in (window.row_off, window.col_off))
-    return Window(top, left, window.row_off + window.height + margin - top, window.col_off + window.width + margin - left)
+    return Window(
+        top, left, window.row_off + window.height + margin - top, window.col_off + window.width + margin - left
+    )
 
 
 def _overlap(one: Window, other: Window) -> Window | None:

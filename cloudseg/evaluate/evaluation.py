@@ -75,15 +75,21 @@ def _facts(catalog: Catalog, scenes: Mapping[str, list[Chip]]) -> dict[str, Fact
         return found
 
 
-def _subject(catalog: Catalog, weights: Weights, snapshot: Snapshot, split: Split, judged: Judged, facts: Sequence[Facts]) -> Subject:
+def _subject(
+    catalog: Catalog, weights: Weights, snapshot: Snapshot, split: Split, judged: Judged, facts: Sequence[Facts]
+) -> Subject:
     with catalog.read() as db:
         run = training.find_run(db, weights.run_id) if weights.run_id else None
         epochs = training.list_epochs(db, weights.run_id) if weights.run_id else []
     table = CountsTable(
-        weights_id=weights.weights_id, snapshot_id=snapshot.snapshot_id, split=split, threshold=weights.metadata["threshold"],
+        weights_id=weights.weights_id,
+        snapshot_id=snapshot.snapshot_id,
+        split=split,
+        threshold=weights.metadata["threshold"],
         bright_from_reflectance=None if judged.bright_from is None else judged.bright_from * STEP / REFLECTANCE_SCALE,
-        scenes=judged.scenes, curve=(judged.curve[0].tolist(), judged.curve[1].tolist()),
-    )  # fmt: skip
+        scenes=judged.scenes,
+        curve=(judged.curve[0].tolist(), judged.curve[1].tolist()),
+    )
     evaluation_id = keys.make_id("ev", weights.weights_id, snapshot.snapshot_id, split)
     return Subject(evaluation_id, weights, run, epochs, table, headline(judged.scenes), citations(facts))
 
@@ -92,7 +98,10 @@ def _pictures(
     judge: Judge, scenes: Mapping[str, list[Chip]], facts: Mapping[str, Facts], judged: Judged, evaluation_id: str
 ) -> list[Picture]:
     chosen = choose(judged.scenes, evaluation_id)
-    return [Picture(c, triptych(judge, scenes[c.result.scene_id], judge.factor(facts[c.result.scene_id].scene))) for c in chosen]
+    return [
+        Picture(c, triptych(judge, scenes[c.result.scene_id], judge.factor(facts[c.result.scene_id].scene)))
+        for c in chosen
+    ]
 
 
 def _publish(store: Store, catalog: Catalog, subject: Subject, pictures: Sequence[Picture]) -> Evaluation:
@@ -105,13 +114,20 @@ def _publish(store: Store, catalog: Catalog, subject: Subject, pictures: Sequenc
     objects["json"] = part("report.json", keys.canonical_json(report_json(subject)))
     objects["html"] = part("report.html", report_html(subject, pictures).encode())
     return publish(
-        store, catalog, objects,
+        store,
+        catalog,
+        objects,
         lambda db, stored: rows.add_evaluation(
             db,
             Evaluation(
-                evaluation_id=subject.evaluation_id, weights_id=subject.table.weights_id, snapshot_id=subject.table.snapshot_id,
-                split=subject.table.split, threshold=subject.table.threshold, metrics=subject.metrics,
-                report={name: entry.as_json() for name, entry in stored.items()}, created_at=now(),
+                evaluation_id=subject.evaluation_id,
+                weights_id=subject.table.weights_id,
+                snapshot_id=subject.table.snapshot_id,
+                split=subject.table.split,
+                threshold=subject.table.threshold,
+                metrics=subject.metrics,
+                report={name: entry.as_json() for name, entry in stored.items()},
+                created_at=now(),
             ),
         ),
-    )  # fmt: skip
+    )

@@ -2,8 +2,8 @@
 
 PROMOTE: the lower bound of the IoU difference clears the recipe's margin, no judged slice falls by more than its limit,
 and a clean process reproduces the golden tile. REJECT: surely worse (upper bound below `reject_below`), worse than a
-trivial mask, or not blessed. HOLD: everything between, and whatever is said on too few places to be sure of anything. The
-first model must surely beat every trivial mask instead.
+trivial mask, or not blessed. HOLD: everything between, and whatever is said on too few places to be sure of anything.
+The first model must surely beat every trivial mask instead.
 """
 
 import logging
@@ -40,14 +40,13 @@ def judge(
     device: Device,
     ask: Callable[[Store, Weights], Blessing] = bless,
 ) -> Verdict:
-    """Compare challenger and champion on the held-out chips of a snapshot; store the verdict and give its row.
+    """Compare challenger and champion on the held-out chips of a snapshot; store the verdict and return its row.
 
     Weights that were not judged on these chips yet are judged first. The champion sees the challenger's snapshot with
     its own bands and its own working resolution. The same question gives the same verdict: the draws are seeded by the
-    ids and the body holds no time. A question that was answered is not asked again, unless the clean process failed, which
-    may have been the machine's fault. `ask` gives the second blessing, by default in a clean process. Nothing is promoted
-    here (`cloudseg.registry.promote` does that).
-    Raises what `evaluate_weights` raises.
+    ids and the body holds no time. A question that was answered is not asked again, unless the clean process failed,
+    which may have been the machine's fault. `ask` gives the second blessing, by default in a clean process. Nothing is
+    promoted here (`cloudseg.registry.promote` does that). Raises what `evaluate_weights` raises.
     """
     if (known := _find_verdict(catalog, challenger_id, champion_id, snapshot_id, promotion)) is not None:
         return known
@@ -59,16 +58,24 @@ def judge(
         their_evaluation, theirs = _evaluated(store, catalog, champion_id, snapshot_id, device)
         rival = {"champion": _figures(their_evaluation), **weigh_champion(table, theirs, promotion, finding)}
     body: Json = {
-        "format": FORMAT, "challenger_id": challenger_id, "champion_id": champion_id, "snapshot_id": snapshot_id,
-        "split": SPLIT, "policy": promotion.model_dump(mode="json"), "challenger": _figures(judged), **rival,
+        "format": FORMAT,
+        "challenger_id": challenger_id,
+        "champion_id": champion_id,
+        "snapshot_id": snapshot_id,
+        "split": SPLIT,
+        "policy": promotion.model_dump(mode="json"),
+        "challenger": _figures(judged),
+        **rival,
         "trivial": {name: vars(difference) for name, difference in trivial.items()},
         "blessing": _bless(store, catalog, challenger_id, ask, finding),
-    }  # fmt: skip
+    }
     return _publish(store, catalog, body | {"outcome": finding.outcome, "reasons": finding.reasons})
 
 
-def _find_verdict(catalog: Catalog, challenger_id: str, champion_id: str | None, snapshot_id: str, policy: Promotion) -> Verdict | None:
-    """Give the verdict that answers this question already, if its clean process succeeded."""
+def _find_verdict(
+    catalog: Catalog, challenger_id: str, champion_id: str | None, snapshot_id: str, policy: Promotion
+) -> Verdict | None:
+    """Return the verdict that answers this question already, if its clean process succeeded."""
     wanted = {"format": FORMAT, "snapshot_id": snapshot_id, "policy": policy.model_dump(mode="json")}
     with catalog.read() as db:
         given = [v for v in rows.list_verdicts(db) if (v.challenger_id, v.champion_id) == (challenger_id, champion_id)]
@@ -76,19 +83,29 @@ def _find_verdict(catalog: Catalog, challenger_id: str, champion_id: str | None,
     return next((verdict for verdict in fitting if verdict.body["blessing"]["passed"]), None)
 
 
-def _evaluated(store: Store, catalog: Catalog, weights_id: str, snapshot_id: str, device: Device) -> tuple[Evaluation, CountsTable]:
-    evaluation = evaluate_weights(store, catalog, weights_id=weights_id, snapshot_id=snapshot_id, split=SPLIT, device=device)
+def _evaluated(
+    store: Store, catalog: Catalog, weights_id: str, snapshot_id: str, device: Device
+) -> tuple[Evaluation, CountsTable]:
+    evaluation = evaluate_weights(
+        store, catalog, weights_id=weights_id, snapshot_id=snapshot_id, split=SPLIT, device=device
+    )
     return evaluation, read_table(store, evaluation)
 
 
 def _figures(evaluation: Evaluation) -> Json:
     names = ("iou", "balanced_accuracy", "scenes", "places")
     found = {name: evaluation.metrics[name] for name in names}
-    return {"evaluation_id": evaluation.evaluation_id, "scene_mean_iou": evaluation.metrics["scene_mean"]["iou"], **found}
+    return {
+        "evaluation_id": evaluation.evaluation_id,
+        "scene_mean_iou": evaluation.metrics["scene_mean"]["iou"],
+        **found,
+    }
 
 
-def _has_rival(catalog: Catalog, challenger_id: str, champion_id: str | None, snapshot_id: str, finding: Finding) -> bool:
-    """Tell whether there is a champion that can be judged on the same chips; else say why not."""
+def _has_rival(
+    catalog: Catalog, challenger_id: str, champion_id: str | None, snapshot_id: str, finding: Finding
+) -> bool:
+    """Return whether there is a champion that can be judged on the same chips; else say why not."""
     if champion_id is None:
         finding.favour.append("there is no champion yet")
         return False
@@ -106,7 +123,9 @@ def _has_rival(catalog: Catalog, challenger_id: str, champion_id: str | None, sn
     return not missing
 
 
-def _bless(store: Store, catalog: Catalog, weights_id: str, ask: Callable[[Store, Weights], Blessing], finding: Finding) -> Json:
+def _bless(
+    store: Store, catalog: Catalog, weights_id: str, ask: Callable[[Store, Weights], Blessing], finding: Finding
+) -> Json:
     with catalog.read() as db:
         weights = rows.get_weights(db, weights_id)
     blessing = ask(store, weights)
@@ -119,9 +138,13 @@ def _publish(store: Store, catalog: Catalog, body: Json) -> Verdict:
     body = rounded(body)
     text = keys.canonical_json(body)
     verdict = Verdict(
-        verdict_id=keys.id_from_hash("ve", keys.sha256_of(text)), challenger_id=body["challenger_id"], champion_id=body["champion_id"],
-        outcome=body["outcome"], body=body, created_at=now(),
-    )  # fmt: skip
+        verdict_id=keys.id_from_hash("ve", keys.sha256_of(text)),
+        challenger_id=body["challenger_id"],
+        champion_id=body["champion_id"],
+        outcome=body["outcome"],
+        body=body,
+        created_at=now(),
+    )
     log.info("verdict %s: %s, because %s", verdict.verdict_id, verdict.outcome, "; ".join(body["reasons"]))
     objects = {"verdict": outgoing(text, lambda _: keys.verdict(verdict.verdict_id))}
     publish(store, catalog, objects, lambda db, _: rows.add_verdict(db, verdict))
@@ -130,7 +153,7 @@ def _publish(store: Store, catalog: Catalog, body: Json) -> Verdict:
 
 
 def rounded(value: Any) -> Any:
-    """Give JSON with every float rounded to 6 digits, so that its hash does not hang on the last bit."""
+    """Return JSON with every float rounded to 6 digits, so that its hash does not hang on the last bit."""
     if isinstance(value, float):
         return round(value, 6)
     if isinstance(value, dict):

@@ -1,9 +1,9 @@
 """Counts first, rates after: what tells how good a mask is, defined for every scene, also a cloud-free one.
 
 Counts are added up over the pixels of a scene, scenes are added up to a pool, and only then a rate is taken. Rates that
-would be 0/0 are defined: a share of nothing is 1 ("of the cloud that is there, all was found"), with two exceptions that
-keep false alarms visible. IoU and F1 of a cloud-free scene are 1 where no cloud was predicted and 0 where some was, and
-balanced accuracy averages over the classes that occur.
+would be 0/0 are defined: a share of nothing is 1 ("of the cloud that is there, all was found"), with two exceptions
+that keep false alarms visible. IoU and F1 of a cloud-free scene are 1 where no cloud was predicted and 0 where some
+was, and balanced accuracy averages over the classes that occur.
 """
 
 from collections.abc import Iterable, Sequence
@@ -39,7 +39,9 @@ class Counts(Record):
     bin_probability: tuple[float, ...] = Field((0.0,) * BINS, description="sum of the probability in each bin")
 
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts.model_validate({name: _plus(getattr(self, name), getattr(other, name)) for name in Counts.model_fields})
+        return Counts.model_validate(
+            {name: _plus(getattr(self, name), getattr(other, name)) for name in Counts.model_fields}
+        )
 
     @property
     def pixels(self) -> int:
@@ -85,13 +87,18 @@ def _edge_cells(
     label_cloud: npt.NDArray[np.bool_],
     label_clear: npt.NDArray[np.bool_],
 ) -> dict[str, npt.NDArray[np.bool_]]:
-    """Give edge pixels and hits (F-measure of boundaries: Csurka et al. 2013, Perazzi et al. 2016).
+    """Return edge pixels and hits (F-measure of boundaries: Csurka et al. 2013, Perazzi et al. 2016).
 
     An edge pixel is cloud beside clear; the rim of the labelled area is no edge.
     """
     of_mask, of_label = _edges(mask_cloud, mask_clear), _edges(label_cloud, label_clear)
     near_mask, near_label = _grow(of_mask, BOUNDARY_TOLERANCE), _grow(of_label, BOUNDARY_TOLERANCE)
-    return {"edge_mask": of_mask, "edge_mask_hit": of_mask & near_label, "edge_label": of_label, "edge_label_hit": of_label & near_mask}
+    return {
+        "edge_mask": of_mask,
+        "edge_mask_hit": of_mask & near_label,
+        "edge_label": of_label,
+        "edge_label_hit": of_label & near_mask,
+    }
 
 
 def _edges(cloud: npt.NDArray[np.bool_], clear: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -104,7 +111,7 @@ def _edges(cloud: npt.NDArray[np.bool_], clear: npt.NDArray[np.bool_]) -> npt.ND
 
 
 def _grow(edges: npt.NDArray[np.bool_], reach: int) -> npt.NDArray[np.bool_]:
-    """Give True within `reach` pixels of an edge, diagonals included."""
+    """Return True within `reach` pixels of an edge, diagonals included."""
     rows = edges.copy()
     for step in range(1, reach + 1):
         rows[step:] |= edges[:-step]
@@ -127,7 +134,7 @@ def _count_bins(probability: npt.NDArray[np.float32], cloud: npt.NDArray[np.bool
 
 
 def rates(counts: Counts) -> dict[str, float]:
-    """Give every rate of counts, 0..1; higher is better except for the calibration error."""
+    """Return every rate of counts, 0..1; higher is better except for the calibration error."""
     c = counts
     present = [part for part in ((c.tp, c.tp + c.fn), (c.tn, c.tn + c.fp)) if part[1]]
     edge_precision, edge_recall = _share(c.edge_mask_hit, c.edge_mask), _share(c.edge_label_hit, c.edge_label)
@@ -139,13 +146,15 @@ def rates(counts: Counts) -> dict[str, float]:
         "accuracy": _share(c.tp + c.tn, c.pixels),
         # Balanced overall accuracy (BOA): mean recall of the classes, as OmniCloudMask and PixBox report it.
         "balanced_accuracy": sum(hit / size for hit, size in present) / len(present) if present else 1.0,
-        "boundary_f1": 2 * edge_precision * edge_recall / (edge_precision + edge_recall) if edge_precision + edge_recall else 0.0,
+        "boundary_f1": 2 * edge_precision * edge_recall / (edge_precision + edge_recall)
+        if edge_precision + edge_recall
+        else 0.0,
         "calibration_error": calibration_error(c),
     }
 
 
 def calibration_error(counts: Counts) -> float:
-    """Give the expected calibration error: |share of cloud - mean probability| over the bins, weighted by pixels."""
+    """Return the expected calibration error: |share of cloud - mean probability| over the bins, weighted by pixels."""
     if not counts.pixels:
         return 0.0
     off = (abs(cloud - total) for cloud, total in zip(counts.bin_cloud, counts.bin_probability, strict=True))
@@ -162,6 +171,9 @@ def pool(scenes: Iterable[Counts]) -> Counts:
 
 
 def mean_rates(scenes: Sequence[Counts]) -> dict[str, float]:
-    """Give the plain mean of each rate over scenes: every scene counts the same, however large (38-Cloud's protocol)."""
+    """Return the plain mean of each rate over scenes.
+
+    Every scene counts the same, however large (38-Cloud's protocol).
+    """
     each = [rates(scene) for scene in scenes]
     return {name: sum(one[name] for one in each) / len(each) if each else 1.0 for name in RATES}

@@ -31,7 +31,13 @@ _FRAME: Final = (150, 158, 168, 255)
 _WHITE_AT: Final = 0.3558 * REFLECTANCE_SCALE
 """Reflectance shown as white: where the 8-bit true colour of Sentinel-2 ends."""
 # Colours of Okabe and Ito (2008), told apart by colour-blind readers too.
-COLOURS: Final = {"clear": (48, 52, 58), "cloud": (245, 247, 250), "none": (140, 128, 150), "missed": (0, 114, 178), "false": (230, 120, 0)}
+COLOURS: Final = {
+    "clear": (48, 52, 58),
+    "cloud": (245, 247, 250),
+    "none": (140, 128, 150),
+    "missed": (0, 114, 178),
+    "false": (230, 120, 0),
+}
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -47,8 +53,9 @@ class Choice:
 def choose(scenes: Sequence[SceneResult], seed: str) -> list[Choice]:
     """Choose best (IoU, of scenes with 5 to 95 % cloud where there are such), worst (share of wrong pixels) and random scenes.
 
-    No scene comes twice. Scenes that are white from edge to edge would fill the worst ones and teach nothing: they have a
-    place of their own where there are others. By share of wrong pixels, because the IoU of a cloud-free scene is 0 after one wrong pixel.
+    No scene comes twice. Scenes that are white from edge to edge would fill the worst ones and teach nothing: they have
+    a place of their own where there are others. By share of wrong pixels, because the IoU of a cloud-free scene is 0
+    after one wrong pixel.
     """
     mixed = [scene for scene in scenes if 0.05 <= scene.cloud_fraction <= 0.95] or list(scenes)
     by_wrong = sorted(scenes, key=lambda scene: (rates(scene.counts)["accuracy"], scene.scene_id))
@@ -67,7 +74,7 @@ def choose(scenes: Sequence[SceneResult], seed: str) -> list[Choice]:
 
 
 def triptych(judge: Judge, of_scene: list[Chip], factor: int) -> bytes:
-    """Give a PNG with four panels side by side: RGB, label, mask, difference.
+    """Return a PNG with four panels side by side: RGB, label, mask, difference.
 
     The scene is thinned to twice `SIDE` pixels at most while it is put together, so memory does not grow with it.
     """
@@ -76,8 +83,17 @@ def triptych(judge: Judge, of_scene: list[Chip], factor: int) -> bytes:
     for (chip, probability), owned in zip(judge.iter_probabilities(of_scene, factor), canvas.owned, strict=True):
         dn = judge.chips.pixels(chip)[:, : chip.height, : chip.width]
         mask = np.where(observed(dn), probability >= threshold, MASK_NO_DATA).astype(np.uint8)
-        canvas.put(window_of(chip), owned, _colours(dn[positions]), judge.chips.label(chip)[: chip.height, : chip.width], mask)
-    return _png([canvas.colour, _classes(canvas.label), _classes(canvas.mask), _difference(canvas.label, canvas.mask, canvas.colour)])
+        canvas.put(
+            window_of(chip), owned, _colours(dn[positions]), judge.chips.label(chip)[: chip.height, : chip.width], mask
+        )
+    return _png(
+        [
+            canvas.colour,
+            _classes(canvas.label),
+            _classes(canvas.mask),
+            _difference(canvas.label, canvas.mask, canvas.colour),
+        ]
+    )
 
 
 class _Canvas:
@@ -94,18 +110,21 @@ class _Canvas:
     def put(self, window: Window, owned: Window, colour: UInt8, label: UInt8, mask: UInt8) -> None:
         """Put the owned part of a chip in its place."""
         rows, cols = _thin(owned.row_off, owned.height, self.step), _thin(owned.col_off, owned.width, self.step)
-        source, target = np.ix_(rows - window.row_off, cols - window.col_off), np.ix_(rows // self.step, cols // self.step)
+        source, target = (
+            np.ix_(rows - window.row_off, cols - window.col_off),
+            np.ix_(rows // self.step, cols // self.step),
+        )
         for canvas, part in ((self.colour, colour), (self.label, label), (self.mask, mask)):
             canvas[target] = part[source]
 
 
 def _thin(start: int, length: int, step: int) -> npt.NDArray[np.intp]:
-    """Give the multiples of `step` from `start` on."""
+    """Return the multiples of `step` from `start` on."""
     return np.arange(-(-start // step) * step, start + length, step)
 
 
 def _colours(dn: npt.NDArray[np.uint16]) -> UInt8:
-    """Give `(row, col, 3)`; fewer than three bands are shown as grey."""
+    """Return `(row, col, 3)`; fewer than three bands are shown as grey."""
     shown: UInt8 = np.clip(dn * (255 / _WHITE_AT), 0, 255).astype(np.uint8)
     of_three = shown if len(shown) == 3 else shown[:1].repeat(3, axis=0)
     picture: UInt8 = np.moveaxis(of_three, 0, 2)
@@ -119,7 +138,7 @@ def _classes(classes: UInt8) -> UInt8:
 
 
 def _difference(label: UInt8, mask: UInt8, colour: UInt8) -> UInt8:
-    """Give the scene in dim grey with missed and false cloud painted over it."""
+    """Return the scene in dim grey with missed and false cloud painted over it."""
     picture: UInt8 = (colour.mean(axis=2, keepdims=True) * 0.55 + 20).astype(np.uint8).repeat(3, axis=2)
     picture[label == MASK_NO_DATA] = COLOURS["none"]
     picture[(label == MASK_CLOUD) & (mask == MASK_CLEAR)] = COLOURS["missed"]

@@ -17,9 +17,15 @@ from cloudseg.evaluate.table import CountsTable, threshold_curve
 from cloudseg.records import Epoch, Json, Run, Weights
 
 _TITLES: Final = {
-    "iou": "IoU of cloud", "f1": "F1", "precision": "Precision", "recall": "Recall", "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy", "boundary_f1": "Boundary F1", "calibration_error": "Calibration error (lower is better)",
-}  # fmt: skip
+    "iou": "IoU of cloud",
+    "f1": "F1",
+    "precision": "Precision",
+    "recall": "Recall",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "boundary_f1": "Boundary F1",
+    "calibration_error": "Calibration error (lower is better)",
+}
 _TRIVIAL: Final = {"all_clear": "all clear", "all_cloud": "all cloud", "brightness": "brightness"}
 _GROUPS: Final = {
     "best": "Best, of the scenes with some cloud and some ground",
@@ -51,7 +57,10 @@ class Subject:
 
 
 def report_json(subject: Subject) -> Json:
-    """Give every figure of the page as JSON: metrics, slices, threshold curve, reliability bins, training curves, sources."""
+    """Return every figure of the page as JSON.
+
+    Metrics, slices, threshold curve, reliability bins, training curves, sources.
+    """
     total = pool(scene.counts for scene in subject.table.scenes)
     return {
         "format": "cloudseg-evaluation-1",
@@ -70,15 +79,23 @@ def report_json(subject: Subject) -> Json:
 
 
 def reliability(counts: Counts) -> list[dict[str, float]]:
-    """Give mean probability, share of cloud and pixels of every calibration bin that holds any."""
+    """Return mean probability, share of cloud and pixels of every calibration bin that holds any."""
     bins = zip(counts.bin_pixels, counts.bin_cloud, counts.bin_probability, strict=True)
-    return [{"probability": total / pixels, "cloud": cloud / pixels, "pixels": pixels} for pixels, cloud, total in bins if pixels]
+    return [
+        {"probability": total / pixels, "cloud": cloud / pixels, "pixels": pixels}
+        for pixels, cloud, total in bins
+        if pixels
+    ]
 
 
 def report_html(subject: Subject, pictures: Sequence[Picture]) -> str:
-    """Give the page. Everything that came from outside is escaped; nothing is loaded from elsewhere."""
+    """Return the page. Everything that came from outside is escaped; nothing is loaded from elsewhere."""
     environment = Environment(
-        loader=PackageLoader("cloudseg.evaluate"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("cloudseg.evaluate"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.get_template("report.html").render(_values(subject, pictures))
 
@@ -118,24 +135,36 @@ def _values(subject: Subject, pictures: Sequence[Picture]) -> dict[str, Any]:
 def _columns(metrics: Json) -> list[dict[str, str]]:
     sharp = [{"title": "pooled", "sub": "without saturated"}, {"title": "scene mean", "sub": "without saturated"}]
     own = [{"title": "pooled", "sub": "all scenes"}, {"title": "scene mean", "sub": "all scenes"}]
-    return own + (sharp if _sharp(metrics) else []) + [{"title": _TRIVIAL[name], "sub": "pooled"} for name in metrics["trivial"]]
+    return (
+        own
+        + (sharp if _sharp(metrics) else [])
+        + [{"title": _TRIVIAL[name], "sub": "pooled"} for name in metrics["trivial"]]
+    )
 
 
 def _sharp(metrics: Json) -> Json | None:
-    """Give the figures without saturated scenes where that leaves some out, and leaves some."""
+    """Return the figures without saturated scenes where that leaves some out, and leaves some."""
     sharp: Json | None = metrics["without_saturated"]
     return sharp if sharp and sharp["scenes"] < metrics["scenes"] else None
 
 
 def _figure_rows(metrics: Json) -> list[Json]:
     sharp = _sharp(metrics)
-    tables = [metrics, metrics["scene_mean"], *([sharp, sharp["scene_mean"]] if sharp else []), *metrics["trivial"].values()]
+    tables = [
+        metrics,
+        metrics["scene_mean"],
+        *([sharp, sharp["scene_mean"]] if sharp else []),
+        *metrics["trivial"].values(),
+    ]
     compared = [metrics, *metrics["trivial"].values()]
     rows = []
     for rate in RATES:
         among = [table[rate] for table in compared if rate in table]
         best = max(among) if rate != "calibration_error" else None
-        cells = [{"value": table.get(rate), "best": best is not None and table in compared and table.get(rate) == best} for table in tables]
+        cells = [
+            {"value": table.get(rate), "best": best is not None and table in compared and table.get(rate) == best}
+            for table in tables
+        ]
         rows.append({"title": _TITLES[rate], "cells": cells})
     return rows
 
@@ -164,13 +193,21 @@ def _training(epochs: Sequence[Epoch]) -> list[Chart]:
     found = [
         chart("Loss", "step", "loss", losses, x_range=steps, y_range=_from_zero(losses), dots=dots),
         chart("IoU on validation places", "step", "IoU", ious, x_range=steps, y_range=(0, 1), dots=dots),
-        chart("Learning rate", "step", "learning rate", rates_of_learning, x_range=steps, y_range=_from_zero(rates_of_learning), dots=dots),
+        chart(
+            "Learning rate",
+            "step",
+            "learning rate",
+            rates_of_learning,
+            x_range=steps,
+            y_range=_from_zero(rates_of_learning),
+            dots=dots,
+        ),
     ]
     return [entry for entry in found if entry is not None]
 
 
 def _from_zero(lines: Sequence[Series]) -> tuple[float, float] | None:
-    """Give the range of a y axis that begins at 0, so that a small change does not look like a large one."""
+    """Return the range of a y axis that begins at 0, so that a small change does not look like a large one."""
     most = max((y for _, _, points in lines for _, y in points if math.isfinite(y)), default=0.0)
     return (0.0, 1.05 * most) if most > 0 else None
 
@@ -184,9 +221,16 @@ def _reliability_chart(total: Counts) -> Chart | None:
     bars = [(n / BINS, (n + 1) / BINS, 0.9 * (pixels / most) ** 0.5) for n, pixels in enumerate(total.bin_pixels)]
     points = [(entry["probability"], entry["cloud"]) for entry in reliability(total)]
     return chart(
-        "Reliability", "probability of the mask", "share of cloud", [("reliability", 1, points)],
-        x_range=(0, 1), y_range=(0, 1), bars=bars, diagonal=True, dots=True,
-    )  # fmt: skip
+        "Reliability",
+        "probability of the mask",
+        "share of cloud",
+        [("reliability", 1, points)],
+        x_range=(0, 1),
+        y_range=(0, 1),
+        bars=bars,
+        diagonal=True,
+        dots=True,
+    )
 
 
 def _threshold_chart(table: CountsTable) -> Chart | None:
@@ -202,16 +246,33 @@ def _threshold_chart(table: CountsTable) -> Chart | None:
 def _operating_chart(table: CountsTable) -> Chart | None:
     points = sorted((point["false_cloud"], point["recall"]) for point in threshold_curve(table.curve))
     return chart(
-        "Cloud found against false cloud", "share of clear called cloud", "share of cloud found", [("ROC", 4, points)],
-        x_range=(0, 1), y_range=(0, 1), diagonal=True,
-    )  # fmt: skip
+        "Cloud found against false cloud",
+        "share of clear called cloud",
+        "share of cloud found",
+        [("ROC", 4, points)],
+        x_range=(0, 1),
+        y_range=(0, 1),
+        diagonal=True,
+    )
 
 
 def _in_order(slices: Sequence[Slice]) -> list[Slice]:
     """Cover and ground in their natural order, the rest by name."""
-    natural = ["below 5 %", "5 to 35 %", "35 to 65 %", "65 to 95 %", "above 95 %", "dark", "medium", "bright", "no clear"]
+    natural = [
+        "below 5 %",
+        "5 to 35 %",
+        "35 to 65 %",
+        "65 to 95 %",
+        "above 95 %",
+        "dark",
+        "medium",
+        "bright",
+        "no clear",
+    ]
     rank = {start: n for n, start in enumerate(natural)}
-    return sorted(slices, key=lambda s: (s.kind, next((n for start, n in rank.items() if s.value.startswith(start)), -1), s.value))
+    return sorted(
+        slices, key=lambda s: (s.kind, next((n for start, n in rank.items() if s.value.startswith(start)), -1), s.value)
+    )
 
 
 def _picture_groups(pictures: Sequence[Picture]) -> list[Json]:

@@ -1,4 +1,7 @@
-"""Chips for a net that works on coarser pixels than the snapshot: averaged down, and the probability brought back up."""
+"""Chips for a net that works on coarser pixels than the snapshot.
+
+Averaged down, and the probability brought back up.
+"""
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +42,8 @@ def bring_up(probability: Float, factor: int, height: int, width: int) -> Float:
     """Interpolate `(n, row, col)` bilinearly to pixels `factor` times finer and cut to height and width, as prediction does."""
     if factor == 1:
         return probability
-    finer = functional.interpolate(torch.from_numpy(probability)[:, None], scale_factor=factor, mode="bilinear", align_corners=False)
+    finer = functional.interpolate(
+        torch.from_numpy(probability)[:, None], scale_factor=factor, mode="bilinear", align_corners=False
+    )
     result: Float = finer[:, 0, :height, :width].numpy()
     return result

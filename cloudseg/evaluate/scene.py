@@ -37,7 +37,9 @@ class SceneResult(Record):
     source: str = Field(description="who made the label")
     tags: Json
     cloud_fraction: float = Field(description="of the labelled pixels")
-    ground_reflectance: float | None = Field(description="median of the clear pixels' visible bands, None where all is cloud")
+    ground_reflectance: float | None = Field(
+        description="median of the clear pixels' visible bands, None where all is cloud"
+    )
     saturated_fraction: float = Field(description="labelled pixels near the scene's maximum in every visible band")
     counts: Counts
     bright: Counts | None = Field(description="the brightness threshold's mask on the same pixels; only tp, fp, fn, tn")
@@ -57,22 +59,26 @@ class Facts:
 class Judge:
     """Weights at work on the chips of a snapshot."""
 
-    def __init__(self, chips: ChipSet, predictor: Predictor, *, snapshot_id: str, snapshot_resolution_m: float | None) -> None:
+    def __init__(
+        self, chips: ChipSet, predictor: Predictor, *, snapshot_id: str, snapshot_resolution_m: float | None
+    ) -> None:
         """Raise DataError where the snapshot lacks a band that the weights need."""
         self.chips = chips
         self.predictor = predictor
         missing = [band for band in predictor.meta.bands if band not in chips.bands]
         if missing:
             raise DataError(
-                "the snapshot lacks bands that these weights need", subject=f"{predictor.weights_id} on {snapshot_id}",
-                found=" ".join(chips.bands), expected=" ".join(predictor.meta.bands),
+                "the snapshot lacks bands that these weights need",
+                subject=f"{predictor.weights_id} on {snapshot_id}",
+                found=" ".join(chips.bands),
+                expected=" ".join(predictor.meta.bands),
                 next_step="Judge on a snapshot that was made with these bands.",
-            )  # fmt: skip
+            )
         self._bands = [chips.bands.index(band) for band in predictor.meta.bands]
         self._resolution_m = snapshot_resolution_m
 
     def factor(self, scene: Scene) -> int:
-        """Give how many of the snapshot's pixels make one of the net's along an axis.
+        """Return how many of the snapshot's pixels make one of the net's along an axis.
 
         A snapshot that is coarser than the net's own working resolution is used as it is, like a coarse scene.
         """
@@ -82,7 +88,7 @@ class Judge:
         return decimation(chip_resolution_m, self.predictor.meta.working_resolution_m)
 
     def iter_probabilities(self, of_scene: list[Chip], factor: int) -> Iterator[tuple[Chip, Float]]:
-        """Give chip and probability `(row, col)` of its pixels inside the scene, one chip at a time.
+        """Yield chip and probability `(row, col)` of its pixels inside the scene, one chip at a time.
 
         The net sees around the chip what it would see in the whole scene, so that the cut into chips shows nowhere: a
         snapshot that was cut for another recipe is as fair to these weights as their own.
@@ -96,16 +102,26 @@ class Judge:
             probability = bring_up(self.predictor.probability(coarse, observed(coarse)), factor, *view.dn.shape[1:])
             yield chip, probability[0][view.chip]
 
-    def judge_scene(self, of_scene: list[Chip], facts: Facts, bright_from: int | None) -> tuple[SceneResult, npt.NDArray[np.int64]]:
+    def judge_scene(
+        self, of_scene: list[Chip], facts: Facts, bright_from: int | None
+    ) -> tuple[SceneResult, npt.NDArray[np.int64]]:
         """Count a scene; also give pixels by label (clear, cloud) and probability step for the threshold curve."""
         positions = brightness.visible(self.chips.bands)
         saturation = brightness.Saturation(self.chips, of_scene, positions)
         counts, curve, saturated = Counts(), np.zeros((2, CURVE_BINS), np.int64), 0
-        clear, cloud = brightness.histograms(np.zeros((len(self.chips.bands), 0, 0), np.uint16), np.zeros((0, 0), np.uint8), positions)
-        owned = {chip.chip_id: part for chip, part in zip(of_scene, owned_windows([window_of(c) for c in of_scene]), strict=True)}
+        clear, cloud = brightness.histograms(
+            np.zeros((len(self.chips.bands), 0, 0), np.uint16), np.zeros((0, 0), np.uint8), positions
+        )
+        owned = {
+            chip.chip_id: part
+            for chip, part in zip(of_scene, owned_windows([window_of(c) for c in of_scene]), strict=True)
+        }
         for chip, probability in self.iter_probabilities(of_scene, self.factor(facts.scene)):
             part = inside(owned[chip.chip_id], window_of(chip))
-            label, dn = self.chips.label(chip)[: chip.height, : chip.width], self.chips.pixels(chip)[:, : chip.height, : chip.width]
+            label, dn = (
+                self.chips.label(chip)[: chip.height, : chip.width],
+                self.chips.pixels(chip)[:, : chip.height, : chip.width],
+            )
             counts += count(probability, label, self.predictor.meta.threshold, part)
             curve += _curve(probability[part], label[part])
             more_clear, more_cloud = brightness.histograms(dn[:, *part], label[part], positions)
@@ -115,7 +131,9 @@ class Judge:
         return _result(of_scene[0], facts, counts, bright, brightness.median_reflectance(clear), saturated), curve
 
 
-def _result(chip: Chip, facts: Facts, counts: Counts, bright: Counts | None, ground: float | None, saturated: int) -> SceneResult:
+def _result(
+    chip: Chip, facts: Facts, counts: Counts, bright: Counts | None, ground: float | None, saturated: int
+) -> SceneResult:
     return SceneResult(
         scene_id=chip.scene_id,
         name=facts.scene.name,
@@ -137,13 +155,15 @@ def _curve(probability: Float, label: npt.NDArray[np.uint8]) -> npt.NDArray[np.i
 
 
 def chips_by_scene(chips: ChipSet, split: Split, snapshot_id: str) -> dict[str, list[Chip]]:
-    """Give the chips of each scene of a split, in the order of scene ids. Raises EmptySplit."""
+    """Return the chips of each scene of a split, in the order of scene ids. Raises EmptySplit."""
     of_split = sorted(chips.of(split), key=lambda chip: (chip.scene_id, chip.row_off, chip.col_off))
     if not of_split:
         raise EmptySplit(
-            f"the snapshot has no {split} chips", subject=snapshot_id, found=f"{len(chips.chips)} chips of other splits",
+            f"the snapshot has no {split} chips",
+            subject=snapshot_id,
+            found=f"{len(chips.chips)} chips of other splits",
             next_step="Ingest labelled scenes of more places and build a new snapshot.",
-        )  # fmt: skip
+        )
     return {scene_id: list(group) for scene_id, group in groupby(of_split, key=lambda chip: chip.scene_id)}
 
 
@@ -158,7 +178,9 @@ class Judged:
     """Brightness bin from which on the trivial mask says cloud, None where the snapshot trains on nothing."""
 
 
-def judge_scenes(judge: Judge, scenes: Mapping[str, list[Chip]], facts: Mapping[str, Facts], on_progress: Progress | None) -> Judged:
+def judge_scenes(
+    judge: Judge, scenes: Mapping[str, list[Chip]], facts: Mapping[str, Facts], on_progress: Progress | None
+) -> Judged:
     """Count every scene, one in memory at a time."""
     bright_from = brightness.tune_threshold(judge.chips)
     results, curve = [], np.zeros((2, CURVE_BINS), np.int64)

@@ -13,10 +13,19 @@ from cloudseg.records import Record
 SATURATED_ABOVE: Final = 0.3
 """Share of saturated pixels above which a scene is shown apart (snow, ice, solid cloud at the top of 8 bits)."""
 NEARLY_CLEAR: Final = 0.05
-"""Cloud fraction below which IoU says little: a few pixels decide it. Such a slice is judged by the clear pixels it keeps."""
+"""Cloud fraction below which IoU says little: a few pixels decide it.
+
+Such a slice is judged by the clear pixels it keeps.
+"""
 MOST_VALUES: Final = 24
 """A tag with more values than this is a name, not a group."""
-_COVER: Final = ((0.05, "below 5 %"), (0.35, "5 to 35 %"), (0.65, "35 to 65 %"), (0.95, "65 to 95 %"), (1.01, "above 95 %"))
+_COVER: Final = (
+    (0.05, "below 5 %"),
+    (0.35, "5 to 35 %"),
+    (0.65, "35 to 65 %"),
+    (0.95, "65 to 95 %"),
+    (1.01, "above 95 %"),
+)
 _GROUND: Final = ((0.08, "dark, below 0.08"), (0.2, "medium, 0.08 to 0.20"), (9.0, "bright, above 0.20"))
 """Median reflectance of the clear pixels: water and forest; fields and cities; sand, snow, salt."""
 
@@ -36,7 +45,7 @@ class Slice(Record):
 
 
 def slice_of(kind: str, value: str, scenes: Sequence[SceneResult]) -> Slice:
-    """Give the figures of a group."""
+    """Return the figures of a group."""
     total = pool(scene.counts for scene in scenes)
     cloud_fraction = total.cloud / total.pixels if total.pixels else 0.0
     nearly_clear = cloud_fraction < NEARLY_CLEAR
@@ -58,7 +67,7 @@ def _clear_recall(counts: Counts) -> float:
 
 
 def all_slices(scenes: Sequence[SceneResult]) -> list[Slice]:
-    """Give every slice, sorted by kind and value. It depends on scenes and labels only, never on the mask."""
+    """Return every slice, sorted by kind and value. It depends on scenes and labels only, never on the mask."""
     groups: dict[tuple[str, str], list[SceneResult]] = defaultdict(list)
     tags = _tags_worth_it(scenes)
     for scene in scenes:
@@ -80,7 +89,7 @@ def _memberships(scene: SceneResult, tags: Sequence[str]) -> list[tuple[str, str
 
 
 def is_saturated(scene: SceneResult) -> bool:
-    """Tell whether a scene is among those that are shown apart."""
+    """Return whether a scene is among those that are shown apart."""
     return scene.saturated_fraction > SATURATED_ABOVE
 
 
@@ -89,7 +98,10 @@ def _class(value: float, classes: Sequence[tuple[float, str]]) -> str:
 
 
 def _tags_worth_it(scenes: Sequence[SceneResult]) -> list[str]:
-    """List tags that make groups: not names, and not the same for all. 'sensor' and 'cloud_cover' are sliced already."""
+    """List tags that make groups.
+
+    Not names, and not the same for all. 'sensor' and 'cloud_cover' are sliced already.
+    """
     values: dict[str, set[str]] = defaultdict(set)
     for scene in scenes:
         for name, value in scene.tags.items():

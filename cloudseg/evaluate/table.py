@@ -37,7 +37,10 @@ def read_table(store: Store, evaluation: Evaluation) -> CountsTable:
 
 
 def trivial_masks(scenes: Sequence[SceneResult]) -> dict[str, list[Counts]]:
-    """Give the counts of the trivial masks, scene by scene: all clear, all cloud and, where it was tuned, brightness."""
+    """Return the counts of the trivial masks, scene by scene.
+
+    All clear, all cloud and, where it was tuned, brightness.
+    """
     masks: dict[str, Callable[[SceneResult], Counts]] = {
         "all_clear": lambda scene: Counts(fn=scene.counts.cloud, tn=scene.counts.pixels - scene.counts.cloud),
         "all_cloud": lambda scene: Counts(tp=scene.counts.cloud, fp=scene.counts.pixels - scene.counts.cloud),
@@ -48,10 +51,10 @@ def trivial_masks(scenes: Sequence[SceneResult]) -> dict[str, list[Counts]]:
 
 
 def headline(scenes: Sequence[SceneResult]) -> Json:
-    """Give the figures of an evaluation: pooled ones at the top level, the rest nested; rounded to 6 digits.
+    """Return the figures of an evaluation: pooled ones at the top level, the rest nested; rounded to 6 digits.
 
-    `without_saturated` is None where every scene is saturated, `iou_bounds` (of the pooled IoU, nine draws of ten) where
-    there is only one place.
+    `without_saturated` is None where every scene is saturated, `iou_bounds` (of the pooled IoU, nine draws of ten)
+    where there is only one place.
     """
     sharp = [scene for scene in scenes if not is_saturated(scene)]
     total = pool(scene.counts for scene in scenes)
@@ -69,7 +72,7 @@ def headline(scenes: Sequence[SceneResult]) -> Json:
 
 
 def _bounds(scenes: Sequence[SceneResult]) -> list[float] | None:
-    """Give the 5 % and 95 % quantiles of the pooled IoU over draws of places."""
+    """Return the 5 % and 95 % quantiles of the pooled IoU over draws of places."""
     if len({scene.place for scene in scenes}) < 2:
         return None
     low, high = spread([(scene.place, scene.counts) for scene in scenes], confidence=0.95, samples=_DRAWS, seed=0)
@@ -90,23 +93,32 @@ def _trivial(counts: Sequence[Counts]) -> Json:
     """Only what a mask without probabilities and without edges counted has."""
     pooled, mean = rates(pool(counts)), mean_rates(counts)
     kept = ("iou", "f1", "precision", "recall", "accuracy", "balanced_accuracy")
-    return {**rounded({name: pooled[name] for name in kept}), "scene_mean": rounded({name: mean[name] for name in kept})}
+    return {
+        **rounded({name: pooled[name] for name in kept}),
+        "scene_mean": rounded({name: mean[name] for name in kept}),
+    }
 
 
 def rounded(values: dict[str, float], digits: int = 6) -> dict[str, float]:
-    """Give the values rounded, so that JSON stays short and the same on every machine."""
+    """Return the values rounded, so that JSON stays short and the same on every machine."""
     return {name: round(value, digits) for name, value in values.items()}
 
 
 def threshold_curve(curve: tuple[list[int], list[int]]) -> list[dict[str, float]]:
-    """Give IoU, precision, recall and false-cloud rate at every threshold 0, 1/100 … 1."""
+    """Return IoU, precision, recall and false-cloud rate at every threshold 0, 1/100 … 1."""
     clear, cloud = curve
     points, fp, tp = [], sum(clear), sum(cloud)
     clear_all, cloud_all = fp, tp
     for step in range(CURVE_BINS + 1):
         found = rates(Counts(tp=tp, fp=fp, fn=cloud_all - tp, tn=clear_all - fp))
         false_cloud = fp / clear_all if clear_all else 0.0
-        points.append({"threshold": step / CURVE_BINS, "false_cloud": false_cloud, **{n: found[n] for n in ("iou", "precision", "recall")}})
+        points.append(
+            {
+                "threshold": step / CURVE_BINS,
+                "false_cloud": false_cloud,
+                **{n: found[n] for n in ("iou", "precision", "recall")},
+            }
+        )
         if step < CURVE_BINS:
             fp, tp = fp - clear[step], tp - cloud[step]
     return points

@@ -1,4 +1,7 @@
-"""Weighs counts against counts: what speaks for a challenger and what against it. Pure; no store, no catalog, no net."""
+"""Weighs counts against counts: what speaks for a challenger and what against it.
+
+Pure; no store, no catalog, no net.
+"""
 
 import math
 from collections.abc import Sequence
@@ -13,10 +16,10 @@ from cloudseg.records import Json, Outcome
 
 
 def places_needed(confidence: float) -> int:
-    """Give how many places it takes to be this sure that one mask is better than another.
+    """Return how many places it takes to be this sure that one mask is better than another.
 
-    The clearest result of n places, better at every one, comes by chance once in 2**n (sign test): 5 places for 95 %. With
-    fewer, bootstrap draws repeat each other and the bounds are narrower than they should be.
+    The clearest result of n places, better at every one, comes by chance once in 2**n (sign test): 5 places for 95 %.
+    With fewer, bootstrap draws repeat each other and the bounds are narrower than they should be.
     """
     return math.ceil(math.log2(1 / (1 - confidence)) - 1e-9)
 
@@ -69,7 +72,7 @@ def weigh_trivial(table: CountsTable, policy: Promotion, finding: Finding, *, is
 
 
 def weigh_champion(table: CountsTable, champion: CountsTable, policy: Promotion, finding: Finding) -> Json:
-    """Compare with the champion on the same scenes: the whole, then the slices. Give the figures for the verdict."""
+    """Compare with the champion on the same scenes: the whole, then the slices. Return the figures for the verdict."""
     of_scene = {scene.scene_id: scene.counts for scene in champion.scenes}
     theirs = [of_scene[scene.scene_id] for scene in table.scenes]
     differences = _compare(table, [scene.counts for scene in table.scenes], theirs, policy, champion.weights_id)
@@ -104,7 +107,9 @@ def _weigh_difference(difference: Difference, policy: Promotion, finding: Findin
     elif difference.lower > policy.margin:
         finding.favour.append(f"{words}: the lower bound clears the margin {policy.margin:.3f}")
     else:
-        finding.doubts.append(f"not surely better: {words}, the lower bound does not clear the margin {policy.margin:.3f}")
+        finding.doubts.append(
+            f"not surely better: {words}, the lower bound does not clear the margin {policy.margin:.3f}"
+        )
 
 
 def _weigh_slices(table: CountsTable, champion: CountsTable, policy: Promotion, finding: Finding) -> list[Json]:
@@ -117,10 +122,17 @@ def _weigh_slices(table: CountsTable, champion: CountsTable, policy: Promotion, 
         fell = judged and change < -policy.slice_limit
         lines.append(
             {
-                "kind": own.kind, "value": own.value, "scenes": own.scenes, "measure": own.measure, "challenger": own.score,
-                "champion": other.score, "change": change, "judged": judged, "fell": fell,
+                "kind": own.kind,
+                "value": own.value,
+                "scenes": own.scenes,
+                "measure": own.measure,
+                "challenger": own.score,
+                "champion": other.score,
+                "change": change,
+                "judged": judged,
+                "fell": fell,
             }
-        )  # fmt: skip
+        )
         if fell:
             finding.doubts.append(
                 f"the slice {own.kind} '{own.value}' ({own.scenes} scenes) falls by {-change:.3f} ({own.measure}), "

@@ -7,12 +7,14 @@ from cloudseg.records import Chip
 
 
 def window_of(chip: Chip) -> Window:
-    """Give the window of a chip in working pixels of its scene, padding left out."""
+    """Return the window of a chip in working pixels of its scene, padding left out."""
     return Window(chip.row_off, chip.col_off, chip.height, chip.width)
 
 
 def owned_windows(windows: Sequence[Window]) -> list[Window]:
-    """Give the part of each window that it owns, in pixels of the scene: neighbours meet in the middle of their overlap.
+    """Return the part of each window that it owns, in pixels of the scene.
+
+    Neighbours meet in the middle of their overlap.
 
     There every chip sees most of what lies around, as it does when a scene is predicted. The windows are those of a
     grid (`cloudseg.grid.iter_windows`), some may be missing; the parts are disjoint and together cover all that any
@@ -24,7 +26,7 @@ def owned_windows(windows: Sequence[Window]) -> list[Window]:
 
 
 def _cuts(spans: list[tuple[int, int]]) -> dict[int, tuple[int, int]]:
-    """Give first and last-plus-one owned pixel of every span `(start, size)` along one axis, by start."""
+    """Return first and last-plus-one owned pixel of every span `(start, size)` along one axis, by start."""
     firsts, lasts = [start for start, _ in spans], [start + size for start, size in spans]
     for left in range(len(spans) - 1):
         if firsts[left + 1] < lasts[left]:
@@ -38,6 +40,6 @@ def _own(window: Window, rows: tuple[int, int], cols: tuple[int, int]) -> Window
 
 
 def inside(owned: Window, window: Window) -> tuple[slice, slice]:
-    """Give the owned part as slices of the window's own arrays."""
+    """Return the owned part as slices of the window's own arrays."""
     row, col = owned.row_off - window.row_off, owned.col_off - window.col_off
     return slice(row, row + owned.height), slice(col, col + owned.width)

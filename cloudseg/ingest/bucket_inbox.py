@@ -1,4 +1,7 @@
-"""An inbox on S3: a prefix of any bucket that the credentials may read. Objects are streamed, never opened by GDAL over the network."""
+"""An inbox on S3: a prefix of any bucket that the credentials may read.
+
+Objects are streamed, never opened by GDAL over the network.
+"""
 
 import io
 from collections.abc import Iterator
@@ -18,7 +21,9 @@ def open_bucket_inbox(source: str, options: S3Options) -> "BucketInbox":
     """Open `s3://bucket/prefix`; the server is not asked yet. Raises SettingsError for what is no such URL."""
     name, _, prefix = source.removeprefix(S3_SCHEME).partition("/")
     if not is_bucket_name(name):
-        raise SettingsError("not a bucket of S3", subject=shown(source.rpartition("@")[2]), expected="s3://bucket/prefix")
+        raise SettingsError(
+            "not a bucket of S3", subject=shown(source.rpartition("@")[2]), expected="s3://bucket/prefix"
+        )
     return BucketInbox(Bucket(name, options), prefix.strip("/"))
 
 
@@ -34,10 +39,17 @@ class BucketInbox:
         return f"{S3_SCHEME}{self._bucket.name}/{quote(self._prefix)}".rstrip("/")
 
     def list_files(self) -> list[InboxFile]:
-        """See Inbox.list_files. Names with an empty or hidden part, folder markers among them, and uploads in progress are passed over."""
+        """See Inbox.list_files.
+
+        Names with an empty or hidden part, folder markers among them, and uploads in progress are passed over.
+        """
         folder = f"{self._prefix}/" if self._prefix else ""
         names = [entry["Key"] for entry in self._bucket.list(self._prefix)]
-        files = [self._entry(name.removeprefix(folder), name) for name in names if name.startswith(folder) and not _is_hidden(name, folder)]
+        files = [
+            self._entry(name.removeprefix(folder), name)
+            for name in names
+            if name.startswith(folder) and not _is_hidden(name, folder)
+        ]
         if self._prefix in names:
             files.append(self._entry(self._prefix.rpartition("/")[2], self._prefix))
         return sorted(files)

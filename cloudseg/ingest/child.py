@@ -21,7 +21,10 @@ _LONGEST_FOUND: Final = 500
 
 
 def main() -> None:
-    """Answer jobs from standard input. The limits come as arguments: seconds, megabytes and the folder of the copies."""
+    """Answer jobs from standard input.
+
+    The limits come as arguments: seconds, megabytes and the folder of the copies.
+    """
     timeout_s, memory_mb, folder = float(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     # Whatever a native library prints must not run into the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -58,7 +61,9 @@ def _fault(error: Exception, memory_mb: int) -> Fault:
         return Fault.model_validate(error.as_record())
     if isinstance(error, MemoryError) or "memory" in str(error).lower():
         known = BadScene(
-            "decoding needs more memory than allowed", expected=f"{memory_mb} MB", next_step="Raise CLOUDSEG_DECODE_MEMORY_MB."
+            "decoding needs more memory than allowed",
+            expected=f"{memory_mb} MB",
+            next_step="Raise CLOUDSEG_DECODE_MEMORY_MB.",
         )
     else:
         found = f"{type(error).__name__}: {' '.join(str(error).split())}"[:_LONGEST_FOUND]
@@ -76,7 +81,10 @@ def _limit(memory_mb: int) -> None:
 
 
 def _limit_cpu(timeout_s: float) -> None:
-    """Bound the CPU time of the next job. The service keeps the clock; this ends an endless loop when the service is gone."""
+    """Bound the CPU time of the next job.
+
+    The service keeps the clock; this ends an endless loop when the service is gone.
+    """
     soft = int(time.process_time() + timeout_s * MOST_TIMES) + 10
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
     resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))

@@ -1,4 +1,6 @@
-"""Decodes untrusted files into one canonical scene: uint16 COG, reflectance × 10 000, 0 = no data. Runs in the bounded child.
+"""Decodes untrusted files into one canonical scene: uint16 COG, reflectance × 10 000, 0 = no data.
+
+Runs in the bounded child.
 
 Everything goes by windows: memory does not grow with the scene.
 """
@@ -57,7 +59,7 @@ class _Layer:
 
 
 def decode_scene(job: SceneJob, tell: Callable[[float], None]) -> SceneFacts:
-    """Write the canonical COG of a scene to `job.out` and give its facts.
+    """Write the canonical COG of a scene to `job.out` and return its facts.
 
     `tell` gets pixels × bands in millions before the reading begins. Raises BadScene with a reason for a person.
     """
@@ -86,17 +88,29 @@ def _open_layer(stack: ExitStack, job: SceneJob, file: RasterJob) -> _Layer:
     wanted = [(index + 1, name) for index, name in enumerate(names) if name]
     scales = [
         band_scale(
-            name, dataset.dtypes[index - 1], file.known_radiometry(), (dataset.scales[index - 1], dataset.offsets[index - 1]),
-            dataset.nodatavals[index - 1], file.shown, source=dataset.tags().get("SOURCE", ""),
+            name,
+            dataset.dtypes[index - 1],
+            file.known_radiometry(),
+            (dataset.scales[index - 1], dataset.offsets[index - 1]),
+            dataset.nodatavals[index - 1],
+            file.shown,
+            source=dataset.tags().get("SOURCE", ""),
         )
         for index, name in wanted
-    ]  # fmt: skip
+    ]
     flags = dataset.mask_flag_enums[wanted[0][0] - 1] if wanted else []
     return _Layer(
-        job=file, view=view, grid=grid, names=[name for _, name in wanted], indexes=[index for index, _ in wanted], scales=scales,
-        striped=dataset.block_shapes[0][1] == dataset.width, alpha=_alpha_of(view), warped=warped,
+        job=file,
+        view=view,
+        grid=grid,
+        names=[name for _, name in wanted],
+        indexes=[index for index, _ in wanted],
+        scales=scales,
+        striped=dataset.block_shapes[0][1] == dataset.width,
+        alpha=_alpha_of(view),
+        warped=warped,
         masked=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
-    )  # fmt: skip
+    )
 
 
 def _band_names(dataset: Any, file: RasterJob, scene: str) -> list[str | None]:
@@ -109,10 +123,12 @@ def _band_names(dataset: Any, file: RasterJob, scene: str) -> list[str | None]:
         if len(names) in (dataset.count, len(visible)):
             return [*names, *([None] * (dataset.count - len(names)))]
     raise BadScene(
-        "the file has another number of bands", subject=file.shown, found=dataset.count,
+        "the file has another number of bands",
+        subject=file.shown,
+        found=dataset.count,
         expected=f"{len(file.bands)} ({', '.join(name or '-' for name in file.bands)})",
         next_step="Name every band of the file in --bands, with a dash for one that is not wanted.",
-    )  # fmt: skip
+    )
 
 
 def _check_bands(names: list[str], scene: str) -> None:
@@ -120,9 +136,11 @@ def _check_bands(names: list[str], scene: str) -> None:
     missing = [band for band in RGB if band not in names]
     if twice or missing:
         raise BadScene(
-            f"two bands are called {', '.join(twice)}" if twice else f"the scene lacks {', '.join(missing)}", subject=scene,
-            found=", ".join(names), expected="red, green and blue, each once",
-        )  # fmt: skip
+            f"two bands are called {', '.join(twice)}" if twice else f"the scene lacks {', '.join(missing)}",
+            subject=scene,
+            found=", ".join(names),
+            expected="red, green and blue, each once",
+        )
 
 
 def _bring_together(stack: ExitStack, layers: list[_Layer], job: SceneJob) -> Grid:
@@ -133,9 +151,12 @@ def _bring_together(stack: ExitStack, layers: list[_Layer], job: SceneJob) -> Gr
             continue
         if not same_extent(finest, layer.grid):
             raise BadScene(
-                "the bands are not on one grid", subject=layer.job.shown, found=_words(layer.grid), expected=_words(finest),
+                "the bands are not on one grid",
+                subject=layer.job.shown,
+                found=_words(layer.grid),
+                expected=_words(finest),
                 next_step="Bring the bands of one product.",
-            )  # fmt: skip
+            )
         was = layer.grid.resolution_m() or 0.0
         layer.resampled = f"{', '.join(layer.names)}: {was:.4g} m to {finest.resolution_m():.4g} m, bilinear"
         layer.view = stack.enter_context(to_grid(layer.view, finest, Resampling.bilinear))
@@ -153,14 +174,21 @@ def _alpha_of(view: Any) -> int | None:
 
 
 def _write(tiled: Path, layers: list[_Layer], grid: Grid, names: list[str], job: SceneJob) -> tuple[Bool, int, float]:
-    """Write the canonical pixels; give the overview of what is valid, its step in pixels, and the valid fraction."""
+    """Write the canonical pixels; return the overview of what is valid, its step in pixels, and the valid fraction."""
     step = max(1, -(-max(grid.shape) // OVERVIEW_SIZE))
     overview = np.zeros((-(-grid.height // step), -(-grid.width // step)), bool)
     counts = np.zeros((len(names), 65536), np.int64)
     with create_tiled(
-        tiled, height=grid.height, width=grid.width, count=len(names), dtype="uint16", crs=grid.crs_text(), transform=grid.transform,
-        nodata=0, descriptions=names,
-    ) as out:  # fmt: skip
+        tiled,
+        height=grid.height,
+        width=grid.width,
+        count=len(names),
+        dtype="uint16",
+        crs=grid.crs_text(),
+        transform=grid.transform,
+        nodata=0,
+        descriptions=names,
+    ) as out:
         for window in _windows(grid, striped=any(layer.striped for layer in layers)):
             numbers, valid = _read(layers, window)
             out.write(numbers, window=_as_rasterio(window))
@@ -171,9 +199,11 @@ def _write(tiled: Path, layers: list[_Layer], grid: Grid, names: list[str], job:
     counts[:, 0] = 0
     if missing == grid.height * grid.width:
         raise BadScene(
-            "no pixel holds data: everything is nodata or not a number", subject=job.name, expected="at least one valid pixel",
+            "no pixel holds data: everything is nodata or not a number",
+            subject=job.name,
+            expected="at least one valid pixel",
             next_step="Get the file again, or take another date.",
-        )  # fmt: skip
+        )
     scales = {name: scale for layer in layers for name, scale in zip(layer.names, layer.scales, strict=True)}
     check_numbers(counts, scales, job.name, is_product=job.is_product)
     return overview, step, 1 - missing / (grid.height * grid.width)
@@ -188,7 +218,7 @@ def _windows(grid: Grid, *, striped: bool) -> Iterator[Window]:
 
 
 def _read(layers: list[_Layer], window: Window) -> tuple[UInt16, Bool]:
-    """Give canonical numbers `(band, row, col)`, 0 where any band has no data, and what is valid."""
+    """Return canonical numbers `(band, row, col)`, 0 where any band has no data, and what is valid."""
     parts: list[UInt16] = []
     valid = np.ones((window.height, window.width), bool)
     floats_at_zero = np.ones((window.height, window.width), bool)
@@ -223,15 +253,20 @@ def _as_rasterio(window: Window) -> RasterioWindow:
 
 def _mark(overview: Bool, valid: Bool, window: Window, step: int) -> None:
     """Set the overview pixels in which something of the window is valid."""
-    rows, cols = (np.arange(start, start + length) // step for start, length in
-                  ((window.row_off, window.height), (window.col_off, window.width)))  # fmt: skip
+    rows, cols = (
+        np.arange(start, start + length) // step
+        for start, length in ((window.row_off, window.height), (window.col_off, window.width))
+    )
     row_starts, col_starts = (np.flatnonzero(np.diff(places, prepend=-1)) for places in (rows, cols))
     coarse = np.logical_or.reduceat(np.logical_or.reduceat(valid, row_starts, axis=0), col_starts, axis=1)
     overview[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1] |= coarse
 
 
 def _facts_for_tags(layers: list[_Layer]) -> dict[str, str]:
-    """What the canonical file says about itself; nothing that depends on the file's name, so that bytes depend on bytes."""
+    """What the canonical file says about itself.
+
+    Nothing that depends on the file's name, so that bytes depend on bytes.
+    """
     sources = list(dict.fromkeys(scale.radiometry.source for layer in layers for scale in layer.scales))
     tags = {"CONTENT": "reflectance x 10000, 0 = no data", "RADIOMETRY": "; ".join(sources)}
     if resampled := [layer.resampled for layer in layers if layer.resampled]:
@@ -242,7 +277,14 @@ def _facts_for_tags(layers: list[_Layer]) -> dict[str, str]:
 
 
 def _describe(
-    job: SceneJob, layers: list[_Layer], grid: Grid, names: list[str], overview: Bool, step: int, share: float, tags: dict[str, str]
+    job: SceneJob,
+    layers: list[_Layer],
+    grid: Grid,
+    names: list[str],
+    overview: Bool,
+    step: int,
+    share: float,
+    tags: dict[str, str],
 ) -> SceneFacts:
     footprint = None
     if grid.crs is not None:
@@ -251,23 +293,34 @@ def _describe(
         footprint = footprint_of(overview, coarse, str(grid.crs_text()), extent=extent)
     said = [layer.view.tags() for layer in layers]
     return SceneFacts(
-        radiometry=tags["RADIOMETRY"], crs=grid.crs_text(), transform=list(grid.transform)[:6], height=grid.height, width=grid.width,
-        resolution_m=grid.resolution_m(), bands=names, valid_fraction=share, acquired_at=_time_from(said, job.time_in_tags),
+        radiometry=tags["RADIOMETRY"],
+        crs=grid.crs_text(),
+        transform=list(grid.transform)[:6],
+        height=grid.height,
+        width=grid.width,
+        resolution_m=grid.resolution_m(),
+        bands=names,
+        valid_fraction=share,
+        acquired_at=_time_from(said, job.time_in_tags),
         footprint_wkb_hex=shapely.to_wkb(footprint, hex=True) if footprint is not None else None,
-        bounds=list(footprint_bounds(footprint)) if footprint is not None else None, centre=list(grid.centre()) if grid.crs else None,
+        bounds=list(footprint_bounds(footprint)) if footprint is not None else None,
+        centre=list(grid.centre()) if grid.crs else None,
         tags=_tags_from(said, tags),
-    )  # fmt: skip
+    )
 
 
 def _tags_from(said: list[dict[str, str]], made: dict[str, str]) -> dict[str, str]:
-    """Give the few tags that a scene's row keeps: strings, short, printable."""
+    """Return the few tags that a scene's row keeps: strings, short, printable."""
     found = {ours: tags[theirs] for tags in reversed(said) for theirs, ours in _TEXT_TAGS.items() if tags.get(theirs)}
     found |= {name.lower(): made[name] for name in ("RESAMPLED", "WARPED") if name in made}
-    return {name: "".join(c if c.isprintable() else " " for c in text)[:_LONGEST_TAG] for name, text in sorted(found.items())}
+    return {
+        name: "".join(c if c.isprintable() else " " for c in text)[:_LONGEST_TAG]
+        for name, text in sorted(found.items())
+    }
 
 
 def _time_from(said: list[dict[str, str]], time_in_tags: bool) -> datetime | None:
-    """Give the time of acquisition that the file states, in UTC; TIFFTAG_DATETIME only where the layout trusts it."""
+    """Return the time of acquisition that the file states, in UTC; TIFFTAG_DATETIME only where the layout trusts it."""
     names = ("ACQUIRED_AT", "TIFFTAG_DATETIME") if time_in_tags else ("ACQUIRED_AT",)
     for text in (tags[name].strip() for tags in said for name in names if tags.get(name)):
         try:

@@ -1,4 +1,7 @@
-"""Where a raster lies: CRS and transform checked, odd orientations warped north-up. Runs in the bounded child process."""
+"""Where a raster lies: CRS and transform checked, odd orientations warped north-up.
+
+Runs in the bounded child process.
+"""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +18,10 @@ from cloudseg.grid import metres_per_degree
 from cloudseg.raster.footprint import lonlat_of
 
 _PIXEL_TOLERANCE: Final = 0.01
-"""Two grids whose corners differ by less than this part of a pixel are one grid: what rounding in GeoTIFF keys makes."""
+"""Two grids whose corners differ by less than this part of a pixel are one grid.
+
+What rounding in GeoTIFF keys makes.
+"""
 _RESOLUTION_M: Final = (0.1, 5_000.0)
 """Clouds on finer pixels are not seen whole; coarser ones are no tiles. Landsat quick looks have 900 m."""
 _POINT_TOLERANCE: Final = 1.0
@@ -51,17 +57,24 @@ class Grid:
         return self._lonlat(self.width / 2, self.height / 2)
 
     def resolution_m(self) -> float | None:
-        """Ground size of a pixel in the middle of the grid, mean of both axes. Raises BadScene for an impossible one."""
+        """Ground size of a pixel in the middle of the grid, mean of both axes.
+
+        Raises BadScene for an impossible one.
+        """
         if self.crs is None:
             return None
-        sides = [_distance_m(self.centre(), self._lonlat(self.width / 2 + dx, self.height / 2 + dy)) for dx, dy in ((1, 0), (0, 1))]
+        sides = [
+            _distance_m(self.centre(), self._lonlat(self.width / 2 + dx, self.height / 2 + dy))
+            for dx, dy in ((1, 0), (0, 1))
+        ]
         size = float(sum(sides) / 2)
         if not all(math.isfinite(side) for side in sides) or not _RESOLUTION_M[0] <= size <= _RESOLUTION_M[1]:
             raise BadScene(
-                "the size of a pixel makes no sense for this CRS", found=f"{size:g} m",
+                "the size of a pixel makes no sense for this CRS",
+                found=f"{size:g} m",
                 expected=f"{_RESOLUTION_M[0]} to {_RESOLUTION_M[1]} m",
                 next_step="Check the geotransform and the CRS: metres and degrees may be mixed up.",
-            )  # fmt: skip
+            )
         if max(sides) > _MOST_STRETCH * min(sides):
             raise BadScene("pixels are far from square", found=f"{sides[0]:g} x {sides[1]:g} m")
         # The sphere is off by up to 0.3 %: where the CRS counts true metres, its own number is the better one.
@@ -78,8 +91,10 @@ class Grid:
         return lonlat_of(x, y, str(self.crs_text()))
 
 
-def place_on_ground(dataset: rasterio.DatasetReader, shown: str, *, needed: bool, max_pixels: int) -> tuple[Any, Grid, str | None]:
-    """Give the raster on a north-up grid: itself, or a warped view of it and how it was warped.
+def place_on_ground(
+    dataset: rasterio.DatasetReader, shown: str, *, needed: bool, max_pixels: int
+) -> tuple[Any, Grid, str | None]:
+    """Return the raster on a north-up grid: itself, or a warped view of it and how it was warped.
 
     `needed` False accepts a raster without CRS on the grid of its own pixels. Raises BadScene for no georeference (and
     none is taken from file names or neighbours), for one that is not finite, degenerate or off the Earth.
@@ -97,12 +112,16 @@ def place_on_ground(dataset: rasterio.DatasetReader, shown: str, *, needed: bool
     if how is None:
         return dataset, grid, None
     if grid.height * grid.width > max_pixels:
-        raise BadScene("turned north-up the raster is larger than allowed", subject=shown, found=f"{grid.height} x {grid.width} pixels")
+        raise BadScene(
+            "turned north-up the raster is larger than allowed",
+            subject=shown,
+            found=f"{grid.height} x {grid.width} pixels",
+        )
     return to_grid(dataset, grid, Resampling.nearest), grid, how
 
 
 def same_grid(one: Grid, other: Grid) -> bool:
-    """Tell whether two grids are one: shape, CRS, and corners within a hundredth of a pixel."""
+    """Return whether two grids are one: shape, CRS, and corners within a hundredth of a pixel."""
     if one.shape != other.shape or one.crs != other.crs:
         return False
     tolerance = _PIXEL_TOLERANCE * min(abs(one.transform.a), abs(one.transform.e))
@@ -110,7 +129,7 @@ def same_grid(one: Grid, other: Grid) -> bool:
 
 
 def same_extent(fine: Grid, coarse: Grid) -> bool:
-    """Tell whether two grids of different resolution cover the same ground, to half a pixel of the coarse one."""
+    """Return whether two grids of different resolution cover the same ground, to half a pixel of the coarse one."""
     if fine.crs is None or fine.crs != coarse.crs:
         return False
     tolerance = max(abs(coarse.transform.a), abs(coarse.transform.e)) / 2
@@ -118,16 +137,23 @@ def same_extent(fine: Grid, coarse: Grid) -> bool:
 
 
 def to_grid(dataset: Any, grid: Grid, resampling: Resampling) -> Any:
-    """Give a view of a raster on another grid. Pixels that it does not cover are transparent or nodata."""
+    """Return a view of a raster on another grid. Pixels that it does not cover are transparent or nodata."""
     return _warped(dataset, grid, resampling, dataset.crs, dataset.transform)
 
 
 def _warped(dataset: Any, grid: Grid, resampling: Resampling, crs: CRS, transform: Affine) -> Any:
     more = {"add_alpha": True} if dataset.nodata is None and not _has_alpha(dataset) else {}
     return WarpedVRT(
-        dataset, src_crs=crs, src_transform=transform, crs=grid.crs, transform=grid.transform, height=grid.height, width=grid.width,
-        resampling=resampling, **more,
-    )  # fmt: skip
+        dataset,
+        src_crs=crs,
+        src_transform=transform,
+        crs=grid.crs,
+        transform=grid.transform,
+        height=grid.height,
+        width=grid.width,
+        resampling=resampling,
+        **more,
+    )
 
 
 def _has_alpha(dataset: Any) -> bool:
@@ -148,47 +174,68 @@ def _north_up(dataset: rasterio.DatasetReader, transform: Affine) -> tuple[Grid,
 
 
 def _around(corners: list[tuple[float, float]], size: float, crs: CRS) -> Grid:
-    """Give the north-up grid of square pixels around the corners. A hair of a pixel is rounding, not another row."""
+    """Return the north-up grid of square pixels around the corners. A hair of a pixel is rounding, not another row."""
     xs, ys = [x for x, _ in corners], [y for _, y in corners]
     rows, cols = (max(1, math.ceil((max(values) - min(values)) / size - _PIXEL_TOLERANCE)) for values in (ys, xs))
     return Grid(crs, Affine(size, 0, min(xs), 0, -size, max(ys)), rows, cols)
 
 
-def _warp_by_points(dataset: rasterio.DatasetReader, shown: str, points: list[Any], crs: CRS, max_pixels: int) -> tuple[Any, Grid, str]:
-    """Fit an affine transform to the points and turn the raster north-up. Raises BadScene where it does not fit to a pixel."""
+def _warp_by_points(
+    dataset: rasterio.DatasetReader, shown: str, points: list[Any], crs: CRS, max_pixels: int
+) -> tuple[Any, Grid, str]:
+    """Fit an affine transform to the points and turn the raster north-up.
+
+    Raises BadScene where it does not fit to a pixel.
+    """
     transform = _checked(from_gcps(points), shown)
     size = math.sqrt(abs(transform.determinant))
     fitted = [_at(transform, point.col, point.row) for point in points]
     worst = max(math.hypot(x - point.x, y - point.y) for (x, y), point in zip(fitted, points, strict=True)) / size
     if not worst <= _POINT_TOLERANCE or len(points) < _FEWEST_POINTS:
         raise BadScene(
-            "the ground control points do not fit one plane", subject=shown, found=f"{len(points)} points, {worst:.3g} pixels off",
+            "the ground control points do not fit one plane",
+            subject=shown,
+            found=f"{len(points)} points, {worst:.3g} pixels off",
             expected=f"at least {_FEWEST_POINTS} points, {_POINT_TOLERANCE:g} pixel off at most",
             next_step="Warp the raster to a map grid before (GDAL: gdalwarp).",
-        )  # fmt: skip
+        )
     corners = _corners(transform, dataset.height, dataset.width)
     grid = _around(corners, size, crs)
     grid.resolution_m()
     if grid.height * grid.width > max_pixels:
-        raise BadScene("warped by its ground control points the raster is larger than allowed", subject=shown, found=str(grid.shape))
-    return _warped(dataset, grid, Resampling.nearest, crs, transform), grid, "warped by ground control points, nearest neighbour"
+        raise BadScene(
+            "warped by its ground control points the raster is larger than allowed",
+            subject=shown,
+            found=str(grid.shape),
+        )
+    return (
+        _warped(dataset, grid, Resampling.nearest, crs, transform),
+        grid,
+        "warped by ground control points, nearest neighbour",
+    )
 
 
 def _checked(transform: Affine, shown: str) -> Affine:
     numbers = list(transform)[:6]
     if not all(math.isfinite(number) for number in numbers) or transform.determinant == 0:
-        raise BadScene("the geotransform is degenerate", subject=shown, found=numbers, expected="finite numbers and a pixel size")
+        raise BadScene(
+            "the geotransform is degenerate", subject=shown, found=numbers, expected="finite numbers and a pixel size"
+        )
     if transform == Affine.identity():
-        raise BadScene("the raster has a CRS but no geotransform", subject=shown, next_step="Get the georeferenced file.")
+        raise BadScene(
+            "the raster has a CRS but no geotransform", subject=shown, next_step="Get the georeferenced file."
+        )
     return transform
 
 
 def _no_crs(shown: str, has_points: bool) -> BadScene:
     return BadScene(
-        "the raster has no coordinate reference system", subject=shown,
-        found="ground control points without CRS" if has_points else "no CRS", expected="a CRS and an affine transform inside the file",
+        "the raster has no coordinate reference system",
+        subject=shown,
+        found="ground control points without CRS" if has_points else "no CRS",
+        expected="a CRS and an affine transform inside the file",
         next_step="Write it into the file (GDAL: gdal_edit.py -a_srs), or use a layout that allows none (38-Cloud).",
-    )  # fmt: skip
+    )
 
 
 def _corners(transform: Affine, height: int, width: int) -> list[tuple[float, float]]:

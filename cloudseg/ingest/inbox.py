@@ -41,11 +41,14 @@ class Inbox(Protocol):
         ...
 
     def list_files(self) -> list[InboxFile]:
-        """Give every file below, sorted by path."""
+        """Return every file below, sorted by path."""
         ...
 
     def open(self, file: InboxFile) -> AbstractContextManager[IO[bytes]]:
-        """Lend an open file. Raises NotRead where it cannot be read (gone, no permission, a pipe, a link that leads out)."""
+        """Yield an open file.
+
+        Raises NotRead where it cannot be read (gone, no permission, a pipe, a link that leads out).
+        """
         ...
 
 
@@ -65,18 +68,26 @@ def open_inbox(source: str, store: Store, s3: S3Options) -> Inbox:
     scheme, separator, rest = source.partition("://")
     if separator and scheme != "file" and "/" not in scheme:
         raise InputError(
-            "no source speaks this scheme", subject=shown(source), found=scheme, expected="a folder, store://prefix or s3://bucket/prefix"
+            "no source speaks this scheme",
+            subject=shown(source),
+            found=scheme,
+            expected="a folder, store://prefix or s3://bucket/prefix",
         )
     return FolderInbox(Path(unquote(rest) if separator and scheme == "file" else source))
 
 
 def _open_prefix(store: Store, prefix: str) -> "FolderInbox | StoreInbox":
-    """Open a prefix of the store. In a local store it is a folder, whose files may have names that are no keys (`S2A_….tif`)."""
+    """Open a prefix of the store.
+
+    In a local store it is a folder, whose files may have names that are no keys (`S2A_….tif`).
+    """
     if not is_key(prefix):
         raise InputError(
-            "no prefix of the store", subject=shown(f"{STORE_SCHEME}{prefix}"), expected="lower case parts joined by /",
+            "no prefix of the store",
+            subject=shown(f"{STORE_SCHEME}{prefix}"),
+            expected="lower case parts joined by /",
             next_step="Name a prefix, such as store://inbox.",
-        )  # fmt: skip
+        )
     if isinstance(store, LocalStore) and (store.root / prefix).is_dir():
         return FolderInbox(store.root / prefix, uri=f"{STORE_SCHEME}{prefix}")
     return StoreInbox(store, prefix)
@@ -92,9 +103,11 @@ class FolderInbox:
             self.root = (folder.parent if self._single else folder).resolve(strict=True)
         except (OSError, RuntimeError, ValueError) as error:  # ValueError: a NUL in the name
             raise InputError(
-                "no such folder", subject=shown(str(folder)), found=getattr(error, "strerror", None) or error,
+                "no such folder",
+                subject=shown(str(folder)),
+                found=getattr(error, "strerror", None) or error,
                 next_step="Name a folder with tiles.",
-            ) from error  # fmt: skip
+            ) from error
         if not self.root.is_dir():
             raise InputError("neither a folder nor a file", subject=str(folder), next_step="Name a folder with tiles.")
 
@@ -127,20 +140,25 @@ class FolderInbox:
             raise NotRead(file.fault, subject=file.path, next_step="Put the file itself into the inbox.")
         try:
             path = (self.root / file.path).resolve(strict=True)
-            # O_NONBLOCK: opening a pipe must not wait for a writer that never comes. O_NOFOLLOW: the path was resolved just now.
+            # O_NONBLOCK: opening a pipe must not wait for a writer that never comes. O_NOFOLLOW: the path was resolved
+            # just now.
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         except (OSError, RuntimeError, ValueError) as error:
             raise unreadable(file, error) from error
         with os.fdopen(descriptor, "rb") as handle:
             if not path.is_relative_to(self.root) or not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise NotRead("not a plain file of the inbox", subject=file.path, next_step="Put the file itself into the inbox.")
+                raise NotRead(
+                    "not a plain file of the inbox", subject=file.path, next_step="Put the file itself into the inbox."
+                )
             yield handle
 
     def _entry(self, path: Path) -> InboxFile:
         relative = path.relative_to(self.root).as_posix()
         name = shown(relative)
         # quote() takes the bytes of a name that is no UTF-8 as they are.
-        return InboxFile(name, f"{self.uri.rstrip('/')}/{quote(os.fsencode(relative))}", self._fault(path, strange=name != relative))
+        return InboxFile(
+            name, f"{self.uri.rstrip('/')}/{quote(os.fsencode(relative))}", self._fault(path, strange=name != relative)
+        )
 
     def _fault(self, path: Path, *, strange: bool) -> str | None:
         if strange:
@@ -182,22 +200,31 @@ class StoreInbox:
 
 
 def shown(name: str) -> str:
-    """Give a file's name as a terminal, a log line and a web page may show it."""
+    """Return a file's name as a terminal, a log line and a web page may show it."""
     return "".join("".join(f"\\x{byte:02x}" for byte in os.fsencode(c)) if _is_odd(c) else c for c in name)
 
 
 def _is_odd(character: str) -> bool:
-    """Tell whether a character hides or rewrites what is printed around it; lone surrogates stand for bytes that are no UTF-8."""
-    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(character) in _BIDI_CONTROLS
+    """Return whether a character hides or rewrites what is printed around it.
+
+    Lone surrogates stand for bytes that are no UTF-8.
+    """
+    return (
+        unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+        or unicodedata.bidirectional(character) in _BIDI_CONTROLS
+    )
 
 
 def is_passed_over(name: str) -> bool:
-    """Tell whether a name marks something that is not meant for ingest: hidden, or still being written."""
+    """Return whether a name marks something that is not meant for ingest: hidden, or still being written."""
     return name.startswith(".") or name.lower().endswith((".part", ".partial", ".tmp", ".crdownload", ".filepart"))
 
 
 def hash_file(inbox: Inbox, file: InboxFile, copy_to: Path | None = None) -> str:
-    """Give the hex SHA-256 of a file and, on the way, make the copy that is decoded. Raises NotRead where it cannot be read."""
+    """Return the hex SHA-256 of a file and, on the way, make the copy that is decoded.
+
+    Raises NotRead where it cannot be read.
+    """
     digest = hashlib.sha256()
     with inbox.open(file) as source:
         try:
@@ -218,7 +245,7 @@ def _feed(source: IO[bytes], *takers: Callable[[bytes], object]) -> None:
 
 
 def read_text(inbox: Inbox, file: InboxFile) -> str:
-    """Give the beginning of a metadata file as text; what is no UTF-8 is replaced. Empty where it cannot be read."""
+    """Return the beginning of a metadata file as text; what is no UTF-8 is replaced. Empty where it cannot be read."""
     try:
         with inbox.open(file) as handle:
             return str(handle.read(_TEXT_LIMIT).decode("utf-8", "replace"))
@@ -227,8 +254,10 @@ def read_text(inbox: Inbox, file: InboxFile) -> str:
 
 
 def unreadable(file: InboxFile, error: Exception) -> NotRead:
-    """Give the error of a file that cannot be read."""
+    """Return the error of a file that cannot be read."""
     return NotRead(
-        "the file cannot be read", subject=file.path, found=getattr(error, "strerror", None) or str(error),
+        "the file cannot be read",
+        subject=file.path,
+        found=getattr(error, "strerror", None) or str(error),
         next_step="Check that it is still there and that the service may read it.",
-    )  # fmt: skip
+    )

@@ -40,7 +40,7 @@ class RasterJob(Record):
     radiometry: tuple[float, float, float | None, str] | None = None
 
     def known_radiometry(self) -> Radiometry | None:
-        """Give scale and offset from the product id."""
+        """Return scale and offset from the product id."""
         return Radiometry(*self.radiometry) if self.radiometry else None
 
 
@@ -90,7 +90,10 @@ Lat = Annotated[float, Field(ge=-90, le=90)]
 
 
 class SceneFacts(Record):
-    """What decoding found out about a scene. Whatever a decoder says that was taken over, only what a row can hold passes."""
+    """What decoding found out about a scene.
+
+    Whatever a decoder says that was taken over, only what a row can hold passes.
+    """
 
     radiometry: Annotated[str, Field(max_length=5_000)]
     crs: Annotated[str, Field(max_length=20_000)] | None
@@ -132,7 +135,9 @@ class Answer(Record):
 
     ready: bool = False
     taken: list[str] = Field(default_factory=list, description="what the process has given up: 'network', 'files'")
-    megapixels: float | None = Field(None, description="pixels x bands of the scene that is about to be read, in millions")
+    megapixels: float | None = Field(
+        None, description="pixels x bands of the scene that is about to be read, in millions"
+    )
     scene: SceneFacts | None = None
     label: LabelFacts | None = None
     fault: Fault | None = None

@@ -47,9 +47,9 @@ def ingest_source(
     """Bring every scene and label below a folder, `store://prefix` or `s3://bucket/prefix` into the catalog.
 
     `layout` asks only that one; `bands` names the bands of multi-band files, `-` for one that is not wanted, or picks
-    bands of one-file-a-band scenes. `workers` processes decode at once, each within `limits`. A second ingest of the same
-    files adds nothing and decodes nothing. A dry run decodes and checks everything but writes nothing.
-    Raises InputError for no such source, unknown bands or layout; StoreError, CatalogUnreachable.
+    bands of one-file-a-band scenes. `workers` processes decode at once, each within `limits`. A second ingest of the
+    same files adds nothing and decodes nothing. A dry run decodes and checks everything but writes nothing. Raises
+    InputError for no such source, unknown bands or layout; StoreError, CatalogUnreachable.
     """
     begun = time.monotonic()
     inbox = open_inbox(source, store, s3 or S3Options())
@@ -62,16 +62,20 @@ def ingest_source(
         outcomes = _take_all(work, items, workers, on_progress)
     record = _record(inbox.uri, outcomes, time.monotonic() - begun)
     log.info(
-        "%d scenes and %d labels added, %d scenes known, %d files newly quarantined%s", len(record.added), len(record.labelled),
-        record.known, len(record.quarantined), ": `cloudseg quarantine` tells why" if record.quarantined else "",
-    )  # fmt: skip
+        "%d scenes and %d labels added, %d scenes known, %d files newly quarantined%s",
+        len(record.added),
+        len(record.labelled),
+        record.known,
+        len(record.quarantined),
+        ": `cloudseg quarantine` tells why" if record.quarantined else "",
+    )
     if not items:
         log.info("nothing in %s looks like a raster or a label", inbox.uri)
     return record
 
 
 def _take_all(work: Work, items: list[Candidate | Stray], workers: int, on_progress: Progress | None) -> list[Outcome]:
-    """Give the outcomes in the order of the items, whichever ends first.
+    """Return the outcomes in the order of the items, whichever ends first.
 
     Labels without a scene beside them come last, when every scene of this inbox is in the catalog.
     """
@@ -88,7 +92,9 @@ def _take_all(work: Work, items: list[Candidate | Stray], workers: int, on_progr
     return [found[index] for index in range(len(items))]
 
 
-def _take_some(work: Work, items: dict[int, Candidate | Stray], workers: int, tell: Callable[[int, Outcome], None]) -> None:
+def _take_some(
+    work: Work, items: dict[int, Candidate | Stray], workers: int, tell: Callable[[int, Outcome], None]
+) -> None:
     """Take the items in several threads; tell of each when it is done."""
     with ThreadPoolExecutor(max(1, workers), thread_name_prefix="ingest") as threads:
         futures = {threads.submit(take, work, item): index for index, item in items.items()}
@@ -103,11 +109,14 @@ def _take_some(work: Work, items: dict[int, Candidate | Stray], workers: int, te
 def _record(source: str, outcomes: list[Outcome], seconds: float) -> IngestRecord:
     added = [outcome.scene_id for outcome in outcomes if outcome.scene == "added" and outcome.scene_id]
     return IngestRecord(
-        source=source, added=list(dict.fromkeys(added)), labelled=[outcome.label_id for outcome in outcomes if outcome.label_id],
+        source=source,
+        added=list(dict.fromkeys(added)),
+        labelled=[outcome.label_id for outcome in outcomes if outcome.label_id],
         known=sum(outcome.scene == "known" for outcome in outcomes),
         quarantined=[one for outcome in outcomes for one in outcome.quarantined],
-        still_quarantined=sum(outcome.still_quarantined for outcome in outcomes), seconds=round(seconds, 3),
-    )  # fmt: skip
+        still_quarantined=sum(outcome.still_quarantined for outcome in outcomes),
+        seconds=round(seconds, 3),
+    )
 
 
 def _checked_bands(bands: Sequence[str] | None) -> tuple[str | None, ...] | None:
@@ -115,5 +124,7 @@ def _checked_bands(bands: Sequence[str] | None) -> tuple[str | None, ...] | None
         return None
     unknown = [band for band in bands if band != NOT_WANTED and band not in BAND_NAMES]
     if unknown:
-        raise InputError("unknown bands", subject="--bands", found=", ".join(unknown), expected=", ".join((*BAND_NAMES, NOT_WANTED)))
+        raise InputError(
+            "unknown bands", subject="--bands", found=", ".join(unknown), expected=", ".join((*BAND_NAMES, NOT_WANTED))
+        )
     return tuple(None if band == NOT_WANTED else band for band in bands)

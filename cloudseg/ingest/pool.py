@@ -21,7 +21,17 @@ from pydantic import ValidationError
 from cloudseg import errors
 from cloudseg.errors import BadScene, CloudsegError
 from cloudseg.ingest.inbox import NotRead
-from cloudseg.ingest.job import FREE_MEGAPIXELS, MOST_TIMES, Answer, DecodeLimits, Fault, LabelFacts, LabelJob, SceneFacts, SceneJob
+from cloudseg.ingest.job import (
+    FREE_MEGAPIXELS,
+    MOST_TIMES,
+    Answer,
+    DecodeLimits,
+    Fault,
+    LabelFacts,
+    LabelJob,
+    SceneFacts,
+    SceneJob,
+)
 from cloudseg.ingest.sandbox import FILES, NETWORK
 
 log = logging.getLogger(__name__)
@@ -34,11 +44,20 @@ _LONGEST_ANSWER: Final = 64 << 20
 _LONGEST_TEXT: Final = 600
 _ENVIRONMENT: Final = {
     # A closed local port: should a library ever want the network, it meets a refusal at once.
-    "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "GDAL_HTTP_PROXY": "127.0.0.1:9",
-    "GDAL_HTTP_CONNECTTIMEOUT": "1", "GDAL_HTTP_MAX_RETRY": "0", "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none", "PROJ_NETWORK": "OFF",
-    "GDAL_DRIVER_PATH": "disable", "GDAL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
-    "OPJ_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1",
-}  # fmt: skip
+    "http_proxy": "http://127.0.0.1:9",
+    "https_proxy": "http://127.0.0.1:9",
+    "GDAL_HTTP_PROXY": "127.0.0.1:9",
+    "GDAL_HTTP_CONNECTTIMEOUT": "1",
+    "GDAL_HTTP_MAX_RETRY": "0",
+    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none",
+    "PROJ_NETWORK": "OFF",
+    "GDAL_DRIVER_PATH": "disable",
+    "GDAL_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OPJ_NUM_THREADS": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
 _KEPT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SYSTEMROOT")
 """Of the service's own environment; its secrets stay out of reach of a decoder that was taken over."""
 
@@ -59,7 +78,10 @@ class Decoder:
         self._buffer = b""
 
     def decode_scene(self, job: SceneJob) -> SceneFacts:
-        """Decode a scene. Raises BadScene, also where the process died or took too long over it; NotRead on a machine too busy to tell."""
+        """Decode a scene.
+
+        Raises BadScene, also where the process died or took too long over it; NotRead on a machine too busy to tell.
+        """
         found = self._ask(job).scene
         if found is None:
             raise self._broken(job.name)
@@ -84,10 +106,14 @@ class Decoder:
 
     def _broken(self, subject: str) -> BadScene:
         self.close()
-        return BadScene("the decoder gave no answer that makes sense", subject=subject, next_step="Look at the file before trying again.")
+        return BadScene(
+            "the decoder gave no answer that makes sense",
+            subject=subject,
+            next_step="Look at the file before trying again.",
+        )
 
     def _ask(self, job: SceneJob | LabelJob) -> Answer:
-        """Give the answer; a job whose process died gets one more, for the system may have killed an innocent one."""
+        """Return the answer; a job whose process died gets one more, for the system may have killed an innocent one."""
         subject = job.name if isinstance(job, SceneJob) else job.shown
         try:
             return self._ask_once(job, subject)
@@ -117,13 +143,22 @@ class Decoder:
         if self._process is not None and self._process.poll() is None:
             return self._process
         self.close()
-        environment = {name: os.environ[name] for name in _KEPT if name in os.environ} | _ENVIRONMENT | {"TMPDIR": str(self._folder)}
+        environment = (
+            {name: os.environ[name] for name in _KEPT if name in os.environ}
+            | _ENVIRONMENT
+            | {"TMPDIR": str(self._folder)}
+        )
         limits = [str(self._limits.timeout_s), str(self._limits.memory_mb), str(self._folder)]
         command = [sys.executable, "-P", "-m", "cloudseg.ingest.child", *limits]
         with tempfile.TemporaryFile() as said:
             # Its own session: Ctrl-C ends the service, which ends its decoders in order.
             process = subprocess.Popen(  # noqa: S603
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, env=environment, start_new_session=True
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                env=environment,
+                start_new_session=True,
             )
             self._process = process
             try:
@@ -134,9 +169,11 @@ class Decoder:
                 self.close()
                 said.seek(0)
                 raise CloudsegError(
-                    "the decoding process does not start", subject=sys.executable, found=said.read()[-600:].decode("utf-8", "replace"),
+                    "the decoding process does not start",
+                    subject=sys.executable,
+                    found=said.read()[-600:].decode("utf-8", "replace"),
                     next_step="Run `cloudseg doctor`; CLOUDSEG_DECODE_MEMORY_MB may be too small for the libraries themselves.",
-                )  # fmt: skip
+                )
         self.taken = begun.taken
         if missing := [what for what in (NETWORK, FILES) if what not in self.taken]:
             log.warning("this kernel does not let the decoder give up: %s (docs/security.md)", ", ".join(missing))
@@ -173,13 +210,15 @@ class DecoderPool:
     def __enter__(self) -> "DecoderPool":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for decoder in self._all:
             decoder.close()
 
     @contextmanager
     def lend(self) -> Iterator[Decoder]:
-        """Lend a decoder to one thread, waiting for a free one."""
+        """Yield a decoder to one thread, waiting for a free one."""
         decoder = self._free.get()
         try:
             yield decoder
@@ -198,21 +237,21 @@ class _Patience:
         self._cpu_end, self._clock_end = self._cpu_s() + limit_s, time.monotonic() + _STARVED * limit_s
 
     def stretch(self, times: float) -> None:
-        """Give so many times the limit in all."""
+        """Return so many times the limit in all."""
         self._cpu_end += (times - 1) * self._limit_s
         self._clock_end += _STARVED * (times - 1) * self._limit_s
 
     @property
     def was_starved(self) -> bool:
-        """Tell whether the CPU time was not even used up."""
+        """Return whether the CPU time was not even used up."""
         return self._cpu_s() < self._cpu_end
 
     def is_over(self) -> bool:
-        """Tell whether either has run out."""
+        """Return whether either has run out."""
         return not self.was_starved or time.monotonic() >= self._clock_end
 
     def pause(self) -> float:
-        """Give the seconds in which the CPU time cannot run out: the process has one thread that computes."""
+        """Return the seconds in which the CPU time cannot run out: the process has one thread that computes."""
         return max(_SHORTEST_PAUSE_S, min(self._cpu_end - self._cpu_s(), self._clock_end - time.monotonic()))
 
     def _cpu_s(self) -> float:
@@ -226,24 +265,32 @@ class _Patience:
 def _lost(error: Exception, ended: int | None, subject: str, limits: DecodeLimits, *, starved: bool) -> BadScene:
     if isinstance(error, TimeoutError) and starved:
         return NotRead(
-            "the machine was too busy to decode it", subject=subject, expected=f"{limits.timeout_s:g} s of CPU time",
+            "the machine was too busy to decode it",
+            subject=subject,
+            expected=f"{limits.timeout_s:g} s of CPU time",
             next_step="The next ingest tries it again; with fewer tasks at once it gets its turn.",
-        )  # fmt: skip
+        )
     if isinstance(error, TimeoutError):
         return BadScene(
-            "decoding took too long and was stopped", subject=subject,
+            "decoding took too long and was stopped",
+            subject=subject,
             expected=f"at most {limits.timeout_s:g} s of CPU time for a scene of this size",
             next_step="Look at the file: an endless loop or a decompression bomb; raise CLOUDSEG_DECODE_TIMEOUT_S if it is sound.",
-        )  # fmt: skip
+        )
     return _DecoderDied(
-        "decoding crashed; only this scene is affected", subject=subject,
+        "decoding crashed; only this scene is affected",
+        subject=subject,
         found=f"the process ended with {'signal ' + str(-ended) if ended is not None and ended < 0 else ended}",
-        expected=f"decoding within {limits.memory_mb} MB", next_step="Look at the file: it is probably corrupt.",
-    )  # fmt: skip
+        expected=f"decoding within {limits.memory_mb} MB",
+        next_step="Look at the file: it is probably corrupt.",
+    )
 
 
 def _error_from(fault: Fault, subject: str) -> CloudsegError:
-    """Give the error that the process reported; only classes of bad input, whatever it says, and only text that may be shown."""
+    """Return the error that the process reported.
+
+    Only classes of bad input, whatever it says, and only text that may be shown.
+    """
     kind = {"BadLabel": errors.BadLabel}.get(fault.error, BadScene)
     what, about, found, expected, next_step = (
         _printable(text) for text in (fault.what, fault.subject, fault.found, fault.expected, fault.next_step)
@@ -252,5 +299,8 @@ def _error_from(fault: Fault, subject: str) -> CloudsegError:
 
 
 def _printable(text: str | None) -> str | None:
-    """Take out what would move the cursor of a terminal or fill a page: band names and tags of a file reach messages."""
+    """Take out what would move the cursor of a terminal or fill a page.
+
+    Band names and tags of a file reach messages.
+    """
     return None if text is None else "".join(c if c.isprintable() else " " for c in text)[:_LONGEST_TEXT]

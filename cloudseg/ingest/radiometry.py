@@ -25,10 +25,21 @@ from cloudseg.bands import (
 )
 from cloudseg.errors import BadScene
 
-_SYNONYMS: Final = {"r": RED, "g": GREEN, "b": BLUE, "nir1": NIR, "near infrared": NIR, "near-infrared": NIR, "alpha": None, "mask": None}
+_SYNONYMS: Final = {
+    "r": RED,
+    "g": GREEN,
+    "b": BLUE,
+    "nir1": NIR,
+    "near infrared": NIR,
+    "near-infrared": NIR,
+    "alpha": None,
+    "mask": None,
+}
 _SPARSE_CODE: Final = re.compile(r"B(\d{1,2}|8A)", re.I | re.A)
 _LOWEST: Final = -0.5
-"""Below this nothing was observed: corrected products reach -0.2 (USGS Landsat Collection 2, valid range of surface reflectance),
+"""Below this nothing was observed.
+
+Corrected products reach -0.2 (USGS Landsat Collection 2, valid range of surface reflectance),
 fill values that nobody declared (-9999, -3.4e38) lie far below."""
 _HIGHEST: Final = 2.5
 """99 % of the pixels are darker: fresh snow under a low sun reaches about 1.5 at the top of the atmosphere."""
@@ -52,12 +63,19 @@ class BandScale:
 
 
 def eight_bit_stretch(source: str) -> Radiometry:
-    """Give what an 8-bit colour means: `source` is the file's tag SOURCE, empty where it has none."""
+    """Return what an 8-bit colour means: `source` is the file's tag SOURCE, empty where it has none."""
     return TRUE_COLOUR_CATALOGUE if _CATALOGUE.search(source) else TRUE_COLOUR
 
 
 def band_scale(
-    name: str, dtype: str, known: Radiometry | None, tagged: tuple[float, float], nodata: float | None, shown: str, *, source: str = ""
+    name: str,
+    dtype: str,
+    known: Radiometry | None,
+    tagged: tuple[float, float],
+    nodata: float | None,
+    shown: str,
+    *,
+    source: str = "",
 ) -> BandScale:
     """Choose scale and offset: the file's own tags, else the product id, else what the type of the numbers allows.
 
@@ -70,10 +88,11 @@ def band_scale(
     if dtype == "uint8":
         if name not in RGB:
             raise BadScene(
-                f"8-bit numbers of the band {name} have no known scale", subject=shown,
+                f"8-bit numbers of the band {name} have no known scale",
+                subject=shown,
                 expected="red, green and blue of a true-colour image",
                 next_step="Bring the original 16-bit bands, or leave the band out: --bands red,green,blue,-",
-            )  # fmt: skip
+            )
         return BandScale(eight_bit_stretch(source), marked, assumed=False)
     if dtype.startswith("float"):
         return BandScale(REFLECTANCE, marked, assumed=False)
@@ -87,9 +106,12 @@ def _from_tags(tagged: tuple[float, float], dtype: str, known: Radiometry | None
     scale, offset = tagged
     if not (math.isfinite(scale) and math.isfinite(offset) and 0 < scale <= 1 and abs(offset) <= 1):
         raise BadScene(
-            "scale and offset of the file give no reflectance", subject=shown, found=f"scale {scale:g}, offset {offset:g}",
-            expected="scale in (0, 1], offset in [-1, 1]", next_step="Correct them (GDAL: gdal_edit.py -scale -offset).",
-        )  # fmt: skip
+            "scale and offset of the file give no reflectance",
+            subject=shown,
+            found=f"scale {scale:g}, offset {offset:g}",
+            expected="scale in (0, 1], offset in [-1, 1]",
+            next_step="Correct them (GDAL: gdal_edit.py -scale -offset).",
+        )
     if known is not None and offset == 0 and math.isclose(scale, known.scale, rel_tol=1e-6):
         return known  # Sentinel-2 files often state 0.0001 and leave the offset of their baseline to the metadata
     fill = 0 if dtype == "uint16" else None
@@ -104,7 +126,7 @@ def _fills(dtype: str, marked: tuple[float, ...], usual: float | None) -> tuple[
 
 
 def to_canonical(numbers: npt.NDArray[Any], scale: BandScale) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
-    """Give reflectance × 10 000 of one band as uint16 (at least 1 where valid), and which numbers are observations."""
+    """Return reflectance × 10 000 of one band as uint16 (at least 1 where valid), and which numbers are observations."""
     valid = np.isfinite(numbers) if numbers.dtype.kind == "f" else np.ones(numbers.shape, bool)
     for fill in scale.fills:
         valid &= numbers != fill
@@ -128,13 +150,19 @@ def check_numbers(counts: npt.NDArray[np.int64], scales: dict[str, BandScale], s
     different = (counts > 0).sum(axis=1)
     eight_bits = all(scale.radiometry in (TRUE_COLOUR, TRUE_COLOUR_CATALOGUE) for scale in scales.values())
     constant = [name for name, values in zip(scales, different, strict=True) if values == 1]
-    saturated = eight_bits and is_product and all(_reaches_top(band, scale) for band, scale in zip(counts, scales.values(), strict=True))
+    saturated = (
+        eight_bits
+        and is_product
+        and all(_reaches_top(band, scale) for band, scale in zip(counts, scales.values(), strict=True))
+    )
     if constant and not saturated and (len(constant) == len(scales) or not eight_bits):
         raise BadScene(
-            f"every pixel has the same number in {', '.join(constant)}", subject=shown,
+            f"every pixel has the same number in {', '.join(constant)}",
+            subject=shown,
             found=f"{int(np.argmax(counts[0]))} in the first band",
-            expected="an image", next_step="Look at the file: it was probably filled, not observed.",
-        )  # fmt: skip
+            expected="an image",
+            next_step="Look at the file: it was probably filled, not observed.",
+        )
 
 
 def _reaches_top(counts: npt.NDArray[np.int64], scale: BandScale) -> bool:
@@ -149,15 +177,20 @@ def _check_range(name: str, counts: npt.NDArray[np.int64], scale: BandScale, sho
     highest = _HIGHEST_ASSUMED if scale.assumed else _HIGHEST
     if bright > highest or (scale.assumed and brightest < _BRIGHTEST_AT_LEAST):
         raise BadScene(
-            f"the numbers of {name} cannot be reflectance with this scale", subject=shown,
+            f"the numbers of {name} cannot be reflectance with this scale",
+            subject=shown,
             found=f"99 % up to {bright:.3g}, the brightest {brightest:.3g} ({scale.radiometry.source})",
             expected=f"reflectance up to {highest}",
             next_step="Write scale and offset into the file (GDAL: gdal_edit.py -scale -offset), or convert it to reflectance x 10000.",
-        )  # fmt: skip
+        )
 
 
-def names_of_bands(descriptions: list[str | None], colours: list[str], sensor_text: str, shown: str) -> list[str | None]:
-    """Give the canonical name of each band from its description, else its colour. Raises BadScene where that says too little.
+def names_of_bands(
+    descriptions: list[str | None], colours: list[str], sensor_text: str, shown: str
+) -> list[str | None]:
+    """Return the canonical name of each band from its description, else its colour.
+
+    Raises BadScene where that says too little.
 
     `B8` is near infrared of Sentinel-2 but panchromatic of Landsat, so codes without a leading zero need either a name
     that says Landsat or a set that only Sentinel-2 has.
@@ -165,7 +198,9 @@ def names_of_bands(descriptions: list[str | None], colours: list[str], sensor_te
     said = [(text or "").strip() for text in descriptions]
     codes = {text.upper() for text in said}
     landsat = (
-        "landsat" in sensor_text.lower() or bool(re.search(r"L[CO]0?[89]", sensor_text, re.I)) or ("B5" in codes and "B8" not in codes)
+        "landsat" in sensor_text.lower()
+        or bool(re.search(r"L[CO]0?[89]", sensor_text, re.I))
+        or ("B5" in codes and "B8" not in codes)
     )
     found = [_name_of(text, landsat) for text in said]
     for index, colour in enumerate(colours):
@@ -175,11 +210,14 @@ def names_of_bands(descriptions: list[str | None], colours: list[str], sensor_te
     if missing:
         shown_names = ", ".join(text or colour for text, colour in zip(said, colours, strict=True))
         raise BadScene(
-            "the bands have no names that are known" if len(missing) == len(RGB) else f"the scene lacks {', '.join(missing)}",
+            "the bands have no names that are known"
+            if len(missing) == len(RGB)
+            else f"the scene lacks {', '.join(missing)}",
             subject=shown,
-            found=shown_names[:200] or "no bands", expected="at least red, green and blue",
+            found=shown_names[:200] or "no bands",
+            expected="at least red, green and blue",
             next_step="Name them: --bands red,green,blue,nir (a dash for a band that is not wanted), or as band descriptions in the file.",
-        )  # fmt: skip
+        )
     return found
 
 

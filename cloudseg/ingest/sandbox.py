@@ -1,8 +1,9 @@
 """Takes from the decoding process what decoding does not need: the network, other people's files, new privileges.
 
-Linux offers two ways without privileges, and both are taken where the kernel and its administrator allow them: a network
-namespace of its own in which nothing is connected (unshare(2)), and Landlock, which names the folders that may be read and
-the one that may be written (docs.kernel.org/userspace-api/landlock.html). Nothing here can be undone by the process itself.
+Linux offers two ways without privileges, and both are taken where the kernel and its administrator allow them: a
+network namespace of its own in which nothing is connected (unshare(2)), and Landlock, which names the folders that may
+be read and the one that may be written (docs.kernel.org/userspace-api/landlock.html). Nothing here can be undone by the
+process itself.
 """
 
 import ctypes
@@ -22,21 +23,36 @@ _VERSION_FLAG, _PATH_BENEATH = 1, 1
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE, _IOCTL = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14, 1 << 15
 _READ: Final = _EXECUTE | _READ_FILE | _READ_DIR
 _OWN: Final = _READ_FILE | _READ_DIR | _WRITE_FILE | _TRUNCATE | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8
-"""Files and folders below the private folder, and to remove them; no links and pipes, for the service reads what lies there."""
+"""Files and folders below the private folder, and to remove them.
+
+No links and pipes, for the service reads what lies there.
+"""
 _OF_A_FILE: Final = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL
 _TCP: Final = 0b11
 _BITS: Final = {1: 13, 2: 14, 3: 15, 4: 15}
 """How many kinds of access to files a version of Landlock knows; 16 from version 5 on."""
 _RULESET, _RULE = struct.Struct("=QQ"), struct.Struct("=Qi")
-_SYSTEM: Final = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64", "/etc/ld.so.cache", "/dev/urandom", "/dev/null")
+_SYSTEM: Final = (
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/local/lib",
+    "/lib",
+    "/lib64",
+    "/etc/ld.so.cache",
+    "/dev/urandom",
+    "/dev/null",
+)
 """Shared libraries and what the C library opens; neither /proc (the environment of others) nor /etc as a whole."""
 NETWORK, FILES = "network", "files"
 
 
 def shut_in(folder: Path) -> list[str]:
-    """Give up everything but reading the program and writing below `folder`; tell what could be taken: 'network', 'files'.
+    """Return up everything but reading the program and writing below `folder`.
 
-    Call it while the process has one thread. An empty list means a kernel without these means, or one that forbids them.
+    Tell what could be taken: 'network', 'files'.
+
+    Call it while the process has one thread. An empty list means a kernel without these means, or one that forbids
+    them.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
@@ -76,7 +92,7 @@ def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, access: int) -> None:
 
 
 def _readable() -> Iterable[Path]:
-    """Give the interpreter's modules, the installed packages, this package, and the system's libraries.
+    """Yield the interpreter's modules, the installed packages, this package, and the system's libraries.
 
     Not the whole prefix: that of a system's own Python is /usr, with every program in it.
     """

@@ -20,9 +20,13 @@ from cloudseg.errors import BadScene
 
 _SIGNATURES: Final = {
     # TIFF 6.0, section 2, and BigTIFF; JPEG 2000 Part 1, annex I (file) and annex A (bare codestream).
-    b"II*\0": "GTiff", b"MM\0*": "GTiff", b"II+\0": "GTiff", b"MM\0+": "GTiff",
-    b"\0\0\0\x0cjP  \r\n\x87\n": "JP2OpenJPEG", b"\xff\x4f\xff\x51": "JP2OpenJPEG",
-}  # fmt: skip
+    b"II*\0": "GTiff",
+    b"MM\0*": "GTiff",
+    b"II+\0": "GTiff",
+    b"MM\0+": "GTiff",
+    b"\0\0\0\x0cjP  \r\n\x87\n": "JP2OpenJPEG",
+    b"\xff\x4f\xff\x51": "JP2OpenJPEG",
+}
 """The two drivers that the layouts need, chosen by the first bytes: GDAL never guesses what a file is."""
 MAX_BANDS: Final = 64
 DTYPES: Final = ("uint8", "uint16", "int16", "float32", "float64")
@@ -52,14 +56,20 @@ def check_pixels(dataset: rasterio.DatasetReader, shown: str) -> None:
     """Check that the numbers can be reflectance: no palette, no complex or 32-bit integers. Raises BadScene."""
     if ColorInterp.palette in dataset.colorinterp:
         raise BadScene(
-            "colours from a palette are no reflectance", subject=shown, expected="one number a band", next_step="Bring the original bands."
+            "colours from a palette are no reflectance",
+            subject=shown,
+            expected="one number a band",
+            next_step="Bring the original bands.",
         )
     for dtype in dataset.dtypes:
         if dtype not in DTYPES:
             raise BadScene(
-                "numbers of this type have no known scale", subject=shown, found=dtype, expected=", ".join(DTYPES),
+                "numbers of this type have no known scale",
+                subject=shown,
+                found=dtype,
+                expected=", ".join(DTYPES),
                 next_step="Convert the file to uint16 reflectance x 10000 (GDAL: gdal_translate -ot UInt16 -scale).",
-            )  # fmt: skip
+            )
 
 
 def _open(path: str, shown: str) -> rasterio.DatasetReader:
@@ -68,16 +78,22 @@ def _open(path: str, shown: str) -> rasterio.DatasetReader:
     driver = next((driver for signature, driver in _SIGNATURES.items() if head.startswith(signature)), None)
     if driver is None:
         raise BadScene(
-            _what_it_is(head), subject=shown, expected="a GeoTIFF or JPEG 2000 raster", next_step="Get the file again from its source."
+            _what_it_is(head),
+            subject=shown,
+            expected="a GeoTIFF or JPEG 2000 raster",
+            next_step="Get the file again from its source.",
         )
     try:
         # Raw strings reach GDAL: only an absolute path of our own temporary folder, never a name from outside.
         return rasterio.open(Path(path).absolute(), driver=driver, sharing=False)
     except READ_ERRORS as error:
         raise BadScene(
-            "the header of the raster cannot be read", subject=shown, found=_short(error, path), expected="a GeoTIFF or JPEG 2000 raster",
+            "the header of the raster cannot be read",
+            subject=shown,
+            found=_short(error, path),
+            expected="a GeoTIFF or JPEG 2000 raster",
             next_step="Get the file again from its source.",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def _what_it_is(head: bytes) -> str:
@@ -98,29 +114,39 @@ def _check_size(dataset: rasterio.DatasetReader, shown: str, max_pixels: int, me
     height, width = dataset.height, dataset.width
     if height * width > max_pixels or max(height, width) > _MAX_SIDE:
         raise BadScene(
-            "the raster is larger than allowed", subject=shown, found=f"{height} x {width} pixels", expected=f"at most {max_pixels} pixels",
+            "the raster is larger than allowed",
+            subject=shown,
+            found=f"{height} x {width} pixels",
+            expected=f"at most {max_pixels} pixels",
             next_step="Cut it into tiles, or raise CLOUDSEG_MAX_SCENE_PIXELS.",
-        )  # fmt: skip
+        )
     if dataset.count > MAX_BANDS:
-        raise BadScene("the raster has too many bands", subject=shown, found=dataset.count, expected=f"at most {MAX_BANDS}")
+        raise BadScene(
+            "the raster has too many bands", subject=shown, found=dataset.count, expected=f"at most {MAX_BANDS}"
+        )
     rows, cols = dataset.block_shapes[0]
     interleaved = dataset.count if str(dataset.interleaving).lower().endswith("pixel") else 1
     # JPEG 2000 counts 32-bit numbers while it decodes; eight bytes a pixel cover every type that is accepted.
     megabytes = rows * cols * interleaved * 8 / 1e6
     if megabytes > memory_mb / _BLOCK_SHARE:
         raise BadScene(
-            "the raster is stored in blocks that are too large to decode safely", subject=shown,
-            found=f"{rows} x {cols} pixels x {interleaved} bands", expected=f"at most {memory_mb // _BLOCK_SHARE} MB a block",
+            "the raster is stored in blocks that are too large to decode safely",
+            subject=shown,
+            found=f"{rows} x {cols} pixels x {interleaved} bands",
+            expected=f"at most {memory_mb // _BLOCK_SHARE} MB a block",
             next_step="Store it in tiles (GDAL: gdal_translate -of COG).",
-        )  # fmt: skip
+        )
 
 
 def read_error(error: Exception, shown: str) -> BadScene:
-    """Give the error of pixels that cannot be read."""
+    """Return the error of pixels that cannot be read."""
     return BadScene(
-        "the pixels cannot be read: the file is truncated or corrupt", subject=shown, found=_short(error), expected="every block readable",
+        "the pixels cannot be read: the file is truncated or corrupt",
+        subject=shown,
+        found=_short(error),
+        expected="every block readable",
         next_step="Get the file again from its source.",
-    )  # fmt: skip
+    )
 
 
 def _short(error: Any, path: str = "") -> str:

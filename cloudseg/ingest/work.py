@@ -1,4 +1,7 @@
-"""What is done with one candidate of an inbox: hash, look up, copy, decode, store, name in a row; or quarantine with the reason."""
+"""What is done with one candidate of an inbox: hash, look up, copy, decode, store, name in a row.
+
+Or quarantine with the reason.
+"""
 
 import shutil
 import tempfile
@@ -98,12 +101,15 @@ def take(work: Work, item: Candidate | Stray) -> Outcome:
 
 
 def source_hash(candidate: Candidate, hashes: list[str]) -> str:
-    """Give the hash that makes the scene's id: the files' bytes in band order, and how they are read.
+    """Return the hash that makes the scene's id: the files' bytes in band order, and how they are read.
 
     File names, place and time are no part of it: the same bytes under another name are the same scene. Reading with
     the plain scale of Sentinel-2 counts as reading without a product id, because the numbers come out the same.
     """
-    reading = [[sha256, source.bands, _scale(source.radiometry)] for sha256, source in zip(hashes, candidate.files, strict=True)]
+    reading = [
+        [sha256, source.bands, _scale(source.radiometry)]
+        for sha256, source in zip(hashes, candidate.files, strict=True)
+    ]
     return keys.sha256_of(keys.canonical_json(["scene", 1, reading]))
 
 
@@ -147,17 +153,28 @@ def _scene_job(work: Work, candidate: Candidate, hashes: list[str], folder: Path
         _copy(work, source.file, sha256, copy)
         files.append(_raster_job(source, copy))
     return SceneJob(
-        name=candidate.name, files=files, needs_georeference=candidate.needs_georeference, time_in_tags=candidate.time_in_tags,
+        name=candidate.name,
+        files=files,
+        needs_georeference=candidate.needs_georeference,
+        time_in_tags=candidate.time_in_tags,
         is_product=candidate.sensor != "unknown",
-        out=str(folder / "scene.tif"), folder=str(folder), max_pixels=work.limits.max_pixels, memory_mb=work.limits.memory_mb,
-    )  # fmt: skip
+        out=str(folder / "scene.tif"),
+        folder=str(folder),
+        max_pixels=work.limits.max_pixels,
+        memory_mb=work.limits.memory_mb,
+    )
 
 
 def _made(path: Path, shown: str) -> Path:
-    """Give the file that the decoder wrote. A link or a pipe, which only one makes that was taken over, is never followed."""
+    """Return the file that the decoder wrote.
+
+    A link or a pipe, which only one makes that was taken over, is never followed.
+    """
     if not path.is_file() or path.is_symlink():
         raise BadScene(
-            "the decoder left no plain file", subject=shown, next_step="Look at the file before trying again: it may be an attack."
+            "the decoder left no plain file",
+            subject=shown,
+            next_step="Look at the file before trying again: it may be an attack.",
         )
     return path
 
@@ -165,34 +182,58 @@ def _made(path: Path, shown: str) -> Path:
 def _raster_job(source: SourceFile, copy: Path) -> RasterJob:
     known = source.radiometry
     return RasterJob(
-        path=str(copy), shown=source.file.path, bands=list(source.bands) if source.bands is not None else None,
+        path=str(copy),
+        shown=source.file.path,
+        bands=list(source.bands) if source.bands is not None else None,
         other_bands=[list(names) for names in source.other_bands],
         radiometry=(known.scale, known.offset, known.fill, known.source) if known else None,
-    )  # fmt: skip
+    )
 
 
 def _copy(work: Work, file: InboxFile, sha256: str, to: Path) -> None:
     found = hash_file(work.inbox, file, copy_to=to)
     if found != sha256:
         raise NotRead(
-            "the file changed while it was read", subject=file.path, found=found[:12], expected=sha256[:12],
+            "the file changed while it was read",
+            subject=file.path,
+            found=found[:12],
+            expected=sha256[:12],
             next_step="Upload under another name and rename when done; the next ingest takes the finished file.",
-        )  # fmt: skip
+        )
 
 
 def _scene_row(candidate: Candidate, facts: SceneFacts, source_sha256: str, stored: StoredObject) -> Scene:
     bounds: Sequence[float | None] = facts.bounds or [None] * 4
     place = candidate.place or (mgrs_place(*facts.centre) if facts.centre else f"block:{candidate.name}")
     return Scene(
-        scene_id=keys.id_from_hash("sc", source_sha256), name=candidate.name, layout=candidate.layout, sensor=candidate.sensor,
-        radiometry=facts.radiometry, acquired_at=candidate.acquired_at or facts.acquired_at, place=place, crs=facts.crs,
-        transform=facts.transform, height=facts.height, width=facts.width, resolution_m=facts.resolution_m, bands=facts.bands,
+        scene_id=keys.id_from_hash("sc", source_sha256),
+        name=candidate.name,
+        layout=candidate.layout,
+        sensor=candidate.sensor,
+        radiometry=facts.radiometry,
+        acquired_at=candidate.acquired_at or facts.acquired_at,
+        place=place,
+        crs=facts.crs,
+        transform=facts.transform,
+        height=facts.height,
+        width=facts.width,
+        resolution_m=facts.resolution_m,
+        bands=facts.bands,
         footprint_wkb=bytes.fromhex(facts.footprint_wkb_hex) if facts.footprint_wkb_hex else None,
-        min_lon=bounds[0], min_lat=bounds[1], max_lon=bounds[2], max_lat=bounds[3], valid_fraction=facts.valid_fraction,
-        publishable=candidate.needs_georeference and facts.crs is not None, source_uri=candidate.files[0].file.uri,
-        source_sha256=source_sha256, key=stored.key, sha256=stored.sha256, size=stored.size, tags=facts.tags | dict(candidate.tags),
+        min_lon=bounds[0],
+        min_lat=bounds[1],
+        max_lon=bounds[2],
+        max_lat=bounds[3],
+        valid_fraction=facts.valid_fraction,
+        publishable=candidate.needs_georeference and facts.crs is not None,
+        source_uri=candidate.files[0].file.uri,
+        source_sha256=source_sha256,
+        key=stored.key,
+        sha256=stored.sha256,
+        size=stored.size,
+        tags=facts.tags | dict(candidate.tags),
         created_at=now(),
-    )  # fmt: skip
+    )
 
 
 def _forget(work: Work, uri: str) -> None:
@@ -205,9 +246,16 @@ def _forget(work: Work, uri: str) -> None:
 
 
 def _take_label(
-    work: Work, decoder: Decoder, label: LabelFile | None, scene: Scene, scene_file: Path | None, folder: Path, outcome: Outcome,
-    *, alone: bool = False,
-) -> None:  # fmt: skip
+    work: Work,
+    decoder: Decoder,
+    label: LabelFile | None,
+    scene: Scene,
+    scene_file: Path | None,
+    folder: Path,
+    outcome: Outcome,
+    *,
+    alone: bool = False,
+) -> None:
     """Add a label to its scene; a bad label is quarantined by itself and the scene stays.
 
     A label may be good for one scene and bad for another of the same name, so the scene is part of its quarantine id.
@@ -219,7 +267,10 @@ def _take_label(
         sha256 = hash_file(work.inbox, label.file)
         label_id = keys.make_id("lb", scene.scene_id, label.source, sha256)
         with work.catalog.read() as db:
-            known, refused = find_label(db, label_id), find_quarantined(db, _quarantine_id(label.file.uri, sha256, scene.scene_id))
+            known, refused = (
+                find_label(db, label_id),
+                find_quarantined(db, _quarantine_id(label.file.uri, sha256, scene.scene_id)),
+            )
         if known:
             _forget(work, label.file.uri)
             return
@@ -244,21 +295,40 @@ def _take_label(
 
 
 def _label_job(work: Work, label: LabelFile, folder: Path, *, alone: bool) -> Callable[[Path], LabelJob]:
-    """Give what makes the job when the scene's file is at hand."""
+    """Return what makes the job when the scene's file is at hand."""
     return lambda scene: LabelJob(
-        path=str(folder / "label"), shown=label.file.path, source=label.source, scene=str(scene), out=str(folder / "label.tif"),
-        folder=str(folder), mappings=[list(mapping.values) for mapping in label.mappings], max_pixels=work.limits.max_pixels,
-        memory_mb=work.limits.memory_mb, needs_georeference=alone,
-    )  # fmt: skip
+        path=str(folder / "label"),
+        shown=label.file.path,
+        source=label.source,
+        scene=str(scene),
+        out=str(folder / "label.tif"),
+        folder=str(folder),
+        mappings=[list(mapping.values) for mapping in label.mappings],
+        max_pixels=work.limits.max_pixels,
+        memory_mb=work.limits.memory_mb,
+        needs_georeference=alone,
+    )
 
 
-def _add_label(work: Work, folder: Path, label: LabelFile, label_id: str, scene: Scene, sha256: str, facts: LabelFacts) -> bool:
+def _add_label(
+    work: Work, folder: Path, label: LabelFile, label_id: str, scene: Scene, sha256: str, facts: LabelFacts
+) -> bool:
     out = outgoing(_made(folder / "label.tif", label.file.path), keys.label)
     row = Label(
-        label_id=label_id, scene_id=scene.scene_id, version=1, source=facts.source, class_mapping=facts.mapping,
-        cloud_fraction=facts.cloud_fraction, labelled_fraction=facts.labelled_fraction, source_uri=label.file.uri, source_sha256=sha256,
-        key=out.stored.key, sha256=out.stored.sha256, size=out.stored.size, created_at=now(),
-    )  # fmt: skip
+        label_id=label_id,
+        scene_id=scene.scene_id,
+        version=1,
+        source=facts.source,
+        class_mapping=facts.mapping,
+        cloud_fraction=facts.cloud_fraction,
+        labelled_fraction=facts.labelled_fraction,
+        source_uri=label.file.uri,
+        source_sha256=sha256,
+        key=out.stored.key,
+        sha256=out.stored.sha256,
+        size=out.stored.size,
+        created_at=now(),
+    )
 
     def write(db: Connection, _: object) -> bool | None:
         release_source(db, label.file.uri)
@@ -287,17 +357,32 @@ def _take_stray(work: Work, stray: Stray) -> Outcome:
         sha256 = hash_file(work.inbox, stray.file)
     except NotRead:
         sha256 = _unread_hash(stray.file)
-    error = kind(stray.what, subject=stray.file.path, found=stray.found, expected=stray.expected, next_step=stray.next_step)
+    error = kind(
+        stray.what, subject=stray.file.path, found=stray.found, expected=stray.expected, next_step=stray.next_step
+    )
     _quarantine(work, _quarantine_id(stray.file.uri, sha256), stray.file.name, stray.file.uri, sha256, error, outcome)
     return outcome
 
 
-def _quarantine(work: Work, entry_id: str, name: str, uri: str, sha256: str, error: CloudsegError, outcome: Outcome) -> None:
-    """Write down why something was refused; the same bytes at the same place, read in the same way, are written down once."""
+def _quarantine(
+    work: Work, entry_id: str, name: str, uri: str, sha256: str, error: CloudsegError, outcome: Outcome
+) -> None:
+    """Write down why something was refused.
+
+    The same bytes at the same place, read in the same way, are written down once.
+    """
     entry = Quarantined(
-        quarantine_id=entry_id, name=name, source_uri=uri, source_sha256=sha256, error=_public_name(error),
-        what=error.what, found=error.found, expected=error.expected, next_step=error.next_step, created_at=now(),
-    )  # fmt: skip
+        quarantine_id=entry_id,
+        name=name,
+        source_uri=uri,
+        source_sha256=sha256,
+        error=_public_name(error),
+        what=error.what,
+        found=error.found,
+        expected=error.expected,
+        next_step=error.next_step,
+        created_at=now(),
+    )
     if work.dry_run:
         with work.catalog.read() as db:
             added = find_quarantined(db, entry.quarantine_id) is None
@@ -311,21 +396,29 @@ def _quarantine(work: Work, entry_id: str, name: str, uri: str, sha256: str, err
 
 
 def _public_name(error: CloudsegError) -> str:
-    """Give the name of the error's class in `cloudseg.errors`."""
+    """Return the name of the error's class in `cloudseg.errors`."""
     return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == CloudsegError.__module__)
 
 
 def _quarantine_id(uri: str, sha256: str, *read_as: str) -> str:
-    """Give the entry's id; `read_as` is the layout of a scene or the scene of a label: read in another way it is tried again."""
+    """Return the entry's id.
+
+    `read_as` is the layout of a scene or the scene of a label: read in another way it is tried again.
+    """
     return keys.make_id("qu", uri, sha256, *read_as)
 
 
 def _unread_hash(file: InboxFile) -> str:
-    """Stand in for the checksum of bytes that could not be read; once they can be, the true one differs and it is tried again."""
+    """Stand in for the checksum of bytes that could not be read.
+
+    Once they can be, the true one differs and it is tried again.
+    """
     return keys.sha256_of(f"unread:{file.path}".encode())
 
 
 def _as_label_fault(error: InputError) -> InputError:
     if isinstance(error, BadLabel):
         return error
-    return BadLabel(error.what, subject=error.subject, found=error.found, expected=error.expected, next_step=error.next_step)
+    return BadLabel(
+        error.what, subject=error.subject, found=error.found, expected=error.expected, next_step=error.next_step
+    )

@@ -16,15 +16,17 @@ from cloudseg.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
-# <malloc.h> of glibc; the values -1 and 256 MiB follow mallopt(3). M_MMAP_MAX 0 takes large blocks from the heap instead
-# of mapping, faulting and unmapping each activation again; the trim threshold keeps the heap between two steps.
+# <malloc.h> of glibc; the values -1 and 256 MiB follow mallopt(3). M_MMAP_MAX 0 takes large blocks from the heap
+# instead of mapping, faulting and unmapping each activation again; the trim threshold keeps the heap between two steps.
 _M_TRIM_THRESHOLD: Final = -1
 _M_TOP_PAD: Final = -2
 _M_MMAP_MAX: Final = -4
 
 
 INT8_UNITS: Final = ("avx512_vnni", "avx_vnni", "i8mm", "asimddp")
-"""Names in /proc/cpuinfo: VNNI of x86, int8 matrix product and dot product of Arm. They sum products of unsigned and signed
+"""Names in /proc/cpuinfo: VNNI of x86, int8 matrix product and dot product of Arm.
+
+They sum products of unsigned and signed
 8-bit numbers exactly; older x86 CPUs sum pairs of them in 16 bits, which overflows."""
 
 
@@ -49,14 +51,16 @@ class Device:
         return torch.device(self.kind if self.index is None else f"{self.kind}:{self.index}")
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Give the context in which a forward pass runs in the device's precision; parameters stay float32."""
+        """Return the context in which a forward pass runs in the device's precision; parameters stay float32."""
         return torch.autocast(self.kind, dtype=torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False)
 
 
 def choose_device(
-    wanted: Literal["auto", "cpu", "cuda"] = "auto", precision: Literal["auto", "fp32", "bf16"] = "auto", threads: int = 0,
+    wanted: Literal["auto", "cpu", "cuda"] = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    threads: int = 0,
     int8: Literal["auto", "off"] = "off",
-) -> Device:  # fmt: skip
+) -> Device:
     """Choose the device and the precision; `int8` auto lets a CPU that can use int8 companions of weights.
 
     Raises SettingsError where a GPU is demanded and torch sees none.
@@ -64,12 +68,17 @@ def choose_device(
     gpu = torch.cuda.is_available()
     if wanted == "cuda" and not gpu:
         raise SettingsError(
-            "no GPU is visible to torch", subject="device", found="torch.cuda.is_available() is False", expected="a CUDA device",
+            "no GPU is visible to torch",
+            subject="device",
+            found="torch.cuda.is_available() is False",
+            expected="a CUDA device",
             next_step="Set CLOUDSEG_DEVICE=auto or cpu, or give this process a GPU.",
-        )  # fmt: skip
+        )
     kind: Literal["cpu", "cuda"] = "cuda" if gpu and wanted != "cpu" else "cpu"
     name = torch.cuda.get_device_name() if kind == "cuda" else (platform.processor() or platform.machine())
-    why = f"{kind} ({name}): " + (f"asked for {wanted}" if wanted != "auto" else ("torch sees a GPU" if gpu else "torch sees no GPU"))
+    why = f"{kind} ({name}): " + (
+        f"asked for {wanted}" if wanted != "auto" else ("torch sees a GPU" if gpu else "torch sees no GPU")
+    )
     chosen, because = _choose_precision(kind, precision)
     unit = int8_unit(cpu_flags()) if kind == "cpu" and int8 == "auto" else None
     return Device(kind=kind, precision=chosen, threads=threads, reason=f"{why}; {because}", int8=unit)
@@ -81,7 +90,11 @@ def _choose_precision(kind: str, wanted: str) -> tuple[Literal["fp32", "bf16"], 
     if wanted == "bf16":
         return "bf16", "bf16: asked for"
     unit = bf16_unit(kind)
-    return ("bf16", f"bf16: the device has {unit}") if unit else ("fp32", "fp32: the device has no bf16 arithmetic worth using")
+    return (
+        ("bf16", f"bf16: the device has {unit}")
+        if unit
+        else ("fp32", "fp32: the device has no bf16 arithmetic worth using")
+    )
 
 
 @cache
@@ -105,13 +118,16 @@ def int8_unit(flags: frozenset[str]) -> str | None:
 
 
 def cpu_flags() -> frozenset[str]:
-    """Give the words with which Linux describes this CPU; none elsewhere."""
+    """Return the words with which Linux describes this CPU; none elsewhere."""
     cpuinfo = Path("/proc/cpuinfo")
     return frozenset(cpuinfo.read_text(encoding="utf-8").split()) if cpuinfo.is_file() else frozenset()
 
 
 def set_up(device: Device) -> None:
-    """Switch this process to the device: threads, deterministic kernels, allocator. Running it again changes nothing."""
+    """Switch this process to the device: threads, deterministic kernels, allocator.
+
+    Running it again changes nothing.
+    """
     threads = device.threads or usable_cpus()
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)

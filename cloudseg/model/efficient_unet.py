@@ -1,7 +1,8 @@
 """A U-Net on the encoder of EfficientNet-Lite0, which can begin with what it learned from a million photographs.
 
-Tan and Le 2019 (arXiv:1905.11946) and its Lite variant without squeeze-and-excitation and with ReLU6, made for int8. Only the
-stages down to 1/16 are used: the ones below see half a scene more and would make windows of a scene overlap by that.
+Tan and Le 2019 (arXiv:1905.11946) and its Lite variant without squeeze-and-excitation and with ReLU6, made for int8.
+Only the stages down to 1/16 are used: the ones below see half a scene more and would make windows of a scene overlap by
+that.
 """
 
 from collections.abc import Sequence
@@ -49,11 +50,13 @@ class HalvingConv2d(nn.Conv2d):
         self.behind = kernel - 2 - self.before
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Give `(batch, out_channels, row / 2, col / 2)`."""
+        """Return `(batch, out_channels, row / 2, col / 2)`."""
         return super().forward(functional.pad(x, (self.before, self.behind) * 2))
 
 
-def _convolution(in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+def _convolution(
+    in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1
+) -> list[nn.Module]:
     if stride == 2:
         convolution: nn.Conv2d = HalvingConv2d(in_channels, out_channels, kernel, groups)
     else:
@@ -62,7 +65,10 @@ def _convolution(in_channels: int, out_channels: int, kernel: int = 1, stride: i
 
 
 class InvertedResidual(nn.Module):
-    """Widen, look around channel by channel, narrow; the input is added where it has the output's shape (Sandler et al. 2018)."""
+    """Widen, look around channel by channel, narrow.
+
+    The input is added where it has the output's shape (Sandler et al. 2018).
+    """
 
     def __init__(self, in_channels: int, out_channels: int, expand: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -73,13 +79,13 @@ class InvertedResidual(nn.Module):
         self.adds = stride == 1 and in_channels == out_channels
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Give `(batch, out_channels, row, col)`."""
+        """Return `(batch, out_channels, row, col)`."""
         out: torch.Tensor = self.conv(x)
         return x + out if self.adds else out
 
 
 def _stage(level: int, in_channels: int) -> nn.Sequential:
-    """Give the blocks that end at 1 / 2**level."""
+    """Return the blocks that end at 1 / 2**level."""
     layers: list[nn.Module] = []
     channels = in_channels
     if level == 1:
@@ -93,10 +99,12 @@ def _stage(level: int, in_channels: int) -> nn.Sequential:
 
 
 class EfficientUNet(UNet):
-    """Encoder EfficientNet-Lite0, decoder of double convolutions; `widths` are the decoder's, level 1 at half the resolution.
+    """Encoder EfficientNet-Lite0, decoder of double convolutions.
 
-    Up to four levels. Height and width of the input are multiples of `2 ** levels`. The logits come at half the resolution
-    and are brought up bilinearly: a cloud's edge is less sharp than that in any label.
+    `widths` are the decoder's, level 1 at half the resolution.
+
+    Up to four levels. Height and width of the input are multiples of `2 ** levels`. The logits come at half the
+    resolution and are brought up bilinearly: a cloud's edge is less sharp than that in any label.
     """
 
     def __init__(self, in_channels: int = 3, widths: Sequence[int] = (32, 64, 96, 96), dropout: float = 0.0) -> None:
@@ -111,15 +119,17 @@ class EfficientUNet(UNet):
         self.bottleneck = nn.Sequential(_stage(deepest, outs[deepest - 1]), *narrow)
         for level in range(deepest - 1, 0, -1):
             self.add_module(f"up{level}", nn.Upsample(scale_factor=2, mode="nearest"))
-            self.add_module(f"dec{level}", DoubleConv(self.widths[level] + outs[level], self.widths[level - 1], dropout))
+            self.add_module(
+                f"dec{level}", DoubleConv(self.widths[level] + outs[level], self.widths[level - 1], dropout)
+            )
         self.final = nn.Conv2d(self.widths[0], 1, 1)
 
     def stage(self, level: int) -> nn.Module:
-        """Give a stage of the encoder, 1 is the first."""
+        """Return a stage of the encoder, 1 is the first."""
         return self.get_submodule(f"enc{level}" if level < len(self.widths) else "bottleneck.0")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Give the logits `(batch, 1, row, col)` of normalised pixels `(batch, band, row, col)`."""
+        """Return the logits `(batch, 1, row, col)` of normalised pixels `(batch, band, row, col)`."""
         return functional.interpolate(super().forward(x), scale_factor=2, mode="bilinear", align_corners=False)
 
     @classmethod
@@ -131,16 +141,19 @@ class EfficientUNet(UNet):
             for blocks in stage:
                 first = blocks.kernel // 2 * (1 << level) // blocks.stride
                 encoder += first + (blocks.repeats - 1) * (blocks.kernel // 2 * (1 << level))
-        # Two 3x3 convolutions a level; bringing up repeats pixels (less than one of the level below) or mixes neighbours (the last).
+        # Two 3x3 convolutions a level; bringing up repeats pixels (less than one of the level below) or mixes
+        # neighbours (the last).
         decoder = sum(2 * (1 << level) + (2 << level) for level in range(1, levels)) + 2
         return encoder + decoder
 
     @classmethod
     def values_of(cls, widths: Sequence[int]) -> int:
-        """Give what was measured, or a little more: the encoder's widest maps hold 100, a wide decoder at half the resolution exceeds it.
+        """Return what was measured, or a little more.
 
-        Found in fp32: 95 with 32-64-96-96, 187 with 128-128-96-96, 201 with 64-256-96-96 (bytes a pixel of a pass of 768 or
-        1024 pixels a side, by the peak of the process, over 4).
+        The encoder's widest maps hold 100, a wide decoder at half the resolution exceeds it.
+
+        Found in fp32: 95 with 32-64-96-96, 187 with 128-128-96-96, 201 with 64-256-96-96 (bytes a pixel of a pass of
+        768 or 1024 pixels a side, by the peak of the process, over 4).
         """
         below = widths[1] if len(widths) > 1 else widths[0]
         return max(100, 3 * (2 * widths[0] + 2 * below + STAGES[0][-1].out) // 8)

@@ -1,7 +1,9 @@
-"""What the encoder of `EfficientUNet` knew before it saw a label: parameters learned on ImageNet, shipped with the package.
+"""What the encoder of `EfficientUNet` knew before it saw a label.
 
-The file holds the stages to 1/16 of EfficientNet-Lite0 as TensorFlow's authors published it (Apache-2.0); where each number comes from
-and how the file is made again: `cloudseg/model/pretrained/README.md`.
+Parameters learned on ImageNet, shipped with the package.
+
+The file holds the stages to 1/16 of EfficientNet-Lite0 as TensorFlow's authors published it (Apache-2.0); where each
+number comes from and how the file is made again: `cloudseg/model/pretrained/README.md`.
 """
 
 from collections.abc import Sequence
@@ -25,8 +27,9 @@ _STEM: Final = "stage1.0.weight"
 def load_encoder(net: UNet, bands: Sequence[str]) -> None:
     """Put the ImageNet parameters into the encoder of a net whose input has these bands.
 
-    Red, green and blue take theirs. Every other band begins without a say, so that the net starts as it would without it and
-    learns what the band is worth. Raises BadWeights where the shipped file was damaged, ValueError for another kind of net.
+    Red, green and blue take theirs. Every other band begins without a say, so that the net starts as it would without
+    it and learns what the band is worth. Raises BadWeights where the shipped file was damaged, ValueError for another
+    kind of net.
     """
     if not isinstance(net, EfficientUNet):
         raise ValueError(f"only EfficientUNet has this encoder, not {type(net).__name__}")
@@ -46,7 +49,10 @@ def _read() -> dict[str, torch.Tensor]:
     data = (resources.files("cloudseg.model") / "pretrained" / FILE).read_bytes()
     if (found := sha256_of(data)) != SHA256:
         raise BadWeights(
-            "the shipped parameters of the encoder are damaged", subject=FILE, found=found, expected=SHA256,
+            "the shipped parameters of the encoder are damaged",
+            subject=FILE,
+            found=found,
+            expected=SHA256,
             next_step="Install the package again.",
-        )  # fmt: skip
+        )
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in load(data).items()}

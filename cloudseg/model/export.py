@@ -28,7 +28,7 @@ _LAST_COLUMN: Final = -(2**31)
 
 
 def export_onnx(loaded: LoadedModel) -> bytes:
-    """Give the ONNX bytes; equal weights give equal bytes. Checked by onnx's own checker with shape inference."""
+    """Return the ONNX bytes; equal weights give equal bytes. Checked by onnx's own checker with shape inference."""
     graph = _Graph()
     x = _preprocess(graph, loaded.meta)
     net = fold_batch_norm(loaded.net)
@@ -45,7 +45,7 @@ def export_onnx(loaded: LoadedModel) -> bytes:
 
 
 def onnx_metadata(meta: WeightsMeta) -> str:
-    """Give the weights' metadata as they stand in an ONNX file."""
+    """Return the weights' metadata as they stand in an ONNX file."""
     return json.dumps(meta.model_dump(mode="json"), sort_keys=True)
 
 
@@ -149,7 +149,7 @@ def _convolution(graph: _Graph, layer: nn.Module, name: str, x: str) -> str:
     group: dict[str, Any] = {"group": layer.groups} if layer.groups > 1 else {}
     return graph.add(
         kind, [x, weight, bias], kernel_shape=list(layer.kernel_size), strides=list(layer.stride), pads=pads, **group
-    )  # fmt: skip
+    )
 
 
 def _array(tensor: torch.Tensor) -> npt.NDArray[np.float32]:

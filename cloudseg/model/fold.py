@@ -11,7 +11,7 @@ from cloudseg.model.unet import UNet
 
 
 def fold_batch_norm(net: UNet) -> UNet:
-    """Give a copy in evaluation mode without BatchNorm (and without Dropout, which does nothing there).
+    """Return a copy in evaluation mode without BatchNorm (and without Dropout, which does nothing there).
 
     Equal to the net's own evaluation mode up to float32 rounding.
     """

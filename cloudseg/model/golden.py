@@ -19,9 +19,14 @@ from cloudseg.model.weights import METADATA_KEY, LoadedModel
 GOLDEN_FILE: Final = "golden.safetensors"
 FORMAT: Final = "cloudseg-golden-1"
 TOLERANCE: Final = 2e-3
-"""Largest difference of probability that another CPU's float32 arithmetic may make; a wrong band order, scale or net makes far more."""
+"""Largest difference of probability that another CPU's float32 arithmetic may make.
+
+A wrong band order, scale or net makes far more.
+"""
 _SIDE: Final = 192
-REFERENCE_DEVICE: Final = Device(kind="cpu", precision="fp32", threads=0, reason="golden tiles are computed on the CPU in fp32")
+REFERENCE_DEVICE: Final = Device(
+    kind="cpu", precision="fp32", threads=0, reason="golden tiles are computed on the CPU in fp32"
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Golden:
 
 
 def pack_golden(loaded: LoadedModel, dn: npt.NDArray[np.uint16] | None = None) -> bytes:
-    """Give the golden tile of weights as safetensors bytes.
+    """Return the golden tile of weights as safetensors bytes.
 
     `dn` is canonical `(band, row, col)` in the order of the weights' bands, cut to 192 × 192; without it, seeded smooth
     fields from dark to bright stand in.
@@ -43,7 +48,10 @@ def pack_golden(loaded: LoadedModel, dn: npt.NDArray[np.uint16] | None = None) -
     probability = Predictor(loaded, REFERENCE_DEVICE).probability(pixels[None], observed(pixels)[None])
     header = canonical_json({"format": FORMAT, "weights_id": loaded.weights_id, "tolerance": TOLERANCE}).decode()
     # safetensors writes an array's memory as it lies: only C order can be read back.
-    tensors: dict[str, npt.NDArray[Any]] = {"dn": np.ascontiguousarray(pixels[None]), "probability": np.ascontiguousarray(probability)}
+    tensors: dict[str, npt.NDArray[Any]] = {
+        "dn": np.ascontiguousarray(pixels[None]),
+        "probability": np.ascontiguousarray(probability),
+    }
     return save(tensors, {METADATA_KEY: header})
 
 
@@ -59,7 +67,7 @@ def read_golden(data: bytes) -> Golden:
 
 
 def golden_difference(loaded: LoadedModel, golden: Golden) -> float:
-    """Give the largest difference of probability at valid pixels between the golden tile and these weights here and now."""
+    """Return the largest difference of probability at valid pixels between the golden tile and these weights here and now."""
     valid = observed(golden.dn)
     found = Predictor(loaded, REFERENCE_DEVICE).probability(golden.dn, valid)
     return float(np.abs(found - golden.probability)[valid].max(initial=0.0))

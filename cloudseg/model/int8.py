@@ -1,4 +1,7 @@
-"""Runs the int8 companion of published weights. `cloudseg.model.quantize` makes it, `cloudseg.model.device` says which CPUs may use it."""
+"""Runs the int8 companion of published weights.
+
+`cloudseg.model.quantize` makes it, `cloudseg.model.device` says which CPUs may use it.
+"""
 
 from typing import Any
 
@@ -14,7 +17,10 @@ from cloudseg.model.weights import METADATA_KEY, WeightsMeta
 
 
 class Int8Net:
-    """The int8 file of some weights, ready to run on the CPU: pre-processing, net and sigmoid (and the flip) in one graph."""
+    """The int8 file of some weights, ready to run on the CPU.
+
+    Pre-processing, net and sigmoid (and the flip) in one graph.
+    """
 
     def __init__(self, data: bytes, meta: WeightsMeta, *, threads: int, fused: bool = True) -> None:
         """Check the file and prepare it.
@@ -23,7 +29,8 @@ class Int8Net:
             data: an ONNX file whose checksum the caller has compared.
             meta: of the weights that it must belong to.
             threads: CPU threads, at least 1.
-            fused: False computes the same graph step by step in float32, rounding where int8 would: slow, but exact on every CPU.
+            fused: False computes the same graph step by step in float32, rounding where int8 would: slow, but exact on
+                every CPU.
 
         Raises BadWeights for another file, for one of other weights and for one that would read more files.
         """
@@ -39,7 +46,10 @@ class Int8Net:
         self._session: Any = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
     def probability(self, dn: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
-        """Give float32 `(n, row, col)` of canonical numbers uint16 `(n, band, row, col)`; 0 is no data, sides as the net needs them."""
+        """Return float32 `(n, row, col)` of canonical numbers uint16 `(n, band, row, col)`.
+
+        0 is no data, sides as the net needs them.
+        """
         (found,) = self._session.run(["probability"], {"dn": dn})
         probability: npt.NDArray[np.float32] = found
         return probability

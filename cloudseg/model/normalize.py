@@ -1,4 +1,6 @@
-"""The one preprocessing: canonical digital numbers to what a net sees. Training, validation, evaluation and prediction call it.
+"""The one preprocessing: canonical digital numbers to what a net sees.
+
+Training, validation, evaluation and prediction call it.
 
 `x = (min(reflectance, clip) - mean) / std` per band, and 0 where nothing was observed. The numbers come from the
 recipe and travel inside the weights.
@@ -23,18 +25,21 @@ class Scaling:
 
 
 def observed(dn: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
-    """Give the valid raster `(..., row, col)` of digital numbers `(..., band, row, col)`: True where every band was observed."""
+    """Return the valid raster `(..., row, col)` of digital numbers `(..., band, row, col)`.
+
+    True where every band was observed.
+    """
     valid: npt.NDArray[np.bool_] = (dn != NO_DATA).all(axis=-3)
     return valid
 
 
 def to_reflectance(dn: npt.NDArray[np.uint16]) -> torch.Tensor:
-    """Give float32 reflectance of canonical digital numbers (uint16, reflectance x 10 000), same shape."""
+    """Return float32 reflectance of canonical digital numbers (uint16, reflectance x 10 000), same shape."""
     return torch.from_numpy(dn.astype(np.float32)).div_(REFLECTANCE_SCALE)
 
 
 def normalize(reflectance: torch.Tensor, valid: torch.Tensor, scaling: Scaling) -> torch.Tensor:
-    """Give what the net sees.
+    """Return what the net sees.
 
     Args:
         reflectance: float32 `(batch, band, row, col)`.
@@ -44,6 +49,8 @@ def normalize(reflectance: torch.Tensor, valid: torch.Tensor, scaling: Scaling) 
     Returns:
         float32 `(batch, band, row, col)`; exactly 0 where not valid.
     """
-    mean, std = (torch.tensor(values, device=reflectance.device).view(1, -1, 1, 1) for values in (scaling.mean, scaling.std))
+    mean, std = (
+        torch.tensor(values, device=reflectance.device).view(1, -1, 1, 1) for values in (scaling.mean, scaling.std)
+    )
     x = reflectance.clamp(max=scaling.clip).sub_(mean).div_(std)
     return x.masked_fill_(~valid.unsqueeze(1), 0.0)

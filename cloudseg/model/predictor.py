@@ -24,7 +24,10 @@ _Beyond = tuple[tuple[int, int], tuple[int, int]]
 
 
 class Predictor:
-    """A net ready to predict: BatchNorm folded, channels_last, bf16 or int8 where the device has it. Keeps no state between calls."""
+    """A net ready to predict: BatchNorm folded, channels_last, bf16 or int8 where the device has it.
+
+    Keeps no state between calls.
+    """
 
     def __init__(self, loaded: LoadedModel, device: Device, int8: bytes | None = None) -> None:
         """Copy the net to the device; the given one is not changed.
@@ -35,7 +38,11 @@ class Predictor:
         self.meta = loaded.meta
         self.weights_id = loaded.weights_id
         self.device = device
-        self._int8 = Int8Net(int8, loaded.meta, threads=device.threads or usable_cpus()) if int8 is not None and device.int8 else None
+        self._int8 = (
+            Int8Net(int8, loaded.meta, threads=device.threads or usable_cpus())
+            if int8 is not None and device.int8
+            else None
+        )
         net = fold_batch_norm(loaded.net).to(device.torch, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._net: torch.nn.Module = net.requires_grad_(False)
 
@@ -45,7 +52,7 @@ class Predictor:
         return "int8" if self._int8 is not None else self.device.precision
 
     def probability(self, dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-        """Give the probability of cloud.
+        """Return the probability of cloud.
 
         Args:
             dn: uint16 `(n, band, row, col)`, canonical digital numbers in the order of `meta.bands`, working pixels.
@@ -64,9 +71,15 @@ class Predictor:
             probability = self._int8.probability(np.pad(dn * valid[:, None], ((0, 0), (0, 0), *beyond), mode="edge"))
         return probability[:, :height, :width]
 
-    def _torch_probability(self, dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], beyond: _Beyond) -> npt.NDArray[np.float32]:
+    def _torch_probability(
+        self, dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], beyond: _Beyond
+    ) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
-            x = normalize(to_reflectance(dn).to(self.device.torch), torch.from_numpy(valid).to(self.device.torch), self.meta.scaling)
+            x = normalize(
+                to_reflectance(dn).to(self.device.torch),
+                torch.from_numpy(valid).to(self.device.torch),
+                self.meta.scaling,
+            )
             if any(after for _, after in beyond):
                 # Edge pixels are repeated: zeros would look like missing data to the net and darken the rim.
                 x = functional.pad(x, (*beyond[1], *beyond[0]), mode="replicate")
@@ -82,7 +95,9 @@ class Predictor:
 
 
 def open_predictor(store: Store, weights: Weights, device: Device) -> Predictor:
-    """Load published weights, and their int8 companion where there is one and the device can use it; log what is used and why.
+    """Load published weights, and their int8 companion where there is one and the device can use it.
+
+    Log what is used and why.
 
     Raises BadWeights, ObjectMissing, ObjectCorrupt.
     """

@@ -1,9 +1,9 @@
 """Makes the int8 companion of published weights from their ONNX twin, and says how well it agrees with them.
 
-Static quantisation: QDQ nodes, unsigned 8-bit activations, signed 8-bit weights with a scale a channel (Jacob et al. 2018,
-arXiv:1712.05877), ranges of activations from the smallest and largest values on calibration chips. Pre-processing,
-up-convolutions (ONNX Runtime has no int8 kernel for them), the first stage of EfficientUNet, the last convolution and the
-sigmoid stay float32: so the probability has all its steps.
+Static quantisation: QDQ nodes, unsigned 8-bit activations, signed 8-bit weights with a scale a channel (Jacob et al.
+2018, arXiv:1712.05877), ranges of activations from the smallest and largest values on calibration chips.
+Pre-processing, up-convolutions (ONNX Runtime has no int8 kernel for them), the first stage of EfficientUNet, the last
+convolution and the sigmoid stay float32: so the probability has all its steps.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,10 +30,16 @@ CALIBRATION_CHIPS: Final = 16
 """Ranges were settled with this many: the mask's IoU against fp32 was 0.9997 (docs/decisions/0015_int8.md)."""
 MIN_MASK_IOU: Final = 0.99
 MAX_LABEL_CHANGE: Final = 0.005
-"""Of the IoU against the labels: the margin below which a champion would not be exchanged either (field study, PostHog #89135)."""
+"""Of the IoU against the labels.
+
+The margin below which a champion would not be exchanged either (field study, PostHog #89135).
+"""
 
 _KINDS: Final = ("Conv", "Relu", "Clip", "MaxPool", "Concat")
-"""Relu and Clip, so that the range of a convolution is that of what passes them: unclipped it is several times as wide."""
+"""Relu and Clip, so that the range of a convolution is that of what passes them.
+
+Unclipped it is several times as wide.
+"""
 
 Ranges = Literal["widest", "averaged"]
 RANGES: Final[tuple[Ranges, ...]] = get_args(Ranges)
@@ -55,7 +61,7 @@ class Agreement:
 
     @property
     def is_good(self) -> bool:
-        """Tell whether the int8 net may be published."""
+        """Return whether the int8 net may be published."""
         return self.mask_iou >= MIN_MASK_IOU and abs(self.label_iou - self.label_iou_fp32) <= MAX_LABEL_CHANGE
 
     def __str__(self) -> str:
@@ -64,12 +70,12 @@ class Agreement:
 
 
 def quantize(loaded: LoadedModel, chips: Sequence[Chip], ranges: Ranges = "widest") -> bytes:
-    """Give the int8 ONNX file of a net: same input and output as its twin; equal input gives equal bytes.
+    """Return the int8 ONNX file of a net: same input and output as its twin; equal input gives equal bytes.
 
-    `chips` are canonical uint16 `(band, row, col)`, sides multiples of `meta.multiple`; about sixteen of what the net will see.
-    `ranges` of activations: the widest of all chips, or averaged over them, so that one odd pixel does not widen the steps of
-    all. Which is better depends on the net: 0.988 and 0.994 of an EfficientUNet's mask, 0.997 and 0.659 of a SimpleUNet's.
-    Memory: a few times the activations of one chip. Raises ValueError without chips.
+    `chips` are canonical uint16 `(band, row, col)`, sides multiples of `meta.multiple`; about sixteen of what the net
+    will see. `ranges` of activations: the widest of all chips, or averaged over them, so that one odd pixel does not
+    widen the steps of all. Which is better depends on the net: 0.988 and 0.994 of an EfficientUNet's mask, 0.997 and
+    0.659 of a SimpleUNet's. Memory: a few times the activations of one chip. Raises ValueError without chips.
     """
     if not chips:
         raise ValueError("int8 ranges need calibration chips")
@@ -79,11 +85,18 @@ def quantize(loaded: LoadedModel, chips: Sequence[Chip], ranges: Ranges = "wides
     with private_folder("int8") as folder:
         path = folder / INT8_FILE
         quantize_static(
-            model, path, _Chips(chips), quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-            per_channel=True, calibrate_method=CalibrationMethod.MinMax, op_types_to_quantize=list(_KINDS),
+            model,
+            path,
+            _Chips(chips),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            calibrate_method=CalibrationMethod.MinMax,
+            op_types_to_quantize=list(_KINDS),
             nodes_to_exclude=[node.name for node in model.graph.node if _stays_float(node, loaded.meta)],
             extra_options={"CalibMovingAverage": ranges == "averaged"},
-        )  # fmt: skip
+        )
         quantized = onnx.load(path)
     onnx.helper.set_model_props(quantized, dict(sorted(_props(quantized).items())))
     return bytes(quantized.SerializeToString(deterministic=True))
@@ -133,5 +146,5 @@ def agreement(loaded: LoadedModel, int8: bytes, chips: Sequence[tuple[Chip, Labe
 
 
 def _overlap(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_], where: npt.NDArray[np.bool_]) -> tuple[int, int]:
-    """Give the pixels that are cloud in both and in either."""
+    """Return the pixels that are cloud in both and in either."""
     return int((one & other & where).sum()), int(((one | other) & where).sum())

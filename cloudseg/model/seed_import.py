@@ -15,12 +15,14 @@ _FULL_SCALE = 65_535
 SEED_MEAN = LANDSAT_L1.offset
 SEED_STD = LANDSAT_L1.scale * _FULL_SCALE
 SEED_CLIP = LANDSAT_L1.scale * _FULL_SCALE + LANDSAT_L1.offset
-"""x = DN / 65535 where reflectance = DN * 2e-5 - 0.1, hence x = (reflectance + 0.1) / 1.3107. The clip is the reflectance of
+"""x = DN / 65535 where reflectance = DN * 2e-5 - 0.1, hence x = (reflectance + 0.1) / 1.3107.
+
+The clip is the reflectance of
 DN 65535, so that it never bites. Pixels without data have DN 0, and x = 0, in both."""
 
 
 def read_seed_weights(path: Path) -> tuple[SimpleUNetV2, WeightsMeta]:
-    """Give the net in evaluation mode and its metadata: red, green, blue, nir, threshold 0.5.
+    """Return the net in evaluation mode and its metadata: red, green, blue, nir, threshold 0.5.
 
     Raises BadWeights where the file holds anything but tensors, or tensors of another net.
     """
@@ -31,12 +33,17 @@ def read_seed_weights(path: Path) -> tuple[SimpleUNetV2, WeightsMeta]:
             net.load_state_dict(state, strict=True)
     except OSError as error:
         raise BadWeights("the file cannot be read", subject=path.name, found=error.strerror or error) from error
-    except Exception as error:  # torch's reader runs into damaged bytes with errors of every kind (fuzzing: IndexError, KeyError, ...)
+    except (
+        Exception
+    ) as error:  # torch's reader runs into damaged bytes with errors of every kind (fuzzing: IndexError, KeyError, ...)
         # Not torch's own words: for a file that is not plain tensors they advise to unpickle it all the same.
         raise BadWeights(
-            "not the seed's weights", subject=path.name, found=f"a file that torch refuses ({type(error).__name__})",
-            expected="the state of SimpleUNetV2 (468,097 parameters)", next_step="Give the .pth file that the seed project published.",
-        ) from error  # fmt: skip
+            "not the seed's weights",
+            subject=path.name,
+            found=f"a file that torch refuses ({type(error).__name__})",
+            expected="the state of SimpleUNetV2 (468,097 parameters)",
+            next_step="Give the .pth file that the seed project published.",
+        ) from error
     if not isinstance(state, dict):
         raise BadWeights("the file holds no dictionary of tensors", subject=path.name, found=type(state).__name__)
     return net.eval(), _seed_meta(net)
@@ -44,7 +51,17 @@ def read_seed_weights(path: Path) -> tuple[SimpleUNetV2, WeightsMeta]:
 
 def _seed_meta(net: SimpleUNetV2) -> WeightsMeta:
     return WeightsMeta(
-        architecture="SimpleUNetV2", bands=(*RGB, NIR), widths=net.widths, dropout=0.3, total_parameters=count_parameters(net),
-        clip=SEED_CLIP, mean=(SEED_MEAN,), std=(SEED_STD,), working_resolution_m=None, threshold=0.5, flip_at_prediction=False,
-        chip_size=384, recipe_name="seed-published",
-    )  # fmt: skip
+        architecture="SimpleUNetV2",
+        bands=(*RGB, NIR),
+        widths=net.widths,
+        dropout=0.3,
+        total_parameters=count_parameters(net),
+        clip=SEED_CLIP,
+        mean=(SEED_MEAN,),
+        std=(SEED_STD,),
+        working_resolution_m=None,
+        threshold=0.5,
+        flip_at_prediction=False,
+        chip_size=384,
+        recipe_name="seed-published",
+    )

@@ -14,7 +14,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     """PyTorch's own, printed as in the seed's listing by every version (2.13 began to print `bias=True` too)."""
 
     def extra_repr(self) -> str:
-        """Give the facts between the brackets."""
+        """Return the facts between the brackets."""
         facts = f"eps={self.eps}, momentum={self.momentum}, affine={self.affine}, track_running_stats={self.track_running_stats}"
         return f"{self.num_features}, {facts}"
 
@@ -36,7 +36,7 @@ class DoubleConv(nn.Module):
         self.conv = _double_conv(in_channels, out_channels, dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Give `(batch, out_channels, row, col)`."""
+        """Return `(batch, out_channels, row, col)`."""
         out: torch.Tensor = self.conv(x)
         return out
 
@@ -66,25 +66,27 @@ class UNet(nn.Module):
         return DoubleConv(in_channels, out_channels, dropout)
 
     def _name(self, level: int) -> int:
-        """Give the number in the names of the decoder's blocks of a level (1 is full resolution)."""
+        """Return the number in the names of the decoder's blocks of a level (1 is full resolution)."""
         return level
 
     @classmethod
     def radius_of(cls, widths: Sequence[int]) -> int:
-        """Give the pixels on each side that can change an output pixel.
+        """Return the pixels on each side that can change an output pixel.
 
-        Level l works on pixels of 2**l: its four 3x3 convolutions (two in the bottleneck) reach 4 * 2**l pixels, and each of
-        the poolings and up-convolutions reaches less than one pixel of the level below.
+        Level l works on pixels of 2**l: its four 3x3 convolutions (two in the bottleneck) reach 4 * 2**l pixels, and
+        each of the poolings and up-convolutions reaches less than one pixel of the level below.
         """
         multiple = 1 << (len(widths) - 1)
         return 4 * (multiple - 1) + 2 * multiple + (multiple - 1)
 
     @classmethod
     def values_of(cls, widths: Sequence[int]) -> int:
-        """Give how many numbers a forward pass holds at once for each pixel of the input: ten maps of the first level.
+        """Return how many numbers a forward pass holds at once for each pixel of the input.
 
-        Skip, upsampled, joined (two), input and output of the running convolution, and what the allocator keeps around them
-        (measured: 10.7 with 16 channels in bf16, the float32 input included).
+        Ten maps of the first level.
+
+        Skip, upsampled, joined (two), input and output of the running convolution, and what the allocator keeps around
+        them (measured: 10.7 with 16 channels in bf16, the float32 input included).
         """
         return 10 * widths[0]
 
@@ -94,7 +96,7 @@ class UNet(nn.Module):
         return [(level, self._name(level)) for level in range(len(self.widths) - 1, 0, -1)]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Give the logits `(batch, 1, row, col)` of normalised pixels `(batch, band, row, col)`."""
+        """Return the logits `(batch, 1, row, col)` of normalised pixels `(batch, band, row, col)`."""
         skips = {}
         for level in range(1, len(self.widths)):
             skips[level] = self.get_submodule(f"enc{level}")(x)

@@ -1,4 +1,7 @@
-"""The weights file: safetensors with one JSON block that holds everything needed to predict. Nothing is ever unpickled."""
+"""The weights file: safetensors with one JSON block that holds everything needed to predict.
+
+Nothing is ever unpickled.
+"""
 
 import json
 import struct
@@ -28,7 +31,10 @@ _PREFIX: Final = struct.Struct("<Q")
 
 
 class WeightsMeta(BaseModel):
-    """What travels inside the weights: how to build the net, prepare its input and read its output, and where it comes from."""
+    """What travels inside the weights.
+
+    How to build the net, prepare its input and read its output, and where it comes from.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -45,7 +51,9 @@ class WeightsMeta(BaseModel):
     mean: tuple[float, ...] = Field(description="reflectance; one for all bands or one a band")
     std: tuple[float, ...]
     working_resolution_m: float | None = Field(gt=0, description="finer scenes are averaged down to about this")
-    threshold: float = Field(ge=0, le=1, description="cloud where probability >= threshold; chosen on validation places")
+    threshold: float = Field(
+        ge=0, le=1, description="cloud where probability >= threshold; chosen on validation places"
+    )
     flip_at_prediction: bool = Field(description="the probability is averaged over a mirrored copy")
     chip_size: int = Field(ge=1, description="side of the chips that it was trained on, working pixels")
     snapshot_id: str | None = None
@@ -86,7 +94,10 @@ class WeightsMeta(BaseModel):
 
     @property
     def multiple(self) -> int:
-        """Height and width of the net's input are multiples of this. Windows that start at one keep the pooling grid in place."""
+        """Height and width of the net's input are multiples of this.
+
+        Windows that start at one keep the pooling grid in place.
+        """
         return self.model.multiple
 
     @property
@@ -96,7 +107,10 @@ class WeightsMeta(BaseModel):
 
     @property
     def values_per_pixel(self) -> int:
-        """Numbers that a forward pass holds at once for each pixel of its input: they bound how large a window may be."""
+        """Numbers that a forward pass holds at once for each pixel of its input.
+
+        They bound how large a window may be.
+        """
         return ARCHITECTURES[self.architecture].values_of(self.widths)
 
 
@@ -111,7 +125,7 @@ class LoadedModel:
 
 
 def pack_weights(net: UNet, meta: WeightsMeta) -> bytes:
-    """Give the safetensors bytes of a net; the same parameters and metadata give the same bytes."""
+    """Return the safetensors bytes of a net; the same parameters and metadata give the same bytes."""
     tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in net.state_dict().items()}
     return save(tensors, {METADATA_KEY: canonical_json(meta.model_dump(mode="json")).decode()})
 
@@ -158,7 +172,9 @@ def _read_header(data: bytes) -> dict[str, Any]:
     (length,) = _PREFIX.unpack_from(data)
     if length > min(_MAX_HEADER_BYTES, len(data) - _PREFIX.size):
         raise _bad(
-            "the header's length is impossible", found=f"{length} bytes", expected=f"at most {_MAX_HEADER_BYTES} and inside the file"
+            "the header's length is impossible",
+            found=f"{length} bytes",
+            expected=f"at most {_MAX_HEADER_BYTES} and inside the file",
         )
     try:
         header = json.loads(data[_PREFIX.size : _PREFIX.size + length])
@@ -172,14 +188,17 @@ def _read_header(data: bytes) -> dict[str, Any]:
 def _check_shapes(header: dict[str, Any], meta: WeightsMeta) -> None:
     with torch.device("meta"):  # shapes only, no memory
         expected = {name: list(tensor.shape) for name, tensor in build_model(meta.model).state_dict().items()}
-    found = {name: entry.get("shape") for name, entry in header.items() if name != "__metadata__" and isinstance(entry, dict)}
+    found = {
+        name: entry.get("shape") for name, entry in header.items() if name != "__metadata__" and isinstance(entry, dict)
+    }
     wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if wrong:
         name = wrong[0]
         raise _bad(
             f"{len(wrong)} tensors do not fit the net {meta.architecture} {meta.widths}",
-            found=f"{name} {found.get(name, 'absent')}", expected=f"{name} {expected.get(name, 'absent')}",
-        )  # fmt: skip
+            found=f"{name} {found.get(name, 'absent')}",
+            expected=f"{name} {expected.get(name, 'absent')}",
+        )
     odd = sorted({str(header[name].get("dtype")) for name in expected} - {"F32", "I64"})
     if odd:
         raise _bad("tensors of another type", found=", ".join(odd), expected="F32 (I64 for counters)")

@@ -1,4 +1,6 @@
-"""Draws the two rasters of a mask window by window: reading, computing and writing overlap, nothing holds a whole scene.
+"""Draws the two rasters of a mask window by window.
+
+Reading, computing and writing overlap, nothing holds a whole scene.
 
 Memory: one forward pass (`budget_bytes`), two windows of input and two of output in the queues, GDAL's block cache.
 """
@@ -66,7 +68,9 @@ class _Block:
     target: Window
     """The core in scene pixels."""
     valid_bits: npt.NDArray[np.uint8]
-    """What was observed, `(target.height, target.width)`, eight pixels a byte along a row: at a coarse working resolution
+    """What was observed, `(target.height, target.width)`, eight pixels a byte along a row.
+
+    At a coarse working resolution
     the core of one window is most of the scene."""
     numbers: npt.NDArray[np.uint16] | None
     """`(band, row, col)` over `piece.read`; None where nothing in the core was observed."""
@@ -76,7 +80,9 @@ class _Block:
     """The same shape, after the forward pass."""
 
 
-def plan_pieces(scene: Scene, predictor: Predictor, *, budget_bytes: int = BUDGET_BYTES, core: int | None = None) -> Plan:
+def plan_pieces(
+    scene: Scene, predictor: Predictor, *, budget_bytes: int = BUDGET_BYTES, core: int | None = None
+) -> Plan:
     """Choose windows: as large as one forward pass may be, or of the core that is given (working pixels)."""
     meta = predictor.meta
     factor = decimation(scene.resolution_m, meta.working_resolution_m)
@@ -100,7 +106,7 @@ def draw_rasters(
     probability: Path,
     on_progress: OnProgress | None = None,
 ) -> MaskFacts:
-    """Write the mask and the probability of a scene as tiled GeoTIFFs and give the counts.
+    """Write the mask and the probability of a scene as tiled GeoTIFFs and return the counts.
 
     `source` is what `Store.gdal_path` gives for the scene. Windows without observed pixels cost no forward pass.
     Raises DataError for a band that the scene lacks, ObjectCorrupt for unreadable pixels.
@@ -119,7 +125,9 @@ def draw_rasters(
             if on_progress is not None:
                 on_progress(Progress(scene.scene_id, done, len(plan.pieces), skipped))
     pixels, arithmetic = scene.height * scene.width, predictor.arithmetic
-    return MaskFacts(predictor.meta.threshold, cloud=writer.cloud, valid=writer.valid, pixels=pixels, arithmetic=arithmetic)
+    return MaskFacts(
+        predictor.meta.threshold, cloud=writer.cloud, valid=writer.valid, pixels=pixels, arithmetic=arithmetic
+    )
 
 
 def _predicted(block: _Block, predictor: Predictor) -> _Block:
@@ -146,8 +154,13 @@ def _valid_bits(dataset: rasterio.DatasetReader, window: Window, bands: tuple[st
     return np.packbits(read_scene(dataset, window, bands)[1], axis=1)
 
 
-def _read_by_strips(dataset: rasterio.DatasetReader, window: Window, plan: Plan) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
-    """Read a window of working pixels; averaging down needs the scene's own pixels, `factor`² as many, so a strip at a time."""
+def _read_by_strips(
+    dataset: rasterio.DatasetReader, window: Window, plan: Plan
+) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
+    """Read a window of working pixels.
+
+    Averaging down needs the scene's own pixels, `factor`² as many, so a strip at a time.
+    """
     numbers = np.empty((len(plan.bands), window.height, window.width), np.uint16)
     observed = np.empty((window.height, window.width), np.bool_)
     for strip in _strips(window, max(1, BLOCK_SIZE // plan.factor)):
@@ -198,12 +211,20 @@ class _Writer:
 
 def _create(path: Path, scene: Scene, description: str, colormap: dict[int, tuple[int, int, int, int]] | None) -> Any:
     return create_tiled(
-        path, height=scene.height, width=scene.width, count=1, dtype="uint8", crs=scene.crs, transform=Affine(*scene.transform),
-        nodata=MASK_NO_DATA, descriptions=[description], colormap=colormap,
-    )  # fmt: skip
+        path,
+        height=scene.height,
+        width=scene.width,
+        count=1,
+        dtype="uint8",
+        crs=scene.crs,
+        transform=Affine(*scene.transform),
+        nodata=MASK_NO_DATA,
+        descriptions=[description],
+        colormap=colormap,
+    )
 
 
 def _colormap() -> dict[int, tuple[int, int, int, int]]:
-    """Give RGBA for the classes; GeoTIFF keeps no alpha, but nodata is drawn transparent."""
+    """Return RGBA for the classes; GeoTIFF keeps no alpha, but nodata is drawn transparent."""
     alpha = {MASK_CLEAR: 255, MASK_CLOUD: 255, MASK_NO_DATA: 0}
     return {value: (*colour, alpha[value]) for value, colour in COLOURS.items()}

@@ -1,7 +1,10 @@
-"""The STAC item of a published mask: plain JSON, no date of its making, relative links; the same mask gives the same bytes.
+"""The STAC item of a published mask: plain JSON, no date of its making, relative links.
 
-STAC 1.1 with the projection 2.0, raster 2.0, EO 2.0, classification 2.0, file 2.1 and processing 1.2 extensions. STAC 1.1 holds the
-bands of an asset in `bands`; raster 2.0 adds `raster:*` fields there, which replace `raster:bands` of earlier versions.
+The same mask gives the same bytes.
+
+STAC 1.1 with the projection 2.0, raster 2.0, EO 2.0, classification 2.0, file 2.1 and processing 1.2 extensions. STAC
+1.1 holds the bands of an asset in `bands`; raster 2.0 adds `raster:*` fields there, which replace `raster:bands` of
+earlier versions.
 """
 
 import math
@@ -30,7 +33,10 @@ EXTENSIONS: Final = [
 FIRST_ACQUISITION: Final = "1972-07-23T00:00:00Z"
 """Launch of Landsat 1: no scene of this kind is older."""
 COLOURS: Final = {MASK_CLEAR: (46, 92, 74), MASK_CLOUD: (245, 245, 245), MASK_NO_DATA: (0, 0, 0)}
-"""RGB of the mask's classes: in the file's colour table and as `color_hint`. No data is drawn transparent where nodata is honoured."""
+"""RGB of the mask's classes: in the file's colour table and as `color_hint`.
+
+No data is drawn transparent where nodata is honoured.
+"""
 
 CARRIED: Final = ("synthetic", "georeference", "source", "warped")
 """Tags of a scene that whoever uses its mask has to know: no observation, a place that is not exact, whom to cite."""
@@ -68,12 +74,14 @@ class MaskFacts:
         return self.valid / self.pixels
 
 
-def mask_item(*, key: str, mask_id: str, scene: Scene, weights: Weights, facts: MaskFacts, assets: dict[str, StoredObject]) -> Json:
-    """Give the item of a mask; `key` is the folder of keys in which it will lie (links are relative to it).
+def mask_item(
+    *, key: str, mask_id: str, scene: Scene, weights: Weights, facts: MaskFacts, assets: dict[str, StoredObject]
+) -> Json:
+    """Return the item of a mask; `key` is the folder of keys in which it will lie (links are relative to it).
 
-    Geometry and bbox are lon/lat; a footprint across the antimeridian is a MultiPolygon split at 180 and its bbox has west > east
-    (RFC 7946, 3.1.9 and 5.2). A scene without time gets `datetime: null` and the interval from the launch of Landsat 1 to
-    the moment of its ingest, which is all that is known; STAC asks for one of the two.
+    Geometry and bbox are lon/lat; a footprint across the antimeridian is a MultiPolygon split at 180 and its bbox has
+    west > east (RFC 7946, 3.1.9 and 5.2). A scene without time gets `datetime: null` and the interval from the launch
+    of Landsat 1 to the moment of its ingest, which is all that is known; STAC asks for one of the two.
     """
     return {
         "type": "Feature",
@@ -89,7 +97,7 @@ def mask_item(*, key: str, mask_id: str, scene: Scene, weights: Weights, facts: 
 
 
 def _geometry(scene: Scene) -> Json:
-    """Give GeoJSON with right-handed rings (RFC 7946, 3.1.6) and centimetres at most (7 decimals)."""
+    """Return GeoJSON with right-handed rings (RFC 7946, 3.1.6) and centimetres at most (7 decimals)."""
     shape = shapely.set_precision(shapely.from_wkb(scene.footprint_wkb), 1e-7)
     parts = [orient(part, 1.0) for part in getattr(shape, "geoms", [shape])]
     geometry = mapping(parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts))
@@ -134,12 +142,12 @@ def _warning(scene: Scene) -> Json:
 
 
 def carried_tags(scene: Scene) -> dict[str, str]:
-    """Give those of the scene's tags that the mask and its item repeat."""
+    """Return those of the scene's tags that the mask and its item repeat."""
     return {name: str(scene.tags[name]) for name in CARRIED if scene.tags.get(name)}
 
 
 def class_names() -> str:
-    """Give the legend of the mask in one line; GeoTIFF holds colours of classes, but no names."""
+    """Return the legend of the mask in one line; GeoTIFF holds colours of classes, but no names."""
     return ", ".join(f"{value} {title.lower()}" for value, _, title, _ in _CLASSES)
 
 
@@ -150,10 +158,17 @@ def _times(scene: Scene) -> Json:
 
 
 def _projection(scene: Scene) -> Json:
-    """Give `proj:*`; a system without an EPSG code has `proj:code` null and its WKT instead, as the extension asks."""
+    """Return `proj:*`.
+
+    A system without an EPSG code has `proj:code` null and its WKT instead, as the extension asks.
+    """
     crs = CRS.from_user_input(scene.crs)
     authority = crs.to_authority()
-    code = {"proj:code": ":".join(authority)} if authority else {"proj:code": None, "proj:wkt2": crs.to_wkt(version="WKT2_2019")}
+    code = (
+        {"proj:code": ":".join(authority)}
+        if authority
+        else {"proj:code": None, "proj:wkt2": crs.to_wkt(version="WKT2_2019")}
+    )
     a, b, c, d, e, f = scene.transform
     xs = [c, c + a * scene.width, c + b * scene.height, c + a * scene.width + b * scene.height]
     ys = [f, f + d * scene.width, f + e * scene.height, f + d * scene.width + e * scene.height]
@@ -172,13 +187,14 @@ def _links(key: str, scene: Scene, weights: Weights) -> list[Json]:
         title = f"Model version {weights.version}"
         href = relative(model["key"], key)
         links += [
-            {"rel": rel, "href": href, "type": "application/geo+json", "title": title} for rel in ("processing-expression", "mlm:model")
+            {"rel": rel, "href": href, "type": "application/geo+json", "title": title}
+            for rel in ("processing-expression", "mlm:model")
         ]
     return links
 
 
 def relative(target: str, folder: str) -> str:
-    """Give the link from an object in a folder of keys to another key: it holds wherever the store moves."""
+    """Return the link from an object in a folder of keys to another key: it holds wherever the store moves."""
     path = posixpath.relpath(target, folder)
     return path if path.startswith("../") else f"./{path}"
 
@@ -187,15 +203,21 @@ def _assets(key: str, scene: Scene, facts: MaskFacts, stored: dict[str, StoredOb
     grid = {"raster:spatial_resolution": round(scene.resolution_m, 3)} if scene.resolution_m else {}
     mask_band = {"name": "cloud mask", "data_type": "uint8", "nodata": MASK_NO_DATA, "raster:sampling": "area", **grid}
     probability_band = {
-        "name": "cloud probability", "data_type": "uint8", "nodata": MASK_NO_DATA, "raster:sampling": "area",
-        "raster:scale": 1 / STEPS, "raster:offset": 0.0, **grid,
-    }  # fmt: skip
+        "name": "cloud probability",
+        "data_type": "uint8",
+        "nodata": MASK_NO_DATA,
+        "raster:sampling": "area",
+        "raster:scale": 1 / STEPS,
+        "raster:offset": 0.0,
+        **grid,
+    }
     mask = {"title": "Cloud mask", "bands": [mask_band], "classification:classes": _classes(facts)}
     probability = {"title": "Probability of cloud", "bands": [probability_band]}
     return {
         "mask": _file(key, stored["mask"], _COG, ["data"]) | mask,
         "probability": _file(key, stored["probability"], _COG, ["data", "probability"]) | probability,
-        "thumbnail": _file(key, stored["thumbnail"], "image/png", ["thumbnail"]) | {"title": "Scene with clouds outlined"},
+        "thumbnail": _file(key, stored["thumbnail"], "image/png", ["thumbnail"])
+        | {"title": "Scene with clouds outlined"},
     }
 
 
@@ -203,18 +225,25 @@ def _classes(facts: MaskFacts) -> list[Json]:
     counts = {MASK_CLEAR: facts.valid - facts.cloud, MASK_CLOUD: facts.cloud, MASK_NO_DATA: facts.pixels - facts.valid}
     return [
         {
-            "value": value, "name": name, "title": title, "description": description,
+            "value": value,
+            "name": name,
+            "title": title,
+            "description": description,
             "color_hint": "".join(f"{part:02X}" for part in COLOURS[value]),
-            "percentage": math.floor(100 * counts[value] / facts.pixels * 1e4 + 0.5) / 1e4, "count": counts[value],
+            "percentage": math.floor(100 * counts[value] / facts.pixels * 1e4 + 0.5) / 1e4,
+            "count": counts[value],
             **({"nodata": True} if value == MASK_NO_DATA else {}),
         }
         for value, name, title, description in _CLASSES
-    ]  # fmt: skip
+    ]
 
 
 def _file(key: str, stored: StoredObject, media_type: str, roles: list[str]) -> Json:
     """Describe a file; the checksum is a multihash: 12 (sha2-256), 20 (32 bytes), then the digest."""
     return {
-        "href": relative(stored.key, key), "type": media_type, "roles": roles,
-        "file:checksum": f"1220{stored.sha256}", "file:size": stored.size,
-    }  # fmt: skip
+        "href": relative(stored.key, key),
+        "type": media_type,
+        "roles": roles,
+        "file:checksum": f"1220{stored.sha256}",
+        "file:size": stored.size,
+    }

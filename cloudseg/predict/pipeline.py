@@ -1,7 +1,7 @@
 """Reading ahead and writing behind in threads of their own, through queues that cannot grow.
 
-GDAL and torch release the interpreter lock while they work, so reading, computing and writing overlap. An error in either
-thread comes up in the caller; leaving the block stops both threads, whatever happened.
+GDAL and torch release the interpreter lock while they work, so reading, computing and writing overlap. An error in
+either thread comes up in the caller; leaving the block stops both threads, whatever happened.
 """
 
 import queue
@@ -20,7 +20,8 @@ _POLL_S: Final = 0.1
 def read_ahead(items: Iterable[T], size: int = 1) -> Iterator[Iterator[T]]:
     """Run an iterable in a thread, at most `size` finished items ahead of the caller (one more is in the making).
 
-    The iterable is started, advanced and closed in that one thread: it may hold a GDAL dataset, which belongs to one thread.
+    The iterable is started, advanced and closed in that one thread: it may hold a GDAL dataset, which belongs to one
+    thread.
     """
     ready: queue.Queue[Any] = queue.Queue(maxsize=size)
     stop = threading.Event()
@@ -93,7 +94,9 @@ class WriteBehind(Generic[T]):
             self._stop.set()
         try:
             self._ended.wait()
-        except BaseException:  # a signal's handler raised while we waited: the caller closes next what the thread still writes to
+        except (
+            BaseException
+        ):  # a signal's handler raised while we waited: the caller closes next what the thread still writes to
             self._stop.set()
             self._ended.wait()
             raise

@@ -1,8 +1,8 @@
 """From the net's probability to the numbers in the two rasters. No raster is opened here.
 
-The probability raster holds `round(probability * 250)` as uint8 (GDAL scale 1/250) and 255 where nothing was observed. The
-mask is made of that raster, not of the float before it: a mask pixel is cloud exactly where the published probability is at
-least the threshold, so that anybody can make the mask again.
+The probability raster holds `round(probability * 250)` as uint8 (GDAL scale 1/250) and 255 where nothing was observed.
+The mask is made of that raster, not of the float before it: a mask pixel is cloud exactly where the published
+probability is at least the threshold, so that anybody can make the mask again.
 """
 
 import math
@@ -23,26 +23,29 @@ Bytes = NDArray[np.uint8]
 
 
 def quantise(probability: Floats, valid: Bools) -> Bytes:
-    """Give uint8 `(row, col)`: 0 .. 250, and 255 where `valid` is False. Half steps round to even, as numpy does."""
+    """Return uint8 `(row, col)`: 0 .. 250, and 255 where `valid` is False. Half steps round to even, as numpy does."""
     steps: Bytes = np.rint(np.clip(probability, 0.0, 1.0) * np.float32(STEPS)).astype(np.uint8)
     steps[~valid] = MASK_NO_DATA
     return steps
 
 
 def classify(steps: Bytes, threshold: float) -> Bytes:
-    """Give the mask of a quantised probability: 1 where `steps / 250 >= threshold`, else 0, and 255 where it is 255."""
+    """Return the mask of a quantised probability.
+
+    1 where `steps / 250 >= threshold`, else 0, and 255 where it is 255.
+    """
     lowest = first_cloud_step(threshold)
     mask = np.where(steps >= lowest, np.uint8(MASK_CLOUD), np.uint8(MASK_CLEAR))
     return np.where(steps == MASK_NO_DATA, np.uint8(MASK_NO_DATA), mask)
 
 
 def first_cloud_step(threshold: float) -> int:
-    """Give the lowest step that counts as cloud; 1e-9 keeps a threshold that is a whole step on its side."""
+    """Return the lowest step that counts as cloud; 1e-9 keeps a threshold that is a whole step on its side."""
     return math.ceil(threshold * STEPS - 1e-9)
 
 
 def core_in_scene(core: Window, factor: int, height: int, width: int) -> Window:
-    """Give the scene pixels under a window of working pixels; the last working pixels may reach beyond the scene."""
+    """Return the scene pixels under a window of working pixels; the last working pixels may reach beyond the scene."""
     top, left = core.row_off * factor, core.col_off * factor
     bottom = min((core.row_off + core.height) * factor, height)
     right = min((core.col_off + core.width) * factor, width)
@@ -50,7 +53,7 @@ def core_in_scene(core: Window, factor: int, height: int, width: int) -> Window:
 
 
 def upsample(probability: Floats, observed: Bools, origin: tuple[int, int], target: Window, factor: int) -> Floats:
-    """Give the probability at scene pixels: bilinear between the centres of working pixels, observed ones only.
+    """Return the probability at scene pixels: bilinear between the centres of working pixels, observed ones only.
 
     Args:
         probability: `(row, col)` of working pixels, beginning at `origin`.
@@ -78,7 +81,7 @@ _Axis = tuple[NDArray[np.intp], NDArray[np.intp], Floats]
 
 
 def _neighbours(start: int, count: int, origin: int, length: int, factor: int) -> _Axis:
-    """Give the two working pixels around every scene pixel of an axis and the share of the second, from global positions."""
+    """Return the two working pixels around every scene pixel of an axis and the share of the second, from global positions."""
     position = np.maximum((np.arange(start, start + count) + 0.5) / factor - 0.5, 0.0)
     first = np.floor(position)
     share = (position - first).astype(np.float32)

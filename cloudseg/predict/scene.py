@@ -38,7 +38,7 @@ def predict_scene(
     budget_bytes: int = BUDGET_BYTES,
     on_progress: OnProgress | None = None,
 ) -> Mask:
-    """Give the mask of a scene by certain weights; made and published where it is not there yet.
+    """Return the mask of a scene by certain weights; made and published where it is not there yet.
 
     Running it twice changes nothing: the second call finds the row. Killed anywhere, the next call makes the same bytes
     under the same keys and adds the row. `predictor` must hold these weights. `budget_bytes` bounds one forward pass.
@@ -57,45 +57,66 @@ def predict_scene(
         facts, files = _make(store, scene, weights, predictor, folder, budget_bytes, on_progress)
         mask = publish(store, catalog, files, lambda db, stored: _write_row(db, scene, weights, facts, stored))
     log.info(
-        "masked scene %s (%s) with weights %s: %.1f %% cloud, %.1f s", scene.scene_id, scene.name, weights.weights_id,
-        100 * facts.cloud_fraction, time.monotonic() - began,
-    )  # fmt: skip
+        "masked scene %s (%s) with weights %s: %.1f %% cloud, %.1f s",
+        scene.scene_id,
+        scene.name,
+        weights.weights_id,
+        100 * facts.cloud_fraction,
+        time.monotonic() - began,
+    )
     return mask
 
 
 def _check(scene: Scene, weights: Weights, predictor: Predictor) -> None:
     if not scene.publishable or scene.crs is None or scene.footprint_wkb is None:
         raise StateError(
-            "no mask is published of a scene whose place on the ground is unknown", subject=scene.scene_id,
-            found=f"{scene.name}, layout {scene.layout}", expected="a scene with CRS and transform",
+            "no mask is published of a scene whose place on the ground is unknown",
+            subject=scene.scene_id,
+            found=f"{scene.name}, layout {scene.layout}",
+            expected="a scene with CRS and transform",
             next_step="It may train and be evaluated; ingest a georeferenced file to have a mask.",
-        )  # fmt: skip
+        )
     if predictor.weights_id != weights.weights_id:
         raise StateError(
-            "the predictor holds other weights", subject=weights.weights_id, found=predictor.weights_id,
+            "the predictor holds other weights",
+            subject=weights.weights_id,
+            found=predictor.weights_id,
             next_step="Load the weights that are asked for.",
-        )  # fmt: skip
+        )
     missing = [band for band in recorded_bands(predictor.meta.bands) if band not in scene.bands]
     if missing:
         raise DataError(
-            f"the scene lacks {', '.join(missing)}, which the model reads", subject=scene.scene_id, found=", ".join(scene.bands),
-            expected=", ".join(predictor.meta.bands), next_step="Use weights for the bands that it has, or ingest it again with all.",
-        )  # fmt: skip
+            f"the scene lacks {', '.join(missing)}, which the model reads",
+            subject=scene.scene_id,
+            found=", ".join(scene.bands),
+            expected=", ".join(predictor.meta.bands),
+            next_step="Use weights for the bands that it has, or ingest it again with all.",
+        )
 
 
 def _make(
-    store: Store, scene: Scene, weights: Weights, predictor: Predictor, folder: Path, budget_bytes: int, on_progress: OnProgress | None
+    store: Store,
+    scene: Scene,
+    weights: Weights,
+    predictor: Predictor,
+    folder: Path,
+    budget_bytes: int,
+    on_progress: OnProgress | None,
 ) -> tuple[MaskFacts, dict[str, Outgoing]]:
     """Make the four files of a mask; the names are those of the row's columns and companions."""
     drawn = {name: folder / f"{name}-drawn.tif" for name in ("mask", "probability")}
     source = store.gdal_path(scene.key)
     plan = plan_pieces(scene, predictor, budget_bytes=budget_bytes)
     log.info("scene %s: %d windows, %d pixels a working pixel", scene.scene_id, len(plan.pieces), plan.factor**2)
-    facts = draw_rasters(source, scene, predictor, plan, mask=drawn["mask"], probability=drawn["probability"], on_progress=on_progress)
+    facts = draw_rasters(
+        source, scene, predictor, plan, mask=drawn["mask"], probability=drawn["probability"], on_progress=on_progress
+    )
     tags = _tags(scene, weights, facts)
     cogs = {name: folder / f"{name}.tif" for name in drawn}
     write_cog(cogs["mask"], drawn["mask"], resampling="mode", tags={**tags, "CLOUDSEG_CLASSES": class_names()})
-    write_cog(cogs["probability"], drawn["probability"], resampling="average", tags={**tags, "CLOUDSEG_ENCODING": _ENCODING})
+    write_cog(
+        cogs["probability"], drawn["probability"], resampling="average", tags={**tags, "CLOUDSEG_ENCODING": _ENCODING}
+    )
     files: dict[str, Outgoing] = {name: _named(weights, scene, f"{name}.tif", path) for name, path in cogs.items()}
     files["thumbnail"] = _named(weights, scene, "thumbnail.png", make_thumbnail(source, cogs["mask"]))
     assets = {name: file.stored for name, file in files.items()}
@@ -109,7 +130,7 @@ _ENCODING = f"probability = value / {STEPS}; 255 = no data; cloud where probabil
 
 
 def mask_id_of(scene_id: str, weights_id: str) -> str:
-    """Give the id that the mask of a scene by certain weights has or will have."""
+    """Return the id that the mask of a scene by certain weights has or will have."""
     return make_id("mk", scene_id, weights_id)
 
 
@@ -118,7 +139,7 @@ def _named(weights: Weights, scene: Scene, name: str, content: bytes | Path) -> 
 
 
 def _tags(scene: Scene, weights: Weights, facts: MaskFacts) -> dict[str, str]:
-    """Give what a reader of the file alone should know; nothing that changes from one making to the next."""
+    """Return what a reader of the file alone should know; nothing that changes from one making to the next."""
     tags = {
         "MASK_ID": mask_id_of(scene.scene_id, weights.weights_id),
         "SCENE_ID": scene.scene_id,
@@ -139,13 +160,20 @@ def _tags(scene: Scene, weights: Weights, facts: MaskFacts) -> dict[str, str]:
     return {f"CLOUDSEG_{name}": str(value) for name, value in tags.items()}
 
 
-def _write_row(db: Connection, scene: Scene, weights: Weights, facts: MaskFacts, stored: dict[str, StoredObject]) -> Mask:
+def _write_row(
+    db: Connection, scene: Scene, weights: Weights, facts: MaskFacts, stored: dict[str, StoredObject]
+) -> Mask:
     """Add the row, or give the one that another process added a moment ago."""
     mask = Mask(
-        mask_id=mask_id_of(scene.scene_id, weights.weights_id), scene_id=scene.scene_id, weights_id=weights.weights_id,
-        threshold=facts.threshold, cloud_fraction=facts.cloud_fraction, valid_fraction=facts.valid_fraction,
-        **stored["mask"].model_dump(), companions={name: file.model_dump() for name, file in stored.items() if name != "mask"},
+        mask_id=mask_id_of(scene.scene_id, weights.weights_id),
+        scene_id=scene.scene_id,
+        weights_id=weights.weights_id,
+        threshold=facts.threshold,
+        cloud_fraction=facts.cloud_fraction,
+        valid_fraction=facts.valid_fraction,
+        **stored["mask"].model_dump(),
+        companions={name: file.model_dump() for name, file in stored.items() if name != "mask"},
         created_at=now(),
-    )  # fmt: skip
+    )
     model.add_mask(db, mask)
     return model.get_mask(db, mask.mask_id)

@@ -1,8 +1,9 @@
 """Which windows of a scene to predict, and how far each must look beyond itself. Pure arithmetic.
 
-A U-Net in evaluation mode sees a finite neighbourhood. A window whose core is `margin` pixels away from every edge that is
-not an edge of the scene therefore gives, in its core, exactly what the whole scene in one piece would give: nothing has to
-be blended and no seam can show. Offsets are whole pooling cells, so that windows and scene pool the same pixels together.
+A U-Net in evaluation mode sees a finite neighbourhood. A window whose core is `margin` pixels away from every edge that
+is not an edge of the scene therefore gives, in its core, exactly what the whole scene in one piece would give: nothing
+has to be blended and no seam can show. Offsets are whole pooling cells, so that windows and scene pool the same pixels
+together.
 """
 
 import math
@@ -15,7 +16,9 @@ from cloudseg.grid import Window
 CORE_STEP: Final = 128
 """Cores are multiples of a quarter of a COG tile: a multiple of every pooling cell (nets have at most eight levels)."""
 CORE_PIXELS: Final = 48_000_000
-"""Scene pixels under one core at most. Where a working pixel is many scene pixels, these take the memory, not the forward pass:
+"""Scene pixels under one core at most.
+
+Where a working pixel is many scene pixels, these take the memory, not the forward pass:
 a scene of 10 980 x 10 980 at 9 x 9 pixels a working pixel peaked at 1 141 MiB with cores of 45.8 million."""
 
 
@@ -30,15 +33,21 @@ class Piece:
 
 
 def margin_of(radius: int, multiple: int, halo: int = 0) -> int:
-    """Give the margin around a core: receptive radius of the net and halo, rounded up to whole pooling cells of `multiple` pixels."""
+    """Return the margin around a core.
+
+    Receptive radius of the net and halo, rounded up to whole pooling cells of `multiple` pixels.
+    """
     return math.ceil((radius + halo) / multiple) * multiple
 
 
 def choose_core(values: int, *, bytes_per_value: int, budget_bytes: int, margin: int, factor: int = 1) -> int:
-    """Give the side of the largest core whose forward pass and scene pixels stay within a memory budget; 128 at least.
+    """Return the side of the largest core whose forward pass and scene pixels stay within a memory budget.
 
-    `values` is how many numbers a forward pass holds at once for each pixel of its input (`WeightsMeta.values_per_pixel`).
-    `factor` is how many scene pixels a working pixel spans along an axis; a core at an edge of the scene takes the margin in.
+    128 at least.
+
+    `values` is how many numbers a forward pass holds at once for each pixel of its input
+    (`WeightsMeta.values_per_pixel`). `factor` is how many scene pixels a working pixel spans along an axis; a core at
+    an edge of the scene takes the margin in.
     """
     side = math.isqrt(max(budget_bytes // (values * bytes_per_value), 1)) - 2 * margin
     side = min(side, math.isqrt(CORE_PIXELS) // factor - margin)
@@ -46,7 +55,7 @@ def choose_core(values: int, *, bytes_per_value: int, budget_bytes: int, margin:
 
 
 def iter_pieces(height: int, width: int, *, core: int, margin: int, multiple: int) -> Iterator[Piece]:
-    """Give the pieces of a scene of `height` x `width` working pixels, row by row.
+    """Yield the pieces of a scene of `height` x `width` working pixels, row by row.
 
     All reads have one size, `core + 2 * margin` a side, or the scene's where that is smaller (at its far edge up to
     `multiple - 1` less, which the predictor pads): equal activations fit into each other's memory, one after the other.
@@ -64,7 +73,10 @@ def iter_pieces(height: int, width: int, *, core: int, margin: int, multiple: in
 
 
 def _spans(length: int, core: int, margin: int, multiple: int) -> list[tuple[range, range]]:
-    """Give core and read along one axis. At an edge of the scene no margin is needed: there the core takes its place."""
+    """Return core and read along one axis.
+
+    At an edge of the scene no margin is needed: there the core takes its place.
+    """
     size = core + 2 * margin
     count = max(1, math.ceil((length - 2 * margin) / core))
     last = max(0, math.ceil((length - size) / multiple) * multiple)
@@ -78,5 +90,5 @@ def _spans(length: int, core: int, margin: int, multiple: int) -> list[tuple[ran
 
 
 def inside(inner: Window, outer: Window) -> tuple[slice, slice]:
-    """Give the slices that cut `inner` out of an array `(..., row, col)` that holds `outer`."""
+    """Return the slices that cut `inner` out of an array `(..., row, col)` that holds `outer`."""
     return Window(inner.row_off - outer.row_off, inner.col_off - outer.col_off, inner.height, inner.width).slices

@@ -46,18 +46,38 @@ def create_tiled(
     """
     with rasterio.Env(**GDAL_ENV), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # 38-Cloud patches have no place on the ground
-        options = {"tiled": True, "blockxsize": BLOCK_SIZE, "blockysize": BLOCK_SIZE, "BIGTIFF": "IF_SAFER", "INTERLEAVE": "PIXEL"}
+        options = {
+            "tiled": True,
+            "blockxsize": BLOCK_SIZE,
+            "blockysize": BLOCK_SIZE,
+            "BIGTIFF": "IF_SAFER",
+            "INTERLEAVE": "PIXEL",
+        }
         dataset = rasterio.open(
-            path, "w", driver="GTiff", height=height, width=width, count=count, dtype=dtype, crs=crs, transform=transform, nodata=nodata,
-            compress="ZSTD", zstd_level=1, photometric="MINISBLACK", **options,
-        )  # fmt: skip
+            path,
+            "w",
+            driver="GTiff",
+            height=height,
+            width=width,
+            count=count,
+            dtype=dtype,
+            crs=crs,
+            transform=transform,
+            nodata=nodata,
+            compress="ZSTD",
+            zstd_level=1,
+            photometric="MINISBLACK",
+            **options,
+        )
         with dataset:
             dataset.descriptions = tuple(descriptions)
             if colormap is not None:
                 dataset.write_colormap(1, colormap)
             else:
                 # Without this GDAL takes the fourth band of four for transparency.
-                dataset.colorinterp = tuple(ColorInterp.gray if band == 0 else ColorInterp.undefined for band in range(count))
+                dataset.colorinterp = tuple(
+                    ColorInterp.gray if band == 0 else ColorInterp.undefined for band in range(count)
+                )
             yield dataset
 
 
@@ -80,7 +100,17 @@ def write_cog(
         with rasterio.open(source, "r+", driver="GTiff") as dataset:
             dataset.update_tags(**tags)
         rasterio.shutil.copy(
-            str(source), str(out), driver="COG", BLOCKSIZE=BLOCK_SIZE, COMPRESS=compression, LEVEL=6 if compression == "DEFLATE" else 3,
-            PREDICTOR="YES" if predictor else "NO", OVERVIEW_COMPRESS=compression, OVERVIEW_PREDICTOR="YES" if predictor else "NO",
-            OVERVIEW_RESAMPLING=resampling.upper(), WARP_RESAMPLING="NEAREST", NUM_THREADS="1", BIGTIFF="IF_SAFER",
-        )  # fmt: skip
+            str(source),
+            str(out),
+            driver="COG",
+            BLOCKSIZE=BLOCK_SIZE,
+            COMPRESS=compression,
+            LEVEL=6 if compression == "DEFLATE" else 3,
+            PREDICTOR="YES" if predictor else "NO",
+            OVERVIEW_COMPRESS=compression,
+            OVERVIEW_PREDICTOR="YES" if predictor else "NO",
+            OVERVIEW_RESAMPLING=resampling.upper(),
+            WARP_RESAMPLING="NEAREST",
+            NUM_THREADS="1",
+            BIGTIFF="IF_SAFER",
+        )

@@ -28,14 +28,19 @@ _EDGE_PARTS: Final = 32
 """A straight edge in a projected CRS is a curve in lon/lat: it is cut into this many parts over the longer side."""
 
 _MAX_EDGES: Final = 4_000
-"""Pixel edges between valid and invalid beyond which the overview is halved; a swath edge of a full overview has 1 000."""
+"""Pixel edges between valid and invalid beyond which the overview is halved.
+
+A swath edge of a full overview has 1 000.
+"""
 
 Bool = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float64]
 
 
-def footprint_of(valid: Bool, transform: Affine, crs: str, *, extent: tuple[float, float] | None = None) -> BaseGeometry:
-    """Give the outline of the valid pixels as a (multi)polygon in lon/lat (EPSG:4326), cut at 180°.
+def footprint_of(
+    valid: Bool, transform: Affine, crs: str, *, extent: tuple[float, float] | None = None
+) -> BaseGeometry:
+    """Return the outline of the valid pixels as a (multi)polygon in lon/lat (EPSG:4326), cut at 180°.
 
     `valid` is an overview `(row, col)` of at most about `OVERVIEW_SIZE` pixels a side and `transform` leads from *its*
     pixels to `crs`. `extent` is height and width of the true grid in overview pixels where the last row and column
@@ -49,12 +54,14 @@ def footprint_of(valid: Bool, transform: Affine, crs: str, *, extent: tuple[floa
     polygons = [_to_lonlat(polygon, transform, crs) for polygon in _parts(dense)]
     folded = _fold(shapely.union_all([polygon for polygon in polygons if not polygon.is_empty]))
     if folded.is_empty:
-        raise BadScene("the footprint is empty on the ground", next_step="Check the geotransform and the CRS of the file.")
+        raise BadScene(
+            "the footprint is empty on the ground", next_step="Check the geotransform and the CRS of the file."
+        )
     return folded
 
 
 def footprint_bounds(geometry: BaseGeometry) -> tuple[float, float, float, float]:
-    """Give (min_lon, min_lat, max_lon, max_lat); min_lon > max_lon where the footprint crosses the antimeridian."""
+    """Return (min_lon, min_lat, max_lon, max_lat); min_lon > max_lon where the footprint crosses the antimeridian."""
     min_lon, min_lat, max_lon, max_lat = geometry.bounds
     parts = sorted(part.bounds for part in _parts(geometry))
     whole = any(part[0] == -180 and part[2] == 180 for part in parts)
@@ -70,7 +77,7 @@ def footprint_bounds(geometry: BaseGeometry) -> tuple[float, float, float, float
 
 
 def lonlat_of(x: float, y: float, crs: str) -> tuple[float, float]:
-    """Give lon/lat of a point of a CRS. Raises BadScene where the point lies outside of what the CRS can project."""
+    """Return lon/lat of a point of a CRS. Raises BadScene where the point lies outside of what the CRS can project."""
     return tuple(float(value) for value in _transform(np.array([[x, y]]), crs)[0])  # type: ignore[return-value]
 
 
@@ -81,7 +88,9 @@ def _outline(valid: Bool, extent: tuple[float, float]) -> BaseGeometry:
     height, width = valid.shape
     if min(height, width) > 1 and _is_speckled(valid):
         half: Bool = np.asarray(
-            np.pad(valid, ((0, height % 2), (0, width % 2))).reshape(-(-height // 2), 2, -(-width // 2), 2).any(axis=(1, 3))
+            np.pad(valid, ((0, height % 2), (0, width % 2)))
+            .reshape(-(-height // 2), 2, -(-width // 2), 2)
+            .any(axis=(1, 3))
         )
         return shapely.transform(_outline(half, (extent[0] / 2, extent[1] / 2)), lambda points: points * 2)
     union = shapely.union_all([shape(geometry) for geometry, _ in shapes(valid.astype(np.uint8), mask=valid)])
@@ -90,7 +99,7 @@ def _outline(valid: Bool, extent: tuple[float, float]) -> BaseGeometry:
 
 
 def _is_speckled(valid: Bool) -> bool:
-    """Tell whether the outline would have so many vertices that nobody wants them: salt-and-pepper validity."""
+    """Return whether the outline would have so many vertices that nobody wants them: salt-and-pepper validity."""
     edges = np.count_nonzero(valid[1:] != valid[:-1]) + np.count_nonzero(valid[:, 1:] != valid[:, :-1])
     return bool(edges > _MAX_EDGES)
 
@@ -109,7 +118,7 @@ def _to_lonlat(polygon: Polygon, transform: Affine, crs: str) -> BaseGeometry:
 
 
 def _unwrapped(pixels: Points, transform: Affine, crs: str) -> tuple[Points, int]:
-    """Give a ring in lon/lat without jumps, and how often it winds around a pole (-1, 0 or 1)."""
+    """Return a ring in lon/lat without jumps, and how often it winds around a pole (-1, 0 or 1)."""
     x = transform.a * pixels[:, 0] + transform.b * pixels[:, 1] + transform.c
     y = transform.d * pixels[:, 0] + transform.e * pixels[:, 1] + transform.f
     ring = _transform(np.column_stack([x, y]), crs)
@@ -128,13 +137,17 @@ def _transform(points: Points, crs: str) -> Points:
         with rasterio.Env(**GDAL_ENV):
             lon, lat = transform_points(crs, "EPSG:4326", points[:, 0].tolist(), points[:, 1].tolist())
     except (CRSError, rasterio.errors.RasterioError, CPLE_BaseError) as error:
-        raise BadScene("the CRS cannot be projected to lon/lat", found=error, next_step="Check the CRS of the file.") from error
+        raise BadScene(
+            "the CRS cannot be projected to lon/lat", found=error, next_step="Check the CRS of the file."
+        ) from error
     found = np.column_stack([lon, lat]).astype(np.float64)
     if not np.isfinite(found).all() or np.abs(found[:, 1]).max() > 90 + 1e-6 or np.abs(found[:, 0]).max() > 540:
         raise BadScene(
-            "the corners lie outside of the Earth", found=f"lon/lat {found[0].round(3).tolist()}", expected="-180..180, -90..90",
+            "the corners lie outside of the Earth",
+            found=f"lon/lat {found[0].round(3).tolist()}",
+            expected="-180..180, -90..90",
             next_step="Check the geotransform and the CRS of the file.",
-        )  # fmt: skip
+        )
     found[:, 1] = np.clip(found[:, 1], -90, 90)
     return found
 
@@ -151,7 +164,7 @@ def _fold(geometry: BaseGeometry) -> BaseGeometry:
 
 
 def _parts(geometry: BaseGeometry) -> list[Any]:
-    """Give the polygons of any geometry; lines and points that an intersection leaves are dropped."""
+    """Return the polygons of any geometry; lines and points that an intersection leaves are dropped."""
     if isinstance(geometry, Polygon):
         return [] if geometry.is_empty else [geometry]
     if isinstance(geometry, MultiPolygon) or hasattr(geometry, "geoms"):

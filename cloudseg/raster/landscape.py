@@ -1,8 +1,8 @@
 """Procedural reflectance: a ground that stays, clouds that move, and the shadows they throw.
 
-Pure arrays, no files. A ground is an endless plane that depends on its seed only, so the same place shows the same fields
-and roofs under other clouds on another date. The colours are broad values for each material, chosen by eye: enough that
-brightness alone does not tell a cloud from snow, sand or a roof.
+Pure arrays, no files. A ground is an endless plane that depends on its seed only, so the same place shows the same
+fields and roofs under other clouds on another date. The colours are broad values for each material, chosen by eye:
+enough that brightness alone does not tell a cloud from snow, sand or a roof.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,10 @@ _CLOUD_LABEL: Final = np.float32(0.12)
 
 @dataclass(frozen=True)
 class Ground:
-    """What a place is made of; the shares are levels of noise with standard deviation 1 (2 is rare, -2 nearly everywhere)."""
+    """What a place is made of.
+
+    The shares are levels of noise with standard deviation 1 (2 is rare, -2 nearly everywhere).
+    """
 
     seed: int
     base: str = "fields"
@@ -61,11 +64,14 @@ class Sky:
     """Rows and columns from a cloud to its shadow."""
 
 
-def reflectance(ground: Ground, sky: Sky, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> tuple[Floats, NDArray[np.bool_]]:
-    """Give what a sensor sees at pixels of the plane, and where that is cloud.
+def reflectance(
+    ground: Ground, sky: Sky, rows: NDArray[np.int64], cols: NDArray[np.int64]
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return what a sensor sees at pixels of the plane, and where that is cloud.
 
     Returns top-of-atmosphere reflectance (4, len(rows), len(cols)) in red, green, blue, near infrared, and the label
-    (len(rows), len(cols)), True = cloud. Shadow, snow, sand, roofs and haze are not cloud. Memory: about 25 float32 planes.
+    (len(rows), len(cols)), True = cloud. Shadow, snow, sand, roofs and haze are not cloud. Memory: about 25 float32
+    planes.
     """
     surface = _surface(ground, rows, cols)
     shadow, _ = _cover(sky, rows - sky.shadow[0], cols - sky.shadow[1])
@@ -79,7 +85,7 @@ def reflectance(ground: Ground, sky: Sky, rows: NDArray[np.int64], cols: NDArray
 
 
 def cloud_level(seed: int, rows: NDArray[np.int64], cols: NDArray[np.int64], fraction: float) -> float:
-    """Give the level of `Sky.thick` that covers about this fraction of these pixels."""
+    """Return the level of `Sky.thick` that covers about this fraction of these pixels."""
     if fraction <= 0:
         return 9.0
     values = np.sort(_billows(seed, rows, cols), axis=None)
@@ -102,7 +108,7 @@ def _billows(seed: int, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> Flo
 
 
 def _cover(sky: Sky, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Give how much of the ground thick cloud hides (0..1) and the brightness of its upper side."""
+    """Return how much of the ground thick cloud hides (0..1) and the brightness of its upper side."""
     above = _billows(sky.seed, rows, cols) - np.float32(sky.thick)
     alpha = smoothstep(above * np.float32(1.7) + np.float32(0.3)) * np.float32(0.98)
     bumps = fractal(sky.seed + 7, _real(rows), _real(cols), period=28, octaves=4, gain=0.7)
@@ -126,13 +132,26 @@ def _surface(ground: Ground, rows: NDArray[np.int64], cols: NDArray[np.int64]) -
     colour = _base(ground, rows, cols)
     wood = fractal(ground.seed + 3, _real(rows), _real(cols), period=90, octaves=6, gain=0.6)
     leaves = fractal(ground.seed + 5, _real(rows), _real(cols), period=4, octaves=2)
-    _lay(colour, wood > np.float32(ground.forest), _column(_COLOURS["forest"]) * (np.float32(1) + np.float32(0.14) * leaves))
+    _lay(
+        colour,
+        wood > np.float32(ground.forest),
+        _column(_COLOURS["forest"]) * (np.float32(1) + np.float32(0.14) * leaves),
+    )
     rough = np.float32(0.3 if ground.base == "rock" else 0.1)
     colour *= np.clip(np.float32(1) + rough * slope + np.float32(0.05) * leaves, np.float32(0.25), np.float32(1.6))
     _build(colour, ground, rows, cols)
     frost = height + np.float32(0.12) * leaves > np.float32(ground.snow)
-    _lay(colour, frost, _column(_COLOURS["snow"]) * np.clip(np.float32(0.72) + np.float32(0.3) * slope, np.float32(0.2), np.float32(1.1)))
-    _lay(colour, height < np.float32(ground.water), _column(_COLOURS["water"]) * (np.float32(1) + np.float32(0.06) * leaves))
+    _lay(
+        colour,
+        frost,
+        _column(_COLOURS["snow"])
+        * np.clip(np.float32(0.72) + np.float32(0.3) * slope, np.float32(0.2), np.float32(1.1)),
+    )
+    _lay(
+        colour,
+        height < np.float32(ground.water),
+        _column(_COLOURS["water"]) * (np.float32(1) + np.float32(0.06) * leaves),
+    )
     return colour
 
 
@@ -141,7 +160,7 @@ def _lay(colour: Floats, where: NDArray[np.bool_], material: Floats) -> None:
 
 
 def _relief(ground: Ground, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Give the height (noise) and how far the slope turns towards a light from the upper left."""
+    """Return the height (noise) and how far the slope turns towards a light from the upper left."""
     rows, cols = np.append(rows, rows[-1] + 1), np.append(cols, cols[-1] + 1)
     height = fractal(ground.seed + 1, _real(rows), _real(cols), period=220, octaves=8, gain=0.5)
     slope = (height[1:, 1:] - height[:-1, :-1]) * np.float32(12)
@@ -154,7 +173,9 @@ def _base(ground: Ground, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> F
         return _column(_COLOURS[ground.base]) * (np.float32(1) + np.float32(0.10) * mottle)
     parcel = _parcels(ground.seed + 17, rows, cols, mottle)
     growth = uniform(parcel, 0)
-    green = np.clip(growth * np.float32(1.5) - np.float32(0.25) + np.float32(0.08) * mottle, np.float32(0), np.float32(1))
+    green = np.clip(
+        growth * np.float32(1.5) - np.float32(0.25) + np.float32(0.08) * mottle, np.float32(0), np.float32(1)
+    )
     tint = np.float32(0.8) + np.float32(0.5) * uniform(parcel, 1)
     bare = _column(_COLOURS["soil"])
     colour: Floats = (bare + (_column(_COLOURS["crop"]) - bare) * green) * tint
@@ -162,7 +183,10 @@ def _base(ground: Ground, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> F
 
 
 def _parcels(seed: int, rows: NDArray[np.int64], cols: NDArray[np.int64], warp: Floats) -> NDArray[np.uint64]:
-    """Give each pixel the hash of its field: strips of random length on a grid turned by the angle of a 3-4-5 triangle."""
+    """Return each pixel the hash of its field.
+
+    Strips of random length on a grid turned by the angle of a 3-4-5 triangle.
+    """
     row, col = _real(rows)[:, None], _real(cols)[None, :]
     along = (np.float32(0.8) * col + np.float32(0.6) * row + np.float32(1.5) * warp) / np.float32(21)
     across = (np.float32(0.8) * row - np.float32(0.6) * col + np.float32(1.5) * warp) / np.float32(9)
@@ -180,7 +204,9 @@ def _build(colour: Floats, ground: Ground, rows: NDArray[np.int64], cols: NDArra
     lots = hashed(ground.seed + 23, (rows // size)[:, None], (cols // size)[None, :])
     tone = uniform(lots, 0)
     bright = np.where(
-        uniform(lots, 1) > np.float32(0.9), np.float32(0.4) + np.float32(0.4) * tone, np.float32(0.1) + np.float32(0.2) * tone
+        uniform(lots, 1) > np.float32(0.9),
+        np.float32(0.4) + np.float32(0.4) * tone,
+        np.float32(0.1) + np.float32(0.2) * tone,
     )
     gap = ((rows % street) == 0)[:, None] | ((cols % street) == 0)[None, :] | (uniform(lots, 2) < np.float32(0.25))
     tint = np.array((1.0, 0.96, 0.93, 1.05), np.float32)[:, None, None]

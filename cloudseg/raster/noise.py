@@ -14,11 +14,14 @@ Floats = NDArray[np.float32]
 Hashes = NDArray[np.uint64]
 
 _SPLINE_GAIN: Final = np.float32(3.62)
-"""Brings one octave to a standard deviation near 1: uniform numbers have 1/3, a bicubic B-spline keeps 0.23 of the variance."""
+"""Brings one octave to a standard deviation near 1.
+
+Uniform numbers have 1/3, a bicubic B-spline keeps 0.23 of the variance.
+"""
 
 
 def hashed(seed: int, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> Hashes:
-    """Give 64 mixed bits for integer coordinates (arrays that broadcast).
+    """Return 64 mixed bits for integer coordinates (arrays that broadcast).
 
     The mixing steps are those of SplitMix64 (Steele, Lea and Flood 2014).
     """
@@ -34,21 +37,21 @@ def _mixed(bits: Hashes) -> Hashes:
 
 
 def uniform(bits: Hashes, part: int = 0) -> Floats:
-    """Give numbers in [0, 1) from 16 of the hash's bits (`part` 0..3 chooses which)."""
+    """Return numbers in [0, 1) from 16 of the hash's bits (`part` 0..3 chooses which)."""
     return ((bits >> np.uint64(16 * part)) & np.uint64(0xFFFF)).astype(np.float32) / np.float32(65536)
 
 
 def smoothstep(values: Floats) -> Floats:
-    """Give 0 below 0, 1 above 1 and a smooth ramp between."""
+    """Return 0 below 0, 1 above 1 and a smooth ramp between."""
     ramp = np.clip(values, np.float32(0), np.float32(1))
     return ramp * ramp * (np.float32(3) - np.float32(2) * ramp)
 
 
 def fractal(seed: int, rows: Floats, cols: Floats, *, period: float, octaves: int, gain: float = 0.55) -> Floats:
-    """Give noise (len(rows), len(cols)), float32, mean near 0 and standard deviation near 1.
+    """Return noise (len(rows), len(cols)), float32, mean near 0 and standard deviation near 1.
 
-    `rows` and `cols` are pixel coordinates, `period` the size in pixels of the coarsest features; each octave halves the
-    size and multiplies the strength by `gain`. Cost: about 5 ns a pixel and octave.
+    `rows` and `cols` are pixel coordinates, `period` the size in pixels of the coarsest features; each octave halves
+    the size and multiplies the strength by `gain`. Cost: about 5 ns a pixel and octave.
     """
     total = np.zeros((len(rows), len(cols)), np.float32)
     strength, power = 1.0, 0.0
@@ -61,7 +64,10 @@ def fractal(seed: int, rows: Floats, cols: Floats, *, period: float, octaves: in
 
 
 def _octave(seed: int, rows: Floats, cols: Floats) -> Floats:
-    """Interpolate random numbers at whole coordinates by a bicubic B-spline: smooth, without the creases of bilinear noise."""
+    """Interpolate random numbers at whole coordinates by a bicubic B-spline.
+
+    Smooth, without the creases of bilinear noise.
+    """
     first_row, row_at, row_weights = _taps(rows)
     first_col, col_at, col_weights = _taps(cols)
     grid_rows = np.arange(first_row, first_row + int(row_at.max()) + 4, dtype=np.int64)[:, None]
@@ -77,7 +83,7 @@ def _octave(seed: int, rows: Floats, cols: Floats) -> Floats:
 
 
 def _taps(at: Floats) -> tuple[int, NDArray[np.int64], list[Floats]]:
-    """Give the first grid coordinate, each position's index from there and the four cubic B-spline weights."""
+    """Return the first grid coordinate, each position's index from there and the four cubic B-spline weights."""
     whole = np.floor(at)
     part = (at - whole).astype(np.float32)
     rest = np.float32(1) - part

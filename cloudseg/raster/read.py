@@ -19,7 +19,16 @@ from rasterio.session import Session
 from rasterio.warp import transform
 from rasterio.windows import Window as RasterioWindow
 
-from cloudseg.bands import DERIVED_BANDS, MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA, NO_DATA, POLAR, polar_number, recorded_bands
+from cloudseg.bands import (
+    DERIVED_BANDS,
+    MASK_CLEAR,
+    MASK_CLOUD,
+    MASK_NO_DATA,
+    NO_DATA,
+    POLAR,
+    polar_number,
+    recorded_bands,
+)
 from cloudseg.errors import DataError, ObjectCorrupt, StoreUnreachable
 from cloudseg.grid import Window
 from cloudseg.records import GdalPath
@@ -57,8 +66,8 @@ class _Given(Session):  # type: ignore[misc]
 def open_raster(path: GdalPath | str) -> Iterator[rasterio.DatasetReader]:
     """Open a canonical raster: GeoTIFF only, no sidecar files. A dataset belongs to one thread.
 
-    `path` is a file or what `Store.gdal_path` gives. Raises ObjectCorrupt where the bytes are no GeoTIFF, the store's own errors
-    where it does not give them.
+    `path` is a file or what `Store.gdal_path` gives. Raises ObjectCorrupt where the bytes are no GeoTIFF, the store's
+    own errors where it does not give them.
     """
     source = path if isinstance(path, GdalPath) else GdalPath(path)
     with rasterio.Env(session=_Given(source.options), **GDAL_ENV), _store_errors(source), _open(source) as dataset:
@@ -72,9 +81,11 @@ def _open(source: GdalPath) -> rasterio.DatasetReader:
             return rasterio.open(source.path, driver="GTiff")
     except RasterioIOError as error:
         raise ObjectCorrupt(
-            "the object is no readable GeoTIFF", subject=source.path, found=error,
+            "the object is no readable GeoTIFF",
+            subject=source.path,
+            found=error,
             next_step="Run `cloudseg maintain`; ingest the scene again.",
-        ) from error  # fmt: skip
+        ) from error
 
 
 @contextmanager
@@ -84,7 +95,10 @@ def decoded(dataset: rasterio.DatasetReader) -> Iterator[None]:
         yield
     except RasterioIOError as error:
         raise ObjectCorrupt(
-            "the object's pixels cannot be read", subject=dataset.name, found=error, next_step="Run `cloudseg maintain`."
+            "the object's pixels cannot be read",
+            subject=dataset.name,
+            found=error,
+            next_step="Run `cloudseg maintain`.",
         ) from error
 
 
@@ -99,29 +113,33 @@ def _store_errors(source: GdalPath) -> Iterator[None]:
         source.check()
         if source.options and not _is_no_raster(error):
             raise StoreUnreachable(
-                "reading the object broke off, though its bytes are whole", subject=source.path, found=error.found,
+                "reading the object broke off, though its bytes are whole",
+                subject=source.path,
+                found=error.found,
                 next_step="Try again: the network or the store failed for a moment.",
-            ) from error  # fmt: skip
+            ) from error
         raise
 
 
 def _is_no_raster(error: ObjectCorrupt) -> bool:
-    """Tell whether GDAL saw the bytes and did not know them."""
+    """Return whether GDAL saw the bytes and did not know them."""
     return error.__cause__ is not None and isinstance(error.__cause__.__context__, CPLE_OpenFailedError)
 
 
 def working_shape(height: int, width: int, factor: int) -> tuple[int, int]:
-    """Give height and width in working pixels: every scene pixel belongs to one."""
+    """Return height and width in working pixels: every scene pixel belongs to one."""
     return -(-height // factor), -(-width // factor)
 
 
-def read_scene(dataset: rasterio.DatasetReader, window: Window, bands: Sequence[str], factor: int = 1) -> tuple[UInt16, Bool]:
-    """Give reflectance × 10 000 as uint16 `(band, height, width)` in the order of `bands`, and what is valid `(height, width)`.
+def read_scene(
+    dataset: rasterio.DatasetReader, window: Window, bands: Sequence[str], factor: int = 1
+) -> tuple[UInt16, Bool]:
+    """Return reflectance × 10 000 as uint16 `(band, height, width)` in the order of `bands`, and what is valid `(height, width)`.
 
     A working pixel is the rounded mean of its valid scene pixels, valid where it has at least one, and 0 in every band
-    otherwise. A scene pixel is valid where no band is 0. A derived band (`cloudseg.bands`) has one number all over the scene.
-    Costs `factor`² times the memory of the result, twice.
-    Raises DataError for a band that the scene lacks, ValueError for a window outside of the scene.
+    otherwise. A scene pixel is valid where no band is 0. A derived band (`cloudseg.bands`) has one number all over the
+    scene. Costs `factor`² times the memory of the result, twice. Raises DataError for a band that the scene lacks,
+    ValueError for a window outside of the scene.
     """
     numbers, valid = _read_recorded(dataset, window, recorded_bands(bands), factor)
     if not set(bands) & set(DERIVED_BANDS):
@@ -131,7 +149,9 @@ def read_scene(dataset: rasterio.DatasetReader, window: Window, bands: Sequence[
     return np.stack([polar if band == POLAR else next(recorded) for band in bands]), valid
 
 
-def _read_recorded(dataset: rasterio.DatasetReader, window: Window, bands: Sequence[str], factor: int) -> tuple[UInt16, Bool]:
+def _read_recorded(
+    dataset: rasterio.DatasetReader, window: Window, bands: Sequence[str], factor: int
+) -> tuple[UInt16, Bool]:
     source = _source_window(dataset, window, factor)
     numbers = _read(dataset, source, indexes=_band_indexes(dataset, bands))
     valid: Bool = np.all(numbers != NO_DATA, axis=0)
@@ -148,7 +168,7 @@ def _read_recorded(dataset: rasterio.DatasetReader, window: Window, bands: Seque
 
 
 def _latitude(dataset: rasterio.DatasetReader) -> float | None:
-    """Give the latitude of the raster's centre in degrees, None where it has no CRS."""
+    """Return the latitude of the raster's centre in degrees, None where it has no CRS."""
     if dataset.crs is None:
         return None
     x, y = dataset.transform @ (dataset.width / 2, dataset.height / 2)
@@ -157,7 +177,7 @@ def _latitude(dataset: rasterio.DatasetReader) -> float | None:
 
 
 def read_label(dataset: rasterio.DatasetReader, window: Window, factor: int = 1) -> UInt8:
-    """Give the classes of a label or mask as uint8 `(height, width)`: 0 clear, 1 cloud, 255 none.
+    """Return the classes of a label or mask as uint8 `(height, width)`: 0 clear, 1 cloud, 255 none.
 
     A working pixel takes the majority of its labelled pixels; half and half counts as cloud, since a mask that misses
     a cloud does more harm than one that is a pixel too wide. Raises ValueError for a window outside of the raster.
@@ -175,7 +195,12 @@ def read_label(dataset: rasterio.DatasetReader, window: Window, factor: int = 1)
 def _source_window(dataset: rasterio.DatasetReader, window: Window, factor: int) -> Window:
     height, width = working_shape(dataset.height, dataset.width, factor)
     ends = window.row_off + window.height, window.col_off + window.width
-    if min(window.row_off, window.col_off) < 0 or min(window.height, window.width) < 1 or ends[0] > height or ends[1] > width:
+    if (
+        min(window.row_off, window.col_off) < 0
+        or min(window.height, window.width) < 1
+        or ends[0] > height
+        or ends[1] > width
+    ):
         raise ValueError(f"{window} does not lie inside {height} x {width} working pixels of {dataset.name}")
     row, col = window.row_off * factor, window.col_off * factor
     return Window(row, col, min(ends[0] * factor, dataset.height) - row, min(ends[1] * factor, dataset.width) - col)
@@ -191,14 +216,20 @@ def _band_indexes(dataset: rasterio.DatasetReader, bands: Sequence[str]) -> list
     missing = [band for band in bands if band not in names]
     if missing:
         raise DataError(
-            f"the scene lacks {', '.join(missing)}", subject=dataset.name, found=", ".join(str(name) for name in names),
-            expected=", ".join(bands), next_step="Use a recipe for the bands that it has, or ingest it again with every band.",
-        )  # fmt: skip
+            f"the scene lacks {', '.join(missing)}",
+            subject=dataset.name,
+            found=", ".join(str(name) for name in names),
+            expected=", ".join(bands),
+            next_step="Use a recipe for the bands that it has, or ingest it again with every band.",
+        )
     return [names.index(band) + 1 for band in bands]
 
 
 def _block_sums(values: npt.NDArray[Any], window: Window, factor: int) -> npt.NDArray[np.uint32]:
-    """Sum `factor` × `factor` blocks of `(band, row, col)`; missing rows and columns at the edge of the grid count as 0."""
+    """Sum `factor` × `factor` blocks of `(band, row, col)`.
+
+    Missing rows and columns at the edge of the grid count as 0.
+    """
     _, rows, cols = values.shape
     padding = ((0, 0), (0, window.height * factor - rows), (0, window.width * factor - cols))
     padded = np.pad(values, padding) if padding != ((0, 0), (0, 0), (0, 0)) else values

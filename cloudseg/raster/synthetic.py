@@ -1,7 +1,7 @@
 """Synthetic scenes: georeferenced, seeded, the same bytes on every machine with the pinned libraries.
 
-For the demo, the tests and the benchmarks. Names begin with `synthetic_` and every file carries SYNTHETIC=YES: nobody may
-take them for observations. The folder is one of the layouts that ingest knows, `images/` beside `labels/`.
+For the demo, the tests and the benchmarks. Names begin with `synthetic_` and every file carries SYNTHETIC=YES: nobody
+may take them for observations. The folder is one of the layouts that ingest knows, `images/` beside `labels/`.
 """
 
 from dataclasses import dataclass, replace
@@ -38,11 +38,14 @@ class _Site:
 
 
 _SITES: Final = (
-    # Twelve MGRS squares: by the rule of the split six train, three validate and three are held out, mixed in this order.
+    # Twelve MGRS squares: by the rule of the split six train, three validate and three are held out, mixed in this
+    # order.
     _Site("fields", 32631, 395760, 5328360, Ground(101)),
     _Site("desert", 32733, 540480, 7279260, Ground(102, base="sand", forest=9, water=-9, city=2.2)),
     _Site("city", 32630, 440580, 4472400, Ground(103, city=0.0, forest=1.1, water=-2.0)),
-    _Site("atoll", 32760, 819330, 8145690, Ground(104, water=0.35, forest=-0.2, city=1.6)),  # its middle column crosses 180°
+    _Site(
+        "atoll", 32760, 819330, 8145690, Ground(104, water=0.35, forest=-0.2, city=1.6)
+    ),  # its middle column crosses 180°
     _Site("alps", 32632, 415260, 5127960, Ground(105, base="rock", forest=0.3, snow=0.35, water=-2.2, city=2.4)),
     _Site("lakes", 32633, 559680, 6752160, Ground(106, forest=-0.5, water=-0.7, city=1.8)),
     _Site("metropolis", 32723, 336660, 7394700, Ground(107, city=-0.4, forest=0.6)),
@@ -58,11 +61,12 @@ _FIRST_DAY: Final = datetime(2024, 1, 8, tzinfo=UTC)
 
 
 def make_tiles(folder: Path, *, count: int, size: int = 512, seed: int = 0, unlabelled: int = 2) -> list[Path]:
-    """Write `count` labelled scenes and `unlabelled` ones without label, and give the paths of the images in that order.
+    """Write `count` labelled scenes and `unlabelled` ones without label, and return the paths of the images in that order.
 
     Images lie in `folder/images`: `size` × `size` pixels of 30 m, uint16 reflectance × 10 000 in red, green, blue and
-    near infrared, 0 = no data, UTM. Labels lie in `folder/labels` under the same name: uint8 0 clear, 1 cloud, 255 no data.
-    Twelve places repeat with other dates and clouds. The same arguments give the same bytes; about 0.3 s a scene of 512².
+    near infrared, 0 = no data, UTM. Labels lie in `folder/labels` under the same name: uint8 0 clear, 1 cloud, 255 no
+    data. Twelve places repeat with other dates and clouds. The same arguments give the same bytes; about 0.3 s a scene
+    of 512².
     """
     if count < 0 or unlabelled < 0 or size < 16:
         raise ValueError(f"count {count}, unlabelled {unlabelled} and size {size} make no tiles")
@@ -72,11 +76,11 @@ def make_tiles(folder: Path, *, count: int, size: int = 512, seed: int = 0, unla
 
 
 def make_large_scene(path: Path, *, size: int = 10_980, bands: int = 4, seed: int = 0) -> Path:
-    """Write one scene of `size` × `size` pixels window by window, for benchmarks; give its path.
+    """Write one scene of `size` × `size` pixels window by window, for benchmarks; return its path.
 
     10 m pixels in the place of a full Sentinel-2 tile. One square of a sixth of the side is computed and laid out
-    mirrored, so that no seam shows and the time goes into writing: made for timing, not for looking at. Memory: one such
-    square (27 MB for 10 980 and 4 bands) and GDAL's cache of 64 MB.
+    mirrored, so that no seam shows and the time goes into writing: made for timing, not for looking at. Memory: one
+    such square (27 MB for 10 980 and 4 bands) and GDAL's cache of 64 MB.
     """
     if not 1 <= bands <= len(BANDS):
         raise ValueError(f"{bands} bands, but a synthetic scene has 1 to {len(BANDS)}")
@@ -96,7 +100,8 @@ def make_large_scene(path: Path, *, size: int = 10_980, bands: int = 4, seed: in
         for window in iter_windows(size, size, 1024):
             rows, cols = (reflected[np.arange(span.start, span.stop) % len(reflected)] for span in window.slices)
             out.write(
-                square[:, rows[:, None], cols[None, :]], window=RasterWindow(window.col_off, window.row_off, window.width, window.height)
+                square[:, rows[:, None], cols[None, :]],
+                window=RasterWindow(window.col_off, window.row_off, window.width, window.height),
             )
     return path
 
@@ -108,33 +113,45 @@ def _make_tile(folder: Path, index: int, size: int, seed: int, *, labelled: bool
     cols = np.arange(size, dtype=np.int64)
     name = f"synthetic_{site.name}_{index:03d}" + ("" if labelled else "_unlabelled")
     sky = _sky(
-        seed * 1_000_033 + index, rows, cols, _CLOUD_FRACTIONS[index % len(_CLOUD_FRACTIONS)],
-        cirrus=0.9 if index % 3 == 1 and index % len(_CLOUD_FRACTIONS) != 5 else 9.0, southern=site.epsg > 32700,
-    )  # fmt: skip
+        seed * 1_000_033 + index,
+        rows,
+        cols,
+        _CLOUD_FRACTIONS[index % len(_CLOUD_FRACTIONS)],
+        cirrus=0.9 if index % 3 == 1 and index % len(_CLOUD_FRACTIONS) != 5 else 9.0,
+        southern=site.epsg > 32700,
+    )
     seen, cloud = reflectance(replace(site.ground, seed=site.ground.seed * 7919 + seed), sky, rows, cols)
     valid = _swath(size) if site.swath_edge else np.ones((size, size), bool)
     pixels = np.where(valid, _digital(seen, sky.seed, rows, cols), np.uint16(NO_DATA))
     half = size * RESOLUTION_M / 2
-    transform = from_origin(site.easting - half, site.northing + half - float(rows[0]) * RESOLUTION_M, RESOLUTION_M, RESOLUTION_M)
+    transform = from_origin(
+        site.easting - half, site.northing + half - float(rows[0]) * RESOLUTION_M, RESOLUTION_M, RESOLUTION_M
+    )
     image = folder / "images" / f"{name}.tif"
     with rasterio.open(image, "w", **_profile(size, len(BANDS), "uint16", site.epsg, transform, NO_DATA)) as out:
         _describe(out, BANDS, name, _acquired_at(index, site.epsg), site.name)
         out.write(pixels)
     if labelled:
-        with rasterio.open(folder / "labels" / f"{name}.tif", "w", **_profile(size, 1, "uint8", site.epsg, transform, MASK_NO_DATA)) as out:
+        with rasterio.open(
+            folder / "labels" / f"{name}.tif", "w", **_profile(size, 1, "uint8", site.epsg, transform, MASK_NO_DATA)
+        ) as out:
             out.update_tags(SYNTHETIC="YES", LABEL_SOURCE="synthetic")
             out.write(np.where(valid, cloud.astype(np.uint8), np.uint8(MASK_NO_DATA)), 1)
     return image
 
 
-def _sky(seed: int, rows: NDArray[np.int64], cols: NDArray[np.int64], fraction: float, *, cirrus: float, southern: bool) -> Sky:
+def _sky(
+    seed: int, rows: NDArray[np.int64], cols: NDArray[np.int64], fraction: float, *, cirrus: float, southern: bool
+) -> Sky:
     level = cloud_level(seed, rows[:: max(1, len(rows) // 128)], cols[:: max(1, len(cols) // 128)], fraction)
     # Mid-morning sun stands in the south-east of a northern scene and in the north-east of a southern one.
     return Sky(seed=seed, thick=level, cirrus=cirrus, shadow=(19 if southern else -19, -27))
 
 
-def _digital(seen: NDArray[np.float32], seed: int, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.uint16]:
-    """Give digital numbers of reflectance, with a few counts of sensor noise; never 0, which means no data."""
+def _digital(
+    seen: NDArray[np.float32], seed: int, rows: NDArray[np.int64], cols: NDArray[np.int64]
+) -> NDArray[np.uint16]:
+    """Return digital numbers of reflectance, with a few counts of sensor noise; never 0, which means no data."""
     bits = hashed(seed + 29, rows[:, None], cols[None, :])
     noise = np.stack([uniform(bits, band) for band in range(len(seen))]) - np.float32(0.5)
     numbers = np.rint(seen * np.float32(REFLECTANCE_SCALE) + noise * np.float32(36))
@@ -156,9 +173,21 @@ def _acquired_at(index: int, epsg: int) -> datetime:
 def _profile(size: int, count: int, dtype: str, epsg: int, transform: Any, nodata: int) -> dict[str, Any]:
     block = min(256, size // 16 * 16)
     return {
-        "driver": "GTiff", "height": size, "width": size, "count": count, "dtype": dtype, "crs": f"EPSG:{epsg}", "transform": transform,
-        "nodata": nodata, "tiled": True, "blockxsize": block, "blockysize": block, "compress": "deflate", "zlevel": 1, "predictor": 2,
-    }  # fmt: skip
+        "driver": "GTiff",
+        "height": size,
+        "width": size,
+        "count": count,
+        "dtype": dtype,
+        "crs": f"EPSG:{epsg}",
+        "transform": transform,
+        "nodata": nodata,
+        "tiled": True,
+        "blockxsize": block,
+        "blockysize": block,
+        "compress": "deflate",
+        "zlevel": 1,
+        "predictor": 2,
+    }
 
 
 def _describe(out: Any, bands: tuple[str, ...], name: str, acquired_at: datetime, ground: str) -> None:

@@ -30,10 +30,10 @@ UInt16 = npt.NDArray[np.uint16]
 
 
 def make_thumbnail(scene: GdalPath | str, mask: Path) -> bytes:
-    """Give a PNG, at most 512 pixels a side, of a canonical scene (`Store.gdal_path`) and the mask on its grid.
+    """Return a PNG, at most 512 pixels a side, of a canonical scene (`Store.gdal_path`) and the mask on its grid.
 
-    Red, green and blue where the scene has them, else its first band in grey; read from the overviews. The same two files
-    give the same bytes. Raises ObjectCorrupt.
+    Red, green and blue where the scene has them, else its first band in grey; read from the overviews. The same two
+    files give the same bytes. Raises ObjectCorrupt.
     """
     with open_raster(scene) as pixels:
         shape = small_shape(pixels.height, pixels.width)
@@ -44,13 +44,16 @@ def make_thumbnail(scene: GdalPath | str, mask: Path) -> bytes:
 
 
 def small_shape(height: int, width: int) -> tuple[int, int]:
-    """Give the picture's height and width: the raster's own where it is small, never less than one pixel."""
+    """Return the picture's height and width: the raster's own where it is small, never less than one pixel."""
     scale = min(1.0, MAX_SIDE / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def render(numbers: UInt16, mask: UInt8) -> bytes:
-    """Draw reflectance x 10 000 `(3, row, col)` with the outline of class 1 of `mask` `(row, col)`; both may hold no data."""
+    """Draw reflectance x 10 000 `(3, row, col)` with the outline of class 1 of `mask` `(row, col)`.
+
+    Both may hold no data.
+    """
     valid = np.all(numbers != NO_DATA, axis=0) & (mask != MASK_NO_DATA)
     picture = _stretch(numbers, valid)
     cloud = (mask == MASK_CLOUD) & valid
@@ -70,7 +73,10 @@ def _read_colours(pixels: rasterio.DatasetReader, shape: tuple[int, int]) -> UIn
 
 
 def _stretch(numbers: UInt16, valid: npt.NDArray[np.bool_]) -> UInt8:
-    """Give `(row, col, 3)`: 1st to 98th percentile over all bands together (colours keep their balance), then the gamma."""
+    """Return `(row, col, 3)`.
+
+    1st to 98th percentile over all bands together (colours keep their balance), then the gamma.
+    """
     reflectance = numbers.astype(np.float32) / REFLECTANCE_SCALE
     seen = reflectance[:, valid]
     low, high = (float(value) for value in np.percentile(seen, (1, 98))) if seen.size else (0.0, 1.0)
@@ -80,7 +86,10 @@ def _stretch(numbers: UInt16, valid: npt.NDArray[np.bool_]) -> UInt8:
 
 
 def _edge_of(cloud: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Give the cloud pixels beside anything else, the border included: an overcast scene shows a frame, a clear one none."""
+    """Return the cloud pixels beside anything else, the border included.
+
+    An overcast scene shows a frame, a clear one none.
+    """
     other = np.pad(~cloud, 1, constant_values=True)
     beside = other[:-2, 1:-1] | other[2:, 1:-1] | other[1:-1, :-2] | other[1:-1, 2:]
     edge: npt.NDArray[np.bool_] = cloud & beside

@@ -8,18 +8,31 @@ from cloudseg.records import Json, StoredObject
 from cloudseg.registry.extent import NOWHERE, Extent
 
 _MADE_OF = (
-    ("architecture", "Architecture"), ("widths", "Channels of each level"), ("total_parameters", "Parameters"),
+    ("architecture", "Architecture"),
+    ("widths", "Channels of each level"),
+    ("total_parameters", "Parameters"),
     ("encoder_weights", "Encoder began with"),
     ("bands", "Bands, in this order"),
-    ("working_resolution_m", "Working resolution (m)"), ("clip", "Clip (reflectance)"), ("mean", "Mean (reflectance)"),
-    ("std", "Standard deviation (reflectance)"), ("threshold", "Threshold, chosen on validation places"), ("recipe_name", "Recipe"),
-    ("recipe_hash", "Recipe hash"), ("snapshot_id", "Snapshot"), ("run_id", "Run"), ("parent_weights_id", "Warm start from"),
-    ("sources", "Labels from"), ("steps", "Optimizer steps"), ("code_version", "Version of cloudseg"),
-)  # fmt: skip
+    ("working_resolution_m", "Working resolution (m)"),
+    ("clip", "Clip (reflectance)"),
+    ("mean", "Mean (reflectance)"),
+    ("std", "Standard deviation (reflectance)"),
+    ("threshold", "Threshold, chosen on validation places"),
+    ("recipe_name", "Recipe"),
+    ("recipe_hash", "Recipe hash"),
+    ("snapshot_id", "Snapshot"),
+    ("run_id", "Run"),
+    ("parent_weights_id", "Warm start from"),
+    ("sources", "Labels from"),
+    ("steps", "Optimizer steps"),
+    ("code_version", "Version of cloudseg"),
+)
 
 
-def model_card(metadata: Json, metrics: Mapping[str, object], *, weights: StoredObject | None = None, extent: Extent = NOWHERE) -> str:
-    """Give the card.
+def model_card(
+    metadata: Json, metrics: Mapping[str, object], *, weights: StoredObject | None = None, extent: Extent = NOWHERE
+) -> str:
+    """Return the card.
 
     Args:
         metadata: the metadata block of the weights.
@@ -84,6 +97,9 @@ def _table(title: str, lines: list[tuple[str, object]]) -> str:
 
 
 def _cell(value: object) -> str:
-    """Give a value as one table cell: a bar or a line break in it must not end the cell, nothing in it is a tag, a link or a picture."""
+    """Return a value as one table cell.
+
+    A bar or a line break in it must not end the cell, nothing in it is a tag, a link or a picture.
+    """
     text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     return re.sub(r"[|\[\]]", r"\\\g<0>", " ".join(text.split())).replace("<", "&lt;")

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def find_champion(catalog: Catalog) -> Weights | None:
-    """Give the weights in use, or None before the first promotion."""
+    """Return the weights in use, or None before the first promotion."""
     with catalog.read() as db:
         newest = rows.find_champion(db)
         return None if newest is None else rows.get_weights(db, newest.weights_id)
@@ -72,11 +72,11 @@ def promote(
 
 
 def rollback(store: Store, catalog: Catalog, *, expected_champion: str | None, actor: str, reason: str) -> Promotion:
-    """Give the office back to the champion before, in one transaction; the history keeps both changes.
+    """Return the office back to the champion before, in one transaction; the history keeps both changes.
 
-    The rollback that took `expected_champion` out of office already is given back; one that expects the earlier champion goes
-    one champion further back. Raises PromotionRefused where another champion is in office or
-    none was before it; ObjectMissing and ObjectCorrupt where the earlier bytes are gone.
+    The rollback that took `expected_champion` out of office already is given back; one that expects the earlier
+    champion goes one champion further back. Raises PromotionRefused where another champion is in office or none was
+    before it; ObjectMissing and ObjectCorrupt where the earlier bytes are gone.
     """
     with catalog.begin() as db:
         alone_with(db, "the champion")
@@ -93,11 +93,13 @@ def rollback(store: Store, catalog: Catalog, *, expected_champion: str | None, a
 
 
 def _earlier(store: Store, db: Connection, champion: str | None) -> str:
-    """Give the champion before this one, whose bytes are there. Raises PromotionRefused where none was."""
+    """Return the champion before this one, whose bytes are there. Raises PromotionRefused where none was."""
     earlier = _champions(rows.list_promotions(db))[:-1]
     if not earlier:
         raise PromotionRefused(
-            "no champion was before this one", subject=champion or "champion", next_step="Promote other weights instead."
+            "no champion was before this one",
+            subject=champion or "champion",
+            next_step="Promote other weights instead.",
         )
     _check_bytes(store, rows.get_weights(db, earlier[-1]))
     return earlier[-1]
@@ -106,8 +108,8 @@ def _earlier(store: Store, db: Connection, champion: str | None) -> str:
 def repair_pointer(store: Store, catalog: Catalog) -> bool:
     """Bring `models/champion.json` in line with the newest generation; tell whether it had to change.
 
-    Each write holds only where the pointer is still what was read (compare and swap), and the row is read again after it:
-    a late writer never undoes what a newer promotion wrote.
+    Each write holds only where the pointer is still what was read (compare and swap), and the row is read again after
+    it: a late writer never undoes what a newer promotion wrote.
     """
     changed = False
     while (wanted := _pointer(catalog)) != (found := _read_pointer(store)):
@@ -123,7 +125,7 @@ def repair_pointer(store: Store, catalog: Catalog) -> bool:
 
 
 def is_pointer_right(store: Store, catalog: Catalog) -> bool:
-    """Tell whether `models/champion.json` says what the newest generation says; changes nothing."""
+    """Return whether `models/champion.json` says what the newest generation says; changes nothing."""
     return _pointer(catalog) == _read_pointer(store)
 
 
@@ -167,32 +169,49 @@ def _check_expected(current: Promotion | None, expected: str | None, weights_id:
     found = current.weights_id if current else None
     if found != expected:
         raise PromotionRefused(
-            "another champion is in office", subject=weights_id or "champion", found=found or "none", expected=expected or "none",
+            "another champion is in office",
+            subject=weights_id or "champion",
+            found=found or "none",
+            expected=expected or "none",
             next_step="Judge again against the champion of today.",
-        )  # fmt: skip
+        )
     if weights_id is not None and found == weights_id:
         raise PromotionRefused("these weights are the champion already", subject=weights_id)
 
 
-def _check_verdict(db: Connection, weights_id: str, expected: str | None, verdict_id: str | None, *, reason: str, force: bool) -> None:
+def _check_verdict(
+    db: Connection, weights_id: str, expected: str | None, verdict_id: str | None, *, reason: str, force: bool
+) -> None:
     if verdict_id is None:
         if not reason.strip():
-            raise InputError("a promotion without a verdict needs a reason", subject=weights_id, next_step="Say why, or judge it first.")
+            raise InputError(
+                "a promotion without a verdict needs a reason",
+                subject=weights_id,
+                next_step="Say why, or judge it first.",
+            )
         return
     verdict = rows.get_verdict(db, verdict_id)
     if (verdict.challenger_id, verdict.champion_id) != (weights_id, expected):
         raise PromotionRefused(
-            "the verdict compares other weights", subject=verdict_id, next_step="Judge again.",
-            found=f"{verdict.challenger_id} against {verdict.champion_id or 'none'}", expected=f"{weights_id} against {expected or 'none'}",
-        )  # fmt: skip
+            "the verdict compares other weights",
+            subject=verdict_id,
+            next_step="Judge again.",
+            found=f"{verdict.challenger_id} against {verdict.champion_id or 'none'}",
+            expected=f"{weights_id} against {expected or 'none'}",
+        )
     if verdict.outcome != "PROMOTE" and not force:
         raise PromotionRefused(
-            "the verdict speaks against it", subject=verdict_id, found=verdict.outcome, expected="PROMOTE",
+            "the verdict speaks against it",
+            subject=verdict_id,
+            found=verdict.outcome,
+            expected="PROMOTE",
             next_step="Read its reasons; a person may overrule it with --force.",
-        )  # fmt: skip
+        )
 
 
-def _next(current: Promotion | None, weights_id: str, action: str, verdict_id: str | None, actor: str, reason: str) -> Promotion:
+def _next(
+    current: Promotion | None, weights_id: str, action: str, verdict_id: str | None, actor: str, reason: str
+) -> Promotion:
     return Promotion.model_validate(
         {
             "generation": current.generation + 1 if current else 1,
@@ -210,13 +229,15 @@ def _next(current: Promotion | None, weights_id: str, action: str, verdict_id: s
 def _add(db: Connection, promotion: Promotion) -> None:
     if not rows.add_promotion(db, promotion):
         raise PromotionRefused(
-            "another promotion came first", subject=promotion.weights_id, expected=f"generation {promotion.generation} to be free",
+            "another promotion came first",
+            subject=promotion.weights_id,
+            expected=f"generation {promotion.generation} to be free",
             next_step="Judge again against the champion of today.",
-        )  # fmt: skip
+        )
 
 
 def _champions(newest_first: list[Promotion]) -> list[str]:
-    """Give the stack of champions, the present one last."""
+    """Return the stack of champions, the present one last."""
     stack: list[str] = []
     for promotion in reversed(newest_first):
         if promotion.action == "promote":

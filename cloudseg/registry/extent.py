@@ -24,14 +24,22 @@ NOWHERE: Final = Extent(None, None, None, 0)
 
 
 def training_extent(db: Connection, snapshot_id: str | None) -> Extent:
-    """Give the extent of the scenes that a snapshot trains on (None: nowhere)."""
+    """Return the extent of the scenes that a snapshot trains on (None: nowhere)."""
     if snapshot_id is None:
         return NOWHERE
     s = t.scene.c
     crosses = func.coalesce(func.max(case((s.max_lon < s.min_lon, 1), else_=0)), 0)
     times = (func.min(s.acquired_at).label("begins_at"), func.max(s.acquired_at).label("ends_at"))
     statement = (
-        select(func.min(s.min_lon), func.min(s.min_lat), func.max(s.max_lon), func.max(s.max_lat), crosses, *times, func.count())
+        select(
+            func.min(s.min_lon),
+            func.min(s.min_lat),
+            func.max(s.max_lon),
+            func.max(s.max_lat),
+            crosses,
+            *times,
+            func.count(),
+        )
         .select_from(t.snapshot_label.join(t.label, t.label.c.label_id == t.snapshot_label.c.label_id).join(t.scene))
         .where(t.snapshot_label.c.snapshot_id == snapshot_id, t.snapshot_label.c.split == "train")
     )

@@ -24,14 +24,26 @@ _BEGINNING = datetime(1900, 1, 1, tzinfo=UTC)
 _END = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 _ASSETS: Final = {
     "onnx": ("application/octet-stream; application=onnx", "ONNX twin", ["mlm:model"], "onnx"),
-    "int8": ("application/octet-stream; application=onnx", "ONNX twin in int8, for CPUs with VNNI", ["mlm:model"], "onnx"),
+    "int8": (
+        "application/octet-stream; application=onnx",
+        "ONNX twin in int8, for CPUs with VNNI",
+        ["mlm:model"],
+        "onnx",
+    ),
     "card": ("text/markdown", "Model card", ["metadata"], None),
-    "golden": ("application/octet-stream; application=safetensors", "Golden tile: what a clean process must reproduce", ["data"], None),
+    "golden": (
+        "application/octet-stream; application=safetensors",
+        "Golden tile: what a clean process must reproduce",
+        ["data"],
+        None,
+    ),
 }
 
 
-def model_item(*, weights: StoredObject, companions: Mapping[str, StoredObject], metadata: Json, extent: Extent = NOWHERE) -> Json:
-    """Give the item of weights as JSON.
+def model_item(
+    *, weights: StoredObject, companions: Mapping[str, StoredObject], metadata: Json, extent: Extent = NOWHERE
+) -> Json:
+    """Return the item of weights as JSON.
 
     Args:
         weights: the safetensors object; the item's id is the weights id.
@@ -103,9 +115,15 @@ def _input(metadata: Json) -> Json:
             "observed); pre-processing and z-score make it float32, and pixels without observation are 0 after both."
         ),
         "bands": bands,
-        "input": {"shape": [-1, len(bands), -1, -1], "dim_order": ["batch", "channel", "height", "width"], "data_type": "float32"},
+        "input": {
+            "shape": [-1, len(bands), -1, -1],
+            "dim_order": ["batch", "channel", "height", "width"],
+            "data_type": "float32",
+        },
         "pre_processing_function": {"format": "python", "expression": _reflectance(metadata)},
-        "value_scaling": [{"type": "z-score", "mean": mean, "stddev": std} for mean, std in zip(means, stds, strict=True)],
+        "value_scaling": [
+            {"type": "z-score", "mean": mean, "stddev": std} for mean, std in zip(means, stds, strict=True)
+        ],
         "resize_type": None,
     }
 
@@ -123,14 +141,21 @@ def _output(metadata: Json) -> Json:
     return {
         "name": "mask",
         "tasks": ["semantic-segmentation"],
-        "result": {"shape": [-1, 1, -1, -1], "dim_order": ["batch", "channel", "height", "width"], "data_type": "float32"},
+        "result": {
+            "shape": [-1, 1, -1, -1],
+            "dim_order": ["batch", "channel", "height", "width"],
+            "data_type": "float32",
+        },
         "description": "Logit of cloud; the mask is where its sigmoid reaches the threshold.",
         "classification:classes": [
             {"value": MASK_CLEAR, "name": "clear", "description": "No cloud"},
             {"value": MASK_CLOUD, "name": "cloud", "description": "Cloud"},
             {"value": MASK_NO_DATA, "name": "no_data", "description": "Not observed", "nodata": True},
         ],
-        "post_processing_function": {"format": "python", "expression": f"1 / (1 + numpy.exp(-logit)) >= {metadata['threshold']}"},
+        "post_processing_function": {
+            "format": "python",
+            "expression": f"1 / (1 + numpy.exp(-logit)) >= {metadata['threshold']}",
+        },
     }
 
 
@@ -152,7 +177,11 @@ def _hyperparameters(metadata: Json) -> Json:
 
 def _assets(weights: StoredObject, companions: Mapping[str, StoredObject], metadata: Json) -> Json:
     media_type = "application/octet-stream; application=safetensors"
-    assets: Json = {"weights": _asset(weights, media_type, "Parameters with their metadata", ["mlm:model", "mlm:weights"], "safetensors")}
+    assets: Json = {
+        "weights": _asset(
+            weights, media_type, "Parameters with their metadata", ["mlm:model", "mlm:weights"], "safetensors"
+        )
+    }
     for name, stored in sorted(companions.items()):
         assets[name] = _asset(stored, *_ASSETS.get(name, ("application/octet-stream", name, ["data"], None)))
     for name, text in _descriptions(metadata).items():

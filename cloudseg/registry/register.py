@@ -31,15 +31,15 @@ def register(
     architecture: str,
     figures: Mapping[str, object] | None = None,
 ) -> Weights:
-    """Store published parameters with their companions and give their row; the same bytes again change nothing.
+    """Store published parameters with their companions and return their row; the same bytes again change nothing.
 
     Args:
         store: takes the safetensors file and the companions, content-addressed.
         catalog: takes the row, under the next version.
         weights: the safetensors file; it carries `metadata` in its header too.
         metadata: everything that prediction needs (the fields of `cloudseg.model.weights.WeightsMeta`); card and item
-            read `architecture`, `bands`, `clip`, `mean`, `std`, `threshold` and, where there, `widths`, `total_parameters`,
-            `working_resolution_m`, `recipe_name`, `recipe_hash`, `code_version` and `metrics`.
+            read `architecture`, `bands`, `clip`, `mean`, `std`, `threshold` and, where there, `widths`,
+            `total_parameters`, `working_resolution_m`, `recipe_name`, `recipe_hash`, `code_version` and `metrics`.
         companions: name ('onnx', 'golden' ...) to file name and bytes. The card and the STAC item are added here
             unless the caller brings its own.
         run_id: the run that made them, None for imported weights.
@@ -60,11 +60,20 @@ def register(
     with catalog.read() as db:
         extent = training_extent(db, snapshot_id)
     packed = outgoing(weights, keys.weights)
-    beside = _companions(packed.stored, metadata, companions, extent, {**(metadata.get("metrics") or {}), **(figures or {})})
+    beside = _companions(
+        packed.stored, metadata, companions, extent, {**(metadata.get("metrics") or {}), **(figures or {})}
+    )
     row = Weights(
-        weights_id=weights_id, version=0, run_id=run_id, snapshot_id=snapshot_id, architecture=architecture, **packed.stored.model_dump(),
-        companions={name: item.stored.as_json() for name, item in beside.items()}, metadata=metadata, created_at=now(),
-    )  # fmt: skip
+        weights_id=weights_id,
+        version=0,
+        run_id=run_id,
+        snapshot_id=snapshot_id,
+        architecture=architecture,
+        **packed.stored.model_dump(),
+        companions={name: item.stored.as_json() for name, item in beside.items()},
+        metadata=metadata,
+        created_at=now(),
+    )
     registered = publish(store, catalog, {"weights": packed, **beside}, lambda db, _: rows.add_weights(db, row))
     log.info("registered %s as version %d", weights_id, registered.version)
     return registered
@@ -74,15 +83,22 @@ def _check_threshold(weights_id: str, metadata: Json) -> None:
     threshold = metadata.get("threshold")
     if not isinstance(threshold, float | int) or not 0 <= threshold <= 1:
         raise InputError(
-            "weights cannot be published without a threshold", subject=weights_id, found=threshold, expected="a probability in 0..1",
+            "weights cannot be published without a threshold",
+            subject=weights_id,
+            found=threshold,
+            expected="a probability in 0..1",
             next_step="Choose the threshold on validation places and put it into the metadata.",
-        )  # fmt: skip
+        )
 
 
 def _companions(
-    weights: StoredObject, metadata: Json, companions: Mapping[str, tuple[str, bytes]], extent: Extent, figures: Mapping[str, object]
+    weights: StoredObject,
+    metadata: Json,
+    companions: Mapping[str, tuple[str, bytes]],
+    extent: Extent,
+    figures: Mapping[str, object],
 ) -> dict[str, Outgoing]:
-    """Give everything that is stored beside the weights; the item comes last because it lists the others."""
+    """Return everything that is stored beside the weights; the item comes last because it lists the others."""
     beside: dict[str, Outgoing] = {}
 
     def add(name: str, file_name: str, data: bytes) -> None:
@@ -94,5 +110,9 @@ def _companions(
         add("card", "card.md", model_card(metadata, figures, weights=weights, extent=extent).encode())
     if "item" not in beside:
         listed = {name: item.stored for name, item in beside.items()}
-        add("item", "item.json", keys.canonical_json(model_item(weights=weights, companions=listed, metadata=metadata, extent=extent)))
+        add(
+            "item",
+            "item.json",
+            keys.canonical_json(model_item(weights=weights, companions=listed, metadata=metadata, extent=extent)),
+        )
     return beside

@@ -1,4 +1,7 @@
-"""What the stack takes from `docker/`: commands, order and health checks of compose.yaml, the settings of airflow.env."""
+"""What the stack takes from `docker/`.
+
+Commands, order and health checks of compose.yaml, the settings of airflow.env.
+"""
 
 import shlex
 import string
@@ -33,16 +36,20 @@ class ComposeService:
 
 
 def read_compose(path: Path, profile: str) -> list[ComposeService]:
-    """Give the services of a compose file that are in the profile or in none, each after those that it waits for.
+    """Return the services of a compose file that are in the profile or in none, each after those that it waits for.
 
     Raises SettingsError where one waits for a service that is not there.
     """
     described = yaml.safe_load(path.read_text(encoding="utf-8"))["services"]
     services = {name: _service(name, body) for name, body in described.items()}
-    chosen = {name: service for name, service in services.items() if not service.profiles or profile in service.profiles}
+    chosen = {
+        name: service for name, service in services.items() if not service.profiles or profile in service.profiles
+    }
     for service in chosen.values():
         if missing := set(service.after) - set(chosen):
-            raise SettingsError("waits for a service that is not there", subject=f"{path.name} {service.name}", found=sorted(missing))
+            raise SettingsError(
+                "waits for a service that is not there", subject=f"{path.name} {service.name}", found=sorted(missing)
+            )
     order = TopologicalSorter({name: service.after for name, service in chosen.items()}).static_order()
     return [chosen[name] for name in order]
 
@@ -61,22 +68,27 @@ def _service(name: str, body: Json) -> ComposeService:
 
 
 def _check(test: list[str]) -> tuple[str, ...]:
-    """Give a health check as a command; `CMD-SHELL` holds one text for a shell."""
+    """Return a health check as a command; `CMD-SHELL` holds one text for a shell."""
     if not test:
         return ()
     return tuple(test[1:]) if test[0] == "CMD" else ("sh", "-c", test[1].replace("$$", "$"))
 
 
 def here(command: tuple[str, ...], root: Path) -> list[str]:
-    """Give a command of an image as it is called in a checkout at `root`."""
+    """Return a command of an image as it is called in a checkout at `root`."""
     return [part.replace(_IN_IMAGE, f"{shlex.quote(str(root))}/" if " " in part else f"{root}/") for part in command]
 
 
 def read_variables(path: Path) -> dict[str, str]:
-    """Give the lines NAME=value of an environment file; single quotes around a value are no part of it, # begins a comment line."""
+    """Return the lines NAME=value of an environment file.
+
+    Single quotes around a value are no part of it, # begins a comment line.
+    """
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     pairs = [line.partition("=") for line in lines if line and not line.startswith("#")]
-    return {name: value[1:-1] if value[:1] == value[-1:] == "'" and len(value) > 1 else value for name, _, value in pairs}
+    return {
+        name: value[1:-1] if value[:1] == value[-1:] == "'" and len(value) > 1 else value for name, _, value in pairs
+    }
 
 
 def fill_in(values: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
@@ -84,4 +96,6 @@ def fill_in(values: Mapping[str, str], variables: Mapping[str, str]) -> dict[str
     try:
         return {name: string.Template(value).substitute(variables) for name, value in values.items()}
     except KeyError as error:
-        raise SettingsError("no value", subject=str(error.args[0]), next_step="docker/.env.example lists every variable.") from error
+        raise SettingsError(
+            "no value", subject=str(error.args[0]), next_step="docker/.env.example lists every variable."
+        ) from error

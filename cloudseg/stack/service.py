@@ -34,12 +34,17 @@ class Plan:
 
 
 def check_command(command: Sequence[str], environment: Mapping[str, str]) -> Callable[[], bool]:
-    """Give a health check that runs a command: well where it ends with 0."""
+    """Return a health check that runs a command: well where it ends with 0."""
 
     def is_well() -> bool:
         try:
             done = subprocess.run(  # noqa: S603  (commands of the compose file)
-                command, env=dict(environment), stdin=subprocess.DEVNULL, capture_output=True, timeout=_CHECK_S, check=False
+                command,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=_CHECK_S,
+                check=False,
             )
         except subprocess.TimeoutExpired:
             return False
@@ -49,7 +54,10 @@ def check_command(command: Sequence[str], environment: Mapping[str, str]) -> Cal
 
 
 class Service:
-    """A running plan. Its keeper lives in a session of its own and ends everything with it, also when this process is killed."""
+    """A running plan.
+
+    Its keeper lives in a session of its own and ends everything with it, also when this process is killed.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -60,7 +68,14 @@ class Service:
     def start(self) -> None:
         """Start it, for the first time or again; what it prints is added to its log."""
         self.ask_to_stop()
-        command = [sys.executable, "-m", "cloudseg.demo.keeper", str(self.plan.log), str(self.plan.patience_s), *self.plan.command]
+        command = [
+            sys.executable,
+            "-m",
+            "cloudseg.demo.keeper",
+            str(self.plan.log),
+            str(self.plan.patience_s),
+            *self.plan.command,
+        ]
         self._keeper = subprocess.Popen(  # noqa: S603  (no part of it comes from outside)
             command, stdin=subprocess.PIPE, env=dict(self.plan.environment), start_new_session=True
         )
@@ -68,7 +83,7 @@ class Service:
 
     @property
     def has_ended(self) -> bool:
-        """Tell whether it has ended, whatever the reason."""
+        """Return whether it has ended, whatever the reason."""
         return self._keeper is None or self._keeper.poll() is not None
 
     def processes(self) -> list[psutil.Process]:
@@ -76,7 +91,9 @@ class Service:
         if self._keeper is None or self._keeper.poll() is not None:
             return []
         try:
-            return [process for process in psutil.Process(self._keeper.pid).children(recursive=True) if process.is_running()]
+            return [
+                process for process in psutil.Process(self._keeper.pid).children(recursive=True) if process.is_running()
+            ]
         except psutil.NoSuchProcess:
             return []
 
@@ -99,13 +116,17 @@ class Service:
 
     def wait_for_end(self, limit_s: float) -> None:
         """Wait until nothing of it is left. Raises ServiceFailed after the limit."""
-        keeper = self._keeper  # the watch may start the service again, under a new keeper, as soon as this one has ended
+        keeper = (
+            self._keeper
+        )  # the watch may start the service again, under a new keeper, as soon as this one has ended
         if keeper is None:
             return
         try:
             keeper.wait(limit_s)
         except subprocess.TimeoutExpired as error:
-            raise ServiceFailed(f"did not end within {limit_s:.0f} s", subject=self.plan.name, found=self.tail()) from error
+            raise ServiceFailed(
+                f"did not end within {limit_s:.0f} s", subject=self.plan.name, found=self.tail()
+            ) from error
         if keeper.stdin is not None:
             keeper.stdin.close()
 
@@ -133,6 +154,8 @@ class Service:
             time.sleep(0.3)
 
     def tail(self, lines: int = 12) -> str:
-        """Give the end of what it printed."""
-        found = self.plan.log.read_text(encoding="utf-8", errors="replace").splitlines() if self.plan.log.is_file() else []
+        """Return the end of what it printed."""
+        found = (
+            self.plan.log.read_text(encoding="utf-8", errors="replace").splitlines() if self.plan.log.is_file() else []
+        )
         return "\n" + "\n".join(found[-lines:])

@@ -19,7 +19,10 @@ from cloudseg.stack.service import Plan, Service, check_command
 PROXY: Final = "s3"
 """Keeps everything but the S3 port away from other containers; on loopback there is nobody to keep away."""
 GPU_WORKER: Final = "worker-cpu"
-"""Serves the queue `gpu` with the device that CLOUDSEG_DEVICE or the machine gives; a process needs no device reservation."""
+"""Serves the queue `gpu` with the device that CLOUDSEG_DEVICE or the machine gives.
+
+A process needs no device reservation.
+"""
 _START_S: Final = 300.0
 _AGAIN_S: Final = 2.0
 """Pause before a service that ended is started again."""
@@ -28,8 +31,17 @@ _AGAIN_S: Final = 2.0
 class Stack:
     """The running services of a place. Use it as a context: at the end of the block nothing of it is left."""
 
-    def __init__(self, place: Place, *, settings: Mapping[str, str] | None = None, tell: Callable[[str], None] = lambda text: None) -> None:
-        """`settings` replace single variables of docker/airflow.env (tests wait less long); `tell` gets one line for each event."""
+    def __init__(
+        self,
+        place: Place,
+        *,
+        settings: Mapping[str, str] | None = None,
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """`settings` replace single variables of docker/airflow.env (tests wait less long).
+
+        `tell` gets one line for each event.
+        """
         self.place, self._settings, self._tell = place, dict(settings or {}), tell
         self.services: dict[str, Service] = {}
         self.api = AirflowApi(place.ports["api"], "admin", place.variables["AIRFLOW_ADMIN_PASSWORD"])
@@ -40,7 +52,9 @@ class Stack:
         """Nothing runs yet; `start` starts."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Stop everything: what waits for others first, the servers last."""
         self._ends.set()
         if self._watch is not None:
@@ -54,7 +68,10 @@ class Stack:
                 service.wait_for_end(_START_S)
 
     def start(self) -> None:
-        """Start every service once those that it waits for are well, then watch over them. Raises ServiceFailed, SettingsError."""
+        """Start every service once those that it waits for are well, then watch over them.
+
+        Raises ServiceFailed, SettingsError.
+        """
         for described in read_compose(checkout_folder() / "docker" / "compose.yaml", "cpu"):
             if described.name != PROXY:
                 self.add(self._plan(described))
@@ -65,7 +82,7 @@ class Stack:
         self._watch.start()
 
     def add(self, plan: Plan) -> Service:
-        """Start a service after those that it waits for; give it. Raises ServiceFailed."""
+        """Start a service after those that it waits for; return it. Raises ServiceFailed."""
         for name in plan.after:
             before = self.services[name]
             (before.wait_until_through if before.plan.runs_once else before.wait_until_well)(_START_S)
@@ -75,7 +92,7 @@ class Stack:
         return service
 
     def another(self, name: str, new_name: str) -> Plan:
-        """Give the plan of one more worker like an existing one, under a name of its own."""
+        """Return the plan of one more worker like an existing one, under a name of its own."""
         plan = self.services[name].plan
         command = [part.replace("@%h", f"-{new_name}@%h") for part in plan.command]
         environment = dict(plan.environment)
@@ -105,7 +122,9 @@ class Stack:
             environment=environment,
             log=self.place.logs / f"{service.name}.log",
             after=after,
-            is_well=check_command(here(service.check, checkout_folder()), environment) if service.check else lambda: True,
+            is_well=check_command(here(service.check, checkout_folder()), environment)
+            if service.check
+            else lambda: True,
             runs_once=service.runs_once,
         )
 

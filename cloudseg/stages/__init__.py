@@ -18,7 +18,27 @@ from cloudseg.stages.snapshot import snapshot
 from cloudseg.stages.train import train
 
 __all__ = [
-    "backup", "doctor", "evaluate", "import_weights", "ingest", "lineage", "maintain", "make_roles", "masks", "models", "plan_predict",
-    "plan_retrain", "predict", "promote", "quarantine", "restore", "retrain", "rollback", "runs", "scenes", "snapshot", "train",
+    "backup",
+    "doctor",
+    "evaluate",
+    "import_weights",
+    "ingest",
+    "lineage",
+    "maintain",
+    "make_roles",
+    "masks",
+    "models",
+    "plan_predict",
+    "plan_retrain",
+    "predict",
+    "promote",
+    "quarantine",
+    "restore",
+    "retrain",
+    "rollback",
+    "runs",
+    "scenes",
+    "snapshot",
+    "train",
     "upgrade_catalog",
-]  # fmt: skip
+]

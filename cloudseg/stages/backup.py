@@ -1,7 +1,8 @@
 """Stages: copy the whole service to a folder, and bring such a copy back into an empty place.
 
-A backup has the shape of an embedded home: `catalog.db` and `store/`. So it does not depend on the kind or version of the server that
-it came from, goes back into any other kind, and can be looked at: `CLOUDSEG_HOME=<folder> cloudseg masks`.
+A backup has the shape of an embedded home: `catalog.db` and `store/`. So it does not depend on the kind or version of
+the server that it came from, goes back into any other kind, and can be looked at: `CLOUDSEG_HOME=<folder> cloudseg
+masks`.
 """
 
 from collections.abc import Iterator
@@ -24,18 +25,23 @@ _ROWS: Final = 1000
 
 
 def backup(folder: str) -> Json:
-    """Copy the catalog and every object that its rows name into a folder; objects that are there already are left alone.
+    """Copy the catalog and every object that its rows name into a folder.
 
-    The catalog first, in one moment of its own, then the objects: what comes in meanwhile is not in the copy, and no row of the
-    copy lacks its object. Every object is compared with the checksum of its row. Called again, it copies what is new.
-    Pause `cloudseg_maintain` meanwhile: it forgets checkpoints and old reports.
+    Objects that are there already are left alone.
 
-    Raises InputError for a folder that holds something else, ObjectMissing and ObjectCorrupt where the store lacks what a row names.
+    The catalog first, in one moment of its own, then the objects: what comes in meanwhile is not in the copy, and no
+    row of the copy lacks its object. Every object is compared with the checksum of its row. Called again, it copies
+    what is new. Pause `cloudseg_maintain` meanwhile: it forgets checkpoints and old reports.
+
+    Raises InputError for a folder that holds something else, ObjectMissing and ObjectCorrupt where the store lacks what
+    a row names.
     """
     root = Path(folder).expanduser().absolute()
     root.mkdir(parents=True, exist_ok=True)
     if any(path.name != "store" and not path.name.startswith("catalog.") for path in root.iterdir()):
-        raise InputError("this folder holds something that is no backup", subject=str(root), next_step="Name an empty folder.")
+        raise InputError(
+            "this folder holds something that is no backup", subject=str(root), next_step="Name an empty folder."
+        )
     catalog, store = root / "catalog.db", LocalStore(root / "store")
     runtime = open_runtime()
     log.started("backup", catalog=runtime.catalog.uri, store=runtime.store.uri, folder=str(root))
@@ -51,7 +57,9 @@ def backup(folder: str) -> Json:
 
 
 def restore(folder: str) -> Json:
-    """Bring a backup into the empty catalog and the store that the settings name. Called again after a kill, it goes on.
+    """Bring a backup into the empty catalog and the store that the settings name.
+
+    Called again after a kill, it goes on.
 
     Bytes first, rows last, all rows in one transaction: until then the place is as empty as before.
     Raises InputError where the folder is no backup, StateError where the catalog already has rows.
@@ -65,22 +73,31 @@ def restore(folder: str) -> Json:
     with runtime.catalog.read() as db:
         if filled := {name: count for name, count in _counts(db).items() if count}:
             raise StateError(
-                "the catalog is not empty", subject=runtime.catalog.uri, found=filled,
+                "the catalog is not empty",
+                subject=runtime.catalog.uri,
+                found=filled,
                 next_step="Restore into a new catalog and, better, a new store.",
-            )  # fmt: skip
+            )
     log.started("restore", folder=str(root), catalog=runtime.catalog.uri, store=runtime.store.uri)
-    record = {"folder": str(root), **_copy_objects(copy, store, runtime.store), "rows": _copy_rows(copy, runtime.catalog)}
+    record = {
+        "folder": str(root),
+        **_copy_objects(copy, store, runtime.store),
+        "rows": _copy_rows(copy, runtime.catalog),
+    }
     copy.engine.dispose()
     log.ended("restore", record)
     return record
 
 
 def _counts(db: Connection) -> dict[str, int]:
-    return {table.name: db.execute(select(func.count()).select_from(table)).scalar_one() for table in tables.metadata.sorted_tables}
+    return {
+        table.name: db.execute(select(func.count()).select_from(table)).scalar_one()
+        for table in tables.metadata.sorted_tables
+    }
 
 
 def _copy_rows(source: Catalog, target: Catalog) -> dict[str, int]:
-    """Copy every row, those that others name first, in one transaction on either side; give the counts by table."""
+    """Copy every row, those that others name first, in one transaction on either side; return the counts by table."""
     if target.revision() != target.head_revision():
         target.upgrade()
     with source.read() as there, target.begin() as here:
@@ -99,7 +116,10 @@ def _read(db: Connection, table: Table) -> Iterator[list[dict[str, Any]]]:
 
 
 def _copy_objects(catalog: Catalog, source: Store, target: Store) -> dict[str, int]:
-    """Copy what the rows of a catalog name, each object verified; give how many were copied and how many were there."""
+    """Copy what the rows of a catalog name, each object verified.
+
+    Return how many were copied and how many were there.
+    """
     total = sum(1 for _ in iter_named(catalog, source))
     tell, copied, there = log.progress("objects"), 0, 0
     for number, (key, sha256) in enumerate(iter_named(catalog, source), start=1):

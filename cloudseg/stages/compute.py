@@ -21,9 +21,11 @@ def open_device(runtime: Runtime, *, precision: Literal["auto", "fp32", "bf16"] 
         from cloudseg.model.device import choose_device, set_up
     except ModuleNotFoundError as error:
         raise SettingsError(
-            "this step needs torch", subject=str(error.name), found="not installed",
+            "this step needs torch",
+            subject=str(error.name),
+            found="not installed",
             next_step="Install the extra: pip install 'cloudseg[ml]'.",
-        ) from error  # fmt: skip
+        ) from error
     device = choose_device(runtime.settings.device, precision, runtime.settings.threads, runtime.settings.int8)
     set_up(device)
     log.info("device: %s, because %s", device.kind, device.reason)

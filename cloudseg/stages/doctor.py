@@ -54,8 +54,14 @@ def upgrade_catalog() -> Json:
     runtime = open_runtime(check=False)
     before = runtime.catalog.revision()
     key = CHAMPION_POINTER  # any key: what stands before it is the same for all
-    url, gdal = (address.removesuffix(key) for address in (runtime.store.uri_of(key), str(runtime.store.gdal_path(key))))
-    record: Json = {"catalog": runtime.catalog.uri, "before": before, "after": runtime.catalog.upgrade(url=url, gdal=gdal)}
+    url, gdal = (
+        address.removesuffix(key) for address in (runtime.store.uri_of(key), str(runtime.store.gdal_path(key)))
+    )
+    record: Json = {
+        "catalog": runtime.catalog.uri,
+        "before": before,
+        "after": runtime.catalog.upgrade(url=url, gdal=gdal),
+    }
     log.ended("db upgrade", record)
     return record
 
@@ -99,17 +105,24 @@ def _store(runtime: Runtime) -> str:
 
 
 def _check_create_only(runtime: Runtime, key: str) -> None:
-    """Raise StoreRefused for a server that lets a second writer win: some S3 servers accept the condition and ignore it."""
+    """Raise StoreRefused for a server that lets a second writer win.
+
+    Some S3 servers accept the condition and ignore it.
+    """
     try:
         runtime.store.put(key, b"another\n")
     except ObjectExists:
         if key in runtime.store.list_keys("doctor/"):
             return
-        raise StoreRefused("the store does not list what it holds", subject=runtime.store.uri, next_step="Use another server.") from None
+        raise StoreRefused(
+            "the store does not list what it holds", subject=runtime.store.uri, next_step="Use another server."
+        ) from None
     raise StoreRefused(
-        "the store overwrites objects that may only be created", subject=runtime.store.uri, found="If-None-Match is ignored",
+        "the store overwrites objects that may only be created",
+        subject=runtime.store.uri,
+        found="If-None-Match is ignored",
         next_step="Use a server with conditional writes: SeaweedFS from 4.48 on, or AWS.",
-    )  # fmt: skip
+    )
 
 
 def _recipes(_: Runtime) -> str:

@@ -21,16 +21,21 @@ def evaluate(weights_id: str, *, snapshot_id: str | None = None, split: Split = 
     from cloudseg.evaluate.evaluation import evaluate_weights
 
     evaluation = evaluate_weights(
-        runtime.store, runtime.catalog, weights_id=weights.weights_id, snapshot_id=snapshot_id, split=split, device=device,
+        runtime.store,
+        runtime.catalog,
+        weights_id=weights.weights_id,
+        snapshot_id=snapshot_id,
+        split=split,
+        device=device,
         on_progress=log.progress("evaluate"),
-    )  # fmt: skip
+    )
     record = _record(runtime, evaluation)
     log.ended("evaluate", record)
     return record
 
 
 def find_question(runtime: Runtime, weights_id: str, snapshot_id: str | None) -> tuple[Weights, str]:
-    """Give the weights and the snapshot to judge them on: the given one, else their own, else the newest one.
+    """Return the weights and the snapshot to judge them on: the given one, else their own, else the newest one.
 
     Raises NotInCatalog for an unknown id, and where there is no snapshot at all.
     """
@@ -41,7 +46,9 @@ def find_question(runtime: Runtime, weights_id: str, snapshot_id: str | None) ->
             return weights, training.get_snapshot(db, wanted).snapshot_id
         newest = training.list_snapshots(db, limit=1)
     if not newest:
-        raise NotInCatalog("there is no snapshot to judge on", subject=weights_id, next_step="Run `cloudseg snapshot` first.")
+        raise NotInCatalog(
+            "there is no snapshot to judge on", subject=weights_id, next_step="Run `cloudseg snapshot` first."
+        )
     return weights, newest[0].snapshot_id
 
 

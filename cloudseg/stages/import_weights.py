@@ -33,7 +33,10 @@ def import_weights(path: str, *, dry_run: bool = False) -> ImportRecord:
         from cloudseg.model.weights import load_weights, pack_weights
     except ModuleNotFoundError as error:
         raise SettingsError(
-            "this step needs torch", subject=str(error.name), found="not installed", next_step="pip install 'cloudseg[ml]'"
+            "this step needs torch",
+            subject=str(error.name),
+            found="not installed",
+            next_step="pip install 'cloudseg[ml]'",
         ) from error
     from cloudseg.registry import register
 
@@ -44,10 +47,18 @@ def import_weights(path: str, *, dry_run: bool = False) -> ImportRecord:
         runtime, loaded = open_runtime(), load_weights(data)
         companions = {"onnx": ("model.onnx", export_onnx(loaded)), "golden": (GOLDEN_FILE, pack_golden(loaded))}
         registered = register(
-            runtime.store, runtime.catalog, weights=data, metadata=meta.model_dump(mode="json"),
-            companions=companions, run_id=None, snapshot_id=None, architecture=meta.architecture,
-        )  # fmt: skip
+            runtime.store,
+            runtime.catalog,
+            weights=data,
+            metadata=meta.model_dump(mode="json"),
+            companions=companions,
+            run_id=None,
+            snapshot_id=None,
+            architecture=meta.architecture,
+        )
         version = registered.version
-    record = ImportRecord(weights_id=weights_id, version=version, architecture=meta.architecture, bands=list(meta.bands), source=path)
+    record = ImportRecord(
+        weights_id=weights_id, version=version, architecture=meta.architecture, bands=list(meta.bands), source=path
+    )
     log.ended("model import", record)
     return record

@@ -1,4 +1,7 @@
-"""What a store held when it was listed, on disk: a million masked scenes have five million objects, too many names for memory."""
+"""What a store held when it was listed, on disk.
+
+A million masked scenes have five million objects, too many names for memory.
+"""
 
 import json
 import sqlite3
@@ -17,7 +20,9 @@ class Listing:
         self._db.execute("CREATE TABLE listed (key TEXT PRIMARY KEY) WITHOUT ROWID")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._db.close()
 
     def add(self, keys: Sequence[str]) -> None:
@@ -26,7 +31,7 @@ class Listing:
             self._db.executemany("INSERT OR IGNORE INTO listed VALUES (?)", [(key,) for key in keys])
 
     def lacking(self, keys: Sequence[str]) -> list[str]:
-        """Give those of the keys that were not noted."""
+        """Return those of the keys that were not noted."""
         absent = "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT key FROM listed)"
         with closing(self._db.execute(absent, (json.dumps(keys),))) as found:
             return [key for (key,) in found]

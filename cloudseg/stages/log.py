@@ -30,12 +30,15 @@ def ended(stage: str, record: Record | Json) -> None:
 
 
 def brief(facts: Json) -> Json:
-    """Give the facts with every long list as its count and its first few items; what travels and is logged stays small."""
+    """Return the facts with every long list as its count and its first few items.
+
+    What travels and is logged stays small.
+    """
     return {name: _brief(value) for name, value in facts.items()}
 
 
 def progress(stage: str, *, every_s: float = _EVERY_S) -> Callable[..., None]:
-    """Give a callback `(done, total, *words)` that logs at most every few seconds, and always the last step."""
+    """Return a callback `(done, total, *words)` that logs at most every few seconds, and always the last step."""
     last = 0.0
 
     def tell(done: int, total: int, *words: object) -> None:

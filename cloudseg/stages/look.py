@@ -48,8 +48,8 @@ def models(*, limit: int | None = 20) -> list[Json]:
 def masks(*, weights_id: str | None = None, limit: int | None = 20, link_s: int | None = None) -> list[Json]:
     """List masks, newest first, with the name of their scene and where the file lies.
 
-    `link_s` adds a link to each that anyone may read the file with for so many seconds: do not log it. Raises NotInCatalog
-    for unknown weights, InputError where the store has no such links.
+    `link_s` adds a link to each that anyone may read the file with for so many seconds: do not log it. Raises
+    NotInCatalog for unknown weights, InputError where the store has no such links.
     """
     runtime = open_runtime()
     link = runtime.store.link
@@ -78,7 +78,7 @@ def quarantine(*, release: Sequence[str] = (), limit: int | None = 20) -> list[J
 
 
 def lineage(mask_id: str) -> Json:
-    """Give what a mask was made of: weights, snapshot, scenes, labels and source checksums.
+    """Return what a mask was made of: weights, snapshot, scenes, labels and source checksums.
 
     Raises NotInCatalog.
     """

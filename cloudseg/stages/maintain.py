@@ -65,12 +65,19 @@ def maintain(
     if not dry_run:
         runtime.store.clear_abandoned()
     with Listing() as listing:
-        orphans, orphan_bytes = _collect_orphans(runtime, listing, moment - timedelta(hours=orphan_hours), dry_run=dry_run)
+        orphans, orphan_bytes = _collect_orphans(
+            runtime, listing, moment - timedelta(hours=orphan_hours), dry_run=dry_run
+        )
         missing = _missing(runtime, listing, verify=verify)
     record = MaintainRecord(
-        dry_run=dry_run, orphans=orphans, orphan_bytes=orphan_bytes, expired_checkpoints=checkpoints, expired_evaluations=evaluations,
-        repaired=repaired, missing=missing,
-    )  # fmt: skip
+        dry_run=dry_run,
+        orphans=orphans,
+        orphan_bytes=orphan_bytes,
+        expired_checkpoints=checkpoints,
+        expired_evaluations=evaluations,
+        repaired=repaired,
+        missing=missing,
+    )
     log.ended("maintain", record)
     return record
 
@@ -87,11 +94,17 @@ def _moment(as_of: str | None) -> datetime:
     try:
         moment = datetime.fromisoformat(as_of)
     except ValueError as error:
-        raise InputError("not a time", subject="as_of", found=as_of, expected="ISO 8601, such as 2026-11-22T02:00:00Z") from error
+        raise InputError(
+            "not a time", subject="as_of", found=as_of, expected="ISO 8601, such as 2026-11-22T02:00:00Z"
+        ) from error
     if moment.tzinfo is None:
-        raise InputError("the time has no zone", subject="as_of", found=as_of, expected="ISO 8601 with zone, such as ...Z")
+        raise InputError(
+            "the time has no zone", subject="as_of", found=as_of, expected="ISO 8601 with zone, such as ...Z"
+        )
     if moment.year < _FIRST_YEAR:
-        raise InputError("nothing was stored then", subject="as_of", found=as_of, expected=f"a time after {_FIRST_YEAR}")
+        raise InputError(
+            "nothing was stored then", subject="as_of", found=as_of, expected=f"a time after {_FIRST_YEAR}"
+        )
     return moment.astimezone(UTC)
 
 
@@ -110,7 +123,9 @@ def _expire_checkpoints(runtime: Runtime, before: datetime, *, dry_run: bool) ->
 
 
 def _expire_evaluations(runtime: Runtime, before: datetime, *, dry_run: bool) -> int:
-    """Forget old evaluations of weights that no promotion or champion's verdict speaks of; their reports are orphans now.
+    """Forget old evaluations of weights that no promotion or champion's verdict speaks of.
+
+    Their reports are orphans now.
 
     The verdicts themselves stay: they hold the figures that were compared.
     """
@@ -137,10 +152,10 @@ def _repair_pointer(runtime: Runtime, *, dry_run: bool) -> list[str]:
 
 
 def _collect_orphans(runtime: Runtime, listing: Listing, before: datetime, *, dry_run: bool) -> tuple[list[str], int]:
-    """Give the keys and bytes of objects older than the moment that no row names; delete them unless it is a dry run.
+    """Return the keys and bytes of objects older than the moment that no row names; delete them unless it is a dry run.
 
-    Objects are listed before rows are read: what a writer adds in between is named or too young. A writer may be about to
-    name an old orphan, so it is looked at once more while nobody can name anything (`cloudseg.catalog.collection`).
+    Objects are listed before rows are read: what a writer adds in between is named or too young. A writer may be about
+    to name an old orphan, so it is looked at once more while nobody can name anything (`cloudseg.catalog.collection`).
     """
     store, found = runtime.store, dict[str, int]()
     for part in _parts(chain.from_iterable(store.list_objects(prefix) for prefix in OURS), PAGE):
@@ -164,8 +179,14 @@ def _missing(runtime: Runtime, listing: Listing, *, verify: bool) -> list[str]:
     lost = set[str]()
     for part in _parts(iter_named(runtime.catalog, runtime.store), PAGE):
         named = dict(part)
-        asked = list(named) if verify else listing.lacking(list(named))  # those may have come since the store was listed
-        lost.update(key for key in asked if key != CHAMPION_POINTER and not _is_there(runtime, key, named[key] if verify else None))
+        asked = (
+            list(named) if verify else listing.lacking(list(named))
+        )  # those may have come since the store was listed
+        lost.update(
+            key
+            for key in asked
+            if key != CHAMPION_POINTER and not _is_there(runtime, key, named[key] if verify else None)
+        )
     if lost:
         _log.error("%d objects are missing or damaged: restore them from a backup (docs/operations.md)", len(lost))
     return sorted(lost)

@@ -14,8 +14,10 @@ from cloudseg.stages.predict import find_work
 from cloudseg.stages.train import default_run_id
 
 
-def plan_train(snapshot_id: str, *, recipe: str = "nightly", run_id: str | None = None, minutes: float | None = None) -> Json:
-    """Tell which run would be begun, resumed, or is finished already."""
+def plan_train(
+    snapshot_id: str, *, recipe: str = "nightly", run_id: str | None = None, minutes: float | None = None
+) -> Json:
+    """Return which run would be begun, resumed, or is finished already."""
     wanted = load_recipe(recipe).with_minutes(minutes)
     with open_runtime().catalog.read() as db:
         frozen = training.get_snapshot(db, snapshot_id)
@@ -24,42 +26,59 @@ def plan_train(snapshot_id: str, *, recipe: str = "nightly", run_id: str | None 
         checkpoints = training.list_checkpoints(db, run_id)
     would = "begin" if known is None else ("nothing: it is finished" if known.status == "finished" else "resume")
     return {
-        "run_id": run_id, "would": would, "from_step": checkpoints[0].step if checkpoints else 0,
-        "recipe": wanted.name, "recipe_hash": wanted.recipe_hash, "snapshot_id": snapshot_id, "counts": frozen.counts,
-    }  # fmt: skip
+        "run_id": run_id,
+        "would": would,
+        "from_step": checkpoints[0].step if checkpoints else 0,
+        "recipe": wanted.name,
+        "recipe_hash": wanted.recipe_hash,
+        "snapshot_id": snapshot_id,
+        "counts": frozen.counts,
+    }
 
 
 def plan_evaluate(weights_id: str, *, snapshot_id: str | None = None, split: Split = "held_out") -> Json:
-    """Tell which chips would be judged, or that they were."""
+    """Return which chips would be judged, or that they were."""
     runtime = open_runtime()
     weights, wanted = find_question(runtime, weights_id, snapshot_id)
     with runtime.catalog.read() as db:
         known = models.find_evaluation(db, weights.weights_id, wanted, split)
         counts = training.get_snapshot(db, wanted).counts
     would = "evaluate" if known is None else f"nothing: it is {known.evaluation_id}"
-    return {"would": would, "weights_id": weights.weights_id, "snapshot_id": wanted, "split": split, "counts": counts.get(split)}
+    return {
+        "would": would,
+        "weights_id": weights.weights_id,
+        "snapshot_id": wanted,
+        "split": split,
+        "counts": counts.get(split),
+    }
 
 
 def plan_promote(weights_id: str, *, snapshot_id: str | None = None) -> Json:
-    """Tell whom the weights would be compared with."""
+    """Return whom the weights would be compared with."""
     runtime = open_runtime()
     weights, wanted = find_question(runtime, weights_id, snapshot_id)
     with runtime.catalog.read() as db:
         champion = models.find_champion(db)
         decisions = {entry.decision for entry in models.list_decisions(db, weights.weights_id)}
     champion_id = champion.weights_id if champion else None
-    would = "nothing: they are the champion" if champion_id == weights.weights_id else "judge, and promote where the verdict says so"
+    would = (
+        "nothing: they are the champion"
+        if champion_id == weights.weights_id
+        else "judge, and promote where the verdict says so"
+    )
     if champion_id != weights.weights_id and "declined" in decisions:
         would = "judge, and refuse: a person declined these weights (--force overrules that)"
     return {"would": would, "challenger_id": weights.weights_id, "champion_id": champion_id, "snapshot_id": wanted}
 
 
 def plan_rollback() -> Json:
-    """Tell who is champion and how often that changed. Raises PromotionRefused where there is no champion."""
+    """Return who is champion and how often that changed. Raises PromotionRefused where there is no champion."""
     with open_runtime().catalog.read() as db:
         history = models.list_promotions(db)
     if not history:
-        raise PromotionRefused("there is no champion to take back", subject="champion", next_step="`cloudseg retrain` makes the first one.")
+        raise PromotionRefused(
+            "there is no champion to take back", subject="champion", next_step="`cloudseg retrain` makes the first one."
+        )
     return {
         "would": "make the champion before this one champion again",
         "champion_id": history[0].weights_id,
@@ -74,14 +93,21 @@ def plan_upgrade() -> Json:
 
 
 def plan_roles() -> Json:
-    """Give the SQL that would run, for an administrator to read."""
+    """Return the SQL that would run, for an administrator to read."""
     files = sorted((sql_folder() / "roles").glob("*.sql"))
-    return {"catalog": open_runtime(check=False).catalog.uri, "sql": "\n".join(file.read_text("utf-8") for file in files)}
+    return {
+        "catalog": open_runtime(check=False).catalog.uri,
+        "sql": "\n".join(file.read_text("utf-8") for file in files),
+    }
 
 
 def plan_masks(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: str | None = None) -> Json:
-    """Tell which scenes would get a mask. Raises InputError and NotInCatalog as `predict` does."""
+    """Return which scenes would get a mask. Raises InputError and NotInCatalog as `predict` does."""
     with open_runtime().catalog.read() as db:
         weights, wanted = find_work(db, scene_ids, new=new, weights_id=weights_id)
         have = models.find_masked(db, weights.weights_id, wanted)
-    return {"would": "mask", "weights_id": weights.weights_id, "scene_ids": [scene_id for scene_id in wanted if scene_id not in have]}
+    return {
+        "would": "mask",
+        "weights_id": weights.weights_id,
+        "scene_ids": [scene_id for scene_id in wanted if scene_id not in have],
+    }

@@ -31,18 +31,23 @@ class PredictBatch(TypedDict):
 def plan_predict(*, weights_id: str | None = None, batch_size: int = 8) -> list[PredictBatch]:
     """Divide the scenes that lack a mask of these weights (default: the champion's) into batches, oldest first.
 
-    Where that made more than 1000 batches, they hold more scenes instead: a new champion may find a million without a mask.
-    No champion yet: no batches. The weights' id is fixed here, so that later tasks never ask for "the newest".
+    Where that made more than 1000 batches, they hold more scenes instead: a new champion may find a million without a
+    mask. No champion yet: no batches. The weights' id is fixed here, so that later tasks never ask for "the newest".
     """
     if batch_size < 1:
-        raise InputError("a batch holds at least one scene", subject="batch_size", found=batch_size, expected="1 or more")
+        raise InputError(
+            "a batch holds at least one scene", subject="batch_size", found=batch_size, expected="1 or more"
+        )
     runtime = open_runtime()
     with runtime.catalog.read() as db:
         weights = _find_weights(db, weights_id)
         waiting = _waiting(db, weights) if weights else []
     size = max(batch_size, math.ceil(len(waiting) / _MOST_BATCHES))
     batches = [_batch(weights, waiting[at : at + size]) for at in range(0, len(waiting), size) if weights]
-    log.ended("plan_predict", {"weights_id": weights.weights_id if weights else None, "scenes": len(waiting), "batches": len(batches)})
+    log.ended(
+        "plan_predict",
+        {"weights_id": weights.weights_id if weights else None, "scenes": len(waiting), "batches": len(batches)},
+    )
     return batches
 
 
@@ -71,23 +76,29 @@ def predict(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: str
     return record
 
 
-def find_work(db: Connection, scene_ids: Sequence[str], *, new: bool, weights_id: str | None) -> tuple[Weights, list[str]]:
-    """Give the weights and the ids of the scenes to mask.
+def find_work(
+    db: Connection, scene_ids: Sequence[str], *, new: bool, weights_id: str | None
+) -> tuple[Weights, list[str]]:
+    """Return the weights and the ids of the scenes to mask.
 
     Raises InputError unless either scenes are named or `new` is set, NotInCatalog for unknown weights or no champion.
     """
     if bool(scene_ids) == new:
-        raise InputError("name scenes or ask for the new ones", found="both" if new else "neither", expected="scene ids or --new")
+        raise InputError(
+            "name scenes or ask for the new ones", found="both" if new else "neither", expected="scene ids or --new"
+        )
     weights = _find_weights(db, weights_id)
     if weights is None:
         raise NotInCatalog(
-            "there is no champion yet", subject="champion", next_step="Run `cloudseg retrain`, or name weights with --weights."
+            "there is no champion yet",
+            subject="champion",
+            next_step="Run `cloudseg retrain`, or name weights with --weights.",
         )
     return weights, [scene.scene_id for scene in _waiting(db, weights)] if new else list(dict.fromkeys(scene_ids))
 
 
 def _mask_all(runtime: Runtime, weights: Weights, scene_ids: Sequence[str]) -> tuple[dict[str, str], Json]:
-    """Give scene id to mask id, and scene id to what went wrong."""
+    """Return scene id to mask id, and scene id to what went wrong."""
     device = open_device(runtime)
     from cloudseg.model.predictor import open_predictor
     from cloudseg.predict import predict_scene
@@ -101,7 +112,13 @@ def _mask_all(runtime: Runtime, weights: Weights, scene_ids: Sequence[str]) -> t
         for number, scene_id in enumerate(scene_ids, start=1):
             _leave_if_asked(request.signal_name, number - 1, len(scene_ids))
             try:
-                mask = predict_scene(runtime.store, runtime.catalog, scene_id=scene_id, weights_id=weights.weights_id, predictor=predictor)
+                mask = predict_scene(
+                    runtime.store,
+                    runtime.catalog,
+                    scene_id=scene_id,
+                    weights_id=weights.weights_id,
+                    predictor=predictor,
+                )
                 masks[scene_id] = mask.mask_id
             except CloudsegError as error:
                 if error.retry_helps:
@@ -110,9 +127,13 @@ def _mask_all(runtime: Runtime, weights: Weights, scene_ids: Sequence[str]) -> t
                 failed[scene_id] = error.as_record()
             except (OSError, MemoryError):
                 raise  # the machine's fault, not this scene's: the next scene would meet it too
-            except Exception as error:  # whatever is odd about one scene: it is named, and the others are not its hostages
+            except (
+                Exception
+            ) as error:  # whatever is odd about one scene: it is named, and the others are not its hostages
                 log.log.exception("no mask of scene %s", scene_id)
-                failed[scene_id] = CloudsegError(f"unexpected {type(error).__name__}: {error}", subject=scene_id).as_record()
+                failed[scene_id] = CloudsegError(
+                    f"unexpected {type(error).__name__}: {error}", subject=scene_id
+                ).as_record()
             tell(number, len(scene_ids), "scenes")
     return masks, failed
 
@@ -120,9 +141,11 @@ def _mask_all(runtime: Runtime, weights: Weights, scene_ids: Sequence[str]) -> t
 def _leave_if_asked(signal_name: str | None, done: int, total: int) -> None:
     if signal_name is not None:
         raise Interrupted(
-            f"asked to stop by {signal_name}", subject="predict", found=f"{done} of {total} scenes are done",
+            f"asked to stop by {signal_name}",
+            subject="predict",
+            found=f"{done} of {total} scenes are done",
             next_step="Call it again: masks that exist are left as they are.",
-        )  # fmt: skip
+        )
 
 
 def _find_weights(db: Connection, weights_id: str | None) -> Weights | None:

@@ -17,9 +17,17 @@ from cloudseg.stages.evaluate import find_question
 
 
 def promote(
-    weights_id: str, *, snapshot_id: str | None = None, apply: bool = True, force: bool = False, ask: bool = False,
-    decline: bool = False, automatic: bool = False, actor: str = "cli", reason: str = "",
-) -> PromoteRecord:  # fmt: skip
+    weights_id: str,
+    *,
+    snapshot_id: str | None = None,
+    apply: bool = True,
+    force: bool = False,
+    ask: bool = False,
+    decline: bool = False,
+    automatic: bool = False,
+    actor: str = "cli",
+    reason: str = "",
+) -> PromoteRecord:
     """Judge a challenger against the champion and, where the verdict is PROMOTE, make it the champion.
 
     Args:
@@ -29,13 +37,15 @@ def promote(
         force: a person's decision against the verdict, or against an earlier no; needs a reason, kept in the history.
         ask: judge only, and write down that a verdict PROMOTE waits for a person.
         decline: a person's no: judge only, and write it down with its reason.
-        automatic: nobody looks. Weights that wait for a person or were declined are left alone. Otherwise a person stands
-            behind the call: it answers an open question with yes, and is refused where the answer was no (but for `force`).
+        automatic: nobody looks. Weights that wait for a person or were declined are left alone. Otherwise a person
+            stands
+            behind the call: it answers an open question with yes, and is refused where the answer was no (but for
+            `force`).
         actor: who decides, for the history.
         reason: why, for the history.
 
-    The exchange happens only while the champion is still the one that the verdict was made against. Weights that are the
-    champion already: nothing changes. Raises PromotionRefused.
+    The exchange happens only while the champion is still the one that the verdict was made against. Weights that are
+    the champion already: nothing changes. Raises PromotionRefused.
     """
     runtime = open_runtime()
     weights, snapshot_id = find_question(runtime, weights_id, snapshot_id)
@@ -50,9 +60,9 @@ def promote(
 def rollback(champion_id: str | None = None, *, actor: str = "cli", reason: str = "") -> Promotion:
     """Make the weights champion again that were it before the newest promotion; history is kept.
 
-    `champion_id` says whom to take out of office: with it, running twice changes nothing. Without it whoever is champion now
-    goes, and running twice goes two steps back. Raises PromotionRefused where there is nothing before it, or another champion
-    is in office.
+    `champion_id` says whom to take out of office: with it, running twice changes nothing. Without it whoever is
+    champion now goes, and running twice goes two steps back. Raises PromotionRefused where there is nothing before it,
+    or another champion is in office.
     """
     from cloudseg.registry import rollback as take_back
 
@@ -82,11 +92,14 @@ class _Wish:
 def _check(weights_id: str, wish: _Wish) -> None:
     if (wish.force or wish.decline) and not wish.reason:
         raise PromotionRefused(
-            f"a {'forced promotion' if wish.force else 'no'} needs a reason", subject=weights_id,
+            f"a {'forced promotion' if wish.force else 'no'} needs a reason",
+            subject=weights_id,
             next_step="Give --reason: it is kept in the history.",
-        )  # fmt: skip
+        )
     if wish.force and (wish.automatic or wish.ask or wish.decline):
-        raise PromotionRefused("force is a person's yes", subject=weights_id, found="another answer beside it", expected="force alone")
+        raise PromotionRefused(
+            "force is a person's yes", subject=weights_id, found="another answer beside it", expected="force alone"
+        )
 
 
 def _exchange(runtime: Runtime, weights: Weights, snapshot_id: str, wish: _Wish) -> PromoteRecord:
@@ -95,19 +108,29 @@ def _exchange(runtime: Runtime, weights: Weights, snapshot_id: str, wish: _Wish)
         _write_decision(runtime, verdict, wish)
     before = _what_stands_against(runtime, weights)
     if not wish.apply or (verdict.outcome != "PROMOTE" and not wish.force) or (before is not None and wish.automatic):
-        return _record(verdict, promoted=False, champion_id=verdict.champion_id, more=[_words(before)] if before else [])
+        return _record(
+            verdict, promoted=False, champion_id=verdict.champion_id, more=[_words(before)] if before else []
+        )
     declined = before if before is not None and before.decision == "declined" else None
     if declined is not None and not wish.force:
         raise PromotionRefused(
-            "a person declined this promotion", subject=weights.weights_id, found=_words(declined),
+            "a person declined this promotion",
+            subject=weights.weights_id,
+            found=_words(declined),
             next_step="`cloudseg promote --force --reason` overrules it.",
-        )  # fmt: skip
+        )
     from cloudseg.registry import promote as exchange
 
     promotion = exchange(
-        runtime.store, runtime.catalog, weights.weights_id, expected_champion=verdict.champion_id, verdict_id=verdict.verdict_id,
-        actor=wish.actor, reason=_why(verdict, wish, declined), force=wish.force,
-    )  # fmt: skip
+        runtime.store,
+        runtime.catalog,
+        weights.weights_id,
+        expected_champion=verdict.champion_id,
+        verdict_id=verdict.verdict_id,
+        actor=wish.actor,
+        reason=_why(verdict, wish, declined),
+        force=wish.force,
+    )
     return _record(verdict, promoted=True, champion_id=promotion.weights_id)
 
 
@@ -118,15 +141,18 @@ def _why(verdict: Verdict, wish: _Wish, declined: Decision | None) -> str:
 
 def _write_decision(runtime: Runtime, verdict: Verdict, wish: _Wish) -> None:
     row = Decision(
-        verdict_id=verdict.verdict_id, decision="declined" if wish.decline else "asked", actor=wish.actor, reason=wish.reason,
+        verdict_id=verdict.verdict_id,
+        decision="declined" if wish.decline else "asked",
+        actor=wish.actor,
+        reason=wish.reason,
         created_at=now(),
-    )  # fmt: skip
+    )
     with runtime.catalog.begin() as db:
         models.add_decision(db, row)
 
 
 def _what_stands_against(runtime: Runtime, weights: Weights) -> Decision | None:
-    """Give a person's no, else an open question. On any verdict: weights stay declined when the champion changes."""
+    """Return a person's no, else an open question. On any verdict: weights stay declined when the champion changes."""
     with runtime.catalog.read() as db:
         found = models.list_decisions(db, weights.weights_id)
     return next((entry for kind in ("declined", "asked") for entry in found if entry.decision == kind), None)
@@ -146,13 +172,18 @@ def _judge(runtime: Runtime, weights: Weights, snapshot_id: str) -> Verdict:
         run = training.find_run(db, weights.run_id) if weights.run_id else None
     policy = recipe_from(run.recipe, subject=run.run_id).promotion if run else Policy()
     return judge(
-        runtime.store, runtime.catalog, challenger_id=weights.weights_id, champion_id=champion.weights_id if champion else None,
-        snapshot_id=snapshot_id, promotion=policy, device=open_device(runtime),
-    )  # fmt: skip
+        runtime.store,
+        runtime.catalog,
+        challenger_id=weights.weights_id,
+        champion_id=champion.weights_id if champion else None,
+        snapshot_id=snapshot_id,
+        promotion=policy,
+        device=open_device(runtime),
+    )
 
 
 def _already(runtime: Runtime, weights: Weights, wish: _Wish) -> PromoteRecord | None:
-    """Give the record of weights that are the champion already, with the newest verdict that speaks of them, if any does."""
+    """Return the record of weights that are the champion already, with the newest verdict that speaks of them, if any does."""
     from cloudseg.registry import repair_pointer
 
     with runtime.catalog.read() as db:
@@ -162,15 +193,21 @@ def _already(runtime: Runtime, weights: Weights, wish: _Wish) -> PromoteRecord |
         verdict_id = next((p.verdict_id for p in history if p.weights_id == weights.weights_id and p.verdict_id), None)
         verdict = models.get_verdict(db, verdict_id) if verdict_id else None
     if wish.decline:
-        raise PromotionRefused("these weights are the champion already", subject=weights.weights_id, next_step="Use `cloudseg rollback`.")
+        raise PromotionRefused(
+            "these weights are the champion already", subject=weights.weights_id, next_step="Use `cloudseg rollback`."
+        )
     repair_pointer(runtime.store, runtime.catalog)
     if verdict is not None:
         return _record(verdict, promoted=True, champion_id=weights.weights_id)
     newest = history[0]
     return PromoteRecord(
-        verdict_id=None, outcome=None, promoted=True, champion_id=weights.weights_id, challenger_id=weights.weights_id,
+        verdict_id=None,
+        outcome=None,
+        promoted=True,
+        champion_id=weights.weights_id,
+        challenger_id=weights.weights_id,
         reasons=[f"champion without a verdict, by {newest.actor}: {newest.reason}"],
-    )  # fmt: skip
+    )
 
 
 def _record(verdict: Verdict, *, promoted: bool, champion_id: str | None, more: Sequence[str] = ()) -> PromoteRecord:

@@ -18,20 +18,37 @@ from cloudseg.records import Json
 from cloudseg.storage import Store
 
 _log = logging.getLogger(__name__)
-OURS: Final = ("scenes/", "labels/", "snapshots/", "shards/", "runs/", "models/", "evaluations/", "verdicts/", "masks/", "doctor/")
-"""Prefixes that only cloudseg writes (`cloudseg.keys`). What lies elsewhere, such as an inbox in the store, is a person's."""
+OURS: Final = (
+    "scenes/",
+    "labels/",
+    "snapshots/",
+    "shards/",
+    "runs/",
+    "models/",
+    "evaluations/",
+    "verdicts/",
+    "masks/",
+    "doctor/",
+)
+"""Prefixes that only cloudseg writes (`cloudseg.keys`).
+
+What lies elsewhere, such as an inbox in the store, is a person's.
+"""
 PAGE: Final = 1000
-"""Rows or keys that are held at a time. One statement asks for as many; SQLite takes 32 766 values (sqlite.org/limits.html)."""
+"""Rows or keys that are held at a time.
+
+One statement asks for as many; SQLite takes 32 766 values (sqlite.org/limits.html).
+"""
 Named = tuple[str, str | None]
 """A key, and the SHA-256 that its bytes must have (None: no row knows it)."""
 
 
 def iter_named(catalog: Catalog, store: Store) -> Iterator[Named]:
-    """Give every key that a row names; one that two rows name comes twice.
+    """Yield every key that a row names; one that two rows name comes twice.
 
-    Every page of rows is a transaction of its own, none is open while the caller looks at the store. Shards are named by the
-    manifests of snapshots, so these are read too; a manifest that is missing or damaged names no shards, and shows up as
-    missing itself.
+    Every page of rows is a transaction of its own, none is open while the caller looks at the store. Shards are named
+    by the manifests of snapshots, so these are read too; a manifest that is missing or damaged names no shards, and
+    shows up as missing itself.
     """
     with catalog.read() as db:
         few, manifests = list(_few(db)), _manifests(db)
@@ -47,7 +64,7 @@ def iter_named(catalog: Catalog, store: Store) -> Iterator[Named]:
 
 
 def find_named(db: Connection, store: Store, keys: Collection[str]) -> set[str]:
-    """Give those of the keys (at most PAGE) that a row names.
+    """Return those of the keys (at most PAGE) that a row names.
 
     While a manifest cannot be read, nobody knows which shards are orphans: all of them count as named.
     """
@@ -62,7 +79,7 @@ def find_named(db: Connection, store: Store, keys: Collection[str]) -> set[str]:
 
 
 def _few(db: Connection) -> Iterator[Named]:
-    """Give the keys of what a catalog has hundreds of: checkpoints, weights, reports, verdicts and manifests."""
+    """Yield the keys of what a catalog has hundreds of: checkpoints, weights, reports, verdicts and manifests."""
     yield CHAMPION_POINTER, None
     for key, sha256 in db.execute(select(t.checkpoint.c.key, t.checkpoint.c.sha256)):
         yield key, sha256
@@ -77,7 +94,7 @@ def _few(db: Connection) -> Iterator[Named]:
 
 
 def _pages(catalog: Catalog, table: Table) -> Iterator[Sequence[Row[Any]]]:
-    """Give the rows in the order of their id."""
+    """Yield the rows in the order of their id."""
     (by,) = table.primary_key.columns
     columns = [by, table.c.key, table.c.sha256, *([table.c.companions] if table is t.mask else [])]
     last = ""
@@ -118,7 +135,10 @@ def _of_manifests(db: Connection, store: Store, keys: list[str]) -> set[str]:
 
 
 def _manifests(db: Connection) -> list[tuple[str, str]]:
-    return [(row.manifest_key, row.manifest_sha256) for row in db.execute(select(t.snapshot.c.manifest_key, t.snapshot.c.manifest_sha256))]
+    return [
+        (row.manifest_key, row.manifest_sha256)
+        for row in db.execute(select(t.snapshot.c.manifest_key, t.snapshot.c.manifest_sha256))
+    ]
 
 
 def _shards(manifest: Manifest) -> Iterator[Named]:

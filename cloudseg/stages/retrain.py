@@ -26,13 +26,16 @@ class RetrainPlan(TypedDict):
     new_labels: int
 
 
-def plan_retrain(recipe: str = "nightly", *, force: bool = False, min_new_labels: int = 1, snapshot_id: str | None = None) -> RetrainPlan:
-    """Tell whether a retraining is due, or the reason to skip it.
+def plan_retrain(
+    recipe: str = "nightly", *, force: bool = False, min_new_labels: int = 1, snapshot_id: str | None = None
+) -> RetrainPlan:
+    """Return whether a retraining is due, or the reason to skip it.
 
     New labels are those that the snapshot of this recipe's newest judged run lacks. A run counts from its verdict
-    on: one that was killed before is taken up again. Other time budgets are the same recipe. `force` never skips.
-    With `snapshot_id` it answers the second question, once the snapshot is built: whether it has chips that run did not see.
-    Raises EmptySplit where that snapshot has nothing to train, validate or judge on: before the training, not after it.
+    on: one that was killed before is taken up again. Other time budgets are the same recipe. `force` never skips. With
+        `snapshot_id` it answers the second question, once the snapshot is built: whether it has chips that run did not
+        see. Raises EmptySplit where that snapshot has nothing to train, validate or judge on: before the training, not
+        after it.
     """
     wanted = load_recipe(recipe)
     with open_runtime().catalog.read() as db:
@@ -40,20 +43,27 @@ def plan_retrain(recipe: str = "nightly", *, force: bool = False, min_new_labels
             _check_splits(training.get_snapshot(db, snapshot_id))
         last = _newest_judged_run(db, wanted)
         new_labels = scenes.count_labels_outside(db, last.snapshot_id if last else None)
-    reason = _reason(last, new_labels, min_new_labels) if snapshot_id is None else _reason_of_snapshot(last, snapshot_id)
+    reason = (
+        _reason(last, new_labels, min_new_labels) if snapshot_id is None else _reason_of_snapshot(last, snapshot_id)
+    )
     plan = RetrainPlan(skip=None if force else reason, new_labels=new_labels)
     log.ended("plan_retrain", {"recipe": wanted.name, "force": force, **plan})
     return plan
 
 
 def retrain(
-    recipe: str = "nightly", *, minutes: float | None = None, force: bool = False, auto_promote: bool = True, run_id: str | None = None
+    recipe: str = "nightly",
+    *,
+    minutes: float | None = None,
+    force: bool = False,
+    auto_promote: bool = True,
+    run_id: str | None = None,
 ) -> RetrainRecord:
     """Do the four steps: snapshot, train, evaluate, promote. Skips itself, with the reason, when no label is new.
 
     Killed anywhere and called again, it goes on where it stopped; even where it skips itself it makes good a promotion
-    that the verdict granted and that was never written. `auto_promote=False` leaves the promotion to a person: that is written
-    down, and no later automatic run applies it. `force` trains again on the same labels.
+    that the verdict granted and that was never written. `auto_promote=False` leaves the promotion to a person: that is
+    written down, and no later automatic run applies it. `force` trains again on the same labels.
     """
     log.started("retrain", recipe=recipe, minutes=minutes, force=force, auto_promote=auto_promote, run_id=run_id)
     if reason := plan_retrain(recipe, force=force)["skip"]:
@@ -69,13 +79,19 @@ def retrain(
     return record
 
 
-def _train_and_judge(recipe: str, frozen: SnapshotRecord, run_id: str, minutes: float | None, *, auto_promote: bool) -> RetrainRecord:
+def _train_and_judge(
+    recipe: str, frozen: SnapshotRecord, run_id: str, minutes: float | None, *, auto_promote: bool
+) -> RetrainRecord:
     trained = train(frozen.snapshot_id, recipe=recipe, run_id=run_id, minutes=minutes)
     judged = evaluate(trained.weights_id, snapshot_id=frozen.snapshot_id)
     promoted = promote(
-        trained.weights_id, snapshot_id=frozen.snapshot_id, ask=not auto_promote, automatic=True, actor="retrain",
+        trained.weights_id,
+        snapshot_id=frozen.snapshot_id,
+        ask=not auto_promote,
+        automatic=True,
+        actor="retrain",
         reason="" if auto_promote else "no automatic promotion was wanted",
-    )  # fmt: skip
+    )
     return RetrainRecord(skipped=None, snapshot=frozen, train=trained, evaluate=judged, promote=promoted)
 
 
@@ -101,19 +117,28 @@ def _finish_promotion(recipe: str) -> PromoteRecord | None:
     if granted not in {(verdict.outcome, verdict.challenger_id, verdict.champion_id) for verdict in verdicts}:
         return None
     return promote(
-        weights.weights_id, automatic=True, actor="retrain", reason="taken up again: the verdict was there, the promotion was not"
+        weights.weights_id,
+        automatic=True,
+        actor="retrain",
+        reason="taken up again: the verdict was there, the promotion was not",
     )
 
 
 def _check_splits(snapshot: Snapshot) -> None:
-    chips = {split: snapshot.counts[split]["chips"] for split in ("train", "validation", "held_out") if split in snapshot.counts}
+    chips = {
+        split: snapshot.counts[split]["chips"]
+        for split in ("train", "validation", "held_out")
+        if split in snapshot.counts
+    }
     empty = [split for split, count in chips.items() if not count]
     if empty:
         raise EmptySplit(
-            f"no place is in the {' and the '.join(empty)} split", subject=snapshot.snapshot_id,
-            found=", ".join(f"{split} {count} chips" for split, count in chips.items()), expected="chips in all three",
+            f"no place is in the {' and the '.join(empty)} split",
+            subject=snapshot.snapshot_id,
+            found=", ".join(f"{split} {count} chips" for split, count in chips.items()),
+            expected="chips in all three",
             next_step="Ingest labelled scenes of more places: each place falls into one split by its name.",
-        )  # fmt: skip
+        )
 
 
 def _reason_of_snapshot(last: Run | None, snapshot_id: str) -> str | None:
@@ -132,14 +157,21 @@ def _reason(last: Run | None, new_labels: int, min_new_labels: int) -> str | Non
 
 
 def _newest_judged_run(db: Connection, recipe: Recipe) -> Run | None:
-    """Give the newest run of this recipe whose weights have a verdict, or None."""
-    judged = set(db.execute(select(t.weights.c.run_id).join(t.verdict, t.verdict.c.challenger_id == t.weights.c.weights_id)).scalars())
+    """Return the newest run of this recipe whose weights have a verdict, or None."""
+    judged = set(
+        db.execute(
+            select(t.weights.c.run_id).join(t.verdict, t.verdict.c.challenger_id == t.weights.c.weights_id)
+        ).scalars()
+    )
     runs = (run for run in training.list_runs(db) if run.run_id in judged and run.recipe_name == recipe.name)
     return next((run for run in runs if _is_same(run, recipe)), None)
 
 
 def _is_same(run: Run, recipe: Recipe) -> bool:
-    """Tell whether a run was made by this recipe, time budgets aside. A row that today's code cannot read is another recipe."""
+    """Return whether a run was made by this recipe, time budgets aside.
+
+    A row that today's code cannot read is another recipe.
+    """
     try:
         return _without_minutes(recipe_from(run.recipe, subject=run.run_id)) == _without_minutes(recipe)
     except RecipeError:
@@ -151,7 +183,10 @@ def _without_minutes(recipe: Recipe) -> Recipe:
 
 
 def next_run_id(snapshot_id: str, recipe: Recipe, *, force: bool) -> str:
-    """Give the run id; a forced retraining takes the first attempt that has no verdict yet, so a killed one resumes."""
+    """Return the run id.
+
+    A forced retraining takes the first attempt that has no verdict yet, so a killed one resumes.
+    """
     with open_runtime().catalog.read() as db:
         attempt = 0
         run_id = default_run_id(db, snapshot_id, recipe)

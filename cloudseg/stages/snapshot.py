@@ -16,6 +16,8 @@ def snapshot(recipe: str = "nightly", *, dry_run: bool = False) -> SnapshotRecor
 
     runtime, wanted = open_runtime(), load_recipe(recipe)
     log.started("snapshot", recipe=wanted.name, recipe_hash=wanted.recipe_hash, dry_run=dry_run)
-    record = build_snapshot(runtime.store, runtime.catalog, wanted, dry_run=dry_run, on_progress=log.progress("snapshot"))
+    record = build_snapshot(
+        runtime.store, runtime.catalog, wanted, dry_run=dry_run, on_progress=log.progress("snapshot")
+    )
     log.ended("snapshot", record)
     return record

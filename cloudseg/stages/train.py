@@ -11,7 +11,9 @@ from cloudseg.stages import log
 from cloudseg.stages.compute import open_device
 
 
-def train(snapshot_id: str, *, recipe: str = "nightly", run_id: str | None = None, minutes: float | None = None) -> TrainRecord:
+def train(
+    snapshot_id: str, *, recipe: str = "nightly", run_id: str | None = None, minutes: float | None = None
+) -> TrainRecord:
     """Train and register weights; `minutes` replaces the recipe's time budget.
 
     The run id follows from snapshot, recipe and parent weights unless it is given. A run that was killed resumes from
@@ -21,20 +23,32 @@ def train(snapshot_id: str, *, recipe: str = "nightly", run_id: str | None = Non
     if run_id is None:
         with runtime.catalog.read() as db:
             run_id = default_run_id(db, snapshot_id, wanted)
-    log.started("train", run_id=run_id, snapshot_id=snapshot_id, recipe=wanted.name, recipe_hash=wanted.recipe_hash, minutes=minutes)
+    log.started(
+        "train",
+        run_id=run_id,
+        snapshot_id=snapshot_id,
+        recipe=wanted.name,
+        recipe_hash=wanted.recipe_hash,
+        minutes=minutes,
+    )
     device = open_device(runtime, precision=wanted.precision)
     from cloudseg.train import train_run
 
     record = train_run(
-        runtime.store, runtime.catalog, snapshot_id=snapshot_id, recipe=wanted, run_id=run_id, device=device,
+        runtime.store,
+        runtime.catalog,
+        snapshot_id=snapshot_id,
+        recipe=wanted,
+        run_id=run_id,
+        device=device,
         on_progress=log.progress("train"),
-    )  # fmt: skip
+    )
     log.ended("train", record)
     return record
 
 
 def default_run_id(db: Connection, snapshot_id: str, recipe: Recipe, *, attempt: int = 0) -> str:
-    """Give the run id of a question: the same snapshot, recipe and parent weights give the same run.
+    """Return the run id of a question: the same snapshot, recipe and parent weights give the same run.
 
     `attempt` above 0 makes another run of the same question, for a person who forces one.
     """

@@ -1,7 +1,8 @@
 """One S3 bucket through a plain boto3 client: raw names, every fault translated into an error of `cloudseg.errors`.
 
-Requests are retried by botocore's standard mode (exponential pauses with jitter); what breaks after the answer has begun,
-a download, is taken up here where it broke. Nothing of cloudseg's keys is known here: `cloudseg.storage.s3` is built on it.
+Requests are retried by botocore's standard mode (exponential pauses with jitter); what breaks after the answer has
+begun, a download, is taken up here where it broke. Nothing of cloudseg's keys is known here: `cloudseg.storage.s3` is
+built on it.
 """
 
 import logging
@@ -47,7 +48,10 @@ class Head:
 
 
 class Bucket:
-    """A bucket. Safe to share between threads, and to send to another process: credentials stay behind, each finds its own."""
+    """A bucket.
+
+    Safe to share between threads, and to send to another process: credentials stay behind, each finds its own.
+    """
 
     def __init__(self, name: str, options: S3Options) -> None:
         _check_endpoints(options)
@@ -77,7 +81,8 @@ class Bucket:
         try:
             found = self.call("head_object", name, ChecksumMode="ENABLED")
         except (ObjectMissing, StoreRefused):
-            # The answer to HEAD has no body: it does not say whether the object or its bucket is missing, or why it is forbidden.
+            # The answer to HEAD has no body: it does not say whether the object or its bucket is missing, or why it is
+            # forbidden.
             self.check()
             raise
         return _head(found)
@@ -92,19 +97,21 @@ class Bucket:
         return Download(self, name)
 
     def list(self, prefix: str) -> Iterator[Answer]:
-        """Give the entries below a prefix in the order of the server: `Key`, `Size`, `LastModified`."""
+        """Yield the entries below a prefix in the order of the server: `Key`, `Size`, `LastModified`."""
         with translated(self.where, prefix):
             for page in self.client().get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix):
                 yield from page.get("Contents", [])
 
     def unfinished(self, prefix: str) -> Iterator[Answer]:
-        """Give the multipart uploads below a prefix that nobody completed: `Key`, `UploadId`, `Initiated`."""
+        """Yield the multipart uploads below a prefix that nobody completed: `Key`, `UploadId`, `Initiated`."""
         with translated(self.where, prefix):
             for page in self.client().get_paginator("list_multipart_uploads").paginate(Bucket=self.name, Prefix=prefix):
                 yield from page.get("Uploads", [])
 
     def pauses(self) -> Iterator[float | None]:
-        """Give the seconds to wait after each failed attempt: full jitter over a doubling span; None after the last one.
+        """Yield the seconds to wait after each failed attempt: full jitter over a doubling span.
+
+        None after the last one.
 
         M. Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
         """
@@ -113,13 +120,23 @@ class Bucket:
         yield None
 
     def link(self, name: str, expires_s: int) -> str:
-        """Give a URL that reads the object without credentials until it expires; the URL itself is a secret until then."""
+        """Return a URL that reads the object without credentials until it expires.
+
+        The URL itself is a secret until then.
+        """
         with translated(self.where, name):
             client = self._linking_client()
-            return str(client.generate_presigned_url("get_object", Params={"Bucket": self.name, "Key": name}, ExpiresIn=expires_s))
+            return str(
+                client.generate_presigned_url(
+                    "get_object", Params={"Bucket": self.name, "Key": name}, ExpiresIn=expires_s
+                )
+            )
 
     def gdal_options(self) -> dict[str, str]:
-        """Give the options under which GDAL reads `/vsis3/<bucket>/…`: the same endpoint and credentials, nothing from elsewhere."""
+        """Return the options under which GDAL reads `/vsis3/<bucket>/…`.
+
+        The same endpoint and credentials, nothing from elsewhere.
+        """
         endpoint, options = urlsplit(self.client().meta.endpoint_url), self.options
         with translated(self.where, ""):
             found = self._session.get_credentials()
@@ -152,7 +169,7 @@ class Bucket:
         return self.options.region or self._session.region_name or _DEFAULT_REGION
 
     def client(self) -> Any:
-        """Give the client, made when it is first needed."""
+        """Return the client, made when it is first needed."""
         with self._lock:
             if self._client is None:
                 self._session = self._open_session()
@@ -160,7 +177,7 @@ class Bucket:
             return self._client
 
     def _linking_client(self) -> Any:
-        """Give a client whose URLs people can reach: a signature holds the name of the host."""
+        """Return a client whose URLs people can reach: a signature holds the name of the host."""
         usual = self.client()
         if self.options.link_endpoint is None:
             return usual
@@ -178,16 +195,26 @@ class Bucket:
     def _make_client(self, endpoint: str | None) -> Any:
         options = self.options
         config = Config(
-            signature_version="s3v4", connect_timeout=_CONNECT_S, read_timeout=options.timeout_s,
-            retries={"mode": "standard", "total_max_attempts": options.attempts}, s3={"addressing_style": self._addressing()},
-            max_pool_connections=16, user_agent_extra="cloudseg",
-            # Checksums are SHA-256 and sent by `s3.py`; botocore's own CRCs would be a second one, and some servers do not know them.
-            request_checksum_calculation="when_required", response_checksum_validation="when_required",
-        )  # fmt: skip
+            signature_version="s3v4",
+            connect_timeout=_CONNECT_S,
+            read_timeout=options.timeout_s,
+            retries={"mode": "standard", "total_max_attempts": options.attempts},
+            s3={"addressing_style": self._addressing()},
+            max_pool_connections=16,
+            user_agent_extra="cloudseg",
+            # Checksums are SHA-256 and sent by `s3.py`; botocore's own CRCs would be a second one, and some servers do
+            # not know them.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        )
         region = options.region or self._session.region_name or _DEFAULT_REGION
         with translated(self.where, ""):
             return self._session.client(
-                "s3", endpoint_url=endpoint, region_name=region, verify=str(options.ca_bundle) if options.ca_bundle else None, config=config
+                "s3",
+                endpoint_url=endpoint,
+                region_name=region,
+                verify=str(options.ca_bundle) if options.ca_bundle else None,
+                config=config,
             )
 
     def _addressing(self) -> Literal["path", "virtual"]:
@@ -226,7 +253,7 @@ class Download:
                 return
 
     def _rest(self) -> Iterator[bytes]:
-        """Give what has not been given yet."""
+        """Yield what has not been given yet."""
         if self._head is not None and self._at == self._head.size:
             return
         answer = self._ask()
@@ -242,20 +269,27 @@ class Download:
         try:
             return self._bucket.call("get_object", self._name, Range=f"bytes={self._at}-", IfMatch=self._head.etag)
         except ObjectExists as error:
-            raise StoreUnreachable("the object changed while it was read", subject=self._name, next_step="Try again.") from error
+            raise StoreUnreachable(
+                "the object changed while it was read", subject=self._name, next_step="Try again."
+            ) from error
 
 
 def checksum(digest: bytes) -> str:
-    """Give a SHA-256 as S3 writes it."""
+    """Return a SHA-256 as S3 writes it."""
     return b64encode(digest).decode()
 
 
 def _head(answer: Answer) -> Head:
-    return Head(size=answer["ContentLength"], written_at=answer["LastModified"], etag=answer["ETag"], sha256=_sha256(answer))
+    return Head(
+        size=answer["ContentLength"], written_at=answer["LastModified"], etag=answer["ETag"], sha256=_sha256(answer)
+    )
 
 
 def _sha256(answer: Answer) -> str | None:
-    """Give the hex SHA-256 of the whole object; that of a multipart upload is one over its parts and of no use here."""
+    """Return the hex SHA-256 of the whole object.
+
+    That of a multipart upload is one over its parts and of no use here.
+    """
     verified = answer.get("ChecksumSHA256", "")
     if verified and "-" not in verified and answer.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT":
         return b64decode(verified).hex()
@@ -268,10 +302,20 @@ def _check_endpoints(options: S3Options) -> None:
         if endpoint is None:
             continue
         parts = urlsplit(endpoint)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password or parts.query:
+        if (
+            parts.scheme not in ("http", "https")
+            or not parts.hostname
+            or parts.username
+            or parts.password
+            or parts.query
+        ):
             raise SettingsError(
-                "not the address of an S3 server", subject=f"CLOUDSEG_S3_{name}", found=f"{parts.scheme or 'no scheme'}://…",
+                "not the address of an S3 server",
+                subject=f"CLOUDSEG_S3_{name}",
+                found=f"{parts.scheme or 'no scheme'}://…",
                 expected="http(s)://host[:port], credentials in the environment or in a profile",
-            )  # fmt: skip
+            )
     if options.ca_bundle is not None and not os.access(options.ca_bundle, os.R_OK):
-        raise SettingsError("the CA certificates cannot be read", subject="CLOUDSEG_S3_CA_BUNDLE", found=options.ca_bundle)
+        raise SettingsError(
+            "the CA certificates cannot be read", subject="CLOUDSEG_S3_CA_BUNDLE", found=options.ca_bundle
+        )

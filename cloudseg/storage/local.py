@@ -34,7 +34,9 @@ class LocalStore:
         try:
             (self.root / _INCOMING).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreUnreachable("the store's folder cannot be made", subject=str(self.root), found=error.strerror) from error
+            raise StoreUnreachable(
+                "the store's folder cannot be made", subject=str(self.root), found=error.strerror
+            ) from error
 
     @property
     def uri(self) -> str:
@@ -65,7 +67,9 @@ class LocalStore:
         target = self._path(key)
         with self._incoming() as (handle, path), self._one_replacer():
             if expected is not None and (not target.is_file() or target.read_bytes() != expected):
-                raise ObjectExists("the object is not what the writer expected", subject=key, next_step="Read it again.")
+                raise ObjectExists(
+                    "the object is not what the writer expected", subject=key, next_step="Read it again."
+                )
             handle.write(data)
             _finish(handle, path)
             self._make_folder(target)
@@ -89,9 +93,12 @@ class LocalStore:
             data = self._path(key).read_bytes()
         if sha256 is not None and (found := sha256_of(data)) != sha256:
             raise ObjectCorrupt(
-                "the object's bytes do not match its checksum", subject=key, found=found, expected=sha256,
+                "the object's bytes do not match its checksum",
+                subject=key,
+                found=found,
+                expected=sha256,
                 next_step="Run `cloudseg maintain`; restore the object from a backup.",
-            )  # fmt: skip
+            )
         return data
 
     def stat(self, key: str) -> tuple[int, datetime]:
@@ -154,9 +161,12 @@ class LocalStore:
     def link(self, key: str, expires_s: int) -> str:
         """See Store.link: a folder has none."""
         raise InputError(
-            "a local store has no links that expire", subject=checked(key), found=self.uri_of(key), expected="a store on S3",
+            "a local store has no links that expire",
+            subject=checked(key),
+            found=self.uri_of(key),
+            expected="a store on S3",
             next_step="Copy the file, or keep the store on S3 (CLOUDSEG_STORE_URL=s3://...).",
-        )  # fmt: skip
+        )
 
     def clear_abandoned(self) -> int:
         """See Store.clear_abandoned."""
@@ -169,7 +179,9 @@ class LocalStore:
         return self.root / checked(key)
 
     def _missing(self, key: str) -> ObjectMissing:
-        return ObjectMissing("no object under this key", subject=key, found=f"nothing in {self.uri}", next_step="Run `cloudseg doctor`.")
+        return ObjectMissing(
+            "no object under this key", subject=key, found=f"nothing in {self.uri}", next_step="Run `cloudseg doctor`."
+        )
 
     @contextmanager
     def _reading(self, key: str) -> Iterator[None]:
@@ -182,7 +194,7 @@ class LocalStore:
 
     @contextmanager
     def _incoming(self) -> Iterator[tuple[IO[bytes], Path]]:
-        """Lend an unfinished file; it is gone at the end, whatever happened."""
+        """Yield an unfinished file; it is gone at the end, whatever happened."""
         try:
             handle = tempfile.NamedTemporaryFile(dir=self.root / _INCOMING, delete=False)  # noqa: SIM115
         except OSError as error:
@@ -197,7 +209,7 @@ class LocalStore:
             path.unlink(missing_ok=True)
 
     def _link(self, path: Path, handle: IO[bytes], stored: StoredObject) -> None:
-        """Give the finished file its name; os.link fails where the name is taken, so two writers cannot both win."""
+        """Return the finished file its name; os.link fails where the name is taken, so two writers cannot both win."""
         _finish(handle, path)
         target = self._path(stored.key)
         self._make_folder(target)
@@ -207,21 +219,28 @@ class LocalStore:
             found = file_sha256(target) if target.is_file() else "a folder of other objects"
             if found != stored.sha256:
                 raise ObjectExists(
-                    "other bytes stand under this key", subject=stored.key, found=found, expected=stored.sha256,
+                    "other bytes stand under this key",
+                    subject=stored.key,
+                    found=found,
+                    expected=stored.sha256,
                     next_step="Objects are never overwritten: find out which writer made the other one.",
-                ) from error  # fmt: skip
+                ) from error
             os.utime(target)  # young again: maintenance must not take it for an old orphan before its row is there
         _sync_folder(target.parent)
 
     def _make_folder(self, target: Path) -> None:
-        """Make the folders of a key, each durable before the next. Raises ObjectExists where one of them is an object."""
+        """Make the folders of a key, each durable before the next.
+
+        Raises ObjectExists where one of them is an object.
+        """
         try:
             _make_durable(target.parent)
         except (FileExistsError, NotADirectoryError) as error:
             raise ObjectExists(
-                "an object stands where this key needs a folder", subject=target.relative_to(self.root).as_posix(),
+                "an object stands where this key needs a folder",
+                subject=target.relative_to(self.root).as_posix(),
                 next_step="No key may be the folder of another: see cloudseg.keys.",
-            ) from error  # fmt: skip
+            ) from error
 
 
 def _make_durable(folder: Path) -> None:
@@ -233,7 +252,10 @@ def _make_durable(folder: Path) -> None:
 
 
 def _files_under(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Give the folders below a folder, itself included, with the names of their files; unfinished writes are left out."""
+    """Yield the folders below a folder, itself included, with the names of their files.
+
+    Unfinished writes are left out.
+    """
     for parent, folders, names in os.walk(folder, onerror=_raise_unless_gone):
         if _INCOMING in folders:
             folders.remove(_INCOMING)
@@ -246,7 +268,7 @@ def _raise_unless_gone(error: OSError) -> None:
 
 
 def remove_abandoned(paths: Iterable[Path]) -> int:
-    """Remove the files that nobody has written to for a day; give how many."""
+    """Remove the files that nobody has written to for a day; return how many."""
     removed = 0
     for path in paths:
         with suppress(FileNotFoundError):  # another process clears away too
@@ -257,7 +279,7 @@ def remove_abandoned(paths: Iterable[Path]) -> int:
 
 
 def file_sha256(path: Path) -> str:
-    """Give the hex SHA-256 of a file, read in pieces."""
+    """Return the hex SHA-256 of a file, read in pieces."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 

@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import IO, Any, Final
 from urllib.parse import quote, urlsplit
 
-from cloudseg.errors import CloudsegError, InputError, ObjectCorrupt, ObjectExists, ObjectMissing, SettingsError, StoreUnreachable
+from cloudseg.errors import (
+    CloudsegError,
+    InputError,
+    ObjectCorrupt,
+    ObjectExists,
+    ObjectMissing,
+    SettingsError,
+    StoreUnreachable,
+)
 from cloudseg.keys import checked, is_key, sha256_of
 from cloudseg.records import GdalPath, ListedObject, StoredObject
 from cloudseg.storage.bucket import Bucket, Head, checksum
@@ -50,9 +58,12 @@ class S3Store:
         prefix = parts.path.strip("/")
         if not is_bucket_name(parts.netloc) or (prefix and not is_key(prefix)) or parts.query or parts.fragment:
             raise SettingsError(
-                "not a bucket of S3", subject="CLOUDSEG_STORE_URL", found=f"s3://{parts.netloc.rpartition('@')[2]}/{prefix}",
-                expected="s3://bucket or s3://bucket/prefix, lower case", next_step="Credentials and endpoint have settings of their own.",
-            )  # fmt: skip
+                "not a bucket of S3",
+                subject="CLOUDSEG_STORE_URL",
+                found=f"s3://{parts.netloc.rpartition('@')[2]}/{prefix}",
+                expected="s3://bucket or s3://bucket/prefix, lower case",
+                next_step="Credentials and endpoint have settings of their own.",
+            )
         return cls(Bucket(parts.netloc, options), f"{prefix}/" if prefix else "")
 
     @property
@@ -160,7 +171,10 @@ class S3Store:
         """See Store.link. A link dies earlier where the credentials that signed it are temporary."""
         if not 1 <= expires_s <= LONGEST_LINK_S:
             raise InputError(
-                "links do not last that long", subject=checked(key), found=f"{expires_s} s", expected=f"1 to {LONGEST_LINK_S} s"
+                "links do not last that long",
+                subject=checked(key),
+                found=f"{expires_s} s",
+                expected=f"1 to {LONGEST_LINK_S} s",
             )
         return self.bucket.link(self._name(key), expires_s)
 
@@ -189,9 +203,13 @@ class S3Store:
     def _send(self, stored: StoredObject, data: bytes, **condition: str) -> None:
         with _exists_by_key(stored.key):
             self.bucket.call(
-                "put_object", self._name(stored.key), Body=data, ChecksumSHA256=checksum(hashlib.sha256(data).digest()),
-                **_about(stored), **condition,
-            )  # fmt: skip
+                "put_object",
+                self._name(stored.key),
+                Body=data,
+                ChecksumSHA256=checksum(hashlib.sha256(data).digest()),
+                **_about(stored),
+                **condition,
+            )
 
     def _create(self, stored: StoredObject, send: Callable[[], None]) -> None:
         """Send, unless the key is taken: by the same bytes it is done, by other bytes it is refused.
@@ -209,10 +227,12 @@ class S3Store:
             if pause is None:
                 break
             time.sleep(pause)  # two writers at once, of whom neither has won yet
-        raise StoreUnreachable("other writers are always at this key", subject=stored.key, next_step="Try again in a moment.")
+        raise StoreUnreachable(
+            "other writers are always at this key", subject=stored.key, next_step="Try again in a moment."
+        )
 
     def _stands(self, stored: StoredObject) -> bool:
-        """Tell whether the same bytes stand under the key; raises ObjectExists for other bytes."""
+        """Return whether the same bytes stand under the key; raises ObjectExists for other bytes."""
         try:
             head = self._head(stored.key)
             found = head.sha256 or sha256_of(self._read(stored.key)[1])
@@ -220,28 +240,43 @@ class S3Store:
             return False
         if (found, head.size) != (stored.sha256, stored.size):
             raise ObjectExists(
-                "other bytes stand under this key", subject=stored.key, found=found, expected=stored.sha256,
+                "other bytes stand under this key",
+                subject=stored.key,
+                found=found,
+                expected=stored.sha256,
                 next_step="Objects are never overwritten: find out which writer made the other one.",
-            )  # fmt: skip
+            )
         return True
 
     def _send_parts(self, stored: StoredObject, path: Path, digests: list[bytes]) -> None:
         name, size = self._name(stored.key), _part_size(stored.size)
-        upload = self.bucket.call("create_multipart_upload", name, ChecksumAlgorithm="SHA256", **_about(stored))["UploadId"]
+        upload = self.bucket.call("create_multipart_upload", name, ChecksumAlgorithm="SHA256", **_about(stored))[
+            "UploadId"
+        ]
 
         def send(number: int) -> dict[str, Any]:
             data = _part(path, number, size)
             if hashlib.sha256(data).digest() != digests[number]:
-                raise ObjectCorrupt("the file changed while it was stored", subject=stored.key, next_step="Run the stage again.")
+                raise ObjectCorrupt(
+                    "the file changed while it was stored", subject=stored.key, next_step="Run the stage again."
+                )
             digest = checksum(digests[number])
-            sent = self.bucket.call("upload_part", name, UploadId=upload, PartNumber=number + 1, Body=data, ChecksumSHA256=digest)
+            sent = self.bucket.call(
+                "upload_part", name, UploadId=upload, PartNumber=number + 1, Body=data, ChecksumSHA256=digest
+            )
             return {"PartNumber": number + 1, "ETag": sent["ETag"], "ChecksumSHA256": digest}
 
         try:
             with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="upload") as threads:
                 parts = _all(threads, send, len(digests))
             with _exists_by_key(stored.key):
-                self.bucket.call("complete_multipart_upload", name, UploadId=upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*")
+                self.bucket.call(
+                    "complete_multipart_upload",
+                    name,
+                    UploadId=upload,
+                    MultipartUpload={"Parts": parts},
+                    IfNoneMatch="*",
+                )
         except BaseException:
             with suppress(CloudsegError):  # what cannot be aborted now, maintenance does after a day
                 self.bucket.call("abort_multipart_upload", name, UploadId=upload)
@@ -249,7 +284,7 @@ class S3Store:
 
 
 def is_bucket_name(name: str) -> bool:
-    """Tell whether S3 may have a bucket of this name."""
+    """Return whether S3 may have a bucket of this name."""
     return _BUCKET.fullmatch(name) is not None
 
 
@@ -264,7 +299,7 @@ def _all(threads: ThreadPoolExecutor, send: Callable[[int], dict[str, Any]], cou
 
 
 def _about(stored: StoredObject) -> dict[str, Any]:
-    """Give what stands beside the bytes: their SHA-256, and the type by which a browser shows them."""
+    """Return what stands beside the bytes: their SHA-256, and the type by which a browser shows them."""
     content_type = mimetypes.guess_type(stored.key)[0] or "application/octet-stream"
     return {"Metadata": {"sha256": stored.sha256}, "ContentType": content_type}
 
@@ -280,7 +315,7 @@ def _part(path: Path, number: int, size: int) -> bytes:
 
 
 def _digests(path: Path, size: int) -> tuple[list[bytes], str]:
-    """Give the SHA-256 of each part and the hex SHA-256 of the whole file; holds one part at a time."""
+    """Return the SHA-256 of each part and the hex SHA-256 of the whole file; holds one part at a time."""
     whole, parts = hashlib.sha256(), []
     with path.open("rb") as handle:
         while part := handle.read(size):
@@ -292,9 +327,12 @@ def _digests(path: Path, size: int) -> tuple[list[bytes], str]:
 def _compare(key: str, found: str, expected: str | None) -> None:
     if expected is not None and found != expected:
         raise ObjectCorrupt(
-            "the object's bytes do not match its checksum", subject=key, found=found, expected=expected,
+            "the object's bytes do not match its checksum",
+            subject=key,
+            found=found,
+            expected=expected,
             next_step="Run `cloudseg maintain`; restore the object from a backup.",
-        )  # fmt: skip
+        )
 
 
 @contextmanager
@@ -337,6 +375,8 @@ def _write(copy: IO[bytes], piece: bytes | None) -> None:
 
 def _no_room(error: OSError) -> StoreUnreachable:
     return StoreUnreachable(
-        "the copy of an object cannot be written", subject=tempfile.gettempdir(), found=error.strerror or os.strerror(error.errno or 0),
+        "the copy of an object cannot be written",
+        subject=tempfile.gettempdir(),
+        found=error.strerror or os.strerror(error.errno or 0),
         next_step="Make room, or name another folder in TMPDIR.",
-    )  # fmt: skip
+    )

@@ -17,7 +17,10 @@ ABANDONED_AFTER_S: Final = 24 * 3600
 
 @dataclass(frozen=True)
 class S3Options:
-    """How S3 is reached. Credentials are no part of it: the standard chain of boto3 finds them (environment, profile, role)."""
+    """How S3 is reached.
+
+    Credentials are no part of it: the standard chain of boto3 finds them (environment, profile, role).
+    """
 
     endpoint: str | None = None
     """`http(s)://host[:port]` of the server; None: AWS."""
@@ -38,8 +41,8 @@ class S3Options:
 class Store(Protocol):
     """Immutable objects under checked keys (`cloudseg.keys`). Safe to share between threads.
 
-    Every method raises StoreUnreachable where the store does not answer, StoreRefused where it will not serve us, ValueError
-    for a key that is none.
+    Every method raises StoreUnreachable where the store does not answer, StoreRefused where it will not serve us,
+    ValueError for a key that is none.
     """
 
     @property
@@ -66,23 +69,26 @@ class Store(Protocol):
         ...
 
     def get(self, key: str, sha256: str | None = None) -> bytes:
-        """Give an object's bytes. Raises ObjectMissing, and ObjectCorrupt where the checksum does not match."""
+        """Return an object's bytes. Raises ObjectMissing, and ObjectCorrupt where the checksum does not match."""
         ...
 
     def stat(self, key: str) -> tuple[int, datetime]:
-        """Give size in bytes and time of writing. Raises ObjectMissing."""
+        """Return size in bytes and time of writing. Raises ObjectMissing."""
         ...
 
     def exists(self, key: str) -> bool:
-        """Tell whether an object is there."""
+        """Return whether an object is there."""
         ...
 
     def list_keys(self, prefix: str = "") -> Iterator[str]:
-        """Give the keys that begin with the prefix, sorted."""
+        """Yield the keys that begin with the prefix, sorted."""
         ...
 
     def list_objects(self, prefix: str = "") -> Iterator[ListedObject]:
-        """Give what `list_keys` gives, in the store's own order, with size and time: one question for many objects, none held."""
+        """Yield what `list_keys` gives, in the store's own order, with size and time.
+
+        One question for many objects, none held.
+        """
         ...
 
     def delete(self, key: str) -> None:
@@ -90,19 +96,24 @@ class Store(Protocol):
         ...
 
     def local_file(self, key: str) -> AbstractContextManager[Path]:
-        """Lend a readable local file with the object's bytes, for memory mapping. Raises ObjectMissing."""
+        """Yield a readable local file with the object's bytes, for memory mapping. Raises ObjectMissing."""
         ...
 
     def gdal_path(self, key: str) -> GdalPath:
-        """Give what `raster.read.open_raster` opens by ranges, without a copy. Good for some minutes where credentials expire."""
+        """Return what `raster.read.open_raster` opens by ranges, without a copy.
+
+        Good for some minutes where credentials expire.
+        """
         ...
 
     def uri_of(self, key: str) -> str:
-        """Give the address of an object for people and STAC items."""
+        """Return the address of an object for people and STAC items."""
         ...
 
     def link(self, key: str, expires_s: int) -> str:
-        """Give a URL that anyone may read the object with until it expires. Whether the object exists is not looked at.
+        """Return a URL that anyone may read the object with until it expires.
+
+        Whether the object exists is not looked at.
 
         Raises InputError where the store has no such links, or not for so long.
         """
@@ -116,7 +127,8 @@ class Store(Protocol):
 def open_store(url: str, s3: S3Options | None = None) -> Store:
     """Open the store of a folder, a `file://` URL (the folder is made when absent) or `s3://bucket/prefix`.
 
-    No server is asked yet. Raises SettingsError for a scheme that no store speaks, StoreUnreachable for a folder that cannot be made.
+    No server is asked yet. Raises SettingsError for a scheme that no store speaks, StoreUnreachable for a folder that
+    cannot be made.
     """
     from cloudseg.storage.local import LocalStore
 
@@ -128,9 +140,12 @@ def open_store(url: str, s3: S3Options | None = None) -> Store:
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
         return LocalStore(Path(unquote(parts.path)))
     raise SettingsError(
-        "no store speaks this scheme", subject="CLOUDSEG_STORE_URL", found=parts.scheme,
-        expected="a folder, file:///folder or s3://bucket/prefix", next_step="Set CLOUDSEG_STORE_URL to a folder or a bucket.",
-    )  # fmt: skip
+        "no store speaks this scheme",
+        subject="CLOUDSEG_STORE_URL",
+        found=parts.scheme,
+        expected="a folder, file:///folder or s3://bucket/prefix",
+        next_step="Set CLOUDSEG_STORE_URL to a folder or a bucket.",
+    )
 
 
 def _open_s3(url: str, options: S3Options) -> Store:
@@ -138,7 +153,9 @@ def _open_s3(url: str, options: S3Options) -> Store:
         from cloudseg.storage.s3 import S3Store
     except ImportError as error:
         raise SettingsError(
-            "boto3, which speaks to S3, is not installed", subject="CLOUDSEG_STORE_URL", found=error.name,
+            "boto3, which speaks to S3, is not installed",
+            subject="CLOUDSEG_STORE_URL",
+            found=error.name,
             next_step="Install the extra: pip install 'cloudseg[s3]'.",
-        ) from error  # fmt: skip
+        ) from error
     return S3Store.at(url, options)

@@ -24,15 +24,22 @@ def zoom_factor(rng: np.random.Generator, augment: Augment) -> float:
     return _log_uniform(rng, augment.scale)
 
 
-def augment_sample(sample: Sample, size: int, augment: Augment, clip: float, rng: np.random.Generator, *, recorded: int) -> Sample:
-    """Give an augmented copy of `size` × `size` pixels: geometry first, then radiometry of the first `recorded` bands."""
+def augment_sample(
+    sample: Sample, size: int, augment: Augment, clip: float, rng: np.random.Generator, *, recorded: int
+) -> Sample:
+    """Return an augmented copy of `size` × `size` pixels.
+
+    Geometry first, then radiometry of the first `recorded` bands.
+    """
     return _change_radiometry(_change_geometry(_resize(sample, size), augment, rng), augment, clip, rng, recorded)
 
 
 def _resize(sample: Sample, size: int) -> Sample:
     if sample.label.shape == (size, size):
         return sample
-    reflectance = functional.interpolate(sample.reflectance[None], (size, size), mode="bilinear", align_corners=False, antialias=True)[0]
+    reflectance = functional.interpolate(
+        sample.reflectance[None], (size, size), mode="bilinear", align_corners=False, antialias=True
+    )[0]
     classes = torch.stack([sample.label, sample.valid.to(torch.uint8)])[None].float()
     label, valid = functional.interpolate(classes, (size, size), mode="nearest-exact")[0].to(torch.uint8)
     return Sample(reflectance, label, valid.bool())
@@ -48,7 +55,9 @@ def _change_geometry(sample: Sample, augment: Augment, rng: np.random.Generator)
     return Sample(change(sample.reflectance), change(sample.label), change(sample.valid))
 
 
-def _change_radiometry(sample: Sample, augment: Augment, clip: float, rng: np.random.Generator, recorded: int) -> Sample:
+def _change_radiometry(
+    sample: Sample, augment: Augment, clip: float, rng: np.random.Generator, recorded: int
+) -> Sample:
     x, derived = sample.reflectance[:recorded], sample.reflectance[recorded:]
     factor = _log_uniform(rng, augment.gain) * np.array([_log_uniform(rng, augment.band_gain) for _ in range(recorded)])
     if augment.gain or augment.band_gain:

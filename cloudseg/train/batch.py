@@ -36,7 +36,10 @@ class Batch:
 
 
 def choose_chips(chips: list[Chip], recipe: Recipe) -> list[Chip]:
-    """Give the training chips: all of them, or `max_chips` drawn by the recipe's seed from the chips' ids in order."""
+    """Return the training chips.
+
+    All of them, or `max_chips` drawn by the recipe's seed from the chips' ids in order.
+    """
     ordered = sorted(chips, key=lambda chip: chip.chip_id)
     limit = recipe.data.max_chips
     if limit is None or limit >= len(ordered):
@@ -66,13 +69,17 @@ class Batches:
         size = self._recipe.budget.batch_size
         first = (step * self._world + self._rank) * size
         samples = [self._sample(number) for number in range(first, first + size)]
-        x = normalize(torch.stack([s.reflectance for s in samples]), torch.stack([s.valid for s in samples]), self._scaling)
+        x = normalize(
+            torch.stack([s.reflectance for s in samples]), torch.stack([s.valid for s in samples]), self._scaling
+        )
         return Batch(x.contiguous(memory_format=torch.channels_last), torch.stack([s.label for s in samples]))
 
     def iter_from(self, step: int, stop: int) -> Iterator[Batch]:
-        """Give the batches of the steps `step .. stop - 1`, made ahead by background threads."""
+        """Yield the batches of the steps `step .. stop - 1`, made ahead by background threads."""
         # One thread each: these run beside the step, and torch would give every one of them all cores again.
-        with ThreadPoolExecutor(2, thread_name_prefix="batches", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(
+            2, thread_name_prefix="batches", initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
             waiting: list[Future[Batch]] = []
             try:
                 for upcoming in range(step, stop):
@@ -94,7 +101,9 @@ class Batches:
         window = slice(row, row + side), slice(col, col + side)
         pixels, label = self._set.pixels(chip)[:, *window], self._set.label(chip)[window]
         sample = Sample(to_reflectance(pixels), torch.from_numpy(label.copy()), torch.from_numpy(observed(pixels)))
-        return augment_sample(sample, self._size, self._recipe.augment, self._recipe.input.clip, rng, recorded=self._recorded)
+        return augment_sample(
+            sample, self._size, self._recipe.augment, self._recipe.input.clip, rng, recorded=self._recorded
+        )
 
     def _pick(self, number: int) -> Chip:
         if self._kinds:
@@ -119,5 +128,5 @@ def _offset(rng: np.random.Generator, inside: int, side: int, chip_size: int) ->
 
 @lru_cache(maxsize=4)
 def _order(seed: int, passed: int, count: int) -> npt.NDArray[np.int64]:
-    """Give the order in which a pass goes through the chips."""
+    """Return the order in which a pass goes through the chips."""
     return np.random.default_rng([seed, _ORDER, passed]).permutation(count)

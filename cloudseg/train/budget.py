@@ -19,7 +19,10 @@ _MEASURED_SHARE: Final = 0.03
 """Of the budget: longer measuring would cost more steps than a better estimate gives."""
 _MOST_STEPS: Final = _WARM_UP_STEPS + _MOST_BLOCKS * _BLOCK_STEPS
 _FEWEST_EPOCHS: Final = 8
-"""A short time budget cuts epochs rather than their number: they are what others watch, and what early stop chooses from."""
+"""A short time budget cuts epochs rather than their number.
+
+They are what others watch, and what early stop chooses from.
+"""
 _FINISH_S: Final = 8.0
 """Packing, ONNX export and registration after the last step."""
 OVERTIME: Final = 1.5
@@ -27,7 +30,10 @@ OVERTIME: Final = 1.5
 
 
 def plan(setting: Setting, *, already_spent_s: float) -> Progress:
-    """Give the progress of a training that has not begun: the smallest of epochs, steps and what the minutes allow."""
+    """Return the progress of a training that has not begun.
+
+    The smallest of epochs, steps and what the minutes allow.
+    """
     budget = setting.recipe.budget
     trial = Trainer(setting, Progress(step=0, total_steps=_MOST_STEPS, epoch_steps=1))
     epoch_steps = budget.epoch_steps or trial.batches.steps_per_pass
@@ -42,9 +48,10 @@ def plan(setting: Setting, *, already_spent_s: float) -> Progress:
 
 
 def _steps_in(trial: Trainer, budget_s: float, already_spent_s: float) -> int:
-    """Measure step and validation on throw-away parameters and give the steps that fit; at least one.
+    """Measure step and validation on throw-away parameters and return the steps that fit; at least one.
 
-    Never planned again: the steps fix the course of the learning rate, and a resumed run must end with the same weights.
+    Never planned again: the steps fix the course of the learning rate, and a resumed run must end with the same
+    weights.
     """
     group, begun = trial.setting.group, time.monotonic()
     step_s = _time_steps(trial, _MEASURED_SHARE * budget_s)
@@ -57,8 +64,12 @@ def _steps_in(trial: Trainer, budget_s: float, already_spent_s: float) -> int:
         steps = (left - _FEWEST_EPOCHS * epoch_s) / step_s
     steps = int(group.from_leader(max(1, math.floor(steps))))
     log.info(
-        "pace: %.3f s a step, %.3f s a validation chip; %.1f minutes allow %d steps", step_s, chip_s, budget_s / 60, steps,
-    )  # fmt: skip
+        "pace: %.3f s a step, %.3f s a validation chip; %.1f minutes allow %d steps",
+        step_s,
+        chip_s,
+        budget_s / 60,
+        steps,
+    )
     return steps
 
 
@@ -75,7 +86,7 @@ def _time_steps(trial: Trainer, measured_s: float) -> float:
 
 
 def pace_of(moments: Sequence[float]) -> float:
-    """Give seconds a step from the moments at which steps ended: the median over blocks of the mean of a block.
+    """Return seconds a step from the moments at which steps ended: the median over blocks of the mean of a block.
 
     A machine that is busy with something else during less than half of the blocks does not count (median of means);
     inside a block slow and fast steps belong together, because batches are made ahead.

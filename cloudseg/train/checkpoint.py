@@ -68,21 +68,26 @@ class Checkpoints:
 
     def save(self, state: State) -> None:
         """Store the state; at the same step again it takes the place of the earlier one."""
-        data = save({name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}, {_KEY: self._header(state)})
+        data = save(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()},
+            {_KEY: self._header(state)},
+        )
         out = outgoing(data, lambda sha256: keys.checkpoint(self._run.run_id, state.progress.step, sha256))
         row = Checkpoint(run_id=self._run.run_id, step=state.progress.step, **out.stored.model_dump(), created_at=now())
         for key in publish(self._store, self._catalog, {"state": out}, lambda db, _: _write_row(db, row)):
             self._store.delete(key)
 
     def newest(self) -> State | None:
-        """Give the newest whole state, or None before the first. Raises CheckpointMismatch for one of another run."""
+        """Return the newest whole state, or None before the first. Raises CheckpointMismatch for one of another run."""
         with self._catalog.read() as db:
             found = rows.list_checkpoints(db, self._run.run_id)
         for row in found:
             try:
                 return self._read(self._store.get(row.key, row.sha256))
             except (ObjectMissing, ObjectCorrupt) as error:
-                log.warning("run %s: checkpoint at step %d is lost, taking an older one: %s", self._run.run_id, row.step, error)
+                log.warning(
+                    "run %s: checkpoint at step %d is lost, taking an older one: %s", self._run.run_id, row.step, error
+                )
         return None
 
     def clear(self) -> None:
@@ -106,14 +111,17 @@ class Checkpoints:
         for name, expected in self._identity().items():
             if header.get(name) != expected:
                 raise CheckpointMismatch(
-                    f"the checkpoint has another {name}", subject=self._run.run_id, found=header.get(name), expected=expected,
+                    f"the checkpoint has another {name}",
+                    subject=self._run.run_id,
+                    found=header.get(name),
+                    expected=expected,
                     next_step="Start a run with another id, or give back the recipe and the snapshot that this one began with.",
-                )  # fmt: skip
+                )
         return State(Progress(**header["progress"]), load(data), int(header["world"]))
 
 
 def _write_row(db: Connection, row: Checkpoint) -> list[str]:
-    """Add the row, forget those that it replaces, and give the keys that no row names any more."""
+    """Add the row, forget those that it replaces, and return the keys that no row names any more."""
     before = rows.list_checkpoints(db, row.run_id)
     again = [entry for entry in before if entry.step == row.step]
     old = [entry for entry in before if entry.step != row.step][_KEPT - 1 :]
@@ -135,17 +143,19 @@ def _read_header(data: bytes) -> dict[str, Any]:
 
 
 def named(prefix: str, tensors: Tensors) -> Tensors:
-    """Give tensors under `prefix.`."""
+    """Return tensors under `prefix.`."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
 def under(prefix: str, tensors: Tensors) -> Tensors:
-    """Give the tensors that stand under `prefix.`, without it."""
-    return {name.removeprefix(f"{prefix}."): tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}.")}
+    """Return the tensors that stand under `prefix.`, without it."""
+    return {
+        name.removeprefix(f"{prefix}."): tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}.")
+    }
 
 
 def optimizer_tensors(net: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
-    """Give the moments of every parameter under `<parameter>.<moment>`."""
+    """Return the moments of every parameter under `<parameter>.<moment>`."""
     return {
         f"{name}.{moment}": value
         for name, parameter in net.named_parameters()

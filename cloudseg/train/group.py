@@ -25,7 +25,7 @@ class Group:
         return self.rank == 0
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Give the element-wise sum over all processes, on the CPU."""
+        """Return the element-wise sum over all processes, on the CPU."""
         if self.world == 1:
             return values
         shared = values.to(self.device.torch)
@@ -33,16 +33,16 @@ class Group:
         return shared.cpu()
 
     def from_leader(self, value: float) -> float:
-        """Give the leader's number to everyone."""
+        """Return the leader's number to everyone."""
         return float(self.sum(torch.tensor([value if self.leads else 0.0], dtype=torch.float64))[0])
 
     def any(self, value: bool) -> bool:
-        """Tell whether the value is true in some process."""
+        """Return whether the value is true in some process."""
         return bool(self.sum(torch.tensor([float(value)], dtype=torch.float64))[0] > 0)
 
     @torch.no_grad()
     def average_buffers(self, net: torch.nn.Module) -> None:
-        """Give every process the mean of all running statistics of BatchNorm, so that all hold one net after each step."""
+        """Return every process the mean of all running statistics of BatchNorm, so that all hold one net after each step."""
         if self.world == 1:
             return
         buffers = [buffer for buffer in net.buffers() if buffer.is_floating_point()]

@@ -25,7 +25,9 @@ _WORTH_TELLING: Final = 0.1
 class Loop:
     """Runs a trainer from where it stands to its end."""
 
-    def __init__(self, trainer: Trainer, catalog: Catalog, checkpoints: Checkpoints, on_progress: OnProgress | None) -> None:
+    def __init__(
+        self, trainer: Trainer, catalog: Catalog, checkpoints: Checkpoints, on_progress: OnProgress | None
+    ) -> None:
         self._trainer, self._catalog, self._checkpoints = trainer, catalog, checkpoints
         self._tell = on_progress or self._log_progress
         self._leads = trainer.setting.group.leads
@@ -47,19 +49,26 @@ class Loop:
             elif progress.step % trainer.setting.recipe.budget.checkpoint_every_steps == 0:
                 self.checkpoint()
             if progress.stopped is not None:
-                log.info("run %s ends early at step %d: %s", trainer.setting.run.run_id, progress.step, progress.stopped)
+                log.info(
+                    "run %s ends early at step %d: %s", trainer.setting.run.run_id, progress.step, progress.stopped
+                )
                 break
             self._leave_if_asked(request)
         self._tell_unused()
 
     def _tell_unused(self) -> None:
-        """Say how much of a time budget is left: the machine was slower while the pace was measured than it was later."""
+        """Say how much of a time budget is left.
+
+        The machine was slower while the pace was measured than it was later.
+        """
         progress, minutes = self._trainer.progress, self._trainer.setting.recipe.budget.minutes
         if minutes is None or not self._leads:
             return
         unused = minutes - progress.spent_s / 60
         if unused > _WORTH_TELLING * minutes:
-            log.info("run %s: %.1f of %g minutes of the budget unused", self._trainer.setting.run.run_id, unused, minutes)
+            log.info(
+                "run %s: %.1f of %g minutes of the budget unused", self._trainer.setting.run.run_id, unused, minutes
+            )
 
     def checkpoint(self) -> None:
         """Write a checkpoint (the leader does)."""
@@ -75,16 +84,20 @@ class Loop:
         trainer.keep_if_best(counted.loss, epoch)
         progress.stopped = self._reason_to_stop(epoch)
         metrics = {
-            "train_loss": round(progress.loss_sum / max(1, progress.loss_count), 6), "validation_loss": round(counted.loss, 6),
-            "validation_iou": round(counted.iou(), 6), "best_epoch": progress.best_epoch,
+            "train_loss": round(progress.loss_sum / max(1, progress.loss_count), 6),
+            "validation_loss": round(counted.loss, 6),
+            "validation_iou": round(counted.iou(), 6),
+            "best_epoch": progress.best_epoch,
             "images_per_s": round(steps * self._images_per_step / max(trained_s, 1e-9), 2),
             "lr": trainer.learning_rate(progress.step - 1),
             "seconds": round(self._spent_before + time.monotonic() - self._begun, 1),
-        }  # fmt: skip
+        }
         if self._leads:
             run_id = trainer.setting.run.run_id
             with self._catalog.begin() as db:
-                rows.add_epoch(db, Epoch(run_id=run_id, epoch=epoch, step=progress.step, metrics=metrics, created_at=now()))
+                rows.add_epoch(
+                    db, Epoch(run_id=run_id, epoch=epoch, step=progress.step, metrics=metrics, created_at=now())
+                )
             log.info("run %s epoch %d, step %d of %d: %s", run_id, epoch, progress.step, progress.total_steps, metrics)
         progress.loss_sum, progress.loss_count = 0.0, 0
         self._epoch_begun, self._epoch_first = time.monotonic(), progress.step
@@ -110,9 +123,11 @@ class Loop:
         if asked and progress.step < progress.total_steps:
             self.checkpoint()
             raise Interrupted(
-                f"asked to stop by {request.signal_name or 'a signal to another process'}", subject=self._trainer.setting.run.run_id,
-                found=f"step {progress.step} of {progress.total_steps}", next_step="Start it again with the same run id: it resumes.",
-            )  # fmt: skip
+                f"asked to stop by {request.signal_name or 'a signal to another process'}",
+                subject=self._trainer.setting.run.run_id,
+                found=f"step {progress.step} of {progress.total_steps}",
+                next_step="Start it again with the same run id: it resumes.",
+            )
 
     # --- live progress ------------------------------------------------------------------------------------------------
 
@@ -127,7 +142,11 @@ class Loop:
         per_step = (time.monotonic() - self._begun) / (progress.step - self._first_step)
         remaining = per_step * (progress.total_steps - progress.step)
         eta = f"{remaining / 60:.1f} min" if remaining >= 60 else f"{remaining:.0f} s"
-        self._tell(progress.step, progress.total_steps, f"loss {loss:.4f}, {self._images_per_step / per_step:.1f} images/s, ETA {eta}")
+        self._tell(
+            progress.step,
+            progress.total_steps,
+            f"loss {loss:.4f}, {self._images_per_step / per_step:.1f} images/s, ETA {eta}",
+        )
 
     def _log_progress(self, done: int, total: int, phrase: str) -> None:
         moment = time.monotonic()

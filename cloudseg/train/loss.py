@@ -8,7 +8,7 @@ from cloudseg.recipe import Loss
 
 
 def segmentation_loss(logits: torch.Tensor, label: torch.Tensor, recipe: Loss) -> torch.Tensor:
-    """Give the loss of a batch as a scalar.
+    """Return the loss of a batch as a scalar.
 
     Args:
         logits: float `(batch, row, col)`; computed in float32 whatever comes in.
@@ -19,13 +19,18 @@ def segmentation_loss(logits: torch.Tensor, label: torch.Tensor, recipe: Loss) -
     would be undefined on clear ones. A batch without any labelled pixel gives 0 and no gradient.
     """
     known = label != MASK_NO_DATA
-    # Multiplying by the mask instead of indexing: the same number of bytes every step, and no host synchronisation on a GPU.
+    # Multiplying by the mask instead of indexing: the same number of bytes every step, and no host synchronisation on a
+    # GPU.
     weight = known.float()
     hard = (label == MASK_CLOUD).float()
     target = hard * (1 - recipe.label_smoothing) + recipe.label_smoothing / 2
     count = weight.sum().clamp(min=1)
     logits = torch.where(known, logits.float(), torch.zeros((), device=logits.device))
-    loss = recipe.bce * (functional.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight).sum() / count
+    loss = (
+        recipe.bce
+        * (functional.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight).sum()
+        / count
+    )
     if recipe.soft_jaccard:
         probability = torch.sigmoid(logits) * weight
         truth = hard * weight

@@ -29,14 +29,21 @@ log = logging.getLogger(__name__)
 
 
 def train_run(
-    store: Store, catalog: Catalog, *, snapshot_id: str, recipe: Recipe, run_id: str, device: Device,
-    parent_weights_id: str | None = None, on_progress: OnProgress | None = None,
-) -> TrainRecord:  # fmt: skip
+    store: Store,
+    catalog: Catalog,
+    *,
+    snapshot_id: str,
+    recipe: Recipe,
+    run_id: str,
+    device: Device,
+    parent_weights_id: str | None = None,
+    on_progress: OnProgress | None = None,
+) -> TrainRecord:
     """Train a recipe on a snapshot and register the weights.
 
-    Killed at any step and called again with the same ids, it goes on from the newest checkpoint and ends with the weights
-    of an undisturbed run (same kind of device, same number of processes). A finished run is not trained again: its
-    record is given back. Under `torchrun` all processes call it together; only the first writes.
+    Killed at any step and called again with the same ids, it goes on from the newest checkpoint and ends with the
+    weights of an undisturbed run (same kind of device, same number of processes). A finished run is not trained again:
+    its record is given back. Under `torchrun` all processes call it together; only the first writes.
 
     Args:
         store: holds the shards, takes checkpoints and weights.
@@ -45,7 +52,8 @@ def train_run(
         recipe: how.
         run_id: name of the run; the same name resumes.
         device: from `choose_device`.
-        parent_weights_id: warm start from these. None takes the champion of the moment when the run begins, if the recipe
+        parent_weights_id: warm start from these. None takes the champion of the moment when the run begins, if the
+            recipe
             wants a warm start; a run that began before keeps the parent that it began with.
         on_progress: gets steps done, steps in all and a phrase; None logs a line every ten seconds.
 
@@ -64,19 +72,29 @@ def train_run(
         run = _begin(catalog, snapshot, recipe, run_id, group, parent_weights_id)
         if (done := _find_result(catalog, run)) is not None:
             if group.leads:
-                _close(catalog, run.run_id, Checkpoints(store, catalog, run))  # a kill between its last rows is made good here
+                _close(
+                    catalog, run.run_id, Checkpoints(store, catalog, run)
+                )  # a kill between its last rows is made good here
             group.wait()
             return _record(catalog, run, done, resumed_from=None, seconds=0.0)
         log.info(
-            "run %s starts: snapshot %s, recipe %s %s, parent %s, %s, %d process(es)", run_id, snapshot_id, recipe.name,
-            recipe.recipe_hash[:12], run.parent_weights_id, group.device.reason, group.world,
-        )  # fmt: skip
+            "run %s starts: snapshot %s, recipe %s %s, parent %s, %s, %d process(es)",
+            run_id,
+            snapshot_id,
+            recipe.name,
+            recipe.recipe_hash[:12],
+            run.parent_weights_id,
+            group.device.reason,
+            group.world,
+        )
         with open_chips(store, snapshot, verify=group.leads) as chip_set:
             setting = _prepare(store, catalog, chip_set, run, recipe, group)
             return _train(store, catalog, setting, on_progress, begun)
 
 
-def _train(store: Store, catalog: Catalog, setting: Setting, on_progress: OnProgress | None, begun: float) -> TrainRecord:
+def _train(
+    store: Store, catalog: Catalog, setting: Setting, on_progress: OnProgress | None, begun: float
+) -> TrainRecord:
     run, group = setting.run, setting.group
     checkpoints = Checkpoints(store, catalog, run)
     state = checkpoints.newest()
@@ -100,7 +118,9 @@ def _train(store: Store, catalog: Catalog, setting: Setting, on_progress: OnProg
     with catalog.read() as db:
         weights = models.find_weights_of_run(db, run.run_id)
     if weights is None:
-        raise CheckpointMismatch("the run has no weights after its end", subject=run.run_id, next_step="Start it again.")
+        raise CheckpointMismatch(
+            "the run has no weights after its end", subject=run.run_id, next_step="Start it again."
+        )
     record = _record(catalog, run, weights, resumed_from=resumed_from, seconds=time.monotonic() - begun)
     log.info("run %s ends: %s", run.run_id, record.as_json())
     return record
@@ -115,7 +135,9 @@ def _resume(setting: Setting, state: State | None, begun: float) -> tuple[Traine
     trainer = Trainer(setting, state.progress)
     trainer.load(state)
     if state.world != setting.group.world:
-        log.warning("run %s goes on with %d processes instead of %d", setting.run.run_id, setting.group.world, state.world)
+        log.warning(
+            "run %s goes on with %d processes instead of %d", setting.run.run_id, setting.group.world, state.world
+        )
     log.info("run %s resumes at step %d of %d", setting.run.run_id, state.progress.step, state.progress.total_steps)
     return trainer, state.progress.step
 
@@ -123,15 +145,27 @@ def _resume(setting: Setting, state: State | None, begun: float) -> tuple[Traine
 # --- rows -----------------------------------------------------------------------------------------------------------
 
 
-def _begin(catalog: Catalog, snapshot: Snapshot, recipe: Recipe, run_id: str, group: Group, parent_weights_id: str | None) -> Run:
+def _begin(
+    catalog: Catalog, snapshot: Snapshot, recipe: Recipe, run_id: str, group: Group, parent_weights_id: str | None
+) -> Run:
     """Add the run's row, or find the one of an earlier start. Raises CheckpointMismatch for another question."""
     if group.leads:
         parent = (parent_weights_id or _champion_id(catalog)) if recipe.warm_start else None
         row = Run(
-            run_id=run_id, snapshot_id=snapshot.snapshot_id, recipe_name=recipe.name, recipe_hash=recipe.recipe_hash,
-            recipe=recipe.model_dump(mode="json"), parent_weights_id=parent, seed=recipe.seed, status="running",
-            device=group.device.kind, device_reason=group.device.reason, error=None, created_at=now(), finished_at=None,
-        )  # fmt: skip
+            run_id=run_id,
+            snapshot_id=snapshot.snapshot_id,
+            recipe_name=recipe.name,
+            recipe_hash=recipe.recipe_hash,
+            recipe=recipe.model_dump(mode="json"),
+            parent_weights_id=parent,
+            seed=recipe.seed,
+            status="running",
+            device=group.device.kind,
+            device_reason=group.device.reason,
+            error=None,
+            created_at=now(),
+            finished_at=None,
+        )
         with catalog.begin() as db:
             run = rows.add_run(db, row)
             if run.status == "failed":
@@ -146,9 +180,12 @@ def _begin(catalog: Catalog, snapshot: Snapshot, recipe: Recipe, run_id: str, gr
     ):
         if found != expected:
             raise CheckpointMismatch(
-                f"the run began with another {name}", subject=run_id, found=found, expected=expected,
+                f"the run began with another {name}",
+                subject=run_id,
+                found=found,
+                expected=expected,
                 next_step=f"Give the {name} that the run began with, or another run id.",
-            )  # fmt: skip
+            )
     return run
 
 
@@ -158,7 +195,7 @@ def _champion_id(catalog: Catalog) -> str | None:
 
 
 def _find_result(catalog: Catalog, run: Run) -> Weights | None:
-    """Give the weights of a run that is through, or None."""
+    """Return the weights of a run that is through, or None."""
     with catalog.read() as db:
         return models.find_weights_of_run(db, run.run_id)
 
@@ -179,17 +216,25 @@ def _set_status(catalog: Catalog, run_id: str, status: RunStatus, error: str | N
 
 def _label_sources(catalog: Catalog, snapshot_id: str) -> tuple[str, ...]:
     with catalog.read() as db:
-        return tuple(sorted({scenes.get_label(db, label_id).source for label_id in rows.list_snapshot_labels(db, snapshot_id)}))
+        return tuple(
+            sorted({scenes.get_label(db, label_id).source for label_id in rows.list_snapshot_labels(db, snapshot_id)})
+        )
 
 
 def _record(catalog: Catalog, run: Run, weights: Weights, *, resumed_from: int | None, seconds: float) -> TrainRecord:
     with catalog.read() as db:
         epochs = rows.list_epochs(db, run.run_id)
     return TrainRecord(
-        run_id=run.run_id, snapshot_id=run.snapshot_id, weights_id=weights.weights_id, steps=epochs[-1].step if epochs else 0,
-        epochs=len(epochs), resumed_from_step=resumed_from, seconds=round(seconds, 1), images_per_s=_mean_speed(epochs),
+        run_id=run.run_id,
+        snapshot_id=run.snapshot_id,
+        weights_id=weights.weights_id,
+        steps=epochs[-1].step if epochs else 0,
+        epochs=len(epochs),
+        resumed_from_step=resumed_from,
+        seconds=round(seconds, 1),
+        images_per_s=_mean_speed(epochs),
         metrics={**weights.metadata["metrics"], "threshold": weights.metadata["threshold"]},
-    )  # fmt: skip
+    )
 
 
 def _mean_speed(epochs: list[Epoch]) -> float | None:
@@ -203,19 +248,25 @@ def _mean_speed(epochs: list[Epoch]) -> float | None:
 def _prepare(store: Store, catalog: Catalog, chip_set: ChipSet, run: Run, recipe: Recipe, group: Group) -> Setting:
     if tuple(chip_set.bands) != recipe.model.bands or chip_set.chip_size != recipe.data.chip_size:
         raise CheckpointMismatch(
-            "the snapshot was cut for another recipe", subject=run.snapshot_id,
+            "the snapshot was cut for another recipe",
+            subject=run.snapshot_id,
             found=f"{chip_set.chip_size} pixels of {' '.join(chip_set.bands)}",
             expected=f"{recipe.data.chip_size} pixels of {' '.join(recipe.model.bands)}",
             next_step=f"Run `cloudseg snapshot --recipe {recipe.name}` and train on what it gives.",
-        )  # fmt: skip
+        )
     train_chips = choose_chips(chip_set.of("train"), recipe)
     validation_chips = sorted(chip_set.of("validation"), key=lambda chip: chip.chip_id)
     _check_split(chip_set, "train", train_chips)
     _check_split(chip_set, "validation", validation_chips)
     return Setting(
-        run=run, recipe=recipe, chip_set=chip_set, group=group, train_chips=train_chips, validation_chips=validation_chips,
+        run=run,
+        recipe=recipe,
+        chip_set=chip_set,
+        group=group,
+        train_chips=train_chips,
+        validation_chips=validation_chips,
         warm=_warm(store, catalog, run, recipe),
-    )  # fmt: skip
+    )
 
 
 def _check_split(chip_set: ChipSet, split: Split, chips: list[Chip]) -> None:
@@ -225,15 +276,18 @@ def _check_split(chip_set: ChipSet, split: Split, chips: list[Chip]) -> None:
         return
     counts = ", ".join(f"{name} {len(chip_set.of(name))}" for name in ("train", "validation", "held_out"))
     raise EmptySplit(
-        f"the {split} split has no chips" if not chips else f"the {split} split has only {'cloud' if cloudy else 'clear ground'}",
-        subject=f"{split} split", found=f"chips: {counts}; of those used in {split} {cloudy} with cloud, {clear} with clear ground",
+        f"the {split} split has no chips"
+        if not chips
+        else f"the {split} split has only {'cloud' if cloudy else 'clear ground'}",
+        subject=f"{split} split",
+        found=f"chips: {counts}; of those used in {split} {cloudy} with cloud, {clear} with clear ground",
         expected="both classes in train and in validation",
         next_step="Ingest labelled scenes of more places: each place falls into one split by its name.",
-    )  # fmt: skip
+    )
 
 
 def _warm(store: Store, catalog: Catalog, run: Run, recipe: Recipe) -> Tensors | None:
-    """Give the parent's parameters where they fit the recipe's net."""
+    """Return the parent's parameters where they fit the recipe's net."""
     if run.parent_weights_id is None:
         return None
     with catalog.read() as db:
@@ -242,6 +296,8 @@ def _warm(store: Store, catalog: Catalog, run: Run, recipe: Recipe) -> Tensors |
     mine = (recipe.model.architecture, recipe.model.bands, recipe.model.widths)
     theirs = (loaded.meta.architecture, loaded.meta.bands, loaded.meta.widths)
     if mine != theirs:
-        log.warning("run %s starts cold: its parent %s is %s, the recipe wants %s", run.run_id, parent.weights_id, theirs, mine)
+        log.warning(
+            "run %s starts cold: its parent %s is %s, the recipe wants %s", run.run_id, parent.weights_id, theirs, mine
+        )
         return None
     return loaded.net.state_dict()

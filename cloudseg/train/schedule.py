@@ -11,7 +11,7 @@ _ONECYCLE_END: Final = 1e4
 
 
 def learning_rate(step: int, total_steps: int, optimizer: Optimizer) -> float:
-    """Give the learning rate of a step (0 is the first)."""
+    """Return the learning rate of a step (0 is the first)."""
     if optimizer.schedule == "constant":
         return optimizer.lr
     warmup = max(1, round(total_steps * optimizer.warmup_fraction)) if optimizer.warmup_fraction else 0
@@ -19,7 +19,11 @@ def learning_rate(step: int, total_steps: int, optimizer: Optimizer) -> float:
     if optimizer.schedule == "cosine":
         return optimizer.lr * ((step + 1) / warmup if step < warmup else _cosine(1.0, 0.0, done))
     start = optimizer.lr / _ONECYCLE_START
-    return _cosine(start, optimizer.lr, step / warmup) if step < warmup else _cosine(optimizer.lr, start / _ONECYCLE_END, done)
+    return (
+        _cosine(start, optimizer.lr, step / warmup)
+        if step < warmup
+        else _cosine(optimizer.lr, start / _ONECYCLE_END, done)
+    )
 
 
 def _cosine(first: float, last: float, fraction: float) -> float:

@@ -58,12 +58,13 @@ class Trainer:
         self.average = Average(self.net, recipe.average_decay) if recipe.average_decay else None
         self.optimizer = _build_optimizer(self.net, recipe)
         self._best: Tensors = {}
-        # Each process normalises by its own batch; the running statistics are averaged after the step (Group.average_buffers).
+        # Each process normalises by its own batch; the running statistics are averaged after the step
+        # (Group.average_buffers).
         self._module = DistributedDataParallel(self.net, broadcast_buffers=False) if group.world > 1 else self.net
         self.batches = Batches(setting.chip_set, setting.train_chips, recipe, rank=group.rank, world=group.world)
 
     def take_step(self, batch: Batch) -> float:
-        """Do one step; give the mean loss of all processes. Raises TrainingDiverged where it is not finite."""
+        """Do one step; return the mean loss of all processes. Raises TrainingDiverged where it is not finite."""
         step, recipe = self.progress.step, self._recipe
         self._prepare(step)
         with self._device.autocast():
@@ -76,9 +77,12 @@ class Trainer:
         value = float(self.setting.group.sum(loss.detach().double().reshape(1).cpu())[0]) / self.setting.group.world
         if not math.isfinite(value):
             raise TrainingDiverged(
-                "the loss is not finite", subject=self.setting.run.run_id, found=f"{value} at step {step}", expected="a number",
+                "the loss is not finite",
+                subject=self.setting.run.run_id,
+                found=f"{value} at step {step}",
+                expected="a number",
                 next_step="Lower optimizer.lr or set optimizer.clip_norm in the recipe.",
-            )  # fmt: skip
+            )
         self.optimizer.step()
         self.setting.group.average_buffers(self.net)
         if self.average is not None:
@@ -89,7 +93,7 @@ class Trainer:
         return value
 
     def learning_rate(self, step: int) -> float:
-        """Give the learning rate of a step: as scheduled, lower all along where the net began warm."""
+        """Return the learning rate of a step: as scheduled, lower all along where the net began warm."""
         optimizer = self._recipe.optimizer
         factor = 1.0 if self.setting.warm is None else optimizer.warm_lr_factor
         return factor * learning_rate(step, self.progress.total_steps, optimizer)
@@ -110,7 +114,7 @@ class Trainer:
         return self.average.net if self.average is not None else self.net
 
     def predictor(self, net: UNet | None = None) -> Predictor:
-        """Give the common forward pass of a net (by default the published one)."""
+        """Return the common forward pass of a net (by default the published one)."""
         chosen = net if net is not None else self.published_net
         return Predictor(LoadedModel(chosen, describe_net(self._recipe, chosen)), self._device)
 
@@ -118,8 +122,8 @@ class Trainer:
     def validation_part(self) -> int:
         """Validation chips that the end of an epoch looks at: at most a quarter of the epoch's training chips.
 
-        Watching stays cheap however large the snapshot is. Chips are in the order of their ids, which are hashes, so any
-        part of them is a fair draw.
+        Watching stays cheap however large the snapshot is. Chips are in the order of their ids, which are hashes, so
+        any part of them is a fair draw.
         """
         seen = self.progress.epoch_steps * self._recipe.budget.batch_size * self.setting.group.world
         return min(len(self.setting.validation_chips), max(_MIN_VALIDATION_CHIPS, seen // 4))
@@ -134,10 +138,10 @@ class Trainer:
         return tally(predictor, self.setting.chip_set, chips, batch_size=size, group=self.setting.group)
 
     def keep_if_best(self, loss: float, epoch: int) -> bool:
-        """Remember the published net where its validation loss is the lowest so far; give whether it is.
+        """Remember the published net where its validation loss is the lowest so far; return whether it is.
 
-        The loss and not the IoU: on a few dozen scenes the IoU at a fixed threshold is noise between epochs. It once chose
-        epoch 4 of 10 by 0.002, while the loss went on falling from 0.411 to 0.389 (docs/log.md).
+        The loss and not the IoU: on a few dozen scenes the IoU at a fixed threshold is noise between epochs. It once
+        chose epoch 4 of 10 by 0.002, while the loss went on falling from 0.411 to 0.389 (docs/log.md).
         """
         best = self.progress.best_loss
         if best is not None and loss >= best:
@@ -148,7 +152,10 @@ class Trainer:
         return True
 
     def final_net(self) -> tuple[UNet, int]:
-        """Give the net to publish, on the CPU, and its step: the best one where the recipe stops early, else the last."""
+        """Return the net to publish, on the CPU, and its step.
+
+        The best one where the recipe stops early, else the last.
+        """
         net = build_model(self._recipe.model)
         net.load_state_dict(self._best or self.published_net.state_dict(), strict=True)
         return net.eval(), self.progress.best_step if self._best else self.progress.step
@@ -156,7 +163,7 @@ class Trainer:
     # --- state --------------------------------------------------------------------------------------------------------
 
     def state(self) -> State:
-        """Give everything that a checkpoint must hold."""
+        """Return everything that a checkpoint must hold."""
         tensors = named("net", self.net.state_dict()) | named("optimizer", optimizer_tensors(self.net, self.optimizer))
         if self.average is not None:
             tensors |= named("average", self.average.net.state_dict())
@@ -173,14 +180,22 @@ class Trainer:
 
 
 def describe_net(recipe: Recipe, net: UNet, *, threshold: float = 0.5) -> WeightsMeta:
-    """Give the metadata that follow from the recipe alone."""
+    """Return the metadata that follow from the recipe alone."""
     return WeightsMeta(
-        architecture=recipe.model.architecture, bands=recipe.model.bands, widths=recipe.model.widths, dropout=recipe.model.dropout,
+        architecture=recipe.model.architecture,
+        bands=recipe.model.bands,
+        widths=recipe.model.widths,
+        dropout=recipe.model.dropout,
         encoder_weights=recipe.model.encoder_weights,
         total_parameters=count_parameters(net) or sum(p.numel() for p in net.parameters()),
-        clip=recipe.input.clip, mean=recipe.input.mean, std=recipe.input.std, working_resolution_m=recipe.input.working_resolution_m,
-        threshold=threshold, flip_at_prediction=recipe.flip_at_prediction, chip_size=recipe.data.chip_size,
-    )  # fmt: skip
+        clip=recipe.input.clip,
+        mean=recipe.input.mean,
+        std=recipe.input.std,
+        working_resolution_m=recipe.input.working_resolution_m,
+        threshold=threshold,
+        flip_at_prediction=recipe.flip_at_prediction,
+        chip_size=recipe.data.chip_size,
+    )
 
 
 def _build_optimizer(net: UNet, recipe: Recipe) -> torch.optim.Optimizer:

@@ -38,15 +38,17 @@ class Tally:
         return self.loss_sum / max(1, int(self.counts.sum()))
 
     def confusion(self, threshold_bin: int) -> dict[str, int]:
-        """Give tp, fp, fn, tn where cloud is a probability of at least `threshold_bin` / 256."""
+        """Return tp, fp, fn, tn where cloud is a probability of at least `threshold_bin` / 256."""
         clear, cloud = self.counts
         return {
-            "tp": int(cloud[threshold_bin:].sum()), "fp": int(clear[threshold_bin:].sum()),
-            "fn": int(cloud[:threshold_bin].sum()), "tn": int(clear[:threshold_bin].sum()),
-        }  # fmt: skip
+            "tp": int(cloud[threshold_bin:].sum()),
+            "fp": int(clear[threshold_bin:].sum()),
+            "fn": int(cloud[:threshold_bin].sum()),
+            "tn": int(clear[:threshold_bin].sum()),
+        }
 
     def iou(self, threshold_bin: int = _HALF) -> float:
-        """Give the pooled IoU of cloud (1 where there is neither cloud nor a false alarm)."""
+        """Return the pooled IoU of cloud (1 where there is neither cloud nor a false alarm)."""
         c = self.confusion(threshold_bin)
         union = c["tp"] + c["fp"] + c["fn"]
         return c["tp"] / union if union else 1.0
@@ -55,7 +57,8 @@ class Tally:
 def tally(predictor: Predictor, chip_set: ChipSet, chips: Sequence[Chip], *, batch_size: int, group: Group) -> Tally:
     """Count over chips; the processes of the group share them and all get the same counts.
 
-    Raises TrainingDiverged where the net gives something else than numbers: the last step may have broken it, unseen by any loss.
+    Raises TrainingDiverged where the net gives something else than numbers: the last step may have broken it, unseen by
+    any loss.
     """
     mine = list(chips)[group.rank :: group.world]
     counts, loss_sum = np.zeros((2, BINS), np.int64), 0.0
@@ -66,9 +69,11 @@ def tally(predictor: Predictor, chip_set: ChipSet, chips: Sequence[Chip], *, bat
         probability = predictor.probability(dn, observed(dn))
         if not np.isfinite(probability).all():
             raise TrainingDiverged(
-                "the net's probability is not finite", subject=some[0].chip_id, expected="numbers between 0 and 1",
+                "the net's probability is not finite",
+                subject=some[0].chip_id,
+                expected="numbers between 0 and 1",
                 next_step="Lower optimizer.lr or set optimizer.clip_norm in the recipe.",
-            )  # fmt: skip
+            )
         added, loss = _count(probability[label != MASK_NO_DATA], label[label != MASK_NO_DATA] == MASK_CLOUD)
         counts += added
         loss_sum += loss
@@ -84,13 +89,13 @@ def _count(probability: npt.NDArray[np.float32], cloud: npt.NDArray[np.bool_]) -
 
 
 def choose_threshold(counted: Tally) -> float:
-    """Give the threshold of the published mask, one of 1/256 ... 255/256, so that the probability stored in 8 bits gives the same mask.
+    """Return the threshold of the published mask, one of 1/256 ... 255/256, so that the probability stored in 8 bits gives the same mask.
 
-    Half way from the threshold with the highest pooled IoU on these pixels to IoU / (1 + IoU), which is the best one of a
-    calibrated net (half of its F1: Lipton, Elkan and Naryanaswamy 2014, "Optimal thresholding of classifiers to maximize
-    F1 measure"). The first alone follows the few scenes that happen to be in validation: chosen on one half of 100 scenes
-    and judged on the other, half way was better by 0.004 to 0.007 IoU (docs/log.md, 2026-11-22). No more than 0.01 IoU of
-    these pixels is given up for it.
+    Half way from the threshold with the highest pooled IoU on these pixels to IoU / (1 + IoU), which is the best one of
+    a calibrated net (half of its F1: Lipton, Elkan and Naryanaswamy 2014, "Optimal thresholding of classifiers to
+    maximize F1 measure"). The first alone follows the few scenes that happen to be in validation: chosen on one half of
+    100 scenes and judged on the other, half way was better by 0.004 to 0.007 IoU (docs/log.md, 2026-11-22). No more
+    than 0.01 IoU of these pixels is given up for it.
     """
     best = max(sorted(range(1, BINS), key=lambda k: (abs(k - _HALF), k)), key=counted.iou)
     highest = counted.iou(best)
@@ -101,11 +106,14 @@ def choose_threshold(counted: Tally) -> float:
 
 
 def describe(counted: Tally, threshold: float) -> Json:
-    """Give the figures that travel in the weights' metadata."""
+    """Return the figures that travel in the weights' metadata."""
     c = counted.confusion(round(threshold * BINS))
     precision, recall = c["tp"] / max(1, c["tp"] + c["fp"]), c["tp"] / max(1, c["tp"] + c["fn"])
     return {
-        "validation_iou": round(counted.iou(round(threshold * BINS)), 6), "validation_iou_at_half": round(counted.iou(), 6),
-        "validation_precision": round(precision, 6), "validation_recall": round(recall, 6),
-        "validation_loss": round(counted.loss, 6), "validation_pixels": int(counted.counts.sum()),
-    }  # fmt: skip
+        "validation_iou": round(counted.iou(round(threshold * BINS)), 6),
+        "validation_iou_at_half": round(counted.iou(), 6),
+        "validation_precision": round(precision, 6),
+        "validation_recall": round(recall, 6),
+        "validation_loss": round(counted.loss, 6),
+        "validation_pixels": int(counted.counts.sum()),
+    }

@@ -1,7 +1,7 @@
 """The FastAPI app of the pages. It reads the catalog and the store, and writes nothing.
 
-Every route, the style sheet and unknown paths included, stands behind the guards. All values are escaped by the templates, no script is
-allowed anywhere, and a report (HTML that a training wrote) is shown in a sandbox of its own.
+Every route, the style sheet and unknown paths included, stands behind the guards. All values are escaped by the
+templates, no script is allowed anywhere, and a report (HTML that a training wrote) is shown in a sandbox of its own.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,10 +19,10 @@ from cloudseg.errors import CatalogOutdated, CloudsegError
 from cloudseg.runtime import Runtime
 
 _HERE: Final = Path(__file__).parent
-_PAGE_POLICY: Final = (
-    "default-src 'none'; style-src 'self'; img-src 'self'; frame-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
+_PAGE_POLICY: Final = "default-src 'none'; style-src 'self'; img-src 'self'; frame-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
+_REPORT_POLICY: Final = (
+    "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'; base-uri 'none'"
 )
-_REPORT_POLICY: Final = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'; base-uri 'none'"
 _FOR_A_DAY: Final = {"Cache-Control": "private, max-age=86400, immutable"}
 
 
@@ -81,9 +81,18 @@ def _add_bytes(app: FastAPI, runtime: Callable[[], Runtime]) -> None:
 
 def _templates() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+        loader=jinja2.FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
     )
-    environment.filters |= {"percent": view.percent, "figure": view.figure, "moment": view.moment, "day": view.day, "size": view.size}
+    environment.filters |= {
+        "percent": view.percent,
+        "figure": view.figure,
+        "moment": view.moment,
+        "day": view.day,
+        "size": view.size,
+    }
     return environment
 
 
@@ -100,12 +109,17 @@ async def _add_headers(request: Request, call_next: Callable[[Request], Awaitabl
 
 
 def _explain_with(templates: jinja2.Environment) -> Callable[[Request, Exception], Response]:
-    """Give the handler that turns a deliberate error into a page; a catalog without tables is no fault, only a beginning."""
+    """Return the handler that turns a deliberate error into a page.
+
+    A catalog without tables is no fault, only a beginning.
+    """
 
     def explain(request: Request, error: Exception) -> Response:
         assert isinstance(error, CloudsegError)  # noqa: S101  (registered for this class only)
         begun = not isinstance(error, CatalogOutdated)
-        page = templates.get_template("message.html").render(base=request.scope.get("root_path", ""), error=error, begun=begun)
+        page = templates.get_template("message.html").render(
+            base=request.scope.get("root_path", ""), error=error, begun=begun
+        )
         return HTMLResponse(page, status_code=error.http_status if begun else 200)
 
     return explain

@@ -25,7 +25,7 @@ _CURVE: Final = (120, 32)
 
 
 def overview(runtime: Runtime) -> Values:
-    """Give counts, models with metrics and verdicts, running trainings, the latest masks and the quarantine."""
+    """Return counts, models with metrics and verdicts, running trainings, the latest masks and the quarantine."""
     with runtime.catalog.read() as db:
         champion = models.find_champion(db)
         shown = models.list_masks(db, limit=_MASKS)
@@ -40,7 +40,7 @@ def overview(runtime: Runtime) -> Values:
 
 
 def mask(runtime: Runtime, mask_id: str) -> Values:
-    """Give a mask with where it came from. Raises NotInCatalog."""
+    """Return a mask with where it came from. Raises NotInCatalog."""
     with runtime.catalog.read() as db:
         found = models.get_mask(db, mask_id)
         tags = scenes.get_scene(db, found.scene_id).tags
@@ -60,7 +60,7 @@ def mask(runtime: Runtime, mask_id: str) -> Values:
 
 
 def weights(runtime: Runtime, weights_id: str) -> Values:
-    """Give weights with their metadata, verdicts and whether there is a report. Raises NotInCatalog."""
+    """Return weights with their metadata, verdicts and whether there is a report. Raises NotInCatalog."""
     with runtime.catalog.read() as db:
         found = models.get_weights(db, weights_id)
         champion = models.find_champion(db)
@@ -72,7 +72,9 @@ def weights(runtime: Runtime, weights_id: str) -> Values:
         "weights": found,
         "is_champion": champion is not None and champion.weights_id == weights_id,
         "decision": decision,
-        "facts": {name: value for name, value in sorted(found.metadata.items()) if isinstance(value, str | int | float | list)},
+        "facts": {
+            name: value for name, value in sorted(found.metadata.items()) if isinstance(value, str | int | float | list)
+        },
         "verdicts": [{"verdict": verdict, "reasons": _reasons(verdict)} for verdict in verdicts],
         "metrics": _metrics(evaluation),
         "has_report": evaluation is not None and "html" in evaluation.report,
@@ -83,14 +85,17 @@ def weights(runtime: Runtime, weights_id: str) -> Values:
 
 
 def thumbnail(runtime: Runtime, mask_id: str) -> bytes:
-    """Give the PNG of a mask. Raises NotInCatalog, ObjectMissing, ObjectCorrupt."""
+    """Return the PNG of a mask. Raises NotInCatalog, ObjectMissing, ObjectCorrupt."""
     with runtime.catalog.read() as db:
         stored = models.get_mask(db, mask_id).companions["thumbnail"]
     return runtime.store.get(stored["key"], stored["sha256"])
 
 
 def report(runtime: Runtime, weights_id: str) -> bytes:
-    """Give the HTML of the newest held-out evaluation of weights. Raises NotInCatalog, ObjectMissing, ObjectCorrupt."""
+    """Return the HTML of the newest held-out evaluation of weights.
+
+    Raises NotInCatalog, ObjectMissing, ObjectCorrupt.
+    """
     with runtime.catalog.read() as db:
         models.get_weights(db, weights_id)
         evaluation = _held_out(db, weights_id)
@@ -111,7 +116,10 @@ def _counts(db: Connection, champion: Promotion | None) -> Values:
 
 
 def _models(db: Connection, champion: Promotion | None) -> list[Values]:
-    return [_model(db, found, champion, models.find_verdict(db, found.weights_id)) for found in models.list_weights(db, limit=_MODELS)]
+    return [
+        _model(db, found, champion, models.find_verdict(db, found.weights_id))
+        for found in models.list_weights(db, limit=_MODELS)
+    ]
 
 
 def _model(db: Connection, found: Weights, champion: Promotion | None, verdict: Verdict | None) -> Values:
@@ -129,7 +137,10 @@ def _model(db: Connection, found: Weights, champion: Promotion | None, verdict: 
 
 
 def _decision(db: Connection, weights_id: str) -> Decision | None:
-    """Give a person's no, else the question that nobody has answered; None where weights became champion or nobody was asked."""
+    """Return a person's no, else the question that nobody has answered.
+
+    None where weights became champion or nobody was asked.
+    """
     if any(promotion.weights_id == weights_id for promotion in models.list_promotions(db)):
         return None
     found = models.list_decisions(db, weights_id)
@@ -141,7 +152,7 @@ def _held_out(db: Connection, weights_id: str) -> Evaluation | None:
 
 
 def _metrics(evaluation: Evaluation | None) -> dict[str, float | None]:
-    """Give the figures that the tables show; None for what an evaluation does not hold."""
+    """Return the figures that the tables show; None for what an evaluation does not hold."""
     pooled = evaluation.metrics if evaluation else {}
     mean = pooled.get("scene_mean", {})
     names = ("iou", "f1", "precision", "recall", "balanced_accuracy")
@@ -154,7 +165,12 @@ def _reasons(verdict: Verdict) -> list[str]:
 
 def _run(db: Connection, run: Run) -> Values:
     epochs = training.list_epochs(db, run.run_id)
-    return {"run": run, "epochs": list(reversed(epochs[-5:])), "newest": epochs[-1] if epochs else None, "curve": curve(epochs)}
+    return {
+        "run": run,
+        "epochs": list(reversed(epochs[-5:])),
+        "newest": epochs[-1] if epochs else None,
+        "curve": curve(epochs),
+    }
 
 
 def _mask(db: Connection, found: Mask, champion: Promotion | None) -> Values:
@@ -166,34 +182,43 @@ def _mask(db: Connection, found: Mask, champion: Promotion | None) -> Values:
 
 
 def curve(epochs: Sequence[Epoch]) -> str | None:
-    """Give the validation IoU over the epochs as points of an SVG polyline, 0 at the bottom and 1 at the top; None for one epoch."""
-    values = [epoch.metrics["validation_iou"] for epoch in epochs if isinstance(epoch.metrics.get("validation_iou"), int | float)]
+    """Return the validation IoU over the epochs as points of an SVG polyline, 0 at the bottom and 1 at the top.
+
+    None for one epoch.
+    """
+    values = [
+        epoch.metrics["validation_iou"]
+        for epoch in epochs
+        if isinstance(epoch.metrics.get("validation_iou"), int | float)
+    ]
     if len(values) < 2:
         return None
     width, height = _CURVE
-    return " ".join(f"{index * width / (len(values) - 1):.1f},{(1 - value) * height:.1f}" for index, value in enumerate(values))
+    return " ".join(
+        f"{index * width / (len(values) - 1):.1f},{(1 - value) * height:.1f}" for index, value in enumerate(values)
+    )
 
 
 def percent(value: float | None) -> str:
-    """Give a fraction as whole per cent."""
+    """Return a fraction as whole per cent."""
     return "–" if value is None else f"{value:.0%}"
 
 
 def figure(value: float | None) -> str:
-    """Give a metric with three decimals."""
+    """Return a metric with three decimals."""
     return "–" if value is None else f"{value:.3f}"
 
 
 def moment(value: datetime | None) -> str:
-    """Give a time to the minute."""
+    """Return a time to the minute."""
     return "–" if value is None else f"{value:%Y-%m-%d %H:%M} UTC"
 
 
 def day(value: datetime | None) -> str:
-    """Give a date."""
+    """Return a date."""
     return "no date" if value is None else f"{value:%Y-%m-%d}"
 
 
 def size(value: int) -> str:
-    """Give a size in bytes, as kilobytes or megabytes."""
+    """Return a size in bytes, as kilobytes or megabytes."""
     return f"{value / 1e6:.1f} MB" if value >= 1e6 else f"{math.ceil(value / 1e3)} kB"

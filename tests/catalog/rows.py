@@ -8,7 +8,20 @@ from cloudseg.catalog import Catalog, training
 from cloudseg.catalog import model as models
 from cloudseg.catalog import scene as scenes
 from cloudseg.keys import sha256_of
-from cloudseg.records import Decision, Epoch, Evaluation, Label, Mask, Promotion, Quarantined, Run, Scene, Snapshot, Verdict, Weights
+from cloudseg.records import (
+    Decision,
+    Epoch,
+    Evaluation,
+    Label,
+    Mask,
+    Promotion,
+    Quarantined,
+    Run,
+    Scene,
+    Snapshot,
+    Verdict,
+    Weights,
+)
 
 START = datetime(2024, 6, 1, 10, 30, tzinfo=UTC)
 
@@ -20,57 +33,119 @@ def _stored(kind: str, number: int) -> dict[str, object]:
 
 def scene(number: int, **other: object) -> Scene:
     values = {
-        "scene_id": f"sc-{number:020d}", "name": f"synthetic_{number}", "layout": "pairs", "sensor": "unknown", "radiometry": "scale tag",
-        "acquired_at": START + timedelta(days=number), "place": f"mgrs:31U{chr(65 + number % 26)}Q", "crs": "EPSG:32631",
-        "transform": [30.0, 0.0, 400_000.5, 0.0, -30.0, 5_000_000.25], "height": 512, "width": 500, "resolution_m": 30.0,
-        "bands": ["red", "green", "blue"], "footprint_wkb": to_wkb(box(1.5, 45.0, 1.7, 45.2)),
-        "min_lon": 1.5, "min_lat": 45.0, "max_lon": 1.7, "max_lat": 45.2, "valid_fraction": 1.0, "publishable": True, "source_uri": f"file:///in/{number}.tif",
-        "source_sha256": sha256_of(f"source {number}".encode()), **_stored("scenes", number), "tags": {"synthetic": "yes"},
+        "scene_id": f"sc-{number:020d}",
+        "name": f"synthetic_{number}",
+        "layout": "pairs",
+        "sensor": "unknown",
+        "radiometry": "scale tag",
+        "acquired_at": START + timedelta(days=number),
+        "place": f"mgrs:31U{chr(65 + number % 26)}Q",
+        "crs": "EPSG:32631",
+        "transform": [30.0, 0.0, 400_000.5, 0.0, -30.0, 5_000_000.25],
+        "height": 512,
+        "width": 500,
+        "resolution_m": 30.0,
+        "bands": ["red", "green", "blue"],
+        "footprint_wkb": to_wkb(box(1.5, 45.0, 1.7, 45.2)),
+        "min_lon": 1.5,
+        "min_lat": 45.0,
+        "max_lon": 1.7,
+        "max_lat": 45.2,
+        "valid_fraction": 1.0,
+        "publishable": True,
+        "source_uri": f"file:///in/{number}.tif",
+        "source_sha256": sha256_of(f"source {number}".encode()),
+        **_stored("scenes", number),
+        "tags": {"synthetic": "yes"},
         "created_at": START + timedelta(hours=number),
-    }  # fmt: skip
+    }
     return Scene.model_validate({**values, **other})
 
 
 def label(number: int, of: int, **other: object) -> Label:
     values = {
-        "label_id": f"lb-{number:020d}", "scene_id": f"sc-{of:020d}", "version": 0, "source": "synthetic",
-        "class_mapping": {"0": 0, "1": 1}, "cloud_fraction": 0.25, "labelled_fraction": 1.0, "source_uri": f"file:///in/l{number}.tif",
-        "source_sha256": sha256_of(f"label {number}".encode()), **_stored("labels", number), "created_at": START,
-    }  # fmt: skip
+        "label_id": f"lb-{number:020d}",
+        "scene_id": f"sc-{of:020d}",
+        "version": 0,
+        "source": "synthetic",
+        "class_mapping": {"0": 0, "1": 1},
+        "cloud_fraction": 0.25,
+        "labelled_fraction": 1.0,
+        "source_uri": f"file:///in/l{number}.tif",
+        "source_sha256": sha256_of(f"label {number}".encode()),
+        **_stored("labels", number),
+        "created_at": START,
+    }
     return Label.model_validate({**values, **other})
 
 
 def snapshot(number: int = 1) -> Snapshot:
     return Snapshot(
-        snapshot_id=f"sn-{number}", manifest_key=f"snapshots/sn-{number}/manifest.json", manifest_sha256=sha256_of(b"m"), chip_size=384,
-        bands=["red", "green", "blue"], working_resolution_m=None, counts={"chips": 3}, created_at=START,
-    )  # fmt: skip
+        snapshot_id=f"sn-{number}",
+        manifest_key=f"snapshots/sn-{number}/manifest.json",
+        manifest_sha256=sha256_of(b"m"),
+        chip_size=384,
+        bands=["red", "green", "blue"],
+        working_resolution_m=None,
+        counts={"chips": 3},
+        created_at=START,
+    )
 
 
 def run(number: int = 1) -> Run:
     return Run(
-        run_id=f"run-{number}", snapshot_id="sn-1", recipe_name="seed", recipe_hash="h", recipe={"name": "seed"}, parent_weights_id=None,
-        seed=2**31 - 1, status="running", device="cpu", device_reason="no GPU", error=None, created_at=START, finished_at=None,
-    )  # fmt: skip
+        run_id=f"run-{number}",
+        snapshot_id="sn-1",
+        recipe_name="seed",
+        recipe_hash="h",
+        recipe={"name": "seed"},
+        parent_weights_id=None,
+        seed=2**31 - 1,
+        status="running",
+        device="cpu",
+        device_reason="no GPU",
+        error=None,
+        created_at=START,
+        finished_at=None,
+    )
 
 
 def epoch(number: int) -> Epoch:
-    return Epoch(run_id="run-1", epoch=number, step=10 * number, metrics={"train_loss": 0.5, "validation_iou": None}, created_at=START)
+    return Epoch(
+        run_id="run-1",
+        epoch=number,
+        step=10 * number,
+        metrics={"train_loss": 0.5, "validation_iou": None},
+        created_at=START,
+    )
 
 
 def weights(number: int, *, run_id: str | None = None) -> Weights:
     companions = {"onnx": {"key": "models/x/model.onnx", "sha256": "0" * 64, "size": 1}}
     return Weights(
-        weights_id=f"w-{number}", version=0, run_id=run_id, snapshot_id="sn-1" if run_id else None, architecture="SimpleUNet",
-        **_stored("models", number), companions=companions, metadata={"threshold": 0.5}, created_at=START + timedelta(hours=number),
-    )  # fmt: skip
+        weights_id=f"w-{number}",
+        version=0,
+        run_id=run_id,
+        snapshot_id="sn-1" if run_id else None,
+        architecture="SimpleUNet",
+        **_stored("models", number),
+        companions=companions,
+        metadata={"threshold": 0.5},
+        created_at=START + timedelta(hours=number),
+    )
 
 
 def evaluation(number: int, of: int) -> Evaluation:
     return Evaluation(
-        evaluation_id=f"ev-{number}", weights_id=f"w-{of}", snapshot_id="sn-1", split="held_out", threshold=0.5,
-        metrics={"pooled": {"iou": 0.7}}, report={}, created_at=START,
-    )  # fmt: skip
+        evaluation_id=f"ev-{number}",
+        weights_id=f"w-{of}",
+        snapshot_id="sn-1",
+        split="held_out",
+        threshold=0.5,
+        metrics={"pooled": {"iou": 0.7}},
+        report={},
+        created_at=START,
+    )
 
 
 def verdict(number: int, challenger: int) -> Verdict:
@@ -91,24 +166,48 @@ def decision(number: int, kind: str = "asked", **other: object) -> Decision:
 
 def promotion(generation: int, of: int, previous: int | None = None) -> Promotion:
     return Promotion(
-        generation=generation, weights_id=f"w-{of}", previous_weights_id=None if previous is None else f"w-{previous}", action="promote",
-        verdict_id=None, actor="test", reason="because", created_at=START + timedelta(days=generation),
-    )  # fmt: skip
+        generation=generation,
+        weights_id=f"w-{of}",
+        previous_weights_id=None if previous is None else f"w-{previous}",
+        action="promote",
+        verdict_id=None,
+        actor="test",
+        reason="because",
+        created_at=START + timedelta(days=generation),
+    )
 
 
 def mask(number: int, of: int, by: int) -> Mask:
-    companions = {name: {"key": f"masks/{number}/{name}", "sha256": "0" * 64, "size": 1} for name in ("probability", "thumbnail", "item")}
+    companions = {
+        name: {"key": f"masks/{number}/{name}", "sha256": "0" * 64, "size": 1}
+        for name in ("probability", "thumbnail", "item")
+    }
     return Mask(
-        mask_id=f"mk-{number}", scene_id=f"sc-{of:020d}", weights_id=f"w-{by}", threshold=0.5, cloud_fraction=0.3, valid_fraction=1.0,
-        **_stored("masks", number), companions=companions, created_at=START,
-    )  # fmt: skip
+        mask_id=f"mk-{number}",
+        scene_id=f"sc-{of:020d}",
+        weights_id=f"w-{by}",
+        threshold=0.5,
+        cloud_fraction=0.3,
+        valid_fraction=1.0,
+        **_stored("masks", number),
+        companions=companions,
+        created_at=START,
+    )
 
 
 def quarantined(number: int) -> Quarantined:
     return Quarantined(
-        quarantine_id=f"qu-{number}", name="bad.tif", source_uri="file:///in/bad.tif", source_sha256="0" * 64, error="BadScene",
-        what="no CRS", found="none", expected=None, next_step="Give it one.", created_at=START,
-    )  # fmt: skip
+        quarantine_id=f"qu-{number}",
+        name="bad.tif",
+        source_uri="file:///in/bad.tif",
+        source_sha256="0" * 64,
+        error="BadScene",
+        what="no CRS",
+        found="none",
+        expected=None,
+        next_step="Give it one.",
+        created_at=START,
+    )
 
 
 def fill(catalog: Catalog) -> None:

@@ -21,7 +21,9 @@ def query(catalog: Catalog, statement: str, **values: object) -> list[dict[str, 
 
 
 def test_the_geometry_is_the_footprint(full_catalog: Catalog):
-    found = query(full_catalog, "SELECT ST_AsBinary(footprint) AS wkb, ST_SRID(footprint) AS srid FROM scene ORDER BY scene_id")
+    found = query(
+        full_catalog, "SELECT ST_AsBinary(footprint) AS wkb, ST_SRID(footprint) AS srid FROM scene ORDER BY scene_id"
+    )
     assert [from_wkb(bytes(row["wkb"])) for row in found] == [box(1.5, 45.0, 1.7, 45.2)] * 2
     assert {row["srid"] for row in found} == {4326}
 
@@ -58,9 +60,12 @@ def test_without_addresses_the_views_have_none(full_catalog: Catalog):
 def test_what_a_gis_program_asks_for(full_catalog: Catalog):
     """QGIS reads the type and the SRID from geometry_columns and then asks for a box."""
     layers = query(
-        full_catalog, "SELECT f_table_name, f_geometry_column, srid FROM geometry_columns WHERE f_table_schema = 'gis' ORDER BY 1"
+        full_catalog,
+        "SELECT f_table_name, f_geometry_column, srid FROM geometry_columns WHERE f_table_schema = 'gis' ORDER BY 1",
     )
-    assert layers == [{"f_table_name": name, "f_geometry_column": "footprint", "srid": 4326} for name in ("masks", "scenes")]
+    assert layers == [
+        {"f_table_name": name, "f_geometry_column": "footprint", "srid": 4326} for name in ("masks", "scenes")
+    ]
     asked = "SELECT mask_id FROM gis.masks WHERE footprint && ST_MakeEnvelope(:w, :s, :e, :n, 4326) ORDER BY mask_id"
     assert query(full_catalog, asked, w=1.6, s=45.1, e=2, n=46) == [{"mask_id": "mk-1"}, {"mask_id": "mk-2"}]
     assert query(full_catalog, asked, w=2, s=45.1, e=3, n=46) == []

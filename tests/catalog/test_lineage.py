@@ -139,7 +139,8 @@ def world(catalog: Catalog) -> dict[str, str]:
     with catalog.begin() as db:
         target = add_scene(db, "target")
         first = {
-            add_label(db, add_scene(db, name), name): split for name, split in (("a", "train"), ("b", "held_out"), ("c", "validation"))
+            add_label(db, add_scene(db, name), name): split
+            for name, split in (("a", "train"), ("b", "held_out"), ("c", "validation"))
         }
         second = first | {add_label(db, add_scene(db, "d"), "d"): "train"}
         old = add_model(db, "old", first)
@@ -167,9 +168,15 @@ def test_one_query_from_the_mask_to_the_source_files(catalog: Catalog, world: di
     assert found["mask"]["mask_id"] == "mk-w-old"
     assert found["scene"]["source_sha256"] == "source-target"
     assert found["weights"] | {"weights_id": "w-old", "version": 1, "sha256": "sha-w-old"} == found["weights"]
-    assert found["run"] | {"recipe_name": "nightly", "recipe_hash": "rh", "device": "cpu", "device_reason": "no GPU"} == found["run"]
+    assert (
+        found["run"] | {"recipe_name": "nightly", "recipe_hash": "rh", "device": "cpu", "device_reason": "no GPU"}
+        == found["run"]
+    )
     assert found["snapshot"]["snapshot_id"] == "sn-old"
-    labels = {label["label_id"]: (label["split"], label["source_sha256"], label["scene"]["source_sha256"]) for label in found["labels"]}
+    labels = {
+        label["label_id"]: (label["split"], label["source_sha256"], label["scene"]["source_sha256"])
+        for label in found["labels"]
+    }
     assert labels == {
         "lb-a": ("train", "source-label-a", "source-a"),
         "lb-b": ("held_out", "source-label-b", "source-b"),
@@ -183,7 +190,10 @@ def test_one_query_from_the_mask_to_the_source_files(catalog: Catalog, world: di
 def test_a_warm_start_names_what_it_goes_back_to(catalog: Catalog, world: dict[str, str]) -> None:
     found, queries = queries_of(catalog, world["newest"])
     assert queries == 2
-    assert [(parent["weights_id"], parent["snapshot_id"]) for parent in found["ancestors"]] == [("w-new", "sn-new"), ("w-old", "sn-old")]
+    assert [(parent["weights_id"], parent["snapshot_id"]) for parent in found["ancestors"]] == [
+        ("w-new", "sn-new"),
+        ("w-old", "sn-old"),
+    ]
     versions = {label["label_id"]: label["version"] for label in found["labels"]}
     assert versions == {"lb-a": 1, "lb-b": 1, "lb-c": 1, "lb-d": 1, "lb-d2": 2}
 

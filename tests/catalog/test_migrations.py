@@ -17,11 +17,21 @@ from cloudseg.catalog.views import is_migrated
 from cloudseg.errors import CatalogOutdated
 
 ROW_CLASSES = {
-    "scene": records.Scene, "label": records.Label, "place": records.Place, "quarantine": records.Quarantined,
-    "snapshot": records.Snapshot, "run": records.Run, "epoch": records.Epoch, "checkpoint": records.Checkpoint,
-    "weights": records.Weights, "evaluation": records.Evaluation, "verdict": records.Verdict, "promotion": records.Promotion,
-    "mask": records.Mask, "decision": records.Decision,
-}  # fmt: skip
+    "scene": records.Scene,
+    "label": records.Label,
+    "place": records.Place,
+    "quarantine": records.Quarantined,
+    "snapshot": records.Snapshot,
+    "run": records.Run,
+    "epoch": records.Epoch,
+    "checkpoint": records.Checkpoint,
+    "weights": records.Weights,
+    "evaluation": records.Evaluation,
+    "verdict": records.Verdict,
+    "promotion": records.Promotion,
+    "mask": records.Mask,
+    "decision": records.Decision,
+}
 
 
 POSTGIS = {"spatial_ref_sys", "geometry_columns", "geography_columns"}
@@ -55,7 +65,9 @@ def test_up_down_and_up_again_with_rows(full_catalog: Catalog):
 
 
 def test_every_single_step_goes_down_and_up_and_keeps_its_rows(full_catalog: Catalog):
-    _, *before, first = [script.revision for script in ScriptDirectory(str(sql_folder() / "migrations")).walk_revisions()]
+    _, *before, first = [
+        script.revision for script in ScriptDirectory(str(sql_folder() / "migrations")).walk_revisions()
+    ]
     for revision in [*before, first]:
         full_catalog.downgrade(revision)
         with full_catalog.read() as db:
@@ -124,7 +136,10 @@ def test_an_empty_catalog_says_what_to_do(empty_url: URL):
     catalog = Catalog(empty_url)
     with pytest.raises(CatalogOutdated, match=r"found an empty database.*cloudseg db upgrade"):
         catalog.check()
-    with pytest.raises(CatalogOutdated, match=r'no such table: scene|relation "scene" does not exist'), catalog.read() as db:
+    with (
+        pytest.raises(CatalogOutdated, match=r'no such table: scene|relation "scene" does not exist'),
+        catalog.read() as db,
+    ):
         db.execute(select(tables.scene))
     catalog.engine.dispose()
 

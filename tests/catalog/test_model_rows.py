@@ -35,7 +35,9 @@ def test_epochs_and_checkpoints_repeat_without_harm(full_catalog: Catalog):
     with full_catalog.begin() as db:
         assert not training.add_epoch(db, rows.epoch(1))
         for step in (10, 20, 20):
-            training.add_checkpoint(db, Checkpoint(run_id="run-1", step=step, key="k", sha256="s", size=1, created_at=rows.START))
+            training.add_checkpoint(
+                db, Checkpoint(run_id="run-1", step=step, key="k", sha256="s", size=1, created_at=rows.START)
+            )
         assert [c.step for c in training.list_checkpoints(db, "run-1")] == [20, 10]
         training.delete_checkpoint(db, "run-1", 20)
         assert [c.step for c in training.list_checkpoints(db, "run-1")] == [10]

@@ -62,7 +62,10 @@ def test_the_plain_name_takes_the_driver_that_is_installed(catalog_url: URL):
     catalog.check()
     with catalog.read() as db:
         assert db.execute(text("SHOW lock_timeout")).scalar() == "1min"
-        assert db.execute(text("SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()")).scalar() == "cloudseg"
+        assert (
+            db.execute(text("SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()")).scalar()
+            == "cloudseg"
+        )
     catalog.engine.dispose()
 
 
@@ -112,7 +115,9 @@ def test_a_server_that_is_away_for_a_moment_is_waited_for(catalog: Catalog, serv
     later.join()
 
 
-def test_a_server_that_stays_away_is_unreachable(catalog: Catalog, server: postgres_server.Server, monkeypatch: pytest.MonkeyPatch):
+def test_a_server_that_stays_away_is_unreachable(
+    catalog: Catalog, server: postgres_server.Server, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(session, "_RESTART_WAIT_S", 1.5)
     server.stop()
     with pytest.raises(CatalogUnreachable, match="does not answer"), catalog.read():
@@ -121,7 +126,9 @@ def test_a_server_that_stays_away_is_unreachable(catalog: Catalog, server: postg
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_a_restart_inside_a_transaction_costs_a_retry_and_loses_nothing(catalog: Catalog, server: postgres_server.Server, mode: str):
+def test_a_restart_inside_a_transaction_costs_a_retry_and_loses_nothing(
+    catalog: Catalog, server: postgres_server.Server, mode: str
+):
     def stage(*, disturbed: bool) -> None:
         with catalog.begin() as db:
             scene.add_scene(db, rows.scene(1))
@@ -136,7 +143,9 @@ def test_a_restart_inside_a_transaction_costs_a_retry_and_loses_nothing(catalog:
         stage(disturbed=True)
     assert caught.value.retry_helps
     with catalog.read() as db:
-        assert (scene.count_scenes(db), scene.list_labels(db, rows.scene(1).scene_id)) == (1, []), "all of a transaction or nothing"
+        assert (scene.count_scenes(db), scene.list_labels(db, rows.scene(1).scene_id)) == (1, []), (
+            "all of a transaction or nothing"
+        )
     stage(disturbed=False)
     with catalog.read() as db:
         assert scene.count_scenes(db) == 2
@@ -144,9 +153,16 @@ def test_a_restart_inside_a_transaction_costs_a_retry_and_loses_nothing(catalog:
 
 
 def test_a_stage_through_restarts_ends_as_an_undisturbed_one(
-    catalog: Catalog, server: postgres_server.Server, synthetic_folder: Path, runtime_env: Path, monkeypatch: pytest.MonkeyPatch
+    catalog: Catalog,
+    server: postgres_server.Server,
+    synthetic_folder: Path,
+    runtime_env: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    """The server crashes again and again while tiles come in: the stage is called again, as Airflow does where a retry helps."""
+    """The server crashes again and again while tiles come in.
+
+    The stage is called again, as Airflow does where a retry helps.
+    """
     from cloudseg import stages
 
     monkeypatch.setenv("CLOUDSEG_CATALOG_URL", catalog.engine.url.render_as_string(hide_password=False))
@@ -183,7 +199,9 @@ def test_a_stage_through_restarts_ends_as_an_undisturbed_one(
     assert all(store.exists(key) for key in keys)
 
 
-def test_a_promotion_through_a_crash_is_one_promotion(catalog: Catalog, server: postgres_server.Server, store: LocalStore):
+def test_a_promotion_through_a_crash_is_one_promotion(
+    catalog: Catalog, server: postgres_server.Server, store: LocalStore
+):
     from cloudseg.registry import promote
 
     stored = store.put("models/w-1/model.safetensors", b"weights")

@@ -1,4 +1,7 @@
-"""Several processes at one catalog: who comes first wins, nothing is lost or doubled, and a dead process holds nobody up."""
+"""Several processes at one catalog.
+
+Who comes first wins, nothing is lost or doubled, and a dead process holds nobody up.
+"""
 
 import multiprocessing
 import os
@@ -42,14 +45,26 @@ def _add_generation(url: URL, number: int) -> object:
 def _promote(url: URL, folder: str, number: int) -> object:
     """All saw w-0 in office; each wants its own weights."""
     return champion.promote(
-        LocalStore(Path(folder)), Catalog(url), f"w-{number}", expected_champion="w-0", verdict_id=None, actor=str(number), reason="race"
+        LocalStore(Path(folder)),
+        Catalog(url),
+        f"w-{number}",
+        expected_champion="w-0",
+        verdict_id=None,
+        actor=str(number),
+        reason="race",
     ).generation
 
 
 def _same_promotion(url: URL, folder: str, number: int) -> object:
     """All are tries of one task."""
     return champion.promote(
-        LocalStore(Path(folder)), Catalog(url), "w-1", expected_champion="w-0", verdict_id=None, actor="task", reason="race"
+        LocalStore(Path(folder)),
+        Catalog(url),
+        "w-1",
+        expected_champion="w-0",
+        verdict_id=None,
+        actor="task",
+        reason="race",
     ).generation
 
 
@@ -72,7 +87,9 @@ def _call(task: object, gate: object, results: object, arguments: tuple[object, 
 def together(task: object, *arguments: object, processes: int) -> list[object]:
     """Call `task(*arguments, number)` in that many processes at the same moment; an error comes back as its text."""
     gate, results = CONTEXT.Barrier(processes), CONTEXT.Queue()
-    started = [CONTEXT.Process(target=_call, args=(task, gate, results, (*arguments, number))) for number in range(processes)]
+    started = [
+        CONTEXT.Process(target=_call, args=(task, gate, results, (*arguments, number))) for number in range(processes)
+    ]
     for process in started:
         process.start()
     outcome = [results.get(timeout=100) for _ in started]

@@ -57,7 +57,10 @@ def stranger(roles: Catalog, catalog_url: URL) -> Iterator[Catalog]:
 
 
 def refused(catalog: Catalog, statement: str) -> None:
-    with pytest.raises(SettingsError, match=r"permission denied|must be owner|must have admin option") as caught, catalog.begin() as db:
+    with (
+        pytest.raises(SettingsError, match=r"permission denied|must be owner|must have admin option") as caught,
+        catalog.begin() as db,
+    ):
         db.execute(text(statement))
     assert not caught.value.retry_helps
 
@@ -144,7 +147,9 @@ def test_a_stranger_is_not_let_in(stranger: Catalog):
         stranger.check()
 
 
-def test_an_upgrade_gives_back_what_making_the_views_anew_took(roles: Catalog, airflow: Catalog, gis: Catalog, backend: str):
+def test_an_upgrade_gives_back_what_making_the_views_anew_took(
+    roles: Catalog, airflow: Catalog, gis: Catalog, backend: str
+):
     roles.upgrade()
     with airflow.read() as db:
         assert len(db.execute(text("SELECT * FROM training_run")).all()) == 1
@@ -153,7 +158,9 @@ def test_an_upgrade_gives_back_what_making_the_views_anew_took(roles: Catalog, a
             assert db.execute(text("SELECT count(*) FROM gis.masks")).scalar() == 2
 
 
-def test_what_the_owner_makes_later_is_read_by_the_service_and_not_by_gis_people(roles: Catalog, app: Catalog, gis: Catalog):
+def test_what_the_owner_makes_later_is_read_by_the_service_and_not_by_gis_people(
+    roles: Catalog, app: Catalog, gis: Catalog
+):
     with roles.begin() as db:
         db.execute(text("CREATE VIEW my_own AS SELECT 1 AS one"))
     with app.read() as db:
@@ -165,7 +172,8 @@ def test_running_it_again_changes_nothing(roles: Catalog):
     assert roles.make_roles() == []
     with roles.read() as db:
         there = db.execute(
-            text("SELECT rolname, rolcanlogin, rolsuper, rolcreaterole FROM pg_roles WHERE rolname = ANY(:names)"), {"names": list(ROLES)}
+            text("SELECT rolname, rolcanlogin, rolsuper, rolcreaterole FROM pg_roles WHERE rolname = ANY(:names)"),
+            {"names": list(ROLES)},
         )
         assert {tuple(row) for row in there} == {(role, False, False, False) for role in ROLES}
 

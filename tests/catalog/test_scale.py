@@ -12,7 +12,10 @@ SCENES = 4000
 
 @pytest.fixture
 def large(catalog_url: URL, backend: str) -> Catalog:
-    """A few thousand scenes and masks. So few are read fastest from end to end; PostgreSQL is told not to, as it would not with more."""
+    """A few thousand scenes and masks.
+
+    So few are read fastest from end to end; PostgreSQL is told not to, as it would not with more.
+    """
     url = catalog_url if backend == "sqlite" else catalog_url.update_query_dict({"options": "-c enable_seqscan=off"})
     catalog = Catalog(url)
     scale.fill(catalog, SCENES)
@@ -46,7 +49,10 @@ def test_every_question_is_answered_rightly_and_from_an_index(large: Catalog, st
     assert rows["new scenes without a mask of the champion"] == SCENES // scale.WAITING
     assert rows["which of 100 scenes' objects a row names"] == rows["which of 100 masks' objects a row names"] == 100
     assert rows["lineage of one mask"] == SCENES // 2
-    assert rows.get("masks that touch this box in June, by geometry") in (None, rows["masks that touch this box in June"])
+    assert rows.get("masks that touch this box in June, by geometry") in (
+        None,
+        rows["masks that touch this box in June"],
+    )
     with large.read() as db:
         assert scene.count_scenes_without_mask(db, scale.CHAMPION) == SCENES // scale.WAITING
         assert scene.count_scenes_without_mask(db, scale.FORMER) == SCENES - SCENES // scale.WAITING

@@ -70,7 +70,10 @@ def test_scenes_without_mask_are_publishable_and_oldest_first(full_catalog: Cata
         scene.add_scene(db, rows.scene(3, publishable=False))
         scene.add_scene(db, rows.scene(4, created_at=rows.START))
         second, fourth = rows.scene(2), rows.scene(4)
-        assert scene.list_scenes_without_mask(db, "w-1") == [(fourth.scene_id, fourth.name), (second.scene_id, second.name)]
+        assert scene.list_scenes_without_mask(db, "w-1") == [
+            (fourth.scene_id, fourth.name),
+            (second.scene_id, second.name),
+        ]
 
 
 def test_scenes_without_mask_are_those_with_every_band_that_is_asked_for(full_catalog: Catalog):

@@ -19,7 +19,9 @@ from cloudseg.records import Scene
 # --- opening --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("url", ["", "catalog.db", "mysql://host/db", "nothing://x", "postgresql+nodriver://host/db", "sqlite://host:x/db"])
+@pytest.mark.parametrize(
+    "url", ["", "catalog.db", "mysql://host/db", "nothing://x", "postgresql+nodriver://host/db", "sqlite://host:x/db"]
+)
 def test_unusable_urls_are_settings_errors(url: str):
     with pytest.raises(SettingsError, match="CLOUDSEG_CATALOG_URL"):
         Catalog(url)
@@ -105,7 +107,10 @@ def test_a_lock_that_never_ends_is_unreachable_not_a_traceback(catalog: Catalog,
     impatient = Catalog(catalog_url.update_query_dict(hasty))
     with catalog.begin() as holder:
         scene.add_scene(holder, rows.scene(1))
-        with pytest.raises(CatalogUnreachable, match=r"database is locked|lock timeout") as caught, impatient.begin() as db:
+        with (
+            pytest.raises(CatalogUnreachable, match=r"database is locked|lock timeout") as caught,
+            impatient.begin() as db,
+        ):
             scene.add_scene(db, rows.scene(1))
     assert caught.value.retry_helps
     impatient.engine.dispose()

@@ -28,7 +28,9 @@ def test_every_file_makes_the_view_of_its_name(full_catalog: Catalog, file: Path
 
 def test_upgrade_makes_and_drops_exactly_these(full_catalog: Catalog):
     with full_catalog.read() as db:
-        assert set(inspect(db).get_view_names()) - {"geometry_columns", "geography_columns"} == {file.stem[5:] for file in FILES}
+        assert set(inspect(db).get_view_names()) - {"geometry_columns", "geography_columns"} == {
+            file.stem[5:] for file in FILES
+        }
     assert {file.stem[5:] for file in FILES} == set(_OURS)
 
 
@@ -62,7 +64,12 @@ def test_model_history(full_catalog: Catalog):
 
 def test_mask_lineage_names_what_taught_the_model(full_catalog: Catalog):
     taught, imported = query(full_catalog, "SELECT * FROM mask_lineage ORDER BY mask_id")
-    assert (taught["run_id"], taught["snapshot_id"], taught["taught_as"], taught["label_version"]) == ("run-1", "sn-1", "train", 2)
+    assert (taught["run_id"], taught["snapshot_id"], taught["taught_as"], taught["label_version"]) == (
+        "run-1",
+        "sn-1",
+        "train",
+        2,
+    )
     assert taught["taught_scene_name"] == "synthetic_1"
     assert (imported["run_id"], imported["label_id"]) == (None, None)
 

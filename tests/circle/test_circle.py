@@ -1,4 +1,7 @@
-"""The whole service once around on synthetic tiles: it turns, turning it again changes nothing, and being killed costs only time."""
+"""The whole service once around on synthetic tiles.
+
+It turns, turning it again changes nothing, and being killed costs only time.
+"""
 
 import json
 import os
@@ -13,10 +16,23 @@ from cloudseg.catalog import tables
 from cloudseg.keys import CHAMPION_POINTER
 from cloudseg.records import PredictRecord, PromoteRecord
 from cloudseg.runtime import open_runtime
-from cloudseg.stages import doctor, ingest, lineage, maintain, masks, models, predict, promote, retrain, scenes, snapshot
+from cloudseg.stages import (
+    doctor,
+    ingest,
+    lineage,
+    maintain,
+    masks,
+    models,
+    predict,
+    promote,
+    retrain,
+    scenes,
+    snapshot,
+)
 
 KILLED = 9
-# Run in a process of its own: the circle, in which the process dies the moment before the first row of a table is written.
+# Run in a process of its own: the circle, in which the process dies the moment before the first row of a table is
+# written.
 TURN = """
 import os, sys
 from sqlalchemy import Engine, event
@@ -64,10 +80,13 @@ def turned(environment: Path, synthetic_folder: Path) -> tuple[PromoteRecord, Pr
 
 
 def held() -> tuple[dict[str, int], set[str]]:
-    """Count the rows of every table and give the keys of all objects."""
+    """Count the rows of every table and return the keys of all objects."""
     runtime = open_runtime()
     with runtime.catalog.read() as db:
-        rows = {name: db.execute(select(func.count()).select_from(table)).scalar_one() for name, table in tables.metadata.tables.items()}
+        rows = {
+            name: db.execute(select(func.count()).select_from(table)).scalar_one()
+            for name, table in tables.metadata.tables.items()
+        }
     return rows, set(runtime.store.list_keys())
 
 
@@ -125,7 +144,9 @@ def test_a_circle_killed_before_the_promotion_ends_with_the_same_bytes(
     """The whole retraining in one call; tests/faults kills each step at every point."""
     undisturbed = held()
     monkeypatch.setenv("CLOUDSEG_HOME", str(tmp_path))
-    died = subprocess.run([sys.executable, "-c", TURN, str(synthetic_folder), "promotion"], capture_output=True, text=True, check=False)
+    died = subprocess.run(
+        [sys.executable, "-c", TURN, str(synthetic_folder), "promotion"], capture_output=True, text=True, check=False
+    )
     assert died.returncode == KILLED, died.stderr[-2000:]
     ingest(str(synthetic_folder))
     again = retrain("smoke")
@@ -135,7 +156,7 @@ def test_a_circle_killed_before_the_promotion_ends_with_the_same_bytes(
     predict(new=True)
     rows, objects = held()
     assert rows == undisturbed[0]
-    # A killed process may leave an object that no row names; here even that is the same one, for the content gives the key.
-    # Only a report differs: it shows how fast the training went.
+    # A killed process may leave an object that no row names; here even that is the same one, for the content gives the
+    # key. Only a report differs: it shows how fast the training went.
     assert without_reports(objects) == without_reports(undisturbed[1])
     assert models()[0]["weights_id"] == turned[0].champion_id

@@ -1,4 +1,7 @@
-"""The circle with its store and its inbox on a real S3 server: nothing of it lies in a local store, and masks are read by ranges."""
+"""The circle with its store and its inbox on a real S3 server.
+
+Nothing of it lies in a local store, and masks are read by ranges.
+"""
 
 import json
 import logging
@@ -27,7 +30,10 @@ def environment(s3_env: dict[str, str], tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def inbox(seaweed: Seaweed, s3_env: dict[str, str], synthetic_folder: Path) -> str:
-    """The synthetic tiles as other people would upload them: names that are no keys of ours, beside the store's prefix."""
+    """The synthetic tiles as other people would upload them.
+
+    Names that are no keys of ours, beside the store's prefix.
+    """
     client, prefix = seaweed.client(), f"{s3_env['CLOUDSEG_STORE_URL'].rpartition('/')[2]}-inbox/Tiles"
     for path in synthetic_folder.rglob("*.tif"):
         client.upload_file(str(path), BUCKET, f"{prefix}/{path.relative_to(synthetic_folder).as_posix()}")
@@ -35,7 +41,11 @@ def inbox(seaweed: Seaweed, s3_env: dict[str, str], synthetic_folder: Path) -> s
 
 
 def test_the_circle_turns_on_s3(
-    environment: Path, inbox: str, synthetic_folder: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    environment: Path,
+    inbox: str,
+    synthetic_folder: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ):
     caplog.set_level(logging.DEBUG)
     assert doctor().ok
@@ -62,7 +72,12 @@ def test_the_circle_turns_on_s3(
 
     before = set(runtime.store.list_keys())
     again = ingest(inbox)
-    assert (again.added, again.known, predict(new=True).masks, set(runtime.store.list_keys())) == ([], tiles, [], before)
+    assert (again.added, again.known, predict(new=True).masks, set(runtime.store.list_keys())) == (
+        [],
+        tiles,
+        [],
+        before,
+    )
     record = maintain(dry_run=False, orphan_hours=0, verify=True)
     assert (record.orphans, record.missing, record.repaired) == ([], [], [])
     assert not (environment / "store").exists()
@@ -74,6 +89,13 @@ def test_others_read_a_mask_with_nothing_but_gdal(environment: Path, seaweed: Se
     """As QGIS does: GDAL's own settings for S3, no cloudseg."""
     store = open_runtime().store
     store.put_file("masks/x/mask.tif", next((synthetic_folder / "labels").iterdir()))
-    outside = {"AWS_S3_ENDPOINT": seaweed.endpoint.removeprefix("http://"), "AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE"}
-    with rasterio.Env(**outside), rasterio.open(f"/vsis3/{store.uri_of('masks/x/mask.tif').removeprefix('s3://')}") as dataset:
+    outside = {
+        "AWS_S3_ENDPOINT": seaweed.endpoint.removeprefix("http://"),
+        "AWS_HTTPS": "NO",
+        "AWS_VIRTUAL_HOSTING": "FALSE",
+    }
+    with (
+        rasterio.Env(**outside),
+        rasterio.open(f"/vsis3/{store.uri_of('masks/x/mask.tif').removeprefix('s3://')}") as dataset,
+    ):
         assert set(dataset.read(1).flat) <= {0, 1, 255}

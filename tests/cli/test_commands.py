@@ -30,7 +30,13 @@ def test_doctor_is_content_with_the_embedded_default(run: Run):
     for _ in range(2):
         code, out, _ = run("doctor", "--json")
         assert (code, json.loads(out)["ok"]) == (0, True)
-        assert [check["name"] for check in json.loads(out)["checks"]] == ["settings", "catalog", "store", "recipes", "device"]
+        assert [check["name"] for check in json.loads(out)["checks"]] == [
+            "settings",
+            "catalog",
+            "store",
+            "recipes",
+            "device",
+        ]
         assert run("db", "upgrade")[0] == 0
 
 
@@ -134,7 +140,9 @@ def test_wrong_usage_has_the_exit_code_of_wrong_input(run: Run):
         ("DECODE_TIMEOUT_S", "0", ["ingest"], 2),
     ],
 )
-def test_a_wrong_setting_is_one_message(run: Run, monkeypatch: pytest.MonkeyPatch, name: str, value: str, arguments: list[str], code: int):
+def test_a_wrong_setting_is_one_message(
+    run: Run, monkeypatch: pytest.MonkeyPatch, name: str, value: str, arguments: list[str], code: int
+):
     monkeypatch.setenv(f"CLOUDSEG_{name}", value)
     found, out, err = run(*arguments)
     assert (found, out) == (code, "")
@@ -150,7 +158,11 @@ def test_stdout_that_cannot_be_written_is_told_and_a_reader_who_left_is_no_fault
     }
     for line, (code, words) in ends.items():
         done = subprocess.run(
-            ["bash", "-c", line], capture_output=True, text=True, check=False, env={**os.environ, "CLOUDSEG_LOG_LEVEL": "ERROR"}
+            ["bash", "-c", line],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "CLOUDSEG_LOG_LEVEL": "ERROR"},
         )
         assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
         assert words in done.stderr
@@ -158,9 +170,11 @@ def test_stdout_that_cannot_be_written_is_told_and_a_reader_who_left_is_no_fault
 
 def test_names_that_the_terminals_encoding_lacks_are_escaped(runtime_env: Path):
     done = subprocess.run(
-        [sys.executable, "-m", "cloudseg", "ingest", "/nowhere/ünï"], capture_output=True, check=False,
+        [sys.executable, "-m", "cloudseg", "ingest", "/nowhere/ünï"],
+        capture_output=True,
+        check=False,
         env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
-    )  # fmt: skip
+    )
     assert done.returncode == 2
     assert rb"/nowhere/\xfcn\xef" in done.stderr  # in the log
     assert b"Traceback" not in done.stderr
@@ -185,7 +199,11 @@ def test_main_leaves_the_process_with_the_code(runtime_env: Path):
 def test_python_dash_m_keeps_stdout_for_the_record(runtime_env: Path):
     environment = {**os.environ, "CLOUDSEG_HOME": str(runtime_env)}
     done = subprocess.run(
-        [sys.executable, "-m", "cloudseg", "maintain", "--json"], capture_output=True, text=True, env=environment, check=True
+        [sys.executable, "-m", "cloudseg", "maintain", "--json"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
     )
     assert json.loads(done.stdout)["dry_run"] is True
     assert "maintain starts" in done.stderr
@@ -202,7 +220,8 @@ def test_every_command_of_the_issue_is_there():
 
 
 @pytest.mark.parametrize(
-    "name", ["ingest", "snapshot", "train", "evaluate", "promote", "rollback", "retrain", "predict", "maintain", "quarantine"]
+    "name",
+    ["ingest", "snapshot", "train", "evaluate", "promote", "rollback", "retrain", "predict", "maintain", "quarantine"],
 )
 def test_what_writes_has_a_dry_run(name: str):
     assert "dry_run" in {option.name for option in root.commands[name].params}
@@ -220,7 +239,10 @@ def test_releasing_from_quarantine_can_be_tried_first(run: Run, tmp_path: Path):
     inbox.mkdir()
     for name in ("a.tif", "b.tif"):
         (inbox / name).write_bytes(b"no raster" + name.encode())
-    first, second = json.loads(run("ingest", str(inbox / "a.tif"), "--json")[1]), json.loads(run("ingest", str(inbox), "--json")[1])
+    first, second = (
+        json.loads(run("ingest", str(inbox / "a.tif"), "--json")[1]),
+        json.loads(run("ingest", str(inbox), "--json")[1]),
+    )
     (wanted,) = first["quarantined"]
     assert second["still_quarantined"] == 1
     listed = json.loads(run("quarantine", "--release", wanted, "--dry-run", "--json")[1])["quarantine"]
@@ -253,7 +275,13 @@ def test_tables_show_nested_values_and_say_when_there_is_nothing():
 
 ROWS = {
     "scenes": [
-        {"scene_id": f"sc-{n:020}", "name": f"S2A_{n:056}", "place": "mgrs:31UDQ", "acquired_at": "2018-01-23T00:07:31Z", "uri": "/a/" * 60}
+        {
+            "scene_id": f"sc-{n:020}",
+            "name": f"S2A_{n:056}",
+            "place": "mgrs:31UDQ",
+            "acquired_at": "2018-01-23T00:07:31Z",
+            "uri": "/a/" * 60,
+        }
         for n in range(3)
     ]
 }

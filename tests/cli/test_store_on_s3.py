@@ -40,8 +40,9 @@ def test_doctor_tries_the_store(on_s3: Run, monkeypatch: pytest.MonkeyPatch):
     assert "overwrites nothing" in store["detail"]
     assert list(open_runtime().store.list_keys()) == []
     for name, value, word in (
-        ("AWS_SECRET_ACCESS_KEY", "hidden-0815", "credentials"), ("CLOUDSEG_STORE_URL", "s3://no-such-bucket", "no such bucket"),
-    ):  # fmt: skip
+        ("AWS_SECRET_ACCESS_KEY", "hidden-0815", "credentials"),
+        ("CLOUDSEG_STORE_URL", "s3://no-such-bucket", "no such bucket"),
+    ):
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
             code, out, err = on_s3("doctor", "--json")
@@ -70,7 +71,10 @@ def test_masks_with_links(on_s3: Run):
     assert "Signature=" not in err
     with urllib.request.urlopen(links[key]) as answer:
         assert answer.read() == b"the mask"
-    with pytest.raises(urllib.error.HTTPError) as caught, urllib.request.urlopen(links[key].replace("Expires=1800", "Expires=86400")):
+    with (
+        pytest.raises(urllib.error.HTTPError) as caught,
+        urllib.request.urlopen(links[key].replace("Expires=1800", "Expires=86400")),
+    ):
         pass
     assert caught.value.code == 403
     caught.value.close()

@@ -27,7 +27,7 @@ def airflow_home(folder: Path) -> dict[str, str]:
 
 
 def load_dags() -> dict[str, Any]:
-    """Import the DAG files and give the DAGs by id."""
+    """Import the DAG files and return the DAGs by id."""
     import importlib
     import sys
 
@@ -38,7 +38,7 @@ def load_dags() -> dict[str, Any]:
 
 
 def task_functions(path: Path) -> list[ast.FunctionDef]:
-    """Give the functions that carry a `task` decorator."""
+    """Return the functions that carry a `task` decorator."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     return [function for function in functions if any(_is_task(decorator) for decorator in function.decorator_list)]

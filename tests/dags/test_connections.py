@@ -40,7 +40,9 @@ def test_a_task_finds_catalog_and_store_by_connections(
 ) -> None:
     with postgresql.empty() as url:
         user = f"who_{os.getpid()}"
-        postgres_server.run_sql(url, f"CREATE ROLE {user} LOGIN PASSWORD '{_PASSWORD}'", f"GRANT ALL ON SCHEMA public TO {user}")
+        postgres_server.run_sql(
+            url, f"CREATE ROLE {user} LOGIN PASSWORD '{_PASSWORD}'", f"GRANT ALL ON SCHEMA public TO {user}"
+        )
         try:
             _try(url, user, seaweed, synthetic_folder, tmp_path)
         finally:
@@ -48,19 +50,41 @@ def test_a_task_finds_catalog_and_store_by_connections(
 
 
 def _try(url: URL, user: str, seaweed: Seaweed, synthetic_folder: Path, tmp_path: Path) -> None:
-    catalog = {"conn_type": "postgres", "host": url.host, "port": url.port, "schema": url.database, "login": user, "password": _PASSWORD}
+    catalog = {
+        "conn_type": "postgres",
+        "host": url.host,
+        "port": url.port,
+        "schema": url.database,
+        "login": user,
+        "password": _PASSWORD,
+    }
     store = {
-        "conn_type": "aws", "login": ACCESS_KEY, "password": SECRET_KEY,
+        "conn_type": "aws",
+        "login": ACCESS_KEY,
+        "password": SECRET_KEY,
         "extra": {"url": f"s3://{BUCKET}/by-connection", "endpoint_url": seaweed.endpoint, "region_name": "us-east-1"},
-    }  # fmt: skip
+    }
     (tmp_path / "tiles").symlink_to(synthetic_folder)
     mine = {name: value for name, value in os.environ.items() if not name.startswith(("CLOUDSEG_", "AWS_"))}
-    environment = mine | airflow_home(tmp_path) | {
-        "PYTHONPATH": str(DAGS), "CLOUDSEG_HOME": str(tmp_path / "home"), "AWS_EC2_METADATA_DISABLED": "true",
-        "AIRFLOW_CONN_CLOUDSEG_CATALOG": json.dumps(catalog), "AIRFLOW_CONN_CLOUDSEG_STORE": json.dumps(store),
-    }  # fmt: skip
+    environment = (
+        mine
+        | airflow_home(tmp_path)
+        | {
+            "PYTHONPATH": str(DAGS),
+            "CLOUDSEG_HOME": str(tmp_path / "home"),
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AIRFLOW_CONN_CLOUDSEG_CATALOG": json.dumps(catalog),
+            "AIRFLOW_CONN_CLOUDSEG_STORE": json.dumps(store),
+        }
+    )
     done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240
+        [sys.executable, "-c", _SCRIPT],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])

@@ -86,7 +86,13 @@ def test_an_announcement_counts_and_names(kit: Any) -> None:
 def test_a_champion_that_stays_is_no_event(kit: Any) -> None:
     from airflow.sdk.exceptions import AirflowSkipException
 
-    record = {"promoted": False, "outcome": "HOLD", "reasons": ["the difference is noise"], "champion_id": "w-1", "verdict_id": "ve-1"}
+    record = {
+        "promoted": False,
+        "outcome": "HOLD",
+        "reasons": ["the difference is noise"],
+        "champion_id": "w-1",
+        "verdict_id": "ve-1",
+    }
     with running(kit), pytest.raises(AirflowSkipException, match="HOLD: the champion stays"):
         kit.announce_champion(record)
     with running(kit), pytest.raises(AirflowSkipException, match="PROMOTE, but nobody has said yes"):
@@ -97,7 +103,8 @@ def test_a_champion_that_stays_is_no_event(kit: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("approval", "outcome", "task"), [("ask", "PROMOTE", "approve"), ("ask", "HOLD", "promote"), ("auto", "PROMOTE", "promote")]
+    ("approval", "outcome", "task"),
+    [("ask", "PROMOTE", "approve"), ("ask", "HOLD", "promote"), ("auto", "PROMOTE", "promote")],
 )
 def test_who_is_asked(kit: Any, approval: str, outcome: str, task: str) -> None:
     with running(kit, params={"approval": approval}):
@@ -105,22 +112,30 @@ def test_who_is_asked(kit: Any, approval: str, outcome: str, task: str) -> None:
 
 
 def _answered(option: str, by: str | None, reason: str | None = None) -> dict[str, Any]:
-    return {"chosen_options": [option], "params_input": {"reason": reason}, "responded_by_user": {"id": by, "name": by} if by else None}
+    return {
+        "chosen_options": [option],
+        "params_input": {"reason": reason},
+        "responded_by_user": {"id": by, "name": by} if by else None,
+    }
 
 
 def test_history_names_the_person_and_the_reason(kit: Any) -> None:
     with running(kit):
         assert kit.answer(_answered("Approve", "ada", "looks right")) == {
-            "decline": False, "actor": "airflow:ada", "reason": "looks right (airflow-manual__1)",
-        }  # fmt: skip
+            "decline": False,
+            "actor": "airflow:ada",
+            "reason": "looks right (airflow-manual__1)",
+        }
         assert kit.answer(_answered("Approve", "ada"))["reason"] == "approved in Airflow (airflow-manual__1)"
 
 
 def test_a_no_is_written_down(kit: Any) -> None:
     with running(kit):
         assert kit.answer(_answered("Reject", "ada")) == {
-            "decline": True, "actor": "airflow:ada", "reason": "rejected in Airflow (airflow-manual__1)",
-        }  # fmt: skip
+            "decline": True,
+            "actor": "airflow:ada",
+            "reason": "rejected in Airflow (airflow-manual__1)",
+        }
 
 
 def test_no_answer_and_no_question_are_no_persons_decision(kit: Any) -> None:
@@ -152,8 +167,13 @@ def test_scenes_without_mask_fail_the_run(kit: Any) -> None:
     good = {"masks": ["mk-1"], "created": 1, "failed": {}}
     assert kit.all_done([good, good]) == {"masks": 2, "created": 2}
     with pytest.raises(AirflowFailException, match="1 scenes have no mask: sc-1: broken"):
-        kit.all_done([good, {"masks": ["mk-2"], "created": 1, "failed": {"sc-1": {"error": "DataError", "what": "broken"}}}])
-    with running(kit), pytest.raises(AirflowFailException, match="no scene of this batch could be masked: sc-1: broken"):
+        kit.all_done(
+            [good, {"masks": ["mk-2"], "created": 1, "failed": {"sc-1": {"error": "DataError", "what": "broken"}}}]
+        )
+    with (
+        running(kit),
+        pytest.raises(AirflowFailException, match="no scene of this batch could be masked: sc-1: broken"),
+    ):
         kit.announce_masks({"masks": [], "failed": {"sc-1": {"error": "DataError", "what": "broken"}}})
 
 

@@ -16,7 +16,8 @@ pytest.importorskip("statsd", reason="the extra `production` is not installed")
 from receivers import Heard, receivers
 from seaweed import free_ports
 
-# As the task runner arranges it: settings from the environment, statistics switched on, then the hooks that surround a task.
+# As the task runner arranges it: settings from the environment, statistics switched on, then the hooks that surround a
+# task.
 _SCRIPT = """
 import json, sys
 from airflow.sdk.observability import stats
@@ -32,13 +33,29 @@ for task_id, record in json.loads(sys.argv[1]):
     else:
         cloudseg_dagkit.count_and_tell({"ti": Task(task_id)}, record)
 """
-_JUDGED = {"outcome": "REJECT", "reasons": ["Held-out IoU fell by 0.2."], "champion_id": "w-1", "challenger_id": "w-2", "verdict_id": "v-2"}
+_JUDGED = {
+    "outcome": "REJECT",
+    "reasons": ["Held-out IoU fell by 0.2."],
+    "champion_id": "w-1",
+    "challenger_id": "w-2",
+    "verdict_id": "v-2",
+}
 
 
 def _run(tmp_path: Path, events: list[Any], settings: dict[str, str]) -> str:
-    environment = os.environ | airflow_home(tmp_path) | {"PYTHONPATH": str(DAGS), "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING"} | settings
+    environment = (
+        os.environ
+        | airflow_home(tmp_path)
+        | {"PYTHONPATH": str(DAGS), "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING"}
+        | settings
+    )
     done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT, json.dumps(events)], env=environment, capture_output=True, text=True, check=False, timeout=240
+        [sys.executable, "-c", _SCRIPT, json.dumps(events)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
@@ -66,7 +83,12 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> Heard:
 
 
 def test_the_webhook_gets_one_object_for_each_event(heard: Heard):
-    assert [post["event"] for post in heard.posts] == ["quarantine grows", "challenger rejected", "champion changed", "training failed"]
+    assert [post["event"] for post in heard.posts] == [
+        "quarantine grows",
+        "challenger rejected",
+        "champion changed",
+        "training failed",
+    ]
     rejected = heard.posts[1]
     assert rejected["facts"] == {"challenger_id": "w-2", "verdict_id": "v-2"}
     assert rejected["text"] == "cloudseg: challenger rejected. w-2 does not replace w-1. Held-out IoU fell by 0.2."
@@ -81,11 +103,21 @@ def test_people_get_one_mail_for_each_event(heard: Heard):
 
 
 def test_metrics_are_counted(heard: Heard):
-    found = {name.removeprefix("airflow.cloudseg."): value for name, value in heard.metrics.items() if ".cloudseg." in name}
+    found = {
+        name.removeprefix("airflow.cloudseg."): value for name, value in heard.metrics.items() if ".cloudseg." in name
+    }
     assert found == {
-        "scenes": 3, "labels": 2, "quarantined": 0, "train.seconds": 12.5, "train.images_per_s": 40.0, "verdict.reject": 1,
-        "verdict.hold": 1, "champion.changed": 1, "masks": 0, "masks_per_hour": 1800.0,
-    }  # fmt: skip
+        "scenes": 3,
+        "labels": 2,
+        "quarantined": 0,
+        "train.seconds": 12.5,
+        "train.images_per_s": 40.0,
+        "verdict.reject": 1,
+        "verdict.hold": 1,
+        "champion.changed": 1,
+        "masks": 0,
+        "masks_per_hour": 1800.0,
+    }
 
 
 def test_a_receiver_that_is_away_costs_nothing(tmp_path: Path):

@@ -74,11 +74,18 @@ def test_a_task_body_has_at_most_five_lines(name: str) -> None:
 def test_a_task_calls_one_stage_and_no_other_part_of_the_library(name: str) -> None:
     tree = ast.parse((DAGS / name).read_text(encoding="utf-8"))
     imported = [
-        ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) if "cloudseg" in ast.unparse(node)
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        if "cloudseg" in ast.unparse(node)
     ]
     assert {line for line in imported if "dagkit" not in line} == {"from cloudseg import stages"}
     for function in task_functions(DAGS / name):
-        calls = [node for node in ast.walk(function) if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "stages"]
+        calls = [
+            node
+            for node in ast.walk(function)
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "stages"
+        ]
         assert len(calls) <= 1, f"{name}: {function.name}"
 
 
@@ -91,7 +98,13 @@ def test_every_dag_keeps_the_rules(dags: dict[str, Any], dag_id: str) -> None:
     assert dag.catchup is False
     assert dag.max_active_runs == 1
     assert dag.description
-    for heading in ("**What it does.**", "**Started by**", "**What it does not protect against.**", "**When it fails", "Example conf: `{"):
+    for heading in (
+        "**What it does.**",
+        "**Started by**",
+        "**What it does not protect against.**",
+        "**When it fails",
+        "Example conf: `{",
+    ):
         assert heading in dag.doc_md, f"{dag_id} does not say: {heading}"
 
 
@@ -121,12 +134,18 @@ def test_the_schedules(dags: dict[str, Any]) -> None:
     retrain = dags["cloudseg_retrain"].timetable
     assert retrain.timetable.expression == "0 2 * * *"
     assert retrain.asset_condition.name == "cloudseg.labels"
-    assert {asset.name for asset in dags["cloudseg_predict"].timetable.asset_condition.objects} == {"cloudseg.scenes", "cloudseg.champion"}
+    assert {asset.name for asset in dags["cloudseg_predict"].timetable.asset_condition.objects} == {
+        "cloudseg.scenes",
+        "cloudseg.champion",
+    }
 
 
 def test_the_assets_close_the_circle(dags: dict[str, Any]) -> None:
     made = {
-        (dag_id, task.task_id): [asset.name for asset in task.outlets] for dag_id, dag in dags.items() for task in dag.tasks if task.outlets
+        (dag_id, task.task_id): [asset.name for asset in task.outlets]
+        for dag_id, dag in dags.items()
+        for task in dag.tasks
+        if task.outlets
     }
     assert made == {
         ("cloudseg_ingest", "announce_scenes"): ["cloudseg.scenes"],
@@ -151,7 +170,11 @@ def test_connections_news_and_metrics_surround_every_task(dags: dict[str, Any]) 
     import cloudseg_dagkit as kit
 
     for task in [task for dag in dags.values() for task in dag.tasks]:
-        given = task.partial_kwargs if task.is_mapped else {"pre_execute": task._pre_execute_hook, "post_execute": task._post_execute_hook}
+        given = (
+            task.partial_kwargs
+            if task.is_mapped
+            else {"pre_execute": task._pre_execute_hook, "post_execute": task._post_execute_hook}
+        )
         assert (given["pre_execute"], given["post_execute"]) == (kit.use_connections, kit.count_and_tell), task.task_id
     assert list(dags["cloudseg_retrain"].get_task("train").on_failure_callback) == [kit.tell_failure]
 
@@ -178,7 +201,10 @@ def test_the_form_knows_every_recipe(dags: dict[str, Any]) -> None:
 
 
 def test_the_labels_asset_asks_about_the_recipe_that_it_starts(dags: dict[str, Any]) -> None:
-    """`cloudseg_ingest` counts what is new for the default of `plan_retrain`; an asset's run gets the form's default."""
+    """`cloudseg_ingest` counts what is new for the default of `plan_retrain`.
+
+    An asset's run gets the form's default.
+    """
     from inspect import signature
 
     from cloudseg.stages import plan_retrain
@@ -186,7 +212,9 @@ def test_the_labels_asset_asks_about_the_recipe_that_it_starts(dags: dict[str, A
     assert dags["cloudseg_retrain"].params["recipe"] == signature(plan_retrain).parameters["recipe"].default
 
 
-@pytest.mark.parametrize(("name", "value"), [("minutes", 0), ("minutes", "ten"), ("recipe", "none"), ("approval", "yes"), ("force", 1)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("minutes", 0), ("minutes", "ten"), ("recipe", "none"), ("approval", "yes"), ("force", 1)]
+)
 def test_the_form_refuses_nonsense(dags: dict[str, Any], name: str, value: object) -> None:
     from airflow.sdk.exceptions import ParamValidationError
 

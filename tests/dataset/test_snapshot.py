@@ -57,7 +57,9 @@ def test_the_same_labels_give_the_same_snapshot_in_any_order(
     assert build_snapshot(store2, catalog2, recipe()).snapshot_id == first.snapshot_id
 
 
-def test_another_cut_or_another_label_gives_another_snapshot(store: LocalStore, catalog: Catalog, add_scene: AddScene) -> None:
+def test_another_cut_or_another_label_gives_another_snapshot(
+    store: LocalStore, catalog: Catalog, add_scene: AddScene
+) -> None:
     place = places("train", 1)[0]
     add_scene(place, seed=1)
     first = build_snapshot(store, catalog, recipe())
@@ -83,7 +85,9 @@ def test_chips_cover_the_scene_and_carry_its_pixels(store: LocalStore, catalog: 
     expected[:20, :30] = MASK_NO_DATA
     seen = np.zeros((150, 100), bool)
     with open_chips(store, get(catalog, record.snapshot_id)) as chips:
-        assert [(c.row_off, c.col_off) for c in chips.chips] == [(row, col) for row in starts(150, 64) for col in starts(100, 64)]
+        assert [(c.row_off, c.col_off) for c in chips.chips] == [
+            (row, col) for row in starts(150, 64) for col in starts(100, 64)
+        ]
         for chip in chips.chips:
             window = slice(chip.row_off, chip.row_off + 64), slice(chip.col_off, chip.col_off + 64)
             np.testing.assert_array_equal(chips.pixels(chip), pixels[:, *window])
@@ -161,7 +165,9 @@ def test_no_fitting_scene_is_an_error(store: LocalStore, catalog: Catalog, add_s
         build_snapshot(store, catalog, recipe(model={"bands": ["red", "nir"]}))
 
 
-def test_changed_and_missing_shards_are_noticed_and_rebuilt(store: LocalStore, catalog: Catalog, add_scene: AddScene) -> None:
+def test_changed_and_missing_shards_are_noticed_and_rebuilt(
+    store: LocalStore, catalog: Catalog, add_scene: AddScene
+) -> None:
     add_scene(places("train", 1)[0])
     record = build_snapshot(store, catalog, recipe())
     snapshot = get(catalog, record.snapshot_id)
@@ -180,9 +186,14 @@ def test_changed_and_missing_shards_are_noticed_and_rebuilt(store: LocalStore, c
     assert store.get(key) == data
 
 
-def test_killed_between_bytes_and_row_recovers(store: LocalStore, catalog: Catalog, tmp_path: Path, add_scene: AddScene) -> None:
+def test_killed_between_bytes_and_row_recovers(
+    store: LocalStore, catalog: Catalog, tmp_path: Path, add_scene: AddScene
+) -> None:
     add_scene(places("train", 1)[0])
-    with closing(sqlite3.connect(tmp_path / "catalog.db")) as now, closing(sqlite3.connect(tmp_path / "before.db")) as before:
+    with (
+        closing(sqlite3.connect(tmp_path / "catalog.db")) as now,
+        closing(sqlite3.connect(tmp_path / "before.db")) as before,
+    ):
         now.backup(before)
     first = build_snapshot(store, catalog, recipe())
     earlier = Catalog(f"sqlite:///{tmp_path / 'before.db'}")

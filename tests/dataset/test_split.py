@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from cloudseg.dataset import split_of
 
 # Written down once: a change of the rule would move held-out places into training.
-KNOWN = {"mgrs:31UDQ": "held_out", "mgrs:33UUP": "validation", "wrs2:199026": "train", "block:0": "held_out", "block:1": "held_out"}
+KNOWN = {
+    "mgrs:31UDQ": "held_out",
+    "mgrs:33UUP": "validation",
+    "wrs2:199026": "train",
+    "block:0": "held_out",
+    "block:1": "held_out",
+}
 
 
 def test_known_places_keep_their_split() -> None:

@@ -61,8 +61,14 @@ def test_airflow_finds_its_components_without_log_servers(tmp_path: Path) -> Non
     found = shutil.which("airflow", path=inside["PATH"])
     assert found == str(home.programs / "airflow")
     (tmp_path / "airflow.py").write_text("import sys; print(*sys.argv[1:])")
-    for component, options in {"scheduler": " --skip-serve-logs", "triggerer": " --skip-serve-logs", "api-server": ""}.items():
-        said = subprocess.run([found, component], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=True).stdout
+    for component, options in {
+        "scheduler": " --skip-serve-logs",
+        "triggerer": " --skip-serve-logs",
+        "api-server": "",
+    }.items():
+        said = subprocess.run(
+            [found, component], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=True
+        ).stdout
         assert said == f"{component}{options}\n"
 
 
@@ -84,7 +90,9 @@ def test_wrong_wishes_are_refused_before_anything_starts(tmp_path: Path) -> None
 
 def test_an_epoch_in_one_line() -> None:
     metrics = {"train_loss": 0.5, "validation_iou": 0.25, "images_per_s": 12.34, "lr": 1e-3}
-    epoch = Epoch.model_validate({"run_id": "r", "epoch": 3, "step": 60, "metrics": metrics, "created_at": "2026-01-01T00:00:00Z"})
+    epoch = Epoch.model_validate(
+        {"run_id": "r", "epoch": 3, "step": 60, "metrics": metrics, "created_at": "2026-01-01T00:00:00Z"}
+    )
     assert utc_iso(epoch.created_at) == "2026-01-01T00:00:00Z"
     assert describe_epoch(epoch) == "epoch 3 · step 60 · loss 0.500 · validation IoU 0.250 · 12.3 images/s"
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-# A service like `airflow standalone`: a child in its own session and a grandchild that was orphaned, all deaf to SIGTERM if asked.
+# A service like `airflow standalone`: a child in its own session and a grandchild that was orphaned, all deaf to
+# SIGTERM if asked.
 _SERVICE = """
 import os, signal, subprocess, sys, time
 deaf = len(sys.argv) > 2
@@ -50,7 +51,17 @@ def _lives(pid: int) -> bool:
 def _keeper(tmp_path: Path, pids: Path, *extra: str) -> list[str]:
     script = tmp_path / "service.py"
     script.write_text(_SERVICE)
-    return [sys.executable, "-m", "cloudseg.demo.keeper", str(tmp_path / "log"), "3", sys.executable, str(script), str(pids), *extra]
+    return [
+        sys.executable,
+        "-m",
+        "cloudseg.demo.keeper",
+        str(tmp_path / "log"),
+        "3",
+        sys.executable,
+        str(script),
+        str(pids),
+        *extra,
+    ]
 
 
 def _wait(pids: Path, *, alive: bool, limit_s: float) -> None:
@@ -60,7 +71,9 @@ def _wait(pids: Path, *, alive: bool, limit_s: float) -> None:
         if len(found) == 3 and all(_lives(pid) == alive for pid in found):
             return
         time.sleep(0.1)
-    pytest.fail(f"after {limit_s} s: " + ", ".join(f"{pid} {'lives' if _lives(pid) else 'is gone'}" for pid in _read(pids)))
+    pytest.fail(
+        f"after {limit_s} s: " + ", ".join(f"{pid} {'lives' if _lives(pid) else 'is gone'}" for pid in _read(pids))
+    )
 
 
 def test_stops_everything_when_its_input_ends(tmp_path: Path, pids: Path) -> None:

@@ -1,4 +1,7 @@
-"""One real `airflow standalone`: the four DAGs turn the circle on synthetic tiles, a person approves, the pages ask for a login."""
+"""One real `airflow standalone`.
+
+The four DAGs turn the circle on synthetic tiles, a person approves, the pages ask for a login.
+"""
 
 import contextlib
 import io
@@ -29,8 +32,9 @@ from cloudseg.errors import ServiceFailed
 from cloudseg.raster.synthetic import make_tiles
 
 pytestmark = [pytest.mark.standalone, pytest.mark.timeout(900)]
-# One labelled scene a place, small: nearly all of the time is Airflow starting processes. The smoke recipe beats the best trivial mask
-# of these by IoU 0.23 (bounds 0.13 and 0.31), far from where the gate would hesitate; one thread gives the same sums on every run.
+# One labelled scene a place, small: nearly all of the time is Airflow starting processes. The smoke recipe beats the
+# best trivial mask of these by IoU 0.23 (bounds 0.13 and 0.31), far from where the gate would hesitate; one thread
+# gives the same sums on every run.
 _LABELLED, _UNLABELLED, _SIZE = 12, 2, 160
 
 
@@ -41,7 +45,10 @@ class Turned:
     before: set[psutil.Process]
 
     def processes(self) -> set[psutil.Process]:
-        """All that it started: the keeper adopts orphans, so they are our descendants. (Titles of Airflow overwrite their environment.)"""
+        """All that it started.
+
+        The keeper adopts orphans, so they are our descendants. (Titles of Airflow overwrite their environment.).
+        """
         return set(psutil.Process().children(recursive=True)) - self.before
 
     @property
@@ -68,7 +75,9 @@ def turned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Turned]:
             person = threading.Thread(target=_approve, args=(service.api, answered), daemon=True)
             person.start()
             try:
-                run_id = turn_once(service, Screen(), Wishes(source=home.tiles, recipe="smoke", minutes=2, approval="ask"))
+                run_id = turn_once(
+                    service, Screen(), Wishes(source=home.tiles, recipe="smoke", minutes=2, approval="ask")
+                )
             finally:
                 answered.set()
                 person.join()
@@ -82,13 +91,18 @@ def turned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Turned]:
 def _approve(api: AirflowApi, answered: threading.Event) -> None:
     """Be the person: look for questions until there is no more to answer, read each for a while, approve.
 
-    Airflow 3.3.2 fails a task that is answered before its scheduler has taken note of the end of the process that asked. It does so before
-    it reports its own health, so the person waits for a sign of life from after the question. Should an answer still come too early, the
-    task's next try asks again: a person answers every question, not only the first.
+    Airflow 3.3.2 fails a task that is answered before its scheduler has taken note of the end of the process that
+    asked. It does so before it reports its own health, so the person waits for a sign of life from after the question.
+    Should an answer still come too early, the task's next try asks again: a person answers every question, not only the
+    first.
     """
     while not answered.wait(1):
         with contextlib.suppress(OSError):  # a page that does not load is loaded again
-            for run_id in [run_id for run_id, state in api.runs("cloudseg_retrain").items() if state == "running" and _asks(api, run_id)]:
+            for run_id in [
+                run_id
+                for run_id, state in api.runs("cloudseg_retrain").items()
+                if state == "running" and _asks(api, run_id)
+            ]:
                 _answer(api, run_id)
 
 
@@ -97,7 +111,9 @@ def _answer(api: AirflowApi, run_id: str) -> None:
     seen = _heartbeat(api)
     wait_for("the scheduler", lambda: _heartbeat(api) != seen, limit_s=120)
     path = f"/api/v2/dags/cloudseg_retrain/dagRuns/{quote(run_id, safe='')}/taskInstances/approve/-1/hitlDetails"
-    api.call("PATCH", path, {"chosen_options": ["Approve"], "params_input": {"reason": "looks right"}}, accept=(200, 409))
+    api.call(
+        "PATCH", path, {"chosen_options": ["Approve"], "params_input": {"reason": "looks right"}}, accept=(200, 409)
+    )
 
 
 def _heartbeat(api: AirflowApi) -> str:
@@ -105,7 +121,10 @@ def _heartbeat(api: AirflowApi) -> str:
 
 
 def _asks(api: AirflowApi, run_id: str) -> bool:
-    return any(task["task_id"] == "approve" and task["state"] == "awaiting_input" for task in api.tasks("cloudseg_retrain", run_id))
+    return any(
+        task["task_id"] == "approve" and task["state"] == "awaiting_input"
+        for task in api.tasks("cloudseg_retrain", run_id)
+    )
 
 
 def _get(turned: Turned, path: str, *, token: str | None = None) -> tuple[int, bytes]:
@@ -122,7 +141,9 @@ def _get(turned: Turned, path: str, *, token: str | None = None) -> tuple[int, b
 @pytest.fixture(scope="module")
 def token(turned: Turned) -> str:
     home = turned.service.home
-    return str(turned.api.call("POST", "/auth/token", {"username": home.user, "password": home.password})["access_token"])
+    return str(
+        turned.api.call("POST", "/auth/token", {"username": home.user, "password": home.password})["access_token"]
+    )
 
 
 def test_the_circle_has_turned(turned: Turned) -> None:
@@ -149,7 +170,12 @@ def test_a_person_was_asked_and_stands_in_the_history(turned: Turned) -> None:
 
 
 def test_nothing_listens_beyond_this_machine(turned: Turned) -> None:
-    listening = {c.laddr for process in turned.processes() for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+    listening = {
+        c.laddr
+        for process in turned.processes()
+        for c in process.net_connections("inet")
+        if c.status == psutil.CONN_LISTEN
+    }
     assert {address.port for address in listening} >= {turned.service.home.port}
     assert {address.ip for address in listening} == {"127.0.0.1"}
 
@@ -169,7 +195,11 @@ def test_assets_started_the_predictions(turned: Turned) -> None:
     assert turned.states("cloudseg_predict", newest)["predict"] == {"success"}
     assert turned.states("cloudseg_predict", oldest)["plan"] == {"skipped"}
     assert "no champion yet" in turned.api.xcom("cloudseg_predict", oldest, "plan", "reason")
-    named = [task["rendered_map_index"] for task in turned.api.tasks("cloudseg_predict", newest) if task["task_id"] == "predict"]
+    named = [
+        task["rendered_map_index"]
+        for task in turned.api.tasks("cloudseg_predict", newest)
+        if task["task_id"] == "predict"
+    ]
     assert named
     assert all(name.startswith("synthetic_") for name in named)
 
@@ -223,7 +253,8 @@ def test_a_form_that_makes_no_sense_is_refused(turned: Turned) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/static/cloudseg.css", "/docs", "/openapi.json", "/redoc", "/nothing", "/masks/mk-1", "/weights/w-1/report"]
+    "path",
+    ["/", "/static/cloudseg.css", "/docs", "/openapi.json", "/redoc", "/nothing", "/masks/mk-1", "/weights/w-1/report"],
 )
 def test_the_pages_ask_for_a_login(turned: Turned, path: str) -> None:
     assert _get(turned, f"/cloudseg{path}")[0] == 401

@@ -47,7 +47,9 @@ def walk(command: click.Command, path: str = "cloudseg"):
             yield from walk(child, f"{path} {name}")
 
 
-@pytest.mark.parametrize(("path", "command"), list(walk(root)), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("path", "command"), list(walk(root)), ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_every_command_and_option_explains_itself(path: str, command: click.Command):
     assert command.help
     assert all(option.help for option in command.params if isinstance(option, click.Option)), path
@@ -65,7 +67,9 @@ def test_commands_on_a_page_are_commands_of_the_program(page: str):
                 command = command.commands[word]
                 path.append(word)
             elif word.startswith("--") and word != "--help":
-                assert word in {name for option in command.params for name in option.opts + option.secondary_opts}, f"{page}: {words}"
+                assert word in {name for option in command.params for name in option.opts + option.secondary_opts}, (
+                    f"{page}: {words}"
+                )
         assert path or words.strip() in ("--help",), f"{page}: {words}"
 
 

@@ -1,4 +1,7 @@
-"""The page about threats claims nothing that no test tries: each named test exists, and no row of claims is without one."""
+"""The page about threats claims nothing that no test tries.
+
+Each named test exists, and no row of claims is without one.
+"""
 
 import ast
 import re

@@ -71,10 +71,7 @@ def test_cloud_free_places_are_no_trouble() -> None:
 
 
 def test_the_spread_holds_the_pooled_iou_and_narrows_with_places() -> None:
-    few, many = (
-        [(row.place, row.challenger) for row in rows(0.1, places=places)]
-        for places in (5, 80)
-    )  # fmt: skip
+    few, many = ([(row.place, row.challenger) for row in rows(0.1, places=places)] for places in (5, 80))
     widths = []
     for scenes in (few, many):
         total = sum((counts for _, counts in scenes), Counts())

@@ -29,7 +29,11 @@ def test_median_of_the_ground() -> None:
 
 def test_the_threshold_is_tuned_on_training_places_only(store: LocalStore, catalog: Catalog) -> None:
     """Held-out ground is as bright as training cloud: looking there would move the threshold."""
-    tiles = [make_tile("A", "train", 0.5), make_tile("B", "held_out", 0.0, ground=5900), make_tile("C", "validation", 0.0, ground=5900)]
+    tiles = [
+        make_tile("A", "train", 0.5),
+        make_tile("B", "held_out", 0.0, ground=5900),
+        make_tile("C", "validation", 0.0, ground=5900),
+    ]
     snapshot_id = build_world(store, catalog, tiles)
     with catalog.read() as db:
         snapshot = get_snapshot(db, snapshot_id)
@@ -44,14 +48,20 @@ def test_the_threshold_is_tuned_on_training_places_only(store: LocalStore, catal
 
 
 @pytest.mark.parametrize(
-    ("top", "part", "saturated"), [(3558, 24, True), (3558, 0, False), (800, 24, False)], ids=["snow", "no plateau", "dark sea"]
+    ("top", "part", "saturated"),
+    [(3558, 24, True), (3558, 0, False), (800, 24, False)],
+    ids=["snow", "no plateau", "dark sea"],
 )
-def test_saturation_is_a_plateau_at_a_bright_maximum(store: LocalStore, catalog: Catalog, top: int, part: int, saturated: bool) -> None:
+def test_saturation_is_a_plateau_at_a_bright_maximum(
+    store: LocalStore, catalog: Catalog, top: int, part: int, saturated: bool
+) -> None:
     dn = np.random.default_rng(0).integers(300, min(top, 3000), (3, 32, 32)).astype(np.uint16)
     dn[:, :part] = top
     snapshot_id = build_world(store, catalog, [Tile("A", "held_out", "p", dn, np.zeros((32, 32), np.uint8), {})])
     with catalog.read() as db:
         snapshot = get_snapshot(db, snapshot_id)
     with open_chips(store, snapshot) as chips:
-        found = brightness.Saturation(chips, chips.chips, [0, 1, 2]).count(chips.pixels(chips.chips[0]), np.ones((32, 32), bool))
+        found = brightness.Saturation(chips, chips.chips, [0, 1, 2]).count(
+            chips.pixels(chips.chips[0]), np.ones((32, 32), bool)
+        )
     assert (found > 0.3 * 32 * 32) is saturated

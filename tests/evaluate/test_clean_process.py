@@ -49,7 +49,9 @@ def test_a_file_that_is_no_weights_is_noticed(files: list[str], capsys: pytest.C
     assert json.loads(capsys.readouterr().out)["passed"] is False
 
 
-def test_the_process_knows_nothing_of_ours(store: LocalStore, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_knows_nothing_of_ours(
+    store: LocalStore, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CLOUDSEG_NONSENSE", "would be refused by the settings")
     monkeypatch.setenv("PYTHONSTARTUP", "/nowhere")
     assert bless(store, register_net(store, catalog, 0.35)).passed
@@ -61,7 +63,9 @@ def test_no_answer_is_no_blessing(store: LocalStore, catalog: Catalog) -> None:
     assert "did not answer" in blessing.reason
 
 
-def test_a_dying_process_is_no_blessing(store: LocalStore, catalog: Catalog, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_dying_process_is_no_blessing(
+    store: LocalStore, catalog: Catalog, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "python").write_text("#!/bin/sh\necho no interpreter >&2\nexit 3\n")
     (tmp_path / "python").chmod(0o755)
     monkeypatch.setattr("sys.executable", str(tmp_path / "python"))

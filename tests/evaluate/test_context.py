@@ -32,9 +32,19 @@ def random_net(working_resolution_m: float | None) -> Predictor:
             module.running_mean.uniform_(-0.2, 0.2)
             module.running_var.uniform_(0.2, 0.5)
     meta = WeightsMeta(
-        architecture="SimpleUNet", bands=model.bands, widths=model.widths, dropout=0.0, total_parameters=1, clip=1.0, mean=(0.3,),
-        std=(0.2,), working_resolution_m=working_resolution_m, threshold=0.5, flip_at_prediction=False, chip_size=32,
-    )  # fmt: skip
+        architecture="SimpleUNet",
+        bands=model.bands,
+        widths=model.widths,
+        dropout=0.0,
+        total_parameters=1,
+        clip=1.0,
+        mean=(0.3,),
+        std=(0.2,),
+        working_resolution_m=working_resolution_m,
+        threshold=0.5,
+        flip_at_prediction=False,
+        chip_size=32,
+    )
     return Predictor(LoadedModel(net, meta), CPU)
 
 
@@ -70,7 +80,9 @@ def test_where_no_chip_lies_the_view_ends_or_holds_no_data(store: LocalStore, ca
     with catalog.read() as db:
         snapshot = get_snapshot(db, snapshot_id)
     with open_chips(store, snapshot) as chips:
-        corner, right, below = (next(c for c in chips.chips if (c.row_off, c.col_off) == at) for at in ((0, 0), (0, 32), (32, 0)))
+        corner, right, below = (
+            next(c for c in chips.chips if (c.row_off, c.col_off) == at) for at in ((0, 0), (0, 32), (32, 0))
+        )
         alone = look_around(chips, [corner], corner, bands=[0, 1, 2], margin=10, step=4)
         assert alone.dn.shape == (3, 32, 32)
         np.testing.assert_array_equal(alone.dn[:, *alone.chip], chips.pixels(corner))

@@ -34,7 +34,9 @@ def test_counts_are_those_of_whole_scenes(store: LocalStore, catalog: Catalog) -
         mask, cloud = probability >= 0.4, tile.label == MASK_CLOUD
         expected = {"tp": mask & cloud, "fp": mask & ~cloud, "fn": ~mask & cloud, "tn": ~mask & ~cloud}
         for name, cell in expected.items():
-            assert getattr(found[tile.name], name) == pytest.approx(cell.sum(), abs=1)  # one pixel may stand on the threshold
+            assert getattr(found[tile.name], name) == pytest.approx(
+                cell.sum(), abs=1
+            )  # one pixel may stand on the threshold
     assert evaluation.metrics["scenes"] == 10
     assert evaluation.metrics["pixels"] == 10 * 48 * 48
     assert 0.3 < evaluation.metrics["iou"] < 0.95
@@ -61,7 +63,9 @@ def test_running_twice_gives_the_same_row_and_writes_nothing(store: LocalStore, 
 def test_other_splits_are_other_evaluations(store: LocalStore, catalog: Catalog) -> None:
     snapshot_id = build_world(store, catalog, default_tiles())
     weights = register_net(store, catalog, 0.35)
-    found = evaluate_weights(store, catalog, weights_id=weights.weights_id, snapshot_id=snapshot_id, split="validation", device=CPU)
+    found = evaluate_weights(
+        store, catalog, weights_id=weights.weights_id, snapshot_id=snapshot_id, split="validation", device=CPU
+    )
     assert (found.split, found.metrics["scenes"]) == ("validation", 1)
 
 
@@ -88,7 +92,9 @@ def test_bands_come_in_the_nets_order(store: LocalStore, catalog: Catalog) -> No
     tile = make_tile("A", "held_out", 0.5)
     dn = tile.dn.copy()
     dn[0], dn[2] = 900, np.where(tile.label == 1, 6000, 900)
-    snapshot_id = build_world(store, catalog, [make_tile("B", "train", 0.5), Tile("A", "held_out", "mgrs:A", dn, tile.label, {})])
+    snapshot_id = build_world(
+        store, catalog, [make_tile("B", "train", 0.5), Tile("A", "held_out", "mgrs:A", dn, tile.label, {})]
+    )
     weights = register_net(store, catalog, 0.35, bands=("blue", "green", "red"))
     evaluation = evaluate_weights(store, catalog, weights_id=weights.weights_id, snapshot_id=snapshot_id, device=CPU)
     assert evaluation.metrics["iou"] == 1
@@ -102,7 +108,9 @@ def test_a_coarser_net_sees_averaged_pixels(store: LocalStore, catalog: Catalog)
     snapshot_id = build_world(store, catalog, [make_tile("B", "train", 0.5), tile])
     fine, coarse = register_net(store, catalog, 0.3), register_net(store, catalog, 0.3, working_resolution_m=20.0)
     found = [
-        evaluate_weights(store, catalog, weights_id=weights.weights_id, snapshot_id=snapshot_id, device=CPU).metrics["recall"]
+        evaluate_weights(store, catalog, weights_id=weights.weights_id, snapshot_id=snapshot_id, device=CPU).metrics[
+            "recall"
+        ]
         for weights in (fine, coarse)
     ]
     assert found == [0.5, 1.0]
@@ -133,7 +141,9 @@ def test_saturated_scenes_are_set_apart(store: LocalStore, catalog: Catalog) -> 
     snow = make_tile("SNOW", "held_out", 0.2)
     dn = snow.dn.copy()
     dn[:, :24] = 8000
-    snapshot_id = build_world(store, catalog, [*tiles, Tile("SNOW", "held_out", "mgrs:SNOW", np.minimum(dn, 8000), snow.label, {})])
+    snapshot_id = build_world(
+        store, catalog, [*tiles, Tile("SNOW", "held_out", "mgrs:SNOW", np.minimum(dn, 8000), snow.label, {})]
+    )
     weights = register_net(store, catalog, 0.35)
     evaluation = evaluate_weights(store, catalog, weights_id=weights.weights_id, snapshot_id=snapshot_id, device=CPU)
     assert evaluation.metrics["scenes"] == 11

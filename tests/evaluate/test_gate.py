@@ -1,4 +1,7 @@
-"""The whole gate on a tiny snapshot: verdicts are stored as canonical JSON, and the same question gives the same one."""
+"""The whole gate on a tiny snapshot.
+
+Verdicts are stored as canonical JSON, and the same question gives the same one.
+"""
 
 import json
 from collections.abc import Callable
@@ -30,11 +33,23 @@ def nod(store: Store, weights: Weights) -> Blessing:
 
 
 def judged(
-    store: LocalStore, catalog: Catalog, snapshot_id: str, challenger: str, champion: str | None, ask: Callable[..., Blessing] = nod
+    store: LocalStore,
+    catalog: Catalog,
+    snapshot_id: str,
+    challenger: str,
+    champion: str | None,
+    ask: Callable[..., Blessing] = nod,
 ) -> Verdict:
     return judge(
-        store, catalog, challenger_id=challenger, champion_id=champion, snapshot_id=snapshot_id, promotion=Promotion(), device=CPU, ask=ask
-    )  # fmt: skip
+        store,
+        catalog,
+        challenger_id=challenger,
+        champion_id=champion,
+        snapshot_id=snapshot_id,
+        promotion=Promotion(),
+        device=CPU,
+        ask=ask,
+    )
 
 
 def test_first_model_then_better_then_worse(store: LocalStore, catalog: Catalog, snapshot_id: str) -> None:
@@ -44,8 +59,14 @@ def test_first_model_then_better_then_worse(store: LocalStore, catalog: Catalog,
     assert first.body["blessing"]["passed"] is True
     assert first.body["champion"] is None
     promote(
-        store, catalog, good.weights_id, expected_champion=None, verdict_id=first.verdict_id, actor="test", reason="the verdict"
-    )  # fmt: skip
+        store,
+        catalog,
+        good.weights_id,
+        expected_champion=None,
+        verdict_id=first.verdict_id,
+        actor="test",
+        reason="the verdict",
+    )
     champion = find_champion(catalog)
     assert champion is not None
     assert champion.weights_id == good.weights_id
@@ -74,7 +95,9 @@ def test_the_verdict_is_canonical_json_under_its_hash(store: LocalStore, catalog
         assert rows.list_verdicts(db) == [verdict]
 
 
-def test_weights_that_do_not_reproduce_their_golden_tile_are_rejected(store: LocalStore, catalog: Catalog, snapshot_id: str) -> None:
+def test_weights_that_do_not_reproduce_their_golden_tile_are_rejected(
+    store: LocalStore, catalog: Catalog, snapshot_id: str
+) -> None:
     other, _ = brightness_net(0.5)
     weights = register_net(store, catalog, 0.35, golden=pack_golden(load_weights(other)))
     verdict = judged(store, catalog, snapshot_id, weights.weights_id, None, bless)

@@ -38,7 +38,13 @@ def test_unlabelled_pixels_never_count() -> None:
         (Counts(tp=9), {"iou": 1, "f1": 1, "precision": 1, "recall": 1, "balanced_accuracy": 1}),
         (Counts(), {"iou": 1, "f1": 1, "precision": 1, "recall": 1, "balanced_accuracy": 1, "calibration_error": 0}),
     ],
-    ids=["cloud-free, none predicted", "cloud-free, false alarm", "overcast, all missed", "overcast, all found", "nothing"],
+    ids=[
+        "cloud-free, none predicted",
+        "cloud-free, false alarm",
+        "overcast, all missed",
+        "overcast, all found",
+        "nothing",
+    ],
 )
 def test_nothing_over_nothing_is_defined(counts: Counts, expected: dict[str, float]) -> None:
     found = rates(counts)

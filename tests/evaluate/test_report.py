@@ -28,26 +28,59 @@ EVIL = '<script>alert("x")</script>'
 
 def scene(n: int, counts: Counts, name: str = "scene") -> SceneResult:
     return SceneResult(
-        scene_id=f"sc-{n}", name=name, place=name, sensor=name, source=name, tags={"biome": name},
-        cloud_fraction=counts.cloud / counts.pixels, ground_reflectance=0.1, saturated_fraction=0, counts=counts,
+        scene_id=f"sc-{n}",
+        name=name,
+        place=name,
+        sensor=name,
+        source=name,
+        tags={"biome": name},
+        cloud_fraction=counts.cloud / counts.pixels,
+        ground_reflectance=0.1,
+        saturated_fraction=0,
+        counts=counts,
         bright=Counts(tp=counts.tp, fn=counts.fn, tn=counts.tn),
-    )  # fmt: skip
+    )
 
 
 def subject(name: str = "plain", epochs: int = 3) -> Subject:
     scenes = [scene(n, Counts(tp=40 + n, fp=3, fn=5, tn=50), name) for n in range(6)]
     table = CountsTable(
-        weights_id="w-1", snapshot_id="sn-1", split="held_out", threshold=0.4, bright_from_reflectance=0.2, scenes=scenes,
+        weights_id="w-1",
+        snapshot_id="sn-1",
+        split="held_out",
+        threshold=0.4,
+        bright_from_reflectance=0.2,
+        scenes=scenes,
         curve=([10] * CURVE_BINS, [10] * CURVE_BINS),
-    )  # fmt: skip
+    )
     weights = Weights(
-        weights_id="w-1", version=3, run_id="run", snapshot_id="sn-1", architecture=name, key="k", sha256="0" * 64, size=12345,
-        companions={}, metadata={"bands": [name], "widths": [8, 16], "threshold": 0.4}, created_at=DAY,
-    )  # fmt: skip
+        weights_id="w-1",
+        version=3,
+        run_id="run",
+        snapshot_id="sn-1",
+        architecture=name,
+        key="k",
+        sha256="0" * 64,
+        size=12345,
+        companions={},
+        metadata={"bands": [name], "widths": [8, 16], "threshold": 0.4},
+        created_at=DAY,
+    )
     run = Run(
-        run_id="run", snapshot_id="sn-1", recipe_name=name, recipe_hash="h" * 64, recipe={}, parent_weights_id=None, seed=0,
-        status="finished", device="cpu", device_reason=name, error=None, created_at=DAY, finished_at=DAY,
-    )  # fmt: skip
+        run_id="run",
+        snapshot_id="sn-1",
+        recipe_name=name,
+        recipe_hash="h" * 64,
+        recipe={},
+        parent_weights_id=None,
+        seed=0,
+        status="finished",
+        device="cpu",
+        device_reason=name,
+        error=None,
+        created_at=DAY,
+        finished_at=DAY,
+    )
     rows = [
         Epoch(
             run_id="run",
@@ -117,7 +150,9 @@ def test_what_says_nothing_is_left_out() -> None:
     assert "All scenes have in common, so these are no groups:" in html
     assert "nine times out of ten" not in html, "six scenes of one place have no range"
     about = subject()
-    spread_out = [entry.model_copy(update={"place": f"p{n}", "sensor": f"s{n % 2}"}) for n, entry in enumerate(about.table.scenes)]
+    spread_out = [
+        entry.model_copy(update={"place": f"p{n}", "sensor": f"s{n % 2}"}) for n, entry in enumerate(about.table.scenes)
+    ]
     table = about.table.model_copy(update={"scenes": spread_out})
     html = report_html(Subject("ev-1", about.weights, None, [], table, headline(spread_out), []), [])
     assert "nine times out of ten (bootstrap over 6 places; with so few" in html

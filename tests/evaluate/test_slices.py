@@ -7,9 +7,18 @@ from cloudseg.evaluate.slices import MOST_VALUES, all_slices
 
 def scene(n: int, cloud: int = 50, **changes: object) -> SceneResult:
     values = {
-        "scene_id": f"sc-{n}", "name": "x", "place": f"p{n // 2}", "sensor": "s2", "source": "x", "tags": {}, "cloud_fraction": cloud / 100,
-        "ground_reflectance": 0.1, "saturated_fraction": 0.0, "counts": Counts(tp=cloud, tn=100 - cloud), "bright": None,
-    }  # fmt: skip
+        "scene_id": f"sc-{n}",
+        "name": "x",
+        "place": f"p{n // 2}",
+        "sensor": "s2",
+        "source": "x",
+        "tags": {},
+        "cloud_fraction": cloud / 100,
+        "ground_reflectance": 0.1,
+        "saturated_fraction": 0.0,
+        "counts": Counts(tp=cloud, tn=100 - cloud),
+        "bright": None,
+    }
     return SceneResult.model_validate(values | changes)
 
 
@@ -29,7 +38,9 @@ def test_ground_by_brightness() -> None:
 
 
 def test_any_tag_slices_but_names_do_not() -> None:
-    scenes = [scene(n, tags={"biome": "snow" if n % 2 else "sea", "product": f"id {n}"}) for n in range(MOST_VALUES + 1)]
+    scenes = [
+        scene(n, tags={"biome": "snow" if n % 2 else "sea", "product": f"id {n}"}) for n in range(MOST_VALUES + 1)
+    ]
     assert members(scenes, "tag biome") == {"sea": 13, "snow": 12}
     assert members(scenes, "tag product") == {}
 

@@ -11,18 +11,34 @@ from cloudseg.recipe import Promotion
 POLICY = Promotion(slice_min_scenes=3)
 
 
-def scene(n: int, counts: Counts, *, bright: Counts | None = None, place: str | None = None, sensor: str = "s2") -> SceneResult:
+def scene(
+    n: int, counts: Counts, *, bright: Counts | None = None, place: str | None = None, sensor: str = "s2"
+) -> SceneResult:
     return SceneResult(
-        scene_id=f"sc-{n}", name=f"scene {n}", place=place or f"p{n}", sensor=sensor, source="x", tags={},
-        cloud_fraction=counts.cloud / counts.pixels, ground_reflectance=0.1, saturated_fraction=0, counts=counts, bright=bright,
-    )  # fmt: skip
+        scene_id=f"sc-{n}",
+        name=f"scene {n}",
+        place=place or f"p{n}",
+        sensor=sensor,
+        source="x",
+        tags={},
+        cloud_fraction=counts.cloud / counts.pixels,
+        ground_reflectance=0.1,
+        saturated_fraction=0,
+        counts=counts,
+        bright=bright,
+    )
 
 
 def table(weights_id: str, scenes: list[SceneResult]) -> CountsTable:
     return CountsTable(
-        weights_id=weights_id, snapshot_id="sn", split="held_out", threshold=0.5, bright_from_reflectance=0.2, scenes=scenes,
+        weights_id=weights_id,
+        snapshot_id="sn",
+        split="held_out",
+        threshold=0.5,
+        bright_from_reflectance=0.2,
+        scenes=scenes,
         curve=([0] * CURVE_BINS, [0] * CURVE_BINS),
-    )  # fmt: skip
+    )
 
 
 def masks(name: str, hits: list[int], *, bright: int = 300, sensors: list[str] | None = None) -> CountsTable:
@@ -30,10 +46,15 @@ def masks(name: str, hits: list[int], *, bright: int = 300, sensors: list[str] |
     return table(
         name,
         [
-            scene(n, Counts(tp=hit, fn=500 - hit, tn=500), bright=Counts(tp=bright, fn=500 - bright, tn=500), sensor=sensor)
+            scene(
+                n,
+                Counts(tp=hit, fn=500 - hit, tn=500),
+                bright=Counts(tp=bright, fn=500 - bright, tn=500),
+                sensor=sensor,
+            )
             for n, (hit, sensor) in enumerate(zip(hits, sensors or ["s2"] * len(hits), strict=True))
         ],
-    )  # fmt: skip
+    )
 
 
 def weighed(challenger: CountsTable, champion: CountsTable, policy: Promotion = POLICY) -> Finding:

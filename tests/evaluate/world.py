@@ -44,7 +44,9 @@ class Tile:
     resolution_m: float = 10.0
 
 
-def make_tile(name: str, split: Split, cloud: float, *, size: int = 48, place: str | None = None, ground: int = GROUND_DN, **more) -> Tile:
+def make_tile(
+    name: str, split: Split, cloud: float, *, size: int = 48, place: str | None = None, ground: int = GROUND_DN, **more
+) -> Tile:
     """A scene whose left part is cloud; brightness is noisy, so no threshold is perfect."""
     random = np.random.default_rng(keys.sha256_of(name.encode())[0].encode()[0])
     label = np.zeros((size, size), np.uint8)
@@ -63,8 +65,13 @@ def default_tiles() -> list[Tile]:
     ]
 
 
-def build_world(store: Store, catalog: Catalog, tiles: list[Tile], *, chip: int = CHIP, working_resolution_m: float | None = None) -> str:
-    """Put tiles into catalog and store as one snapshot; give its id. The canonical COGs themselves are not needed here."""
+def build_world(
+    store: Store, catalog: Catalog, tiles: list[Tile], *, chip: int = CHIP, working_resolution_m: float | None = None
+) -> str:
+    """Put tiles into catalog and store as one snapshot; return its id.
+
+    The canonical COGs themselves are not needed here.
+    """
     chips: list[Chip] = []
     labels: dict[str, Split] = {}
     with private_folder("test") as folder, ShardWriter(store, folder, chip * chip * 7) as writer, catalog.begin() as db:
@@ -78,16 +85,26 @@ def build_world(store: Store, catalog: Catalog, tiles: list[Tile], *, chip: int 
                 chips.append(_chip(tile, window, scene_id, label_id, writer.add(pixels, label)))
         writer.finish()
         manifest = Manifest(
-            chip_size=chip, bands=["red", "green", "blue"], working_resolution_m=working_resolution_m, counts={}, chips=chips,
+            chip_size=chip,
+            bands=["red", "green", "blue"],
+            working_resolution_m=working_resolution_m,
+            counts={},
+            chips=chips,
             shards=writer.shards,
-        )  # fmt: skip
+        )
         packed = manifest.pack()
         snapshot_id = snapshot_id_of(packed)
         stored = store.put(keys.snapshot_manifest(snapshot_id), packed)
         snapshot = Snapshot(
-            snapshot_id=snapshot_id, manifest_key=stored.key, manifest_sha256=stored.sha256, chip_size=chip, bands=manifest.bands,
-            working_resolution_m=working_resolution_m, counts={}, created_at=DAY,
-        )  # fmt: skip
+            snapshot_id=snapshot_id,
+            manifest_key=stored.key,
+            manifest_sha256=stored.sha256,
+            chip_size=chip,
+            bands=manifest.bands,
+            working_resolution_m=working_resolution_m,
+            counts={},
+            created_at=DAY,
+        )
         add_snapshot(db, snapshot, labels)
     return snapshot_id
 
@@ -101,28 +118,72 @@ def _cut(tile: Tile, window: Window, chip: int) -> tuple[npt.NDArray[np.uint16],
 
 def _chip(tile: Tile, window: Window, scene_id: str, label_id: str, position: tuple[int, int]) -> Chip:
     return Chip(
-        chip_id=keys.make_id("ch", tile.name, str(window)), scene_id=scene_id, label_id=label_id, place=tile.place, split=tile.split,
-        shard=position[0], index=position[1], row_off=window.row_off, col_off=window.col_off, height=window.height, width=window.width,
-        cloud_fraction=0.5, labelled_fraction=1, tags=tile.tags,
-    )  # fmt: skip
+        chip_id=keys.make_id("ch", tile.name, str(window)),
+        scene_id=scene_id,
+        label_id=label_id,
+        place=tile.place,
+        split=tile.split,
+        shard=position[0],
+        index=position[1],
+        row_off=window.row_off,
+        col_off=window.col_off,
+        height=window.height,
+        width=window.width,
+        cloud_fraction=0.5,
+        labelled_fraction=1,
+        tags=tile.tags,
+    )
 
 
 def _scene(tile: Tile, scene_id: str) -> Scene:
     height, width = tile.label.shape
     return Scene(
-        scene_id=scene_id, name=tile.name, layout="pairs", sensor=tile.sensor, radiometry="test", acquired_at=DAY, place=tile.place,
-        crs="EPSG:32631", transform=[tile.resolution_m, 0, 0, 0, -tile.resolution_m, 0], height=height, width=width,
-        resolution_m=tile.resolution_m, bands=["red", "green", "blue"], footprint_wkb=None, min_lon=0, min_lat=0, max_lon=1, max_lat=1,
-        valid_fraction=1, publishable=True, source_uri="file:///inbox", source_sha256=scene_id, key="scenes/x.tif", sha256="0", size=1,
-        tags=tile.tags, created_at=DAY,
-    )  # fmt: skip
+        scene_id=scene_id,
+        name=tile.name,
+        layout="pairs",
+        sensor=tile.sensor,
+        radiometry="test",
+        acquired_at=DAY,
+        place=tile.place,
+        crs="EPSG:32631",
+        transform=[tile.resolution_m, 0, 0, 0, -tile.resolution_m, 0],
+        height=height,
+        width=width,
+        resolution_m=tile.resolution_m,
+        bands=["red", "green", "blue"],
+        footprint_wkb=None,
+        min_lon=0,
+        min_lat=0,
+        max_lon=1,
+        max_lat=1,
+        valid_fraction=1,
+        publishable=True,
+        source_uri="file:///inbox",
+        source_sha256=scene_id,
+        key="scenes/x.tif",
+        sha256="0",
+        size=1,
+        tags=tile.tags,
+        created_at=DAY,
+    )
 
 
 def _label(tile: Tile, scene_id: str, label_id: str) -> Label:
     return Label(
-        label_id=label_id, scene_id=scene_id, version=1, source="synthetic", class_mapping={}, cloud_fraction=float(tile.label.mean()),
-        labelled_fraction=1, source_uri="file:///inbox", source_sha256=label_id, key="labels/x.tif", sha256="0", size=1, created_at=DAY,
-    )  # fmt: skip
+        label_id=label_id,
+        scene_id=scene_id,
+        version=1,
+        source="synthetic",
+        class_mapping={},
+        cloud_fraction=float(tile.label.mean()),
+        labelled_fraction=1,
+        source_uri="file:///inbox",
+        source_sha256=label_id,
+        key="labels/x.tif",
+        sha256="0",
+        size=1,
+        created_at=DAY,
+    )
 
 
 def brightness_net(reflectance: float, *, gain: float = 40.0, **changes: object) -> tuple[bytes, WeightsMeta]:
@@ -141,20 +202,37 @@ def brightness_net(reflectance: float, *, gain: float = 40.0, **changes: object)
         net.final.bias[0] = -gain * reflectance
     meta = WeightsMeta.model_validate(
         {
-            "architecture": "SimpleUNet", "bands": model.bands, "widths": model.widths, "dropout": 0.0, "total_parameters": 100,
-            "clip": 1.0, "mean": (0.0,), "std": (1.0,), "working_resolution_m": None, "threshold": 0.5,
-            "flip_at_prediction": False, "chip_size": CHIP,
+            "architecture": "SimpleUNet",
+            "bands": model.bands,
+            "widths": model.widths,
+            "dropout": 0.0,
+            "total_parameters": 100,
+            "clip": 1.0,
+            "mean": (0.0,),
+            "std": (1.0,),
+            "working_resolution_m": None,
+            "threshold": 0.5,
+            "flip_at_prediction": False,
+            "chip_size": CHIP,
         }
         | changes
-    )  # fmt: skip
+    )
     return pack_weights(net.eval(), meta), meta
 
 
-def register_net(store: Store, catalog: Catalog, reflectance: float, *, golden: bytes | None = None, **changes: object) -> Weights:
+def register_net(
+    store: Store, catalog: Catalog, reflectance: float, *, golden: bytes | None = None, **changes: object
+) -> Weights:
     """Publish a brightness net with its golden tile (or with another one)."""
     data, meta = brightness_net(reflectance, **changes)
     tile = golden if golden is not None else pack_golden(load_weights(data))
     return register(
-        store, catalog, weights=data, metadata=meta.model_dump(mode="json"), companions={"golden": (GOLDEN_FILE, tile)}, run_id=None,
-        snapshot_id=None, architecture=meta.architecture,
-    )  # fmt: skip
+        store,
+        catalog,
+        weights=data,
+        metadata=meta.model_dump(mode="json"),
+        companions={"golden": (GOLDEN_FILE, tile)},
+        run_id=None,
+        snapshot_id=None,
+        architecture=meta.architecture,
+    )

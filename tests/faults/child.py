@@ -1,4 +1,6 @@
-"""What runs in a child process: a step of the circle that may be killed, or the recovery, in which every promise is looked at.
+"""What runs in a child process.
+
+A step of the circle that may be killed, or the recovery, in which every promise is looked at.
 
 Children are forked from a server that has imported torch and GDAL once and has opened nothing, so each begins as a new
 interpreter would, without the seconds. Nothing comes back but files: a child may die at any moment.
@@ -43,13 +45,21 @@ def run_step(environment: dict[str, str], folder: str, step: str, ids: steps.Ids
 
 
 def recover(environment: dict[str, str], folder: str, step: str, ids: steps.Ids, before: Look, expected: Look) -> None:
-    """Look at what a kill left, do the step again, compare with the undisturbed run, clear up; write down every broken promise."""
+    """Look at what a kill left, do the step again, compare with the undisturbed run, clear up.
+
+    Write down every broken promise.
+    """
     place = _begin(environment, Path(folder))
     runtime, faults = open_runtime(), list[str]()
 
-    left, seen = look(runtime), maintain(orphan_hours=0, checkpoint_days=_EVER, evaluation_days=_EVER, verify=True, as_of=steps.FAR_AWAY)
+    left, seen = (
+        look(runtime),
+        maintain(orphan_hours=0, checkpoint_days=_EVER, evaluation_days=_EVER, verify=True, as_of=steps.FAR_AWAY),
+    )
     faults += [f"after the kill, a row without bytes: {key}" for key in seen.missing]
-    faults += [f"after the kill, a label is lost: {row}" for row in before["rows"]["label"] if row not in left["rows"]["label"]]
+    faults += [
+        f"after the kill, a label is lost: {row}" for row in before["rows"]["label"] if row not in left["rows"]["label"]
+    ]
     faults += _two_champions(left)
 
     found = getattr(steps, step)(ids)
@@ -60,14 +70,16 @@ def recover(environment: dict[str, str], folder: str, step: str, ids: steps.Ids,
 
     record = maintain(
         dry_run=False, orphan_hours=0, checkpoint_days=_EVER, evaluation_days=_EVER, verify=True, as_of=steps.FAR_AWAY
-    )  # fmt: skip
+    )
     faults += [f"in the end, a row without bytes: {key}" for key in record.missing]
     faults += _differences("after maintenance", look(runtime), expected, exact=True)
 
     getattr(steps, step)(ids)
     faults += _differences("done once more", look(runtime), expected, exact=True)
     # torch makes the folder of its compiler's cache when it is imported, always under the same name.
-    behind = [path.name for path in sorted((place / "temporary").iterdir()) if not path.name.startswith("torchinductor")]
+    behind = [
+        path.name for path in sorted((place / "temporary").iterdir()) if not path.name.startswith("torchinductor")
+    ]
     faults += [f"left behind in the temporary folder: {name}" for name in behind]
     told = {"orphans": len(seen.orphans), "collected": len(record.orphans), "faults": faults}
     (place / "outcome.json").write_text(json.dumps(told))
@@ -88,7 +100,7 @@ def _begin(environment: dict[str, str], folder: Path) -> Path:
 
 
 def look(runtime: Runtime) -> Look:
-    """Give every row without its times, the checksum of every object, and what the pointer says."""
+    """Return every row without its times, the checksum of every object, and what the pointer says."""
     with runtime.catalog.read() as db:
         rows = {
             name: sorted(canonical_json(_timeless(dict(row._mapping))).decode() for row in db.execute(select(table)))
@@ -112,7 +124,11 @@ def _two_champions(seen: Look) -> list[str]:
     history = sorted((json.loads(row) for row in seen["rows"]["promotion"]), key=lambda row: row["generation"])
     numbers = [row["generation"] for row in history]
     chained = all(later["previous_weights_id"] == earlier["weights_id"] for earlier, later in pairwise(history))
-    return [] if numbers == list(range(1, len(numbers) + 1)) and chained else [f"the champions do not follow one another: {history}"]
+    return (
+        []
+        if numbers == list(range(1, len(numbers) + 1)) and chained
+        else [f"the champions do not follow one another: {history}"]
+    )
 
 
 def _differences(when: str, found: Look, expected: Look, *, exact: bool) -> list[str]:

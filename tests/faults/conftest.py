@@ -44,7 +44,10 @@ def way(request: pytest.FixtureRequest, backend: str, tmp_path_factory: pytest.T
 
 
 def _inbox(folder: Path) -> tuple[Path, Path]:
-    """Four labelled scenes that fill every split and half a file; later the whole file, two scenes, a correction, a bad file."""
+    """Four labelled scenes that fill every split and half a file.
+
+    Later the whole file, two scenes, a correction, a bad file.
+    """
     tiles = make_tiles(folder / "all", count=11, size=64, unlabelled=1)
     inbox, later = folder / "inbox", folder / "later"
     for tile in tiles[:4]:

@@ -1,4 +1,7 @@
-"""Where the service of a fault test keeps its things: copied in a moment, so that every kill begins from the same state."""
+"""Where the service of a fault test keeps its things.
+
+Copied in a moment, so that every kill begins from the same state.
+"""
 
 import secrets
 import shutil
@@ -27,7 +30,10 @@ class Home(Protocol):
         ...
 
     def copy(self, folder: Path) -> "Home":
-        """Give a state of its own with the same rows and bytes; nobody may be working on this one. `folder` is free to use."""
+        """Return a state of its own with the same rows and bytes; nobody may be working on this one.
+
+        `folder` is free to use.
+        """
         ...
 
     def drop(self) -> None:
@@ -67,9 +73,11 @@ class ServersHome:
     def environment(self) -> dict[str, str]:
         return {
             **self._seaweed.settings(f"s3://{BUCKET}/{self._database.database}"),
-            "CLOUDSEG_CATALOG_URL": self._database.render_as_string(hide_password=False), "CLOUDSEG_HOME": str(self._folder),
-            "AWS_SHARED_CREDENTIALS_FILE": str(self._folder / "none"), "AWS_CONFIG_FILE": str(self._folder / "none"),
-        }  # fmt: skip
+            "CLOUDSEG_CATALOG_URL": self._database.render_as_string(hide_password=False),
+            "CLOUDSEG_HOME": str(self._folder),
+            "AWS_SHARED_CREDENTIALS_FILE": str(self._folder / "none"),
+            "AWS_CONFIG_FILE": str(self._folder / "none"),
+        }
 
     def copy(self, folder: Path) -> "ServersHome":
         copied = ServersHome(self._database.set(database=f"faults_{secrets.token_hex(6)}"), self._seaweed, folder)

@@ -1,4 +1,6 @@
-"""Commit points: every moment at which something is about to become durable. A process may be told to die at one of them.
+"""Commit points: every moment at which something is about to become durable.
+
+A process may be told to die at one of them.
 
 The methods of the store that change something and the transactions of the catalog that write are wrapped from outside,
 in the child process, so that a new one is covered by itself and the library knows nothing of it. A process is killed
@@ -87,5 +89,5 @@ class Points:
 
 
 def read_trace(trace: Path) -> list[str]:
-    """Give the points that a process passed, in order."""
+    """Return the points that a process passed, in order."""
     return [json.loads(line) for line in trace.read_text().splitlines()] if trace.exists() else []

@@ -1,4 +1,7 @@
-"""The steps of the circle as one task would call them: ids in, ids out. Each leads from one state of the service to the next."""
+"""The steps of the circle as one task would call them: ids in, ids out.
+
+Each leads from one state of the service to the next.
+"""
 
 import shutil
 from collections.abc import Callable
@@ -77,7 +80,10 @@ def maintain(ids: Ids) -> Ids:
 
 
 def mess_up(ids: Ids) -> Ids:
-    """Leave what maintenance collects: orphans, checkpoints of a finished run, the report of a loser, a wrong pointer."""
+    """Leave what maintenance collects.
+
+    Orphans, checkpoints of a finished run, the report of a loser, a wrong pointer.
+    """
     runtime = open_runtime()
     orphans = [keys.scene, keys.label, keys.snapshot_shard, lambda sha256: keys.mask("w-1", "sc-1", "mask.tif", sha256)]
     for number, key_of in enumerate(orphans):
@@ -89,12 +95,19 @@ def mess_up(ids: Ids) -> Ids:
         training.add_checkpoint(db, Checkpoint(run_id="run-first", step=2, **stored.model_dump(), created_at=LONG_AGO))
         loser = models.add_weights(db, _loser(parameters))
         evaluation = Evaluation(
-            evaluation_id="ev-loser", weights_id=loser.weights_id, snapshot_id=ids["snapshot"], split="held_out", threshold=0.5,
-            metrics={}, report={"html": report.model_dump()}, created_at=LONG_AGO,
-        )  # fmt: skip
+            evaluation_id="ev-loser",
+            weights_id=loser.weights_id,
+            snapshot_id=ids["snapshot"],
+            split="held_out",
+            threshold=0.5,
+            metrics={},
+            report={"html": report.model_dump()},
+            created_at=LONG_AGO,
+        )
         models.add_evaluation(db, evaluation)
     runtime.store.replace(keys.CHAMPION_POINTER, b"[]")
-    # Ages count from here: later than all that the circle made, so that the loser's report is old and the run was long ago.
+    # Ages count from here: later than all that the circle made, so that the loser's report is old and the run was long
+    # ago.
     return {"as_of": FAR_AWAY}
 
 
@@ -105,12 +118,32 @@ def _put(runtime: Runtime, text: str, key_of: Callable[[str], str]) -> StoredObj
 
 def _loser(parameters: StoredObject) -> Weights:
     return Weights(
-        weights_id="w-loser", version=0, run_id=None, snapshot_id=None, architecture="SimpleUNet", companions={},
-        metadata={"threshold": 0.5, "bands": ["red"]}, created_at=LONG_AGO, **parameters.model_dump(),
-    )  # fmt: skip
+        weights_id="w-loser",
+        version=0,
+        run_id=None,
+        snapshot_id=None,
+        architecture="SimpleUNet",
+        companions={},
+        metadata={"threshold": 0.5, "bands": ["red"]},
+        created_at=LONG_AGO,
+        **parameters.model_dump(),
+    )
 
 
-WAY = (first_ingest, arrive, ingest, snapshot, first_model, train, evaluate, promote, predict, rollback, mess_up, maintain)
+WAY = (
+    first_ingest,
+    arrive,
+    ingest,
+    snapshot,
+    first_model,
+    train,
+    evaluate,
+    promote,
+    predict,
+    rollback,
+    mess_up,
+    maintain,
+)
 """From an empty service to one that has been through everything, in this order."""
 KILLED = ("ingest", "snapshot", "train", "evaluate", "promote", "predict", "rollback", "maintain")
 """Those that are killed at every commit point; the others only lead to the state that these begin with."""

@@ -1,4 +1,7 @@
-"""Turns the circle once undisturbed, keeping each state; then kills a step at each of its points and lets it recover."""
+"""Turns the circle once undisturbed, keeping each state.
+
+Then kills a step at each of its points and lets it recover.
+"""
 
 import json
 import multiprocessing
@@ -18,7 +21,8 @@ from tests.faults.home import Home
 from tests.faults.points import read_trace
 
 _LONGEST_S = 600
-# Every start of a process also asks all others for their status; two threads that ask for the same one tear it (it reads 255).
+# Every start of a process also asks all others for their status; two threads that ask for the same one tear it (it
+# reads 255).
 _ONE_ASKS = threading.Lock()
 _SETTINGS = {"CLOUDSEG_THREADS": "1", "CLOUDSEG_DEVICE": "cpu", "CLOUDSEG_LOG_LEVEL": "WARNING"}
 # Everything heavy that a step imports; none of it starts a thread or opens a file that stays open.
@@ -80,7 +84,10 @@ def turn(folder: Path, empty: Home, ids: steps.Ids) -> Way:
 
 
 def kill_everywhere(way: Way, step: str) -> list[Kill]:
-    """Kill a step at each of its points, each time from the same state, and let it recover; as many at once as there are CPUs."""
+    """Kill a step at each of its points, each time from the same state, and let it recover.
+
+    As many at once as there are CPUs.
+    """
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
         return list(threads.map(lambda number: _kill(way, step, number), range(1, len(way.points[step]) + 1)))
 
@@ -114,7 +121,10 @@ def _said(place: Path) -> str:
 
 
 def _run(target: Any, home: Home, place: Path, *more: Any) -> int | None:
-    """Call a function of `child` in a process of its own and give its exit status; negative: killed by that signal."""
+    """Call a function of `child` in a process of its own and return its exit status.
+
+    Negative: killed by that signal.
+    """
     process = _context().Process(target=target, args=({**_SETTINGS, **home.environment}, str(place), *more))
     with _ONE_ASKS:
         process.start()

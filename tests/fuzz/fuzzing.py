@@ -1,7 +1,9 @@
-"""Property tests that may go on for minutes. Inputs that once mattered lie in `corpus/` and are tried first, every time.
+"""Property tests that may go on for minutes.
 
-Without more, each property is tried a few dozen times with fixed seeds, which is what `make test` does. `make fuzz` gives
-seconds in FUZZ_SECONDS, shared by all properties: then new seeds are drawn until the time is over.
+Inputs that once mattered lie in `corpus/` and are tried first, every time.
+
+Without more, each property is tried a few dozen times with fixed seeds, which is what `make test` does. `make fuzz`
+gives seconds in FUZZ_SECONDS, shared by all properties: then new seeds are drawn until the time is over.
 """
 
 import hashlib
@@ -27,15 +29,22 @@ def fuzzed(check: Callable[..., None], *strategies: st.SearchStrategy[Any], exam
     number = 0
     while number == 0 or time.monotonic() < end:
         chosen = settings(
-            max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck),
-            phases=(Phase.explicit, Phase.generate, Phase.shrink), print_blob=True,
-        )  # fmt: skip
+            max_examples=examples,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+            phases=(Phase.explicit, Phase.generate, Phase.shrink),
+            print_blob=True,
+        )
         seed(number if number == 0 else secrets.randbits(64))(chosen(given(*strategies)(check)))()
         number += 1
 
 
 def fuzz_bytes(target: str, check: Callable[[bytes], None], more: list[bytes], *, examples: int = 40) -> None:
-    """Try a property of bytes on the corpus, then on damaged copies of it and of `more`. A new culprit is kept in the corpus."""
+    """Try a property of bytes on the corpus, then on damaged copies of it and of `more`.
+
+    A new culprit is kept in the corpus.
+    """
     corpus = [path.read_bytes() for path in sorted((CORPUS / target).iterdir())]
     for data in corpus:
         check(data)
@@ -55,7 +64,10 @@ def fuzz_bytes(target: str, check: Callable[[bytes], None], more: list[bytes], *
 
 @st.composite
 def damaged(draw: st.DrawFn, bases: list[bytes]) -> bytes:
-    """A known input with a few bytes changed, put in, taken out, repeated, or its end cut off; most damage near the beginning."""
+    """A known input with a few bytes changed, put in, taken out, repeated, or its end cut off.
+
+    Most damage near the beginning.
+    """
     data = bytearray(draw(st.sampled_from(bases)))
     for _ in range(draw(st.integers(0, 6))):
         near = draw(st.sampled_from([64, 512, 4096, len(data)]))
@@ -67,7 +79,9 @@ def damaged(draw: st.DrawFn, bases: list[bytes]) -> bytes:
         elif how == "set":
             data[at : at + len(some)] = some
         elif how == "extreme":
-            data[at : at + 4] = draw(st.sampled_from([b"\xff\xff\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\x7f", b"\0\0\0\x80", b"\1\0\0\0"]))
+            data[at : at + 4] = draw(
+                st.sampled_from([b"\xff\xff\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\x7f", b"\0\0\0\x80", b"\1\0\0\0"])
+            )
         elif how == "insert":
             data[at:at] = some
         elif how == "remove":

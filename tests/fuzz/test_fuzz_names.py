@@ -1,4 +1,7 @@
-"""Names from outside: what the layout readers make of them, and that no text becomes a key or a file outside of the store."""
+"""Names from outside.
+
+What the layout readers make of them, and that no text becomes a key or a file outside of the store.
+"""
 
 import io
 import re
@@ -28,7 +31,18 @@ _PART = st.lists(
 _PATHS = st.lists(st.lists(_PART.map("".join), min_size=1, max_size=4).map("/".join), max_size=14, unique=True)
 _TEXT = st.lists(
     st.sampled_from(
-        ["GROUP = ", "REFLECTANCE_MULT_BAND_4 = ", "SUN_ELEVATION = ", "DATE_ACQUIRED = ", "1e999", "nan", "-0", "2020-02-30", "\n", '"']
+        [
+            "GROUP = ",
+            "REFLECTANCE_MULT_BAND_4 = ",
+            "SUN_ELEVATION = ",
+            "DATE_ACQUIRED = ",
+            "1e999",
+            "nan",
+            "-0",
+            "2020-02-30",
+            "\n",
+            '"',
+        ]
     )
     | st.text(max_size=8),
     max_size=30,
@@ -55,7 +69,9 @@ def _everything_is_accounted_for(paths: list[str], text: str, bands: tuple[str, 
     found = find_candidates(Memory(paths, text), bands=bands)
     taken = [path for item in found for path in (item.claimed() if isinstance(item, Candidate) else {item.file.path})]
     rasters = {
-        path for path in paths if path.rpartition("/")[2].rpartition(".")[2].lower() in RASTER_SUFFIXES and "." in path.rpartition("/")[2]
+        path
+        for path in paths
+        if path.rpartition("/")[2].rpartition(".")[2].lower() in RASTER_SUFFIXES and "." in path.rpartition("/")[2]
     }
     assert rasters <= set(taken)
     pixels = [source.file.path for item in found if isinstance(item, Candidate) for source in item.files]
@@ -74,7 +90,13 @@ def _everything_is_accounted_for(paths: list[str], text: str, bands: tuple[str, 
 
 
 def test_whatever_the_names_every_raster_is_a_scene_or_a_stray() -> None:
-    fuzzed(_everything_is_accounted_for, _PATHS, _TEXT, st.sampled_from([None, ("red", "green", "blue"), ("red", "-", "nir")]), examples=50)
+    fuzzed(
+        _everything_is_accounted_for,
+        _PATHS,
+        _TEXT,
+        st.sampled_from([None, ("red", "green", "blue"), ("red", "-", "nir")]),
+        examples=50,
+    )
 
 
 def _text_stays_text(texts: list[str], tmp: Path) -> None:
@@ -89,14 +111,36 @@ def _text_stays_text(texts: list[str], tmp: Path) -> None:
 
 
 def test_no_text_makes_an_odd_key(tmp_path: Path) -> None:
-    fuzzed(lambda texts: _text_stays_text(texts, tmp_path), st.lists(st.text(max_size=80), min_size=1, max_size=4), examples=150)
+    fuzzed(
+        lambda texts: _text_stays_text(texts, tmp_path),
+        st.lists(st.text(max_size=80), min_size=1, max_size=4),
+        examples=150,
+    )
 
 
 def test_no_key_leads_out_of_the_store(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "store")
     (tmp_path / "secret").write_bytes(b"outside")
     pieces = st.sampled_from(
-        ["..", ".", "/", "\\", "secret", "store", "\0", "\u2024\u2024", "．．", "%2e%2e", "~", "a", "A", "", " ", "\n", "-"]
+        [
+            "..",
+            ".",
+            "/",
+            "\\",
+            "secret",
+            "store",
+            "\0",
+            "\u2024\u2024",
+            "．．",
+            "%2e%2e",
+            "~",
+            "a",
+            "A",
+            "",
+            " ",
+            "\n",
+            "-",
+        ]
     )
 
     def stays_inside(parts: list[str]) -> None:

@@ -1,4 +1,7 @@
-"""Rasters and answers from outside: whatever the bytes, a scene comes out or BadScene; whatever a decoder says, a row can hold it."""
+"""Rasters and answers from outside: whatever the bytes, a scene comes out or BadScene.
+
+Whatever a decoder says, a row can hold it.
+"""
 
 import json
 from collections.abc import Iterator
@@ -30,13 +33,21 @@ def decoder(tmp_path: Path) -> Iterator[Decoder]:
 
 def test_damaged_rasters_become_a_scene_or_a_reason(decoder: Decoder, tmp_path: Path) -> None:
     plain = write(tmp_path / "plain.tif", numbers(size=32)).read_bytes()
-    tiled = write(tmp_path / "tiled.tif", numbers(size=48), tiled=True, blockxsize=16, blockysize=16, compress="deflate").read_bytes()
+    tiled = write(
+        tmp_path / "tiled.tif", numbers(size=48), tiled=True, blockxsize=16, blockysize=16, compress="deflate"
+    ).read_bytes()
     jp2 = write(tmp_path / "plain.jp2", numbers(size=32), names=None, driver="JP2OpenJPEG").read_bytes()
     job = SceneJob(
-        name="scene", files=[RasterJob(path=str(tmp_path / "source0"), shown="scene.tif", bands=["red", "green", "blue"])],
-        needs_georeference=True, time_in_tags=True, is_product=False, out=str(tmp_path / "out.tif"), folder=str(tmp_path),
-        max_pixels=4_000_000, memory_mb=1024,
-    )  # fmt: skip
+        name="scene",
+        files=[RasterJob(path=str(tmp_path / "source0"), shown="scene.tif", bands=["red", "green", "blue"])],
+        needs_georeference=True,
+        time_in_tags=True,
+        is_product=False,
+        out=str(tmp_path / "out.tif"),
+        folder=str(tmp_path),
+        max_pixels=4_000_000,
+        memory_mb=1024,
+    )
 
     def is_bounded(data: bytes) -> None:
         (tmp_path / "source0").write_bytes(data)
@@ -52,15 +63,21 @@ _TEXT = st.text(max_size=12)
 _NUMBER = st.floats() | st.integers() | st.none()
 _ANSWER = st.fixed_dictionaries(
     {
-        "radiometry": _TEXT, "crs": st.sampled_from(["EPSG:32631", None]) | _TEXT, "transform": st.lists(_NUMBER, min_size=5, max_size=7),
-        "height": st.integers(-1, 2**40), "width": st.integers(-1, 2**40), "resolution_m": _NUMBER,
+        "radiometry": _TEXT,
+        "crs": st.sampled_from(["EPSG:32631", None]) | _TEXT,
+        "transform": st.lists(_NUMBER, min_size=5, max_size=7),
+        "height": st.integers(-1, 2**40),
+        "width": st.integers(-1, 2**40),
+        "resolution_m": _NUMBER,
         "bands": st.lists(st.sampled_from(["red", "green", "blue"]) | _TEXT, max_size=4),
         "footprint_wkb_hex": st.sampled_from([None, "00", "zz", "0"]) | _TEXT,
         "bounds": st.none() | st.lists(_NUMBER, min_size=3, max_size=5),
-        "centre": st.none() | st.lists(st.floats(), min_size=2, max_size=2), "valid_fraction": _NUMBER, "acquired_at": st.none() | _TEXT,
+        "centre": st.none() | st.lists(st.floats(), min_size=2, max_size=2),
+        "valid_fraction": _NUMBER,
+        "acquired_at": st.none() | _TEXT,
         "tags": st.dictionaries(_TEXT, _TEXT, max_size=2),
     }
-)  # fmt: skip
+)
 
 
 def test_what_a_decoder_answers_is_refused_or_fits_a_row() -> None:
@@ -85,4 +102,6 @@ def test_noise_instead_of_an_answer_is_refused() -> None:
         with suppress(ValidationError):
             Answer.model_validate_json(data)
 
-    fuzz_bytes("answers", is_refused, [b'{"ready":true}', Answer(megapixels=1.0).model_dump_json().encode()], examples=100)
+    fuzz_bytes(
+        "answers", is_refused, [b'{"ready":true}', Answer(megapixels=1.0).model_dump_json().encode()], examples=100
+    )

@@ -1,4 +1,7 @@
-"""Weights files from outside: whatever the bytes, they load as a finite net or are refused as BadWeights, in bounded memory."""
+"""Weights files from outside.
+
+Whatever the bytes, they load as a finite net or are refused as BadWeights, in bounded memory.
+"""
 
 import json
 import math
@@ -26,9 +29,19 @@ def _sound(architecture: Architecture = "SimpleUNet") -> bytes:
     torch.manual_seed(0)
     net = build_model(Model(architecture=architecture, widths=(4,), bands=("red", "green", "blue")))
     meta = WeightsMeta(
-        architecture=architecture, bands=("red", "green", "blue"), widths=(4,), dropout=0.0, total_parameters=1, clip=0.6, mean=(0.2,),
-        std=(0.2,), working_resolution_m=None, threshold=0.5, flip_at_prediction=False, chip_size=32,
-    )  # fmt: skip
+        architecture=architecture,
+        bands=("red", "green", "blue"),
+        widths=(4,),
+        dropout=0.0,
+        total_parameters=1,
+        clip=0.6,
+        mean=(0.2,),
+        std=(0.2,),
+        working_resolution_m=None,
+        threshold=0.5,
+        flip_at_prediction=False,
+        chip_size=32,
+    )
     return pack_weights(net, meta)
 
 
@@ -38,7 +51,14 @@ def _loads_or_is_refused(data: bytes) -> None:
     except BadWeights:
         return
     assert all(bool(torch.isfinite(tensor).all()) for tensor in loaded.net.state_dict().values())
-    numbers = [loaded.meta.clip, loaded.meta.threshold, loaded.meta.scale, loaded.meta.offset, *loaded.meta.mean, *loaded.meta.std]
+    numbers = [
+        loaded.meta.clip,
+        loaded.meta.threshold,
+        loaded.meta.scale,
+        loaded.meta.offset,
+        *loaded.meta.mean,
+        *loaded.meta.std,
+    ]
     assert all(math.isfinite(number) for number in numbers)
     assert 0 <= loaded.meta.threshold <= 1
 
@@ -48,7 +68,7 @@ def test_damaged_weights_load_whole_or_not_at_all() -> None:
 
 
 def _with(data: bytes, change: Any) -> bytes:
-    """Give the file with its header's JSON changed."""
+    """Return the file with its header's JSON changed."""
     (length,) = struct.unpack_from("<Q", data)
     header = json.loads(data[8 : 8 + length])
     changed = change(header)
@@ -56,7 +76,14 @@ def _with(data: bytes, change: Any) -> bytes:
     return struct.pack("<Q", len(text)) + text + data[8 + length :]
 
 
-_VALUE = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.lists(st.integers(-2, 2**70), max_size=9)
+_VALUE = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=9)
+    | st.lists(st.integers(-2, 2**70), max_size=9)
+)
 
 
 def test_crafted_headers_are_refused_or_harmless() -> None:
@@ -79,9 +106,14 @@ def test_crafted_headers_are_refused_or_harmless() -> None:
         _loads_or_is_refused(_with(data, change))
 
     fuzzed(
-        crafted, st.sampled_from(["tensor", "whole", "meta"]), st.sampled_from([*names, "new"]),
-        st.sampled_from(["shape", "dtype", "data_offsets", "more"]), _VALUE, st.sampled_from(meta_names), examples=80,
-    )  # fmt: skip
+        crafted,
+        st.sampled_from(["tensor", "whole", "meta"]),
+        st.sampled_from([*names, "new"]),
+        st.sampled_from(["shape", "dtype", "data_offsets", "more"]),
+        _VALUE,
+        st.sampled_from(meta_names),
+        examples=80,
+    )
 
 
 @pytest.mark.parametrize(
@@ -134,7 +166,10 @@ def test_damaged_files_of_the_seed_project_are_never_unpickled(tmp_path: Path) -
 
     def is_refused(data: bytes) -> None:
         path.write_bytes(data)
-        with pytest.raises(InputError), warnings.catch_warnings(action="ignore"):  # torch warns of old and new protocols
+        with (
+            pytest.raises(InputError),
+            warnings.catch_warnings(action="ignore"),
+        ):  # torch warns of old and new protocols
             read_seed_weights(path)
 
     fuzz_bytes("seed", is_refused, [sound.read_bytes()], examples=30)

@@ -14,7 +14,7 @@ from tests.ingest.tiles import SIZE, UTM, clouds, numbers, write
 
 
 def _rasters(folder: Path) -> dict[str, str]:
-    """Write bad rasters; give a part of the reason by file stem."""
+    """Write bad rasters; return a part of the reason by file stem."""
     noise = numbers()
     whole = write(folder / "whole.tif", numbers(size=256), compress="deflate").read_bytes()
     (folder / "whole.tif").unlink()
@@ -49,24 +49,54 @@ def _rasters(folder: Path) -> dict[str, str]:
     write(folder / "landsat_numbers.tif", numbers(low=8000, high=40000))
     write(folder / "scale_of_what.tif", noise, scale=50.0)
     write(folder / "twice.tif", noise, names=("red", "red", "green"))
-    with rasterio.open(write(folder / "palette.tif", numbers(1, low=0, high=9, dtype="uint8"), names=None), "r+") as dataset:
+    with rasterio.open(
+        write(folder / "palette.tif", numbers(1, low=0, high=9, dtype="uint8"), names=None), "r+"
+    ) as dataset:
         dataset.write_colormap(1, {value: (value, 0, 0, 255) for value in range(256)})
     write(folder / "<b>ünï.tif", noise, crs=None, transform=None)
     write(folder / "bomb.tif", np.zeros((3, 2100, 2100), np.uint8), compress="deflate", photometric="RGB")
     for index, code in enumerate(("B02", "B03", "B04")):
-        write(folder / f"shifted_{code}.tif", noise[:1], names=None, transform=from_origin(500_000 + 40 * index, 5_600_000, 10, 10))
+        write(
+            folder / f"shifted_{code}.tif",
+            noise[:1],
+            names=None,
+            transform=from_origin(500_000 + 40 * index, 5_600_000, 10, 10),
+        )
     write(folder / "lonely_B02.tif", noise[:1], names=None)
     return {
-        "truncated": "cannot be read", "short": "cannot be read", "empty": "is empty", "text": "no raster",
-        "page": "web page", "virtual": "virtual raster", "tileindex": "virtual raster", "archive.zip": "no layout recognises",
-        "no_crs": "no coordinate reference", "identity": "no geotransform", "nan_transform": "", "zero_pixel": "",
-        "degrees_as_metres": "size of a pixel", "metres_as_degrees": "outside of the Earth", "constant": "same number",
-        "white": "same number", "all_nodata": "no pixel holds data", "all_nan": "no pixel holds data", "one_band": "no names",
-        "gray": "no names", "floats_of_what": "cannot be reflectance", "complex": "no known scale", "uint32": "no known scale",
-        "counts": "cannot be reflectance", "landsat_numbers": "cannot be reflectance", "scale_of_what": "give no reflectance",
-        "twice": "lacks blue", "palette": "palette", "<b>ünï": "no coordinate reference", "bomb": "larger than allowed",
-        "shifted": "not on one grid", "lonely_B02.tif": "lacks red, green",
-    }  # fmt: skip
+        "truncated": "cannot be read",
+        "short": "cannot be read",
+        "empty": "is empty",
+        "text": "no raster",
+        "page": "web page",
+        "virtual": "virtual raster",
+        "tileindex": "virtual raster",
+        "archive.zip": "no layout recognises",
+        "no_crs": "no coordinate reference",
+        "identity": "no geotransform",
+        "nan_transform": "",
+        "zero_pixel": "",
+        "degrees_as_metres": "size of a pixel",
+        "metres_as_degrees": "outside of the Earth",
+        "constant": "same number",
+        "white": "same number",
+        "all_nodata": "no pixel holds data",
+        "all_nan": "no pixel holds data",
+        "one_band": "no names",
+        "gray": "no names",
+        "floats_of_what": "cannot be reflectance",
+        "complex": "no known scale",
+        "uint32": "no known scale",
+        "counts": "cannot be reflectance",
+        "landsat_numbers": "cannot be reflectance",
+        "scale_of_what": "give no reflectance",
+        "twice": "lacks blue",
+        "palette": "palette",
+        "<b>ünï": "no coordinate reference",
+        "bomb": "larger than allowed",
+        "shifted": "not on one grid",
+        "lonely_B02.tif": "lacks red, green",
+    }
 
 
 def test_every_bad_raster_is_quarantined_and_the_good_one_is_taken(service: Service, inbox: Path) -> None:
@@ -76,7 +106,11 @@ def test_every_bad_raster_is_quarantined_and_the_good_one_is_taken(service: Serv
     entries = service.quarantine()
     assert set(service.scenes()) == {"good"}
     assert set(entries) == set(reasons)
-    wrong = {name: (entries[name].what, entries[name].found) for name, part in reasons.items() if part not in entries[name].what}
+    wrong = {
+        name: (entries[name].what, entries[name].found)
+        for name, part in reasons.items()
+        if part not in entries[name].what
+    }
     assert wrong == {}
     assert len(record.quarantined) == len(reasons)
     again = service.ingest(inbox, workers=2)
@@ -118,7 +152,9 @@ def test_sidecar_files_change_nothing(service: Service, inbox: Path) -> None:
         (numbers(1), "no mask of classes"),
     ],
 )
-def test_a_bad_label_is_quarantined_and_its_scene_stays(service: Service, inbox: Path, label: np.ndarray, part: str) -> None:
+def test_a_bad_label_is_quarantined_and_its_scene_stays(
+    service: Service, inbox: Path, label: np.ndarray, part: str
+) -> None:
     write(inbox / "images" / "a.tif", numbers())
     write(inbox / "labels" / "a.tif", label, names=["label"], nodata=255 if label.dtype == np.uint8 else None)
     record = service.ingest(inbox)
@@ -139,10 +175,14 @@ def test_a_label_of_another_place_and_an_orphan_label(service: Service, inbox: P
 
 
 @pytest.mark.parametrize(("size", "refused"), [(1500, False), (2700, True)])
-def test_blocks_too_large_for_the_memory_are_refused_before_they_are_read(service: Service, inbox: Path, size: int, refused: bool) -> None:
+def test_blocks_too_large_for_the_memory_are_refused_before_they_are_read(
+    service: Service, inbox: Path, size: int, refused: bool
+) -> None:
     pixels = np.zeros((3, size, size), np.uint16)
     pixels[:, :500] = numbers(size=size)[:, :500]
-    write(inbox / "one_strip.tif", pixels, blockysize=size, compress="deflate")  # 8 bytes x 3 bands a pixel: 54 MB, 175 MB
+    write(
+        inbox / "one_strip.tif", pixels, blockysize=size, compress="deflate"
+    )  # 8 bytes x 3 bands a pixel: 54 MB, 175 MB
     service.limits = DecodeLimits(memory_mb=1024)  # 128 MB a block
     service.ingest(inbox)
     if refused:

@@ -1,4 +1,7 @@
-"""Files that promise or unfold into far more than they weigh, and numbers that are none: each is refused in bounded time and memory."""
+"""Files that promise or unfold into far more than they weigh, and numbers that are none.
+
+Each is refused in bounded time and memory.
+"""
 
 import re
 import struct
@@ -20,25 +23,49 @@ _LONG, _SHORT, _ASCII = 4, 3, 2
 
 
 def _tiff(entries: list[tuple[int, int, int, int]], rest: bytes = b"") -> bytes:
-    """Give a classic little-endian TIFF: 8 bytes, one directory of (tag, type, count, value or offset), then `rest`."""
-    packed = b"".join(struct.pack("<HHI", tag, kind, count) + struct.pack("<I", value) for tag, kind, count, value in sorted(entries))
+    """Return a classic little-endian TIFF.
+
+    8 bytes, one directory of (tag, type, count, value or offset), then `rest`.
+    """
+    packed = b"".join(
+        struct.pack("<HHI", tag, kind, count) + struct.pack("<I", value) for tag, kind, count, value in sorted(entries)
+    )
     return b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(entries)) + packed + struct.pack("<I", 0) + rest
 
 
-def _promised(width: int, height: int, *, tile: int = 0, bands: int = 3, rest: bytes = b"", compression: int = 1) -> bytes:
+def _promised(
+    width: int, height: int, *, tile: int = 0, bands: int = 3, rest: bytes = b"", compression: int = 1
+) -> bytes:
     """A header that claims so many pixels; strips or tiles all lie at one place right behind the directory."""
     behind = 8 + 2 + 12 * (11 if tile else 10) + 4
     common = [
-        (256, _LONG, 1, width), (257, _LONG, 1, height), (258, _SHORT, 1, 8), (259, _SHORT, 1, compression), (262, _SHORT, 1, 2),
-        (277, _SHORT, 1, bands), (284, _SHORT, 1, 1),
-    ]  # fmt: skip
+        (256, _LONG, 1, width),
+        (257, _LONG, 1, height),
+        (258, _SHORT, 1, 8),
+        (259, _SHORT, 1, compression),
+        (262, _SHORT, 1, 2),
+        (277, _SHORT, 1, bands),
+        (284, _SHORT, 1, 1),
+    ]
     if tile:
-        return _tiff([*common, (322, _SHORT, 1, tile), (323, _SHORT, 1, tile), (324, _LONG, 1, behind), (325, _LONG, 1, len(rest))], rest)
+        return _tiff(
+            [
+                *common,
+                (322, _SHORT, 1, tile),
+                (323, _SHORT, 1, tile),
+                (324, _LONG, 1, behind),
+                (325, _LONG, 1, len(rest)),
+            ],
+            rest,
+        )
     return _tiff([*common, (273, _LONG, 1, behind), (278, _LONG, 1, height), (279, _LONG, 1, len(rest))], rest)
 
 
 def _zip_bomb() -> bytes:
-    """One strip of 108 MB of zeros in a hundred kilobytes, which says that it is 1.9 GB: 25 000 x 25 000 pixels of three bands."""
+    """One strip of 108 MB of zeros in a hundred kilobytes, which says that it is 1.9 GB.
+
+    25 000 x 25 000 pixels of three bands.
+    """
     return zlib.compress(bytes(108_000_000), 1)
 
 
@@ -46,12 +73,19 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "four_billion_pixels_a_side": (lambda: _promised(0xFFFFFFFF, 0xFFFFFFFF), "cannot be read|larger than allowed"),
     "a_line_of_a_billion": (lambda: _promised(1_000_000_000, 1), "cannot be read|larger than allowed"),
     "billions_of_tiles": (lambda: _promised(2_000_000, 2_000_000, tile=16), "cannot be read|larger than allowed"),
-    "many_tiles_of_no_bytes": (lambda: _promised(1984, 1984, tile=16, compression=8), "cannot be read|no geotransform|no coordinate"),
+    "many_tiles_of_no_bytes": (
+        lambda: _promised(1984, 1984, tile=16, compression=8),
+        "cannot be read|no geotransform|no coordinate",
+    ),
     "sixty_thousand_bands": (lambda: _promised(16, 16, bands=60_000), "cannot be read|too many bands|no coordinate"),
-    "zip_bomb": (lambda: _promised(25_000, 25_000, rest=_zip_bomb(), compression=8), "larger than allowed|too large to decode"),
+    "zip_bomb": (
+        lambda: _promised(25_000, 25_000, rest=_zip_bomb(), compression=8),
+        "larger than allowed|too large to decode",
+    ),
     "a_directory_that_names_itself": (lambda: b"II*\0\x08\0\0\0\0\0\x08\0\0\0", "cannot be read"),
     "a_tag_of_four_billion_letters": (
-        lambda: _tiff([(256, _LONG, 1, 16), (257, _LONG, 1, 16), (270, _ASCII, 0xFFFFFFFF, 8)]), "cannot be read|no coordinate",
+        lambda: _tiff([(256, _LONG, 1, 16), (257, _LONG, 1, 16), (270, _ASCII, 0xFFFFFFFF, 8)]),
+        "cannot be read|no coordinate",
     ),
     "jp2_of_a_giant": (
         lambda: (
@@ -60,7 +94,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
         ),
         "cannot be read|larger than allowed",
     ),
-}  # fmt: skip
+}
 
 
 def test_bombs_are_refused_before_they_unfold(service: Service, inbox: Path) -> None:
@@ -71,7 +105,11 @@ def test_bombs_are_refused_before_they_unfold(service: Service, inbox: Path) -> 
     service.ingest(inbox, workers=2)
     assert service.scenes() == {}
     entries = service.quarantine()
-    odd = {name: str(entries[name].what) for name, (_, reason) in BOMBS.items() if not re.search(reason, entries[name].what)}
+    odd = {
+        name: str(entries[name].what)
+        for name, (_, reason) in BOMBS.items()
+        if not re.search(reason, entries[name].what)
+    }
     assert odd == {}
     assert time.monotonic() - begun < 240, "far below what nine time-outs would take on a busy machine"
 
@@ -80,9 +118,21 @@ def test_a_giant_of_nothing_costs_its_time_limit_at_most(service: Service, inbox
     """Sparse: 225 million pixels that were never written, read as zeros; a file of a few kilobytes."""
     sparse = write(inbox / "sparse.tif", numbers(size=64))
     with rasterio.open(
-        sparse, "w", driver="GTiff", width=15_000, height=15_000, count=3, dtype="uint16", crs="EPSG:32631", tiled=True, sparse_ok=True,
-        transform=from_origin(5e5, 5.6e6, 10, 10), blockxsize=512, blockysize=512, compress="deflate",
-    ) as out:  # fmt: skip
+        sparse,
+        "w",
+        driver="GTiff",
+        width=15_000,
+        height=15_000,
+        count=3,
+        dtype="uint16",
+        crs="EPSG:32631",
+        tiled=True,
+        sparse_ok=True,
+        transform=from_origin(5e5, 5.6e6, 10, 10),
+        blockxsize=512,
+        blockysize=512,
+        compress="deflate",
+    ) as out:
         out.descriptions = ("red", "green", "blue")
     assert sparse.stat().st_size < 100_000
     service.limits = DecodeLimits(timeout_s=0.05, memory_mb=1024)

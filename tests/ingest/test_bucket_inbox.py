@@ -1,4 +1,7 @@
-"""An inbox on S3 is as hostile as a folder: odd names are named and never opened, what vanishes or is forbidden says so."""
+"""An inbox on S3 is as hostile as a folder.
+
+Odd names are named and never opened, what vanishes or is forbidden says so.
+"""
 
 from pathlib import Path
 
@@ -26,7 +29,13 @@ def upload(seaweed: Seaweed, *names: str, data: bytes = b"x") -> None:
 
 
 def test_files_are_listed_by_path_whatever_they_are_called(seaweed: Seaweed, folder: str, store: LocalStore):
-    upload(seaweed, *(f"{folder}/{name}" for name in ("S2A_MSI.TIF", "deep/ü.tif", "a.part", ".hidden", ".git/x.tif", "z\x1b[2J.tif")))
+    upload(
+        seaweed,
+        *(
+            f"{folder}/{name}"
+            for name in ("S2A_MSI.TIF", "deep/ü.tif", "a.part", ".hidden", ".git/x.tif", "z\x1b[2J.tif")
+        ),
+    )
     upload(seaweed, f"{folder}2/other.tif")
     inbox = open_inbox(f"s3://{BUCKET}/{folder}/", store, S3Options(endpoint=seaweed.endpoint))
     files = inbox.list_files()

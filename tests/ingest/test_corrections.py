@@ -1,4 +1,7 @@
-"""Labels that come without their scene: corrections of what the catalog knows, and labels that were faster than their scene."""
+"""Labels that come without their scene.
+
+Corrections of what the catalog knows, and labels that were faster than their scene.
+"""
 
 from pathlib import Path
 
@@ -17,7 +20,9 @@ def _corrected(path: Path) -> Path:
     return write(path, pixels, names=["label"], nodata=255, tags={"LABEL_SOURCE": "analyst:ada"})
 
 
-def test_a_correction_alone_becomes_the_newest_label_of_its_scene(service: Service, inbox: Path, tmp_path: Path) -> None:
+def test_a_correction_alone_becomes_the_newest_label_of_its_scene(
+    service: Service, inbox: Path, tmp_path: Path
+) -> None:
     write(inbox / "images" / "a.tif", numbers())
     _label(inbox, "a")
     service.ingest(inbox)
@@ -65,7 +70,9 @@ def test_a_scene_elsewhere_in_the_same_inbox_is_taken_before_its_label(service: 
     assert (len(record.added), len(record.labelled), record.quarantined) == (1, 1, [])
 
 
-def test_a_correction_that_does_not_fit_is_refused_until_its_scene_comes(service: Service, inbox: Path, tmp_path: Path) -> None:
+def test_a_correction_that_does_not_fit_is_refused_until_its_scene_comes(
+    service: Service, inbox: Path, tmp_path: Path
+) -> None:
     write(inbox / "a.tif", numbers())
     write(inbox / "b.tif", numbers(seed=1))
     service.ingest(inbox)
@@ -103,9 +110,13 @@ def test_of_two_scenes_with_one_name_the_newest_is_meant(service: Service, inbox
         assert [label.scene_id for label in list_newest_labels(db)] == newest
 
 
-def test_a_biome_cut_out_has_no_georeference_and_its_label_needs_none(service: Service, inbox: Path, tmp_path: Path) -> None:
+def test_a_biome_cut_out_has_no_georeference_and_its_label_needs_none(
+    service: Service, inbox: Path, tmp_path: Path
+) -> None:
     bare = {"crs": None, "transform": None}
-    write(inbox / "images" / "Forest_05_0415.tif", numbers(4), names=("red", "green", "blue", "nir"), scale=1e-4, **bare)
+    write(
+        inbox / "images" / "Forest_05_0415.tif", numbers(4), names=("red", "green", "blue", "nir"), scale=1e-4, **bare
+    )
     (inbox / "labels").mkdir()
     write(inbox / "labels" / "Forest_05_0415.tif", clouds() * 127 + 128, names=["label"], **bare)
     service.ingest(inbox)

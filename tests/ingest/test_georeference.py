@@ -39,7 +39,10 @@ def test_ground_control_points_with_a_crs_place_a_scene(service: Service, inbox:
 def test_a_mask_inside_the_file_and_an_alpha_band_mark_what_is_valid(service: Service, inbox: Path) -> None:
     keep = np.zeros((SIZE, SIZE), bool)
     keep[:, 12:] = True
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(write(inbox / "masked.tif", numbers()), "r+") as dataset:
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(write(inbox / "masked.tif", numbers()), "r+") as dataset,
+    ):
         dataset.write_mask(keep)
     colours = np.concatenate([numbers(low=5, high=255, dtype="uint8"), keep[None].astype(np.uint8) * 255])
     write(inbox / "alpha.tif", colours, names=None, photometric="RGB", alpha="YES")

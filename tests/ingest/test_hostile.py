@@ -1,4 +1,7 @@
-"""A sender who means harm: names that are code, files that move, strange things called .tif. Nothing may crash or lie."""
+"""A sender who means harm: names that are code, files that move, strange things called .tif.
+
+Nothing may crash or lie.
+"""
 
 import os
 import sqlite3
@@ -21,8 +24,12 @@ NAMES = [
     '" OR 1=1 --',
     "%s%n%d {0} ${HOME} $(reboot) `reboot`",
     "雲の画像 ☁️ ünï",
-    "..", "...", "-rf", "a#b?c=d&e%20f", "x" * 250,
-]  # fmt: skip
+    "..",
+    "...",
+    "-rf",
+    "a#b?c=d&e%20f",
+    "x" * 250,
+]
 
 
 def test_names_that_are_code_are_only_names(service: Service, inbox: Path) -> None:
@@ -50,7 +57,9 @@ def test_names_that_are_code_are_only_names(service: Service, inbox: Path) -> No
         ("gpj.\u202efit.tif".encode(), r"gpj.\xe2\x80\xaefit.tif"),
     ],
 )
-def test_names_that_would_deceive_a_terminal_are_quarantined_unread(service: Service, inbox: Path, name: bytes, shown: str) -> None:
+def test_names_that_would_deceive_a_terminal_are_quarantined_unread(
+    service: Service, inbox: Path, name: bytes, shown: str
+) -> None:
     good = write(inbox / "good.tif", numbers())
     Path(os.fsdecode(os.fsencode(inbox) + b"/" + name)).write_bytes(good.read_bytes()[:100])
     (inbox / os.fsdecode(b"folder\xff")).mkdir()
@@ -108,7 +117,9 @@ class Vanishing(FolderInbox):
 
 
 @pytest.mark.parametrize("openings", [1, 2])
-def test_files_that_vanish_or_grow_meanwhile(service: Service, inbox: Path, openings: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_vanish_or_grow_meanwhile(
+    service: Service, inbox: Path, openings: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pipeline, "open_inbox", lambda source, *_: Vanishing(Path(source)))
     monkeypatch.setattr(Vanishing, "openings", openings)
     write(inbox / "images" / "gone.tif", numbers())

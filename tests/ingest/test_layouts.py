@@ -21,7 +21,9 @@ MTL = """GROUP = L1_METADATA_FILE
   DATE_ACQUIRED = 2016-05-20
   SCENE_CENTER_TIME = "14:25:33.1234560Z"
   SUN_ELEVATION = 30.0
-""" + "".join(f"  REFLECTANCE_MULT_BAND_{band} = 2.0000E-05\n  REFLECTANCE_ADD_BAND_{band} = -0.100000\n" for band in range(1, 10))
+""" + "".join(
+    f"  REFLECTANCE_MULT_BAND_{band} = 2.0000E-05\n  REFLECTANCE_ADD_BAND_{band} = -0.100000\n" for band in range(1, 10)
+)
 
 
 def pixels_of(service: Service, name: str, *bands: str) -> np.ndarray:
@@ -67,11 +69,23 @@ def test_a_scene_of_the_catalogue_that_is_white_all_over_is_believed(service: Se
 
 def test_l8_biome_pairs_train_but_are_never_published(service: Service, inbox: Path) -> None:
     values = np.repeat(np.array([[64, 128, 192, 255]], np.uint8), SIZE, 0).repeat(SIZE // 4, 1)[None]
-    write(inbox / "images" / "Forest_05_0415.tif", numbers(4), names=("red", "green", "blue", "nir"), crs=None, transform=None, scale=1e-4)
+    write(
+        inbox / "images" / "Forest_05_0415.tif",
+        numbers(4),
+        names=("red", "green", "blue", "nir"),
+        crs=None,
+        transform=None,
+        scale=1e-4,
+    )
     write(inbox / "labels" / "Forest_05_0415.tif", values, names=["label"], crs=None, transform=None)
     assert service.ingest(inbox).quarantined == []
     scene = service.scenes()["Forest_05_0415"]
-    assert (scene.place, scene.publishable, scene.crs, scene.tags["biome"]) == ("block:l8biome-Forest_05", False, None, "forest")
+    assert (scene.place, scene.publishable, scene.crs, scene.tags["biome"]) == (
+        "block:l8biome-Forest_05",
+        False,
+        None,
+        "forest",
+    )
     assert service.labels(scene)[0].cloud_fraction == 0.5
     assert service.labels(scene)[0].class_mapping == {"0": 255, "64": 0, "128": 0, "192": 1, "255": 1}
 
@@ -96,7 +110,9 @@ def test_on_cloud_n_chip(service: Service, inbox: Path, published: bool) -> None
     assert (scene.layout, scene.bands) == ("oncloudn", ["red", "green", "blue", "nir"])
     assert scene.acquired_at == datetime(2020, 4, 24, 8, 20, 39, tzinfo=UTC)
     assert scene.place == "mgrs:31UER"
-    assert np.array_equal(pixels_of(service, "adwp", "blue", "nir"), np.concatenate([numbers(1, seed=0), numbers(1, seed=3)]))
+    assert np.array_equal(
+        pixels_of(service, "adwp", "blue", "nir"), np.concatenate([numbers(1, seed=0), numbers(1, seed=3)])
+    )
 
 
 def test_cloudsen12_folder_counts_shadow_as_clear(service: Service, inbox: Path) -> None:
@@ -114,7 +130,13 @@ def test_38cloud_patches_flat_and_as_published(service: Service, inbox: Path, pu
     name = f"patch_27_2_by_6_{LANDSAT}"
     for index, band in enumerate(("red", "green", "blue", "nir")):
         folder = inbox / f"train_{band}" if published else inbox
-        write(folder / f"{band}_{name}.TIF", numbers(1, seed=index, low=8000, high=30000), names=None, crs=None, transform=None)
+        write(
+            folder / f"{band}_{name}.TIF",
+            numbers(1, seed=index, low=8000, high=30000),
+            names=None,
+            crs=None,
+            transform=None,
+        )
     folder = inbox / "train_gt" if published else inbox
     write(folder / f"gt_{name}.TIF", clouds() * 255, names=None, crs=None, transform=None)
     assert service.ingest(inbox).quarantined == []
@@ -157,9 +179,13 @@ def test_sentinel2_product_folder_with_jp2_bands(service: Service, inbox: Path, 
     data = inbox / f"{product}.SAFE" / "GRANULE" / "L1C_T36TVP" / "IMG_DATA"
     for index, code in enumerate(("B02", "B03", "B04", "B08", "B11", "TCI")):
         write(
-            data / f"T36TVP_20220301T084341_{code}.jp2", numbers(1, 128, seed=index, low=1200), names=None, driver="JP2OpenJPEG",
-            quality=100, reversible="YES",
-        )  # fmt: skip
+            data / f"T36TVP_20220301T084341_{code}.jp2",
+            numbers(1, 128, seed=index, low=1200),
+            names=None,
+            driver="JP2OpenJPEG",
+            quality=100,
+            reversible="YES",
+        )
     record = service.ingest(inbox)
     assert (len(record.added), record.quarantined) == (1, [])
     scene = service.scenes()[product]
@@ -170,7 +196,12 @@ def test_sentinel2_product_folder_with_jp2_bands(service: Service, inbox: Path, 
 def test_bands_of_another_resolution_are_resampled_and_say_so(service: Service, inbox: Path) -> None:
     for index, code in enumerate(("B02", "B03", "B04")):
         write(inbox / f"T31UDQ_20180301T084341_{code}.tif", numbers(1, seed=index), names=None)
-    write(inbox / "T31UDQ_20180301T084341_B11.tif", numbers(1, SIZE // 2), names=None, transform=from_origin(500_000, 5_600_000, 20, 20))
+    write(
+        inbox / "T31UDQ_20180301T084341_B11.tif",
+        numbers(1, SIZE // 2),
+        names=None,
+        transform=from_origin(500_000, 5_600_000, 20, 20),
+    )
     assert service.ingest(inbox).quarantined == []
     scene = service.scenes()["T31UDQ_20180301T084341"]
     assert scene.bands == ["red", "green", "blue", "swir16"]
@@ -231,7 +262,9 @@ def test_south_up_and_antimeridian_and_nodata_edges(service: Service, inbox: Pat
     pixels = numbers()
     pixels[:, :, :10] = 0
     write(inbox / "south_up.tif", pixels[:, ::-1], transform=SOUTH_UP, nodata=0)
-    write(inbox / "dateline.tif", numbers(seed=1), crs="EPSG:32601", transform=from_origin(300_000, 7_500_000, 2000, 2000))
+    write(
+        inbox / "dateline.tif", numbers(seed=1), crs="EPSG:32601", transform=from_origin(300_000, 7_500_000, 2000, 2000)
+    )
     assert service.ingest(inbox).quarantined == []
     scenes = service.scenes()
     assert scenes["south_up"].transform == [10, 0, 500_000, 0, -10, 5_600_000]

@@ -18,7 +18,24 @@ def _read(service: Service, name: str, *bands: str) -> tuple[np.ndarray, np.ndar
 
 
 def test_sixteen_bands_of_which_some_have_a_name(service: Service, inbox: Path) -> None:
-    names = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12", "SCL", "AOT", "WVP"]
+    names = [
+        "B01",
+        "B02",
+        "B03",
+        "B04",
+        "B05",
+        "B06",
+        "B07",
+        "B08",
+        "B8A",
+        "B09",
+        "B10",
+        "B11",
+        "B12",
+        "SCL",
+        "AOT",
+        "WVP",
+    ]
     write(inbox / "sixteen.tif", numbers(16), names=names)
     assert service.ingest(inbox).quarantined == []
     assert len(service.scenes()["sixteen"].bands) == 13
@@ -42,7 +59,9 @@ def test_seventy_bands_are_too_many(service: Service, inbox: Path) -> None:
 
 
 @pytest.mark.parametrize("nodata", [-9999, None])
-def test_signed_numbers_keep_slightly_negative_reflectance_and_drop_fill(service: Service, inbox: Path, nodata: int | None) -> None:
+def test_signed_numbers_keep_slightly_negative_reflectance_and_drop_fill(
+    service: Service, inbox: Path, nodata: int | None
+) -> None:
     pixels = numbers(dtype="int16")
     pixels[:, 0, :] = -120
     pixels[:, :, :12] = -9999

@@ -43,7 +43,9 @@ print(record.model_dump_json())
 
 
 def _start(service: Service, source: Path, deadly: str = "no") -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-c", _INGEST, str(service.home), str(source), deadly], stdout=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-c", _INGEST, str(service.home), str(source), deadly], stdout=subprocess.PIPE
+    )
 
 
 def _pairs(inbox: Path, count: int) -> None:
@@ -125,14 +127,23 @@ def test_progress_is_told_for_every_scene(service: Service, inbox: Path) -> None
 
 def _job(path: Path, folder: Path) -> SceneJob:
     return SceneJob(
-        name="scene", files=[RasterJob(path=str(path), shown="scene.tif", bands=None)], needs_georeference=True, time_in_tags=False,
-        is_product=False, out=str(folder / "out.tif"), folder=str(folder), max_pixels=10**9, memory_mb=2048,
-    )  # fmt: skip
+        name="scene",
+        files=[RasterJob(path=str(path), shown="scene.tif", bands=None)],
+        needs_georeference=True,
+        time_in_tags=False,
+        is_product=False,
+        out=str(folder / "out.tif"),
+        folder=str(folder),
+        max_pixels=10**9,
+        memory_mb=2048,
+    )
 
 
 def test_a_decoder_that_hangs_or_dies_costs_one_scene_only(tmp_path: Path) -> None:
     good = write(tmp_path / "good.tif", numbers())
-    endless = write(tmp_path / "endless.tif", numbers(size=2500), compress="deflate")  # far more work than the limit allows
+    endless = write(
+        tmp_path / "endless.tif", numbers(size=2500), compress="deflate"
+    )  # far more work than the limit allows
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)  # opening it waits for a writer that never comes, and uses no CPU: as on a machine that gives none
     decoder = Decoder(DecodeLimits(timeout_s=0.3, memory_mb=2048), tmp_path)

@@ -1,4 +1,7 @@
-"""What the decoding process can no longer do: reach the network, read or write what is not its own. Tried, not believed."""
+"""What the decoding process can no longer do: reach the network, read or write what is not its own.
+
+Tried, not believed.
+"""
 
 import json
 import socket
@@ -48,9 +51,16 @@ print(json.dumps({"taken": taken, "done": done}))
 """
 HARMLESS = {"write inside", "read inside", "import a module"}
 WITH_FILES = {
-    "read outside", "list outside", "write outside", "remove outside", "follow a link out", "read another's environment",
-    "read the passwords", "run a program", "run a shell that reads",
-}  # fmt: skip
+    "read outside",
+    "list outside",
+    "write outside",
+    "remove outside",
+    "follow a link out",
+    "read another's environment",
+    "read the passwords",
+    "run a program",
+    "run a shell that reads",
+}
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +88,9 @@ def test_the_decoder_opens_no_file_but_its_own(tried: tuple[set[str], set[str]])
 def test_the_decoder_reaches_no_network(tried: tuple[set[str], set[str]]) -> None:
     taken, done = tried
     if NETWORK not in taken:
-        pytest.skip("this kernel gives no network namespace: sysctl user.max_user_namespaces, or a container that forbids unshare")
+        pytest.skip(
+            "this kernel gives no network namespace: sysctl user.max_user_namespaces, or a container that forbids unshare"
+        )
     assert "connect" not in done
 
 
@@ -93,7 +105,9 @@ def test_the_process_that_decodes_is_shut_in(tmp_path: Path) -> None:
         assert "NoNewPrivs:\t1" in status
         limits = Path(f"/proc/{decoder._process.pid}/limits").read_text()
         assert [line.split()[3] for line in limits.splitlines() if line.startswith("Max open files")] == ["256"]
-        assert [line.split()[3] for line in limits.splitlines() if line.startswith("Max address space")] == [str(2048 << 20)]
+        assert [line.split()[3] for line in limits.splitlines() if line.startswith("Max address space")] == [
+            str(2048 << 20)
+        ]
         environment = Path(f"/proc/{decoder._process.pid}/environ").read_bytes()
         assert b"CLOUDSEG" not in environment
         assert b"AWS_" not in environment

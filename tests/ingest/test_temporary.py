@@ -28,7 +28,9 @@ def test_an_ingest_leaves_nothing_behind(service: Service, inbox: Path, top: Pat
     assert [path.name for path in top.iterdir()] == ["somebody-elses"]
 
 
-def test_with_a_full_disk_nothing_is_quarantined(service: Service, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_a_full_disk_nothing_is_quarantined(
+    service: Service, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (inbox / "bad.tif").write_bytes(b"II*\0")
     monkeypatch.setattr(workplace, "_LEAST_FREE", 1 << 62)
     with pytest.raises(StoreUnreachable):

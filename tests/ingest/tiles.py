@@ -14,16 +14,25 @@ SIZE = 48
 UTM = from_origin(500_000, 5_600_000, 10, 10)
 
 
-def numbers(bands: int = 3, size: int = SIZE, seed: int = 0, low: int = 300, high: int = 9000, dtype: str = "uint16") -> np.ndarray:
+def numbers(
+    bands: int = 3, size: int = SIZE, seed: int = 0, low: int = 300, high: int = 9000, dtype: str = "uint16"
+) -> np.ndarray:
     """Noise that looks like an observation."""
     return np.random.default_rng(seed).integers(low, high, (bands, size, size)).astype(dtype)
 
 
 def write(
-    path: Path, pixels: np.ndarray, *, names: Sequence[str] | None = ("red", "green", "blue"), crs: str | None = "EPSG:32631",
-    transform: Affine | None = UTM, nodata: float | None = None, tags: dict[str, str] | None = None, scale: float | None = None,
+    path: Path,
+    pixels: np.ndarray,
+    *,
+    names: Sequence[str] | None = ("red", "green", "blue"),
+    crs: str | None = "EPSG:32631",
+    transform: Affine | None = UTM,
+    nodata: float | None = None,
+    tags: dict[str, str] | None = None,
+    scale: float | None = None,
     **more: Any,
-) -> Path:  # fmt: skip
+) -> Path:
     """Write a raster; `pixels` is `(band, row, col)`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = pixels.shape
@@ -31,9 +40,17 @@ def write(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         dataset = rasterio.open(
-            path, "w", driver=more.pop("driver", "GTiff"), height=height, width=width, count=count, dtype=pixels.dtype, nodata=nodata,
-            **georeference, **more,
-        )  # fmt: skip
+            path,
+            "w",
+            driver=more.pop("driver", "GTiff"),
+            height=height,
+            width=width,
+            count=count,
+            dtype=pixels.dtype,
+            nodata=nodata,
+            **georeference,
+            **more,
+        )
     with dataset:
         dataset.write(pixels)
         if names is not None and len(names) == count:

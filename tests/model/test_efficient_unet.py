@@ -34,7 +34,9 @@ LAST_BLOCKS = {1: 0, 2: 2, 3: 4, 4: 10}
 """Of each stage, counted as the published net counts its blocks."""
 
 
-def make(widths: tuple[int, ...] = (8, 12, 16, 16), bands: tuple[str, ...] = ("red", "green", "blue"), **facts: Any) -> LoadedModel:
+def make(
+    widths: tuple[int, ...] = (8, 12, 16, 16), bands: tuple[str, ...] = ("red", "green", "blue"), **facts: Any
+) -> LoadedModel:
     """Weights whose encoder is the shipped one and whose decoder is random, with a probability that uses its whole range."""
     torch.manual_seed(5)
     model = Model(architecture="EfficientUNet", bands=bands, widths=widths)
@@ -47,10 +49,20 @@ def make(widths: tuple[int, ...] = (8, 12, 16, 16), bands: tuple[str, ...] = ("r
         net.final.weight.mul_(1.5 / logits.std())
         net.final.bias.copy_((net.final.bias - logits.mean()) * 1.5 / logits.std())
     meta = {
-        "architecture": "EfficientUNet", "bands": bands, "widths": widths, "dropout": 0.0, "encoder_weights": "imagenet",
-        "total_parameters": count_parameters(net), "clip": 0.7, "mean": (0.35,), "std": (0.35,), "working_resolution_m": None,
-        "threshold": 0.5, "flip_at_prediction": False, "chip_size": 64,
-    }  # fmt: skip
+        "architecture": "EfficientUNet",
+        "bands": bands,
+        "widths": widths,
+        "dropout": 0.0,
+        "encoder_weights": "imagenet",
+        "total_parameters": count_parameters(net),
+        "clip": 0.7,
+        "mean": (0.35,),
+        "std": (0.35,),
+        "working_resolution_m": None,
+        "threshold": 0.5,
+        "flip_at_prediction": False,
+        "chip_size": 64,
+    }
     return load_weights(pack_weights(net, WeightsMeta.model_validate(meta | facts)))
 
 

@@ -1,4 +1,7 @@
-"""The int8 companion: agrees with the net, equal bytes, published and used only where it may be, refused when it is not what it says."""
+"""The int8 companion.
+
+Agrees with the net, equal bytes, published and used only where it may be, refused when it is not what it says.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -41,9 +44,19 @@ def make_loaded(*, seed: int = 0, widths: tuple[int, ...] = (8, 12, 16), **facts
         net.final.weight.mul_(1.5 / logits.std())
         net.final.bias.copy_((net.final.bias - logits.mean()) * 1.5 / logits.std())
     meta = {
-        "architecture": "SimpleUNet", "bands": model.bands, "widths": widths, "dropout": 0.0, "total_parameters": 1, "clip": 0.6,
-        "mean": (0.3,), "std": (0.2,), "working_resolution_m": None, "threshold": 0.4, "flip_at_prediction": False, "chip_size": 64,
-    }  # fmt: skip
+        "architecture": "SimpleUNet",
+        "bands": model.bands,
+        "widths": widths,
+        "dropout": 0.0,
+        "total_parameters": 1,
+        "clip": 0.6,
+        "mean": (0.3,),
+        "std": (0.2,),
+        "working_resolution_m": None,
+        "threshold": 0.4,
+        "flip_at_prediction": False,
+        "chip_size": 64,
+    }
     return load_weights(pack_weights(net, WeightsMeta.model_validate(meta | facts)))
 
 
@@ -62,7 +75,9 @@ CHIPS = [make_chip(seed) for seed in range(4)]
 def labelled(loaded: LoadedModel, *, other: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
     """New chips, labelled by the net itself or by its opposite."""
     chips = [make_chip(seed) for seed in range(10, 14)]
-    masks = [Predictor(loaded, FP32).probability(dn[None], observed(dn)[None])[0] >= loaded.meta.threshold for dn in chips]
+    masks = [
+        Predictor(loaded, FP32).probability(dn[None], observed(dn)[None])[0] >= loaded.meta.threshold for dn in chips
+    ]
     return [(dn, (mask ^ other).astype(np.uint8)) for dn, mask in zip(chips, masks, strict=True)]
 
 
@@ -102,7 +117,9 @@ def test_the_fused_graph_is_the_stepwise_one() -> None:
         pytest.skip("this CPU cannot sum int8 exactly")
     loaded = make_loaded()
     data = quantize(loaded, CHIPS)
-    fused, stepwise = (Int8Net(data, loaded.meta, threads=1, fused=way).probability(make_chip(9)[None]) for way in (True, False))
+    fused, stepwise = (
+        Int8Net(data, loaded.meta, threads=1, fused=way).probability(make_chip(9)[None]) for way in (True, False)
+    )
     # Where a sum lies between two steps either may be taken, and the layers behind it follow.
     np.testing.assert_allclose(fused, stepwise, atol=0.03)
     assert np.abs(fused - stepwise).mean() < 3e-3
@@ -111,10 +128,15 @@ def test_the_fused_graph_is_the_stepwise_one() -> None:
 @pytest.mark.parametrize(
     ("flags", "unit"),
     [
-        ("fpu sse4_2 avx2 avx512f avx512_vnni", "avx512_vnni"), ("avx2 avx_vnni", "avx_vnni"), ("asimd asimddp", "asimddp"),
-        ("asimddp i8mm", "i8mm"), ("avx2 avx512f avx512bw", None), ("asimd", None), ("", None),
+        ("fpu sse4_2 avx2 avx512f avx512_vnni", "avx512_vnni"),
+        ("avx2 avx_vnni", "avx_vnni"),
+        ("asimd asimddp", "asimddp"),
+        ("asimddp i8mm", "i8mm"),
+        ("avx2 avx512f avx512bw", None),
+        ("asimd", None),
+        ("", None),
     ],
-)  # fmt: skip
+)
 def test_only_cpus_that_sum_exactly(flags: str, unit: str | None) -> None:
     assert int8_unit(frozenset(flags.split())) == unit
 
@@ -166,12 +188,20 @@ def test_hostile_files_are_refused() -> None:
 def publish(store: LocalStore, catalog: Catalog, loaded: LoadedModel, int8: bytes | None) -> Weights:
     companions = {} if int8 is None else {"int8": (INT8_FILE, int8)}
     return register(
-        store, catalog, weights=pack_weights(loaded.net, loaded.meta), metadata=loaded.meta.model_dump(mode="json"), companions=companions,
-        run_id=None, snapshot_id=None, architecture=loaded.meta.architecture,
-    )  # fmt: skip
+        store,
+        catalog,
+        weights=pack_weights(loaded.net, loaded.meta),
+        metadata=loaded.meta.model_dump(mode="json"),
+        companions=companions,
+        run_id=None,
+        snapshot_id=None,
+        architecture=loaded.meta.architecture,
+    )
 
 
-def test_published_weights_open_with_their_companion(store: LocalStore, catalog: Catalog, caplog: pytest.LogCaptureFixture) -> None:
+def test_published_weights_open_with_their_companion(
+    store: LocalStore, catalog: Catalog, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
     loaded = make_loaded()
     weights = publish(store, catalog, loaded, quantize(loaded, CHIPS))

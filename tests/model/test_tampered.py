@@ -25,9 +25,19 @@ BANDS = ("red", "green", "blue")
 def _packed(seed: int) -> tuple[bytes, WeightsMeta]:
     torch.manual_seed(seed)
     meta = WeightsMeta(
-        architecture="SimpleUNet", bands=BANDS, widths=(4,), dropout=0.0, total_parameters=1, clip=0.6, mean=(0.2,), std=(0.2,),
-        working_resolution_m=None, threshold=0.5, flip_at_prediction=False, chip_size=32,
-    )  # fmt: skip
+        architecture="SimpleUNet",
+        bands=BANDS,
+        widths=(4,),
+        dropout=0.0,
+        total_parameters=1,
+        clip=0.6,
+        mean=(0.2,),
+        std=(0.2,),
+        working_resolution_m=None,
+        threshold=0.5,
+        flip_at_prediction=False,
+        chip_size=32,
+    )
     return pack_weights(build_model(Model(widths=(4,), bands=BANDS)), meta), meta
 
 
@@ -35,9 +45,15 @@ def _packed(seed: int) -> tuple[bytes, WeightsMeta]:
 def weights(store: LocalStore, catalog: Catalog) -> Weights:
     data, meta = _packed(0)
     return register(
-        store, catalog, weights=data, metadata=meta.model_dump(mode="json"), companions={INT8: ("model-int8.onnx", b"a graph")},
-        run_id=None, snapshot_id=None, architecture="SimpleUNet",
-    )  # fmt: skip
+        store,
+        catalog,
+        weights=data,
+        metadata=meta.model_dump(mode="json"),
+        companions={INT8: ("model-int8.onnx", b"a graph")},
+        run_id=None,
+        snapshot_id=None,
+        architecture="SimpleUNet",
+    )
 
 
 def _swap(store: LocalStore, key: str, data: bytes) -> None:
@@ -53,7 +69,9 @@ def test_swapped_weights_are_not_loaded(store: LocalStore, weights: Weights) -> 
         open_predictor(store, weights, CPU)
 
 
-def test_a_swapped_int8_file_is_not_loaded(store: LocalStore, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_swapped_int8_file_is_not_loaded(
+    store: LocalStore, weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loaded: list[bytes] = []
     monkeypatch.setattr(predictors, "Int8Net", lambda data, meta, threads: loaded.append(data))
     fast = replace(CPU, int8="VNNI")

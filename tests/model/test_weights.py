@@ -27,17 +27,28 @@ from cloudseg.recipe import Model
 CPU = Device(kind="cpu", precision="fp32", threads=1, reason="test")
 
 
-def make(*, widths: tuple[int, ...] = (4, 8, 12), architecture: str = "SimpleUNetV2", **facts: Any) -> tuple[UNet, WeightsMeta]:
+def make(
+    *, widths: tuple[int, ...] = (4, 8, 12), architecture: str = "SimpleUNetV2", **facts: Any
+) -> tuple[UNet, WeightsMeta]:
     """A seeded net whose BatchNorm statistics are not the initial ones."""
     torch.manual_seed(3)
     model = Model(architecture=architecture, bands=("red", "green"), widths=widths, dropout=0.3)  # type: ignore[arg-type]
     net = build_model(model)
     net(torch.rand(4, 2, 32, 32))
     values = {
-        "architecture": architecture, "bands": ("red", "green"), "widths": widths, "dropout": 0.3,
-        "total_parameters": count_parameters(net), "clip": 0.6, "mean": (0.1, 0.2), "std": (0.3,), "working_resolution_m": None,
-        "threshold": 0.4, "flip_at_prediction": False, "chip_size": 32,
-    }  # fmt: skip
+        "architecture": architecture,
+        "bands": ("red", "green"),
+        "widths": widths,
+        "dropout": 0.3,
+        "total_parameters": count_parameters(net),
+        "clip": 0.6,
+        "mean": (0.1, 0.2),
+        "std": (0.3,),
+        "working_resolution_m": None,
+        "threshold": 0.4,
+        "flip_at_prediction": False,
+        "chip_size": 32,
+    }
     return net.eval(), WeightsMeta.model_validate({**values, **facts})
 
 
@@ -90,12 +101,15 @@ def change_meta(**values: Any) -> Any:
         (lambda header: header.pop("__metadata__") and None, "no cloudseg metadata"),
         (lambda header: header.update(__metadata__={"cloudseg": "["}), "unusable"),
         (lambda header: header.pop("final.bias") and None, "do not fit the net"),
-        (lambda header: header.update(more={"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}), "do not fit the net"),
+        (
+            lambda header: header.update(more={"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}),
+            "do not fit the net",
+        ),
         (lambda header: header["final.bias"].update(dtype="F16"), "another type"),
         (lambda header: header["final.bias"].update(data_offsets=[0, 2**60]), "not a safetensors file"),
         (lambda header: [1, 2], "no object"),
     ],
-)  # fmt: skip
+)
 def test_hostile_headers_are_refused(change: Any, message: str) -> None:
     with pytest.raises(BadWeights, match=message):
         load_weights(with_header(pack_weights(*make()), change))
@@ -103,7 +117,13 @@ def test_hostile_headers_are_refused(change: Any, message: str) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\x80\x04", struct.pack("<Q", 2**62) + b"{}", struct.pack("<Q", 2) + b"{]", struct.pack("<Q", 4 << 20) + b"[" * (4 << 20)],
+    [
+        b"",
+        b"\x80\x04",
+        struct.pack("<Q", 2**62) + b"{}",
+        struct.pack("<Q", 2) + b"{]",
+        struct.pack("<Q", 4 << 20) + b"[" * (4 << 20),
+    ],
 )
 def test_other_files_are_refused(data: bytes) -> None:
     with pytest.raises(BadWeights):
@@ -128,7 +148,9 @@ def test_folding_changes_nothing() -> None:
     net, _ = make()
     x = torch.rand(2, 2, 32, 32)
     torch.testing.assert_close(fold_batch_norm(net)(x), net(x), atol=1e-5, rtol=1e-5)
-    assert not any(isinstance(module, torch.nn.BatchNorm2d | torch.nn.Dropout2d) for module in fold_batch_norm(net).modules())
+    assert not any(
+        isinstance(module, torch.nn.BatchNorm2d | torch.nn.Dropout2d) for module in fold_batch_norm(net).modules()
+    )
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (3, 5)])
@@ -151,7 +173,10 @@ def test_flip_is_the_mean_of_both_views() -> None:
 def test_bf16_agrees_with_fp32() -> None:
     dn = scene(32, 32)
     model = loaded()
-    exact, fast = (Predictor(model, Device("cpu", precision, 1, "test")).probability(dn, observed(dn)) for precision in ("fp32", "bf16"))  # type: ignore[arg-type]
+    exact, fast = (
+        Predictor(model, Device("cpu", precision, 1, "test")).probability(dn, observed(dn))
+        for precision in ("fp32", "bf16")
+    )  # type: ignore[arg-type]
     np.testing.assert_allclose(fast, exact, atol=0.03)
 
 
@@ -172,7 +197,13 @@ def test_receptive_radius_is_exact(widths: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "facts", [{}, {"flip_at_prediction": True}, {"architecture": "SimpleUNet", "widths": (4, 6)}, {"mean": (0.1,), "std": (0.2, 0.3)}]
+    "facts",
+    [
+        {},
+        {"flip_at_prediction": True},
+        {"architecture": "SimpleUNet", "widths": (4, 6)},
+        {"mean": (0.1,), "std": (0.2, 0.3)},
+    ],
 )
 def test_onnx_twin_equals_torch(facts: dict[str, Any]) -> None:
     model = loaded(**facts)

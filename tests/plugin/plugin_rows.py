@@ -76,16 +76,40 @@ def _png(shade: int) -> bytes:
 
 def _scene(number: int, stored: StoredObject) -> Scene:
     return Scene(
-        scene_id=f"sc-{number:020x}", name=f"synthetic_{number}" if number else EVIL, layout="pairs", sensor="synthetic", radiometry="x",
-        acquired_at=NOON, place="mgrs:31UDQ", crs="EPSG:32631", transform=[10, 0, 0, 0, -10, 0], height=64, width=64, resolution_m=10,
-        bands=["red", "green", "blue"], footprint_wkb=None, min_lon=0, min_lat=0, max_lon=1, max_lat=1, valid_fraction=1, publishable=True,
-        source_uri=f"file:///tiles/{number}.tif", source_sha256=f"{number:064x}", tags={}, created_at=NOON, **stored.model_dump(),
-    )  # fmt: skip
+        scene_id=f"sc-{number:020x}",
+        name=f"synthetic_{number}" if number else EVIL,
+        layout="pairs",
+        sensor="synthetic",
+        radiometry="x",
+        acquired_at=NOON,
+        place="mgrs:31UDQ",
+        crs="EPSG:32631",
+        transform=[10, 0, 0, 0, -10, 0],
+        height=64,
+        width=64,
+        resolution_m=10,
+        bands=["red", "green", "blue"],
+        footprint_wkb=None,
+        min_lon=0,
+        min_lat=0,
+        max_lon=1,
+        max_lat=1,
+        valid_fraction=1,
+        publishable=True,
+        source_uri=f"file:///tiles/{number}.tif",
+        source_sha256=f"{number:064x}",
+        tags={},
+        created_at=NOON,
+        **stored.model_dump(),
+    )
 
 
 @pytest.fixture
 def filled(runtime: Runtime) -> Runtime:
-    """Two models (the first is champion), its masks, a running training, a file in quarantine; one name is an attack."""
+    """Two models (the first is champion), its masks, a running training, a file in quarantine.
+
+    One name is an attack.
+    """
     fill(runtime)
     return runtime
 
@@ -94,16 +118,31 @@ def fill(runtime: Runtime, *, scene_count: int = 3) -> None:
     """Write the rows and bytes."""
     store, blob = runtime.store, runtime.store.put("scenes/aa/scene.tif", b"scene")
     snapshot = Snapshot(
-        snapshot_id="sn-1", manifest_key="snapshots/sn-1/manifest.json", manifest_sha256="0" * 64, chip_size=384, bands=["red"],
-        working_resolution_m=None, counts={"chips": 1}, created_at=NOON,
-    )  # fmt: skip
+        snapshot_id="sn-1",
+        manifest_key="snapshots/sn-1/manifest.json",
+        manifest_sha256="0" * 64,
+        chip_size=384,
+        bands=["red"],
+        working_resolution_m=None,
+        counts={"chips": 1},
+        created_at=NOON,
+    )
     with runtime.catalog.begin() as db:
         for number in range(scene_count):
             scenes.add_scene(db, _scene(number, blob))
         label = Label(
-            label_id="lb-1", scene_id=_scene(1, blob).scene_id, version=1, source="synthetic", class_mapping={}, cloud_fraction=0.5,
-            labelled_fraction=1, source_uri="file:///tiles/1.tif", source_sha256="1" * 64, created_at=NOON, **blob.model_dump(),
-        )  # fmt: skip
+            label_id="lb-1",
+            scene_id=_scene(1, blob).scene_id,
+            version=1,
+            source="synthetic",
+            class_mapping={},
+            cloud_fraction=0.5,
+            labelled_fraction=1,
+            source_uri="file:///tiles/1.tif",
+            source_sha256="1" * 64,
+            created_at=NOON,
+            **blob.model_dump(),
+        )
         scenes.add_label(db, label)
         training.add_snapshot(db, snapshot, {"lb-1": "train"})
         training.add_run(db, _run("run-old", "finished"))
@@ -111,56 +150,99 @@ def fill(runtime: Runtime, *, scene_count: int = 3) -> None:
         for run_id in ("run-old", "run-now"):
             for epoch in range(1, 7):
                 metrics = {"train_loss": 0.9 / epoch, "validation_iou": 1 - 1 / (epoch + 1)}
-                training.add_epoch(db, Epoch(run_id=run_id, epoch=epoch, step=epoch * 50, metrics=metrics, created_at=NOON))
+                training.add_epoch(
+                    db, Epoch(run_id=run_id, epoch=epoch, step=epoch * 50, metrics=metrics, created_at=NOON)
+                )
         for number in (1, 2):
             _add_model(db, store, number)
         models.add_promotion(
             db,
             Promotion(
-                generation=1, weights_id="w-1", previous_weights_id=None, action="promote", verdict_id="ve-1", actor="x", reason="y",
+                generation=1,
+                weights_id="w-1",
+                previous_weights_id=None,
+                action="promote",
+                verdict_id="ve-1",
+                actor="x",
+                reason="y",
                 created_at=NOON,
             ),
-        )  # fmt: skip
+        )
         for number in range(scene_count - 1):
             models.add_mask(db, _mask(store, number))
         scenes.add_quarantined(
             db,
             Quarantined(
-                quarantine_id="qu-1", name=f"{EVIL}.tif", source_uri="file:///inbox/bad.tif", source_sha256="2" * 64, error="BadScene",
-                what="the file is truncated", found="1 024 bytes", expected=None, next_step="Copy it again.", created_at=NOON,
+                quarantine_id="qu-1",
+                name=f"{EVIL}.tif",
+                source_uri="file:///inbox/bad.tif",
+                source_sha256="2" * 64,
+                error="BadScene",
+                what="the file is truncated",
+                found="1 024 bytes",
+                expected=None,
+                next_step="Copy it again.",
+                created_at=NOON,
             ),
-        )  # fmt: skip
+        )
 
 
 def _run(run_id: str, status: RunStatus) -> Run:
     return Run(
-        run_id=run_id, snapshot_id="sn-1", recipe_name="nightly", recipe_hash="0" * 64, recipe={}, parent_weights_id=None, seed=0,
-        status=status, device="cpu", device_reason="cpu: no GPU", error=None, created_at=NOON, finished_at=None,
-    )  # fmt: skip
+        run_id=run_id,
+        snapshot_id="sn-1",
+        recipe_name="nightly",
+        recipe_hash="0" * 64,
+        recipe={},
+        parent_weights_id=None,
+        seed=0,
+        status=status,
+        device="cpu",
+        device_reason="cpu: no GPU",
+        error=None,
+        created_at=NOON,
+        finished_at=None,
+    )
 
 
 def _add_model(db: object, store: LocalStore, number: int) -> None:
     weights_id = f"w-{number}"
     blob = store.put(keys.weights(f"{number:064x}"), b"weights%d" % number)
     weights = Weights(
-        weights_id=weights_id, version=0, run_id="run-old" if number == 1 else None, snapshot_id="sn-1", architecture="SimpleUNet",
-        companions={}, metadata={"recipe_name": "nightly", "bands": ["red"], "threshold": 0.5}, created_at=NOON + timedelta(hours=number),
+        weights_id=weights_id,
+        version=0,
+        run_id="run-old" if number == 1 else None,
+        snapshot_id="sn-1",
+        architecture="SimpleUNet",
+        companions={},
+        metadata={"recipe_name": "nightly", "bands": ["red"], "threshold": 0.5},
+        created_at=NOON + timedelta(hours=number),
         **blob.model_dump(),
-    )  # fmt: skip
+    )
     models.add_weights(db, weights)
     html = store.put(f"evaluations/ev-{number}/report.abc.html", b"<h1>Report</h1><script>alert(2)</script>")
     report = {"html": html.model_dump()} if number == 1 else {}
     metrics = {"iou": 0.7 + number / 100, "f1": 0.8, "precision": 0.9, "recall": 0.85, "scene_mean": {"iou": 0.6}}
     evaluation = Evaluation(
-        evaluation_id=f"ev-{number}", weights_id=weights_id, snapshot_id="sn-1", split="held_out", threshold=0.5, metrics=metrics,
-        report=report, created_at=NOON,
-    )  # fmt: skip
+        evaluation_id=f"ev-{number}",
+        weights_id=weights_id,
+        snapshot_id="sn-1",
+        split="held_out",
+        threshold=0.5,
+        metrics=metrics,
+        report=report,
+        created_at=NOON,
+    )
     models.add_evaluation(db, evaluation)
     body = {"reasons": ["better than the trivial masks"] if number == 1 else [f"the difference is noise {EVIL}"]}
     verdict = Verdict(
-        verdict_id=f"ve-{number}", challenger_id=weights_id, champion_id=None if number == 1 else "w-1",
-        outcome="PROMOTE" if number == 1 else "HOLD", body=body, created_at=NOON,
-    )  # fmt: skip
+        verdict_id=f"ve-{number}",
+        challenger_id=weights_id,
+        champion_id=None if number == 1 else "w-1",
+        outcome="PROMOTE" if number == 1 else "HOLD",
+        body=body,
+        created_at=NOON,
+    )
     models.add_verdict(db, verdict)
 
 
@@ -168,6 +250,13 @@ def _mask(store: LocalStore, number: int) -> Mask:
     blob = store.put(f"masks/w-1/{number}.tif", b"mask%d" % number)
     picture = store.put(f"masks/w-1/{number}.png", _png(number * 20))
     return Mask(
-        mask_id=f"mk-{number}", scene_id=f"sc-{number:020x}", weights_id="w-1", threshold=0.5, cloud_fraction=0.25, valid_fraction=1.0,
-        companions={"thumbnail": picture.model_dump()}, created_at=NOON, **blob.model_dump(),
-    )  # fmt: skip
+        mask_id=f"mk-{number}",
+        scene_id=f"sc-{number:020x}",
+        weights_id="w-1",
+        threshold=0.5,
+        cloud_fraction=0.25,
+        valid_fraction=1.0,
+        companions={"thumbnail": picture.model_dump()},
+        created_at=NOON,
+        **blob.model_dump(),
+    )

@@ -46,10 +46,19 @@ with start_worker(app, pool="solo", queues=["gpu"], perform_ping_check=False, sh
 
 
 def _python(script: str, tmp_path: Path, settings: dict[str, str] | None = None) -> list[str]:
-    """Run a script as Airflow's own processes run; give the lines that it printed."""
-    environment = os.environ | {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__LOAD_EXAMPLES": "False", "PYTHONPATH": str(PLUGINS)}
+    """Run a script as Airflow's own processes run; return the lines that it printed."""
+    environment = os.environ | {
+        "AIRFLOW_HOME": str(tmp_path),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "PYTHONPATH": str(PLUGINS),
+    }
     done = subprocess.run(
-        [sys.executable, "-c", script], env=environment | (settings or {}), capture_output=True, text=True, check=False, timeout=240
+        [sys.executable, "-c", script],
+        env=environment | (settings or {}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

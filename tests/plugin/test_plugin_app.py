@@ -92,22 +92,37 @@ def test_an_empty_catalog_is_a_beginning(client: TestClient) -> None:
 def test_a_catalog_without_tables_is_a_beginning(
     client_of: Callable[[Callable[[], Runtime]], TestClient], store: LocalStore, tmp_path: Path
 ) -> None:
-    bare = Runtime(settings=read_settings(), store=store, catalog=Catalog(f"sqlite:///{tmp_path / 'new.db'}"), inbox="", home=tmp_path)
+    bare = Runtime(
+        settings=read_settings(),
+        store=store,
+        catalog=Catalog(f"sqlite:///{tmp_path / 'new.db'}"),
+        inbox="",
+        home=tmp_path,
+    )
     answer = client_of(lambda: bare).get("/")
     assert answer.status_code == 200
     assert "Nothing here yet" in answer.text
 
 
-def test_an_unreachable_catalog_is_503(client_of: Callable[[Callable[[], Runtime]], TestClient], store: LocalStore, tmp_path: Path) -> None:
+def test_an_unreachable_catalog_is_503(
+    client_of: Callable[[Callable[[], Runtime]], TestClient], store: LocalStore, tmp_path: Path
+) -> None:
     (tmp_path / "folder.db").mkdir()
-    broken = Runtime(settings=read_settings(), store=store, catalog=Catalog(f"sqlite:///{tmp_path / 'folder.db'}"), inbox="", home=tmp_path)
+    broken = Runtime(
+        settings=read_settings(),
+        store=store,
+        catalog=Catalog(f"sqlite:///{tmp_path / 'folder.db'}"),
+        inbox="",
+        home=tmp_path,
+    )
     answer = client_of(lambda: broken).get("/")
     assert answer.status_code == 503
     assert "Nothing here yet" not in answer.text
 
 
 @pytest.mark.parametrize(
-    "path", ["/masks/mk-9", "/masks/mk-9/thumbnail.png", "/weights/w-9", "/weights/w-9/report", "/weights/w-2/report", "/x"]
+    "path",
+    ["/masks/mk-9", "/masks/mk-9/thumbnail.png", "/weights/w-9", "/weights/w-9/report", "/weights/w-2/report", "/x"],
 )
 def test_unknown_ids_are_404(client: TestClient, filled: Runtime, path: str) -> None:
     assert client.get(path).status_code == 404
@@ -127,7 +142,9 @@ def test_a_mask_tells_where_it_came_from(client: TestClient, filled: Runtime) ->
 
 def test_a_mask_says_what_is_not_as_it_seems(client: TestClient, filled: Runtime) -> None:
     with filled.catalog.begin() as db:
-        db.exec_driver_sql("UPDATE scene SET tags = ?", ('{"georeference": "approximate: somewhere", "source": "cite me"}',))
+        db.exec_driver_sql(
+            "UPDATE scene SET tags = ?", ('{"georeference": "approximate: somewhere", "source": "cite me"}',)
+        )
     page = client.get("/masks/mk-1").text
     assert "approximate: somewhere" in page
     assert "<dt>Cite</dt><dd>cite me</dd>" in page
@@ -139,7 +156,9 @@ def test_a_model_shows_what_a_person_said_or_has_yet_to_say(
 ) -> None:
     assert "waits for a person" not in client.get("/").text
     with filled.catalog.begin() as db:
-        add_decision(db, Decision(verdict_id="ve-1", decision=decision, actor="ada", reason="champion by now", created_at=NOON))
+        add_decision(
+            db, Decision(verdict_id="ve-1", decision=decision, actor="ada", reason="champion by now", created_at=NOON)
+        )
         add_decision(db, Decision(verdict_id="ve-2", decision=decision, actor="ada", reason=EVIL, created_at=NOON))
     overview, weights = client.get("/").text, client.get("/weights/w-2").text
     assert shown in overview
@@ -179,7 +198,9 @@ def test_a_report_runs_in_a_sandbox(client: TestClient, filled: Runtime) -> None
     assert "allow-scripts" not in policy
 
 
-def test_links_carry_the_prefix_of_the_mount(filled: Runtime, client_of: Callable[[Callable[[], Runtime]], TestClient]) -> None:
+def test_links_carry_the_prefix_of_the_mount(
+    filled: Runtime, client_of: Callable[[Callable[[], Runtime]], TestClient]
+) -> None:
     from fastapi import FastAPI
 
     outer = FastAPI()

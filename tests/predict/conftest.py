@@ -102,7 +102,7 @@ class World:
         return scene
 
     def add_weights(self, loaded: LoadedModel) -> tuple[Weights, Predictor]:
-        """Publish a net and give its row and a predictor that holds the published file."""
+        """Publish a net and return its row and a predictor that holds the published file."""
         data = pack_weights(loaded.net, loaded.meta)
         weights = register(
             self.store,
@@ -122,7 +122,9 @@ def world(store: LocalStore, catalog: Catalog, tmp_path: Path) -> World:
     return World(store, catalog, tmp_path)
 
 
-def make_loaded(widths: tuple[int, ...] = (4, 6, 8), *, bands: tuple[str, ...] = BANDS[:3], seed: int = 0, **changes: Any) -> LoadedModel:
+def make_loaded(
+    widths: tuple[int, ...] = (4, 6, 8), *, bands: tuple[str, ...] = BANDS[:3], seed: int = 0, **changes: Any
+) -> LoadedModel:
     """A net with random parameters and BatchNorm statistics, loud enough that a wrong pixel shows in the probability."""
     meta = {
         "architecture": "SimpleUNet",

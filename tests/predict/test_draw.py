@@ -37,7 +37,13 @@ def draw(world: Any, scene: Any, predictor: Predictor, core: int | None) -> Draw
     seen: list[Progress] = []
     plan = plan_pieces(scene, predictor, core=core)
     facts = draw_rasters(
-        world.store.gdal_path(scene.key), scene, predictor, plan, mask=mask, probability=probability, on_progress=seen.append
+        world.store.gdal_path(scene.key),
+        scene,
+        predictor,
+        plan,
+        mask=mask,
+        probability=probability,
+        on_progress=seen.append,
     )
     with rasterio.open(mask) as m, rasterio.open(probability) as p:
         return m.read(1), p.read(1), facts, seen
@@ -54,7 +60,15 @@ def draw(world: Any, scene: Any, predictor: Predictor, core: int | None) -> Draw
     seed=st.integers(0, 5),
 )
 def test_windowed_equals_whole(
-    world: Any, make_net: Callable[..., LoadedModel], height: int, width: int, levels: int, factor: int, flip: bool, core: int, seed: int
+    world: Any,
+    make_net: Callable[..., LoadedModel],
+    height: int,
+    width: int,
+    levels: int,
+    factor: int,
+    flip: bool,
+    core: int,
+    seed: int,
 ) -> None:
     numbers = numbers_of(height, width, seed)
     numbers[:, : height // 4, : width // 3] = 0
@@ -74,7 +88,9 @@ def test_windowed_equals_whole(
 
 
 @pytest.mark.parametrize(("core", "flip", "factor"), [(16, False, 1), (32, True, 1), (16, False, 3)])
-def test_windowed_equals_whole_in_int8(world: Any, make_net: Callable[..., LoadedModel], core: int, flip: bool, factor: int) -> None:
+def test_windowed_equals_whole_in_int8(
+    world: Any, make_net: Callable[..., LoadedModel], core: int, flip: bool, factor: int
+) -> None:
     numbers = numbers_of(150 * factor, 131 * factor, core)
     numbers[:, :30, :40] = 0
     scene = world.add_scene(numbers)
@@ -129,7 +145,10 @@ def test_upsampling_is_bilinear_between_observed_centres() -> None:
     got = upsample(working, everywhere, (0, 0), Window(0, 0, 4, 4), 2)
     # Centres of scene pixels lie at -0.25, 0.25, 0.75, 1.25 working pixels; beyond the outer centres the value stays.
     share = np.array([0.0, 0.25, 0.75, 1.0])
-    top, bottom = working[0, 0] + share * (working[0, 1] - working[0, 0]), working[1, 0] + share * (working[1, 1] - working[1, 0])
+    top, bottom = (
+        working[0, 0] + share * (working[0, 1] - working[0, 0]),
+        working[1, 0] + share * (working[1, 1] - working[1, 0]),
+    )
     expected = top[None] + share[:, None] * (bottom - top)[None]
     np.testing.assert_allclose(got, expected, atol=1e-6)
     holes = np.array([[True, False], [True, True]])
@@ -140,7 +159,11 @@ def test_upsampling_is_bilinear_between_observed_centres() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    height=st.integers(5, 40), width=st.integers(5, 40), factor=st.integers(2, 5), core=st.sampled_from([2, 3, 5]), seed=st.integers(0, 9)
+    height=st.integers(5, 40),
+    width=st.integers(5, 40),
+    factor=st.integers(2, 5),
+    core=st.sampled_from([2, 3, 5]),
+    seed=st.integers(0, 9),
 )
 def test_upsampled_windows_meet_without_a_seam(height: int, width: int, factor: int, core: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -196,10 +219,15 @@ def test_memory_follows_the_working_pixels_not_the_scene(world: Any, make_net: C
     predictor = Predictor(make_net((4, 4), working_resolution_m=10.0 * factor), FP32)
     tracemalloc.start()
     draw_rasters(
-        world.store.gdal_path(scene.key), scene, predictor, plan_pieces(scene, predictor), mask=world.folder / "m.tif",
+        world.store.gdal_path(scene.key),
+        scene,
+        predictor,
+        plan_pieces(scene, predictor),
+        mask=world.folder / "m.tif",
         probability=world.folder / "p.tif",
-    )  # fmt: skip
+    )
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    # A strip of 512 rows takes 9 MB as uint16 and a few times as much on its way; the scene would take 54 MB and 36 MB a float.
+    # A strip of 512 rows takes 9 MB as uint16 and a few times as much on its way; the scene would take 54 MB and 36 MB
+    # a float.
     assert peak < 60 << 20

@@ -1,4 +1,7 @@
-"""A fixed net on a fixed scene gives the stored mask; a second, plain numpy U-Net says that the stored mask is right."""
+"""A fixed net on a fixed scene gives the stored mask.
+
+A second, plain numpy U-Net says that the stored mask is right.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -105,11 +108,20 @@ def test_golden_mask(world: Any, make_net: Callable[..., LoadedModel]) -> None:
     numbers = scene_numbers()
     loaded = make_net((4, 6), clip=0.5)
     parameters = parameters_of(loaded.net)
-    loaded.net.load_state_dict({name: torch.tensor(value, dtype=loaded.net.state_dict()[name].dtype) for name, value in parameters.items()})
+    loaded.net.load_state_dict(
+        {name: torch.tensor(value, dtype=loaded.net.state_dict()[name].dtype) for name, value in parameters.items()}
+    )
     scene = world.add_scene(numbers)
     predictor = Predictor(loaded, Device(kind="cpu", precision="fp32", threads=1, reason="test"))
     mask, probability = world.folder / "m.tif", world.folder / "p.tif"
-    draw_rasters(world.store.gdal_path(scene.key), scene, predictor, plan_pieces(scene, predictor), mask=mask, probability=probability)
+    draw_rasters(
+        world.store.gdal_path(scene.key),
+        scene,
+        predictor,
+        plan_pieces(scene, predictor),
+        mask=mask,
+        probability=probability,
+    )
     with open_raster(str(mask)) as got_mask, open_raster(str(probability)) as got_probability:
         classes, steps = got_mask.read(1), got_probability.read(1)
     expected = reference(numbers, parameters)

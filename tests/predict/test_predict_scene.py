@@ -26,7 +26,9 @@ from cloudseg.storage import LocalStore
 
 def numbers_of(height: int, width: int, seed: int = 0, count: int = 4) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    blobs = rng.random((count, height // 16 + 2, width // 16 + 2)).repeat(16, axis=1).repeat(16, axis=2)[:, :height, :width]
+    blobs = (
+        rng.random((count, height // 16 + 2, width // 16 + 2)).repeat(16, axis=1).repeat(16, axis=2)[:, :height, :width]
+    )
     return (500 + 6000 * blobs + rng.integers(0, 300, (count, height, width))).astype(np.uint16)
 
 
@@ -36,7 +38,9 @@ def published(world: Any, make_net: Callable[..., LoadedModel]) -> tuple[Any, Sc
     numbers[:, :, 650:] = 0
     scene = world.add_scene(numbers)
     weights, predictor = world.add_weights(make_net((4, 6), threshold=0.4))
-    mask = predict_scene(world.store, world.catalog, scene_id=scene.scene_id, weights_id=weights.weights_id, predictor=predictor)
+    mask = predict_scene(
+        world.store, world.catalog, scene_id=scene.scene_id, weights_id=weights.weights_id, predictor=predictor
+    )
     return world, scene, weights, predictor, mask
 
 
@@ -122,7 +126,11 @@ def test_item_is_valid_and_says_what_the_files_say(published: Any) -> None:
     area = np.sum(ring[:-1, 0] * ring[1:, 1] - ring[1:, 0] * ring[:-1, 1]) / 2
     assert area > 0, "right-handed"
     classes = item["assets"]["mask"]["classification:classes"]
-    assert [(c["value"], c["name"], c.get("nodata")) for c in classes] == [(0, "clear", None), (1, "cloud", None), (255, "no_data", True)]
+    assert [(c["value"], c["name"], c.get("nodata")) for c in classes] == [
+        (0, "clear", None),
+        (1, "cloud", None),
+        (255, "no_data", True),
+    ]
     assert all(len(c["color_hint"]) == 6 and not c["color_hint"].startswith("#") for c in classes)
     assert sum(c["count"] for c in classes) == 600 * 700
     assert item["assets"]["probability"]["bands"][0]["raster:scale"] == 1 / 250
@@ -136,7 +144,9 @@ def test_links_of_the_item_lead_to_objects_of_the_store(published: Any) -> None:
     world, scene, weights, _, mask = published
     item = json.loads(world.store.get(mask.companions["item"]["key"]))
     folder = Path(world.store.gdal_path(mask.companions["item"]["key"])).parent
-    hrefs = {link["rel"]: link["href"] for link in item["links"]} | {name: asset["href"] for name, asset in item["assets"].items()}
+    hrefs = {link["rel"]: link["href"] for link in item["links"]} | {
+        name: asset["href"] for name, asset in item["assets"].items()
+    }
     found = {name: (folder / href).resolve() for name, href in hrefs.items()}
     assert found["derived_from"] == Path(world.store.gdal_path(scene.key)).resolve()
     assert found["mlm:model"] == Path(world.store.gdal_path(weights.companions["item"]["key"])).resolve()
@@ -147,19 +157,23 @@ def test_links_of_the_item_lead_to_objects_of_the_store(published: Any) -> None:
 def test_again_changes_nothing(published: Any) -> None:
     world, scene, weights, predictor, mask = published
     before = list(world.store.list_keys())
-    again = predict_scene(world.store, world.catalog, scene_id=scene.scene_id, weights_id=weights.weights_id, predictor=predictor)
+    again = predict_scene(
+        world.store, world.catalog, scene_id=scene.scene_id, weights_id=weights.weights_id, predictor=predictor
+    )
     assert again == mask
     assert list(world.store.list_keys()) == before
 
 
 def _draw_again(published: Any, folder: Path, **how: Any) -> tuple[LocalStore, Any]:
-    """Mask the scene into an empty store, as if nobody had done it; give the store and the row."""
+    """Mask the scene into an empty store, as if nobody had done it; return the store and the row."""
     world, scene, weights, predictor, _ = published
     other = LocalStore(folder / "other")
     other.put(scene.key, world.store.get(scene.key))
     with world.catalog.begin() as db:
         db.exec_driver_sql("DELETE FROM mask")
-    return other, predict_scene(other, world.catalog, scene_id=scene.scene_id, weights_id=weights.weights_id, predictor=predictor, **how)
+    return other, predict_scene(
+        other, world.catalog, scene_id=scene.scene_id, weights_id=weights.weights_id, predictor=predictor, **how
+    )
 
 
 def test_same_scene_and_weights_give_the_same_bytes(published: Any, tmp_path: Path) -> None:
@@ -213,14 +227,20 @@ def test_a_damaged_object_under_the_key_is_not_taken_for_ours(published: Any) ->
     with world.catalog.begin() as db:
         db.exec_driver_sql("DELETE FROM mask")
     with pytest.raises(ObjectExists):
-        predict_scene(world.store, world.catalog, scene_id=scene.scene_id, weights_id=weights.weights_id, predictor=predictor)
+        predict_scene(
+            world.store, world.catalog, scene_id=scene.scene_id, weights_id=weights.weights_id, predictor=predictor
+        )
 
 
 def test_scene_across_the_antimeridian(world: Any, make_net: Callable[..., LoadedModel]) -> None:
     # UTM 1 south reaches 180 degrees at about 324 km east at 16.5 degrees south: this scene lies on both sides.
-    scene = world.add_scene(numbers_of(64, 64), crs="EPSG:32701", transform=Affine(300, 0, 170_000, 0, -300, 8_180_000), resolution_m=300.0)
+    scene = world.add_scene(
+        numbers_of(64, 64), crs="EPSG:32701", transform=Affine(300, 0, 170_000, 0, -300, 8_180_000), resolution_m=300.0
+    )
     weights, predictor = world.add_weights(make_net((4, 6)))
-    mask = predict_scene(world.store, world.catalog, scene_id=scene.scene_id, weights_id=weights.weights_id, predictor=predictor)
+    mask = predict_scene(
+        world.store, world.catalog, scene_id=scene.scene_id, weights_id=weights.weights_id, predictor=predictor
+    )
     item = json.loads(world.store.get(mask.companions["item"]["key"]))
     pystac.Item.from_dict({**item, "stac_extensions": []}).validate()
     west, _, east, _ = item["bbox"]
@@ -234,18 +254,31 @@ def test_scene_across_the_antimeridian(world: Any, make_net: Callable[..., Loade
 def test_scene_without_time_gets_the_interval_that_is_known(world: Any, make_net: Callable[..., LoadedModel]) -> None:
     scene = world.add_scene(numbers_of(40, 40), acquired_at=None, created_at=datetime(2024, 6, 1, tzinfo=UTC))
     weights, predictor = world.add_weights(make_net((4, 6)))
-    mask = predict_scene(world.store, world.catalog, scene_id=scene.scene_id, weights_id=weights.weights_id, predictor=predictor)
+    mask = predict_scene(
+        world.store, world.catalog, scene_id=scene.scene_id, weights_id=weights.weights_id, predictor=predictor
+    )
     item = json.loads(world.store.get(mask.companions["item"]["key"]))
     pystac.Item.from_dict({**item, "stac_extensions": []}).validate()
     p = item["properties"]
-    assert (p["datetime"], p["start_datetime"], p["end_datetime"]) == (None, "1972-07-23T00:00:00Z", "2024-06-01T00:00:00Z")
+    assert (p["datetime"], p["start_datetime"], p["end_datetime"]) == (
+        None,
+        "1972-07-23T00:00:00Z",
+        "2024-06-01T00:00:00Z",
+    )
 
 
 def test_what_is_not_as_it_seems_is_said_in_file_and_item(world: Any, make_net: Callable[..., LoadedModel]) -> None:
-    said = {"georeference": "approximate: somewhere in its square", "synthetic": "YES", "source": "cite me", "ground": "fields"}
+    said = {
+        "georeference": "approximate: somewhere in its square",
+        "synthetic": "YES",
+        "source": "cite me",
+        "ground": "fields",
+    }
     scene = world.add_scene(numbers_of(40, 40), tags=said)
     weights, predictor = world.add_weights(make_net((4, 6)))
-    mask = predict_scene(world.store, world.catalog, scene_id=scene.scene_id, weights_id=weights.weights_id, predictor=predictor)
+    mask = predict_scene(
+        world.store, world.catalog, scene_id=scene.scene_id, weights_id=weights.weights_id, predictor=predictor
+    )
     with rasterio.open(world.store.gdal_path(mask.key)) as dataset:
         tags = dataset.tags()
     assert tags["CLOUDSEG_GEOREFERENCE"] == "approximate: somewhere in its square"
@@ -270,7 +303,9 @@ def test_refused_scenes_say_why_and_leave_nothing(world: Any, make_net: Callable
     with pytest.raises(DataError, match="lacks green, blue"):
         predict_scene(world.store, world.catalog, scene_id=grey.scene_id, **names)
     with pytest.raises(StateError, match="other weights"):
-        predict_scene(world.store, world.catalog, scene_id=good.scene_id, weights_id=other.weights_id, predictor=predictor)
+        predict_scene(
+            world.store, world.catalog, scene_id=good.scene_id, weights_id=other.weights_id, predictor=predictor
+        )
     assert list(world.store.list_keys("masks/")) == []
     assert predict_scene(world.store, world.catalog, scene_id=good.scene_id, **names).scene_id == good.scene_id
 
@@ -278,20 +313,29 @@ def test_refused_scenes_say_why_and_leave_nothing(world: Any, make_net: Callable
 def test_coarser_working_pixels_give_a_mask_on_the_scene_grid(world: Any, make_net: Callable[..., LoadedModel]) -> None:
     scene = world.add_scene(numbers_of(130, 90))
     weights, predictor = world.add_weights(make_net((4, 6), working_resolution_m=40.0))
-    mask = predict_scene(world.store, world.catalog, scene_id=scene.scene_id, weights_id=weights.weights_id, predictor=predictor)
+    mask = predict_scene(
+        world.store, world.catalog, scene_id=scene.scene_id, weights_id=weights.weights_id, predictor=predictor
+    )
     with open_raster(world.store.gdal_path(mask.key)) as dataset:
         assert dataset.shape == (130, 90)
         assert set(np.unique(dataset.read(1))) == {0, 1}
 
 
-def test_a_net_that_knows_the_latitude_masks_a_scene_of_three_bands(world: Any, make_net: Callable[..., LoadedModel]) -> None:
-    """The same pixels in the tropics and near the pole: what a net makes of the place is its own, that it is told is ours."""
+def test_a_net_that_knows_the_latitude_masks_a_scene_of_three_bands(
+    world: Any, make_net: Callable[..., LoadedModel]
+) -> None:
+    """The same pixels in the tropics and near the pole.
+
+    What a net makes of the place is its own, that it is told is ours.
+    """
     weights, predictor = world.add_weights(make_net((4, 6), bands=("red", "green", "blue", "polar")))
     masks = {}
     for name, north in (("tropics", 1_000_000.0), ("polar", 8_900_000.0)):
         place = Affine(10.0, 0, 500_000.0, 0, -10.0, north)
         scene = world.add_scene(numbers_of(96, 96, count=3), name=name, transform=place)
-        masks[name] = predict_scene(world.store, world.catalog, scene_id=scene.scene_id, weights_id=weights.weights_id, predictor=predictor)
+        masks[name] = predict_scene(
+            world.store, world.catalog, scene_id=scene.scene_id, weights_id=weights.weights_id, predictor=predictor
+        )
     probability = {}
     for name, mask in masks.items():
         with open_raster(world.store.gdal_path(mask.companions["probability"]["key"])) as dataset:

@@ -38,12 +38,17 @@ def test_bad_scenes_are_named_and_hold_up_no_other(
     assert len(record.masks) == record.created == 1
     assert lineage(record.masks[0])["scene"]["name"] == "good"
     assert {scene_id: error["error"] for scene_id, error in record.failed.items()} == {
-        odd.scene_id: "CloudsegError", damaged.scene_id: "ObjectCorrupt", unplaced.scene_id: "StateError", "sc-unknown": "NotInCatalog",
-    }  # fmt: skip
+        odd.scene_id: "CloudsegError",
+        damaged.scene_id: "ObjectCorrupt",
+        unplaced.scene_id: "StateError",
+        "sc-unknown": "NotInCatalog",
+    }
     assert record.failed[odd.scene_id]["what"].startswith("unexpected CRSError")
 
     again = predict(scene_ids, weights_id=weights.weights_id)
     assert (again.masks, again.created) == (record.masks, 0)
     assert sorted(again.failed) == sorted(record.failed)
     waiting = [scene_id for batch in plan_predict(weights_id=weights.weights_id) for scene_id in batch["scene_ids"]]
-    assert sorted(waiting) == sorted([odd.scene_id, damaged.scene_id]), "they are tried again: once mended, they get their mask"
+    assert sorted(waiting) == sorted([odd.scene_id, damaged.scene_id]), (
+        "they are tried again: once mended, they get their mask"
+    )

@@ -15,7 +15,12 @@ from cloudseg.predict.windows import choose_core, inside, iter_pieces, margin_of
 
 
 @settings(deadline=None)
-@given(height=st.integers(1, 300), width=st.integers(1, 300), core=st.sampled_from([16, 32, 64, 256]), margin=st.sampled_from([0, 8, 32]))
+@given(
+    height=st.integers(1, 300),
+    width=st.integers(1, 300),
+    core=st.sampled_from([16, 32, 64, 256]),
+    margin=st.sampled_from([0, 8, 32]),
+)
 def test_cores_cover_the_scene_once_and_reads_look_far_enough(height: int, width: int, core: int, margin: int) -> None:
     seen = np.zeros((height, width), int)
     for piece in iter_pieces(height, width, core=core, margin=margin, multiple=8):

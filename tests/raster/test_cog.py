@@ -18,9 +18,17 @@ def _mask(folder: Path, name: str) -> Path:
     classes[:, 600:] = 255
     tiled, out = folder / f"{name}.tiled.tif", folder / f"{name}.tif"
     with create_tiled(
-        tiled, height=1100, width=700, count=1, dtype="uint8", crs="EPSG:32760", transform=from_origin(300000, 8200000, 10, 10),
-        nodata=255, descriptions=["mask"], colormap=COLOURS,
-    ) as dataset:  # fmt: skip
+        tiled,
+        height=1100,
+        width=700,
+        count=1,
+        dtype="uint8",
+        crs="EPSG:32760",
+        transform=from_origin(300000, 8200000, 10, 10),
+        nodata=255,
+        descriptions=["mask"],
+        colormap=COLOURS,
+    ) as dataset:
         dataset.write(classes, 1)
     write_cog(out, tiled, resampling="mode", tags={"CLOUDSEG_THRESHOLD": "0.5", "NAME": "Wölkchen <b>"})
     return out
@@ -49,11 +57,25 @@ def test_four_bands_of_reflectance_keep_their_names_and_have_no_alpha(tmp_path: 
     pixels = np.random.default_rng(0).integers(1, 9000, (4, 600, 520), dtype=np.uint16)
     names = ("red", "green", "blue", "nir")
     with create_tiled(
-        tmp_path / "tiled.tif", height=600, width=520, count=4, dtype="uint16", crs=None, transform=from_origin(0, 0, 1, 1),
-        nodata=0, descriptions=names,
-    ) as dataset:  # fmt: skip
+        tmp_path / "tiled.tif",
+        height=600,
+        width=520,
+        count=4,
+        dtype="uint16",
+        crs=None,
+        transform=from_origin(0, 0, 1, 1),
+        nodata=0,
+        descriptions=names,
+    ) as dataset:
         dataset.write(pixels)
-    write_cog(tmp_path / "scene.tif", tmp_path / "tiled.tif", resampling="average", tags={}, compression="ZSTD", predictor=True)
+    write_cog(
+        tmp_path / "scene.tif",
+        tmp_path / "tiled.tif",
+        resampling="average",
+        tags={},
+        compression="ZSTD",
+        predictor=True,
+    )
     assert cog_validate(tmp_path / "scene.tif", strict=True, quiet=True)[0]
     with rasterio.open(tmp_path / "scene.tif") as dataset:
         assert dataset.descriptions == names

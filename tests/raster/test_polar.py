@@ -26,7 +26,8 @@ def test_the_number_rises_from_pole_to_pole(a: float, b: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("latitude", "number"), [(None, 1100), (float("inf"), 1100), (0, 1100), (55, 1100), (60, 1300), (-70, 500), (80, 2100), (-90, 100)]
+    ("latitude", "number"),
+    [(None, 1100), (float("inf"), 1100), (0, 1100), (55, 1100), (60, 1300), (-70, 500), (80, 2100), (-90, 100)],
 )
 def test_the_number_of_a_latitude(latitude: float | None, number: int) -> None:
     assert polar_number(latitude) == number
@@ -42,13 +43,22 @@ def test_the_number_of_a_latitude(latitude: float | None, number: int) -> None:
         (None, from_origin(0, 0, 1, 1), 1100),
     ],
 )
-def test_every_valid_pixel_of_a_scene_has_the_same(tmp_path: Path, crs: str | None, transform: Affine, number: int) -> None:
+def test_every_valid_pixel_of_a_scene_has_the_same(
+    tmp_path: Path, crs: str | None, transform: Affine, number: int
+) -> None:
     pixels = np.random.default_rng(0).integers(1, 9000, (2, 20, 31), dtype=np.uint16)
     pixels[:, :5, :4] = NO_DATA
     with create_tiled(
-        tmp_path / "tiled.tif", height=20, width=31, count=2, dtype="uint16", crs=crs, transform=transform, nodata=0,
+        tmp_path / "tiled.tif",
+        height=20,
+        width=31,
+        count=2,
+        dtype="uint16",
+        crs=crs,
+        transform=transform,
+        nodata=0,
         descriptions=("red", "nir"),
-    ) as out:  # fmt: skip
+    ) as out:
         out.write(pixels)
     write_cog(tmp_path / "scene.tif", tmp_path / "tiled.tif", resampling="average", tags={})
     with open_raster(str(tmp_path / "scene.tif")) as dataset:

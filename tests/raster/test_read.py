@@ -20,9 +20,16 @@ def _write(path: Path, pixels: np.ndarray, descriptions: tuple[str, ...], nodata
     count, height, width = pixels.shape
     tiled = path.with_suffix(".tiled.tif")
     with create_tiled(
-        tiled, height=height, width=width, count=count, dtype=str(pixels.dtype), crs="EPSG:32631",
-        transform=from_origin(500000, 5600000, 10, 10), nodata=nodata, descriptions=descriptions,
-    ) as dataset:  # fmt: skip
+        tiled,
+        height=height,
+        width=width,
+        count=count,
+        dtype=str(pixels.dtype),
+        crs="EPSG:32631",
+        transform=from_origin(500000, 5600000, 10, 10),
+        nodata=nodata,
+        descriptions=descriptions,
+    ) as dataset:
         dataset.write(pixels)
     write_cog(path, tiled, resampling="average" if count > 1 else "mode", tags={})
     return path
@@ -56,7 +63,9 @@ def test_full_resolution_gives_the_pixels_in_the_order_asked_for(scene: tuple[Pa
 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data(), factor=st.integers(2, 5))
-def test_a_working_pixel_is_the_mean_of_its_valid_pixels(scene: tuple[Path, np.ndarray], data: st.DataObject, factor: int) -> None:
+def test_a_working_pixel_is_the_mean_of_its_valid_pixels(
+    scene: tuple[Path, np.ndarray], data: st.DataObject, factor: int
+) -> None:
     path, pixels = scene
     rows, cols = working_shape(HEIGHT, WIDTH, factor)
     row, col = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, cols - 1))
@@ -75,7 +84,9 @@ def test_a_working_pixel_is_the_mean_of_its_valid_pixels(scene: tuple[Path, np.n
 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data(), factor=st.integers(1, 5))
-def test_a_working_label_is_the_majority_of_labelled_pixels(label: tuple[Path, np.ndarray], data: st.DataObject, factor: int) -> None:
+def test_a_working_label_is_the_majority_of_labelled_pixels(
+    label: tuple[Path, np.ndarray], data: st.DataObject, factor: int
+) -> None:
     path, classes = label
     rows, cols = working_shape(HEIGHT, WIDTH, factor)
     with open_raster(str(path)) as dataset:
@@ -101,7 +112,9 @@ def test_a_missing_band_is_named(scene: tuple[Path, np.ndarray]) -> None:
         read_scene(dataset, Window(0, 0, 4, 4), ("red", "nir"))
 
 
-@pytest.mark.parametrize("window", [Window(-1, 0, 4, 4), Window(0, 0, HEIGHT + 1, 4), Window(0, 0, 0, 4), Window(28, 0, 3, 4)])
+@pytest.mark.parametrize(
+    "window", [Window(-1, 0, 4, 4), Window(0, 0, HEIGHT + 1, 4), Window(0, 0, 0, 4), Window(28, 0, 3, 4)]
+)
 def test_a_window_outside_is_refused(scene: tuple[Path, np.ndarray], window: Window) -> None:
     with open_raster(str(scene[0])) as dataset, pytest.raises(ValueError, match="does not lie inside"):
         read_scene(dataset, window, ("red",))
@@ -123,9 +136,16 @@ def test_sidecar_files_are_not_read(scene: tuple[Path, np.ndarray]) -> None:
 
 def test_a_scene_without_a_place_on_the_ground_opens_quietly(tmp_path: Path) -> None:
     with create_tiled(
-        tmp_path / "tiled.tif", height=8, width=8, count=1, dtype="uint8", crs=None, transform=Affine.identity(), nodata=255,
+        tmp_path / "tiled.tif",
+        height=8,
+        width=8,
+        count=1,
+        dtype="uint8",
+        crs=None,
+        transform=Affine.identity(),
+        nodata=255,
         descriptions=["label"],
-    ) as dataset:  # fmt: skip
+    ) as dataset:
         dataset.write(np.ones((1, 8, 8), np.uint8))
     write_cog(tmp_path / "label.tif", tmp_path / "tiled.tif", resampling="mode", tags={})
     with open_raster(str(tmp_path / "label.tif")) as dataset:

@@ -32,7 +32,9 @@ def places(paths: list[Path]) -> list[str]:
     found = []
     for path in paths:
         with rasterio.open(path) as dataset:
-            (lon,), (lat,) = transform(dataset.crs, "EPSG:4326", *[[at] for at in dataset.xy(dataset.height // 2, dataset.width // 2)])
+            (lon,), (lat,) = transform(
+                dataset.crs, "EPSG:4326", *[[at] for at in dataset.xy(dataset.height // 2, dataset.width // 2)]
+            )
         found.append(mgrs_place(lon, lat))
     return found
 
@@ -62,7 +64,10 @@ def test_the_same_arguments_give_the_same_bytes(tmp_path: Path):
 
 
 def test_the_pixels_are_those_of_every_machine(tmp_path: Path):
-    """Pixels, not files: another GDAL compresses otherwise, but arithmetic that IEEE 754 fixes gives the same numbers."""
+    """Pixels, not files.
+
+    Another GDAL compresses otherwise, but arithmetic that IEEE 754 fixes gives the same numbers.
+    """
     paths = make_tiles(tmp_path, count=12, size=48, unlabelled=0)
     assert hashlib.sha256(pixels(paths).tobytes()).hexdigest()[:16] == "22148942df0f2867"
     assert hashlib.sha256(pixels(files(tmp_path / "labels")).tobytes()).hexdigest()[:16] == "266f3d412c027d78"

@@ -45,7 +45,8 @@ def test_a_constant_scene_and_one_without_pixels_are_drawn(level: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "small"), [((10_980, 10_980), (512, 512)), ((100, 50), (100, 50)), ((4, 100_000), (1, 512)), ((600, 700), (439, 512))]
+    ("shape", "small"),
+    [((10_980, 10_980), (512, 512)), ((100, 50), (100, 50)), ((4, 100_000), (1, 512)), ((600, 700), (439, 512))],
 )
 def test_size(shape: tuple[int, int], small: tuple[int, int]) -> None:
     assert small_shape(*shape) == small

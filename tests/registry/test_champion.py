@@ -41,8 +41,13 @@ def publish(store: LocalStore, catalog: Catalog) -> Callable[[str], Weights]:
 def add_verdict(catalog: Catalog, challenger: str, champion: str | None, outcome: Outcome) -> str:
     verdict_id = keys.make_id("ve", challenger, champion or "", outcome)
     verdict = Verdict(
-        verdict_id=verdict_id, challenger_id=challenger, champion_id=champion, outcome=outcome, body={}, created_at=now()
-    )  # fmt: skip
+        verdict_id=verdict_id,
+        challenger_id=challenger,
+        champion_id=champion,
+        outcome=outcome,
+        body={},
+        created_at=now(),
+    )
     with catalog.begin() as db:
         rows.add_verdict(db, verdict)
     return verdict_id
@@ -67,7 +72,9 @@ def test_promotion_names_the_champion_and_writes_the_pointer(
 ) -> None:
     weights = publish("one")
     verdict_id = add_verdict(catalog, weights.weights_id, None, "PROMOTE")
-    done = promote(store, catalog, weights.weights_id, expected_champion=None, verdict_id=verdict_id, actor="cli", reason="better")
+    done = promote(
+        store, catalog, weights.weights_id, expected_champion=None, verdict_id=verdict_id, actor="cli", reason="better"
+    )
     assert (done.generation, done.previous_weights_id, done.verdict_id) == (1, None, verdict_id)
     assert find_champion(catalog) == weights
     found = pointer(store)
@@ -79,7 +86,9 @@ def test_promotion_names_the_champion_and_writes_the_pointer(
     assert str(found["promoted_at"]).endswith("Z")
 
 
-def test_the_same_promotion_again_changes_nothing(store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights]) -> None:
+def test_the_same_promotion_again_changes_nothing(
+    store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights]
+) -> None:
     weights = publish("one")
     verdict_id = add_verdict(catalog, weights.weights_id, None, "PROMOTE")
     wanted = {"expected_champion": None, "verdict_id": verdict_id, "actor": "cli", "reason": "better"}
@@ -90,7 +99,9 @@ def test_the_same_promotion_again_changes_nothing(store: LocalStore, catalog: Ca
     assert pointer(store)["generation"] == 1
 
 
-def test_another_champion_than_expected_refuses(store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights]) -> None:
+def test_another_champion_than_expected_refuses(
+    store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights]
+) -> None:
     one, two, three = (publish(name) for name in ("one", "two", "three"))
     put_in_office(store, catalog, one.weights_id, None)
     with pytest.raises(PromotionRefused, match=f"found {one.weights_id}, expected {two.weights_id}"):
@@ -119,7 +130,16 @@ def test_a_verdict_about_others_refuses(store: LocalStore, catalog: Catalog, pub
     one, two = publish("one"), publish("two")
     verdict_id = add_verdict(catalog, one.weights_id, None, "PROMOTE")
     with pytest.raises(PromotionRefused, match="other weights"):
-        promote(store, catalog, two.weights_id, expected_champion=None, verdict_id=verdict_id, actor="cli", reason="x", force=True)
+        promote(
+            store,
+            catalog,
+            two.weights_id,
+            expected_champion=None,
+            verdict_id=verdict_id,
+            actor="cli",
+            reason="x",
+            force=True,
+        )
 
 
 def test_no_verdict_needs_a_reason(store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights]) -> None:
@@ -141,12 +161,19 @@ def test_bytes_must_be_there_and_whole(store: LocalStore, catalog: Catalog, publ
     assert find_champion(catalog) is None
 
 
-def test_rollback_goes_back_step_by_step(store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights]) -> None:
+def test_rollback_goes_back_step_by_step(
+    store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights]
+) -> None:
     names = [publish(name).weights_id for name in ("one", "two", "three")]
     for expected, weights_id in zip([None, *names], names, strict=False):
         put_in_office(store, catalog, weights_id, expected)
     back = rollback(store, catalog, expected_champion=names[2], actor="cli", reason="seams")
-    assert (back.generation, back.weights_id, back.previous_weights_id, back.action) == (4, names[1], names[2], "rollback")
+    assert (back.generation, back.weights_id, back.previous_weights_id, back.action) == (
+        4,
+        names[1],
+        names[2],
+        "rollback",
+    )
     assert pointer(store)["weights_id"] == names[1]
     assert rollback(store, catalog, expected_champion=names[2], actor="cli", reason="killed, so called again") == back
     assert rollback(store, catalog, expected_champion=names[1], actor="cli", reason="seams").weights_id == names[0]
@@ -165,7 +192,9 @@ def test_rollback_without_a_champion_refuses(store: LocalStore, catalog: Catalog
         rollback(store, catalog, expected_champion=None, actor="cli", reason="x")
 
 
-def test_pointer_is_repaired_from_the_row(store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights]) -> None:
+def test_pointer_is_repaired_from_the_row(
+    store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights]
+) -> None:
     weights = publish("one")
     put_in_office(store, catalog, weights.weights_id, None)
     right = store.get(keys.CHAMPION_POINTER)
@@ -202,7 +231,9 @@ class OvertakenStore(LocalStore):
         return super().replace(key, data, expected)
 
 
-def test_a_late_pointer_write_does_not_undo_a_newer_one(store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights]) -> None:
+def test_a_late_pointer_write_does_not_undo_a_newer_one(
+    store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights]
+) -> None:
     one, two, three, four = (publish(name) for name in ("one", "two", "three", "four"))
     slow = OvertakenStore(store.root, lambda: put_in_office(store, catalog, two.weights_id, one.weights_id))
     put_in_office(slow, catalog, one.weights_id, None)

@@ -25,55 +25,122 @@ from cloudseg.storage import LocalStore
 
 DAY = datetime(2018, 7, 1, 10, 30, tzinfo=UTC)
 METADATA = {
-    "architecture": "SimpleUNet", "bands": ["red", "green", "blue"], "widths": [8, 16], "clip": 0.6, "mean": [0.2], "std": [0.1, 0.2, 0.3],
-    "threshold": 0.45, "total_parameters": 1234, "recipe_hash": "ab" * 32, "metrics": {"validation_iou": 0.71234567},
-}  # fmt: skip
+    "architecture": "SimpleUNet",
+    "bands": ["red", "green", "blue"],
+    "widths": [8, 16],
+    "clip": 0.6,
+    "mean": [0.2],
+    "std": [0.1, 0.2, 0.3],
+    "threshold": 0.45,
+    "total_parameters": 1234,
+    "recipe_hash": "ab" * 32,
+    "metrics": {"validation_iou": 0.71234567},
+}
 
 
 def publish(
-    store: LocalStore, catalog: Catalog, data: bytes = b"weights", *, run_id: str | None = None, snapshot_id: str | None = None,
-    companions: Mapping[str, tuple[str, bytes]] | None = None, **changes: object,
-) -> Weights:  # fmt: skip
+    store: LocalStore,
+    catalog: Catalog,
+    data: bytes = b"weights",
+    *,
+    run_id: str | None = None,
+    snapshot_id: str | None = None,
+    companions: Mapping[str, tuple[str, bytes]] | None = None,
+    **changes: object,
+) -> Weights:
     return register(
-        store, catalog, weights=data, metadata=METADATA | changes, companions=companions or {}, run_id=run_id, snapshot_id=snapshot_id,
+        store,
+        catalog,
+        weights=data,
+        metadata=METADATA | changes,
+        companions=companions or {},
+        run_id=run_id,
+        snapshot_id=snapshot_id,
         architecture="SimpleUNet",
-    )  # fmt: skip
+    )
 
 
 def add_snapshot(catalog: Catalog, bounds: list[tuple[float, float, float, float]]) -> str:
     """A snapshot that trains on scenes with these bounds; the first is held out."""
     snapshot = Snapshot(
-        snapshot_id="sn-1", manifest_key="k", manifest_sha256="0", chip_size=32, bands=["red"], working_resolution_m=None, counts={},
+        snapshot_id="sn-1",
+        manifest_key="k",
+        manifest_sha256="0",
+        chip_size=32,
+        bands=["red"],
+        working_resolution_m=None,
+        counts={},
         created_at=DAY,
-    )  # fmt: skip
+    )
     with catalog.begin() as db:
         for n, (west, south, east, north) in enumerate(bounds):
             stored = {"key": "k", "sha256": "0", "size": 1}
             add_scene(
                 db,
                 Scene(
-                    scene_id=f"sc-{n}", name="n", layout="l", sensor="s", radiometry="r", acquired_at=DAY.replace(day=n + 1), place="p",
-                    crs=None, transform=[1, 0, 0, 0, 1, 0], height=1, width=1, resolution_m=None, bands=["red"], footprint_wkb=None,
-                    min_lon=west, min_lat=south, max_lon=east, max_lat=north, valid_fraction=1, publishable=True, source_uri="u",
-                    source_sha256=str(n), tags={}, created_at=DAY, **stored,
+                    scene_id=f"sc-{n}",
+                    name="n",
+                    layout="l",
+                    sensor="s",
+                    radiometry="r",
+                    acquired_at=DAY.replace(day=n + 1),
+                    place="p",
+                    crs=None,
+                    transform=[1, 0, 0, 0, 1, 0],
+                    height=1,
+                    width=1,
+                    resolution_m=None,
+                    bands=["red"],
+                    footprint_wkb=None,
+                    min_lon=west,
+                    min_lat=south,
+                    max_lon=east,
+                    max_lat=north,
+                    valid_fraction=1,
+                    publishable=True,
+                    source_uri="u",
+                    source_sha256=str(n),
+                    tags={},
+                    created_at=DAY,
+                    **stored,
                 ),
-            )  # fmt: skip
+            )
             add_label(
                 db,
                 Label(
-                    label_id=f"lb-{n}", scene_id=f"sc-{n}", version=1, source="s", class_mapping={}, cloud_fraction=0.5,
-                    labelled_fraction=1, source_uri="u", source_sha256=str(n), created_at=DAY, **stored,
+                    label_id=f"lb-{n}",
+                    scene_id=f"sc-{n}",
+                    version=1,
+                    source="s",
+                    class_mapping={},
+                    cloud_fraction=0.5,
+                    labelled_fraction=1,
+                    source_uri="u",
+                    source_sha256=str(n),
+                    created_at=DAY,
+                    **stored,
                 ),
-            )  # fmt: skip
+            )
         insert_snapshot(db, snapshot, {f"lb-{n}": "train" if n else "held_out" for n in range(len(bounds))})
     return snapshot.snapshot_id
 
 
 def add_training(catalog: Catalog, run_id: str, snapshot_id: str) -> None:
     run = Run(
-        run_id=run_id, snapshot_id=snapshot_id, recipe_name="smoke", recipe_hash="h", recipe={}, parent_weights_id=None, seed=0,
-        status="running", device="cpu", device_reason="test", error=None, created_at=DAY, finished_at=None,
-    )  # fmt: skip
+        run_id=run_id,
+        snapshot_id=snapshot_id,
+        recipe_name="smoke",
+        recipe_hash="h",
+        recipe={},
+        parent_weights_id=None,
+        seed=0,
+        status="running",
+        device="cpu",
+        device_reason="test",
+        error=None,
+        created_at=DAY,
+        finished_at=None,
+    )
     with catalog.begin() as db:
         add_run(db, run)
 
@@ -87,7 +154,9 @@ def test_versions_count_up_and_the_same_bytes_are_one_row(store: LocalStore, cat
 
 
 def test_companions_lie_beside_the_weights(store: LocalStore, catalog: Catalog) -> None:
-    row = publish(store, catalog, companions={"onnx": ("model.onnx", b"onnx bytes"), "golden": ("golden.safetensors", b"tile")})
+    row = publish(
+        store, catalog, companions={"onnx": ("model.onnx", b"onnx bytes"), "golden": ("golden.safetensors", b"tile")}
+    )
     assert sorted(row.companions) == ["card", "golden", "item", "onnx"]
     for entry in row.companions.values():
         stored = StoredObject.model_validate(entry)
@@ -163,7 +232,9 @@ def test_every_file_says_what_goes_in_and_out() -> None:
         return StoredObject(key=f"models/{'a' * 64}/{name}", sha256="a" * 64, size=3)
 
     metadata = METADATA | {"widths": [8, 16, 32]}
-    assets = model_item(weights=stored("weights.safetensors"), companions={"onnx": stored("model.onnx")}, metadata=metadata)["assets"]
+    assets = model_item(
+        weights=stored("weights.safetensors"), companions={"onnx": stored("model.onnx")}, metadata=metadata
+    )["assets"]
     assert "logits out" in assets["weights"]["description"]
     assert "multiples of 4" in assets["weights"]["description"]
     for word in ("`dn` uint16", "red, green, blue", "`probability`", "sigmoid"):

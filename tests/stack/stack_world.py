@@ -88,7 +88,9 @@ class World:
                 time.sleep(1)
 
     def task(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
-        return next(task for task in self.patiently(lambda: self.api.tasks(dag_id, run_id)) if task["task_id"] == task_id)
+        return next(
+            task for task in self.patiently(lambda: self.api.tasks(dag_id, run_id)) if task["task_id"] == task_id
+        )
 
     def wait(self, what: str, ready: Callable[[], Any], limit_s: float, every_s: float = 0.5) -> Any:
         until = time.monotonic() + limit_s
@@ -98,14 +100,19 @@ class World:
         return found
 
     def finish(self, dag_id: str, run_id: str, limit_s: float = 900) -> str:
-        """Wait for the end of a run and give its state."""
+        """Wait for the end of a run and return its state."""
         state = self.wait(
-            f"{dag_id} {run_id}", lambda: (s := self.patiently(lambda: self.api.run_state(dag_id, run_id))) in ENDED and s, limit_s, 1.0
+            f"{dag_id} {run_id}",
+            lambda: (s := self.patiently(lambda: self.api.run_state(dag_id, run_id))) in ENDED and s,
+            limit_s,
+            1.0,
         )
         return str(state)
 
     def wait_for_the_clock(self) -> None:
-        """Wait for the runs that the clock starts at once when a DAG may run: the place is empty, so that there is nothing to do.
+        """Wait for the runs that the clock starts at once when a DAG may run.
+
+        The place is empty, so that there is nothing to do.
 
         Without it the first retraining by the clock could meet the labels that the test has just brought in.
         """
@@ -118,21 +125,26 @@ class World:
         return states if all(state in ENDED for state in states) else []
 
     def begin_training(self) -> str:
-        """Start a retraining and wait until its training has written a checkpoint on its way; give the DAG run's id."""
+        """Start a retraining and wait until its training has written a checkpoint on its way.
+
+        Return the DAG run's id.
+        """
         run_id = self.trigger("cloudseg_retrain", {"recipe": "smoke", "force": True})
         with self.runtime() as runtime:
 
             def is_under_way() -> bool:
                 with runtime.catalog.read() as db:
                     run = training.find_run(db, f"airflow-{run_id}")
-                    assert run is None or run.status == "running", "the training was through before it could be disturbed"
+                    assert run is None or run.status == "running", (
+                        "the training was through before it could be disturbed"
+                    )
                     return any(found.step > 0 for found in training.list_checkpoints(db, f"airflow-{run_id}"))
 
             self.wait("a checkpoint in the store", is_under_way, 900, 0.05)
         return str(run_id)
 
     def finish_training(self, run_id: str, limit_s: float = 1200) -> dict[str, Any]:
-        """Wait for the end of the task `train`, end the run (what follows is not asked here) and give the training's task."""
+        """Wait for the end of the task `train`, end the run (what follows is not asked here) and return the training's task."""
 
         def ended() -> dict[str, Any] | None:
             task = self.task("cloudseg_retrain", run_id, "train")
@@ -145,7 +157,7 @@ class World:
         return dict(task)
 
     def trained(self, run_id: str) -> dict[str, Any]:
-        """Give the record that the training left."""
+        """Return the record that the training left."""
         return dict(self.api.xcom("cloudseg_retrain", run_id, "train", "return_value"))
 
     def weights_of(self, weights_id: str) -> Weights:
@@ -161,7 +173,10 @@ class World:
 
 
 def choose_tiles(folder: Path, shared: Path) -> tuple[Path, str]:
-    """Give a slice of the real catalogue where it is at hand, else synthetic tiles; and which of the two, in words."""
+    """Return a slice of the real catalogue where it is at hand, else synthetic tiles.
+
+    And which of the two, in words.
+    """
     images = sorted((shared / "s2_catalogue" / "images").glob("*.tif"))
     labelled = [path for path in images if (shared / "s2_catalogue" / "labels" / path.name).is_file()]
     if not labelled:

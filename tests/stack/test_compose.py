@@ -1,4 +1,7 @@
-"""docker/ without an engine: the Dockerfile is linted, the compose file fits its schema, what one file names stands in another."""
+"""docker/ without an engine.
+
+The Dockerfile is linted, the compose file fits its schema, what one file names stands in another.
+"""
 
 import json
 import re
@@ -54,13 +57,17 @@ def test_the_compose_file_fits_its_schema(compose: dict[str, Any]):
     schema = json.loads(path.read_text("utf-8"))
     validator = jsonschema.Draft7Validator(schema)
     validator.validate(compose)
-    broken = compose | {"services": compose["services"] | {"odd": {"image": "x", "depends_on": {"redis": {"condition": "is_nice"}}}}}
+    broken = compose | {
+        "services": compose["services"] | {"odd": {"image": "x", "depends_on": {"redis": {"condition": "is_nice"}}}}
+    }
     with pytest.raises(jsonschema.ValidationError):
         validator.validate(broken)
 
 
 def test_every_variable_has_a_line_in_the_example_and_the_other_way_round():
-    used = _references(COMPOSE.read_text("utf-8")) | _references("".join(read_variables(DOCKER / "airflow.env").values()))
+    used = _references(COMPOSE.read_text("utf-8")) | _references(
+        "".join(read_variables(DOCKER / "airflow.env").values())
+    )
     assert used == set(read_variables(DOCKER / ".env.example"))
 
 
@@ -70,7 +77,9 @@ def test_what_the_services_name_is_there(compose: dict[str, Any]):
         assert set(service.get("depends_on", {})) <= set(services), name
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
-            assert source in compose["volumes"] or source.startswith("${") or (DOCKER / source).is_file(), f"{name}: {volume}"
+            assert source in compose["volumes"] or source.startswith("${") or (DOCKER / source).is_file(), (
+                f"{name}: {volume}"
+            )
         for file in service.get("env_file", []):
             assert (DOCKER / file).is_file()
         assert service.get("network_mode", "service:seaweedfs") == "service:seaweedfs"
@@ -117,7 +126,9 @@ def test_no_secret_stands_in_a_file():
         assert not (name.endswith(("PASSWORD", "_KEY", "SECRET")) and value), name
     for path in DOCKER.iterdir():
         text = path.read_text("utf-8")
-        assert not re.search(r"(?i)(password|secret|fernet_key)[\"']?[ ]*[:=][ ]*[\"']?(?=\w*\d)\w{8,}", text), path.name
+        assert not re.search(r"(?i)(password|secret|fernet_key)[\"']?[ ]*[:=][ ]*[\"']?(?=\w*\d)\w{8,}", text), (
+            path.name
+        )
 
 
 def test_the_gpu_is_reserved_and_there_is_a_way_without(compose: dict[str, Any]):
@@ -142,7 +153,9 @@ def test_the_stack_takes_its_services_from_here():
 
 
 def test_a_service_that_waits_for_nobody_is_refused(tmp_path: Path):
-    (tmp_path / "compose.yaml").write_text("services: {one: {image: x, depends_on: {two: {condition: service_healthy}}}}")
+    (tmp_path / "compose.yaml").write_text(
+        "services: {one: {image: x, depends_on: {two: {condition: service_healthy}}}}"
+    )
     with pytest.raises(SettingsError, match="two"):
         read_compose(tmp_path / "compose.yaml", "cpu")
 
@@ -163,5 +176,7 @@ def test_every_setting_of_airflow_is_one():
     )
     names = [name for name in read_variables(DOCKER / "airflow.env") if name.startswith("AIRFLOW__")]
     pairs = [name.lower().split("__")[1:] for name in names]
-    out = subprocess.run([sys.executable, "-c", code, json.dumps(pairs)], capture_output=True, text=True, check=True, timeout=120).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(pairs)], capture_output=True, text=True, check=True, timeout=120
+    ).stdout
     assert json.loads(out.splitlines()[-1]) == []

@@ -1,4 +1,7 @@
-"""The pod template of GPU tasks, read by the provider that would use it. No cluster: that a pod runs is not shown here."""
+"""The pod template of GPU tasks, read by the provider that would use it.
+
+No cluster: that a pod runs is not shown here.
+"""
 
 import json
 import os

@@ -22,7 +22,9 @@ def _is_free(port: int) -> bool:
 def place(tmp_path: Path) -> Place:
     # Below the ports that the system hands out by itself: another test's client may hold any of those.
     starts = [24_000 + 20 * ((os.getpid() + number) % 400) for number in range(400)]
-    return prepare_place(tmp_path / "stack", first_port=next(at for at in starts if all(map(_is_free, range(at, at + 20)))))
+    return prepare_place(
+        tmp_path / "stack", first_port=next(at for at in starts if all(map(_is_free, range(at, at + 20))))
+    )
 
 
 def _environment(place: Place, name: str, outside: dict[str, str]) -> dict[str, str]:

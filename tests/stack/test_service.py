@@ -26,7 +26,12 @@ def _plan(tmp_path: Path, script: str = _SCRIPT, **more: object) -> Plan:
     child = tmp_path / "child"
     command = [sys.executable, str(tmp_path / "service.py"), str(child)]
     return Plan(
-        "thing", command, {"PATH": "/bin:/usr/bin"}, tmp_path / "log", is_well=lambda: child.is_file() and child.read_text() != "", **more
+        "thing",
+        command,
+        {"PATH": "/bin:/usr/bin"},
+        tmp_path / "log",
+        is_well=lambda: child.is_file() and child.read_text() != "",
+        **more,
     )
 
 

@@ -1,4 +1,7 @@
-"""`make stack-test`: the whole circle on PostgreSQL, SeaweedFS, Redis and Celery, and what happens when each of them is killed."""
+"""`make stack-test`.
+
+The whole circle on PostgreSQL, SeaweedFS, Redis and Celery, and what happens when each of them is killed.
+"""
 
 import os
 import shutil
@@ -70,19 +73,25 @@ def test_the_circle_turns(world: World, table: Table) -> None:
     record, verdict = world.trained(run_id), world.api.xcom("cloudseg_retrain", run_id, "judge", "outcome")
     world.weights["undisturbed"] = record["weights_id"]
     assert record["resumed_from_step"] is None
-    table("ingest, retrain", f"{world.source}: {counts['added']} scenes, verdict {verdict}", f"{time.monotonic() - began:.0f} s")
+    table(
+        "ingest, retrain",
+        f"{world.source}: {counts['added']} scenes, verdict {verdict}",
+        f"{time.monotonic() - began:.0f} s",
+    )
 
 
 def test_training_ran_on_the_gpu_worker(world: World) -> None:
     queues = {
-        task["task_id"]: task["queue"] for run in world.api.runs("cloudseg_retrain") for task in world.api.tasks("cloudseg_retrain", run)
+        task["task_id"]: task["queue"]
+        for run in world.api.runs("cloudseg_retrain")
+        for task in world.api.tasks("cloudseg_retrain", run)
     }
     assert {queues[name] for name in ("train", "evaluate", "judge", "promote")} == {"gpu"}
     assert {queues[name] for name in ("doctor", "plan", "snapshot")} == {"default"}
 
 
 def _same_weights(world: World, run_id: str) -> dict[str, object]:
-    """Check that a disturbed training ended with the weights of the undisturbed one; give its record."""
+    """Check that a disturbed training ended with the weights of the undisturbed one; return its record."""
     import torch
 
     record = world.trained(run_id)
@@ -133,7 +142,8 @@ def _masks(world: World, weights_id: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("how", "name", "next_name"), [("killed", "worker-third", "worker-fourth"), ("stopped", "worker-fourth", "worker-fifth")]
+    ("how", "name", "next_name"),
+    [("killed", "worker-third", "worker-fourth"), ("stopped", "worker-fourth", "worker-fifth")],
 )
 def test_a_prediction_goes_on_where_it_ended(world: World, table: Table, how: str, name: str, next_name: str) -> None:
     weights_id, began = world.weights[how], time.monotonic()
@@ -153,7 +163,9 @@ def test_a_prediction_goes_on_where_it_ended(world: World, table: Table, how: st
     record = world.api.xcom("cloudseg_predict", run_id, "predict", "return_value", 0)
     assert record["created"] == len(after) - len(before)
     words = f"{len(before)} masks before, {record['created']} by the retry, none twice"
-    table(f"prediction: worker {'kill -9' if how == 'killed' else 'SIGTERM'}", words, f"{time.monotonic() - began:.0f} s")
+    table(
+        f"prediction: worker {'kill -9' if how == 'killed' else 'SIGTERM'}", words, f"{time.monotonic() - began:.0f} s"
+    )
 
 
 @pytest.mark.parametrize("server", ["seaweedfs", "postgres"])
@@ -174,7 +186,10 @@ def test_a_server_that_is_killed_in_a_training_costs_no_weights(world: World, ta
 
 
 def test_work_waits_for_a_busy_gpu(world: World, table: Table) -> None:
-    """One slot and several batches: those that wait are `scheduled`, for what is queued too long is failed by Airflow."""
+    """One slot and several batches.
+
+    Those that wait are `scheduled`, for what is queued too long is failed by Airflow.
+    """
     began, waiting = time.monotonic(), set[int]()
     run_id = world.trigger("cloudseg_predict", {"weights_id": world.weights["seaweedfs"], "batch_size": 6})
 
@@ -192,7 +207,11 @@ def test_work_waits_for_a_busy_gpu(world: World, table: Table) -> None:
     world.wait("the batches", is_through, 900, 0.3)
     assert [(task["state"], task["try_number"]) for task in batches()] == [("success", 1)] * len(batches())
     assert max(waiting) >= 1
-    table("a busy GPU", f"{max(waiting)} of {len(batches())} batches waited as scheduled, none failed", f"{time.monotonic() - began:.0f} s")
+    table(
+        "a busy GPU",
+        f"{max(waiting)} of {len(batches())} batches waited as scheduled, none failed",
+        f"{time.monotonic() - began:.0f} s",
+    )
 
 
 def test_masks_are_read_by_gis_people(world: World, table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,9 +222,13 @@ def test_masks_are_read_by_gis_people(world: World, table: Table, monkeypatch: p
 
     began = time.monotonic()
     variables = world.place.variables
-    engine = create_engine(f"postgresql+psycopg://gis_reader:{variables['GIS_READER_PASSWORD']}@{variables['POSTGRES_ADDRESS']}/cloudseg")
+    engine = create_engine(
+        f"postgresql+psycopg://gis_reader:{variables['GIS_READER_PASSWORD']}@{variables['POSTGRES_ADDRESS']}/cloudseg"
+    )
     with engine.connect() as db:
-        rows = db.execute(text("SELECT gdal, cloud_fraction, ST_Area(footprint) AS area FROM gis.masks ORDER BY mask_id")).all()
+        rows = db.execute(
+            text("SELECT gdal, cloud_fraction, ST_Area(footprint) AS area FROM gis.masks ORDER BY mask_id")
+        ).all()
     with engine.connect() as db, pytest.raises(ProgrammingError, match="permission denied"):
         db.execute(text("SELECT * FROM promotion"))
     engine.dispose()
@@ -228,13 +251,18 @@ def test_logs_of_tasks_lie_in_the_object_store(world: World, table: Table) -> No
 
     variables = world.place.variables
     client = boto3.client(
-        "s3", endpoint_url=variables["S3_ENDPOINT"], region_name="us-east-1", aws_access_key_id=variables["S3_ACCESS_KEY"],
+        "s3",
+        endpoint_url=variables["S3_ENDPOINT"],
+        region_name="us-east-1",
+        aws_access_key_id=variables["S3_ACCESS_KEY"],
         aws_secret_access_key=variables["S3_SECRET_KEY"],
-    )  # fmt: skip
+    )
     found = client.list_objects_v2(Bucket="cloudseg", Prefix="airflow-logs/dag_id=cloudseg_retrain/")["Contents"]
     assert any("task_id=train" in entry["Key"] for entry in found)
     run_id = next(iter(world.api.runs("cloudseg_retrain")))
-    lines = world.api.log_tail("cloudseg_retrain", run_id, world.task("cloudseg_retrain", run_id, "train") | {"map_index": -1}, 200)
+    lines = world.api.log_tail(
+        "cloudseg_retrain", run_id, world.task("cloudseg_retrain", run_id, "train") | {"map_index": -1}, 200
+    )
     assert any("train ends" in line for line in lines)
     table("task logs in the object store", f"{len(found)} of cloudseg_retrain, read back by the UI's API", "")
 
@@ -246,7 +274,9 @@ def test_metrics_were_sent(world: World, table: Table) -> None:
     assert any(name.startswith("airflow.cloudseg.verdict.") for name in names)
     for wanted in ("task.scheduled_duration", "cloudseg.queue_wait.default", "cloudseg.queue_wait.gpu"):
         assert f"airflow.{wanted}" in names, "how long tasks waited for their pool, and for a worker of their queue"
-    table("metrics", f"{len(names)} names, images/s {world.heard.metrics['airflow.cloudseg.train.images_per_s']:.0f}", "")
+    table(
+        "metrics", f"{len(names)} names, images/s {world.heard.metrics['airflow.cloudseg.train.images_per_s']:.0f}", ""
+    )
 
 
 def test_people_were_told(world: World, table: Table) -> None:
@@ -263,14 +293,20 @@ def test_nothing_listens_beyond_this_machine(world: World) -> None:
     connections = world.of_every_process(lambda process: process.net_connections("inet"))
     listening = {c.laddr for found in connections for c in found if c.status == psutil.CONN_LISTEN}
     assert {address.ip for address in listening} == {"127.0.0.1"}
-    assert {address.port for address in listening} >= {world.place.ports[name] for name in ("api", "postgres", "redis", "s3")}
+    assert {address.port for address in listening} >= {
+        world.place.ports[name] for name in ("api", "postgres", "redis", "s3")
+    }
 
 
 def test_secrets_are_kept(world: World) -> None:
     assert world.place.private.stat().st_mode & 0o777 == 0o700
     assert world.place.environment_file.stat().st_mode & 0o777 == 0o600
     # The access key is the name of a user, not a secret: SeaweedFS logs it, as others do.
-    names = [name for name in world.place.variables if name.endswith(("PASSWORD", "_KEY", "_SECRET")) and name != "S3_ACCESS_KEY"]
+    names = [
+        name
+        for name in world.place.variables
+        if name.endswith(("PASSWORD", "_KEY", "_SECRET")) and name != "S3_ACCESS_KEY"
+    ]
     secrets = [world.place.variables[name] for name in names]
     assert len(secrets) == 11
     assert all(secrets)

@@ -45,7 +45,9 @@ def _masks() -> dict[str, tuple[str, str]]:
         return {mask.scene_id: (mask.mask_id, mask.sha256) for mask in models.list_masks(db)}
 
 
-def test_restored_into_an_empty_place_the_same_mask_is_drawn(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_restored_into_an_empty_place_the_same_mask_is_drawn(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     _settle(monkeypatch, home / "home")
     wanted = scenes(limit=None)[5]["scene_id"]
     predict([wanted])

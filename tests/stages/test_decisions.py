@@ -19,11 +19,16 @@ from tests.stages.test_plans import NOW, add_label, add_run, add_scene, add_snap
 
 @pytest.fixture
 def runtime(runtime_env: Path) -> Runtime:
-    """An empty catalog; verdicts are put into it, so that nothing has to be trained and judged (a question is answered once)."""
+    """An empty catalog.
+
+    Verdicts are put into it, so that nothing has to be trained and judged (a question is answered once).
+    """
     return open_runtime()
 
 
-def challenger(runtime: Runtime, *, outcome: str = "PROMOTE", champion_id: str | None = None, name: str = "a") -> Weights:
+def challenger(
+    runtime: Runtime, *, outcome: str = "PROMOTE", champion_id: str | None = None, name: str = "a"
+) -> Weights:
     """The judged result of the newest smoke run: no label is new since."""
     snapshot = add_snapshot(runtime, name, [add_label(runtime, add_scene(runtime, name))])
     weights = add_run(runtime, snapshot, load_recipe("smoke"), judged=False)
@@ -34,15 +39,22 @@ def challenger(runtime: Runtime, *, outcome: str = "PROMOTE", champion_id: str |
 def add_verdict(runtime: Runtime, weights: Weights, outcome: str, champion_id: str | None) -> None:
     policy = load_recipe("smoke").promotion if weights.run_id else Promotion()
     body = {
-        "format": FORMAT, "snapshot_id": weights.snapshot_id, "policy": policy.model_dump(mode="json"), "reasons": ["a test"],
+        "format": FORMAT,
+        "snapshot_id": weights.snapshot_id,
+        "policy": policy.model_dump(mode="json"),
+        "reasons": ["a test"],
         "blessing": {"passed": True, "reason": "a test"},
-    }  # fmt: skip
+    }
     verdict = Verdict.model_validate(
         {
-            "verdict_id": keys.make_id("ve", weights.weights_id, champion_id or ""), "challenger_id": weights.weights_id,
-            "champion_id": champion_id, "outcome": outcome, "body": body, "created_at": NOW,
+            "verdict_id": keys.make_id("ve", weights.weights_id, champion_id or ""),
+            "challenger_id": weights.weights_id,
+            "champion_id": champion_id,
+            "outcome": outcome,
+            "body": body,
+            "created_at": NOW,
         }
-    )  # fmt: skip
+    )
     with runtime.catalog.begin() as db:
         models.add_verdict(db, verdict)
 

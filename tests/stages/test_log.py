@@ -23,5 +23,6 @@ def test_a_big_record_is_logged_as_counts_and_first_ids(caplog: pytest.LogCaptur
 
 def test_nested_records_are_cut_too():
     assert log.brief({"ingest": {"added": list(range(9))}, "n": 1}) == {
-        "ingest": {"added": {"count": 9, "first": [0, 1, 2, 3, 4]}}, "n": 1,
-    }  # fmt: skip
+        "ingest": {"added": {"count": 9, "first": [0, 1, 2, 3, 4]}},
+        "n": 1,
+    }

@@ -85,7 +85,14 @@ def scene_row(stored: StoredObject) -> Scene:
 
 def add_snapshot(runtime: Runtime) -> tuple[Snapshot, StoredObject]:
     shard = put(runtime, keys.snapshot_shard, b"chips")
-    manifest = Manifest(chip_size=32, bands=["red"], working_resolution_m=None, counts={}, shards=[Shard(object=shard, chips=1)], chips=[])
+    manifest = Manifest(
+        chip_size=32,
+        bands=["red"],
+        working_resolution_m=None,
+        counts={},
+        shards=[Shard(object=shard, chips=1)],
+        chips=[],
+    )
     packed = manifest.pack()
     snapshot_id = snapshot_id_of(packed)
     stored = put(runtime, lambda _: keys.snapshot_manifest(snapshot_id), packed)
@@ -132,7 +139,10 @@ def add_run(runtime: Runtime, run_id: str, snapshot: Snapshot, *, finished: bool
 
 
 def add_weights(runtime: Runtime, data: bytes) -> Weights:
-    stored, card = put(runtime, keys.weights, data), put(runtime, lambda sha: keys.weights_companion("0" * 64, "card.md", sha), data)
+    stored, card = (
+        put(runtime, keys.weights, data),
+        put(runtime, lambda sha: keys.weights_companion("0" * 64, "card.md", sha), data),
+    )
     weights = Weights(
         weights_id=keys.id_from_hash("w", stored.sha256),
         version=0,
@@ -182,7 +192,16 @@ def test_only_old_orphans_go_and_everything_named_stays(runtime: Runtime):
     done = maintain(dry_run=False, as_of=as_of)
     assert (done.orphans, done.missing, done.repaired) == ([orphan.key], [], [])
     assert not runtime.store.exists(orphan.key)
-    kept = [scene.key, snapshot.manifest_key, shard.key, checkpoint.key, weights.key, weights.companions["card"]["key"], report, young.key]
+    kept = [
+        scene.key,
+        snapshot.manifest_key,
+        shard.key,
+        checkpoint.key,
+        weights.key,
+        weights.companions["card"]["key"],
+        report,
+        young.key,
+    ]
     assert [key for key in kept if not runtime.store.exists(key)] == []
     assert maintain(dry_run=False, as_of=as_of).orphans == []
 
@@ -254,7 +273,10 @@ def test_an_orphan_inside_the_grace_period_stays(runtime: Runtime):
 
 def test_checkpoints_of_finished_runs_expire_and_those_of_others_stay(runtime: Runtime):
     snapshot, _ = add_snapshot(runtime)
-    finished, running = add_run(runtime, "run-done", snapshot, finished=True), add_run(runtime, "run-open", snapshot, finished=False)
+    finished, running = (
+        add_run(runtime, "run-done", snapshot, finished=True),
+        add_run(runtime, "run-open", snapshot, finished=False),
+    )
     assert maintain(as_of=(NOW + timedelta(days=6)).isoformat()).expired_checkpoints == 0
     assert maintain(as_of=LATER).expired_checkpoints == 1
     assert runtime.store.exists(finished.key)
@@ -266,10 +288,27 @@ def test_checkpoints_of_finished_runs_expire_and_those_of_others_stay(runtime: R
 def test_evaluations_of_champions_past_and_present_are_kept(runtime: Runtime):
     snapshot, _ = add_snapshot(runtime)
     first, second, loser = (add_weights(runtime, data) for data in (b"first", b"second", b"loser"))
-    reports = {weights.weights_id: add_evaluation(runtime, weights, snapshot).report["html"]["key"] for weights in (first, second, loser)}
-    promote(runtime.store, runtime.catalog, first.weights_id, expected_champion=None, verdict_id=None, actor="test", reason="test")
+    reports = {
+        weights.weights_id: add_evaluation(runtime, weights, snapshot).report["html"]["key"]
+        for weights in (first, second, loser)
+    }
     promote(
-        runtime.store, runtime.catalog, second.weights_id, expected_champion=first.weights_id, verdict_id=None, actor="test", reason="test"
+        runtime.store,
+        runtime.catalog,
+        first.weights_id,
+        expected_champion=None,
+        verdict_id=None,
+        actor="test",
+        reason="test",
+    )
+    promote(
+        runtime.store,
+        runtime.catalog,
+        second.weights_id,
+        expected_champion=first.weights_id,
+        verdict_id=None,
+        actor="test",
+        reason="test",
     )
     assert maintain(dry_run=False, as_of=LATER).expired_evaluations == 1
     assert [weights_id for weights_id, key in reports.items() if not runtime.store.exists(key)] == [loser.weights_id]
@@ -280,9 +319,19 @@ def test_evaluations_of_champions_past_and_present_are_kept(runtime: Runtime):
 @pytest.mark.parametrize("damage", ["gone", "wrong"])
 def test_the_pointer_is_repaired(runtime: Runtime, damage: str):
     weights = add_weights(runtime, b"weights")
-    promote(runtime.store, runtime.catalog, weights.weights_id, expected_champion=None, verdict_id=None, actor="test", reason="test")
+    promote(
+        runtime.store,
+        runtime.catalog,
+        weights.weights_id,
+        expected_champion=None,
+        verdict_id=None,
+        actor="test",
+        reason="test",
+    )
     right = runtime.store.get(keys.CHAMPION_POINTER)
-    runtime.store.delete(keys.CHAMPION_POINTER) if damage == "gone" else runtime.store.replace(keys.CHAMPION_POINTER, b"[]")
+    runtime.store.delete(keys.CHAMPION_POINTER) if damage == "gone" else runtime.store.replace(
+        keys.CHAMPION_POINTER, b"[]"
+    )
     assert maintain().repaired == [keys.CHAMPION_POINTER]
     assert maintain(dry_run=False).repaired == [keys.CHAMPION_POINTER]
     assert runtime.store.get(keys.CHAMPION_POINTER) == right

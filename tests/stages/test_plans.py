@@ -27,14 +27,37 @@ def runtime(runtime_env: Path) -> Runtime:
     return open_runtime()
 
 
-def add_scene(runtime: Runtime, name: str, bands: tuple[str, ...] = ("red", "green", "blue"), *, publishable: bool = True) -> Scene:
+def add_scene(
+    runtime: Runtime, name: str, bands: tuple[str, ...] = ("red", "green", "blue"), *, publishable: bool = True
+) -> Scene:
     stored = runtime.store.put(keys.scene(keys.sha256_of(name.encode())), name.encode())
     scene = Scene(
-        scene_id=keys.id_from_hash("sc", stored.sha256), name=name, layout="pairs", sensor="unknown", radiometry="plain",
-        acquired_at=None, place=f"block:{name}", crs="EPSG:32631", transform=[10, 0, 0, 0, -10, 0], height=1, width=1, resolution_m=10.0,
-        bands=list(bands), footprint_wkb=None, min_lon=None, min_lat=None, max_lon=None, max_lat=None, valid_fraction=1.0,
-        publishable=publishable, source_uri="file:///a", tags={}, source_sha256=stored.sha256, created_at=NOW, **stored.model_dump(),
-    )  # fmt: skip
+        scene_id=keys.id_from_hash("sc", stored.sha256),
+        name=name,
+        layout="pairs",
+        sensor="unknown",
+        radiometry="plain",
+        acquired_at=None,
+        place=f"block:{name}",
+        crs="EPSG:32631",
+        transform=[10, 0, 0, 0, -10, 0],
+        height=1,
+        width=1,
+        resolution_m=10.0,
+        bands=list(bands),
+        footprint_wkb=None,
+        min_lon=None,
+        min_lat=None,
+        max_lon=None,
+        max_lat=None,
+        valid_fraction=1.0,
+        publishable=publishable,
+        source_uri="file:///a",
+        tags={},
+        source_sha256=stored.sha256,
+        created_at=NOW,
+        **stored.model_dump(),
+    )
     with runtime.catalog.begin() as db:
         scenes.add_scene(db, scene)
     return scene
@@ -43,10 +66,18 @@ def add_scene(runtime: Runtime, name: str, bands: tuple[str, ...] = ("red", "gre
 def add_label(runtime: Runtime, scene: Scene) -> Label:
     stored = runtime.store.put(keys.label(keys.sha256_of(scene.scene_id.encode())), scene.scene_id.encode())
     label = Label(
-        label_id=keys.make_id("lb", scene.scene_id), scene_id=scene.scene_id, version=1, source="test", class_mapping={},
-        cloud_fraction=0.5, labelled_fraction=1.0, source_uri="file:///a", source_sha256=stored.sha256,
-        created_at=NOW, **stored.model_dump(),
-    )  # fmt: skip
+        label_id=keys.make_id("lb", scene.scene_id),
+        scene_id=scene.scene_id,
+        version=1,
+        source="test",
+        class_mapping={},
+        cloud_fraction=0.5,
+        labelled_fraction=1.0,
+        source_uri="file:///a",
+        source_sha256=stored.sha256,
+        created_at=NOW,
+        **stored.model_dump(),
+    )
     with runtime.catalog.begin() as db:
         scenes.add_label(db, label)
     return label
@@ -54,9 +85,15 @@ def add_label(runtime: Runtime, scene: Scene) -> Label:
 
 def add_snapshot(runtime: Runtime, name: str, labels: list[Label], counts: Json | None = None) -> Snapshot:
     snapshot = Snapshot(
-        snapshot_id=keys.make_id("sn", name), manifest_key=keys.snapshot_manifest(name), manifest_sha256="0" * 64, chip_size=32,
-        bands=["red"], working_resolution_m=None, counts=counts or {"held_out": {"chips": 1}}, created_at=NOW,
-    )  # fmt: skip
+        snapshot_id=keys.make_id("sn", name),
+        manifest_key=keys.snapshot_manifest(name),
+        manifest_sha256="0" * 64,
+        chip_size=32,
+        bands=["red"],
+        working_resolution_m=None,
+        counts=counts or {"held_out": {"chips": 1}},
+        created_at=NOW,
+    )
     with runtime.catalog.begin() as db:
         training.add_snapshot(db, snapshot, {label.label_id: "train" for label in labels})
     return snapshot
@@ -68,24 +105,43 @@ def add_run(runtime: Runtime, snapshot: Snapshot, recipe: Recipe, *, judged: boo
         training.add_run(
             db,
             Run(
-                run_id=run_id, snapshot_id=snapshot.snapshot_id, recipe_name=recipe.name, recipe_hash=recipe.recipe_hash,
-                recipe=recipe.model_dump(mode="json"), parent_weights_id=None, seed=0, status="finished", device="cpu",
-                device_reason="test", error=None, created_at=NOW, finished_at=NOW,
+                run_id=run_id,
+                snapshot_id=snapshot.snapshot_id,
+                recipe_name=recipe.name,
+                recipe_hash=recipe.recipe_hash,
+                recipe=recipe.model_dump(mode="json"),
+                parent_weights_id=None,
+                seed=0,
+                status="finished",
+                device="cpu",
+                device_reason="test",
+                error=None,
+                created_at=NOW,
+                finished_at=NOW,
             ),
-        )  # fmt: skip
+        )
     weights = add_weights(runtime, run_id, snapshot.snapshot_id)
     if judged:
         add_verdict(runtime, weights)
     return weights
 
 
-def add_weights(runtime: Runtime, run_id: str | None = None, snapshot_id: str | None = None, data: bytes = b"weights") -> Weights:
+def add_weights(
+    runtime: Runtime, run_id: str | None = None, snapshot_id: str | None = None, data: bytes = b"weights"
+) -> Weights:
     content = (run_id or "").encode() + data
     stored = runtime.store.put(keys.weights(keys.sha256_of(content)), content)
     weights = Weights(
-        weights_id=keys.id_from_hash("w", stored.sha256), version=0, run_id=run_id, snapshot_id=snapshot_id, architecture="SimpleUNet",
-        companions={}, metadata={"threshold": 0.5, "bands": ["red", "green", "blue"]}, created_at=NOW, **stored.model_dump(),
-    )  # fmt: skip
+        weights_id=keys.id_from_hash("w", stored.sha256),
+        version=0,
+        run_id=run_id,
+        snapshot_id=snapshot_id,
+        architecture="SimpleUNet",
+        companions={},
+        metadata={"threshold": 0.5, "bands": ["red", "green", "blue"]},
+        created_at=NOW,
+        **stored.model_dump(),
+    )
     with runtime.catalog.begin() as db:
         return models.add_weights(db, weights)
 
@@ -96,12 +152,27 @@ def add_verdict(runtime: Runtime, weights: Weights) -> None:
     with runtime.catalog.begin() as db:
         models.add_verdict(
             db,
-            Verdict(verdict_id=verdict_id, challenger_id=weights.weights_id, champion_id=None, outcome="HOLD", body=body, created_at=NOW),
+            Verdict(
+                verdict_id=verdict_id,
+                challenger_id=weights.weights_id,
+                champion_id=None,
+                outcome="HOLD",
+                body=body,
+                created_at=NOW,
+            ),
         )
 
 
 def make_champion(runtime: Runtime, weights: Weights) -> None:
-    exchange(runtime.store, runtime.catalog, weights.weights_id, expected_champion=None, verdict_id=None, actor="test", reason="test")
+    exchange(
+        runtime.store,
+        runtime.catalog,
+        weights.weights_id,
+        expected_champion=None,
+        verdict_id=None,
+        actor="test",
+        reason="test",
+    )
 
 
 def test_nothing_is_due_without_labels(runtime: Runtime):
@@ -155,7 +226,9 @@ def test_masks_are_planned_in_batches_for_scenes_that_can_have_one(runtime: Runt
     make_champion(runtime, weights)
     batches = plan_predict(batch_size=2)
     assert [batch["weights_id"] for batch in batches] == [weights.weights_id] * 2
-    assert sorted(scene_id for batch in batches for scene_id in batch["scene_ids"]) == sorted(scene.scene_id for scene in wanted)
+    assert sorted(scene_id for batch in batches for scene_id in batch["scene_ids"]) == sorted(
+        scene.scene_id for scene in wanted
+    )
     assert [len(batch["scene_ids"]) for batch in batches] == [2, 1]
     assert batches[0]["name"].endswith("and 1 more")
     assert batches[1]["name"] in "abc"

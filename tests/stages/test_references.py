@@ -47,16 +47,25 @@ def fill(catalog: Catalog) -> None:
         numbers = range(100, 100 + SCENES)
         db.execute(
             tables.scene.insert(),
-            [scene | {"scene_id": f"sc-{i}", "source_sha256": str(i), "key": keys.scene(keys.sha256_of(str(i).encode()))} for i in numbers],
+            [
+                scene
+                | {"scene_id": f"sc-{i}", "source_sha256": str(i), "key": keys.scene(keys.sha256_of(str(i).encode()))}
+                for i in numbers
+            ],
         )
         db.execute(
             tables.mask.insert(),
             [
-                mask | {"mask_id": f"mk-{i}", "scene_id": f"sc-{i}", "key": mask_key(i, "mask.tif"),
-                        "companions": {"item": {"key": mask_key(i, "item.json"), "sha256": SHA, "size": 1}}}
+                mask
+                | {
+                    "mask_id": f"mk-{i}",
+                    "scene_id": f"sc-{i}",
+                    "key": mask_key(i, "mask.tif"),
+                    "companions": {"item": {"key": mask_key(i, "item.json"), "sha256": SHA, "size": 1}},
+                }
                 for i in numbers
             ],
-        )  # fmt: skip
+        )
 
 
 def mask_key(number: int, name: str) -> str:
@@ -68,7 +77,9 @@ def test_what_is_read_in_pages_is_found_by_key(catalog: Catalog, tmp_path: Path)
     named = [key for key, _ in iter_named(catalog, store)]
     kinds = {prefix: [key for key in named if key.startswith(prefix)] for prefix in OURS}
     assert (len(kinds["scenes/"]), len(kinds["masks/"])) == (SCENES + 2, 2 * SCENES)
-    assert {prefix for prefix, found in kinds.items() if not found} == {"shards/", "doctor/"}, "no manifest is in the store"
+    assert {prefix for prefix, found in kinds.items() if not found} == {"shards/", "doctor/"}, (
+        "no manifest is in the store"
+    )
     assert len({*kinds["scenes/"], *kinds["masks/"]}) == 3 * SCENES + 2, "no page comes twice"
     with catalog.read() as db:
         for at in range(0, len(named), PAGE):
@@ -77,7 +88,12 @@ def test_what_is_read_in_pages_is_found_by_key(catalog: Catalog, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "key", [*(f"{prefix}x" for prefix in OURS if prefix != "shards/"), keys.mask("w-1", "sc-1", "mask.tif", SHA), "masks/w-1/sc-100/a/b"]
+    "key",
+    [
+        *(f"{prefix}x" for prefix in OURS if prefix != "shards/"),
+        keys.mask("w-1", "sc-1", "mask.tif", SHA),
+        "masks/w-1/sc-100/a/b",
+    ],
 )
 def test_what_nobody_names_is_not_found(catalog: Catalog, tmp_path: Path, key: str):
     with catalog.read() as db:

@@ -30,7 +30,9 @@ else:
 
 def test_killed_while_copying_leaves_no_object(tmp_path: Path):
     root, pipe = tmp_path / "store", tmp_path / "pipe"
-    writer = subprocess.Popen([sys.executable, "-c", KILLED_IN_THE_MIDDLE, root, pipe, "put_file"], stdout=subprocess.PIPE)
+    writer = subprocess.Popen(
+        [sys.executable, "-c", KILLED_IN_THE_MIDDLE, root, pipe, "put_file"], stdout=subprocess.PIPE
+    )
     assert writer.stdout is not None
     writer.stdout.readline()
     feed = os.open(pipe, os.O_WRONLY)
@@ -42,7 +44,9 @@ def test_killed_while_copying_leaves_no_object(tmp_path: Path):
 
 def test_killed_before_the_bytes_are_durable_leaves_no_object(tmp_path: Path):
     root = tmp_path / "store"
-    writer = subprocess.Popen([sys.executable, "-c", KILLED_IN_THE_MIDDLE, root, tmp_path / "pipe", "put"], stdout=subprocess.PIPE)
+    writer = subprocess.Popen(
+        [sys.executable, "-c", KILLED_IN_THE_MIDDLE, root, tmp_path / "pipe", "put"], stdout=subprocess.PIPE
+    )
     assert writer.stdout is not None
     assert [writer.stdout.readline().strip() for _ in range(2)] == [b"ready", b"syncing"]
     _kill_when(lambda: True, writer)

@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 import rasterio
 
-from cloudseg.errors import InputError, ObjectCorrupt, ObjectExists, ObjectMissing, SettingsError, StoreRefused, StoreUnreachable
+from cloudseg.errors import (
+    InputError,
+    ObjectCorrupt,
+    ObjectExists,
+    ObjectMissing,
+    SettingsError,
+    StoreRefused,
+    StoreUnreachable,
+)
 from cloudseg.keys import sha256_of
 from cloudseg.raster.read import open_raster
 from cloudseg.storage import LocalStore, S3Options, open_store
@@ -63,7 +71,9 @@ def test_a_file_that_changes_while_it_is_stored_leaves_nothing(
 
 
 def test_bytes_that_rot_in_the_store_are_found_without_being_told_what_to_expect(seaweed: Seaweed, s3_store: S3Store):
-    seaweed.client().put_object(Bucket=BUCKET, Key=f"{s3_store.prefix}a.tif", Body=b"rotten", Metadata={"sha256": sha256_of(b"sound")})
+    seaweed.client().put_object(
+        Bucket=BUCKET, Key=f"{s3_store.prefix}a.tif", Body=b"rotten", Metadata={"sha256": sha256_of(b"sound")}
+    )
     with pytest.raises(ObjectCorrupt):
         s3_store.get("a.tif")
     with pytest.raises(ObjectCorrupt), s3_store.local_file("a.tif"):
@@ -88,7 +98,9 @@ def test_a_store_is_its_prefix_and_nothing_beside_it(seaweed: Seaweed, s3_env: d
     assert one.uri_of("a") == f"{base}/one/a"
 
 
-def test_what_killed_uploads_left_is_cleared_after_a_day(seaweed: Seaweed, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch):
+def test_what_killed_uploads_left_is_cleared_after_a_day(
+    seaweed: Seaweed, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch
+):
     client = seaweed.client()
     client.create_multipart_upload(Bucket=BUCKET, Key=f"{s3_store.prefix}shards/x.bin")
     assert s3_store.clear_abandoned() == 0
@@ -126,7 +138,11 @@ def status(url: str) -> int:
 
 def test_links_name_the_server_as_people_reach_it(s3_env: dict[str, str]):
     options = S3Options(endpoint=s3_env["CLOUDSEG_S3_ENDPOINT"], link_endpoint="https://data.example.org")
-    assert S3Store.at(s3_env["CLOUDSEG_STORE_URL"], options).link("a.tif", 60).startswith(f"https://data.example.org/{BUCKET}/")
+    assert (
+        S3Store.at(s3_env["CLOUDSEG_STORE_URL"], options)
+        .link("a.tif", 60)
+        .startswith(f"https://data.example.org/{BUCKET}/")
+    )
 
 
 def test_no_store_gives_links_for_longer_than_it_can(s3_store: S3Store, store: LocalStore):
@@ -187,9 +203,12 @@ def test_no_credentials_are_said(s3_env: dict[str, str], monkeypatch: pytest.Mon
 
 
 def test_nothing_that_is_secret_is_logged_or_shown(
-    s3_env: dict[str, str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str],
+    s3_env: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
     synthetic_folder: Path,
-):  # fmt: skip
+):
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("CPL_DEBUG", "ON")
     store = S3Store.at(s3_env["CLOUDSEG_STORE_URL"], S3Options(endpoint=s3_env["CLOUDSEG_S3_ENDPOINT"]))
@@ -198,7 +217,13 @@ def test_nothing_that_is_secret_is_logged_or_shown(
     with open_raster(path) as dataset:
         dataset.read(1)
     link = store.link("a/x.tif", 60)
-    said = caplog.text + "".join(capfd.readouterr()) + repr(path) + repr(store.__dict__) + pickle.dumps(store).decode("latin-1")
+    said = (
+        caplog.text
+        + "".join(capfd.readouterr())
+        + repr(path)
+        + repr(store.__dict__)
+        + pickle.dumps(store).decode("latin-1")
+    )
     assert SECRET_KEY not in said
     assert link.rpartition("X-Amz-Signature=")[2] not in said
     assert "Signature=" not in said
@@ -211,7 +236,17 @@ def test_a_store_travels_to_other_processes(s3_store: S3Store):
 
 
 @pytest.mark.parametrize(
-    "url", ["s3://", "s3://UPPER", "s3://b", "s3://1.2.3.4", "s3://bucket/../x", "s3://bucket/a//b", "s3://k:v@bucket", "s3://bucket?x=1"]
+    "url",
+    [
+        "s3://",
+        "s3://UPPER",
+        "s3://b",
+        "s3://1.2.3.4",
+        "s3://bucket/../x",
+        "s3://bucket/a//b",
+        "s3://k:v@bucket",
+        "s3://bucket?x=1",
+    ],
 )
 def test_odd_addresses_are_refused(url: str):
     with pytest.raises(SettingsError) as caught:
@@ -233,21 +268,37 @@ def test_missing_certificates_are_refused(tmp_path: Path):
 
 def test_gdal_gets_what_boto_gets(monkeypatch: pytest.MonkeyPatch, s3_env: dict[str, str]):
     monkeypatch.setenv("AWS_SESSION_TOKEN", "token")
-    own = S3Store.at("s3://bucket/x", S3Options(endpoint="https://data.example.org/s3", region="eu-central-1")).gdal_path("a.tif")
+    own = S3Store.at(
+        "s3://bucket/x", S3Options(endpoint="https://data.example.org/s3", region="eu-central-1")
+    ).gdal_path("a.tif")
     assert (own.path, str(own)) == ("/vsis3/bucket/x/a.tif",) * 2
     wanted = {
-        "AWS_S3_ENDPOINT": "data.example.org/s3", "AWS_HTTPS": "YES", "AWS_VIRTUAL_HOSTING": "FALSE", "AWS_REGION": "eu-central-1",
+        "AWS_S3_ENDPOINT": "data.example.org/s3",
+        "AWS_HTTPS": "YES",
+        "AWS_VIRTUAL_HOSTING": "FALSE",
+        "AWS_REGION": "eu-central-1",
         "AWS_SESSION_TOKEN": "token",
-    }  # fmt: skip
+    }
     assert {name: own.options[name] for name in wanted} == wanted
     amazon = S3Store.at("s3://bucket/x", S3Options(region="eu-central-1")).gdal_path("a.tif")
-    assert (amazon.options["AWS_S3_ENDPOINT"], amazon.options["AWS_VIRTUAL_HOSTING"]) == ("s3.eu-central-1.amazonaws.com", "TRUE")
+    assert (amazon.options["AWS_S3_ENDPOINT"], amazon.options["AWS_VIRTUAL_HOSTING"]) == (
+        "s3.eu-central-1.amazonaws.com",
+        "TRUE",
+    )
 
 
 def test_rasters_are_read_by_ranges(seaweed: Seaweed, s3_env: dict[str, str], tmp_path: Path):
     path = tmp_path / "x.tif"
     rng = np.random.default_rng(0)
-    profile = {"driver": "COG", "height": 2048, "width": 2048, "count": 1, "dtype": "uint8", "compress": "DEFLATE", "blocksize": 512}
+    profile = {
+        "driver": "COG",
+        "height": 2048,
+        "width": 2048,
+        "count": 1,
+        "dtype": "uint8",
+        "compress": "DEFLATE",
+        "blocksize": 512,
+    }
     with rasterio.open(path, "w", **profile, crs="EPSG:32633", transform=rasterio.Affine(10, 0, 0, 0, -10, 0)) as out:
         out.write(rng.integers(0, 255, (2048, 2048), "uint8"), 1)
     came = [0]
@@ -271,10 +322,16 @@ def test_a_refusal_of_the_server_is_no_crash():
     from cloudseg.storage.s3_errors import translated
 
     for code, status_code, kind in (
-        ("PermanentRedirect", 301, StoreRefused), ("RequestTimeTooSkewed", 403, StoreRefused), ("Whatever", 400, StoreRefused),
-        ("AccessDenied", 403, StoreRefused), ("SlowDown", 503, StoreUnreachable), ("InternalError", 500, StoreUnreachable),
-        ("InsufficientStorage", 507, StoreUnreachable), ("NoSuchKey", 404, ObjectMissing), ("PreconditionFailed", 412, ObjectExists),
-    ):  # fmt: skip
+        ("PermanentRedirect", 301, StoreRefused),
+        ("RequestTimeTooSkewed", 403, StoreRefused),
+        ("Whatever", 400, StoreRefused),
+        ("AccessDenied", 403, StoreRefused),
+        ("SlowDown", 503, StoreUnreachable),
+        ("InternalError", 500, StoreUnreachable),
+        ("InsufficientStorage", 507, StoreUnreachable),
+        ("NoSuchKey", 404, ObjectMissing),
+        ("PreconditionFailed", 412, ObjectExists),
+    ):
         answer = {"Error": {"Code": code, "Message": "m"}, "ResponseMetadata": {"HTTPStatusCode": status_code}}
         with pytest.raises(kind) as caught, translated("s3://b", "a"):
             raise ClientError(answer, "PutObject")  # type: ignore[arg-type]

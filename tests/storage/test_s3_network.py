@@ -1,4 +1,7 @@
-"""An S3 server behind a bad network: connections that drop, stall or lose the answer, through a proxy that fails on purpose."""
+"""An S3 server behind a bad network.
+
+Connections that drop, stall or lose the answer, through a proxy that fails on purpose.
+"""
 
 import tempfile
 import threading
@@ -34,7 +37,9 @@ def behind(s3_env: dict[str, str], between: Proxy) -> S3Store:
 
 
 def impatient(s3_env: dict[str, str], between: Proxy, timeout_s: float = 1) -> S3Store:
-    return S3Store.at(s3_env["CLOUDSEG_STORE_URL"], S3Options(endpoint=between.endpoint, timeout_s=timeout_s, attempts=3))
+    return S3Store.at(
+        s3_env["CLOUDSEG_STORE_URL"], S3Options(endpoint=between.endpoint, timeout_s=timeout_s, attempts=3)
+    )
 
 
 def once(verdict: str, after: int) -> Callable[[int, int], str]:
@@ -54,8 +59,12 @@ def always(verdict: str, after: int = 0) -> Callable[[int, int], str]:
     return lambda connection, done: verdict if done >= after else "pass"
 
 
-@pytest.mark.parametrize(("verdict", "after"), [("drop", 0), ("drop", 1000), ("drop", 2 * PIECE), ("stall", 0), ("stall", 2 * PIECE)])
-def test_a_download_goes_on_where_it_broke(s3_env: dict[str, str], s3_store: S3Store, between: Proxy, verdict: str, after: int):
+@pytest.mark.parametrize(
+    ("verdict", "after"), [("drop", 0), ("drop", 1000), ("drop", 2 * PIECE), ("stall", 0), ("stall", 2 * PIECE)]
+)
+def test_a_download_goes_on_where_it_broke(
+    s3_env: dict[str, str], s3_store: S3Store, between: Proxy, verdict: str, after: int
+):
     stored = s3_store.put("a/b.bin", DATA)
     between.down = once(verdict, after)
     assert impatient(s3_env, between).get("a/b.bin", stored.sha256) == DATA
@@ -77,7 +86,9 @@ def test_a_download_is_never_begun_again_from_nothing(behind: S3Store, s3_store:
 
 
 @pytest.mark.parametrize("verdict", ["drop", "stall"])
-def test_a_store_behind_a_dead_network_is_unreachable_in_time(s3_env: dict[str, str], s3_store: S3Store, between: Proxy, verdict: str):
+def test_a_store_behind_a_dead_network_is_unreachable_in_time(
+    s3_env: dict[str, str], s3_store: S3Store, between: Proxy, verdict: str
+):
     s3_store.put("a/b.bin", DATA)
     behind = impatient(s3_env, between)
     copies = set(Path(tempfile.gettempdir()).glob("cloudseg-work-object-*"))
@@ -121,7 +132,9 @@ def test_the_lost_answer_to_a_finished_upload_is_no_second_object(
 
 
 @pytest.mark.parametrize("after", [0, 5 * PIECE])
-def test_an_upload_that_drops_is_sent_again(behind: S3Store, s3_store: S3Store, between: Proxy, tmp_path: Path, after: int):
+def test_an_upload_that_drops_is_sent_again(
+    behind: S3Store, s3_store: S3Store, between: Proxy, tmp_path: Path, after: int
+):
     path = tmp_path / "big.bin"
     path.write_bytes(DATA * (2 * PART // len(DATA) + 1))
     between.up = once("drop", after)
@@ -130,7 +143,9 @@ def test_an_upload_that_drops_is_sent_again(behind: S3Store, s3_store: S3Store, 
     assert s3_store.get("a/b.bin", stored.sha256) == path.read_bytes()
 
 
-def test_an_upload_that_always_drops_leaves_nothing(seaweed: Seaweed, behind: S3Store, s3_store: S3Store, between: Proxy, tmp_path: Path):
+def test_an_upload_that_always_drops_leaves_nothing(
+    seaweed: Seaweed, behind: S3Store, s3_store: S3Store, between: Proxy, tmp_path: Path
+):
     path = tmp_path / "big.bin"
     path.write_bytes(DATA * (2 * PART // len(DATA) + 1))
     between.up = always("drop", PIECE)

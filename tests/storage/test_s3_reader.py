@@ -67,9 +67,13 @@ def store(server: Seaweed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, synt
 @pytest.fixture
 def reader(server: Seaweed) -> Any:
     return boto3.client(
-        "s3", endpoint_url=server.endpoint, region_name="us-east-1", aws_access_key_id=READER_KEY, aws_secret_access_key=READER_SECRET,
+        "s3",
+        endpoint_url=server.endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=READER_KEY,
+        aws_secret_access_key=READER_SECRET,
         config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
-    )  # fmt: skip
+    )
 
 
 def test_a_reader_reads_masks(store: S3Store, reader: Any):
@@ -92,10 +96,14 @@ REFUSED: dict[str, Callable[[Any], object]] = {
     "a prefix that only begins alike": lambda s3: s3.get_object(Bucket=BUCKET, Key="store/masks-of-others/x.tif"),
     "writing": lambda s3: s3.put_object(Bucket=BUCKET, Key="store/masks/mine.tif", Body=b"mine"),
     "writing over": lambda s3: s3.put_object(Bucket=BUCKET, Key=f"store/{MASK}", Body=b"mine"),
-    "copying": lambda s3: s3.copy_object(Bucket=BUCKET, Key="store/masks/mine.tif", CopySource=f"{BUCKET}/store/{MASK}"),
+    "copying": lambda s3: s3.copy_object(
+        Bucket=BUCKET, Key="store/masks/mine.tif", CopySource=f"{BUCKET}/store/{MASK}"
+    ),
     "an upload in parts": lambda s3: s3.create_multipart_upload(Bucket=BUCKET, Key="store/masks/mine.tif"),
     "deleting": lambda s3: s3.delete_object(Bucket=BUCKET, Key=f"store/{MASK}"),
-    "tagging": lambda s3: s3.put_object_tagging(Bucket=BUCKET, Key=f"store/{MASK}", Tagging={"TagSet": [{"Key": "a", "Value": "b"}]}),
+    "tagging": lambda s3: s3.put_object_tagging(
+        Bucket=BUCKET, Key=f"store/{MASK}", Tagging={"TagSet": [{"Key": "a", "Value": "b"}]}
+    ),
     "listing all": lambda s3: s3.list_objects_v2(Bucket=BUCKET),
     "listing scenes": lambda s3: s3.list_objects_v2(Bucket=BUCKET, Prefix="store/scenes/"),
     "listing buckets' rights": lambda s3: s3.get_bucket_acl(Bucket=BUCKET),
@@ -113,7 +121,9 @@ def test_a_reader_does_nothing_else(store: S3Store, reader: Any, what: str):
 
 def test_deleting_many_at_once_deletes_nothing(store: S3Store, reader: Any):
     """This request names its objects in the body, so a server may accept it and refuse each of them."""
-    answer = reader.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": f"store/{MASK}"}, {"Key": f"store/{SCENE}"}]})
+    answer = reader.delete_objects(
+        Bucket=BUCKET, Delete={"Objects": [{"Key": f"store/{MASK}"}, {"Key": f"store/{SCENE}"}]}
+    )
     assert [one["Code"] for one in answer["Errors"]] == ["AccessDenied"] * 2
     assert list(store.list_keys()) == sorted([MASK, SCENE])
 

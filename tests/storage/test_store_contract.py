@@ -16,9 +16,31 @@ from cloudseg.storage import LocalStore, Store
 KINDS = ("local", "s3")
 CONTEXT = multiprocessing.get_context("forkserver")
 ODD_KEYS = (
-    "", "/", "/abs", "a//b", "a/", "../x", "a/../b", ".", "..", ".hidden", "a/.hidden", "UPPER", "a/B", "ü", "a b", "a\\b", "a\nb",
-    "a\0b", "a?b", "%2e%2e", "-a", "_a", "x" * 201, "/".join(["abcdefgh"] * 60),
-)  # fmt: skip
+    "",
+    "/",
+    "/abs",
+    "a//b",
+    "a/",
+    "../x",
+    "a/../b",
+    ".",
+    "..",
+    ".hidden",
+    "a/.hidden",
+    "UPPER",
+    "a/B",
+    "ü",
+    "a b",
+    "a\\b",
+    "a\nb",
+    "a\0b",
+    "a?b",
+    "%2e%2e",
+    "-a",
+    "_a",
+    "x" * 201,
+    "/".join(["abcdefgh"] * 60),
+)
 
 
 def open_empty_store(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Store:
@@ -169,10 +191,17 @@ def test_odd_keys_never_reach_the_store(any_store: Store, tmp_path: Path, key: s
     source = tmp_path / "source"
     source.write_bytes(b"x")
     for attempt in (
-        lambda: any_store.put(key, b"x"), lambda: any_store.put_file(key, source), lambda: any_store.replace(key, b"x"),
-        lambda: any_store.get(key), lambda: any_store.stat(key), lambda: any_store.exists(key), lambda: any_store.delete(key),
-        lambda: any_store.gdal_path(key), lambda: any_store.uri_of(key), lambda: any_store.link(key, 60),
-    ):  # fmt: skip
+        lambda: any_store.put(key, b"x"),
+        lambda: any_store.put_file(key, source),
+        lambda: any_store.replace(key, b"x"),
+        lambda: any_store.get(key),
+        lambda: any_store.stat(key),
+        lambda: any_store.exists(key),
+        lambda: any_store.delete(key),
+        lambda: any_store.gdal_path(key),
+        lambda: any_store.uri_of(key),
+        lambda: any_store.link(key, 60),
+    ):
         with pytest.raises(ValueError, match="not an object key"):
             attempt()
     assert list(any_store.list_keys()) == []
@@ -254,7 +283,10 @@ def _swap(store: Store, key: str, number: int, gate: object, results: object) ->
 
 def _race(task: object, store: Store, key: str, writers: int) -> list[tuple[str, int]]:
     gate, results = CONTEXT.Barrier(writers), CONTEXT.Queue()
-    processes = [CONTEXT.Process(target=_as_here, args=(_keys(), task, store, key, number, gate, results)) for number in range(writers)]
+    processes = [
+        CONTEXT.Process(target=_as_here, args=(_keys(), task, store, key, number, gate, results))
+        for number in range(writers)
+    ]
     for process in processes:
         process.start()
     outcome = [results.get(timeout=60) for _ in processes]
@@ -293,7 +325,10 @@ def _replace_often(store: Store, letters: bytes, stop: object) -> None:
 def test_readers_see_the_old_or_the_new_pointer(any_store: Store):
     any_store.replace("pointer", b"a" * 100_000)
     stop = CONTEXT.Event()
-    writers = [CONTEXT.Process(target=_as_here, args=(_keys(), _replace_often, any_store, letters, stop)) for letters in (b"ab", b"cd")]
+    writers = [
+        CONTEXT.Process(target=_as_here, args=(_keys(), _replace_often, any_store, letters, stop))
+        for letters in (b"ab", b"cd")
+    ]
     for writer in writers:
         writer.start()
     seen = set()

@@ -18,7 +18,16 @@ from cloudseg.train.schedule import learning_rate
 from tests.tiny_world import places, recipe
 
 BOTH = Loss(bce=1.0, soft_jaccard=1.0, label_smoothing=0.1)
-AUGMENT = {"flip": True, "rotate90": True, "gain": 0.3, "band_gain": 0.1, "gamma": 0.2, "saturate": 0.5, "noise": 0.02, "scale": 0.4}
+AUGMENT = {
+    "flip": True,
+    "rotate90": True,
+    "gain": 0.3,
+    "band_gain": 0.1,
+    "gamma": 0.2,
+    "saturate": 0.5,
+    "noise": 0.02,
+    "scale": 0.4,
+}
 
 
 @pytest.fixture
@@ -50,7 +59,9 @@ def test_a_pass_sees_every_chip_once(chip_set: ChipSet) -> None:
     batches = Batches(chip_set, chips, wanted)
     assert batches.steps_per_pass == 3
     for first in (0, 6):
-        assert sorted(batches._pick(number).chip_id for number in range(first, first + 6)) == sorted(chip.chip_id for chip in chips)
+        assert sorted(batches._pick(number).chip_id for number in range(first, first + 6)) == sorted(
+            chip.chip_id for chip in chips
+        )
 
 
 def test_processes_share_a_step_without_overlap(chip_set: ChipSet) -> None:
@@ -68,11 +79,16 @@ def test_max_chips_are_chosen_by_the_seed(chip_set: ChipSet) -> None:
     few = [choose_chips(order, recipe(data={"max_chips": 3})) for order in (chips, chips[::-1])]
     assert few[0] == few[1]
     assert len(few[0]) == 3
-    seeds = {tuple(chip.chip_id for chip in choose_chips(chips, recipe(data={"max_chips": 3}, seed=seed))) for seed in range(8)}
+    seeds = {
+        tuple(chip.chip_id for chip in choose_chips(chips, recipe(data={"max_chips": 3}, seed=seed)))
+        for seed in range(8)
+    }
     assert len(seeds) > 1
 
 
-def test_crops_stay_on_the_scene_where_the_chip_is_padded(store: LocalStore, catalog: Catalog, add_scene: Callable[..., str]) -> None:
+def test_crops_stay_on_the_scene_where_the_chip_is_padded(
+    store: LocalStore, catalog: Catalog, add_scene: Callable[..., str]
+) -> None:
     add_scene(places("train", 1)[0], size=(40, 48))
     built = build_snapshot(store, catalog, recipe())
     with catalog.read() as db:
@@ -120,11 +136,15 @@ def test_schedules(schedule: str) -> None:
         assert int(np.argmax(rates)) in (9, 10)
 
 
-def test_no_augmentation_touches_a_derived_band(store: LocalStore, catalog: Catalog, add_scene: Callable[..., str]) -> None:
+def test_no_augmentation_touches_a_derived_band(
+    store: LocalStore, catalog: Catalog, add_scene: Callable[..., str]
+) -> None:
     for number, place in enumerate(places("train", 3)):
         add_scene(place, seed=number)
     wanted = recipe(
-        augment=AUGMENT, model={"bands": ["red", "green", "blue", "polar"], "widths": [4, 8]}, input={"mean": [0.0], "std": [1.0]}
+        augment=AUGMENT,
+        model={"bands": ["red", "green", "blue", "polar"], "widths": [4, 8]},
+        input={"mean": [0.0], "std": [1.0]},
     )
     snapshot_id = build_snapshot(store, catalog, wanted).snapshot_id
     with catalog.read() as db:

@@ -31,17 +31,28 @@ def test_slow_and_fast_steps_belong_together():
 
 def test_a_short_time_budget_has_epochs_to_watch(store: LocalStore, catalog: Catalog, snapshot_id: str):
     record = train_run(
-        store, catalog, snapshot_id=snapshot_id, recipe=recipe(budget={"minutes": 0.19, "steps": None, "epoch_steps": 100_000}),
-        run_id="run-a", device=CPU,
-    )  # fmt: skip
+        store,
+        catalog,
+        snapshot_id=snapshot_id,
+        recipe=recipe(budget={"minutes": 0.19, "steps": None, "epoch_steps": 100_000}),
+        run_id="run-a",
+        device=CPU,
+    )
     assert record.steps > 8
     assert 5 <= record.epochs <= 8
     assert record.seconds < 25
 
 
-def test_an_unused_budget_is_said(store: LocalStore, catalog: Catalog, snapshot_id: str, caplog: pytest.LogCaptureFixture):
+def test_an_unused_budget_is_said(
+    store: LocalStore, catalog: Catalog, snapshot_id: str, caplog: pytest.LogCaptureFixture
+):
     with caplog.at_level(logging.INFO, logger="cloudseg.train"):
         train_run(
-            store, catalog, snapshot_id=snapshot_id, recipe=recipe(budget={"minutes": 9}), run_id="run-a", device=CPU,
-        )  # fmt: skip
+            store,
+            catalog,
+            snapshot_id=snapshot_id,
+            recipe=recipe(budget={"minutes": 9}),
+            run_id="run-a",
+            device=CPU,
+        )
     assert "of 9 minutes of the budget unused" in caplog.text

@@ -32,7 +32,9 @@ def train(store: LocalStore, catalog: Catalog, snapshot_id: str, run_id: str = "
 
 
 def test_learns_and_registers(store: LocalStore, catalog: Catalog, snapshot_id: str) -> None:
-    record = train(store, catalog, snapshot_id, budget={"steps": 40, "epoch_steps": 10}, optimizer={"lr": 1e-2}, average_decay=0.9)
+    record = train(
+        store, catalog, snapshot_id, budget={"steps": 40, "epoch_steps": 10}, optimizer={"lr": 1e-2}, average_decay=0.9
+    )
     assert record.steps == 40
     assert record.epochs == 4
     assert record.metrics["validation_iou"] > 0.8
@@ -51,7 +53,9 @@ def test_learns_and_registers(store: LocalStore, catalog: Catalog, snapshot_id: 
     assert open_predictor(store, weights, dataclasses.replace(CPU, int8="test")).arithmetic == "int8"
     assert golden_difference(loaded, read_golden(store.get(weights.companions["golden"]["key"]))) <= TOLERANCE
     # The ONNX twin gives the same probability on a chip, from raw digital numbers.
-    session = onnxruntime.InferenceSession(store.get(weights.companions["onnx"]["key"]), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        store.get(weights.companions["onnx"]["key"]), providers=["CPUExecutionProvider"]
+    )
     with catalog.read() as db:
         snapshot = rows.get_snapshot(db, snapshot_id)
     with open_chips(store, snapshot) as chips:
@@ -69,10 +73,13 @@ def test_a_finished_run_is_not_trained_again(store: LocalStore, catalog: Catalog
 
 
 RESUME = {
-    "average_decay": 0.9, "model": {"architecture": "SimpleUNetV2", "dropout": 0.3}, "data": {"balance": True},
+    "average_decay": 0.9,
+    "model": {"architecture": "SimpleUNetV2", "dropout": 0.3},
+    "data": {"balance": True},
     "augment": {"flip": True, "rotate90": True, "gain": 0.2, "noise": 0.01, "scale": 0.2},
-    "optimizer": {"name": "adamw", "schedule": "onecycle", "clip_norm": 1.0}, "budget": {"patience": 5},
-}  # fmt: skip
+    "optimizer": {"name": "adamw", "schedule": "onecycle", "clip_norm": 1.0},
+    "budget": {"patience": 5},
+}
 
 KILLED = """
 import os, signal, sys
@@ -91,10 +98,14 @@ train_run(LocalStore(folder / "store"), Catalog(f"sqlite:///{folder / 'catalog.d
 """
 
 
-def test_killed_runs_end_with_the_undisturbed_weights(store: LocalStore, catalog: Catalog, snapshot_id: str, tmp_path: Path) -> None:
+def test_killed_runs_end_with_the_undisturbed_weights(
+    store: LocalStore, catalog: Catalog, snapshot_id: str, tmp_path: Path
+) -> None:
     repo = Path(__file__).parents[2]
     for step in (2, 10):  # before the first checkpoint after a step; inside an epoch
-        killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), snapshot_id, str(step)], cwd=repo, capture_output=True)
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED, str(tmp_path), snapshot_id, str(step)], cwd=repo, capture_output=True
+        )
         assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
         with catalog.read() as db:
             assert rows.get_run(db, "run-killed").status == "running"
@@ -103,7 +114,10 @@ def test_killed_runs_end_with_the_undisturbed_weights(store: LocalStore, catalog
     undisturbed = train(store, catalog, snapshot_id, "run-whole", **RESUME)
     with catalog.read() as db:
         first, second = (models.get_weights(db, record.weights_id) for record in (resumed, undisturbed))
-        losses = [[epoch.metrics["train_loss"] for epoch in rows.list_epochs(db, name)] for name in ("run-killed", "run-whole")]
+        losses = [
+            [epoch.metrics["train_loss"] for epoch in rows.list_epochs(db, name)]
+            for name in ("run-killed", "run-whole")
+        ]
     nets = [load_weights(store.get(weights.key)).net.state_dict() for weights in (first, second)]
     assert all(torch.equal(nets[0][name], nets[1][name]) for name in nets[0])
     assert losses[0] == losses[1]
@@ -128,9 +142,14 @@ def test_sigterm_writes_a_checkpoint(store: LocalStore, catalog: Catalog, snapsh
 def test_a_time_budget_fixes_the_steps_once(store: LocalStore, catalog: Catalog, snapshot_id: str) -> None:
     totals = set()
     record = train_run(
-        store, catalog, snapshot_id=snapshot_id, recipe=recipe(budget={"steps": 30, "minutes": 5}), run_id="run-a", device=CPU,
+        store,
+        catalog,
+        snapshot_id=snapshot_id,
+        recipe=recipe(budget={"steps": 30, "minutes": 5}),
+        run_id="run-a",
+        device=CPU,
         on_progress=lambda done, total, phrase: totals.add(total),
-    )  # fmt: skip
+    )
     assert totals == {30}, "five minutes are plenty for thirty steps"
     assert record.steps == 30
     short = train(store, catalog, snapshot_id, "run-b", budget={"steps": 5000, "minutes": 0.01})
@@ -172,7 +191,9 @@ def test_a_last_step_that_breaks_the_net_fails_the_run(store: LocalStore, catalo
         assert rows.get_run(db, "run-a").status == "failed"
 
 
-def test_an_empty_split_is_named_with_counts(store: LocalStore, catalog: Catalog, add_scene: Callable[..., str]) -> None:
+def test_an_empty_split_is_named_with_counts(
+    store: LocalStore, catalog: Catalog, add_scene: Callable[..., str]
+) -> None:
     for number, place in enumerate(places("train", 2)):
         add_scene(place, seed=number)
     only_train = build_snapshot(store, catalog, recipe()).snapshot_id
@@ -191,7 +212,13 @@ def test_warm_start_begins_with_the_parent(store: LocalStore, catalog: Catalog, 
     parent = train(store, catalog, snapshot_id, budget={"steps": 30}, optimizer={"lr": 1e-2})
     warm = {"warm_start": True, "budget": {"steps": 1}, "optimizer": {"lr": 1e-9}}
     record = train_run(
-        store, catalog, snapshot_id=snapshot_id, recipe=recipe(**warm), run_id="run-b", device=CPU, parent_weights_id=parent.weights_id
+        store,
+        catalog,
+        snapshot_id=snapshot_id,
+        recipe=recipe(**warm),
+        run_id="run-b",
+        device=CPU,
+        parent_weights_id=parent.weights_id,
     )
     with catalog.read() as db:
         child, old = (models.get_weights(db, weights_id) for weights_id in (record.weights_id, parent.weights_id))
@@ -201,9 +228,25 @@ def test_warm_start_begins_with_the_parent(store: LocalStore, catalog: Catalog, 
     gentle = {**warm, "optimizer": {"lr": 1e-9, "warm_lr_factor": 0.25}}
     for run_id, parent_id, lr in (("run-c", parent.weights_id, 0.25e-9), ("run-d", None, 1e-9)):
         train_run(
-            store, catalog, snapshot_id=snapshot_id, recipe=recipe(**gentle), run_id=run_id, device=CPU, parent_weights_id=parent_id
-        )  # fmt: skip
+            store,
+            catalog,
+            snapshot_id=snapshot_id,
+            recipe=recipe(**gentle),
+            run_id=run_id,
+            device=CPU,
+            parent_weights_id=parent_id,
+        )
         with catalog.read() as db:
-            assert rows.list_epochs(db, run_id)[-1].metrics["lr"] == pytest.approx(lr), "without a champion the start is cold"
+            assert rows.list_epochs(db, run_id)[-1].metrics["lr"] == pytest.approx(lr), (
+                "without a champion the start is cold"
+            )
     with pytest.raises(CheckpointMismatch, match="another parent"):
-        train_run(store, catalog, snapshot_id=snapshot_id, recipe=recipe(**warm), run_id="run-b", device=CPU, parent_weights_id="w-0")
+        train_run(
+            store,
+            catalog,
+            snapshot_id=snapshot_id,
+            recipe=recipe(**warm),
+            run_id="run-b",
+            device=CPU,
+            parent_weights_id="w-0",
+        )

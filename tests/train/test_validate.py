@@ -30,7 +30,9 @@ def test_threshold_is_drawn_towards_that_of_a_calibrated_net() -> None:
     probability = rng.uniform(0, 1, 200_000).astype(np.float32)
     calibrated = Tally(*_count(probability, rng.uniform(0, 1, probability.size) < probability))
     iou = max(calibrated.iou(k) for k in range(1, BINS))
-    assert choose_threshold(calibrated) == pytest.approx(iou / (1 + iou), abs=0.02), "the two agree where the net is calibrated"
+    assert choose_threshold(calibrated) == pytest.approx(iou / (1 + iou), abs=0.02), (
+        "the two agree where the net is calibrated"
+    )
     timid = Tally(*_count(probability * np.float32(0.5), rng.uniform(0, 1, probability.size) < probability))
     best = max(range(1, BINS), key=timid.iou) / BINS
     assert best < choose_threshold(timid) < iou / (1 + iou)

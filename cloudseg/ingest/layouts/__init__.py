@@ -33,8 +33,10 @@ def layout_names() -> list[str]:
     return [layout.name for layout in LAYOUTS]
 
 
-def find_candidates(inbox: Inbox, *, layout: str | None = None, bands: tuple[str | None, ...] | None = None) -> list[Candidate | Stray]:
-    """Give what the files of an inbox may become, sorted by path. Every raster is either in a candidate or a stray.
+def find_candidates(
+    inbox: Inbox, *, layout: str | None = None, bands: tuple[str | None, ...] | None = None
+) -> list[Candidate | Stray]:
+    """Return what the files of an inbox may become, sorted by path. Every raster is either in a candidate or a stray.
 
     `layout` asks only that one; `bands` names the bands of multi-band files. Raises LayoutUnknown for a wrong name.
     """
@@ -42,11 +44,15 @@ def find_candidates(inbox: Inbox, *, layout: str | None = None, bands: tuple[str
     if not asked:
         raise LayoutUnknown("no such layout", subject=str(layout), expected=", ".join(layout_names()))
     files = inbox.list_files()
-    found: list[Candidate | Stray] = [Stray(file, file.fault) for file in files if file.fault and file.suffix not in _COMPANIONS]
+    found: list[Candidate | Stray] = [
+        Stray(file, file.fault) for file in files if file.fault and file.suffix not in _COMPANIONS
+    ]
     left = [file for file in files if not file.fault]
     for known in asked:
         more = known.find(View(tuple(left), bands, inbox))
-        taken = {path for item in more for path in (item.claimed() if isinstance(item, Candidate) else {item.file.path})}
+        taken = {
+            path for item in more for path in (item.claimed() if isinstance(item, Candidate) else {item.file.path})
+        }
         left = [file for file in left if file.path not in taken]
         found += more
     found += [_stranger(file) for file in left if file.suffix not in _COMPANIONS]
@@ -59,6 +65,9 @@ def _path_of(item: Candidate | Stray) -> str:
 
 def _stranger(file: InboxFile) -> Stray:
     return Stray(
-        file, "no layout recognises this file", found=f"a name that ends in .{file.suffix}" if file.suffix else "a name without suffix",
-        expected=", ".join(f".{suffix}" for suffix in RASTER_SUFFIXES), next_step="docs/layouts.md shows what an inbox may hold.",
-    )  # fmt: skip
+        file,
+        "no layout recognises this file",
+        found=f"a name that ends in .{file.suffix}" if file.suffix else "a name without suffix",
+        expected=", ".join(f".{suffix}" for suffix in RASTER_SUFFIXES),
+        next_step="docs/layouts.md shows what an inbox may hold.",
+    )

@@ -1,4 +1,6 @@
-"""38-Cloud patches (Mohajerani and Saeedi 2018, 2019): `red_patch_<n>_<row>_by_<col>_<Landsat scene>.TIF` and its sisters.
+"""38-Cloud patches (Mohajerani and Saeedi 2018, 2019).
+
+`red_patch_<n>_<row>_by_<col>_<Landsat scene>.TIF` and its sisters.
 
 All in one folder, or as published: `train_red/`, `train_green/`, …, `train_gt/`, `test_red/`, …
 """
@@ -31,7 +33,9 @@ class Cloud38:
                 patches[_family(file.folder), found[2]].setdefault(found[1].lower(), file)
         return [item for (_, name), files in sorted(patches.items()) for item in self._scene(name, files, view.bands)]
 
-    def _scene(self, name: str, files: dict[str, InboxFile], wanted: tuple[str | None, ...] | None) -> list[Candidate | Stray]:
+    def _scene(
+        self, name: str, files: dict[str, InboxFile], wanted: tuple[str | None, ...] | None
+    ) -> list[Candidate | Stray]:
         product = landsat_product(name)
         scale = product.radiometry if product else None
         bands = {band: SourceFile(files[band], (band,), radiometry=scale) for band in _BANDS if band in files}
@@ -39,7 +43,11 @@ class Cloud38:
             return incomplete(files.values(), bands, missing)
         if product is None:
             return [
-                Stray(file, "the name holds no Landsat scene id, so the patch has no place", expected="…_LC08_L1TP_PPPRRR_YYYYMMDD_…")
+                Stray(
+                    file,
+                    "the name holds no Landsat scene id, so the patch has no place",
+                    expected="…_LC08_L1TP_PPPRRR_YYYYMMDD_…",
+                )
                 for file in files.values()
             ]
         return [
@@ -58,7 +66,10 @@ class Cloud38:
 
 
 def _family(folder: str) -> str:
-    """Give what the sister folders of the published data set share: the folder above and whether it trains or tests."""
+    """Return what the sister folders of the published data set share.
+
+    The folder above and whether it trains or tests.
+    """
     above, _, last = folder.rpartition("/")
     found = _FOLDER.fullmatch(last)
     return f"{above}/{found[1].lower()}" if found else folder

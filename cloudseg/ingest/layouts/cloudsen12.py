@@ -24,6 +24,9 @@ class CloudSen12:
         # The data set was made before processing baseline 04.00: no offset (its paper, section "Data collection").
         source = SourceFile(image, bands=RGB, other_bands=(tuple(SENTINEL2_BANDS.values()),), radiometry=SENTINEL2)
         return Candidate(
-            folder.rpartition("/")[2] or image.stem, self.name, (source,), sensor="sentinel-2-l1c",
+            folder.rpartition("/")[2] or image.stem,
+            self.name,
+            (source,),
+            sensor="sentinel-2-l1c",
             label=LabelFile(label, "cloudsen12", (CLOUDSEN12,)) if label else None,
-        )  # fmt: skip
+        )

@@ -1,4 +1,7 @@
-"""Landsat-8 and -9, one file a band: `LC08_…_B4.TIF` with `LC08_…_MTL.txt`, or reflectance as floats, `LC8…_B4_toa.tif`."""
+"""Landsat-8 and -9, one file a band.
+
+`LC08_…_B4.TIF` with `LC08_…_MTL.txt`, or reflectance as floats, `LC8…_B4_toa.tif`.
+"""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -15,7 +18,10 @@ _LEFT_OUT: Final = frozenset(["pan", "lwir11", "lwir12"])
 
 @dataclass(frozen=True)
 class LandsatBands:
-    """Scale and offset from the MTL, divided by the sine of the sun's elevation; without MTL the usual ones, without the sun."""
+    """Scale and offset from the MTL, divided by the sine of the sun's elevation.
+
+    Without MTL the usual ones, without the sun.
+    """
 
     name: str = "landsat"
 
@@ -32,10 +38,14 @@ class LandsatBands:
         if missing := missing_bands(files, view.bands):
             return incomplete(files.values(), files, missing)
         product = landsat_product(group)
-        texts = [file for file in view.files if file.folder == folder and file.name.lower() == f"{group}_mtl.txt".lower()]
+        texts = [
+            file for file in view.files if file.folder == folder and file.name.lower() == f"{group}_mtl.txt".lower()
+        ]
         mtl = read_mtl(view.text(texts[0])) if texts else {}
         wanted = {band: file for band, file in files.items() if view.bands or band not in _LEFT_OUT}
-        sources = {band: SourceFile(file, (band,), radiometry=_radiometry(mtl, band, file)) for band, file in wanted.items()}
+        sources = {
+            band: SourceFile(file, (band,), radiometry=_radiometry(mtl, band, file)) for band, file in wanted.items()
+        }
         quality = [file for file in view.rasters if file.folder == folder and _is_quality(file.stem, group)]
         return [
             Candidate(
@@ -62,6 +72,6 @@ def _radiometry(mtl: dict[str, str], band: str, file: InboxFile) -> Radiometry |
 
 
 def _is_quality(stem: str, group: str) -> bool:
-    """Tell whether a raster holds flags or angles of the product rather than reflectance."""
+    """Return whether a raster holds flags or angles of the product rather than reflectance."""
     rest = stem.removeprefix(group).upper()
     return rest != stem.upper() and ("QA" in rest or rest in ("_SAA", "_SZA", "_VAA", "_VZA"))

@@ -1,4 +1,6 @@
-"""On Cloud N chips (DrivenData, Microsoft, Radiant Earth 2021): a folder with `B02.tif`, `B03.tif`, `B04.tif`, `B08.tif`, `label.tif`.
+"""On Cloud N chips (DrivenData, Microsoft, Radiant Earth 2021).
+
+A folder with `B02.tif`, `B03.tif`, `B04.tif`, `B08.tif`, `label.tif`.
 
 As published, the chips lie in `train_features/<chip>/` and their labels in `train_labels/<chip>.tif`.
 """
@@ -27,8 +29,12 @@ class OnCloudN:
             bands = {band: files[name] for name, band in _FILES.items() if name in files}
             if bands:
                 above, _, chip = folder.rpartition("/")
-                published = folders.get(f"{above.removesuffix(_FEATURES)}{_LABELS}", {}) if above.endswith(_FEATURES) else {}
-                found += self._scene(folder, bands, files.get("label.tif") or published.get(f"{chip.lower()}.tif"), view.bands)
+                published = (
+                    folders.get(f"{above.removesuffix(_FEATURES)}{_LABELS}", {}) if above.endswith(_FEATURES) else {}
+                )
+                found += self._scene(
+                    folder, bands, files.get("label.tif") or published.get(f"{chip.lower()}.tif"), view.bands
+                )
         return found
 
     def _scene(
@@ -36,7 +42,9 @@ class OnCloudN:
     ) -> list[Candidate | Stray]:
         if missing := missing_bands(bands, wanted):
             return incomplete(bands.values(), bands, missing)
-        sources = chosen({band: SourceFile(file, (band,), radiometry=SENTINEL2) for band, file in bands.items()}, wanted)
+        sources = chosen(
+            {band: SourceFile(file, (band,), radiometry=SENTINEL2) for band, file in bands.items()}, wanted
+        )
         return [
             Candidate(
                 folder.rpartition("/")[2] or "chip",

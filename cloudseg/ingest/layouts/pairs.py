@@ -14,7 +14,9 @@ from cloudseg.ingest.layouts.view import View
 
 _IMAGES, _LABELS = "images", "labels"
 # L8 Biome (Foga et al. 2017): 8 biomes, 12 scenes each; the cut-outs are called <biome>_<scene>_<chip>.
-_BIOME = re.compile(r"(Barren|Forest|Grass|GrassCrops|Shrubland|Snow|SnowIce|Urban|Water|Wetlands)_(\d{2})_\d{4}", re.I | re.A)
+_BIOME = re.compile(
+    r"(Barren|Forest|Grass|GrassCrops|Shrubland|Snow|SnowIce|Urban|Water|Wetlands)_(\d{2})_\d{4}", re.I | re.A
+)
 
 _Key = tuple[str, str]
 
@@ -39,9 +41,13 @@ class Pairs:
         scene = replace(scene_of_one_file(file, self.name, bands), time_in_tags=True)
         if biome := _BIOME.fullmatch(file.stem):
             return replace(
-                scene, sensor="landsat-8-l1", place=f"block:l8biome-{biome[1]}_{biome[2]}", needs_georeference=False,
-                tags=(("biome", biome[1].lower()),), label=_label_file(label) if label else None,
-            )  # fmt: skip
+                scene,
+                sensor="landsat-8-l1",
+                place=f"block:l8biome-{biome[1]}_{biome[2]}",
+                needs_georeference=False,
+                tags=(("biome", biome[1].lower()),),
+                label=_label_file(label) if label else None,
+            )
         return replace(scene, label=_label_file(label) if label else None)
 
 
@@ -54,14 +60,17 @@ def _label_file(file: InboxFile) -> LabelFile:
 def _label_alone(key: _Key, file: InboxFile) -> Stray:
     """A correction of a scene that came earlier, or a label whose scene is missing: the catalog knows."""
     return Stray(
-        file, "a label without its scene", expected=f"{key[0]}{_IMAGES}/{key[1]}.tif, or a scene called {file.stem} in the catalog",
+        file,
+        "a label without its scene",
+        expected=f"{key[0]}{_IMAGES}/{key[1]}.tif, or a scene called {file.stem} in the catalog",
         next_step="Put the scene beside it, or give the label the name that `cloudseg scenes` shows for its scene.",
-        label=_label_file(file), scene_name=file.stem,
-    )  # fmt: skip
+        label=_label_file(file),
+        scene_name=file.stem,
+    )
 
 
 def _below(files: list[InboxFile], word: str) -> dict[_Key, InboxFile]:
-    """Give the files below folders of this name by (folder above it, path below it without suffix)."""
+    """Return the files below folders of this name by (folder above it, path below it without suffix)."""
     found: dict[_Key, InboxFile] = {}
     for file in files:
         parts = file.path.split("/")

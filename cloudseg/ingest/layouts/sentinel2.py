@@ -37,7 +37,9 @@ class Sentinel2Bands:
         rest = [file for file in view.rasters if file.path not in taken and _PRODUCT_FOLDER in file.path.lower()]
         return [item for key, files in sorted(groups.items()) for item in self._scene(view, *key, _files(files), rest)]
 
-    def _scene(self, view: View, folder: str, group: str, files: dict[str, InboxFile], rest: list[InboxFile]) -> list[Candidate | Stray]:
+    def _scene(
+        self, view: View, folder: str, group: str, files: dict[str, InboxFile], rest: list[InboxFile]
+    ) -> list[Candidate | Stray]:
         whole = folder.lower().endswith(_PRODUCT_FOLDER.rstrip("/"))
         wanted = view.bands or (_FULL if whole else None)
         if missing := missing_bands(files, view.bands):
@@ -66,7 +68,7 @@ def _files(found: dict[str, tuple[int, InboxFile]]) -> dict[str, InboxFile]:
 
 
 def _product_folder(file: InboxFile) -> str:
-    """Give the SAFE folder that the file lies in, else its own folder."""
+    """Return the SAFE folder that the file lies in, else its own folder."""
     at = file.path.lower().find(_PRODUCT_FOLDER)
     return file.path[: at + len(_PRODUCT_FOLDER) - 1] if at >= 0 else file.folder
 
@@ -77,10 +79,15 @@ def _name(folder: str, group: str, whole: bool) -> str:
 
 
 def _radiometry(product: Product | None, acquired_at: datetime | None) -> Radiometry | None:
-    """From the baseline in the product id; a granule's file name has only the time, and the baseline follows from it."""
+    """From the baseline in the product id.
+
+    A granule's file name has only the time, and the baseline follows from it.
+    """
     if product is not None:
         return product.radiometry
     if acquired_at is None:
         return None
     known = SENTINEL2_OFFSET if acquired_at >= _BASELINE_4 else SENTINEL2
-    return Radiometry(known.scale, known.offset, known.fill, f"{known.source} (assumed from the date: no baseline in the name)")
+    return Radiometry(
+        known.scale, known.offset, known.fill, f"{known.source} (assumed from the date: no baseline in the name)"
+    )

@@ -27,7 +27,7 @@ class View:
         return [file for file in self.files if file.suffix in RASTER_SUFFIXES]
 
     def by_folder(self) -> dict[str, dict[str, InboxFile]]:
-        """Give the rasters by folder and lower-case name."""
+        """Return the rasters by folder and lower-case name."""
         folders: dict[str, dict[str, InboxFile]] = defaultdict(dict)
         for file in self.rasters:
             folders[file.folder].setdefault(file.name.lower(), file)
@@ -47,24 +47,24 @@ class Layout(Protocol):
         ...
 
     def find(self, view: View) -> list[Candidate | Stray]:
-        """Give the scenes among the files, in any order. Opens no raster; knows nothing of the catalog."""
+        """Return the scenes among the files, in any order. Opens no raster; knows nothing of the catalog."""
         ...
 
 
 def chosen(sources: Mapping[str, SourceFile], bands: tuple[str | None, ...] | None) -> tuple[SourceFile, ...]:
-    """Give the files of one-file-a-band scenes in canonical order (red, green, blue, others by name), or those asked for."""
+    """Return the files of one-file-a-band scenes in canonical order (red, green, blue, others by name), or those asked for."""
     wanted = [band for band in bands or () if band] or [*RGB, *sorted(set(sources) - set(RGB))]
     return tuple(sources[band] for band in wanted if band in sources)
 
 
 def missing_bands(sources: Iterable[str], bands: tuple[str | None, ...] | None) -> list[str]:
-    """Give what a scene lacks: red, green and blue are the least, or what `--bands` asks for."""
+    """Return what a scene lacks: red, green and blue are the least, or what `--bands` asks for."""
     have = set(sources)
     return [band for band in (bands or RGB) if band and band not in have]
 
 
 def incomplete(files: Iterable[InboxFile], have: Iterable[str], missing: list[str]) -> list[Candidate | Stray]:
-    """Give strays for the files of a scene that lacks bands."""
+    """Return strays for the files of a scene that lacks bands."""
     found = ", ".join(sorted(have)) or "none"
     return [
         Stray(

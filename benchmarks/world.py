@@ -44,7 +44,7 @@ def fill_world(folder: Path, data: Path | None) -> None:
         make_tiles(folder / "tiles", count=TILES, size=TILE_SIZE, unlabelled=0)
     ingest_source(store, catalog, str(data or folder / "tiles"), limits=DecodeLimits(), workers=usable_cpus())
     chips = [tile[:, :TILE_SIZE, :TILE_SIZE] for tile in read_tiles(store, catalog)]
-    for name in ("seed", "nightly"):
+    for name in ("baseline", "nightly"):
         _publish_net(store, catalog, load_recipe(name), chips)
 
 
@@ -62,7 +62,7 @@ def _publish_net(store: LocalStore, catalog: Catalog, recipe: Recipe, chips: lis
         std=recipe.input.std,
         working_resolution_m=None,
         threshold=0.5,
-        flip_at_prediction=recipe.flip_at_prediction,
+        tta_flip=recipe.tta_flip,
         chip_size=TILE_SIZE,
         recipe_name=recipe.name,
     )
@@ -100,7 +100,7 @@ def _loud_net(recipe: Recipe, chips: list[npt.NDArray[np.uint16]]) -> UNet:
 
 def seed_recipe() -> Recipe:
     """Return the recipe whose net both sides use: SimpleUNet 64-128-256."""
-    return load_recipe("seed")
+    return load_recipe("baseline")
 
 
 def masked_scenes(catalog: Catalog, count: int = TILES) -> list[Scene]:
@@ -119,7 +119,7 @@ def read_tiles(store: LocalStore, catalog: Catalog) -> list[npt.NDArray[np.uint1
     return tiles
 
 
-def published(store: LocalStore, catalog: Catalog, recipe_name: str = "seed") -> tuple[Weights, LoadedModel]:
+def published(store: LocalStore, catalog: Catalog, recipe_name: str = "baseline") -> tuple[Weights, LoadedModel]:
     """Return the published weights of a recipe and their net."""
     with catalog.read() as db:
         weights = next(found for found in models.list_weights(db) if found.metadata["recipe_name"] == recipe_name)

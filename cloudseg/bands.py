@@ -4,8 +4,6 @@ A canonical scene holds top-of-atmosphere reflectance × 10 000 as uint16 with 0
 numbers are brought to that once, at ingest, by the table below. Nothing else in the code knows a sensor's scale.
 """
 
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,7 +52,6 @@ LANDSAT_L1: Final = Radiometry(
     2e-5, -0.1, 0, "USGS Landsat 8-9 Level-1 MTL: REFLECTANCE_MULT 2.0E-5, REFLECTANCE_ADD -0.1"
 )
 LANDSAT_L2: Final = Radiometry(2.75e-5, -0.2, 0, "USGS Landsat Collection 2 Level-2 surface reflectance")
-TOA_10000: Final = Radiometry(1e-4, 0.0, 0, "reflectance x 10000 as stated by the file's scale tag")
 REFLECTANCE: Final = Radiometry(1.0, 0.0, None, "floating-point reflectance")
 
 SENTINEL2_BANDS: Final = {
@@ -87,29 +84,3 @@ LANDSAT8_BANDS: Final = {
 }
 BAND_NAMES: Final = tuple(dict.fromkeys([*RGB, NIR, *SENTINEL2_BANDS.values(), *LANDSAT8_BANDS.values()]))
 """Every band name that a scene may carry, as in the STAC `eo` extension's common names."""
-
-POLAR: Final = "polar"
-DERIVED_BANDS: Final = (POLAR,)
-"""Planes that no sensor records and no scene holds: made from the scene's grid when a net asks for them."""
-
-_POLAR_FROM, _POLAR_SPAN, _POLAR_STEPS = 55.0, 25.0, 5
-"""Degrees, chosen by the table of docs/decisions/0023: no white scene below 55 degrees was clear."""
-_POLAR_MIDDLE, _POLAR_STEP = 1100, 200
-
-
-def recorded_bands(bands: Iterable[str]) -> list[str]:
-    """Return the bands that a scene must hold: all but the derived ones."""
-    return [band for band in bands if band not in DERIVED_BANDS]
-
-
-def polar_number(latitude: float | None) -> int:
-    """Return the number that stands in the plane `polar`, from 100 (south pole) over 1100 to 2100 (north pole).
-
-    1100 up to 55 degrees of latitude and where the latitude is unknown (None), then 200 more or less for every five
-    degrees up to 80: coarse, so that a net learns what lies near the poles and not which scene it looks at. Read as
-    reflectance x 10 000 it is 0.01 to 0.21, below every clip and never "no data".
-    """
-    if latitude is None or not math.isfinite(latitude):
-        return _POLAR_MIDDLE
-    steps = round(_POLAR_STEPS * min(1.0, max(0.0, (abs(latitude) - _POLAR_FROM) / _POLAR_SPAN)))
-    return _POLAR_MIDDLE + _POLAR_STEP * (steps if latitude > 0 else -steps)

@@ -14,7 +14,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from cloudseg.catalog import Catalog
-from cloudseg.catalog.collection import name_objects
+from cloudseg.catalog.gc_lock import lock_for_publish
 from cloudseg.errors import ObjectCorrupt
 from cloudseg.keys import sha256_of
 from cloudseg.records import StoredObject
@@ -25,7 +25,7 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Outgoing:
+class StagedObject:
     """Content that is about to be stored under a key that its checksum decides."""
 
     content: bytes | Path
@@ -34,7 +34,7 @@ class Outgoing:
     """What the store must hold afterwards."""
 
 
-def outgoing(content: bytes | Path, key_of: Callable[[str], str]) -> Outgoing:
+def stage_object(content: bytes | Path, key_of: Callable[[str], str]) -> StagedObject:
     """Return content with its key; `key_of` turns the hex SHA-256 into a key (`cloudseg.keys`).
 
     A file is read once, in pieces.
@@ -43,10 +43,10 @@ def outgoing(content: bytes | Path, key_of: Callable[[str], str]) -> Outgoing:
         sha256, size = sha256_of(content), len(content)
     else:
         sha256, size = file_sha256(content), content.stat().st_size
-    return Outgoing(content, StoredObject(key=key_of(sha256), sha256=sha256, size=size))
+    return StagedObject(content, StoredObject(key=key_of(sha256), sha256=sha256, size=size))
 
 
-def put_all(store: Store, objects: Mapping[str, Outgoing]) -> dict[str, StoredObject]:
+def put_all(store: Store, objects: Mapping[str, StagedObject]) -> dict[str, StoredObject]:
     """Store every object in the order given and tell, by name, what was stored.
 
     Raises ObjectExists where other bytes stand under a key, ObjectCorrupt where a file changed since its checksum was
@@ -58,7 +58,7 @@ def put_all(store: Store, objects: Mapping[str, Outgoing]) -> dict[str, StoredOb
 def publish(
     store: Store,
     catalog: Catalog,
-    objects: Mapping[str, Outgoing],
+    objects: Mapping[str, StagedObject],
     write_row: Callable[[Connection, dict[str, StoredObject]], R],
 ) -> R:
     """Store the objects, then call `write_row` in one transaction and return what it gives.
@@ -68,12 +68,12 @@ def publish(
     """
     stored = put_all(store, objects)
     with catalog.begin() as db:
-        name_objects(db)
+        lock_for_publish(db)
         put_all(store, {name: item for name, item in objects.items() if not store.exists(item.stored.key)})
         return write_row(db, stored)
 
 
-def _put(store: Store, item: Outgoing) -> StoredObject:
+def _put(store: Store, item: StagedObject) -> StoredObject:
     key = item.stored.key
     found = store.put(key, item.content) if isinstance(item.content, bytes) else store.put_file(key, item.content)
     if found != item.stored:

@@ -4,6 +4,7 @@ Recipes that ship with the package lie in `cloudseg/recipes/`; a path to a `.tom
 """
 
 import tomllib
+import warnings
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -19,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from cloudseg.bands import BAND_NAMES, DERIVED_BANDS, RGB, recorded_bands
+from cloudseg.bands import BAND_NAMES, RGB
 from cloudseg.errors import RecipeError
 from cloudseg.keys import canonical_json, sha256_of
 
@@ -44,7 +45,7 @@ class Model(_Part):
     bands: tuple[str, ...] = Field(
         RGB,
         min_length=1,
-        description="names of `cloudseg.bands`, in the order the net sees them; last `polar`, how near a pole the scene lies",
+        description="names of `cloudseg.bands`, in the order in which the net sees them",
     )
     widths: tuple[PositiveInt, ...] = Field(
         (64, 128, 256),
@@ -57,10 +58,8 @@ class Model(_Part):
     @field_validator("bands")
     @classmethod
     def _are_bands(cls, bands: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := [band for band in bands if band not in BAND_NAMES + DERIVED_BANDS]:
-            raise ValueError(f"{', '.join(unknown)}: no such band; known are {', '.join(BAND_NAMES + DERIVED_BANDS)}")
-        if not (recorded := recorded_bands(bands)) or tuple(recorded) != bands[: len(recorded)]:
-            raise ValueError(f"{', '.join(DERIVED_BANDS)} stands after the bands of the sensor")
+        if unknown := [band for band in bands if band not in BAND_NAMES]:
+            raise ValueError(f"{', '.join(unknown)}: no such band; known are {', '.join(BAND_NAMES)}")
         if len(set(bands)) != len(bands):
             raise ValueError("a band is named twice")
         return bands
@@ -106,20 +105,6 @@ class Data(_Part):
     balance: bool = Field(False, description="draw clear, mixed and overcast chips equally often")
 
 
-class Loss(_Part):
-    """Weights of the terms; pixels without label never enter."""
-
-    bce: float = Field(1.0, ge=0, description="weight of the binary cross-entropy")
-    soft_jaccard: float = Field(0.0, ge=0, description="weight of 1 - soft Jaccard, pooled over the batch")
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="targets of the cross-entropy become e/2 and 1 - e/2")
-
-    @model_validator(mode="after")
-    def _has_a_term(self) -> "Loss":
-        if self.bce == 0 and self.soft_jaccard == 0:
-            raise ValueError("bce and soft_jaccard are both 0, so there is nothing to learn from")
-        return self
-
-
 class Optimizer(_Part):
     """Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019)."""
 
@@ -140,17 +125,15 @@ class Optimizer(_Part):
 
 
 class Augment(_Part):
-    """Training only; off by default, as in the seed."""
+    """Training only; off by default."""
 
     flip: bool = Field(False, description="mirror rows and columns, each with chance one half")
     rotate90: bool = Field(False, description="turn by a random number of right angles")
     gain: float = Field(0.0, ge=0, description="factor of all bands, log-uniform in [1/(1+gain), 1+gain]")
     band_gain: float = Field(0.0, ge=0, description="the same, independently for each band")
-    gamma: float = Field(0.0, ge=0, description="exponent log-uniform in [1/(1+gamma), 1+gamma]")
     saturate: float = Field(
         0.0, ge=0, le=1, description="chance of clipping at a random reflectance between 0.3 and clip"
     )
-    noise: float = Field(0.0, ge=0, description="standard deviation of added Gaussian noise, reflectance")
     scale: float = Field(0.0, ge=0, description="zoom log-uniform in [1/(1+scale), 1+scale]")
 
 
@@ -208,14 +191,13 @@ class Recipe(_Part):
         False, description="begin from the champion's parameters when it has the same architecture"
     )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the device has it")
-    average_decay: float | None = Field(
+    ema_decay: float | None = Field(
         None, gt=0, lt=1, description="decay of an exponential moving average of the weights"
     )
-    flip_at_prediction: bool = Field(False, description="average the probability over a mirrored copy (twice the time)")
+    tta_flip: bool = Field(False, description="average the probability over a mirrored copy (twice the time)")
     model: Model = Model()
     input: Input = Input()
     data: Data = Data()
-    loss: Loss = Loss()
     optimizer: Optimizer = Optimizer()
     augment: Augment = Augment()
     budget: Budget
@@ -261,11 +243,30 @@ def recipe_names() -> list[str]:
     )
 
 
-def load_recipe(name_or_path: str) -> Recipe:
-    """Read a recipe by name (`nightly`) or path (`./mine.toml`).
+_RENAMED_RECIPES: Final = {"seed": "baseline"}
+_RENAMED_VALUES: Final = {"average_decay": "ema_decay", "flip_at_prediction": "tta_flip"}
+_REMOVED_VALUES: Final = {
+    ("loss", "bce"): 1.0,
+    ("loss", "soft_jaccard"): 0.0,
+    ("loss", "label_smoothing"): 0.0,
+    ("augment", "gamma"): 0.0,
+    ("augment", "noise"): 0.0,
+}
+"""Values that did not pay (docs/log.md), with the only setting under which a recipe that still names them means the same."""
 
-    Raises RecipeError: unknown name, unreadable file, wrong TOML, unknown or impossible values.
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        name_or_path: name of a recipe that ships with the package (`nightly`), or path of a TOML file (`./mine.toml`).
+
+    Raises:
+        RecipeError: unknown name, unreadable file, wrong TOML, unknown or impossible values.
     """
+    if name := _RENAMED_RECIPES.get(name_or_path):
+        _warn_renamed(f"recipe '{name_or_path}'", f"'{name}'")
+        name_or_path = name
     try:
         if name_or_path.endswith(".toml"):
             text = Path(name_or_path).read_text(encoding="utf-8")
@@ -284,9 +285,17 @@ def load_recipe(name_or_path: str) -> Recipe:
 
 
 def recipe_from(values: dict[str, Any], *, subject: str = "recipe") -> Recipe:
-    """Build a recipe from plain values (a TOML document, a run row). Raises RecipeError."""
+    """Build a recipe from plain values: a TOML document, or the recipe of a run row, which may be older than this code.
+
+    Args:
+        values: as in a TOML file.
+        subject: names the recipe in errors.
+
+    Raises:
+        RecipeError: unknown or impossible values.
+    """
     try:
-        return Recipe.model_validate(values)
+        return Recipe.model_validate(_updated(values))
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
         raise RecipeError(
@@ -295,3 +304,22 @@ def recipe_from(values: dict[str, Any], *, subject: str = "recipe") -> Recipe:
             found=faults,
             next_step="docs/recipes.md lists every value.",
         ) from error
+
+
+def _updated(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values under the names of today; removed ones go where they change nothing, else validation names them."""
+    updated = dict(values)
+    for old, new in _RENAMED_VALUES.items():
+        if old in updated and new not in updated:
+            _warn_renamed(f"recipe value '{old}'", f"'{new}'")
+            updated[new] = updated.pop(old)
+    for (part, name), neutral in _REMOVED_VALUES.items():
+        if isinstance(updated.get(part), dict) and updated[part].get(name) == neutral:
+            updated[part] = {key: value for key, value in updated[part].items() if key != name}
+    if updated.get("loss") == {}:
+        del updated["loss"]
+    return updated
+
+
+def _warn_renamed(old: str, new: str) -> None:
+    warnings.warn(f"{old} is now called {new}; the old name goes with release 0.3", FutureWarning, stacklevel=3)

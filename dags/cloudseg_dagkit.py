@@ -37,7 +37,7 @@ GPU: Json = {
     "executor_config": {"pod_template_file": "/opt/cloudseg/docker/gpu_pod.yaml"},
 }
 APPROVE, REJECT = "Approve", "Reject"
-RECIPES = ["nightly", "seed", "smoke"]
+RECIPES = ["baseline", "baseline_4200", "nightly", "smoke"]
 TAG = "cloudseg"
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)  # noqa: UP017  (the form that Airflow's own documentation uses)
 

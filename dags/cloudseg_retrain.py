@@ -84,8 +84,9 @@ The report is on the page *Browse > Cloud masks*."""
             enum=RECIPES,
             values_display={
                 "nightly": "nightly: our best",
-                "seed": "seed: the yardstick",
-                "smoke": "smoke: seconds, to see it turn",
+                "baseline": "baseline: the first training of the original project, 100 images",
+                "baseline_4200": "baseline_4200: its second training, up to 4200 images",
+                "smoke": "smoke: seconds, to try the pipeline",
             },
             title="Recipe",
             description="How the model is made.",

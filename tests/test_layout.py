@@ -8,7 +8,7 @@ import pytest
 
 REPO = Path(__file__).parents[1]
 # Folders of tests that belong to no package of cloudseg.
-OTHERS = {"dags", "plugin", "circle", "docs", "benchmarks", "data", "faults", "fuzz"}
+OTHERS = {"dags", "plugin", "e2e", "docs", "benchmarks", "data", "faults", "fuzz"}
 
 
 def test_every_folder_of_tests_has_its_package():

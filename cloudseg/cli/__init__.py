@@ -9,10 +9,10 @@ import sys
 import click
 
 from cloudseg import __version__
-from cloudseg.cli.care import backup, db, doctor, maintain, model, restore
-from cloudseg.cli.circle import evaluate, ingest, predict, promote, retrain, rollback, snapshot, train
+from cloudseg.cli.admin import backup, db, doctor, maintain, model, restore
 from cloudseg.cli.demo import demo, stack
-from cloudseg.cli.look import lineage, masks, models, quarantine, runs, scenes
+from cloudseg.cli.inspect import lineage, masks, models, quarantine, runs, scenes
+from cloudseg.cli.pipeline import evaluate, ingest, predict, promote, retrain, rollback, snapshot, train
 from cloudseg.errors import CloudsegError
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from cloudseg.bands import recorded_bands
 from cloudseg.catalog import scene as scenes
 from cloudseg.catalog.tables import place as place_table
 from cloudseg.dataset.split import split_of
@@ -35,7 +34,7 @@ def list_sources(db: Connection, recipe: Recipe, *, write: bool) -> list[Source]
     of ingestion has no say. Raises EmptySplit where no scene fits.
     """
     pairs = [(scenes.get_scene(db, label.scene_id), label) for label in scenes.list_newest_labels(db)]
-    needed = set(recorded_bands(recipe.model.bands))
+    needed = set(recipe.model.bands)
     fitting = sorted(((s, n) for s, n in pairs if needed <= set(s.bands)), key=lambda pair: pair[0].scene_id)
     if not fitting:
         raise EmptySplit(

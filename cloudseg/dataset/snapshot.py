@@ -19,12 +19,12 @@ from cloudseg.dataset.plan import Source, list_sources
 from cloudseg.dataset.shard import ShardWriter
 from cloudseg.errors import CloudsegError, EmptySplit
 from cloudseg.grid import Window
-from cloudseg.publish import outgoing, publish
+from cloudseg.publish import publish, stage_object
 from cloudseg.raster.read import open_raster, read_label, read_scene
 from cloudseg.recipe import Recipe
 from cloudseg.records import Chip, Json, Snapshot, SnapshotRecord, Split
+from cloudseg.scratch import scratch_directory
 from cloudseg.storage import Store
-from cloudseg.workplace import private_folder
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
@@ -66,7 +66,7 @@ def _publish(store: Store, catalog: Catalog, manifest: Manifest, labels: dict[st
     """
     packed = manifest.pack()
     snapshot_id = snapshot_id_of(packed)
-    out = outgoing(packed, lambda _: keys.snapshot_manifest(snapshot_id))
+    out = stage_object(packed, lambda _: keys.snapshot_manifest(snapshot_id))
     snapshot = Snapshot(
         snapshot_id=snapshot_id,
         manifest_key=out.stored.key,
@@ -115,7 +115,10 @@ def _is_whole(store: Store, snapshot: Snapshot) -> bool:
 def _pack(store: Store, recipe: Recipe, sources: list[Source], on_progress: Progress | None) -> Manifest:
     size, bands = recipe.data.chip_size, list(recipe.model.bands)
     chips: list[Chip] = []
-    with private_folder("shards") as folder, ShardWriter(store, folder, size * size * (2 * len(bands) + 1)) as writer:
+    with (
+        scratch_directory("shards") as folder,
+        ShardWriter(store, folder, size * size * (2 * len(bands) + 1)) as writer,
+    ):
         for done, source in enumerate(sources, start=1):
             writer.begin_scene(source.scene.scene_id)
             for window, pixels, label in _iter_cut(store, source, bands, size):

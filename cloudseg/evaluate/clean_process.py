@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from cloudseg.records import StoredObject, Weights
+from cloudseg.scratch import scratch_directory
 from cloudseg.storage import Store
-from cloudseg.workplace import private_folder
 
 TIMEOUT_S: Final = 300.0
 _KEPT: Final = ("PATH", "LANG", "LD_LIBRARY_PATH", "SYSTEMROOT")
@@ -22,24 +22,24 @@ _KEPT: Final = ("PATH", "LANG", "LD_LIBRARY_PATH", "SYSTEMROOT")
 
 
 @dataclass(frozen=True)
-class Blessing:
+class SmokeTest:
     """Whether the published file does what the net did."""
 
     passed: bool
     reason: str
 
 
-def bless(store: Store, weights: Weights, *, timeout_s: float = TIMEOUT_S) -> Blessing:
+def run_smoke_test(store: Store, weights: Weights, *, timeout_s: float = TIMEOUT_S) -> SmokeTest:
     """Ask a clean process. Raises nothing for unusable weights: the reason says what was wrong with them."""
     if "golden" not in weights.companions:
-        return Blessing(False, "no golden tile was published beside the weights")
+        return SmokeTest(False, "no golden tile was published beside the weights")
     golden = StoredObject.model_validate(weights.companions["golden"])
     with store.local_file(weights.key) as weights_path, store.local_file(golden.key) as golden_path:
         arguments = [str(weights_path), weights.sha256, str(golden_path), golden.sha256]
         try:
             done = _run(arguments, timeout_s)
         except subprocess.TimeoutExpired:
-            return Blessing(False, f"the clean process did not answer within {timeout_s:.0f} s")
+            return SmokeTest(False, f"the clean process did not answer within {timeout_s:.0f} s")
     return _read(done)
 
 
@@ -50,7 +50,7 @@ def _run(arguments: list[str], timeout_s: float) -> "subprocess.CompletedProcess
     }
     # The folder of this package, so that a checkout that is not installed finds itself too.
     environment["PYTHONPATH"] = str(Path(__file__).parents[2])
-    with private_folder("blessing") as folder:
+    with scratch_directory("blessing") as folder:
         return subprocess.run(  # noqa: S603 -- our own interpreter and module, paths from the store
             [sys.executable, "-m", "cloudseg.evaluate.blessing", *arguments],
             cwd=folder,
@@ -62,10 +62,10 @@ def _run(arguments: list[str], timeout_s: float) -> "subprocess.CompletedProcess
         )
 
 
-def _read(done: "subprocess.CompletedProcess[str]") -> Blessing:
+def _read(done: "subprocess.CompletedProcess[str]") -> SmokeTest:
     try:
         answer = json.loads(done.stdout.splitlines()[-1])
-        return Blessing(passed=done.returncode == 0 and answer["passed"] is True, reason=str(answer["reason"]))
+        return SmokeTest(passed=done.returncode == 0 and answer["passed"] is True, reason=str(answer["reason"]))
     except (IndexError, ValueError, KeyError, TypeError):
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        return Blessing(False, f"the clean process ended with status {done.returncode}: {last[:300]}")
+        return SmokeTest(False, f"the clean process ended with status {done.returncode}: {last[:300]}")

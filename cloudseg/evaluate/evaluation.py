@@ -1,4 +1,4 @@
-"""Judge weights on one split of a snapshot: counts, figures and report, stored once."""
+"""Evaluator weights on one split of a snapshot: counts, figures and report, stored once."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,12 @@ from cloudseg.dataset.chips import open_chips
 from cloudseg.evaluate.brightness import STEP
 from cloudseg.evaluate.pictures import choose, triptych
 from cloudseg.evaluate.report import Picture, Subject, report_html, report_json
-from cloudseg.evaluate.scene import Facts, Judge, Judged, Progress, chips_by_scene, judge_scenes
+from cloudseg.evaluate.scene import Evaluator, Facts, Progress, SplitCounts, chips_by_scene, evaluate_scenes
 from cloudseg.evaluate.sources import citations
 from cloudseg.evaluate.table import CountsTable, headline
 from cloudseg.model.device import Device
 from cloudseg.model.predictor import open_predictor
-from cloudseg.publish import Outgoing, outgoing, publish
+from cloudseg.publish import StagedObject, publish, stage_object
 from cloudseg.records import Chip, Evaluation, Snapshot, Split, Weights
 from cloudseg.storage import Store
 
@@ -35,7 +35,7 @@ def evaluate_weights(
     device: Device,
     on_progress: Progress | None = None,
 ) -> Evaluation:
-    """Judge weights and store the report; the same weights on the same split are judged once.
+    """Evaluator weights and store the report; the same weights on the same split are judged once.
 
     Args:
         store: holds weights and chips, takes the report.
@@ -57,10 +57,12 @@ def evaluate_weights(
     predictor = open_predictor(store, weights, device)
     log.info("evaluate: %s on %s of %s, %s", weights_id, split, snapshot_id, device.reason)
     with open_chips(store, snapshot) as chips:
-        judge = Judge(chips, predictor, snapshot_id=snapshot_id, snapshot_resolution_m=snapshot.working_resolution_m)
+        judge = Evaluator(
+            chips, predictor, snapshot_id=snapshot_id, snapshot_resolution_m=snapshot.working_resolution_m
+        )
         scenes = chips_by_scene(chips, split, snapshot_id)
         facts = _facts(catalog, scenes)
-        judged = judge_scenes(judge, scenes, facts, on_progress)
+        judged = evaluate_scenes(judge, scenes, facts, on_progress)
         subject = _subject(catalog, weights, snapshot, split, judged, list(facts.values()))
         pictures = _pictures(judge, scenes, facts, judged, subject.evaluation_id)
     return _publish(store, catalog, subject, pictures)
@@ -76,7 +78,7 @@ def _facts(catalog: Catalog, scenes: Mapping[str, list[Chip]]) -> dict[str, Fact
 
 
 def _subject(
-    catalog: Catalog, weights: Weights, snapshot: Snapshot, split: Split, judged: Judged, facts: Sequence[Facts]
+    catalog: Catalog, weights: Weights, snapshot: Snapshot, split: Split, judged: SplitCounts, facts: Sequence[Facts]
 ) -> Subject:
     with catalog.read() as db:
         run = training.find_run(db, weights.run_id) if weights.run_id else None
@@ -95,7 +97,11 @@ def _subject(
 
 
 def _pictures(
-    judge: Judge, scenes: Mapping[str, list[Chip]], facts: Mapping[str, Facts], judged: Judged, evaluation_id: str
+    judge: Evaluator,
+    scenes: Mapping[str, list[Chip]],
+    facts: Mapping[str, Facts],
+    judged: SplitCounts,
+    evaluation_id: str,
 ) -> list[Picture]:
     chosen = choose(judged.scenes, evaluation_id)
     return [
@@ -105,8 +111,8 @@ def _pictures(
 
 
 def _publish(store: Store, catalog: Catalog, subject: Subject, pictures: Sequence[Picture]) -> Evaluation:
-    def part(name: str, data: bytes) -> Outgoing:
-        return outgoing(data, lambda sha256: keys.evaluation(subject.evaluation_id, name, sha256))
+    def part(name: str, data: bytes) -> StagedObject:
+        return stage_object(data, lambda sha256: keys.evaluation(subject.evaluation_id, name, sha256))
 
     named = {f"{picture.choice.why}-{n}": picture.png for n, picture in enumerate(pictures, start=1)}
     objects = {name: part(f"{name}.png", png) for name, png in named.items()}

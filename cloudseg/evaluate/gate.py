@@ -14,12 +14,12 @@ from cloudseg import keys
 from cloudseg.catalog import Catalog, training
 from cloudseg.catalog import model as rows
 from cloudseg.catalog.session import now
-from cloudseg.evaluate.clean_process import Blessing, bless
+from cloudseg.evaluate.clean_process import SmokeTest, run_smoke_test
+from cloudseg.evaluate.comparison import GateResult, compare_with_champion, compare_with_trivial_masks
 from cloudseg.evaluate.evaluation import evaluate_weights
 from cloudseg.evaluate.table import CountsTable, read_table
-from cloudseg.evaluate.weigh import Finding, weigh_champion, weigh_trivial
 from cloudseg.model.device import Device
-from cloudseg.publish import outgoing, publish
+from cloudseg.publish import publish, stage_object
 from cloudseg.recipe import Promotion
 from cloudseg.records import Evaluation, Json, Split, Verdict, Weights
 from cloudseg.storage import Store
@@ -38,7 +38,7 @@ def judge(
     snapshot_id: str,
     promotion: Promotion,
     device: Device,
-    ask: Callable[[Store, Weights], Blessing] = bless,
+    ask: Callable[[Store, Weights], SmokeTest] = run_smoke_test,
 ) -> Verdict:
     """Compare challenger and champion on the held-out chips of a snapshot; store the verdict and return its row.
 
@@ -51,12 +51,12 @@ def judge(
     if (known := _find_verdict(catalog, challenger_id, champion_id, snapshot_id, promotion)) is not None:
         return known
     judged, table = _evaluated(store, catalog, challenger_id, snapshot_id, device)
-    finding = Finding()
-    trivial = weigh_trivial(table, promotion, finding, is_first=champion_id is None)
+    finding = GateResult()
+    trivial = compare_with_trivial_masks(table, promotion, finding, is_first=champion_id is None)
     rival: Json = {"champion": None, "difference": None, "slices": []}
     if _has_rival(catalog, challenger_id, champion_id, snapshot_id, finding) and champion_id is not None:
         their_evaluation, theirs = _evaluated(store, catalog, champion_id, snapshot_id, device)
-        rival = {"champion": _figures(their_evaluation), **weigh_champion(table, theirs, promotion, finding)}
+        rival = {"champion": _figures(their_evaluation), **compare_with_champion(table, theirs, promotion, finding)}
     body: Json = {
         "format": FORMAT,
         "challenger_id": challenger_id,
@@ -103,7 +103,7 @@ def _figures(evaluation: Evaluation) -> Json:
 
 
 def _has_rival(
-    catalog: Catalog, challenger_id: str, champion_id: str | None, snapshot_id: str, finding: Finding
+    catalog: Catalog, challenger_id: str, champion_id: str | None, snapshot_id: str, finding: GateResult
 ) -> bool:
     """Return whether there is a champion that can be judged on the same chips; else say why not."""
     if champion_id is None:
@@ -124,7 +124,7 @@ def _has_rival(
 
 
 def _bless(
-    store: Store, catalog: Catalog, weights_id: str, ask: Callable[[Store, Weights], Blessing], finding: Finding
+    store: Store, catalog: Catalog, weights_id: str, ask: Callable[[Store, Weights], SmokeTest], finding: GateResult
 ) -> Json:
     with catalog.read() as db:
         weights = rows.get_weights(db, weights_id)
@@ -146,7 +146,7 @@ def _publish(store: Store, catalog: Catalog, body: Json) -> Verdict:
         created_at=now(),
     )
     log.info("verdict %s: %s, because %s", verdict.verdict_id, verdict.outcome, "; ".join(body["reasons"]))
-    objects = {"verdict": outgoing(text, lambda _: keys.verdict(verdict.verdict_id))}
+    objects = {"verdict": stage_object(text, lambda _: keys.verdict(verdict.verdict_id))}
     publish(store, catalog, objects, lambda db, _: rows.add_verdict(db, verdict))
     with catalog.read() as db:
         return rows.get_verdict(db, verdict.verdict_id)

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA, REFLECTANCE_SCALE
 from cloudseg.evaluate.brightness import visible
 from cloudseg.evaluate.metrics import rates
-from cloudseg.evaluate.scene import Judge, SceneResult
+from cloudseg.evaluate.scene import Evaluator, SceneResult
 from cloudseg.evaluate.slices import is_saturated
 from cloudseg.evaluate.windows import owned_windows, window_of
 from cloudseg.grid import Window
@@ -73,7 +73,7 @@ def choose(scenes: Sequence[SceneResult], seed: str) -> list[Choice]:
     return chosen
 
 
-def triptych(judge: Judge, of_scene: list[Chip], factor: int) -> bytes:
+def triptych(judge: Evaluator, of_scene: list[Chip], factor: int) -> bytes:
     """Return a PNG with four panels side by side: RGB, label, mask, difference.
 
     The scene is thinned to twice `SIDE` pixels at most while it is put together, so memory does not grow with it.

@@ -56,7 +56,7 @@ class Facts:
     """Where its label came from."""
 
 
-class Judge:
+class Evaluator:
     """Weights at work on the chips of a snapshot."""
 
     def __init__(
@@ -72,7 +72,7 @@ class Judge:
                 subject=f"{predictor.weights_id} on {snapshot_id}",
                 found=" ".join(chips.bands),
                 expected=" ".join(predictor.meta.bands),
-                next_step="Judge on a snapshot that was made with these bands.",
+                next_step="Evaluator on a snapshot that was made with these bands.",
             )
         self._bands = [chips.bands.index(band) for band in predictor.meta.bands]
         self._resolution_m = snapshot_resolution_m
@@ -102,7 +102,7 @@ class Judge:
             probability = bring_up(self.predictor.probability(coarse, observed(coarse)), factor, *view.dn.shape[1:])
             yield chip, probability[0][view.chip]
 
-    def judge_scene(
+    def evaluate_scene(
         self, of_scene: list[Chip], facts: Facts, bright_from: int | None
     ) -> tuple[SceneResult, npt.NDArray[np.int64]]:
         """Count a scene; also give pixels by label (clear, cloud) and probability step for the threshold curve."""
@@ -168,7 +168,7 @@ def chips_by_scene(chips: ChipSet, split: Split, snapshot_id: str) -> dict[str, 
 
 
 @dataclass(frozen=True)
-class Judged:
+class SplitCounts:
     """All scenes of a split."""
 
     scenes: list[SceneResult]
@@ -178,16 +178,16 @@ class Judged:
     """Brightness bin from which on the trivial mask says cloud, None where the snapshot trains on nothing."""
 
 
-def judge_scenes(
-    judge: Judge, scenes: Mapping[str, list[Chip]], facts: Mapping[str, Facts], on_progress: Progress | None
-) -> Judged:
+def evaluate_scenes(
+    judge: Evaluator, scenes: Mapping[str, list[Chip]], facts: Mapping[str, Facts], on_progress: Progress | None
+) -> SplitCounts:
     """Count every scene, one in memory at a time."""
     bright_from = brightness.tune_threshold(judge.chips)
     results, curve = [], np.zeros((2, CURVE_BINS), np.int64)
     for done, (scene_id, of_scene) in enumerate(scenes.items(), start=1):
-        result, part = judge.judge_scene(of_scene, facts[scene_id], bright_from)
+        result, part = judge.evaluate_scene(of_scene, facts[scene_id], bright_from)
         results.append(result)
         curve += part
         if on_progress is not None:
             on_progress(done, len(scenes))
-    return Judged(results, curve, bright_from)
+    return SplitCounts(results, curve, bright_from)

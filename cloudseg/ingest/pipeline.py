@@ -20,8 +20,8 @@ from cloudseg.ingest.layouts import find_candidates
 from cloudseg.ingest.pool import DecoderPool
 from cloudseg.ingest.work import Outcome, Work, take
 from cloudseg.records import IngestRecord
+from cloudseg.scratch import scratch_directory
 from cloudseg.storage import S3Options, Store
-from cloudseg.workplace import private_folder
 
 log = logging.getLogger(__name__)
 NOT_WANTED: Final = "-"
@@ -55,7 +55,7 @@ def ingest_source(
     inbox = open_inbox(source, store, s3 or S3Options())
     items = find_candidates(inbox, layout=layout, bands=_checked_bands(bands))
     with (
-        private_folder("ingest") as folder,
+        scratch_directory("ingest") as folder,
         DecoderPool(limits, min(max(1, workers), max(1, len(items))), folder) as decoders,
     ):
         work = Work(store, catalog, inbox, decoders, limits, folder, dry_run)

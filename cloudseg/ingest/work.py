@@ -33,10 +33,10 @@ from cloudseg.ingest.candidate import Candidate, InboxFile, LabelFile, SourceFil
 from cloudseg.ingest.inbox import Inbox, NotRead, hash_file
 from cloudseg.ingest.job import DecodeLimits, LabelFacts, LabelJob, RasterJob, SceneFacts, SceneJob
 from cloudseg.ingest.pool import Decoder, DecoderPool
-from cloudseg.publish import outgoing, publish
+from cloudseg.publish import publish, stage_object
 from cloudseg.records import Label, Quarantined, Scene, StoredObject
+from cloudseg.scratch import check_room
 from cloudseg.storage import Store
-from cloudseg.workplace import check_room
 
 _PLAIN = (SENTINEL2.scale, SENTINEL2.offset)
 _LABEL_TRIES = 5
@@ -133,7 +133,7 @@ def _take_scene(work: Work, candidate: Candidate, hashes: list[str], source_sha2
             return
         folder = Path(name)
         facts = decoder.decode_scene(_scene_job(work, candidate, hashes, folder))
-        out = outgoing(_made(folder / "scene.tif", candidate.name), keys.scene)
+        out = stage_object(_made(folder / "scene.tif", candidate.name), keys.scene)
         scene = _scene_row(candidate, facts, source_sha256, out.stored)
         added = work.dry_run or publish(work.store, work.catalog, {"cog": out}, lambda db, _: _add_scene(db, scene))
         outcome.scene, outcome.scene_id = ("added" if added else "known"), scene.scene_id
@@ -313,7 +313,7 @@ def _label_job(work: Work, label: LabelFile, folder: Path, *, alone: bool) -> Ca
 def _add_label(
     work: Work, folder: Path, label: LabelFile, label_id: str, scene: Scene, sha256: str, facts: LabelFacts
 ) -> bool:
-    out = outgoing(_made(folder / "label.tif", label.file.path), keys.label)
+    out = stage_object(_made(folder / "label.tif", label.file.path), keys.label)
     row = Label(
         label_id=label_id,
         scene_id=scene.scene_id,

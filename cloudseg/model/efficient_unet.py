@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from cloudseg.model.unet import BatchNorm2d, DoubleConv, UNet
+from cloudseg.model.unet import DoubleConv, UNet
 
 _EPS: Final = 1e-3
 """Of every BatchNorm in the published net."""
@@ -61,7 +61,7 @@ def _convolution(
         convolution: nn.Conv2d = HalvingConv2d(in_channels, out_channels, kernel, groups)
     else:
         convolution = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, groups=groups, bias=False)
-    return [convolution, BatchNorm2d(out_channels, eps=_EPS)]
+    return [convolution, nn.BatchNorm2d(out_channels, eps=_EPS)]
 
 
 class InvertedResidual(nn.Module):
@@ -115,7 +115,7 @@ class EfficientUNet(UNet):
         for level in range(1, deepest):
             self.add_module(f"enc{level}", _stage(level, outs[level - 1]))
             self.add_module(f"pool{level}", nn.Identity())  # the next stage's first convolution halves
-        narrow = [nn.Conv2d(outs[deepest], self.widths[-1], 1), BatchNorm2d(self.widths[-1]), nn.ReLU(inplace=True)]
+        narrow = [nn.Conv2d(outs[deepest], self.widths[-1], 1), nn.BatchNorm2d(self.widths[-1]), nn.ReLU(inplace=True)]
         self.bottleneck = nn.Sequential(_stage(deepest, outs[deepest - 1]), *narrow)
         for level in range(deepest - 1, 0, -1):
             self.add_module(f"up{level}", nn.Upsample(scale_factor=2, mode="nearest"))

@@ -17,7 +17,7 @@ from torch import nn
 
 from cloudseg.bands import REFLECTANCE_SCALE
 from cloudseg.model.efficient_unet import EfficientUNet, HalvingConv2d, InvertedResidual
-from cloudseg.model.fold import fold_batch_norm
+from cloudseg.model.fuse import fuse_conv_bn
 from cloudseg.model.unet import DoubleConv, UNet
 from cloudseg.model.weights import METADATA_KEY, LoadedModel, WeightsMeta
 
@@ -31,9 +31,9 @@ def export_onnx(loaded: LoadedModel) -> bytes:
     """Return the ONNX bytes; equal weights give equal bytes. Checked by onnx's own checker with shape inference."""
     graph = _Graph()
     x = _preprocess(graph, loaded.meta)
-    net = fold_batch_norm(loaded.net)
+    net = fuse_conv_bn(loaded.net)
     probability = _probability(graph, net, x, "")
-    if loaded.meta.flip_at_prediction:
+    if loaded.meta.tta_flip:
         mirrored = _probability(graph, net, _mirror(graph, x), "mirrored_")
         both = graph.add("Add", [probability, _mirror(graph, mirrored)])
         probability = graph.add("Mul", [both, graph.constant("half", np.float32(0.5))])

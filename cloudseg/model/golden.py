@@ -30,7 +30,7 @@ REFERENCE_DEVICE: Final = Device(
 
 
 @dataclass(frozen=True)
-class Golden:
+class GoldenSample:
     """`dn` uint16 `(1, band, row, col)`, `probability` float32 `(1, row, col)`; what is invalid does not count."""
 
     weights_id: str | None
@@ -55,18 +55,18 @@ def pack_golden(loaded: LoadedModel, dn: npt.NDArray[np.uint16] | None = None) -
     return save(tensors, {METADATA_KEY: header})
 
 
-def read_golden(data: bytes) -> Golden:
+def read_golden(data: bytes) -> GoldenSample:
     """Read a golden tile. Raises BadWeights."""
     try:
         length = int.from_bytes(data[:8], "little")
         header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][METADATA_KEY])
         tensors = load(data)
-        return Golden(header["weights_id"], tensors["dn"], tensors["probability"])
+        return GoldenSample(header["weights_id"], tensors["dn"], tensors["probability"])
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise BadWeights("not a golden tile", found=error, expected=FORMAT) from error
 
 
-def golden_difference(loaded: LoadedModel, golden: Golden) -> float:
+def golden_difference(loaded: LoadedModel, golden: GoldenSample) -> float:
     """Return the largest difference of probability at valid pixels between the golden tile and these weights here and now."""
     valid = observed(golden.dn)
     found = Predictor(loaded, REFERENCE_DEVICE).probability(golden.dn, valid)

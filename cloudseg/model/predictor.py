@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from cloudseg.model.device import Device, set_up, usable_cpus
-from cloudseg.model.fold import fold_batch_norm
+from cloudseg.model.fuse import fuse_conv_bn
 from cloudseg.model.int8 import Int8Net
 from cloudseg.model.normalize import normalize, to_reflectance
 from cloudseg.model.weights import LoadedModel, load_weights
@@ -43,7 +43,7 @@ class Predictor:
             if int8 is not None and device.int8
             else None
         )
-        net = fold_batch_norm(loaded.net).to(device.torch, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net = fuse_conv_bn(loaded.net).to(device.torch, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._net: torch.nn.Module = net.requires_grad_(False)
 
     @property
@@ -84,7 +84,7 @@ class Predictor:
                 # Edge pixels are repeated: zeros would look like missing data to the net and darken the rim.
                 x = functional.pad(x, (*beyond[1], *beyond[0]), mode="replicate")
             probability = self._forward(x)
-            if self.meta.flip_at_prediction:
+            if self.meta.tta_flip:
                 probability = (probability + self._forward(x.flip(-1)).flip(-1)) / 2
             return probability.cpu().numpy()
 

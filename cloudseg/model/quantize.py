@@ -23,7 +23,7 @@ from cloudseg.model.int8 import Int8Net
 from cloudseg.model.normalize import observed
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.weights import LoadedModel, WeightsMeta
-from cloudseg.workplace import private_folder
+from cloudseg.scratch import scratch_directory
 
 INT8_FILE: Final = "model-int8.onnx"
 CALIBRATION_CHIPS: Final = 16
@@ -82,7 +82,7 @@ def quantize(loaded: LoadedModel, chips: Sequence[Chip], ranges: Ranges = "wides
     model = onnx.load_from_string(export_onnx(loaded))
     # Its graph is prepared already (folded, no dead nodes): without this mark the quantiser warns.
     onnx.helper.set_model_props(model, _props(model) | {"onnx.quant.pre_process": "onnxruntime.quant"})
-    with private_folder("int8") as folder:
+    with scratch_directory("int8") as folder:
         path = folder / INT8_FILE
         quantize_static(
             model,

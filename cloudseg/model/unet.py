@@ -10,19 +10,10 @@ import torch
 from torch import nn
 
 
-class BatchNorm2d(nn.BatchNorm2d):
-    """PyTorch's own, printed as in the seed's listing by every version (2.13 began to print `bias=True` too)."""
-
-    def extra_repr(self) -> str:
-        """Return the facts between the brackets."""
-        facts = f"eps={self.eps}, momentum={self.momentum}, affine={self.affine}, track_running_stats={self.track_running_stats}"
-        return f"{self.num_features}, {facts}"
-
-
 def _double_conv(in_channels: int, out_channels: int, dropout: float) -> nn.Sequential:
     layers: list[nn.Module] = []
     for channels in (in_channels, out_channels):
-        layers += [nn.Conv2d(channels, out_channels, 3, padding=1), BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
+        layers += [nn.Conv2d(channels, out_channels, 3, padding=1), nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
     if dropout:
         layers.append(nn.Dropout2d(dropout))
     return nn.Sequential(*layers)
@@ -110,14 +101,14 @@ class UNet(nn.Module):
 
 
 class SimpleUNet(UNet):
-    """The seed's first net: 3 bands, 64-128-256, 1,865,409 parameters."""
+    """The baseline's net: 3 bands, 64-128-256, 1,865,409 parameters."""
 
     def __init__(self, in_channels: int = 3, widths: Sequence[int] = (64, 128, 256), dropout: float = 0.0) -> None:
         super().__init__(in_channels, widths, dropout)
 
 
 class SimpleUNetV2(UNet):
-    """The seed's published net: red, green, blue, nir, 32-64-128, Dropout2d 0.3, 468,097 parameters.
+    """The net whose weights the original project published: red, green, blue, nir, 32-64-128, Dropout2d 0.3, 468,097 parameters.
 
     Its blocks are plain `Sequential`s and its decoder counts upwards from the bottleneck, as in the published file.
     """

@@ -54,7 +54,7 @@ class WeightsMeta(BaseModel):
     threshold: float = Field(
         ge=0, le=1, description="cloud where probability >= threshold; chosen on validation places"
     )
-    flip_at_prediction: bool = Field(description="the probability is averaged over a mirrored copy")
+    tta_flip: bool = Field(description="the probability is averaged over a mirrored copy")
     chip_size: int = Field(ge=1, description="side of the chips that it was trained on, working pixels")
     snapshot_id: str | None = None
     run_id: str | None = None
@@ -66,6 +66,15 @@ class WeightsMeta(BaseModel):
     sources: tuple[str, ...] = Field((), description="where the labels come from")
     metrics: dict[str, Any] = Field(default_factory=dict, description="on the validation places")
     code_version: str = __version__
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_names(cls, values: Any) -> Any:
+        """Accept weights that were published when `tta_flip` was still called `flip_at_prediction`."""
+        if isinstance(values, dict) and "flip_at_prediction" in values and "tta_flip" not in values:
+            values = {**values, "tta_flip": values["flip_at_prediction"]}
+            del values["flip_at_prediction"]
+        return values
 
     @model_validator(mode="after")
     def _is_sane(self) -> "WeightsMeta":

@@ -23,7 +23,7 @@ from cloudseg.grid import Window, decimation
 from cloudseg.model.predictor import Predictor
 from cloudseg.predict.item import COLOURS, MaskFacts
 from cloudseg.predict.pipeline import WriteBehind, read_ahead
-from cloudseg.predict.probability import STEPS, classify, core_in_scene, quantise, upsample
+from cloudseg.predict.probability import STEPS, classify, core_in_scene, encode_probability, upsample
 from cloudseg.predict.windows import Piece, choose_core, inside, iter_pieces, margin_of
 from cloudseg.raster.cog import BLOCK_SIZE, create_tiled
 from cloudseg.raster.read import open_raster, read_scene, working_shape
@@ -206,7 +206,9 @@ class _Writer:
         rows, cols = inside(block.piece.core, block.piece.read)
         near = (slice(max(rows.start - 1, 0), rows.stop + 1), slice(max(cols.start - 1, 0), cols.stop + 1))
         origin = (block.piece.read.row_off + near[0].start, block.piece.read.col_off + near[1].start)
-        return quantise(upsample(block.probability[near], block.observed[near], origin, strip, self._factor), valid)
+        return encode_probability(
+            upsample(block.probability[near], block.observed[near], origin, strip, self._factor), valid
+        )
 
 
 def _create(path: Path, scene: Scene, description: str, colormap: dict[int, tuple[int, int, int, int]] | None) -> Any:

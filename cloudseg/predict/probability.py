@@ -22,7 +22,7 @@ Bools = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
 
 
-def quantise(probability: Floats, valid: Bools) -> Bytes:
+def encode_probability(probability: Floats, valid: Bools) -> Bytes:
     """Return uint8 `(row, col)`: 0 .. 250, and 255 where `valid` is False. Half steps round to even, as numpy does."""
     steps: Bytes = np.rint(np.clip(probability, 0.0, 1.0) * np.float32(STEPS)).astype(np.uint8)
     steps[~valid] = MASK_NO_DATA

@@ -8,7 +8,6 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from cloudseg import __version__, keys
-from cloudseg.bands import recorded_bands
 from cloudseg.catalog import Catalog, model
 from cloudseg.catalog import scene as scenes
 from cloudseg.catalog.session import now
@@ -18,12 +17,12 @@ from cloudseg.model.predictor import Predictor
 from cloudseg.predict.draw import BUDGET_BYTES, OnProgress, draw_rasters, plan_pieces
 from cloudseg.predict.item import MaskFacts, carried_tags, class_names, mask_item
 from cloudseg.predict.probability import STEPS
-from cloudseg.publish import Outgoing, outgoing, publish
+from cloudseg.publish import StagedObject, publish, stage_object
 from cloudseg.raster.cog import write_cog
 from cloudseg.raster.thumbnail import make_thumbnail
 from cloudseg.records import Mask, Scene, StoredObject, Weights
+from cloudseg.scratch import scratch_directory
 from cloudseg.storage import Store
-from cloudseg.workplace import private_folder
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ def predict_scene(
         scene, weights = scenes.get_scene(db, scene_id), model.get_weights(db, weights_id)
     _check(scene, weights, predictor)
     began = time.monotonic()
-    with private_folder("mask") as folder:
+    with scratch_directory("mask") as folder:
         facts, files = _make(store, scene, weights, predictor, folder, budget_bytes, on_progress)
         mask = publish(store, catalog, files, lambda db, stored: _write_row(db, scene, weights, facts, stored))
     log.info(
@@ -83,7 +82,7 @@ def _check(scene: Scene, weights: Weights, predictor: Predictor) -> None:
             found=predictor.weights_id,
             next_step="Load the weights that are asked for.",
         )
-    missing = [band for band in recorded_bands(predictor.meta.bands) if band not in scene.bands]
+    missing = [band for band in predictor.meta.bands if band not in scene.bands]
     if missing:
         raise DataError(
             f"the scene lacks {', '.join(missing)}, which the model reads",
@@ -102,7 +101,7 @@ def _make(
     folder: Path,
     budget_bytes: int,
     on_progress: OnProgress | None,
-) -> tuple[MaskFacts, dict[str, Outgoing]]:
+) -> tuple[MaskFacts, dict[str, StagedObject]]:
     """Make the four files of a mask; the names are those of the row's columns and companions."""
     drawn = {name: folder / f"{name}-drawn.tif" for name in ("mask", "probability")}
     source = store.gdal_path(scene.key)
@@ -117,7 +116,7 @@ def _make(
     write_cog(
         cogs["probability"], drawn["probability"], resampling="average", tags={**tags, "CLOUDSEG_ENCODING": _ENCODING}
     )
-    files: dict[str, Outgoing] = {name: _named(weights, scene, f"{name}.tif", path) for name, path in cogs.items()}
+    files: dict[str, StagedObject] = {name: _named(weights, scene, f"{name}.tif", path) for name, path in cogs.items()}
     files["thumbnail"] = _named(weights, scene, "thumbnail.png", make_thumbnail(source, cogs["mask"]))
     assets = {name: file.stored for name, file in files.items()}
     mask_id, folder_key = mask_id_of(scene.scene_id, weights.weights_id), posixpath.dirname(assets["mask"].key)
@@ -134,8 +133,8 @@ def mask_id_of(scene_id: str, weights_id: str) -> str:
     return make_id("mk", scene_id, weights_id)
 
 
-def _named(weights: Weights, scene: Scene, name: str, content: bytes | Path) -> Outgoing:
-    return outgoing(content, lambda sha256: keys.mask(weights.weights_id, scene.scene_id, name, sha256))
+def _named(weights: Weights, scene: Scene, name: str, content: bytes | Path) -> StagedObject:
+    return stage_object(content, lambda sha256: keys.mask(weights.weights_id, scene.scene_id, name, sha256))
 
 
 def _tags(scene: Scene, weights: Weights, facts: MaskFacts) -> dict[str, str]:

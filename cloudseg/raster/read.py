@@ -16,18 +16,13 @@ import rasterio
 from rasterio._err import CPLE_OpenFailedError
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from rasterio.session import Session
-from rasterio.warp import transform
 from rasterio.windows import Window as RasterioWindow
 
 from cloudseg.bands import (
-    DERIVED_BANDS,
     MASK_CLEAR,
     MASK_CLOUD,
     MASK_NO_DATA,
     NO_DATA,
-    POLAR,
-    polar_number,
-    recorded_bands,
 )
 from cloudseg.errors import DataError, ObjectCorrupt, StoreUnreachable
 from cloudseg.grid import Window
@@ -137,21 +132,12 @@ def read_scene(
     """Return reflectance × 10 000 as uint16 `(band, height, width)` in the order of `bands`, and what is valid `(height, width)`.
 
     A working pixel is the rounded mean of its valid scene pixels, valid where it has at least one, and 0 in every band
-    otherwise. A scene pixel is valid where no band is 0. A derived band (`cloudseg.bands`) has one number all over the
-    scene. Costs `factor`² times the memory of the result, twice. Raises DataError for a band that the scene lacks,
-    ValueError for a window outside of the scene.
+    otherwise. A scene pixel is valid where no band is 0. Costs `factor`² times the memory of the result, twice.
+
+    Raises:
+        DataError: the scene lacks a band.
+        ValueError: the window lies outside of the scene.
     """
-    numbers, valid = _read_recorded(dataset, window, recorded_bands(bands), factor)
-    if not set(bands) & set(DERIVED_BANDS):
-        return numbers, valid
-    polar = polar_number(_latitude(dataset)) * valid.astype(np.uint16)
-    recorded = iter(numbers)
-    return np.stack([polar if band == POLAR else next(recorded) for band in bands]), valid
-
-
-def _read_recorded(
-    dataset: rasterio.DatasetReader, window: Window, bands: Sequence[str], factor: int
-) -> tuple[UInt16, Bool]:
     source = _source_window(dataset, window, factor)
     numbers = _read(dataset, source, indexes=_band_indexes(dataset, bands))
     valid: Bool = np.all(numbers != NO_DATA, axis=0)
@@ -165,15 +151,6 @@ def _read_recorded(
     divisor = np.maximum(counts, 1)
     means = (sums + divisor // 2) // divisor
     return np.where(seen, np.maximum(means, 1), NO_DATA).astype(np.uint16), seen
-
-
-def _latitude(dataset: rasterio.DatasetReader) -> float | None:
-    """Return the latitude of the raster's centre in degrees, None where it has no CRS."""
-    if dataset.crs is None:
-        return None
-    x, y = dataset.transform @ (dataset.width / 2, dataset.height / 2)
-    _, (latitude,) = transform(dataset.crs, "EPSG:4326", [x], [y])
-    return float(latitude)
 
 
 def read_label(dataset: rasterio.DatasetReader, window: Window, factor: int = 1) -> UInt8:

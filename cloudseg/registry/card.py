@@ -58,9 +58,6 @@ observed; the net gives a logit, its sigmoid is the probability of cloud, and a 
 threshold. All of these numbers lie in the file's own metadata; `cloudseg predict` applies them. The ONNX twin beside the
 weights does all of this itself: digital numbers (reflectance x 10 000, uint16, 0 = no data) in, probability out.
 
-A band `polar` comes from no sensor: one number for the whole scene, 1100 plus 200 for every five degrees that its centre
-lies north of 55 degrees, 80 degrees at most, and as much less in the south. 1100 where the place is unknown.
-
 ## Limits
 
 Clouds only: cloud shadow counts as clear. Bright ground (snow, ice, sand, roofs, sun glint) and thin cirrus are where

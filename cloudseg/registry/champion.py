@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from cloudseg import keys
 from cloudseg.catalog import Catalog
 from cloudseg.catalog import model as rows
-from cloudseg.catalog.session import alone_with, now
+from cloudseg.catalog.session import advisory_lock, now
 from cloudseg.errors import InputError, ObjectExists, ObjectMissing, PromotionRefused
 from cloudseg.records import Promotion, Weights, utc_iso
 from cloudseg.storage import Store
@@ -57,7 +57,7 @@ def promote(
     with catalog.read() as db:
         _check_bytes(store, rows.get_weights(db, weights_id))
     with catalog.begin() as db:
-        alone_with(db, "the champion")
+        advisory_lock(db, "the champion")
         current = rows.find_champion(db)
         if current is not None and _is_same(current, weights_id, expected_champion, verdict_id):
             promotion = current
@@ -79,7 +79,7 @@ def rollback(store: Store, catalog: Catalog, *, expected_champion: str | None, a
     before it; ObjectMissing and ObjectCorrupt where the earlier bytes are gone.
     """
     with catalog.begin() as db:
-        alone_with(db, "the champion")
+        advisory_lock(db, "the champion")
         current = rows.find_champion(db)
         if current is not None and (current.action, current.previous_weights_id) == ("rollback", expected_champion):
             promotion = current
@@ -173,7 +173,7 @@ def _check_expected(current: Promotion | None, expected: str | None, weights_id:
             subject=weights_id or "champion",
             found=found or "none",
             expected=expected or "none",
-            next_step="Judge again against the champion of today.",
+            next_step="Evaluator again against the champion of today.",
         )
     if weights_id is not None and found == weights_id:
         raise PromotionRefused("these weights are the champion already", subject=weights_id)
@@ -195,7 +195,7 @@ def _check_verdict(
         raise PromotionRefused(
             "the verdict compares other weights",
             subject=verdict_id,
-            next_step="Judge again.",
+            next_step="Evaluator again.",
             found=f"{verdict.challenger_id} against {verdict.champion_id or 'none'}",
             expected=f"{weights_id} against {expected or 'none'}",
         )
@@ -232,7 +232,7 @@ def _add(db: Connection, promotion: Promotion) -> None:
             "another promotion came first",
             subject=promotion.weights_id,
             expected=f"generation {promotion.generation} to be free",
-            next_step="Judge again against the champion of today.",
+            next_step="Evaluator again against the champion of today.",
         )
 
 

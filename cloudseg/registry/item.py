@@ -33,7 +33,7 @@ _ASSETS: Final = {
     "card": ("text/markdown", "Model card", ["metadata"], None),
     "golden": (
         "application/octet-stream; application=safetensors",
-        "Golden tile: what a clean process must reproduce",
+        "GoldenSample tile: what a clean process must reproduce",
         ["data"],
         None,
     ),

@@ -9,7 +9,7 @@ from cloudseg.catalog import model as rows
 from cloudseg.catalog.session import fetch_one, now
 from cloudseg.catalog.tables import weights as weights_table
 from cloudseg.errors import InputError
-from cloudseg.publish import Outgoing, outgoing, publish
+from cloudseg.publish import StagedObject, publish, stage_object
 from cloudseg.records import Json, StoredObject, Weights
 from cloudseg.registry.card import model_card
 from cloudseg.registry.extent import Extent, training_extent
@@ -59,7 +59,7 @@ def register(
     _check_threshold(weights_id, metadata)
     with catalog.read() as db:
         extent = training_extent(db, snapshot_id)
-    packed = outgoing(weights, keys.weights)
+    packed = stage_object(weights, keys.weights)
     beside = _companions(
         packed.stored, metadata, companions, extent, {**(metadata.get("metrics") or {}), **(figures or {})}
     )
@@ -97,12 +97,12 @@ def _companions(
     companions: Mapping[str, tuple[str, bytes]],
     extent: Extent,
     figures: Mapping[str, object],
-) -> dict[str, Outgoing]:
+) -> dict[str, StagedObject]:
     """Return everything that is stored beside the weights; the item comes last because it lists the others."""
-    beside: dict[str, Outgoing] = {}
+    beside: dict[str, StagedObject] = {}
 
     def add(name: str, file_name: str, data: bytes) -> None:
-        beside[name] = outgoing(data, lambda sha256: keys.weights_companion(weights.sha256, file_name, sha256))
+        beside[name] = stage_object(data, lambda sha256: keys.weights_companion(weights.sha256, file_name, sha256))
 
     for name, (file_name, data) in sorted(companions.items()):
         add(name, file_name, data)

@@ -9,7 +9,7 @@ from cloudseg.stages.doctor import doctor, make_roles, upgrade_catalog
 from cloudseg.stages.evaluate import evaluate
 from cloudseg.stages.import_weights import import_weights
 from cloudseg.stages.ingest import ingest
-from cloudseg.stages.look import lineage, masks, models, quarantine, runs, scenes
+from cloudseg.stages.inspect import lineage, masks, models, quarantine, runs, scenes
 from cloudseg.stages.maintain import maintain
 from cloudseg.stages.predict import plan_predict, predict
 from cloudseg.stages.promote import promote, rollback

@@ -15,7 +15,7 @@ def evaluate(weights_id: str, *, snapshot_id: str | None = None, split: Split = 
     The same weights on the same split are judged once; running twice gives the same record.
     """
     runtime = open_runtime()
-    weights, snapshot_id = find_question(runtime, weights_id, snapshot_id)
+    weights, snapshot_id = resolve_evaluation_target(runtime, weights_id, snapshot_id)
     log.started("evaluate", weights_id=weights_id, snapshot_id=snapshot_id, split=split)
     device = open_device(runtime)
     from cloudseg.evaluate.evaluation import evaluate_weights
@@ -34,7 +34,7 @@ def evaluate(weights_id: str, *, snapshot_id: str | None = None, split: Split = 
     return record
 
 
-def find_question(runtime: Runtime, weights_id: str, snapshot_id: str | None) -> tuple[Weights, str]:
+def resolve_evaluation_target(runtime: Runtime, weights_id: str, snapshot_id: str | None) -> tuple[Weights, str]:
     """Return the weights and the snapshot to judge them on: the given one, else their own, else the newest one.
 
     Raises NotInCatalog for an unknown id, and where there is no snapshot at all.

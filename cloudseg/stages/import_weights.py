@@ -29,7 +29,7 @@ def import_weights(path: str, *, dry_run: bool = False) -> ImportRecord:
     try:
         from cloudseg.model.export import export_onnx
         from cloudseg.model.golden import GOLDEN_FILE, pack_golden
-        from cloudseg.model.seed_import import read_seed_weights
+        from cloudseg.model.import_baseline_weights import read_baseline_weights
         from cloudseg.model.weights import load_weights, pack_weights
     except ModuleNotFoundError as error:
         raise SettingsError(
@@ -40,7 +40,7 @@ def import_weights(path: str, *, dry_run: bool = False) -> ImportRecord:
         ) from error
     from cloudseg.registry import register
 
-    net, meta = read_seed_weights(Path(path))
+    net, meta = read_baseline_weights(Path(path))
     data = pack_weights(net, meta)
     weights_id, version = id_from_hash("w", sha256_of(data)), 0
     if not dry_run:

@@ -14,7 +14,7 @@ from sqlalchemy import and_, delete, or_, select
 
 from cloudseg.catalog import tables as t
 from cloudseg.catalog import training
-from cloudseg.catalog.collection import collect_objects
+from cloudseg.catalog.gc_lock import lock_for_gc
 from cloudseg.catalog.session import now
 from cloudseg.errors import InputError, ObjectCorrupt, ObjectMissing
 from cloudseg.keys import CHAMPION_POINTER
@@ -155,7 +155,7 @@ def _collect_orphans(runtime: Runtime, listing: Listing, before: datetime, *, dr
     """Return the keys and bytes of objects older than the moment that no row names; delete them unless it is a dry run.
 
     Objects are listed before rows are read: what a writer adds in between is named or too young. A writer may be about
-    to name an old orphan, so it is looked at once more while nobody can name anything (`cloudseg.catalog.collection`).
+    to name an old orphan, so it is looked at once more while nobody can name anything (`cloudseg.catalog.gc_lock`).
     """
     store, found = runtime.store, dict[str, int]()
     for part in _parts(chain.from_iterable(store.list_objects(prefix) for prefix in OURS), PAGE):
@@ -166,7 +166,7 @@ def _collect_orphans(runtime: Runtime, listing: Listing, before: datetime, *, dr
         found.update((key, size) for key, size in old.items() if key not in named)
     for batch in () if dry_run else _parts(sorted(found), _BATCH):
         with runtime.catalog.begin() as db:
-            collect_objects(db)
+            lock_for_gc(db)
             named = find_named(db, store, batch)
             for key in batch:
                 if key not in named:

@@ -9,8 +9,8 @@ from cloudseg.errors import PromotionRefused
 from cloudseg.recipe import load_recipe
 from cloudseg.records import Json, Split
 from cloudseg.runtime import open_runtime
-from cloudseg.stages.evaluate import find_question
-from cloudseg.stages.predict import find_work
+from cloudseg.stages.evaluate import resolve_evaluation_target
+from cloudseg.stages.predict import resolve_scenes
 from cloudseg.stages.train import default_run_id
 
 
@@ -39,7 +39,7 @@ def plan_train(
 def plan_evaluate(weights_id: str, *, snapshot_id: str | None = None, split: Split = "held_out") -> Json:
     """Return which chips would be judged, or that they were."""
     runtime = open_runtime()
-    weights, wanted = find_question(runtime, weights_id, snapshot_id)
+    weights, wanted = resolve_evaluation_target(runtime, weights_id, snapshot_id)
     with runtime.catalog.read() as db:
         known = models.find_evaluation(db, weights.weights_id, wanted, split)
         counts = training.get_snapshot(db, wanted).counts
@@ -56,7 +56,7 @@ def plan_evaluate(weights_id: str, *, snapshot_id: str | None = None, split: Spl
 def plan_promote(weights_id: str, *, snapshot_id: str | None = None) -> Json:
     """Return whom the weights would be compared with."""
     runtime = open_runtime()
-    weights, wanted = find_question(runtime, weights_id, snapshot_id)
+    weights, wanted = resolve_evaluation_target(runtime, weights_id, snapshot_id)
     with runtime.catalog.read() as db:
         champion = models.find_champion(db)
         decisions = {entry.decision for entry in models.list_decisions(db, weights.weights_id)}
@@ -104,7 +104,7 @@ def plan_roles() -> Json:
 def plan_masks(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: str | None = None) -> Json:
     """Return which scenes would get a mask. Raises InputError and NotInCatalog as `predict` does."""
     with open_runtime().catalog.read() as db:
-        weights, wanted = find_work(db, scene_ids, new=new, weights_id=weights_id)
+        weights, wanted = resolve_scenes(db, scene_ids, new=new, weights_id=weights_id)
         have = models.find_masked(db, weights.weights_id, wanted)
     return {
         "would": "mask",

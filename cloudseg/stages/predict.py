@@ -7,7 +7,6 @@ from typing import Final, TypedDict
 
 from sqlalchemy import Connection
 
-from cloudseg.bands import recorded_bands
 from cloudseg.catalog import model as models
 from cloudseg.catalog import scene as scenes
 from cloudseg.errors import CloudsegError, InputError, Interrupted, NotInCatalog
@@ -61,7 +60,7 @@ def predict(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: str
     began = time.monotonic()
     runtime = open_runtime()
     with runtime.catalog.read() as db:
-        weights, wanted = find_work(db, scene_ids, new=new, weights_id=weights_id)
+        weights, wanted = resolve_scenes(db, scene_ids, new=new, weights_id=weights_id)
         before = models.find_masked(db, weights.weights_id, wanted)
     log.started("predict", weights_id=weights.weights_id, scenes=len(wanted), new=new)
     masks, failed = _mask_all(runtime, weights, wanted) if wanted else ({}, {})
@@ -76,7 +75,7 @@ def predict(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: str
     return record
 
 
-def find_work(
+def resolve_scenes(
     db: Connection, scene_ids: Sequence[str], *, new: bool, weights_id: str | None
 ) -> tuple[Weights, list[str]]:
     """Return the weights and the ids of the scenes to mask.
@@ -157,7 +156,7 @@ def _find_weights(db: Connection, weights_id: str | None) -> Weights | None:
 
 def _waiting(db: Connection, weights: Weights) -> list[scenes.WaitingScene]:
     """List scenes without a mask that have the bands these weights read; others could never be masked by them."""
-    return scenes.list_scenes_without_mask(db, weights.weights_id, bands=recorded_bands(weights.metadata["bands"]))
+    return scenes.list_scenes_without_mask(db, weights.weights_id, bands=weights.metadata["bands"])
 
 
 def _batch(weights: Weights, part: Sequence[scenes.WaitingScene]) -> PredictBatch:

@@ -13,7 +13,7 @@ from cloudseg.records import Decision, PromoteRecord, Promotion, Verdict, Weight
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
 from cloudseg.stages.compute import open_device
-from cloudseg.stages.evaluate import find_question
+from cloudseg.stages.evaluate import resolve_evaluation_target
 
 
 def promote(
@@ -28,7 +28,7 @@ def promote(
     actor: str = "cli",
     reason: str = "",
 ) -> PromoteRecord:
-    """Judge a challenger against the champion and, where the verdict is PROMOTE, make it the champion.
+    """Evaluator a challenger against the champion and, where the verdict is PROMOTE, make it the champion.
 
     Args:
         weights_id: the challenger.
@@ -48,7 +48,7 @@ def promote(
     the champion already: nothing changes. Raises PromotionRefused.
     """
     runtime = open_runtime()
-    weights, snapshot_id = find_question(runtime, weights_id, snapshot_id)
+    weights, snapshot_id = resolve_evaluation_target(runtime, weights_id, snapshot_id)
     wish = _Wish(apply and not (ask or decline), force, ask, decline, automatic, actor, reason.strip())
     log.started("promote", weights_id=weights_id, snapshot_id=snapshot_id, **vars(wish))
     _check(weights_id, wish)

@@ -29,9 +29,9 @@ from cloudseg.errors import (
 )
 from cloudseg.keys import checked, is_key, sha256_of
 from cloudseg.records import GdalPath, ListedObject, StoredObject
+from cloudseg.scratch import scratch_directory
 from cloudseg.storage.bucket import Bucket, Head, checksum
 from cloudseg.storage.store import ABANDONED_AFTER_S, S3Options
-from cloudseg.workplace import private_folder
 
 PART: Final = 16 << 20
 """Bytes of a part; S3 wants 5 MiB at least. Smaller files go in one request."""
@@ -356,7 +356,7 @@ def _exists_by_key(key: str) -> Iterator[None]:
 
 @contextmanager
 def _copy_file() -> Iterator[IO[bytes]]:
-    with private_folder("object") as folder:
+    with scratch_directory("object") as folder:
         try:
             copy = (folder / "copy").open("wb")
         except OSError as error:

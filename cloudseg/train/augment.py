@@ -24,14 +24,12 @@ def zoom_factor(rng: np.random.Generator, augment: Augment) -> float:
     return _log_uniform(rng, augment.scale)
 
 
-def augment_sample(
-    sample: Sample, size: int, augment: Augment, clip: float, rng: np.random.Generator, *, recorded: int
-) -> Sample:
+def augment_sample(sample: Sample, size: int, augment: Augment, clip: float, rng: np.random.Generator) -> Sample:
     """Return an augmented copy of `size` × `size` pixels.
 
-    Geometry first, then radiometry of the first `recorded` bands.
+    Geometry first, then radiometry.
     """
-    return _change_radiometry(_change_geometry(_resize(sample, size), augment, rng), augment, clip, rng, recorded)
+    return _change_radiometry(_change_geometry(_resize(sample, size), augment, rng), augment, clip, rng)
 
 
 def _resize(sample: Sample, size: int) -> Sample:
@@ -55,21 +53,14 @@ def _change_geometry(sample: Sample, augment: Augment, rng: np.random.Generator)
     return Sample(change(sample.reflectance), change(sample.label), change(sample.valid))
 
 
-def _change_radiometry(
-    sample: Sample, augment: Augment, clip: float, rng: np.random.Generator, recorded: int
-) -> Sample:
-    x, derived = sample.reflectance[:recorded], sample.reflectance[recorded:]
-    factor = _log_uniform(rng, augment.gain) * np.array([_log_uniform(rng, augment.band_gain) for _ in range(recorded)])
+def _change_radiometry(sample: Sample, augment: Augment, clip: float, rng: np.random.Generator) -> Sample:
+    x = sample.reflectance
+    factor = _log_uniform(rng, augment.gain) * np.array([_log_uniform(rng, augment.band_gain) for _ in range(len(x))])
     if augment.gain or augment.band_gain:
         x = x * torch.from_numpy(factor.astype(np.float32)).view(-1, 1, 1)
-    if augment.gamma:
-        x = x.clamp(min=0).pow(_log_uniform(rng, augment.gamma))
-    if augment.noise:
-        noise = rng.standard_normal(tuple(x.shape), dtype=np.float32) * np.float32(augment.noise)
-        x = x + torch.from_numpy(noise)
     if augment.saturate and rng.random() < augment.saturate:
         x = x.clamp(max=float(rng.uniform(min(0.3, clip), clip)))
-    return Sample(torch.cat([x, derived]), sample.label, sample.valid)
+    return Sample(x, sample.label, sample.valid)
 
 
 def _log_uniform(rng: np.random.Generator, spread: float) -> float:

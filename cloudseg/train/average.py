@@ -7,7 +7,7 @@ import torch
 from cloudseg.model.unet import UNet
 
 
-class Average:
+class EMA:
     """A copy that follows parameters and BatchNorm statistics.
 
     The decay grows as (1 + n) / (10 + n) up to its value, so that early averages forget the first random weights (as in

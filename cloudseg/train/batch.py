@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cloudseg.bands import recorded_bands
 from cloudseg.dataset.chips import ChipSet
 from cloudseg.model.normalize import Scaling, normalize, observed, to_reflectance
 from cloudseg.recipe import Recipe
@@ -56,7 +55,6 @@ class Batches:
         self._rank, self._world = rank, world
         self._size = recipe.data.crop_size or chip_set.chip_size
         self._scaling = Scaling(recipe.input.clip, recipe.input.mean, recipe.input.std)
-        self._recorded = len(recorded_bands(chip_set.bands))
         self._kinds = [kind for kind in _by_kind(chips) if kind] if recipe.data.balance else []
 
     @property
@@ -101,9 +99,7 @@ class Batches:
         window = slice(row, row + side), slice(col, col + side)
         pixels, label = self._set.pixels(chip)[:, *window], self._set.label(chip)[window]
         sample = Sample(to_reflectance(pixels), torch.from_numpy(label.copy()), torch.from_numpy(observed(pixels)))
-        return augment_sample(
-            sample, self._size, self._recipe.augment, self._recipe.input.clip, rng, recorded=self._recorded
-        )
+        return augment_sample(sample, self._size, self._recipe.augment, self._recipe.input.clip, rng)
 
     def _pick(self, number: int) -> Chip:
         if self._kinds:

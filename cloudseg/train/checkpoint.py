@@ -18,7 +18,7 @@ from cloudseg.catalog import training as rows
 from cloudseg.catalog.session import now
 from cloudseg.errors import CheckpointMismatch, ObjectCorrupt, ObjectMissing
 from cloudseg.keys import canonical_json
-from cloudseg.publish import outgoing, publish
+from cloudseg.publish import publish, stage_object
 from cloudseg.records import Checkpoint, Run
 from cloudseg.storage import Store
 
@@ -72,7 +72,7 @@ class Checkpoints:
             {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()},
             {_KEY: self._header(state)},
         )
-        out = outgoing(data, lambda sha256: keys.checkpoint(self._run.run_id, state.progress.step, sha256))
+        out = stage_object(data, lambda sha256: keys.checkpoint(self._run.run_id, state.progress.step, sha256))
         row = Checkpoint(run_id=self._run.run_id, step=state.progress.step, **out.stored.model_dump(), created_at=now())
         for key in publish(self._store, self._catalog, {"state": out}, lambda db, _: _write_row(db, row)):
             self._store.delete(key)

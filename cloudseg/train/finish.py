@@ -1,4 +1,4 @@
-"""The end of a training: choose the threshold, pack, export, quantise, register."""
+"""The end of a training: choose the threshold, pack, export, encode_probability, register."""
 
 import logging
 from typing import Final

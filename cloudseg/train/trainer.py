@@ -16,11 +16,11 @@ from cloudseg.model.unet import UNet, count_parameters
 from cloudseg.model.weights import LoadedModel, WeightsMeta
 from cloudseg.recipe import Recipe
 from cloudseg.records import Chip, Run
-from cloudseg.train.average import Average
+from cloudseg.train.average import EMA
 from cloudseg.train.batch import Batch, Batches
 from cloudseg.train.checkpoint import Progress, State, Tensors, load_optimizer, named, optimizer_tensors, under
 from cloudseg.train.group import Group
-from cloudseg.train.loss import segmentation_loss
+from cloudseg.train.loss import masked_bce
 from cloudseg.train.schedule import learning_rate
 from cloudseg.train.validate import Tally, tally
 
@@ -55,7 +55,7 @@ class Trainer:
         elif recipe.model.encoder_weights is not None:
             load_encoder(net, recipe.model.bands)
         self.net: UNet = net.to(self._device.torch, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = Average(self.net, recipe.average_decay) if recipe.average_decay else None
+        self.average = EMA(self.net, recipe.ema_decay) if recipe.ema_decay else None
         self.optimizer = _build_optimizer(self.net, recipe)
         self._best: Tensors = {}
         # Each process normalises by its own batch; the running statistics are averaged after the step
@@ -69,7 +69,7 @@ class Trainer:
         self._prepare(step)
         with self._device.autocast():
             logits = self._module(batch.x.to(self._device.torch, memory_format=torch.channels_last))
-        loss = segmentation_loss(logits[:, 0], batch.label.to(self._device.torch), recipe.loss)
+        loss = masked_bce(logits[:, 0], batch.label.to(self._device.torch))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if recipe.optimizer.clip_norm is not None:
@@ -193,7 +193,7 @@ def describe_net(recipe: Recipe, net: UNet, *, threshold: float = 0.5) -> Weight
         std=recipe.input.std,
         working_resolution_m=recipe.input.working_resolution_m,
         threshold=threshold,
-        flip_at_prediction=recipe.flip_at_prediction,
+        tta_flip=recipe.tta_flip,
         chip_size=recipe.data.chip_size,
     )
 

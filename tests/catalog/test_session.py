@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError, ProgrammingError, StatementError
 
 from cloudseg.catalog import Catalog, model, scene, tables, training
-from cloudseg.catalog.session import alone_with, get_many
+from cloudseg.catalog.session import advisory_lock, get_many
 from cloudseg.catalog.tables import Utc
 from cloudseg.errors import CatalogOutdated, CatalogUnreachable, NotInCatalog, SettingsError
 from cloudseg.records import Scene
@@ -88,13 +88,13 @@ def test_a_writer_waits_for_the_other(catalog: Catalog):
     def second() -> None:
         inside.wait()
         with catalog.begin() as db:
-            alone_with(db, "a test")
+            advisory_lock(db, "a test")
             order.append("second")
 
     thread = threading.Thread(target=second)
     thread.start()
     with catalog.begin() as db:
-        alone_with(db, "a test")
+        advisory_lock(db, "a test")
         inside.set()
         thread.join(0.3)
         order.append("first")

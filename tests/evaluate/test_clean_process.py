@@ -7,7 +7,7 @@ import pytest
 
 from cloudseg.catalog import Catalog
 from cloudseg.evaluate.blessing import main
-from cloudseg.evaluate.clean_process import bless
+from cloudseg.evaluate.clean_process import run_smoke_test
 from cloudseg.keys import sha256_of
 from cloudseg.model.golden import pack_golden
 from cloudseg.model.weights import load_weights
@@ -54,11 +54,11 @@ def test_the_process_knows_nothing_of_ours(
 ) -> None:
     monkeypatch.setenv("CLOUDSEG_NONSENSE", "would be refused by the settings")
     monkeypatch.setenv("PYTHONSTARTUP", "/nowhere")
-    assert bless(store, register_net(store, catalog, 0.35)).passed
+    assert run_smoke_test(store, register_net(store, catalog, 0.35)).passed
 
 
 def test_no_answer_is_no_blessing(store: LocalStore, catalog: Catalog) -> None:
-    blessing = bless(store, register_net(store, catalog, 0.35), timeout_s=0.01)
+    blessing = run_smoke_test(store, register_net(store, catalog, 0.35), timeout_s=0.01)
     assert not blessing.passed
     assert "did not answer" in blessing.reason
 
@@ -69,9 +69,9 @@ def test_a_dying_process_is_no_blessing(
     (tmp_path / "python").write_text("#!/bin/sh\necho no interpreter >&2\nexit 3\n")
     (tmp_path / "python").chmod(0o755)
     monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
-    assert "status 3: no interpreter" in bless(store, register_net(store, catalog, 0.35)).reason
+    assert "status 3: no interpreter" in run_smoke_test(store, register_net(store, catalog, 0.35)).reason
 
 
 def test_without_a_golden_tile_there_is_no_blessing(store: LocalStore, catalog: Catalog) -> None:
     weights = register_net(store, catalog, 0.35)
-    assert "no golden tile" in bless(store, weights.model_copy(update={"companions": {}})).reason
+    assert "no golden tile" in run_smoke_test(store, weights.model_copy(update={"companions": {}})).reason

@@ -10,7 +10,7 @@ from cloudseg.catalog.training import get_snapshot
 from cloudseg.dataset.chips import open_chips
 from cloudseg.evaluate.context import look_around
 from cloudseg.evaluate.resample import average_down, bring_up
-from cloudseg.evaluate.scene import Judge
+from cloudseg.evaluate.scene import Evaluator
 from cloudseg.evaluate.windows import window_of
 from cloudseg.model.nets import build_model
 from cloudseg.model.normalize import observed
@@ -42,7 +42,7 @@ def random_net(working_resolution_m: float | None) -> Predictor:
         std=(0.2,),
         working_resolution_m=working_resolution_m,
         threshold=0.5,
-        flip_at_prediction=False,
+        tta_flip=False,
         chip_size=32,
     )
     return Predictor(LoadedModel(net, meta), CPU)
@@ -66,7 +66,7 @@ def test_chips_give_the_probability_of_the_whole_scene(
     with catalog.read() as db:
         snapshot = get_snapshot(db, snapshot_id)
     with open_chips(store, snapshot) as chips:
-        judge = Judge(chips, predictor, snapshot_id=snapshot_id, snapshot_resolution_m=None)
+        judge = Evaluator(chips, predictor, snapshot_id=snapshot_id, snapshot_resolution_m=None)
         seen = 0
         for one, probability in judge.iter_probabilities(chips.of("held_out"), factor):
             np.testing.assert_allclose(probability, whole[window_of(one).slices], atol=2e-5)

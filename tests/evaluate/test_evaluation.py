@@ -13,7 +13,7 @@ from cloudseg.catalog.training import get_snapshot
 from cloudseg.dataset.chips import open_chips
 from cloudseg.errors import DataError, EmptySplit, NotInCatalog
 from cloudseg.evaluate import evaluate_weights
-from cloudseg.evaluate.scene import Judge
+from cloudseg.evaluate.scene import Evaluator
 from cloudseg.evaluate.table import read_table, threshold_curve
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.weights import load_weights
@@ -124,9 +124,9 @@ def test_the_factor_counts_from_the_snapshots_pixels(store: LocalStore, catalog:
         (scene,) = list_scenes(db)
     with open_chips(store, snapshot) as chips:
         predictor = Predictor(load_weights(store.get(weights.key)), CPU)
-        assert Judge(chips, predictor, snapshot_id=snapshot_id, snapshot_resolution_m=20.0).factor(scene) == 2
-        assert Judge(chips, predictor, snapshot_id=snapshot_id, snapshot_resolution_m=None).factor(scene) == 4
-        assert Judge(chips, predictor, snapshot_id=snapshot_id, snapshot_resolution_m=80.0).factor(scene) == 1
+        assert Evaluator(chips, predictor, snapshot_id=snapshot_id, snapshot_resolution_m=20.0).factor(scene) == 2
+        assert Evaluator(chips, predictor, snapshot_id=snapshot_id, snapshot_resolution_m=None).factor(scene) == 4
+        assert Evaluator(chips, predictor, snapshot_id=snapshot_id, snapshot_resolution_m=80.0).factor(scene) == 1
 
 
 def test_without_training_places_there_is_no_brightness_mask(store: LocalStore, catalog: Catalog) -> None:

@@ -12,7 +12,7 @@ from cloudseg import keys
 from cloudseg.catalog import Catalog
 from cloudseg.catalog import model as rows
 from cloudseg.evaluate import judge
-from cloudseg.evaluate.clean_process import Blessing, bless
+from cloudseg.evaluate.clean_process import SmokeTest, run_smoke_test
 from cloudseg.model.golden import pack_golden
 from cloudseg.model.weights import load_weights
 from cloudseg.recipe import Promotion
@@ -27,9 +27,9 @@ def snapshot_id(store: LocalStore, catalog: Catalog) -> str:
     return build_world(store, catalog, default_tiles())
 
 
-def nod(store: Store, weights: Weights) -> Blessing:
+def nod(store: Store, weights: Weights) -> SmokeTest:
     """Bless without starting a process; test_clean_process.py starts real ones."""
-    return Blessing(True, f"{weights.weights_id} was not looked at")
+    return SmokeTest(True, f"{weights.weights_id} was not looked at")
 
 
 def judged(
@@ -38,7 +38,7 @@ def judged(
     snapshot_id: str,
     challenger: str,
     champion: str | None,
-    ask: Callable[..., Blessing] = nod,
+    ask: Callable[..., SmokeTest] = nod,
 ) -> Verdict:
     return judge(
         store,
@@ -100,7 +100,7 @@ def test_weights_that_do_not_reproduce_their_golden_tile_are_rejected(
 ) -> None:
     other, _ = brightness_net(0.5)
     weights = register_net(store, catalog, 0.35, golden=pack_golden(load_weights(other)))
-    verdict = judged(store, catalog, snapshot_id, weights.weights_id, None, bless)
+    verdict = judged(store, catalog, snapshot_id, weights.weights_id, None, run_smoke_test)
     assert verdict.outcome == "REJECT"
     assert "not reproduced" in verdict.body["reasons"][0]
 
@@ -119,9 +119,9 @@ def test_an_answered_question_is_not_asked_again_unless_the_clean_process_failed
     weights = register_net(store, catalog, 0.35)
     asked: list[bool] = []
 
-    def busy_then_fine(_store: Store, _weights: Weights) -> Blessing:
+    def busy_then_fine(_store: Store, _weights: Weights) -> SmokeTest:
         asked.append(True)
-        return Blessing(len(asked) > 1, "the machine was busy" if len(asked) == 1 else "reproduced")
+        return SmokeTest(len(asked) > 1, "the machine was busy" if len(asked) == 1 else "reproduced")
 
     outcomes = [judged(store, catalog, snapshot_id, weights.weights_id, None, busy_then_fine).outcome for _ in range(3)]
     assert outcomes == ["REJECT", "PROMOTE", "PROMOTE"]

@@ -21,8 +21,8 @@ from cloudseg.model.weights import WeightsMeta, load_weights, pack_weights
 from cloudseg.recipe import Model
 from cloudseg.records import Chip, Label, Scene, Snapshot, Split, Weights
 from cloudseg.registry import register
+from cloudseg.scratch import scratch_directory
 from cloudseg.storage import Store
-from cloudseg.workplace import private_folder
 
 CPU = Device(kind="cpu", precision="fp32", threads=1, reason="a test")
 DAY = datetime(2018, 7, 1, 10, 30, tzinfo=UTC)
@@ -74,7 +74,11 @@ def build_world(
     """
     chips: list[Chip] = []
     labels: dict[str, Split] = {}
-    with private_folder("test") as folder, ShardWriter(store, folder, chip * chip * 7) as writer, catalog.begin() as db:
+    with (
+        scratch_directory("test") as folder,
+        ShardWriter(store, folder, chip * chip * 7) as writer,
+        catalog.begin() as db,
+    ):
         for tile in tiles:
             scene_id, label_id = keys.make_id("sc", tile.name), keys.make_id("lb", tile.name)
             add_scene(db, _scene(tile, scene_id))
@@ -212,7 +216,7 @@ def brightness_net(reflectance: float, *, gain: float = 40.0, **changes: object)
             "std": (1.0,),
             "working_resolution_m": None,
             "threshold": 0.5,
-            "flip_at_prediction": False,
+            "tta_flip": False,
             "chip_size": CHIP,
         }
         | changes

@@ -59,7 +59,7 @@ def evaluate(ids: Ids) -> Ids:
 
 
 def promote(ids: Ids) -> Ids:
-    """Judge against the champion (a verdict, stored and named), then take office."""
+    """Evaluator against the champion (a verdict, stored and named), then take office."""
     record = stages.promote(ids["challenger"], force=True, reason="to have two", actor="test")
     return {"verdict": record.verdict_id or "", "promoted": record.champion_id or ""}
 

@@ -16,8 +16,8 @@ import torch
 from hypothesis import strategies as st
 
 from cloudseg.errors import BadWeights, InputError
+from cloudseg.model.import_baseline_weights import read_baseline_weights
 from cloudseg.model.nets import build_model
-from cloudseg.model.seed_import import read_seed_weights
 from cloudseg.model.weights import METADATA_KEY, WeightsMeta, load_weights, pack_weights
 from cloudseg.recipe import Architecture, Model
 from tests.fuzz.fuzzing import fuzz_bytes, fuzzed
@@ -39,7 +39,7 @@ def _sound(architecture: Architecture = "SimpleUNet") -> bytes:
         std=(0.2,),
         working_resolution_m=None,
         threshold=0.5,
-        flip_at_prediction=False,
+        tta_flip=False,
         chip_size=32,
     )
     return pack_weights(net, meta)
@@ -170,6 +170,6 @@ def test_damaged_files_of_the_seed_project_are_never_unpickled(tmp_path: Path) -
             pytest.raises(InputError),
             warnings.catch_warnings(action="ignore"),
         ):  # torch warns of old and new protocols
-            read_seed_weights(path)
+            read_baseline_weights(path)
 
-    fuzz_bytes("seed", is_refused, [sound.read_bytes()], examples=30)
+    fuzz_bytes("baseline", is_refused, [sound.read_bytes()], examples=30)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudseg import workplace
+from cloudseg import scratch
 from cloudseg.errors import StoreUnreachable
 from tests.ingest.conftest import Service
 from tests.ingest.tiles import numbers, write
@@ -32,7 +32,7 @@ def test_with_a_full_disk_nothing_is_quarantined(
     service: Service, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (inbox / "bad.tif").write_bytes(b"II*\0")
-    monkeypatch.setattr(workplace, "_LEAST_FREE", 1 << 62)
+    monkeypatch.setattr(scratch, "_LEAST_FREE", 1 << 62)
     with pytest.raises(StoreUnreachable):
         service.ingest(inbox)
     assert service.quarantine() == {}

@@ -18,7 +18,7 @@ from cloudseg.model.device import Device
 from cloudseg.model.efficient_unet import EfficientUNet
 from cloudseg.model.encoder import load_encoder
 from cloudseg.model.export import export_onnx
-from cloudseg.model.fold import fold_batch_norm
+from cloudseg.model.fuse import fuse_conv_bn
 from cloudseg.model.nets import build_model
 from cloudseg.model.normalize import observed
 from cloudseg.model.predictor import Predictor
@@ -60,7 +60,7 @@ def make(
         "std": (0.35,),
         "working_resolution_m": None,
         "threshold": 0.5,
-        "flip_at_prediction": False,
+        "tta_flip": False,
         "chip_size": 64,
     }
     return load_weights(pack_weights(net, WeightsMeta.model_validate(meta | facts)))
@@ -158,11 +158,11 @@ def test_receptive_radius_is_as_far_as_it_sees(levels: int) -> None:
     assert radius - multiple < reach <= radius
 
 
-@pytest.mark.parametrize("facts", [{}, {"flip_at_prediction": True}, {"widths": (8,)}, {"widths": (8, 6)}])
+@pytest.mark.parametrize("facts", [{}, {"tta_flip": True}, {"widths": (8,)}, {"widths": (8, 6)}])
 def test_folded_and_exported_it_stays_the_same_net(facts: dict[str, Any]) -> None:
     model = make(**facts)
     x = torch.rand(2, 3, 64, 32)
-    torch.testing.assert_close(fold_batch_norm(model.net)(x), model.net(x), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(fuse_conv_bn(model.net)(x), model.net(x), atol=1e-4, rtol=1e-4)
     session = onnxruntime.InferenceSession(export_onnx(model), providers=["CPUExecutionProvider"])
     dn = np.stack([make_chip(seed) for seed in (1, 2)])
     expected = Predictor(model, CPU).probability(dn, observed(dn))

@@ -54,7 +54,7 @@ def make_loaded(*, seed: int = 0, widths: tuple[int, ...] = (8, 12, 16), **facts
         "std": (0.2,),
         "working_resolution_m": None,
         "threshold": 0.4,
-        "flip_at_prediction": False,
+        "tta_flip": False,
         "chip_size": 64,
     }
     return load_weights(pack_weights(net, WeightsMeta.model_validate(meta | facts)))
@@ -81,7 +81,7 @@ def labelled(loaded: LoadedModel, *, other: bool = False) -> list[tuple[np.ndarr
     return [(dn, (mask ^ other).astype(np.uint8)) for dn, mask in zip(chips, masks, strict=True)]
 
 
-@pytest.mark.parametrize("facts", [{}, {"flip_at_prediction": True}])
+@pytest.mark.parametrize("facts", [{}, {"tta_flip": True}])
 def test_it_agrees_and_equal_input_gives_equal_bytes(facts: dict[str, Any]) -> None:
     loaded = make_loaded(**facts)
     data = quantize(loaded, CHIPS)
@@ -159,7 +159,7 @@ def test_the_predictor_uses_it_only_where_the_device_can() -> None:
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (3, 5)])
 def test_prediction_of_any_size(size: tuple[int, int]) -> None:
-    loaded = make_loaded(flip_at_prediction=True)
+    loaded = make_loaded(tta_flip=True)
     dn = np.ascontiguousarray(make_chip(6)[None, :, -size[0] :, -size[1] :])
     valid = observed(dn)
     valid[0, 0, 0] = False

@@ -35,7 +35,7 @@ def _packed(seed: int) -> tuple[bytes, WeightsMeta]:
         std=(0.2,),
         working_resolution_m=None,
         threshold=0.5,
-        flip_at_prediction=False,
+        tta_flip=False,
         chip_size=32,
     )
     return pack_weights(build_model(Model(widths=(4,), bands=BANDS)), meta), meta

@@ -14,12 +14,12 @@ import torch
 from cloudseg.errors import BadWeights
 from cloudseg.model.device import Device, bf16_unit, choose_device, keep_activations_mapped
 from cloudseg.model.export import export_onnx
-from cloudseg.model.fold import fold_batch_norm
+from cloudseg.model.fuse import fuse_conv_bn
 from cloudseg.model.golden import TOLERANCE, golden_difference, pack_golden, read_golden
+from cloudseg.model.import_baseline_weights import read_baseline_weights
 from cloudseg.model.nets import build_model
 from cloudseg.model.normalize import Scaling, normalize, observed, to_reflectance
 from cloudseg.model.predictor import Predictor
-from cloudseg.model.seed_import import read_seed_weights
 from cloudseg.model.unet import UNet, count_parameters
 from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights, read_meta
 from cloudseg.recipe import Model
@@ -46,7 +46,7 @@ def make(
         "std": (0.3,),
         "working_resolution_m": None,
         "threshold": 0.4,
-        "flip_at_prediction": False,
+        "tta_flip": False,
         "chip_size": 32,
     }
     return net.eval(), WeightsMeta.model_validate({**values, **facts})
@@ -147,9 +147,9 @@ def test_normalize_clips_scales_and_zeroes() -> None:
 def test_folding_changes_nothing() -> None:
     net, _ = make()
     x = torch.rand(2, 2, 32, 32)
-    torch.testing.assert_close(fold_batch_norm(net)(x), net(x), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(fuse_conv_bn(net)(x), net(x), atol=1e-5, rtol=1e-5)
     assert not any(
-        isinstance(module, torch.nn.BatchNorm2d | torch.nn.Dropout2d) for module in fold_batch_norm(net).modules()
+        isinstance(module, torch.nn.BatchNorm2d | torch.nn.Dropout2d) for module in fuse_conv_bn(net).modules()
     )
 
 
@@ -164,7 +164,7 @@ def test_prediction_of_any_size(size: tuple[int, int]) -> None:
 
 def test_flip_is_the_mean_of_both_views() -> None:
     dn = scene(32, 32)
-    plain, flipped = (Predictor(loaded(flip_at_prediction=flip), CPU) for flip in (False, True))
+    plain, flipped = (Predictor(loaded(tta_flip=flip), CPU) for flip in (False, True))
     mirrored = plain.probability(dn[..., ::-1].copy(), observed(dn)[..., ::-1].copy())[..., ::-1]
     expected = (plain.probability(dn, observed(dn)) + mirrored) / 2
     np.testing.assert_allclose(flipped.probability(dn, observed(dn)), expected, atol=1e-6)
@@ -200,7 +200,7 @@ def test_receptive_radius_is_exact(widths: tuple[int, ...]) -> None:
     "facts",
     [
         {},
-        {"flip_at_prediction": True},
+        {"tta_flip": True},
         {"architecture": "SimpleUNet", "widths": (4, 6)},
         {"mean": (0.1,), "std": (0.2, 0.3)},
     ],
@@ -242,7 +242,7 @@ def test_device_is_explained() -> None:
 
 
 def test_seed_weights_are_read_and_predict_with_their_own_preprocessing(shared_data: Path) -> None:
-    net, meta = read_seed_weights(shared_data / "seed_weights" / "simple_unet_v2_subset100_epoch10.pth")
+    net, meta = read_baseline_weights(shared_data / "seed_weights" / "simple_unet_v2_subset100_epoch10.pth")
     assert (meta.total_parameters, meta.bands) == (468_097, ("red", "green", "blue", "nir"))
     landsat = np.random.default_rng(0).integers(6000, 40_000, (1, 4, 32, 32))
     reflectance = landsat * 2e-5 - 0.1
@@ -255,13 +255,13 @@ def test_seed_weights_are_read_and_predict_with_their_own_preprocessing(shared_d
 
 def test_anything_but_the_seeds_weights_is_refused(tmp_path: Path, shared_data: Path) -> None:
     with pytest.raises(BadWeights):
-        read_seed_weights(shared_data / "bad" / "git_lfs_pointer.pth")
+        read_baseline_weights(shared_data / "bad" / "git_lfs_pointer.pth")
     torch.save({"final.bias": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(BadWeights, match="not the seed's weights"):
-        read_seed_weights(tmp_path / "other.pth")
+    with pytest.raises(BadWeights, match="not the baseline's weights"):
+        read_baseline_weights(tmp_path / "other.pth")
     (tmp_path / "evil.pth").write_bytes(b"cos\nsystem\n(S'touch " + str(tmp_path / "pwned").encode() + b"'\ntR.")
     with pytest.raises(BadWeights):
-        read_seed_weights(tmp_path / "evil.pth")
+        read_baseline_weights(tmp_path / "evil.pth")
     assert not (tmp_path / "pwned").exists()
     with pytest.raises(BadWeights, match="cannot be read"):
-        read_seed_weights(tmp_path / "absent.pth")
+        read_baseline_weights(tmp_path / "absent.pth")

@@ -137,7 +137,7 @@ def make_loaded(
         "std": (0.2,),
         "working_resolution_m": None,
         "threshold": 0.5,
-        "flip_at_prediction": False,
+        "tta_flip": False,
         "chip_size": 64,
         "recipe_hash": "ab" * 32,
         "recipe_name": "test",

@@ -19,7 +19,7 @@ from cloudseg.model.quantize import quantize
 from cloudseg.model.weights import LoadedModel
 from cloudseg.predict.draw import Progress, draw_rasters, plan_pieces
 from cloudseg.predict.item import MaskFacts
-from cloudseg.predict.probability import classify, core_in_scene, first_cloud_step, quantise, upsample
+from cloudseg.predict.probability import classify, core_in_scene, encode_probability, first_cloud_step, upsample
 from cloudseg.raster.read import open_raster, read_scene, working_shape
 
 FP32 = Device(kind="cpu", precision="fp32", threads=1, reason="test")
@@ -73,7 +73,7 @@ def test_windowed_equals_whole(
     numbers = numbers_of(height, width, seed)
     numbers[:, : height // 4, : width // 3] = 0
     scene = world.add_scene(numbers)
-    loaded = make_net((4,) * levels, seed=seed, flip_at_prediction=flip, working_resolution_m=10.0 * factor)
+    loaded = make_net((4,) * levels, seed=seed, tta_flip=flip, working_resolution_m=10.0 * factor)
     predictor = Predictor(loaded, FP32)
     whole, windowed = (draw(world, scene, predictor, side) for side in (1024, core))
     assert len(whole[3]) == 1
@@ -94,7 +94,7 @@ def test_windowed_equals_whole_in_int8(
     numbers = numbers_of(150 * factor, 131 * factor, core)
     numbers[:, :30, :40] = 0
     scene = world.add_scene(numbers)
-    loaded = make_net((6, 8, 8), flip_at_prediction=flip, working_resolution_m=10.0 * factor)
+    loaded = make_net((6, 8, 8), tta_flip=flip, working_resolution_m=10.0 * factor)
     companion = quantize(loaded, [numbers[:, :64, :64], numbers[:, 64:128, 64:128]])
     predictor = Predictor(loaded, dataclasses.replace(FP32, int8="test"), companion)
     assert predictor.arithmetic == "int8"
@@ -193,7 +193,7 @@ def test_mask_can_be_made_again_from_the_published_probability(threshold: float,
 def test_quantised_steps_and_no_data() -> None:
     probability = np.array([[0.0, 0.002, 0.0021, 0.5, 1.0, 1.5, 0.7]], np.float32)
     valid = np.array([[True] * 6 + [False]])
-    assert quantise(probability, valid).tolist() == [[0, 0, 1, 125, 250, 250, 255]]
+    assert encode_probability(probability, valid).tolist() == [[0, 0, 1, 125, 250, 250, 255]]
 
 
 def test_reading_by_strips_gives_what_one_read_gives(world: Any, tmp_path: Path) -> None:

@@ -319,25 +319,3 @@ def test_coarser_working_pixels_give_a_mask_on_the_scene_grid(world: Any, make_n
     with open_raster(world.store.gdal_path(mask.key)) as dataset:
         assert dataset.shape == (130, 90)
         assert set(np.unique(dataset.read(1))) == {0, 1}
-
-
-def test_a_net_that_knows_the_latitude_masks_a_scene_of_three_bands(
-    world: Any, make_net: Callable[..., LoadedModel]
-) -> None:
-    """The same pixels in the tropics and near the pole.
-
-    What a net makes of the place is its own, that it is told is ours.
-    """
-    weights, predictor = world.add_weights(make_net((4, 6), bands=("red", "green", "blue", "polar")))
-    masks = {}
-    for name, north in (("tropics", 1_000_000.0), ("polar", 8_900_000.0)):
-        place = Affine(10.0, 0, 500_000.0, 0, -10.0, north)
-        scene = world.add_scene(numbers_of(96, 96, count=3), name=name, transform=place)
-        masks[name] = predict_scene(
-            world.store, world.catalog, scene_id=scene.scene_id, weights_id=weights.weights_id, predictor=predictor
-        )
-    probability = {}
-    for name, mask in masks.items():
-        with open_raster(world.store.gdal_path(mask.companions["probability"]["key"])) as dataset:
-            probability[name] = dataset.read(1)
-    assert not np.array_equal(probability["tropics"], probability["polar"])

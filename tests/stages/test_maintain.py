@@ -16,7 +16,7 @@ from cloudseg.catalog import model as models
 from cloudseg.catalog import scene as scenes
 from cloudseg.dataset.manifest import Manifest, Shard, snapshot_id_of
 from cloudseg.errors import InputError
-from cloudseg.publish import outgoing, publish
+from cloudseg.publish import publish, stage_object
 from cloudseg.recipe import load_recipe
 from cloudseg.records import Checkpoint, Evaluation, Run, Scene, Snapshot, StoredObject, Weights
 from cloudseg.registry import promote
@@ -227,7 +227,7 @@ def _interrupted(runtime: Runtime, meanwhile: Callable[[], object]) -> Runtime:
 def test_an_orphan_collected_while_it_is_published_again_is_put_back(runtime: Runtime):
     orphan = put(runtime, keys.scene, b"the same scene once more")
     busy = _interrupted(runtime, lambda: maintain(dry_run=False, as_of=LATER))
-    out = outgoing(b"the same scene once more", keys.scene)
+    out = stage_object(b"the same scene once more", keys.scene)
     publish(busy.store, busy.catalog, {"cog": out}, lambda db, _: scenes.add_scene(db, scene_row(out.stored)))
     assert runtime.store.get(orphan.key, orphan.sha256)
     assert maintain().missing == []

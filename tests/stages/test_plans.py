@@ -192,7 +192,7 @@ def test_due_until_a_run_of_this_recipe_was_judged_on_all_labels(runtime: Runtim
     add_run(runtime, snapshot, smoke.with_minutes(7), judged=True, number=1)
     assert plan_retrain("smoke")["new_labels"] == 0
     assert "force" in str(plan_retrain("smoke")["skip"])
-    assert plan_retrain("seed")["skip"] is None, "another recipe has not seen them"
+    assert plan_retrain("baseline")["skip"] is None, "another recipe has not seen them"
 
     add_label(runtime, add_scene(runtime, "b"))
     assert plan_retrain("smoke") == {"skip": None, "new_labels": 1}

@@ -30,7 +30,7 @@ def keep(trainer, sources):
 run_module.pack_result = keep
 record = run_module.train_run(
     LocalStore(folder / "store"), Catalog(f"sqlite:///{folder / 'catalog.db'}"), snapshot_id=snapshot_id,
-    recipe=recipe(budget={"steps": 6, "epoch_steps": 3}, average_decay=0.9), run_id="run-two", device=CPU)
+    recipe=recipe(budget={"steps": 6, "epoch_steps": 3}, ema_decay=0.9), run_id="run-two", device=CPU)
 (folder / f"rank{os.environ['RANK']}.json").write_text(json.dumps({"record": record.as_json(), "sha256": packed[0]}))
 """
 

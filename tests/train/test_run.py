@@ -33,7 +33,7 @@ def train(store: LocalStore, catalog: Catalog, snapshot_id: str, run_id: str = "
 
 def test_learns_and_registers(store: LocalStore, catalog: Catalog, snapshot_id: str) -> None:
     record = train(
-        store, catalog, snapshot_id, budget={"steps": 40, "epoch_steps": 10}, optimizer={"lr": 1e-2}, average_decay=0.9
+        store, catalog, snapshot_id, budget={"steps": 40, "epoch_steps": 10}, optimizer={"lr": 1e-2}, ema_decay=0.9
     )
     assert record.steps == 40
     assert record.epochs == 4
@@ -73,7 +73,7 @@ def test_a_finished_run_is_not_trained_again(store: LocalStore, catalog: Catalog
 
 
 RESUME = {
-    "average_decay": 0.9,
+    "ema_decay": 0.9,
     "model": {"architecture": "SimpleUNetV2", "dropout": 0.3},
     "data": {"balance": True},
     "augment": {"flip": True, "rotate90": True, "gain": 0.2, "noise": 0.01, "scale": 0.2},

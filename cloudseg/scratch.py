@@ -23,7 +23,7 @@ _LEAST_FREE: Final = 64 << 20
 
 
 @contextmanager
-def private_folder(purpose: str) -> Iterator[Path]:
+def scratch_directory(purpose: str) -> Iterator[Path]:
     """Yield a new empty folder that only this user can enter; it is removed at the end.
 
     Abandoned ones of this user are removed first.

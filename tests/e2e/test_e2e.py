@@ -57,7 +57,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory):
     patch = pytest.MonkeyPatch()
     for name in [name for name in os.environ if name.startswith("CLOUDSEG_")]:
         patch.delenv(name)
-    home = tmp_path_factory.mktemp("circle")
+    home = tmp_path_factory.mktemp("e2e")
     patch.setenv("CLOUDSEG_HOME", str(home))
     patch.setenv("CLOUDSEG_THREADS", "1")  # the same sums in every process
     yield home

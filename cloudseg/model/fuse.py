@@ -10,7 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from cloudseg.model.unet import UNet
 
 
-def fold_batch_norm(net: UNet) -> UNet:
+def fuse_conv_bn(net: UNet) -> UNet:
     """Return a copy in evaluation mode without BatchNorm (and without Dropout, which does nothing there).
 
     Equal to the net's own evaluation mode up to float32 rounding.

@@ -25,7 +25,7 @@ def places_needed(confidence: float) -> int:
 
 
 @dataclass
-class Finding:
+class GateResult:
     """Reasons, collected step by step."""
 
     against: list[str] = field(default_factory=list)
@@ -45,7 +45,9 @@ class Finding:
         return self.against + self.doubts + self.favour
 
 
-def weigh_trivial(table: CountsTable, policy: Promotion, finding: Finding, *, is_first: bool) -> dict[str, Difference]:
+def compare_with_trivial_masks(
+    table: CountsTable, policy: Promotion, finding: GateResult, *, is_first: bool
+) -> dict[str, Difference]:
     """Compare with the trivial masks: nobody may be worse, and the first model must be surely better.
 
     As sure as the places allow: with very few of them the bounds are rough, but a first model takes nobody's office.
@@ -71,7 +73,7 @@ def weigh_trivial(table: CountsTable, policy: Promotion, finding: Finding, *, is
     return found
 
 
-def weigh_champion(table: CountsTable, champion: CountsTable, policy: Promotion, finding: Finding) -> Json:
+def compare_with_champion(table: CountsTable, champion: CountsTable, policy: Promotion, finding: GateResult) -> Json:
     """Compare with the champion on the same scenes: the whole, then the slices. Return the figures for the verdict."""
     of_scene = {scene.scene_id: scene.counts for scene in champion.scenes}
     theirs = [of_scene[scene.scene_id] for scene in table.scenes]
@@ -95,7 +97,7 @@ def _places(table: CountsTable) -> int:
     return len({scene.place for scene in table.scenes})
 
 
-def _weigh_difference(difference: Difference, policy: Promotion, finding: Finding, *, places: int) -> None:
+def _weigh_difference(difference: Difference, policy: Promotion, finding: GateResult, *, places: int) -> None:
     words, needed = f"IoU {_words(difference)} against the champion", places_needed(policy.confidence)
     if places < needed:
         finding.doubts.append(
@@ -112,7 +114,7 @@ def _weigh_difference(difference: Difference, policy: Promotion, finding: Findin
         )
 
 
-def _weigh_slices(table: CountsTable, champion: CountsTable, policy: Promotion, finding: Finding) -> list[Json]:
+def _weigh_slices(table: CountsTable, champion: CountsTable, policy: Promotion, finding: GateResult) -> list[Json]:
     """Compare slice by slice. Both tables slice alike: a slice depends on scenes and labels only."""
     theirs = {(entry.kind, entry.value): entry for entry in all_slices(champion.scenes)}
     lines = []

@@ -2,10 +2,10 @@
 
 import pytest
 
+from cloudseg.evaluate.comparison import GateResult, compare_with_champion, compare_with_trivial_masks, places_needed
 from cloudseg.evaluate.metrics import Counts
 from cloudseg.evaluate.scene import CURVE_BINS, SceneResult
 from cloudseg.evaluate.table import CountsTable
-from cloudseg.evaluate.weigh import Finding, places_needed, weigh_champion, weigh_trivial
 from cloudseg.recipe import Promotion
 
 POLICY = Promotion(slice_min_scenes=3)
@@ -57,38 +57,38 @@ def masks(name: str, hits: list[int], *, bright: int = 300, sensors: list[str] |
     )
 
 
-def weighed(challenger: CountsTable, champion: CountsTable, policy: Promotion = POLICY) -> Finding:
-    finding = Finding()
-    weigh_champion(challenger, champion, policy, finding)
+def weighed(challenger: CountsTable, champion: CountsTable, policy: Promotion = POLICY) -> GateResult:
+    finding = GateResult()
+    compare_with_champion(challenger, champion, policy, finding)
     return finding
 
 
 def test_a_first_model_that_beats_every_trivial_mask_is_promoted() -> None:
-    finding = Finding()
-    found = weigh_trivial(masks("a", [400, 420, 450, 430, 410, 440]), POLICY, finding, is_first=True)
+    finding = GateResult()
+    found = compare_with_trivial_masks(masks("a", [400, 420, 450, 430, 410, 440]), POLICY, finding, is_first=True)
     assert sorted(found) == ["all_clear", "all_cloud", "brightness"]
     assert finding.outcome == "PROMOTE"
     assert found["brightness"].lower > 0
 
 
 def test_a_first_model_that_is_not_surely_better_waits() -> None:
-    finding = Finding()
-    weigh_trivial(masks("a", [450, 100, 480, 150, 490, 400], bright=320), POLICY, finding, is_first=True)
+    finding = GateResult()
+    compare_with_trivial_masks(masks("a", [450, 100, 480, 150, 490, 400], bright=320), POLICY, finding, is_first=True)
     assert finding.outcome == "HOLD"
     assert any("brightness" in reason for reason in finding.doubts)
 
 
 @pytest.mark.parametrize("is_first", [True, False])
 def test_worse_than_a_trivial_mask_is_rejected(is_first: bool) -> None:
-    finding = Finding()
-    weigh_trivial(masks("a", [200, 210, 220, 230]), POLICY, finding, is_first=is_first)
+    finding = GateResult()
+    compare_with_trivial_masks(masks("a", [200, 210, 220, 230]), POLICY, finding, is_first=is_first)
     assert finding.outcome == "REJECT"
     assert "brightness" in finding.reasons[0] or "all_cloud" in finding.reasons[0]
 
 
 def test_a_successor_need_not_surely_beat_brightness() -> None:
-    finding = Finding()
-    weigh_trivial(masks("a", [450, 260, 480, 270, 490, 400], bright=380), POLICY, finding, is_first=False)
+    finding = GateResult()
+    compare_with_trivial_masks(masks("a", [450, 260, 480, 270, 490, 400], bright=380), POLICY, finding, is_first=False)
     assert finding.outcome == "PROMOTE"
 
 
@@ -134,8 +134,8 @@ def test_places_count_not_scenes() -> None:
 
 
 def test_a_first_model_on_few_places_is_promoted_and_the_reasons_say_how_rough_that_is() -> None:
-    finding = Finding()
-    weigh_trivial(masks("a", [400, 420, 450]), POLICY, finding, is_first=True)
+    finding = GateResult()
+    compare_with_trivial_masks(masks("a", [400, 420, 450]), POLICY, finding, is_first=True)
     assert finding.outcome == "PROMOTE"
     assert "3 held-out places, 5 are needed" in finding.reasons[-1]
 

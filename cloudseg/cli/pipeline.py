@@ -82,7 +82,7 @@ def train(snapshot_id: str, recipe: str, run_id: str | None, minutes: float | No
 @_DRY_RUN
 @reports(show_record)
 def evaluate(weights_id: str, snapshot_id: str | None, split: Any, dry_run: bool) -> Any:
-    """Judge WEIGHTS_ID on places that it never saw, and store the report."""
+    """Evaluator WEIGHTS_ID on places that it never saw, and store the report."""
     from cloudseg import stages
     from cloudseg.stages.plan import plan_evaluate
 
@@ -97,8 +97,8 @@ def evaluate(weights_id: str, snapshot_id: str | None, split: Any, dry_run: bool
     "--apply/--no-apply", default=True, show_default=True, help="Promote where the verdict says so, or judge only."
 )
 @click.option("--force", is_flag=True, help="Promote against the verdict, or against an earlier no; needs --reason.")
-@click.option("--ask", is_flag=True, help="Judge only, and write down that a verdict PROMOTE waits for a person.")
-@click.option("--decline", is_flag=True, help="Judge only, and write down a person's no; needs --reason.")
+@click.option("--ask", is_flag=True, help="Evaluator only, and write down that a verdict PROMOTE waits for a person.")
+@click.option("--decline", is_flag=True, help="Evaluator only, and write down a person's no; needs --reason.")
 @click.option("--automatic", is_flag=True, help="Nobody looks: leave alone what waits for a person or was declined.")
 @_ACTOR
 @_REASON

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from cloudseg import workplace
+from cloudseg import scratch
 from cloudseg.errors import BadScene, SettingsError, StoreUnreachable
-from cloudseg.workplace import check_room, private_folder
+from cloudseg.scratch import check_room, scratch_directory
 
 _OWNER = """
 import sys
-from cloudseg.workplace import private_folder
-with private_folder("test") as folder:
+from cloudseg.scratch import scratch_directory
+with scratch_directory("test") as folder:
     (folder / "copy").write_bytes(b"x")
     print(folder, flush=True)
     sys.stdin.read()
@@ -43,7 +43,7 @@ def test_a_killed_owners_folder_goes_and_a_living_ones_stays(top: Path) -> None:
     os.kill(dead.pid, signal.SIGKILL)
     dead.communicate()
     assert left.exists()
-    with private_folder("test") as mine:
+    with scratch_directory("test") as mine:
         assert set(top.iterdir()) == {kept, mine}
     alive.communicate()
     assert list(top.iterdir()) == []
@@ -55,19 +55,19 @@ def test_a_link_that_looks_like_ours_is_not_followed(top: Path, tmp_path: Path) 
     (outside / "precious").touch()
     (top / "cloudseg-work-link").symlink_to(outside)
     (top / "cloudseg-work-file").touch()
-    with private_folder("test"):
+    with scratch_directory("test"):
         assert (outside / "precious").exists()
 
 
 def test_an_unusable_temporary_folder_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
-    with pytest.raises(SettingsError, match="TMPDIR"), private_folder("test"):
+    with pytest.raises(SettingsError, match="TMPDIR"), scratch_directory("test"):
         pass
 
 
 def test_a_full_disk_is_no_fault_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fault = BadScene("the file cannot be decoded")
     check_room(tmp_path, fault)
-    monkeypatch.setattr(workplace, "_LEAST_FREE", 1 << 62)
+    monkeypatch.setattr(scratch, "_LEAST_FREE", 1 << 62)
     with pytest.raises(StoreUnreachable, match="disk of the temporary folder is full"):
         check_room(tmp_path, fault)

@@ -24,7 +24,7 @@ _REFUSED_USER = (
 
 
 @contextmanager
-def told_plainly(uri: str) -> Iterator[None]:
+def translate_db_errors(uri: str) -> Iterator[None]:
     """Turn the database's errors into our own; `uri` names the catalog, without a password.
 
     Raises CatalogUnreachable where a retry can help, CatalogOutdated where migrations are missing, SettingsError where

@@ -1,4 +1,4 @@
-"""Reads the seed project's published weights: tensors only, nothing of the pickle is executed."""
+"""Reads the weights that the original project published: tensors only, nothing of the pickle is executed."""
 
 from pathlib import Path
 
@@ -10,18 +10,18 @@ from cloudseg.model.unet import SimpleUNetV2, count_parameters
 from cloudseg.model.weights import WeightsMeta
 
 _FULL_SCALE = 65_535
-"""The seed divided raw Landsat Level-1 numbers by this."""
+"""The original project divided raw Landsat Level-1 numbers by this."""
 
-SEED_MEAN = LANDSAT_L1.offset
-SEED_STD = LANDSAT_L1.scale * _FULL_SCALE
-SEED_CLIP = LANDSAT_L1.scale * _FULL_SCALE + LANDSAT_L1.offset
+BASELINE_MEAN = LANDSAT_L1.offset
+BASELINE_STD = LANDSAT_L1.scale * _FULL_SCALE
+BASELINE_CLIP = LANDSAT_L1.scale * _FULL_SCALE + LANDSAT_L1.offset
 """x = DN / 65535 where reflectance = DN * 2e-5 - 0.1, hence x = (reflectance + 0.1) / 1.3107.
 
 The clip is the reflectance of
 DN 65535, so that it never bites. Pixels without data have DN 0, and x = 0, in both."""
 
 
-def read_seed_weights(path: Path) -> tuple[SimpleUNetV2, WeightsMeta]:
+def read_baseline_weights(path: Path) -> tuple[SimpleUNetV2, WeightsMeta]:
     """Return the net in evaluation mode and its metadata: red, green, blue, nir, threshold 0.5.
 
     Raises BadWeights where the file holds anything but tensors, or tensors of another net.
@@ -38,30 +38,30 @@ def read_seed_weights(path: Path) -> tuple[SimpleUNetV2, WeightsMeta]:
     ) as error:  # torch's reader runs into damaged bytes with errors of every kind (fuzzing: IndexError, KeyError, ...)
         # Not torch's own words: for a file that is not plain tensors they advise to unpickle it all the same.
         raise BadWeights(
-            "not the seed's weights",
+            "not the baseline's weights",
             subject=path.name,
             found=f"a file that torch refuses ({type(error).__name__})",
             expected="the state of SimpleUNetV2 (468,097 parameters)",
-            next_step="Give the .pth file that the seed project published.",
+            next_step="Give the .pth file that the original project published.",
         ) from error
     if not isinstance(state, dict):
         raise BadWeights("the file holds no dictionary of tensors", subject=path.name, found=type(state).__name__)
-    return net.eval(), _seed_meta(net)
+    return net.eval(), _baseline_meta(net)
 
 
-def _seed_meta(net: SimpleUNetV2) -> WeightsMeta:
+def _baseline_meta(net: SimpleUNetV2) -> WeightsMeta:
     return WeightsMeta(
         architecture="SimpleUNetV2",
         bands=(*RGB, NIR),
         widths=net.widths,
         dropout=0.3,
         total_parameters=count_parameters(net),
-        clip=SEED_CLIP,
-        mean=(SEED_MEAN,),
-        std=(SEED_STD,),
+        clip=BASELINE_CLIP,
+        mean=(BASELINE_MEAN,),
+        std=(BASELINE_STD,),
         working_resolution_m=None,
         threshold=0.5,
-        flip_at_prediction=False,
+        tta_flip=False,
         chip_size=384,
-        recipe_name="seed-published",
+        recipe_name="baseline-published",
     )

@@ -1,17 +1,16 @@
-"""Names that all DAG files share.
+"""What all DAG files share: the DAG factory, the first task, assets, pool, and how results map to Airflow states.
 
-Assets, pool, default arguments, tags, and what a failure or "nothing to do" means to Airflow.
-
-Around every task (`DEFAULT_ARGS`): before it, Airflow's connections become settings; after it, `cloudseg_news` counts
-and tells. Not a DAG file itself (`.airflowignore`). Imports `airflow.sdk` only: DAG files are parsed again and again.
+Around every task (`DEFAULT_ARGS`): before it, Airflow's connections become settings; after it, `cloudseg_notify` emits
+metrics and notifications. Not a DAG file itself (`.airflowignore`). Imports `airflow.sdk` only: DAG files are parsed
+again and again.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any, NoReturn
 
-from airflow.sdk import Asset, Connection, RetryPolicy, get_current_context
+from airflow.sdk import Asset, Connection, RetryPolicy, dag, get_current_context, task
 from airflow.sdk.definitions.retry_policy import RetryDecision
 from airflow.sdk.exceptions import (
     AirflowException,
@@ -69,9 +68,9 @@ def find_connection(conn_id: str) -> Connection | None:
 
 
 def use_connections(context: Any) -> None:
-    """Before a task: let the connections `cloudseg_catalog` and `cloudseg_store` say where things are.
+    """Before a task: read catalog and store from the connections `cloudseg_catalog` and `cloudseg_store`.
 
-    The environment goes first.
+    The environment takes precedence.
 
     `cloudseg_catalog` is a PostgreSQL connection. `cloudseg_store` is one of type aws with the store's `url` in its
     extra, and if need be `endpoint_url` and `region_name`. A task is a process of its own: what is set here ends with
@@ -91,29 +90,26 @@ def use_connections(context: Any) -> None:
         os.environ.update({name: value for name, value in settings.items() if value})
 
 
-def count_and_tell(context: Any, result: Any) -> None:
-    """After a task that ended well: metrics, and news for people."""
-    from cloudseg_news import report
+def emit_metrics_and_notify(context: Any, result: Any) -> None:
+    """After a task that succeeded: emit metrics and notifications."""
+    import cloudseg_notify
 
-    report(str(context["ti"].task_id), result)
+    cloudseg_notify.emit_metrics_and_notify(str(context["ti"].task_id), result)
 
 
-def tell_failure(context: Any) -> None:
-    """When a task has failed for good: news for people."""
-    from cloudseg_news import tell
+def notify_failure(context: Any) -> None:
+    """After the last retry of a task failed: notify people."""
+    from cloudseg_notify import notify
 
     run_id, error = context["run_id"], context.get("exception")
-    tell(
-        "training failed",
-        f"{context['ti'].task_id} of {run_id}: {error or 'its worker gave no sign of life'}",
-        {"run_id": run_id},
-    )
+    text = f"{context['ti'].task_id} of {run_id}: {error or 'its worker sent no heartbeat'}"
+    notify("training failed", text, {"run_id": run_id})
 
 
 DEFAULT_ARGS: Json = {
     "owner": "cloudseg",
     "pre_execute": use_connections,
-    "post_execute": count_and_tell,
+    "post_execute": emit_metrics_and_notify,
     "retries": 2,
     "retry_delay": timedelta(minutes=1),
     "retry_exponential_backoff": True,
@@ -123,9 +119,44 @@ DEFAULT_ARGS: Json = {
 }
 
 
-def all_well(record: Mapping[str, Any]) -> None:
-    """Raise AirflowException, with the first fault as its one sentence, where the doctor found any."""
-    for check in record["checks"]:
+def cloudseg_dag(*, description: str, schedule: Any, params: Json | None = None) -> Callable[[Callable[[], None]], Any]:
+    """Return the `@dag` of this project.
+
+    The rest follows from the function that it decorates: the DAG's id is its name, the manual (`doc_md`) is the
+    docstring of its file, the tags are `cloudseg` and what follows `cloudseg_` in its name.
+
+    Args:
+        description: one line for the list of DAGs.
+        schedule: cron expression, asset expression or timetable.
+        params: the form of a manual run.
+    """
+
+    def decorate(function: Callable[[], None]) -> Any:
+        name = function.__name__
+        verb = name.removeprefix(f"{TAG}_")
+        return dag(
+            dag_id=name,
+            dag_display_name=f"{TAG}: {verb}",
+            description=description,
+            doc_md=function.__globals__["__doc__"],
+            schedule=schedule,
+            start_date=START,
+            catchup=False,
+            max_active_runs=1,
+            default_args=DEFAULT_ARGS,
+            tags=[TAG, verb],
+            params=params,
+        )(function)
+
+    return decorate
+
+
+@task
+def doctor() -> None:
+    """Fail with the first fault as one sentence where the service cannot work: the first task of every DAG."""
+    from cloudseg import stages
+
+    for check in stages.doctor(device=False).as_json()["checks"]:
         if not check["ok"]:
             raise AirflowException(f"cloudseg cannot work here, {check['name']}: {check['detail']}")
 
@@ -179,10 +210,7 @@ def may_retrain(labelled: list[str], least: int | None) -> int:
 
 
 def announce(asset: Asset, count: int, first: list[str], reason: str) -> None:
-    """Let the asset's event say how many ids came, and the first of them.
-
-    Skip, so that no event is made, where there is none.
-    """
+    """Write into the asset's event how many ids came, and the first five; skip, so that no event is made, where none came."""
     if not count:
         skip(reason)
     get_current_context()["outlet_events"][asset].extra = {"count": count, "first": list(first[:5])}
@@ -191,7 +219,7 @@ def announce(asset: Asset, count: int, first: list[str], reason: str) -> None:
 def announce_champion(record: Json) -> Json:
     """Return the promotion back with the champion in the asset's event; skip where the champion stays."""
     if not record["promoted"]:
-        why = "PROMOTE, but nobody has said yes" if record["outcome"] == "PROMOTE" else record["outcome"]
+        why = "PROMOTE, not approved" if record["outcome"] == "PROMOTE" else record["outcome"]
         skip(f"{why}: the champion stays. " + " ".join(record["reasons"]))
     get_current_context()["outlet_events"][CHAMPION].extra = {
         "champion_id": record["champion_id"],
@@ -215,22 +243,23 @@ def announce_masks(record: Json) -> Json:
 
 
 def next_after_verdict(outcome: str) -> str:
-    """Name the task that follows: a person is asked only when the form says so and there is something to approve."""
+    """Return the id of the next task: a person is asked only when the form says so and the verdict is PROMOTE."""
     return "approve" if form()["approval"] == "ask" and outcome == "PROMOTE" else "promote"
 
 
 def answer(approval: Json | None) -> Json:
-    """Return what `stages.promote` is told: who stands behind the promotion, and whether it is a person's no.
+    """Return how the promotion goes on: the name of the stage (`stage`), and its `actor` and `reason` for the history.
 
-    `approval` is what the question's task left: None where nobody was asked. Airflow answers an unanswered question
-    with its default and no user: that is no decision, so the question stays open in the catalog.
+    Args:
+        approval: result of the task `approve`; None where nobody was asked. Airflow closes a request that nobody
+            answered with its default and no user: that is no decision, so the request stays open in the catalog.
     """
     person = (approval or {}).get("responded_by_user")
     if approval is None or person is None:
-        return {"automatic": True, "actor": "airflow", "reason": training_id()}
-    said_no = approval["chosen_options"] != [APPROVE]
-    why = (approval.get("params_input") or {}).get("reason") or ("rejected" if said_no else "approved") + " in Airflow"
-    return {"decline": said_no, "actor": f"airflow:{person['name']}", "reason": f"{why} ({training_id()})"}
+        return {"stage": "promote_unattended", "actor": "airflow", "reason": training_id()}
+    stage, default = ("promote", "approved") if approval["chosen_options"] == [APPROVE] else ("decline", "rejected")
+    why = (approval.get("params_input") or {}).get("reason") or f"{default} in Airflow"
+    return {"stage": stage, "actor": f"airflow:{person['name']}", "reason": f"{why} ({training_id()})"}
 
 
 def show_as(name: str) -> None:

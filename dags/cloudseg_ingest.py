@@ -1,18 +1,18 @@
-"""Take in what lies in the inbox.
+"""Ingest what lies in the inbox.
 
-**What it does.** Every five minutes it reads the configured inbox (`CLOUDSEG_INBOX`) and catalogues what is new: scenes
+**What it does.** Every five minutes it reads the configured inbox (`CLOUDSEG_INBOX`) and catalogs what is new: scenes
 and labels become canonical files in the store and rows in the catalog. Files that cannot become a scene or a label go
 to quarantine with a reason and never stop the others. An empty inbox is no error. Files stay where they are; the same
-bytes are taken in once.
+bytes are ingested once.
 
 **Started by** the clock (`*/5 * * * *`), or by hand with a form: another source, its layout, its band order.
 
 **Leads to** the asset `cloudseg.scenes` when scenes are new (starts `cloudseg_predict`), and the asset
 `cloudseg.labels` when at least `min_new_labels` labels are waiting that the newest nightly training has not seen
-(starts `cloudseg_retrain` with the values that its form shows at first). When there is nothing to announce, the
-announcing task is skipped and its log and its XCom `reason` say why.
+(starts `cloudseg_retrain` with the defaults of its form). When there is nothing to announce, the announcing task is
+skipped and its log and its XCom `reason` say why.
 
-**What it does not protect against.** A file that is still being copied: it is quarantined as truncated, and taken in by
+**What it does not protect against.** A file that is still being copied: it is quarantined as truncated, and ingested by
 the next run once it is complete. Move files into the inbox, do not copy them there. A label of the wrong scene: only
 its grid is compared.
 
@@ -25,16 +25,14 @@ Example conf: `{"source": "/data/new_tiles", "layout": "pairs", "bands": ["red",
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Param, dag, task
+from airflow.sdk import Param, task
 from cloudseg_dagkit import (
-    DEFAULT_ARGS,
     LABELS,
     SCENES,
-    START,
-    TAG,
     Json,
-    all_well,
     announce,
+    cloudseg_dag,
+    doctor,
     form,
     may_retrain,
     planned,
@@ -42,17 +40,9 @@ from cloudseg_dagkit import (
 )
 
 
-@dag(
-    dag_id="cloudseg_ingest",
-    dag_display_name="cloudseg: ingest",
+@cloudseg_dag(
     description="Scenes and labels from the inbox into the catalog",
-    doc_md=__doc__,
     schedule="*/5 * * * *",
-    start_date=START,
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULT_ARGS,
-    tags=[TAG, "ingest"],
     params={
         "source": Param(
             None,
@@ -65,7 +55,7 @@ from cloudseg_dagkit import (
             None,
             type=["null", "string"],
             title="Layout",
-            description="How the files are laid out; empty: found by itself.",
+            description="How the files are laid out; empty: detected.",
             section="What",
         ),
         "bands": Param(
@@ -89,12 +79,6 @@ from cloudseg_dagkit import (
 def cloudseg_ingest() -> None:
     """Wire the tasks."""
 
-    @task
-    def doctor() -> None:
-        from cloudseg import stages
-
-        all_well(stages.doctor(device=False).as_json())
-
     @task(execution_timeout=timedelta(hours=6))
     def ingest() -> Json:
         from cloudseg import stages
@@ -116,10 +100,10 @@ def cloudseg_ingest() -> None:
     def announce_labels(counts: Json, labelled: list[str]) -> None:
         announce(LABELS, counts["labelled"], labelled, "no label is new")
 
-    taken_in: Any = ingest()
-    doctor() >> taken_in
-    announce_scenes(taken_in["counts"], taken_in["added"])
-    plan_labels(taken_in["labelled"]) >> announce_labels(taken_in["counts"], taken_in["labelled"])
+    ingested: Any = ingest()
+    doctor() >> ingested
+    announce_scenes(ingested["counts"], ingested["added"])
+    plan_labels(ingested["labelled"]) >> announce_labels(ingested["counts"], ingested["labelled"])
 
 
 DAG = cloudseg_ingest()

@@ -1,10 +1,10 @@
-"""Keep the house clean.
+"""Maintain store and catalog: orphans, retention, pointer repair, missing objects.
 
 **What it does.** Once a day: removes objects that no row names (left behind by something that was killed between
 writing bytes and writing their row), drops old checkpoints of finished runs and old evaluations of weights that were
-never champion, repairs the pointer that is derived from rows (`models/champion.json`), and looks whether every object
-that a row names is there; with `verify`, whether it is whole. Its record counts what it found and what it did. Ages
-count from the moment of the DAG run.
+never champion, repairs the pointer that is derived from rows (`models/champion.json`), and checks that every object
+that a row names exists; with `verify`, that its bytes are undamaged. Its record counts what it found and what it did. Ages
+are measured from the logical time of the DAG run.
 
 **Started by** the clock (03:30 UTC), or by hand with a form: a dry run only reports.
 
@@ -20,21 +20,13 @@ Example conf: `{"dry_run": true}`
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Param, dag, task
-from cloudseg_dagkit import DEFAULT_ARGS, START, TAG, Json, all_well, began_at, form, nothing_missing, shortened
+from airflow.sdk import Param, task
+from cloudseg_dagkit import Json, began_at, cloudseg_dag, doctor, form, nothing_missing, shortened
 
 
-@dag(
-    dag_id="cloudseg_maintain",
-    dag_display_name="cloudseg: maintain",
+@cloudseg_dag(
     description="Orphans, retention, repair of pointers, missing objects",
-    doc_md=__doc__,
     schedule="30 3 * * *",
-    start_date=START,
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULT_ARGS,
-    tags=[TAG, "maintain"],
     params={
         "dry_run": Param(
             False,
@@ -49,12 +41,6 @@ from cloudseg_dagkit import DEFAULT_ARGS, START, TAG, Json, all_well, began_at, 
 )
 def cloudseg_maintain() -> None:
     """Wire the task and its check."""
-
-    @task
-    def doctor() -> None:
-        from cloudseg import stages
-
-        all_well(stages.doctor(device=False).as_json())
 
     @task(execution_timeout=timedelta(hours=6))
     def maintain() -> Json:

@@ -1,9 +1,9 @@
-"""Draw the cloud masks that are missing.
+"""Predict the cloud masks that are missing.
 
-**What it does.** `plan` names the weights (the champion) and the publishable scenes that have no mask of them, in
-batches; never more than 1000, so with very many scenes a batch holds more than the form says. `predict` runs once for
-each batch, shown by the names of its scenes, and publishes for every scene a class mask, a probability layer, a
-thumbnail and a STAC item. `check` fails when a scene could not be masked, and names it; all others are published by
+**What it does.** `plan` lists the publishable scenes that have no mask of the champion (or of other weights that are
+named), in batches; never more than 1000, so with very many scenes a batch holds more than the form says. `predict`
+runs once for each batch, shown by the names of its scenes, and publishes for every scene a class mask, a probability
+layer, a thumbnail and a STAC item. `check` fails when a scene has no mask, and names it; all others are published by
 then.
 
 **Started by** the asset `cloudseg.scenes` (new scenes) or `cloudseg.champion` (a new champion: every scene gets a mask
@@ -14,11 +14,11 @@ XCom `reason` say so.
 
 **Leads to** the asset `cloudseg.masks`, one event for each batch.
 
-**When it fails.** Clear the failed batch, or trigger again: masks that exist are left as they are, so nothing is drawn
-twice and the bytes do not change.
+**When it fails.** Clear the failed batch, or trigger again: masks that exist are left as they are, so nothing is
+predicted twice and the bytes do not change.
 
 **What it does not protect against.** A champion that is bad on a new kind of scene: look at the page "Cloud masks", and
-roll back with `cloudseg rollback`. Masks of older champions stay published until retention removes them.
+roll back with `cloudseg rollback`. Masks of older champions stay published; nothing removes them.
 
 Example conf: `{"batch_size": 4}`
 """
@@ -26,36 +26,26 @@ Example conf: `{"batch_size": 4}`
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Param, dag, task
+from airflow.sdk import Param, task
 from cloudseg_dagkit import (
     CHAMPION,
-    DEFAULT_ARGS,
     GPU,
     MASKS,
     SCENES,
-    START,
-    TAG,
     Json,
     all_done,
-    all_well,
     announce_masks,
+    cloudseg_dag,
+    doctor,
     form,
     show_as,
     skip,
 )
 
 
-@dag(
-    dag_id="cloudseg_predict",
-    dag_display_name="cloudseg: predict",
+@cloudseg_dag(
     description="Masks of the champion for all scenes that lack one",
-    doc_md=__doc__,
     schedule=(SCENES | CHAMPION),
-    start_date=START,
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULT_ARGS,
-    tags=[TAG, "predict"],
     params={
         "weights_id": Param(
             None,
@@ -78,12 +68,6 @@ from cloudseg_dagkit import (
 )
 def cloudseg_predict() -> None:
     """Wire the tasks."""
-
-    @task
-    def doctor() -> None:
-        from cloudseg import stages
-
-        all_well(stages.doctor(device=False).as_json())
 
     @task
     def plan() -> list[Any]:
@@ -111,9 +95,9 @@ def cloudseg_predict() -> None:
         return all_done(list(records))
 
     planned: Any = plan()
-    drawn: Any = predict.expand(batch=planned)
+    predicted: Any = predict.expand(batch=planned)
     doctor() >> planned
-    check(drawn)
+    check(predicted)
 
 
 DAG = cloudseg_predict()

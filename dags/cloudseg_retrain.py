@@ -1,29 +1,29 @@
-"""Retrain the model, judge it, and let it become champion if it is better.
+"""Retrain the model, compare it with the champion, and promote it if it is better.
 
-**What it does.** `plan` looks whether any label is new and skips the rest with a reason when not. `snapshot` freezes
-the labelled chips under an id; every later task works on that id. `plan_training` stops here when the last run saw the
-same chips. `train` makes new weights, `evaluate` measures them on the held-out places and writes the report, `judge`
-compares them with the champion, `promote` makes them champion if the verdict says PROMOTE.
+**What it does.** `plan` checks whether any label is new and skips the rest with a reason when none is. `snapshot`
+freezes the labeled chips under an id; every later task works on that id. `plan_training` stops here when the last run
+saw the same chips. `train` makes new weights, `evaluate` measures them on the held-out places and writes the report,
+`compare` runs the gate against the champion, `promote` makes the weights champion if the verdict is PROMOTE.
 
 **Started by** the clock (02:00 UTC), by the asset `cloudseg.labels` (enough new labels came in), whichever is first, or
-by hand with a form: recipe, time budget in minutes, force (train although nothing is new), approval (by itself, or ask
-a person). One run at a time; a second one waits.
+by hand with a form: recipe, time budget in minutes, force (train although nothing is new), approval (automatic, or
+manual). One run at a time; a second one waits.
 
-**Asking a person.** With approval "ask", a verdict PROMOTE stops at `approve` (Browse > Required Actions). "Approve"
-and "Reject" go into the history with the name and the reason that the person gives; no later automatic run promotes
-what was rejected. Without an answer within three days the champion stays and the question stays open: `cloudseg
-promote` answers it later. Nobody is asked when the verdict is HOLD or REJECT. If the question comes back after an
-answer that was given within a moment of asking, answer again: Airflow 3.3 can lose such an answer on a loaded machine.
+**Manual approval.** With approval "ask", a verdict PROMOTE stops at `approve` (Browse > Required Actions). "Approve"
+and "Reject" go into the history with the name and the reason that the person gives; no later unattended run promotes
+what was rejected. Without an answer within three days the champion stays and the request stays open: `cloudseg
+promote` answers it later. Nobody is asked when the verdict is HOLD or REJECT. If the request comes back after an
+answer that was given within a moment of the request, answer again: Airflow 3.3 can lose such an answer under load.
 
-**Leads to** the asset `cloudseg.champion` when the champion changed (starts `cloudseg_predict`). When it stays,
+**Leads to** the asset `cloudseg.champion` when the champion changed (starts `cloudseg_predict`). When it did not,
 `promote` is skipped and its log and its XCom `reason` give the verdict's reasons.
 
 **Needs** the pool `gpu` with one slot for each GPU worker (`airflow pools set gpu 1 training`); a missing pool keeps
-`train` waiting for ever (`cloudseg doctor` cannot see Airflow's pools; the grid shows the task as scheduled). On
+`train` waiting forever (`cloudseg doctor` cannot see Airflow's pools; the grid shows the task as scheduled). On
 Celery, a worker of the queue `gpu`: `airflow celery worker -q gpu -c 1`.
 
 **When it fails.** A killed worker costs the steps since the last checkpoint: the next try resumes (same run id). Empty
-splits, loss that is not finite, a recipe that does not fit: no retry, the message says what to do. Clearing `train`
+splits, a loss that is not finite, a recipe that does not fit: no retry, the message says what to do. Clearing `train`
 resumes as well.
 
 **What it does not protect against.** Wrong labels that are new: they change the model if it still wins on the held-out
@@ -36,47 +36,37 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
-from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, Param, dag, task
+from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, Param, task
 from cloudseg_dagkit import (
     APPROVE,
     CHAMPION,
-    DEFAULT_ARGS,
     GPU,
     LABELS,
     RECIPES,
     REJECT,
-    START,
-    TAG,
     Json,
-    all_well,
     announce_champion,
     answer,
+    cloudseg_dag,
+    doctor,
     form,
     next_after_verdict,
+    notify_failure,
     planned,
-    tell_failure,
     training_id,
 )
 
-APPROVAL_BODY = """**{{ ti.xcom_pull(task_ids='judge', key='outcome') }}**: weights `{{ ti.xcom_pull(task_ids='train', key='weights_id') }}`
-against champion `{{ ti.xcom_pull(task_ids='judge', key='champion_id') or 'none yet' }}`.
+APPROVAL_BODY = """**{{ ti.xcom_pull(task_ids='compare', key='outcome') }}**: weights `{{ ti.xcom_pull(task_ids='train', key='weights_id') }}`
+against champion `{{ ti.xcom_pull(task_ids='compare', key='champion_id') or 'none yet' }}`.
 
-{% for reason in ti.xcom_pull(task_ids='judge', key='reasons') %}- {{ reason }}
+{% for reason in ti.xcom_pull(task_ids='compare', key='reasons') %}- {{ reason }}
 {% endfor %}
 The report is on the page *Browse > Cloud masks*."""
 
 
-@dag(
-    dag_id="cloudseg_retrain",
-    dag_display_name="cloudseg: retrain",
-    description="Snapshot, train, evaluate, judge, promote",
-    doc_md=__doc__,
+@cloudseg_dag(
+    description="Snapshot, train, evaluate, compare, promote",
     schedule=AssetOrTimeSchedule(timetable=CronTriggerTimetable("0 2 * * *", timezone="UTC"), assets=LABELS),
-    start_date=START,
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULT_ARGS,
-    tags=[TAG, "retrain"],
     params={
         "recipe": Param(
             "nightly",
@@ -111,7 +101,7 @@ The report is on the page *Browse > Cloud masks*."""
             "auto",
             type="string",
             enum=["auto", "ask"],
-            values_display={"auto": "promote by itself", "ask": "ask a person first"},
+            values_display={"auto": "promote automatically", "ask": "ask a person first"},
             title="Approval",
             description="What happens to a challenger whose verdict is PROMOTE.",
             section="Promotion",
@@ -120,12 +110,6 @@ The report is on the page *Browse > Cloud masks*."""
 )
 def cloudseg_retrain() -> None:
     """Wire the tasks."""
-
-    @task
-    def doctor() -> None:
-        from cloudseg import stages
-
-        all_well(stages.doctor(device=False).as_json())
 
     @task
     def plan() -> Json:
@@ -148,7 +132,7 @@ def cloudseg_retrain() -> None:
 
         return planned(stages.plan_retrain(form()["recipe"], force=form()["force"], snapshot_id=snapshot_id))
 
-    @task(**GPU, execution_timeout=timedelta(hours=14), on_failure_callback=tell_failure)
+    @task(**GPU, execution_timeout=timedelta(hours=14), on_failure_callback=notify_failure)
     def train(snapshot_id: str) -> Json:
         from cloudseg import stages
 
@@ -164,13 +148,13 @@ def cloudseg_retrain() -> None:
         return stages.evaluate(weights_id, snapshot_id=snapshot_id).as_json()
 
     @task(**GPU)
-    def judge(weights_id: str, snapshot_id: str) -> Json:
+    def compare(weights_id: str, snapshot_id: str) -> Json:
         from cloudseg import stages
 
-        ask = form()["approval"] == "ask"
-        return stages.promote(
-            weights_id, snapshot_id=snapshot_id, apply=False, ask=ask, actor="airflow", reason=training_id()
-        ).as_json()
+        if form()["approval"] != "ask":
+            return stages.compare(weights_id, snapshot_id=snapshot_id).as_json()
+        who = {"actor": "airflow", "reason": training_id()}
+        return stages.request_approval(weights_id, snapshot_id=snapshot_id, **who).as_json()
 
     @task.branch
     def ask_or_not(outcome: str) -> str:
@@ -180,13 +164,14 @@ def cloudseg_retrain() -> None:
     def promote(weights_id: str, snapshot_id: str, approval: Json | None) -> Json:
         from cloudseg import stages
 
-        record = stages.promote(weights_id, snapshot_id=snapshot_id, **answer(approval))
-        return announce_champion(record.as_json())
+        given = answer(approval)
+        stage = getattr(stages, given.pop("stage"))
+        return announce_champion(stage(weights_id, snapshot_id=snapshot_id, **given).as_json())
 
-    # Not ApprovalOperator: on "Reject" that skips `promote`, which writes the no down.
+    # Not ApprovalOperator: on "Reject" that skips `promote`, which records the rejection.
     approve: Any = HITLOperator(
         task_id="approve",
-        subject="Shall the challenger become champion?",
+        subject="Promote the challenger to champion?",
         body=APPROVAL_BODY,
         options=[APPROVE, REJECT],
         defaults=REJECT,
@@ -201,7 +186,7 @@ def cloudseg_retrain() -> None:
     )
     frozen: Any = snapshot()
     weights: Any = train(frozen["snapshot_id"])
-    verdict: Any = judge(weights["weights_id"], frozen["snapshot_id"])
+    verdict: Any = compare(weights["weights_id"], frozen["snapshot_id"])
     choice = ask_or_not(verdict["outcome"])
     promotion = promote(weights["weights_id"], frozen["snapshot_id"], approve.output)
     doctor() >> plan() >> frozen

@@ -89,15 +89,12 @@ def dags_page() -> str:
     parts = ["# DAGs\n\nWhat runs when. The same text stands in the Airflow UI beside each DAG.\n"]
     for path in sorted(DAGS.glob("cloudseg_*.py")):
         tree = ast.parse(path.read_text("utf-8"))
-        calls = [
-            node
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dag"
-        ]
-        for call in calls:
+        functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+        calls = [(f.name, call) for f in functions for call in f.decorator_list if isinstance(call, ast.Call)]
+        for dag_id, call in calls:
             given = {word.arg: word.value for word in call.keywords}
             parts.append(
-                f"\n## {ast.literal_eval(given['dag_id'])}\n\n{ast.get_docstring(tree)}\n\nSchedule: `{ast.unparse(given['schedule'])}`\n"
+                f"\n## {dag_id}\n\n{ast.get_docstring(tree)}\n\nSchedule: `{ast.unparse(given['schedule'])}`\n"
             )
             parts.append("\n| form | default | values | meaning |\n|---|---|---|---|\n")
             parts += _form_rows(given["params"])

@@ -70,6 +70,12 @@ def list_runs(db: Connection, *, limit: int | None = None) -> list[Run]:
     return fetch(db, Run, select(t.run).order_by(t.run.c.created_at.desc(), t.run.c.run_id).limit(limit))
 
 
+def list_compared_run_ids(db: Connection) -> set[str]:
+    """Return the ids of the runs whose weights have a verdict."""
+    join = t.verdict.c.challenger_id == t.weights.c.weights_id
+    return set(db.execute(select(t.weights.c.run_id).join(t.verdict, join)).scalars())
+
+
 def set_run_status(db: Connection, run_id: str, status: RunStatus, *, error: str | None = None) -> None:
     """Write the state of a run. Raises NotInCatalog."""
     finished_at = None if status == "running" else now()

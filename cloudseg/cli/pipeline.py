@@ -104,7 +104,18 @@ def evaluate(weights_id: str, snapshot_id: str | None, split: Any, dry_run: bool
 @_REASON
 @_DRY_RUN
 @reports(show_record)
-def promote(weights_id: str, snapshot_id: str | None, dry_run: bool, **wish: Any) -> Any:
+def promote(
+    weights_id: str,
+    snapshot_id: str | None,
+    apply: bool,
+    force: bool,
+    ask: bool,
+    decline: bool,
+    automatic: bool,
+    actor: str,
+    reason: str,
+    dry_run: bool,
+) -> Any:
     """Compare WEIGHTS_ID with the champion and make it champion where the verdict is PROMOTE.
 
     HOLD and REJECT are verdicts, not errors: the exit code is 0 and the record gives the reasons. What waits for a
@@ -114,9 +125,19 @@ def promote(weights_id: str, snapshot_id: str | None, dry_run: bool, **wish: Any
     from cloudseg import stages
     from cloudseg.stages.plan import plan_promote
 
+    if force and (ask or decline or automatic):
+        raise click.UsageError("--force is a decision of its own: it goes with none of --ask, --decline, --automatic.")
     if dry_run:
         return plan_promote(weights_id, snapshot_id=snapshot_id)
-    return stages.promote(weights_id, snapshot_id=snapshot_id, **wish)
+    if decline:
+        return stages.decline(weights_id, snapshot_id=snapshot_id, actor=actor, reason=reason)
+    if ask:
+        return stages.request_approval(weights_id, snapshot_id=snapshot_id, actor=actor, reason=reason)
+    if not apply:
+        return stages.compare(weights_id, snapshot_id=snapshot_id)
+    if automatic:
+        return stages.promote_unattended(weights_id, snapshot_id=snapshot_id, actor=actor, reason=reason)
+    return stages.promote(weights_id, snapshot_id=snapshot_id, force=force, actor=actor, reason=reason)
 
 
 @click.command()

@@ -1,7 +1,7 @@
-"""The second blessing: a clean process on the CPU loads the published file and reproduces its golden tile.
+"""The smoke test of the gate: a clean process on the CPU loads the published file and reproduces its golden sample.
 
-This side starts `python -m cloudseg.evaluate.blessing`, which knows nothing of the process that trained: no GPU, no
-settings, no state. (After the InfraValidator of TFX, beside its evaluator.)
+The process knows nothing of the one that trained: no GPU, no settings, no state. (After TFX, whose InfraValidator does
+this beside its Evaluator.)
 """
 
 import json
@@ -12,27 +12,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from cloudseg.errors import CloudsegError
+from cloudseg.keys import sha256_of
+from cloudseg.model.golden import TOLERANCE, golden_difference, read_golden
+from cloudseg.model.weights import load_weights
 from cloudseg.records import StoredObject, Weights
 from cloudseg.scratch import scratch_directory
 from cloudseg.storage import Store
 
 TIMEOUT_S: Final = 300.0
-_KEPT: Final = ("PATH", "LANG", "LD_LIBRARY_PATH", "SYSTEMROOT")
-"""Without these an interpreter may not start at all; everything else stays outside."""
+_INHERITED: Final = ("PATH", "LANG", "LD_LIBRARY_PATH", "SYSTEMROOT")
+"""Environment variables without which an interpreter may not start at all; no other one is passed on."""
+_PROGRAM: Final = "import sys; from cloudseg.evaluate.clean_process import main; sys.exit(main(sys.argv[1:]))"
 
 
 @dataclass(frozen=True)
 class SmokeTest:
-    """Whether the published file does what the net did."""
+    """Whether the published file predicts what the net predicted when it was published."""
 
     passed: bool
     reason: str
 
 
 def run_smoke_test(store: Store, weights: Weights, *, timeout_s: float = TIMEOUT_S) -> SmokeTest:
-    """Ask a clean process. Raises nothing for unusable weights: the reason says what was wrong with them."""
+    """Return the result of the smoke test in a process of its own; unusable weights fail it with the reason.
+
+    Args:
+        store: holds the weights and their golden sample.
+        weights: the published weights.
+        timeout_s: how long the process may take.
+    """
     if "golden" not in weights.companions:
-        return SmokeTest(False, "no golden tile was published beside the weights")
+        return SmokeTest(False, "no golden sample was published with the weights")
     golden = StoredObject.model_validate(weights.companions["golden"])
     with store.local_file(weights.key) as weights_path, store.local_file(golden.key) as golden_path:
         arguments = [str(weights_path), weights.sha256, str(golden_path), golden.sha256]
@@ -43,16 +54,52 @@ def run_smoke_test(store: Store, weights: Weights, *, timeout_s: float = TIMEOUT
     return _read(done)
 
 
+def main(arguments: list[str]) -> int:
+    """Run the smoke test here, in the clean process.
+
+    Prints one line, `{"passed": bool, "reason": str}`.
+
+    Args:
+        arguments: path and SHA-256 of the weights, path and SHA-256 of the golden sample.
+
+    Returns:
+        Exit status: 0 where the golden sample was reproduced, else 1.
+    """
+    weights_path, weights_sha256, golden_path, golden_sha256 = arguments
+    try:
+        passed, reason = check(
+            Path(weights_path).read_bytes(), weights_sha256, Path(golden_path).read_bytes(), golden_sha256
+        )
+    except CloudsegError as error:
+        passed, reason = False, str(error)
+    sys.stdout.write(json.dumps({"passed": passed, "reason": reason}) + "\n")
+    return 0 if passed else 1
+
+
+def check(weights: bytes, weights_sha256: str, golden: bytes, golden_sha256: str) -> tuple[bool, str]:
+    """Return whether these weights reproduce this golden sample, and the reason.
+
+    Raises:
+        BadWeights: one of the files cannot be loaded.
+    """
+    if (sha256_of(weights), sha256_of(golden)) != (weights_sha256, golden_sha256):
+        return False, "the stored bytes do not match their checksums"
+    difference = golden_difference(load_weights(weights), read_golden(golden))
+    if difference <= TOLERANCE:
+        return True, f"the golden sample is reproduced within {TOLERANCE:g}"
+    return False, f"the golden sample is not reproduced: off by {difference:.3g}, at most {TOLERANCE:g} is allowed"
+
+
 def _run(arguments: list[str], timeout_s: float) -> "subprocess.CompletedProcess[str]":
-    environment = {name: os.environ[name] for name in _KEPT if name in os.environ} | {
+    environment = {name: os.environ[name] for name in _INHERITED if name in os.environ} | {
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "1",
     }
     # The folder of this package, so that a checkout that is not installed finds itself too.
     environment["PYTHONPATH"] = str(Path(__file__).parents[2])
-    with scratch_directory("blessing") as folder:
-        return subprocess.run(  # noqa: S603 -- our own interpreter and module, paths from the store
-            [sys.executable, "-m", "cloudseg.evaluate.blessing", *arguments],
+    with scratch_directory("smoke-test") as folder:
+        return subprocess.run(  # noqa: S603 -- our own interpreter and program, paths from the store
+            [sys.executable, "-c", _PROGRAM, *arguments],
             cwd=folder,
             env=environment,
             capture_output=True,
@@ -67,5 +114,5 @@ def _read(done: "subprocess.CompletedProcess[str]") -> SmokeTest:
         answer = json.loads(done.stdout.splitlines()[-1])
         return SmokeTest(passed=done.returncode == 0 and answer["passed"] is True, reason=str(answer["reason"]))
     except (IndexError, ValueError, KeyError, TypeError):
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         return SmokeTest(False, f"the clean process ended with status {done.returncode}: {last[:300]}")

@@ -1,6 +1,6 @@
-"""Weighs counts against counts: what speaks for a challenger and what against it.
+"""Compares the counts of a challenger with those of others and turns the differences into reasons.
 
-Pure; no store, no catalog, no net.
+Pure functions; no store, no catalog, no net.
 """
 
 import math
@@ -16,7 +16,7 @@ from cloudseg.records import Json, Outcome
 
 
 def places_needed(confidence: float) -> int:
-    """Return how many places it takes to be this sure that one mask is better than another.
+    """Return how many places a comparison needs to be significant at this confidence.
 
     The clearest result of n places, better at every one, comes by chance once in 2**n (sign test): 5 places for 95 %.
     With fewer, bootstrap draws repeat each other and the bounds are narrower than they should be.
@@ -26,31 +26,41 @@ def places_needed(confidence: float) -> int:
 
 @dataclass
 class GateResult:
-    """Reasons, collected step by step."""
+    """Reasons, collected check by check."""
 
-    against: list[str] = field(default_factory=list)
-    """Each rejects the challenger."""
-    doubts: list[str] = field(default_factory=list)
-    """Each holds it back."""
-    favour: list[str] = field(default_factory=list)
+    rejects: list[str] = field(default_factory=list)
+    """Any of these makes the verdict REJECT."""
+    holds: list[str] = field(default_factory=list)
+    """Any of these makes it HOLD, where nothing rejects."""
+    pros: list[str] = field(default_factory=list)
+    """Checks that passed."""
 
     @property
     def outcome(self) -> Outcome:
         """The verdict."""
-        return "REJECT" if self.against else "HOLD" if self.doubts else "PROMOTE"
+        return "REJECT" if self.rejects else "HOLD" if self.holds else "PROMOTE"
 
     @property
     def reasons(self) -> list[str]:
-        """All of them, those that decide first."""
-        return self.against + self.doubts + self.favour
+        """All reasons, those that decide first."""
+        return self.rejects + self.holds + self.pros
 
 
 def compare_with_trivial_masks(
-    table: CountsTable, policy: Promotion, finding: GateResult, *, is_first: bool
+    table: CountsTable, policy: Promotion, result: GateResult, *, is_first: bool
 ) -> dict[str, Difference]:
-    """Compare with the trivial masks: nobody may be worse, and the first model must be surely better.
+    """Compare with the trivial masks: no model may be worse than one, the first must be significantly better than each.
 
-    As sure as the places allow: with very few of them the bounds are rough, but a first model takes nobody's office.
+    With very few places the bounds are rough; that is accepted for a first model, which replaces none.
+
+    Args:
+        table: counts of the challenger.
+        policy: limits of the comparison.
+        result: gets the reasons.
+        is_first: whether there is no champion yet.
+
+    Returns:
+        Difference of the pooled IoU by trivial mask.
     """
     own = [scene.counts for scene in table.scenes]
     found = {}
@@ -59,29 +69,29 @@ def compare_with_trivial_masks(
         found[name] = difference
         words = f"IoU {_words(difference)} against the trivial mask '{name}'"
         if difference.observed < 0:
-            finding.against.append(f"worse than nothing learned: {words}")
+            result.rejects.append(f"worse than a trivial mask: {words}")
         elif is_first and difference.lower <= 0:
-            finding.doubts.append(f"not surely better than nothing learned: {words}")
+            result.holds.append(f"not significantly better than a trivial mask: {words}")
         elif is_first:
-            finding.favour.append(words)
+            result.pros.append(words)
     places, needed = _places(table), places_needed(policy.confidence)
     if is_first and places < needed:
-        finding.favour.append(
-            f"the bounds are rough: {places} held-out places, {needed} are needed to be {policy.confidence:.0%} sure; enough for a first "
-            "model, which takes nobody's office"
+        result.pros.append(
+            f"the bounds are rough: {places} held-out places, {needed} are needed for a confidence of "
+            f"{policy.confidence:.0%}; accepted for a first model, which replaces none"
         )
     return found
 
 
-def compare_with_champion(table: CountsTable, champion: CountsTable, policy: Promotion, finding: GateResult) -> Json:
+def compare_with_champion(table: CountsTable, champion: CountsTable, policy: Promotion, result: GateResult) -> Json:
     """Compare with the champion on the same scenes: the whole, then the slices. Return the figures for the verdict."""
     of_scene = {scene.scene_id: scene.counts for scene in champion.scenes}
     theirs = [of_scene[scene.scene_id] for scene in table.scenes]
     differences = _compare(table, [scene.counts for scene in table.scenes], theirs, policy, champion.weights_id)
-    _weigh_difference(differences["pooled"], policy, finding, places=_places(table))
+    _check_difference(differences["pooled"], policy, result, places=_places(table))
     return {
         "difference": {name: vars(difference) for name, difference in differences.items()},
-        "slices": _weigh_slices(table, champion, policy, finding),
+        "slices": _check_slices(table, champion, policy, result),
     }
 
 
@@ -97,31 +107,29 @@ def _places(table: CountsTable) -> int:
     return len({scene.place for scene in table.scenes})
 
 
-def _weigh_difference(difference: Difference, policy: Promotion, finding: GateResult, *, places: int) -> None:
+def _check_difference(difference: Difference, policy: Promotion, result: GateResult, *, places: int) -> None:
     words, needed = f"IoU {_words(difference)} against the champion", places_needed(policy.confidence)
     if places < needed:
-        finding.doubts.append(
-            f"nobody can be sure: {words}, but {places} held-out places are too few to be {policy.confidence:.0%} sure of anything, "
-            f"{needed} are needed; ingest labels of more places, or let a person decide"
+        result.holds.append(
+            f"inconclusive: {words}, but {places} held-out places are too few for a confidence of "
+            f"{policy.confidence:.0%}, {needed} are needed; ingest labels of more places, or promote manually"
         )
     elif difference.upper < policy.reject_below:
-        finding.against.append(f"surely worse: {words}, even the upper bound is below {policy.reject_below:+.3f}")
+        result.rejects.append(f"significantly worse: {words}, the upper bound is below {policy.reject_below:+.3f}")
     elif difference.lower > policy.margin:
-        finding.favour.append(f"{words}: the lower bound clears the margin {policy.margin:.3f}")
+        result.pros.append(f"{words}: the lower bound exceeds the margin {policy.margin:.3f}")
     else:
-        finding.doubts.append(
-            f"not surely better: {words}, the lower bound does not clear the margin {policy.margin:.3f}"
-        )
+        result.holds.append(f"inconclusive: {words}, the lower bound does not exceed the margin {policy.margin:.3f}")
 
 
-def _weigh_slices(table: CountsTable, champion: CountsTable, policy: Promotion, finding: GateResult) -> list[Json]:
-    """Compare slice by slice. Both tables slice alike: a slice depends on scenes and labels only."""
+def _check_slices(table: CountsTable, champion: CountsTable, policy: Promotion, result: GateResult) -> list[Json]:
+    """Compare slice by slice. Both tables have the same slices: these depend on scenes and labels only."""
     theirs = {(entry.kind, entry.value): entry for entry in all_slices(champion.scenes)}
     lines = []
     for own in all_slices(table.scenes):
         other = theirs[own.kind, own.value]
-        change, judged = own.score - other.score, own.scenes >= policy.slice_min_scenes
-        fell = judged and change < -policy.slice_limit
+        change, compared = own.score - other.score, own.scenes >= policy.slice_min_scenes
+        fell = compared and change < -policy.slice_limit
         lines.append(
             {
                 "kind": own.kind,
@@ -131,12 +139,12 @@ def _weigh_slices(table: CountsTable, champion: CountsTable, policy: Promotion, 
                 "challenger": own.score,
                 "champion": other.score,
                 "change": change,
-                "judged": judged,
+                "judged": compared,  # the key is older than the name
                 "fell": fell,
             }
         )
         if fell:
-            finding.doubts.append(
+            result.holds.append(
                 f"the slice {own.kind} '{own.value}' ({own.scenes} scenes) falls by {-change:.3f} ({own.measure}), "
                 f"more than {policy.slice_limit:.3f}"
             )

@@ -1,9 +1,9 @@
-"""The gate: does the challenger replace the champion? Statistics first, then slices, then a clean process.
+"""The gate: does the challenger replace the champion? Statistics first, then slices, then a smoke test.
 
-PROMOTE: the lower bound of the IoU difference clears the recipe's margin, no judged slice falls by more than its limit,
-and a clean process reproduces the golden tile. REJECT: surely worse (upper bound below `reject_below`), worse than a
-trivial mask, or not blessed. HOLD: everything between, and whatever is said on too few places to be sure of anything.
-The first model must surely beat every trivial mask instead.
+PROMOTE: the lower bound of the IoU difference exceeds the recipe's margin, no compared slice falls by more than its
+limit, and a clean process reproduces the golden sample. REJECT: significantly worse (upper bound below `reject_below`),
+worse than a trivial mask, or the smoke test failed. HOLD: everything between, and any comparison on too few places to
+be significant. The first model must be significantly better than every trivial mask instead.
 """
 
 import logging
@@ -29,7 +29,7 @@ SPLIT: Split = "held_out"
 FORMAT: Final = "cloudseg-verdict-1"
 
 
-def judge(
+def decide(
     store: Store,
     catalog: Catalog,
     *,
@@ -38,25 +38,41 @@ def judge(
     snapshot_id: str,
     promotion: Promotion,
     device: Device,
-    ask: Callable[[Store, Weights], SmokeTest] = run_smoke_test,
+    smoke_test: Callable[[Store, Weights], SmokeTest] = run_smoke_test,
 ) -> Verdict:
     """Compare challenger and champion on the held-out chips of a snapshot; store the verdict and return its row.
 
-    Weights that were not judged on these chips yet are judged first. The champion sees the challenger's snapshot with
-    its own bands and its own working resolution. The same question gives the same verdict: the draws are seeded by the
-    ids and the body holds no time. A question that was answered is not asked again, unless the clean process failed,
-    which may have been the machine's fault. `ask` gives the second blessing, by default in a clean process. Nothing is
-    promoted here (`cloudseg.registry.promote` does that). Raises what `evaluate_weights` raises.
+    Weights without an evaluation on these chips are evaluated first, the champion with its own bands and its own
+    working resolution. The same comparison gives the same verdict: the bootstrap is seeded by the ids and the body
+    holds no time. A stored verdict is returned as it is, unless its smoke test failed, which may have been the
+    machine's fault. Nothing is promoted here (`cloudseg.registry.promote` does that).
+
+    Args:
+        store: gets evaluation reports and the verdict.
+        catalog: gets their rows.
+        challenger_id: weights that may become champion.
+        champion_id: the champion; None where there is none yet.
+        snapshot_id: whose held-out chips both are evaluated on.
+        promotion: limits of the comparison, from the challenger's recipe.
+        device: where missing evaluations are computed.
+        smoke_test: by default in a clean process.
+
+    Raises:
+        DataError: the snapshot lacks a band that the challenger needs.
+        EmptySplit: the snapshot has no held-out chips.
     """
     if (known := _find_verdict(catalog, challenger_id, champion_id, snapshot_id, promotion)) is not None:
         return known
-    judged, table = _evaluated(store, catalog, challenger_id, snapshot_id, device)
-    finding = GateResult()
-    trivial = compare_with_trivial_masks(table, promotion, finding, is_first=champion_id is None)
-    rival: Json = {"champion": None, "difference": None, "slices": []}
-    if _has_rival(catalog, challenger_id, champion_id, snapshot_id, finding) and champion_id is not None:
-        their_evaluation, theirs = _evaluated(store, catalog, champion_id, snapshot_id, device)
-        rival = {"champion": _figures(their_evaluation), **compare_with_champion(table, theirs, promotion, finding)}
+    evaluation, table = _evaluated(store, catalog, challenger_id, snapshot_id, device)
+    result = GateResult()
+    trivial = compare_with_trivial_masks(table, promotion, result, is_first=champion_id is None)
+    against: Json = {"champion": None, "difference": None, "slices": []}
+    if _is_comparable(catalog, challenger_id, champion_id, snapshot_id, result) and champion_id is not None:
+        champion_evaluation, champion_table = _evaluated(store, catalog, champion_id, snapshot_id, device)
+        against = {
+            "champion": _figures(champion_evaluation),
+            **compare_with_champion(table, champion_table, promotion, result),
+        }
     body: Json = {
         "format": FORMAT,
         "challenger_id": challenger_id,
@@ -64,18 +80,19 @@ def judge(
         "snapshot_id": snapshot_id,
         "split": SPLIT,
         "policy": promotion.model_dump(mode="json"),
-        "challenger": _figures(judged),
-        **rival,
+        "challenger": _figures(evaluation),
+        **against,
         "trivial": {name: vars(difference) for name, difference in trivial.items()},
-        "blessing": _bless(store, catalog, challenger_id, ask, finding),
+        # The key is older than the name.
+        "blessing": _smoke_test(store, catalog, challenger_id, smoke_test, result),
     }
-    return _publish(store, catalog, body | {"outcome": finding.outcome, "reasons": finding.reasons})
+    return _publish(store, catalog, body | {"outcome": result.outcome, "reasons": result.reasons})
 
 
 def _find_verdict(
     catalog: Catalog, challenger_id: str, champion_id: str | None, snapshot_id: str, policy: Promotion
 ) -> Verdict | None:
-    """Return the verdict that answers this question already, if its clean process succeeded."""
+    """Return the stored verdict of this comparison, if its smoke test passed."""
     wanted = {"format": FORMAT, "snapshot_id": snapshot_id, "policy": policy.model_dump(mode="json")}
     with catalog.read() as db:
         given = [v for v in rows.list_verdicts(db) if (v.challenger_id, v.champion_id) == (challenger_id, champion_id)]
@@ -102,35 +119,39 @@ def _figures(evaluation: Evaluation) -> Json:
     }
 
 
-def _has_rival(
-    catalog: Catalog, challenger_id: str, champion_id: str | None, snapshot_id: str, finding: GateResult
+def _is_comparable(
+    catalog: Catalog, challenger_id: str, champion_id: str | None, snapshot_id: str, result: GateResult
 ) -> bool:
-    """Return whether there is a champion that can be judged on the same chips; else say why not."""
+    """Return whether there is a champion that can be evaluated on the same chips; else add the reason to the result."""
     if champion_id is None:
-        finding.favour.append("there is no champion yet")
+        result.pros.append("there is no champion yet")
         return False
     if champion_id == challenger_id:
-        finding.doubts.append("challenger and champion are the same weights")
+        result.holds.append("challenger and champion are the same weights")
         return False
     with catalog.read() as db:
         needed = rows.get_weights(db, champion_id).metadata["bands"]
         missing = [band for band in needed if band not in training.get_snapshot(db, snapshot_id).bands]
     if missing:
-        finding.doubts.append(
-            f"the champion {champion_id} needs bands that snapshot {snapshot_id} lacks ({' '.join(missing)}): the two cannot be "
-            "judged on the same pixels; judge on a snapshot with these bands, or let a person decide"
+        result.holds.append(
+            f"inconclusive: champion {champion_id} needs bands that snapshot {snapshot_id} lacks ({' '.join(missing)}); "
+            "compare on a snapshot with these bands, or promote manually"
         )
     return not missing
 
 
-def _bless(
-    store: Store, catalog: Catalog, weights_id: str, ask: Callable[[Store, Weights], SmokeTest], finding: GateResult
+def _smoke_test(
+    store: Store,
+    catalog: Catalog,
+    weights_id: str,
+    smoke_test: Callable[[Store, Weights], SmokeTest],
+    result: GateResult,
 ) -> Json:
     with catalog.read() as db:
         weights = rows.get_weights(db, weights_id)
-    blessing = ask(store, weights)
-    (finding.favour if blessing.passed else finding.against).append(f"clean process: {blessing.reason}")
-    return {"passed": blessing.passed, "reason": blessing.reason}
+    found = smoke_test(store, weights)
+    (result.pros if found.passed else result.rejects).append(f"smoke test: {found.reason}")
+    return {"passed": found.passed, "reason": found.reason}
 
 
 def _publish(store: Store, catalog: Catalog, body: Json) -> Verdict:
@@ -153,7 +174,7 @@ def _publish(store: Store, catalog: Catalog, body: Json) -> Verdict:
 
 
 def rounded(value: Any) -> Any:
-    """Return JSON with every float rounded to 6 digits, so that its hash does not hang on the last bit."""
+    """Return JSON with every float rounded to 6 digits, so that its hash does not depend on the last bit."""
     if isinstance(value, float):
         return round(value, 6)
     if isinstance(value, dict):

@@ -1,7 +1,7 @@
 """The steps of the service: ids in, one small JSON-able record out. Airflow and the command line call nothing else.
 
-Each stage opens the runtime, logs one start and one end line, and calls one verb. Importing this package is cheap:
-torch and rasterio are imported when a stage that needs them runs.
+A stage opens the runtime, logs one start and one end line with its ids, and calls the package that does the work.
+Importing this package is cheap: torch and rasterio are imported when a stage that needs them runs.
 """
 
 from cloudseg.stages.backup import backup, restore
@@ -12,13 +12,15 @@ from cloudseg.stages.ingest import ingest
 from cloudseg.stages.inspect import lineage, masks, models, quarantine, runs, scenes
 from cloudseg.stages.maintain import maintain
 from cloudseg.stages.predict import plan_predict, predict
-from cloudseg.stages.promote import promote, rollback
+from cloudseg.stages.promote import compare, decline, promote, promote_unattended, request_approval, rollback
 from cloudseg.stages.retrain import plan_retrain, retrain
 from cloudseg.stages.snapshot import snapshot
 from cloudseg.stages.train import train
 
 __all__ = [
     "backup",
+    "compare",
+    "decline",
     "doctor",
     "evaluate",
     "import_weights",
@@ -32,7 +34,9 @@ __all__ = [
     "plan_retrain",
     "predict",
     "promote",
+    "promote_unattended",
     "quarantine",
+    "request_approval",
     "restore",
     "retrain",
     "rollback",

@@ -1,4 +1,4 @@
-"""Stage: judge weights on places that they never saw."""
+"""Stage: evaluate weights on places that they never saw."""
 
 from cloudseg.catalog import model as models
 from cloudseg.catalog import training
@@ -10,11 +10,22 @@ from cloudseg.stages.compute import open_device
 
 
 def evaluate(weights_id: str, *, snapshot_id: str | None = None, split: Split = "held_out") -> EvaluateRecord:
-    """Measure weights on a split of a snapshot (by default that of their training) and store the report.
+    """Evaluate weights on a split of a snapshot and store the report.
 
-    The same weights on the same split are judged once; running twice gives the same record.
+    The same weights on the same split are evaluated once; running twice gives the same record.
+
+    Args:
+        weights_id: the weights.
+        snapshot_id: by default that of their training.
+        split: `held_out` is the test split: places that no training and no threshold has seen.
     """
-    runtime = open_runtime()
+    return run_evaluation(open_runtime(), weights_id, snapshot_id=snapshot_id, split=split)
+
+
+def run_evaluation(
+    runtime: Runtime, weights_id: str, *, snapshot_id: str | None = None, split: Split = "held_out"
+) -> EvaluateRecord:
+    """Do what `evaluate` does, with a runtime that is open."""
     weights, snapshot_id = resolve_evaluation_target(runtime, weights_id, snapshot_id)
     log.started("evaluate", weights_id=weights_id, snapshot_id=snapshot_id, split=split)
     device = open_device(runtime)
@@ -35,9 +46,10 @@ def evaluate(weights_id: str, *, snapshot_id: str | None = None, split: Split = 
 
 
 def resolve_evaluation_target(runtime: Runtime, weights_id: str, snapshot_id: str | None) -> tuple[Weights, str]:
-    """Return the weights and the snapshot to judge them on: the given one, else their own, else the newest one.
+    """Return the weights and the snapshot to evaluate them on: the given one, else their own, else the newest one.
 
-    Raises NotInCatalog for an unknown id, and where there is no snapshot at all.
+    Raises:
+        NotInCatalog: an id is unknown, or there is no snapshot at all.
     """
     with runtime.catalog.read() as db:
         weights = models.get_weights(db, weights_id)
@@ -47,7 +59,7 @@ def resolve_evaluation_target(runtime: Runtime, weights_id: str, snapshot_id: st
         newest = training.list_snapshots(db, limit=1)
     if not newest:
         raise NotInCatalog(
-            "there is no snapshot to judge on", subject=weights_id, next_step="Run `cloudseg snapshot` first."
+            "there is no snapshot to evaluate on", subject=weights_id, next_step="Run `cloudseg snapshot` first."
         )
     return weights, newest[0].snapshot_id
 

@@ -1,4 +1,4 @@
-"""What a stage would do, without doing it: the dry runs of the command line. Each gives a small JSON-able dict."""
+"""What a stage would do, without doing it: the dry runs of the command line. Each returns a small JSON-able dict."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,10 @@ from cloudseg.catalog.session import sql_folder
 from cloudseg.errors import PromotionRefused
 from cloudseg.recipe import load_recipe
 from cloudseg.records import Json, Split
+from cloudseg.registry.due import run_id_of
 from cloudseg.runtime import open_runtime
 from cloudseg.stages.evaluate import resolve_evaluation_target
 from cloudseg.stages.predict import resolve_scenes
-from cloudseg.stages.train import default_run_id
 
 
 def plan_train(
@@ -21,7 +21,7 @@ def plan_train(
     wanted = load_recipe(recipe).with_minutes(minutes)
     with open_runtime().catalog.read() as db:
         frozen = training.get_snapshot(db, snapshot_id)
-        run_id = run_id or default_run_id(db, snapshot_id, wanted)
+        run_id = run_id or run_id_of(db, snapshot_id, wanted)
         known = training.find_run(db, run_id)
         checkpoints = training.list_checkpoints(db, run_id)
     would = "begin" if known is None else ("nothing: it is finished" if known.status == "finished" else "resume")
@@ -37,7 +37,7 @@ def plan_train(
 
 
 def plan_evaluate(weights_id: str, *, snapshot_id: str | None = None, split: Split = "held_out") -> Json:
-    """Return which chips would be judged, or that they were."""
+    """Return which chips would be evaluated, or that they were."""
     runtime = open_runtime()
     weights, wanted = resolve_evaluation_target(runtime, weights_id, snapshot_id)
     with runtime.catalog.read() as db:
@@ -54,7 +54,7 @@ def plan_evaluate(weights_id: str, *, snapshot_id: str | None = None, split: Spl
 
 
 def plan_promote(weights_id: str, *, snapshot_id: str | None = None) -> Json:
-    """Return whom the weights would be compared with."""
+    """Return with which champion the weights would be compared."""
     runtime = open_runtime()
     weights, wanted = resolve_evaluation_target(runtime, weights_id, snapshot_id)
     with runtime.catalog.read() as db:
@@ -64,20 +64,20 @@ def plan_promote(weights_id: str, *, snapshot_id: str | None = None) -> Json:
     would = (
         "nothing: they are the champion"
         if champion_id == weights.weights_id
-        else "judge, and promote where the verdict says so"
+        else "compare, and promote where the verdict says so"
     )
     if champion_id != weights.weights_id and "declined" in decisions:
-        would = "judge, and refuse: a person declined these weights (--force overrules that)"
+        would = "compare, and refuse: these weights were rejected (--force overrules that)"
     return {"would": would, "challenger_id": weights.weights_id, "champion_id": champion_id, "snapshot_id": wanted}
 
 
 def plan_rollback() -> Json:
-    """Return who is champion and how often that changed. Raises PromotionRefused where there is no champion."""
+    """Return the champion and how often it changed. Raises PromotionRefused where there is none."""
     with open_runtime().catalog.read() as db:
         history = models.list_promotions(db)
     if not history:
         raise PromotionRefused(
-            "there is no champion to take back", subject="champion", next_step="`cloudseg retrain` makes the first one."
+            "there is no champion to roll back", subject="champion", next_step="`cloudseg retrain` makes the first one."
         )
     return {
         "would": "make the champion before this one champion again",
@@ -87,7 +87,7 @@ def plan_rollback() -> Json:
 
 
 def plan_upgrade() -> Json:
-    """Tell the revisions between which the catalog would go."""
+    """Return the revisions between which the catalog would be migrated."""
     catalog = open_runtime(check=False).catalog
     return {"catalog": catalog.uri, "before": catalog.revision(), "after": catalog.head_revision()}
 

@@ -1,177 +1,210 @@
-"""Stages: let a challenger replace the champion, and take that back."""
+"""Stages: compare a challenger with the champion, approve or reject it, promote it, and roll a promotion back.
+
+Each of the first five runs the gate (the same comparison is made once and then read from the catalog) and returns the
+verdict with what became of it; they differ in who decides.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from cloudseg.catalog import model as models
 from cloudseg.catalog import training
-from cloudseg.catalog.session import now
 from cloudseg.errors import PromotionRefused
 from cloudseg.recipe import Promotion as Policy
 from cloudseg.recipe import recipe_from
-from cloudseg.records import Decision, PromoteRecord, Promotion, Verdict, Weights
+from cloudseg.records import PromoteRecord, Promotion, Verdict, Weights
+from cloudseg.registry.decisions import (
+    apply_verdict,
+    describe_decision,
+    find_blocking_decision,
+    record_rejection,
+    record_request,
+)
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
 from cloudseg.stages.compute import open_device
 from cloudseg.stages.evaluate import resolve_evaluation_target
 
 
-def promote(
-    weights_id: str,
-    *,
-    snapshot_id: str | None = None,
-    apply: bool = True,
-    force: bool = False,
-    ask: bool = False,
-    decline: bool = False,
-    automatic: bool = False,
-    actor: str = "cli",
-    reason: str = "",
-) -> PromoteRecord:
-    """Evaluator a challenger against the champion and, where the verdict is PROMOTE, make it the champion.
+def compare(weights_id: str, *, snapshot_id: str | None = None) -> PromoteRecord:
+    """Compare weights with the champion and store the verdict; promote nothing.
 
     Args:
         weights_id: the challenger.
-        snapshot_id: whose held-out chips to judge on; by default those of its training.
-        apply: False judges only.
-        force: a person's decision against the verdict, or against an earlier no; needs a reason, kept in the history.
-        ask: judge only, and write down that a verdict PROMOTE waits for a person.
-        decline: a person's no: judge only, and write it down with its reason.
-        automatic: nobody looks. Weights that wait for a person or were declined are left alone. Otherwise a person
-            stands
-            behind the call: it answers an open question with yes, and is refused where the answer was no (but for
-            `force`).
+        snapshot_id: whose held-out chips both are evaluated on; by default that of the challenger's training.
+    """
+    runtime = open_runtime()
+    log.started("compare", weights_id=weights_id, snapshot_id=snapshot_id)
+    weights, snapshot_id = resolve_evaluation_target(runtime, weights_id, snapshot_id)
+    record = _find_champion_record(runtime, weights) or _not_promoted(runtime, _compare(runtime, weights, snapshot_id))
+    log.ended("compare", record)
+    return record
+
+
+def request_approval(
+    weights_id: str, *, snapshot_id: str | None = None, actor: str = "cli", reason: str = ""
+) -> PromoteRecord:
+    """Compare weights with the champion, and record that a verdict PROMOTE waits for manual approval.
+
+    No unattended run promotes them from then on; `promote` does, and `decline` answers no.
+
+    Args:
+        weights_id: the challenger.
+        snapshot_id: as in `compare`.
+        actor: who asks, for the history.
+        reason: why, for the history.
+    """
+    runtime = open_runtime()
+    log.started("request_approval", weights_id=weights_id, snapshot_id=snapshot_id, actor=actor, reason=reason)
+    record = run_request(runtime, weights_id, snapshot_id, actor=actor, reason=reason)
+    log.ended("request_approval", record)
+    return record
+
+
+def decline(weights_id: str, *, snapshot_id: str | None = None, actor: str = "cli", reason: str) -> PromoteRecord:
+    """Compare weights with the champion, and record that a person rejects them: no unattended run promotes them.
+
+    Args:
+        weights_id: the challenger.
+        snapshot_id: as in `compare`.
+        actor: who rejects, for the history.
+        reason: why, for the history; not empty.
+
+    Raises:
+        PromotionRefused: no reason is given, or the weights are the champion already.
+    """
+    runtime = open_runtime()
+    log.started("decline", weights_id=weights_id, snapshot_id=snapshot_id, actor=actor, reason=reason)
+    weights, snapshot_id = resolve_evaluation_target(runtime, weights_id, snapshot_id)
+    _check_reason("a rejection", weights_id, reason)
+    if _find_champion_record(runtime, weights) is not None:
+        raise PromotionRefused(
+            "these weights are the champion already", subject=weights.weights_id, next_step="Use `cloudseg rollback`."
+        )
+    verdict = _compare(runtime, weights, snapshot_id)
+    record_rejection(runtime.catalog, verdict, actor=actor, reason=reason.strip())
+    record = _not_promoted(runtime, verdict)
+    log.ended("decline", record)
+    return record
+
+
+def promote(
+    weights_id: str, *, snapshot_id: str | None = None, force: bool = False, actor: str = "cli", reason: str = ""
+) -> PromoteRecord:
+    """Compare weights with the champion on behalf of a person, and promote them where the verdict is PROMOTE.
+
+    The call answers an open request for approval. Weights that are the champion already: nothing changes. HOLD and
+    REJECT are verdicts, not errors: the record says `promoted=False` with the reasons.
+
+    Args:
+        weights_id: the challenger.
+        snapshot_id: as in `compare`.
+        force: promote against the verdict, or against an earlier rejection; needs a reason.
         actor: who decides, for the history.
         reason: why, for the history.
 
-    The exchange happens only while the champion is still the one that the verdict was made against. Weights that are
-    the champion already: nothing changes. Raises PromotionRefused.
+    Raises:
+        PromotionRefused: an earlier rejection stands and `force` is not set, `force` has no reason, or another champion
+            became active since the comparison.
     """
     runtime = open_runtime()
+    log.started("promote", weights_id=weights_id, snapshot_id=snapshot_id, force=force, actor=actor, reason=reason)
     weights, snapshot_id = resolve_evaluation_target(runtime, weights_id, snapshot_id)
-    wish = _Wish(apply and not (ask or decline), force, ask, decline, automatic, actor, reason.strip())
-    log.started("promote", weights_id=weights_id, snapshot_id=snapshot_id, **vars(wish))
-    _check(weights_id, wish)
-    record = _already(runtime, weights, wish) or _exchange(runtime, weights, snapshot_id, wish)
+    if force:
+        _check_reason("a forced promotion", weights_id, reason)
+    record = _find_champion_record(runtime, weights)
+    if record is None:
+        verdict = _compare(runtime, weights, snapshot_id)
+        record = _apply(runtime, verdict, actor=actor, reason=reason.strip(), force=force)
     log.ended("promote", record)
     return record
 
 
-def rollback(champion_id: str | None = None, *, actor: str = "cli", reason: str = "") -> Promotion:
-    """Make the weights champion again that were it before the newest promotion; history is kept.
+def promote_unattended(
+    weights_id: str, *, snapshot_id: str | None = None, actor: str = "cli", reason: str = ""
+) -> PromoteRecord:
+    """Compare weights with the champion and promote them where the verdict is PROMOTE and no person is asked or said no.
 
-    `champion_id` says whom to take out of office: with it, running twice changes nothing. Without it whoever is
-    champion now goes, and running twice goes two steps back. Raises PromotionRefused where there is nothing before it,
-    or another champion is in office.
+    Args:
+        weights_id: the challenger.
+        snapshot_id: as in `compare`.
+        actor: who calls, for the history.
+        reason: why, for the history.
+
+    Raises:
+        PromotionRefused: another champion became active since the comparison.
     """
-    from cloudseg.registry import rollback as take_back
+    runtime = open_runtime()
+    log.started("promote_unattended", weights_id=weights_id, snapshot_id=snapshot_id, actor=actor, reason=reason)
+    record = run_unattended(runtime, weights_id, snapshot_id, actor=actor, reason=reason)
+    log.ended("promote_unattended", record)
+    return record
+
+
+def rollback(champion_id: str | None = None, *, actor: str = "cli", reason: str = "") -> Promotion:
+    """Make the weights champion again that were it before the newest promotion; the history keeps both changes.
+
+    Args:
+        champion_id: the champion to replace: with it, running twice changes nothing. Without it the champion of now is
+            replaced, and running twice goes two steps back.
+        actor: who decides, for the history.
+        reason: why, for the history.
+
+    Raises:
+        PromotionRefused: there was no champion before it, or another champion is active.
+    """
+    from cloudseg.registry import rollback as roll_back
 
     runtime = open_runtime()
     with runtime.catalog.read() as db:
         champion = models.find_champion(db)
     expected = champion_id or (champion.weights_id if champion else None)
     log.started("rollback", champion=expected, actor=actor, reason=reason)
-    record = take_back(runtime.store, runtime.catalog, expected_champion=expected, actor=actor, reason=reason)
+    record = roll_back(runtime.store, runtime.catalog, expected_champion=expected, actor=actor, reason=reason)
     log.ended("rollback", record)
     return record
 
 
-@dataclass(frozen=True)
-class _Wish:
-    """What the caller wants; the words of `promote`."""
+def run_request(
+    runtime: Runtime, weights_id: str, snapshot_id: str | None, *, actor: str, reason: str
+) -> PromoteRecord:
+    """Do what `request_approval` does, with a runtime that is open."""
+    weights, snapshot_id = resolve_evaluation_target(runtime, weights_id, snapshot_id)
+    if record := _find_champion_record(runtime, weights):
+        return record
+    verdict = _compare(runtime, weights, snapshot_id)
+    record_request(runtime.catalog, verdict, actor=actor, reason=reason.strip())
+    return _not_promoted(runtime, verdict)
 
-    apply: bool
-    force: bool
-    ask: bool
-    decline: bool
-    automatic: bool
-    actor: str
-    reason: str
+
+def run_unattended(
+    runtime: Runtime, weights_id: str, snapshot_id: str | None, *, actor: str, reason: str
+) -> PromoteRecord:
+    """Do what `promote_unattended` does, with a runtime that is open."""
+    weights, snapshot_id = resolve_evaluation_target(runtime, weights_id, snapshot_id)
+    if record := _find_champion_record(runtime, weights):
+        return record
+    verdict = _compare(runtime, weights, snapshot_id)
+    if find_blocking_decision(runtime.catalog, weights.weights_id) is not None:
+        return _not_promoted(runtime, verdict)
+    return _apply(runtime, verdict, actor=actor, reason=reason.strip(), force=False)
 
 
-def _check(weights_id: str, wish: _Wish) -> None:
-    if (wish.force or wish.decline) and not wish.reason:
+def _check_reason(what: str, weights_id: str, reason: str) -> None:
+    if not reason.strip():
         raise PromotionRefused(
-            f"a {'forced promotion' if wish.force else 'no'} needs a reason",
-            subject=weights_id,
-            next_step="Give --reason: it is kept in the history.",
-        )
-    if wish.force and (wish.automatic or wish.ask or wish.decline):
-        raise PromotionRefused(
-            "force is a person's yes", subject=weights_id, found="another answer beside it", expected="force alone"
+            f"{what} needs a reason", subject=weights_id, next_step="Give --reason: it is kept in the history."
         )
 
 
-def _exchange(runtime: Runtime, weights: Weights, snapshot_id: str, wish: _Wish) -> PromoteRecord:
-    verdict = _judge(runtime, weights, snapshot_id)
-    if wish.decline or (wish.ask and verdict.outcome == "PROMOTE"):
-        _write_decision(runtime, verdict, wish)
-    before = _what_stands_against(runtime, weights)
-    if not wish.apply or (verdict.outcome != "PROMOTE" and not wish.force) or (before is not None and wish.automatic):
-        return _record(
-            verdict, promoted=False, champion_id=verdict.champion_id, more=[_words(before)] if before else []
-        )
-    declined = before if before is not None and before.decision == "declined" else None
-    if declined is not None and not wish.force:
-        raise PromotionRefused(
-            "a person declined this promotion",
-            subject=weights.weights_id,
-            found=_words(declined),
-            next_step="`cloudseg promote --force --reason` overrules it.",
-        )
-    from cloudseg.registry import promote as exchange
-
-    promotion = exchange(
-        runtime.store,
-        runtime.catalog,
-        weights.weights_id,
-        expected_champion=verdict.champion_id,
-        verdict_id=verdict.verdict_id,
-        actor=wish.actor,
-        reason=_why(verdict, wish, declined),
-        force=wish.force,
-    )
-    return _record(verdict, promoted=True, champion_id=promotion.weights_id)
-
-
-def _why(verdict: Verdict, wish: _Wish, declined: Decision | None) -> str:
-    overruled = [verdict.outcome] * (verdict.outcome != "PROMOTE") + ([f"'{_words(declined)}'"] if declined else [])
-    return f"forced against {' and '.join(overruled)}: {wish.reason}" if overruled else (wish.reason or "the verdict")
-
-
-def _write_decision(runtime: Runtime, verdict: Verdict, wish: _Wish) -> None:
-    row = Decision(
-        verdict_id=verdict.verdict_id,
-        decision="declined" if wish.decline else "asked",
-        actor=wish.actor,
-        reason=wish.reason,
-        created_at=now(),
-    )
-    with runtime.catalog.begin() as db:
-        models.add_decision(db, row)
-
-
-def _what_stands_against(runtime: Runtime, weights: Weights) -> Decision | None:
-    """Return a person's no, else an open question. On any verdict: weights stay declined when the champion changes."""
-    with runtime.catalog.read() as db:
-        found = models.list_decisions(db, weights.weights_id)
-    return next((entry for kind in ("declined", "asked") for entry in found if entry.decision == kind), None)
-
-
-def _words(decision: Decision) -> str:
-    why = f": {decision.reason}" if decision.reason else ""
-    said = "left to a person" if decision.decision == "asked" else "declined"
-    return f"{said} by {decision.actor} on {decision.created_at:%Y-%m-%d}{why}"
-
-
-def _judge(runtime: Runtime, weights: Weights, snapshot_id: str) -> Verdict:
-    from cloudseg.evaluate.gate import judge
+def _compare(runtime: Runtime, weights: Weights, snapshot_id: str) -> Verdict:
+    """Run the gate against the champion of now, by the promotion policy of the recipe that made the weights."""
+    from cloudseg.evaluate.gate import decide
 
     with runtime.catalog.read() as db:
         champion = models.find_champion(db)
         run = training.find_run(db, weights.run_id) if weights.run_id else None
     policy = recipe_from(run.recipe, subject=run.run_id).promotion if run else Policy()
-    return judge(
+    return decide(
         runtime.store,
         runtime.catalog,
         challenger_id=weights.weights_id,
@@ -182,8 +215,24 @@ def _judge(runtime: Runtime, weights: Weights, snapshot_id: str) -> Verdict:
     )
 
 
-def _already(runtime: Runtime, weights: Weights, wish: _Wish) -> PromoteRecord | None:
-    """Return the record of weights that are the champion already, with the newest verdict that speaks of them, if any does."""
+def _apply(runtime: Runtime, verdict: Verdict, *, actor: str, reason: str, force: bool) -> PromoteRecord:
+    promotion = apply_verdict(runtime.store, runtime.catalog, verdict, actor=actor, reason=reason, force=force)
+    if promotion is None:
+        return _not_promoted(runtime, verdict)
+    return _record(verdict, promoted=True, champion_id=promotion.weights_id)
+
+
+def _not_promoted(runtime: Runtime, verdict: Verdict) -> PromoteRecord:
+    blocking = find_blocking_decision(runtime.catalog, verdict.challenger_id)
+    more = [describe_decision(blocking)] if blocking else []
+    return _record(verdict, promoted=False, champion_id=verdict.champion_id, more=more)
+
+
+def _find_champion_record(runtime: Runtime, weights: Weights) -> PromoteRecord | None:
+    """Return the record of weights that are the champion already, with the newest verdict on them, or None.
+
+    Repairs the pointer, which a killed promotion may have left behind.
+    """
     from cloudseg.registry import repair_pointer
 
     with runtime.catalog.read() as db:
@@ -192,10 +241,6 @@ def _already(runtime: Runtime, weights: Weights, wish: _Wish) -> PromoteRecord |
             return None
         verdict_id = next((p.verdict_id for p in history if p.weights_id == weights.weights_id and p.verdict_id), None)
         verdict = models.get_verdict(db, verdict_id) if verdict_id else None
-    if wish.decline:
-        raise PromotionRefused(
-            "these weights are the champion already", subject=weights.weights_id, next_step="Use `cloudseg rollback`."
-        )
     repair_pointer(runtime.store, runtime.catalog)
     if verdict is not None:
         return _record(verdict, promoted=True, champion_id=weights.weights_id)

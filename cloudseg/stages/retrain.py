@@ -1,22 +1,16 @@
-"""Stages: a whole retraining in one call, and the question whether one is due."""
+"""Stages: a whole retraining in one call, and whether one is due."""
 
 from typing import TypedDict
 
-from sqlalchemy import Connection, select
-
-from cloudseg.catalog import model as models
-from cloudseg.catalog import scene as scenes
-from cloudseg.catalog import tables as t
-from cloudseg.catalog import training
-from cloudseg.errors import EmptySplit, RecipeError
-from cloudseg.recipe import Recipe, load_recipe, recipe_from
-from cloudseg.records import PromoteRecord, RetrainRecord, Run, Snapshot, SnapshotRecord
-from cloudseg.runtime import open_runtime
+from cloudseg.recipe import Recipe, load_recipe
+from cloudseg.records import PromoteRecord, RetrainRecord, SnapshotRecord
+from cloudseg.registry import due
+from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
-from cloudseg.stages.evaluate import evaluate
-from cloudseg.stages.promote import promote
-from cloudseg.stages.snapshot import snapshot
-from cloudseg.stages.train import default_run_id, train
+from cloudseg.stages.evaluate import run_evaluation
+from cloudseg.stages.promote import run_request, run_unattended
+from cloudseg.stages.snapshot import run_snapshot
+from cloudseg.stages.train import run_training
 
 
 class RetrainPlan(TypedDict):
@@ -31,24 +25,18 @@ def plan_retrain(
 ) -> RetrainPlan:
     """Return whether a retraining is due, or the reason to skip it.
 
-    New labels are those that the snapshot of this recipe's newest judged run lacks. A run counts from its verdict
-    on: one that was killed before is taken up again. Other time budgets are the same recipe. `force` never skips. With
-        `snapshot_id` it answers the second question, once the snapshot is built: whether it has chips that run did not
-        see. Raises EmptySplit where that snapshot has nothing to train, validate or judge on: before the training, not
-        after it.
+    Args:
+        recipe: name or path; another time budget is the same recipe.
+        force: never skip.
+        min_new_labels: how many labels the newest evaluated run of this recipe must not have seen.
+        snapshot_id: once the snapshot is built: whether it has chips that run did not see.
+
+    Raises:
+        EmptySplit: the snapshot has nothing to train, validate or evaluate on.
     """
-    wanted = load_recipe(recipe)
-    with open_runtime().catalog.read() as db:
-        if snapshot_id is not None:
-            _check_splits(training.get_snapshot(db, snapshot_id))
-        last = _newest_judged_run(db, wanted)
-        new_labels = scenes.count_labels_outside(db, last.snapshot_id if last else None)
-    reason = (
-        _reason(last, new_labels, min_new_labels) if snapshot_id is None else _reason_of_snapshot(last, snapshot_id)
+    return _plan(
+        open_runtime(), load_recipe(recipe), force=force, min_new_labels=min_new_labels, snapshot_id=snapshot_id
     )
-    plan = RetrainPlan(skip=None if force else reason, new_labels=new_labels)
-    log.ended("plan_retrain", {"recipe": wanted.name, "force": force, **plan})
-    return plan
 
 
 def retrain(
@@ -59,143 +47,67 @@ def retrain(
     auto_promote: bool = True,
     run_id: str | None = None,
 ) -> RetrainRecord:
-    """Do the four steps: snapshot, train, evaluate, promote. Skips itself, with the reason, when no label is new.
+    """Run the four steps snapshot, train, evaluate, promote; skip them, with the reason, when no label is new.
 
-    Killed anywhere and called again, it goes on where it stopped; even where it skips itself it makes good a promotion
-    that the verdict granted and that was never written. `auto_promote=False` leaves the promotion to a person: that is
-    written down, and no later automatic run applies it. `force` trains again on the same labels.
+    Killed anywhere and called again, it resumes. Even where it skips, it completes a promotion that a verdict granted
+    and that was never written.
+
+    Args:
+        recipe: name or path, read once.
+        minutes: time budget instead of the recipe's.
+        force: train again on the same labels.
+        auto_promote: False leaves a verdict PROMOTE to a person: no later unattended run promotes it.
+        run_id: run to begin or resume; follows from snapshot, recipe and champion when not given.
     """
     log.started("retrain", recipe=recipe, minutes=minutes, force=force, auto_promote=auto_promote, run_id=run_id)
-    if reason := plan_retrain(recipe, force=force)["skip"]:
-        record = _skipped(recipe, reason, None, auto_promote=auto_promote)
+    runtime, wanted = open_runtime(), load_recipe(recipe).with_minutes(minutes)
+    frozen, reason = None, _plan(runtime, wanted, force=force)["skip"]
+    if reason is None:
+        frozen = run_snapshot(runtime, wanted)
+        reason = _plan(runtime, wanted, force=force, snapshot_id=frozen.snapshot_id)["skip"]
+    if frozen is None or reason is not None:
+        promoted = _complete_promotion(runtime, wanted) if auto_promote else None
+        record = RetrainRecord(skipped=reason, snapshot=frozen, promote=promoted)
     else:
-        frozen = snapshot(recipe)
-        if reason := plan_retrain(recipe, force=force, snapshot_id=frozen.snapshot_id)["skip"]:
-            record = _skipped(recipe, reason, frozen, auto_promote=auto_promote)
-        else:
-            run_id = run_id or next_run_id(frozen.snapshot_id, load_recipe(recipe).with_minutes(minutes), force=force)
-            record = _train_and_judge(recipe, frozen, run_id, minutes, auto_promote=auto_promote)
+        with runtime.catalog.read() as db:
+            run_id = run_id or due.next_run_id(db, frozen.snapshot_id, wanted, force=force)
+        record = _train_and_promote(runtime, wanted, frozen, run_id, auto_promote=auto_promote)
     log.ended("retrain", record)
     return record
 
 
-def _train_and_judge(
-    recipe: str, frozen: SnapshotRecord, run_id: str, minutes: float | None, *, auto_promote: bool
+def _plan(
+    runtime: Runtime, recipe: Recipe, *, force: bool, min_new_labels: int = 1, snapshot_id: str | None = None
+) -> RetrainPlan:
+    with runtime.catalog.read() as db:
+        new_labels = due.count_new_labels(db, recipe)
+        if snapshot_id is not None:
+            reason = due.reason_to_skip_snapshot(db, recipe, snapshot_id)
+        else:
+            reason = due.reason_to_skip(db, recipe, min_new_labels=min_new_labels)
+    plan = RetrainPlan(skip=None if force else reason, new_labels=new_labels)
+    log.ended("plan_retrain", {"recipe": recipe.name, "force": force, **plan})
+    return plan
+
+
+def _train_and_promote(
+    runtime: Runtime, recipe: Recipe, frozen: SnapshotRecord, run_id: str, *, auto_promote: bool
 ) -> RetrainRecord:
-    trained = train(frozen.snapshot_id, recipe=recipe, run_id=run_id, minutes=minutes)
-    judged = evaluate(trained.weights_id, snapshot_id=frozen.snapshot_id)
-    promoted = promote(
-        trained.weights_id,
-        snapshot_id=frozen.snapshot_id,
-        ask=not auto_promote,
-        automatic=True,
-        actor="retrain",
-        reason="" if auto_promote else "no automatic promotion was wanted",
-    )
-    return RetrainRecord(skipped=None, snapshot=frozen, train=trained, evaluate=judged, promote=promoted)
+    trained = run_training(runtime, recipe, snapshot_id=frozen.snapshot_id, run_id=run_id)
+    evaluated = run_evaluation(runtime, trained.weights_id, snapshot_id=frozen.snapshot_id)
+    if auto_promote:
+        promoted = run_unattended(runtime, trained.weights_id, frozen.snapshot_id, actor="retrain", reason="")
+    else:
+        reason = "called without automatic promotion"
+        promoted = run_request(runtime, trained.weights_id, frozen.snapshot_id, actor="retrain", reason=reason)
+    return RetrainRecord(skipped=None, snapshot=frozen, train=trained, evaluate=evaluated, promote=promoted)
 
 
-def _skipped(recipe: str, reason: str, frozen: SnapshotRecord | None, *, auto_promote: bool) -> RetrainRecord:
-    return RetrainRecord(skipped=reason, snapshot=frozen, promote=_finish_promotion(recipe) if auto_promote else None)
-
-
-def _finish_promotion(recipe: str) -> PromoteRecord | None:
-    """Promote what the newest run was granted: its verdict says PROMOTE against today's champion, then it was killed.
-
-    Not what waits for a person or was declined.
-    """
-    with open_runtime().catalog.read() as db:
-        run = _newest_judged_run(db, load_recipe(recipe))
-        weights = models.find_weights_of_run(db, run.run_id) if run else None
-        history = models.list_promotions(db)
-        verdicts = models.list_verdicts(db)
-        decisions = models.list_decisions(db, weights.weights_id) if weights else []
-    champion_id = history[0].weights_id if history else None
-    if weights is None or decisions or weights.weights_id in {promotion.weights_id for promotion in history}:
+def _complete_promotion(runtime: Runtime, recipe: Recipe) -> PromoteRecord | None:
+    """Promote what a verdict granted to the newest run before a kill, if there is such a thing."""
+    with runtime.catalog.read() as db:
+        weights = due.find_unapplied_promotion(db, recipe)
+    if weights is None:
         return None
-    granted = ("PROMOTE", weights.weights_id, champion_id)
-    if granted not in {(verdict.outcome, verdict.challenger_id, verdict.champion_id) for verdict in verdicts}:
-        return None
-    return promote(
-        weights.weights_id,
-        automatic=True,
-        actor="retrain",
-        reason="taken up again: the verdict was there, the promotion was not",
-    )
-
-
-def _check_splits(snapshot: Snapshot) -> None:
-    chips = {
-        split: snapshot.counts[split]["chips"]
-        for split in ("train", "validation", "held_out")
-        if split in snapshot.counts
-    }
-    empty = [split for split, count in chips.items() if not count]
-    if empty:
-        raise EmptySplit(
-            f"no place is in the {' and the '.join(empty)} split",
-            subject=snapshot.snapshot_id,
-            found=", ".join(f"{split} {count} chips" for split, count in chips.items()),
-            expected="chips in all three",
-            next_step="Ingest labelled scenes of more places: each place falls into one split by its name.",
-        )
-
-
-def _reason_of_snapshot(last: Run | None, snapshot_id: str) -> str | None:
-    if last is None or last.snapshot_id != snapshot_id:
-        return None
-    return "the new labels give no new chip (their scenes lack bands or labelled pixels)"
-
-
-def _reason(last: Run | None, new_labels: int, min_new_labels: int) -> str | None:
-    if new_labels >= max(1, min_new_labels):
-        return None
-    if last is None and new_labels == 0:
-        return "no scene in the catalog has a label yet"
-    since = f"since run {last.run_id}" if last else "and no run has seen any"
-    return f"{new_labels} labels are new {since}, {max(1, min_new_labels)} are needed (force trains anyway)"
-
-
-def _newest_judged_run(db: Connection, recipe: Recipe) -> Run | None:
-    """Return the newest run of this recipe whose weights have a verdict, or None."""
-    judged = set(
-        db.execute(
-            select(t.weights.c.run_id).join(t.verdict, t.verdict.c.challenger_id == t.weights.c.weights_id)
-        ).scalars()
-    )
-    runs = (run for run in training.list_runs(db) if run.run_id in judged and run.recipe_name == recipe.name)
-    return next((run for run in runs if _is_same(run, recipe)), None)
-
-
-def _is_same(run: Run, recipe: Recipe) -> bool:
-    """Return whether a run was made by this recipe, time budgets aside.
-
-    A row that today's code cannot read is another recipe.
-    """
-    try:
-        return _without_minutes(recipe_from(run.recipe, subject=run.run_id)) == _without_minutes(recipe)
-    except RecipeError:
-        return False
-
-
-def _without_minutes(recipe: Recipe) -> Recipe:
-    return recipe.model_copy(update={"budget": recipe.budget.model_copy(update={"minutes": None})})
-
-
-def next_run_id(snapshot_id: str, recipe: Recipe, *, force: bool) -> str:
-    """Return the run id.
-
-    A forced retraining takes the first attempt that has no verdict yet, so a killed one resumes.
-    """
-    with open_runtime().catalog.read() as db:
-        attempt = 0
-        run_id = default_run_id(db, snapshot_id, recipe)
-        while force and _has_verdict(db, run_id):
-            attempt += 1
-            run_id = default_run_id(db, snapshot_id, recipe, attempt=attempt)
-    return run_id
-
-
-def _has_verdict(db: Connection, run_id: str) -> bool:
-    weights = models.find_weights_of_run(db, run_id)
-    return weights is not None and models.find_verdict(db, weights.weights_id) is not None
+    reason = "completed: the verdict was stored, the promotion was not"
+    return run_unattended(runtime, weights.weights_id, None, actor="retrain", reason=reason)

@@ -12,7 +12,7 @@ FILES = {
     "cloudseg_predict.py": "cloudseg_predict",
     "cloudseg_maintain.py": "cloudseg_maintain",
 }
-SHARED = {"__init__.py", "cloudseg_dagkit.py", "cloudseg_news.py"}
+SHARED = {"__init__.py", "cloudseg_dagkit.py", "cloudseg_notify.py"}
 
 
 def airflow_home(folder: Path) -> dict[str, str]:

@@ -95,7 +95,7 @@ def test_a_champion_that_stays_is_no_event(kit: Any) -> None:
     }
     with running(kit), pytest.raises(AirflowSkipException, match="HOLD: the champion stays"):
         kit.announce_champion(record)
-    with running(kit), pytest.raises(AirflowSkipException, match="PROMOTE, but nobody has said yes"):
+    with running(kit), pytest.raises(AirflowSkipException, match="PROMOTE, not approved"):
         kit.announce_champion(record | {"outcome": "PROMOTE"})
     with running(kit) as context:
         kit.announce_champion(record | {"promoted": True})
@@ -122,7 +122,7 @@ def _answered(option: str, by: str | None, reason: str | None = None) -> dict[st
 def test_history_names_the_person_and_the_reason(kit: Any) -> None:
     with running(kit):
         assert kit.answer(_answered("Approve", "ada", "looks right")) == {
-            "decline": False,
+            "stage": "promote",
             "actor": "airflow:ada",
             "reason": "looks right (airflow-manual__1)",
         }
@@ -132,7 +132,7 @@ def test_history_names_the_person_and_the_reason(kit: Any) -> None:
 def test_a_no_is_written_down(kit: Any) -> None:
     with running(kit):
         assert kit.answer(_answered("Reject", "ada")) == {
-            "decline": True,
+            "stage": "decline",
             "actor": "airflow:ada",
             "reason": "rejected in Airflow (airflow-manual__1)",
         }
@@ -141,7 +141,7 @@ def test_a_no_is_written_down(kit: Any) -> None:
 def test_no_answer_and_no_question_are_no_persons_decision(kit: Any) -> None:
     """Airflow fills in the default, Reject, without a user; the question stays open in the catalog."""
     with running(kit):
-        expected = {"automatic": True, "actor": "airflow", "reason": "airflow-manual__1"}
+        expected = {"stage": "promote_unattended", "actor": "airflow", "reason": "airflow-manual__1"}
         assert kit.answer(_answered("Reject", None)) == kit.answer(None) == expected
 
 

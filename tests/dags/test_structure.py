@@ -86,15 +86,15 @@ def test_a_task_calls_one_stage_and_no_other_part_of_the_library(name: str) -> N
             for node in ast.walk(function)
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "stages"
         ]
-        assert len(calls) <= 1, f"{name}: {function.name}"
+        # One call on each path: a `return` ends the first.
+        returns = [node for node in ast.walk(function) if isinstance(node, ast.Return)]
+        assert len(calls) <= max(1, len(returns)), f"{name}: {function.name}"
 
 
 @pytest.mark.parametrize("dag_id", DAG_IDS)
 def test_every_dag_keeps_the_rules(dags: dict[str, Any], dag_id: str) -> None:
     dag = dags[dag_id]
-    function = dag_id.removeprefix("cloudseg_")
-    assert dag_id == f"cloudseg_{function}"
-    assert set(dag.tags) == {"cloudseg", function}
+    assert set(dag.tags) == {"cloudseg", dag_id.removeprefix("cloudseg_")}
     assert dag.catchup is False
     assert dag.max_active_runs == 1
     assert dag.description
@@ -140,7 +140,7 @@ def test_the_schedules(dags: dict[str, Any]) -> None:
     }
 
 
-def test_the_assets_close_the_circle(dags: dict[str, Any]) -> None:
+def test_assets_connect_the_dags(dags: dict[str, Any]) -> None:
     made = {
         (dag_id, task.task_id): [asset.name for asset in task.outlets]
         for dag_id, dag in dags.items()
@@ -155,9 +155,11 @@ def test_the_assets_close_the_circle(dags: dict[str, Any]) -> None:
     }
 
 
-def test_what_trains_or_judges_waits_for_the_gpu(dags: dict[str, Any]) -> None:
+def test_what_trains_or_evaluates_waits_for_the_gpu(dags: dict[str, Any]) -> None:
     bound = {task.task_id for dag in dags.values() for task in dag.tasks if (task.pool, task.queue) == ("gpu", "gpu")}
-    assert bound == {"train", "evaluate", "judge", "promote", "predict"}, "only the image of the gpu workers has torch"
+    assert bound == {"train", "evaluate", "compare", "promote", "predict"}, (
+        "only the image of the gpu workers has torch"
+    )
     assert dags["cloudseg_retrain"].get_task("train").execution_timeout > timedelta(minutes=720)
 
 
@@ -166,7 +168,7 @@ def test_every_dag_begins_with_the_doctor(dags: dict[str, Any]) -> None:
         assert [task.task_id for task in dag.roots] == ["doctor"], dag.dag_id
 
 
-def test_connections_news_and_metrics_surround_every_task(dags: dict[str, Any]) -> None:
+def test_connections_metrics_and_notifications_surround_every_task(dags: dict[str, Any]) -> None:
     import cloudseg_dagkit as kit
 
     for task in [task for dag in dags.values() for task in dag.tasks]:
@@ -175,8 +177,10 @@ def test_connections_news_and_metrics_surround_every_task(dags: dict[str, Any]) 
             if task.is_mapped
             else {"pre_execute": task._pre_execute_hook, "post_execute": task._post_execute_hook}
         )
-        assert (given["pre_execute"], given["post_execute"]) == (kit.use_connections, kit.count_and_tell), task.task_id
-    assert list(dags["cloudseg_retrain"].get_task("train").on_failure_callback) == [kit.tell_failure]
+        assert (given["pre_execute"], given["post_execute"]) == (kit.use_connections, kit.emit_metrics_and_notify), (
+            task.task_id
+        )
+    assert list(dags["cloudseg_retrain"].get_task("train").on_failure_callback) == [kit.notify_failure]
 
 
 def test_masks_are_mapped_and_shown_by_name(dags: dict[str, Any]) -> None:

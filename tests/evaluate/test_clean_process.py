@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from cloudseg.catalog import Catalog
-from cloudseg.evaluate.blessing import main
-from cloudseg.evaluate.clean_process import run_smoke_test
+from cloudseg.evaluate.clean_process import main, run_smoke_test
 from cloudseg.keys import sha256_of
 from cloudseg.model.golden import pack_golden
 from cloudseg.model.weights import load_weights
@@ -74,4 +73,4 @@ def test_a_dying_process_is_no_blessing(
 
 def test_without_a_golden_tile_there_is_no_blessing(store: LocalStore, catalog: Catalog) -> None:
     weights = register_net(store, catalog, 0.35)
-    assert "no golden tile" in run_smoke_test(store, weights.model_copy(update={"companions": {}})).reason
+    assert "no golden sample" in run_smoke_test(store, weights.model_copy(update={"companions": {}})).reason

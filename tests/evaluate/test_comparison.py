@@ -75,7 +75,7 @@ def test_a_first_model_that_is_not_surely_better_waits() -> None:
     finding = GateResult()
     compare_with_trivial_masks(masks("a", [450, 100, 480, 150, 490, 400], bright=320), POLICY, finding, is_first=True)
     assert finding.outcome == "HOLD"
-    assert any("brightness" in reason for reason in finding.doubts)
+    assert any("brightness" in reason for reason in finding.holds)
 
 
 @pytest.mark.parametrize("is_first", [True, False])
@@ -115,14 +115,14 @@ def test_equal_holds() -> None:
 def test_surely_worse_is_rejected() -> None:
     finding = weighed(masks("a", [350, 340, 345, 355, 350]), masks("b", [400, 410, 405, 400, 410]))
     assert finding.outcome == "REJECT"
-    assert "surely worse" in finding.reasons[0]
+    assert "significantly worse" in finding.reasons[0]
 
 
 @pytest.mark.parametrize(("hits", "what"), [([480] * 4, "better everywhere"), ([300] * 4, "worse everywhere")])
 def test_too_few_places_hold(hits: list[int], what: str) -> None:
     finding = weighed(masks("a", hits), masks("b", [400] * 4))
     assert finding.outcome == "HOLD", what
-    assert "4 held-out places are too few to be 95% sure" in finding.reasons[0]
+    assert "4 held-out places are too few for a confidence of 95%" in finding.reasons[0]
     assert "5 are needed" in finding.reasons[0]
     less_sure = POLICY.model_copy(update={"confidence": 0.9})
     assert weighed(masks("a", [480] * 4), masks("b", [400] * 4), less_sure).outcome == "PROMOTE"
@@ -151,7 +151,7 @@ def test_a_falling_slice_holds_a_better_challenger() -> None:
     challenger = masks("a", [450] * 9 + [360] * 3, sensors=sensors)
     finding = weighed(challenger, champion)
     assert finding.outcome == "HOLD"
-    assert any("sensor 'l8' (3 scenes) falls by 0.080" in reason for reason in finding.doubts)
+    assert any("sensor 'l8' (3 scenes) falls by 0.080" in reason for reason in finding.holds)
     lenient = POLICY.model_copy(update={"slice_limit": 0.1})
     assert weighed(challenger, champion, lenient).outcome == "PROMOTE"
     larger = POLICY.model_copy(update={"slice_min_scenes": 4})
@@ -166,7 +166,7 @@ def test_nearly_cloud_free_slices_are_judged_by_the_clear_pixels() -> None:
     challenger = table("a", [scene(n, c) for n, c in enumerate([*better, *[Counts(tn=999, fp=1)] * 4])])
     assert weighed(challenger, champion).outcome == "PROMOTE"
     alarmed = table("a", [scene(n, c) for n, c in enumerate([*better, *[Counts(tn=900, fp=100)] * 4])])
-    assert "clear_recall" in " ".join(weighed(alarmed, champion).doubts)
+    assert "clear_recall" in " ".join(weighed(alarmed, champion).holds)
 
 
 def test_the_order_of_scenes_does_not_matter() -> None:

@@ -11,7 +11,7 @@ import pytest
 from cloudseg import keys
 from cloudseg.catalog import Catalog
 from cloudseg.catalog import model as rows
-from cloudseg.evaluate import judge
+from cloudseg.evaluate import decide
 from cloudseg.evaluate.clean_process import SmokeTest, run_smoke_test
 from cloudseg.model.golden import pack_golden
 from cloudseg.model.weights import load_weights
@@ -40,7 +40,7 @@ def judged(
     champion: str | None,
     ask: Callable[..., SmokeTest] = nod,
 ) -> Verdict:
-    return judge(
+    return decide(
         store,
         catalog,
         challenger_id=challenger,
@@ -48,7 +48,7 @@ def judged(
         snapshot_id=snapshot_id,
         promotion=Promotion(),
         device=CPU,
-        ask=ask,
+        smoke_test=ask,
     )
 
 

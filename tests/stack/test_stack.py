@@ -70,7 +70,7 @@ def test_the_circle_turns(world: World, table: Table) -> None:
     counts = world.api.xcom("cloudseg_ingest", ingest, "ingest", "return_value")["counts"]
     run_id = world.trigger("cloudseg_retrain", {"recipe": "smoke", "force": True})
     assert world.finish("cloudseg_retrain", run_id) == "success"
-    record, verdict = world.trained(run_id), world.api.xcom("cloudseg_retrain", run_id, "judge", "outcome")
+    record, verdict = world.trained(run_id), world.api.xcom("cloudseg_retrain", run_id, "compare", "outcome")
     world.weights["undisturbed"] = record["weights_id"]
     assert record["resumed_from_step"] is None
     table(
@@ -86,7 +86,7 @@ def test_training_ran_on_the_gpu_worker(world: World) -> None:
         for run in world.api.runs("cloudseg_retrain")
         for task in world.api.tasks("cloudseg_retrain", run)
     }
-    assert {queues[name] for name in ("train", "evaluate", "judge", "promote")} == {"gpu"}
+    assert {queues[name] for name in ("train", "evaluate", "compare", "promote")} == {"gpu"}
     assert {queues[name] for name in ("doctor", "plan", "snapshot")} == {"default"}
 
 

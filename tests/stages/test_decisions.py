@@ -1,4 +1,4 @@
-"""A person's word: what waits for a person or was declined is never promoted by itself."""
+"""Manual approval: what waits for a person or was rejected is never promoted by an unattended run."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from cloudseg.evaluate.gate import FORMAT
 from cloudseg.recipe import Promotion, load_recipe
 from cloudseg.records import Verdict, Weights
 from cloudseg.runtime import Runtime, open_runtime
+from cloudseg.stages import decline, promote, promote_unattended, request_approval, retrain, rollback
 from cloudseg.stages import models as models_listed
-from cloudseg.stages import promote, retrain, rollback
 from cloudseg.stages.plan import plan_promote
 from tests.stages.test_plans import NOW, add_label, add_run, add_scene, add_snapshot, add_weights, make_champion
 
@@ -74,36 +74,36 @@ def test_a_promotion_that_was_granted_and_lost_is_taken_up_again(runtime: Runtim
 
 def test_what_waits_for_a_person_is_not_taken_up(runtime: Runtime):
     weights = challenger(runtime)
-    asked = promote(weights.weights_id, ask=True, actor="airflow")
+    asked = request_approval(weights.weights_id, actor="airflow")
     assert (asked.outcome, asked.promoted) == ("PROMOTE", False)
-    assert promote(weights.weights_id, ask=True, actor="airflow") == asked
+    assert request_approval(weights.weights_id, actor="airflow") == asked
     assert decisions(runtime, weights) == ["asked"]
-    assert asked.reasons[0].startswith("left to a person by airflow")
+    assert asked.reasons[0].startswith("waits for manual approval, asked by airflow")
     assert [entry["decision"] for entry in models_listed()] == ["asked"]
     assert retrain("smoke").promote is None
-    left = promote(weights.weights_id, automatic=True)
+    left = promote_unattended(weights.weights_id)
     assert not left.promoted
-    assert left.reasons[0].startswith("left to a person by airflow")
-    assert promote(weights.weights_id, actor="airflow:ada").promoted, "a person's yes"
+    assert left.reasons[0].startswith("waits for manual approval, asked by airflow")
+    assert promote(weights.weights_id, actor="airflow:ada").promoted, "a person approved"
 
 
 def test_declined_is_declined_for_every_later_automatic_run(runtime: Runtime):
     weights = challenger(runtime)
     with pytest.raises(PromotionRefused, match="needs a reason"):
-        promote(weights.weights_id, decline=True, reason=" ")
-    promote(weights.weights_id, ask=True)
-    no = promote(weights.weights_id, decline=True, actor="airflow:ada", reason="snow is called cloud")
+        decline(weights.weights_id, reason=" ")
+    request_approval(weights.weights_id)
+    no = decline(weights.weights_id, actor="airflow:ada", reason="snow is called cloud")
     assert (no.outcome, no.promoted) == ("PROMOTE", False)
     assert sorted(decisions(runtime, weights)) == ["asked", "declined"]
     assert retrain("smoke").promote is None
-    assert "declined by airflow:ada" in promote(weights.weights_id, automatic=True).reasons[0]
-    assert "declined" in plan_promote(weights.weights_id)["would"]
+    assert "declined by airflow:ada" in promote_unattended(weights.weights_id).reasons[0]
+    assert "rejected" in plan_promote(weights.weights_id)["would"]
     with pytest.raises(PromotionRefused, match="snow is called cloud"):
         promote(weights.weights_id)
 
     make_champion(runtime, other := add_weights(runtime))
     add_verdict(runtime, weights, "PROMOTE", other.weights_id)
-    assert not promote(weights.weights_id, automatic=True).promoted, "another champion does not undo the no"
+    assert not promote_unattended(weights.weights_id).promoted, "another champion does not undo the rejection"
     assert promote(weights.weights_id, force=True, actor="bob", reason="looked again").promoted
     with runtime.catalog.read() as db:
         why = models.list_promotions(db)[0].reason
@@ -113,15 +113,8 @@ def test_declined_is_declined_for_every_later_automatic_run(runtime: Runtime):
 
 def test_only_a_verdict_promote_asks_a_person(runtime: Runtime):
     weights = challenger(runtime, outcome="HOLD")
-    assert promote(weights.weights_id, ask=True).outcome == "HOLD"
+    assert request_approval(weights.weights_id).outcome == "HOLD"
     assert decisions(runtime, weights) == []
-
-
-def test_force_goes_with_no_other_answer(runtime: Runtime):
-    weights = challenger(runtime)
-    for other in ("ask", "decline", "automatic"):
-        with pytest.raises(PromotionRefused, match="person's yes"):
-            promote(weights.weights_id, force=True, reason="test", **{other: True})
 
 
 def test_a_champion_without_a_verdict_stays(runtime: Runtime):
@@ -131,7 +124,7 @@ def test_a_champion_without_a_verdict_stays(runtime: Runtime):
     assert (record.promoted, record.verdict_id, record.outcome) == (True, None, None)
     assert "without a verdict" in record.reasons[0]
     with pytest.raises(PromotionRefused, match="rollback"):
-        promote(weights.weights_id, decline=True, reason="too late")
+        decline(weights.weights_id, reason="too late")
 
 
 def test_after_a_rollback_the_earlier_champion_says_what_made_it_one(runtime: Runtime):

@@ -13,11 +13,10 @@ from cloudseg.errors import EmptySplit, InputError, NotInCatalog, PromotionRefus
 from cloudseg.recipe import Recipe, load_recipe
 from cloudseg.records import Json, Label, Run, Scene, Snapshot, Verdict, Weights
 from cloudseg.registry import promote as exchange
+from cloudseg.registry.due import next_run_id, run_id_of
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import plan_predict, plan_retrain, predict, promote, quarantine, rollback
 from cloudseg.stages.plan import plan_evaluate, plan_masks, plan_promote, plan_rollback, plan_train
-from cloudseg.stages.retrain import next_run_id
-from cloudseg.stages.train import default_run_id
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
@@ -101,7 +100,7 @@ def add_snapshot(runtime: Runtime, name: str, labels: list[Label], counts: Json 
 
 def add_run(runtime: Runtime, snapshot: Snapshot, recipe: Recipe, *, judged: bool, number: int = 0) -> Weights:
     with runtime.catalog.begin() as db:
-        run_id = default_run_id(db, snapshot.snapshot_id, recipe, attempt=number)
+        run_id = run_id_of(db, snapshot.snapshot_id, recipe, attempt=number)
         training.add_run(
             db,
             Run(
@@ -187,7 +186,7 @@ def test_due_until_a_run_of_this_recipe_was_judged_on_all_labels(runtime: Runtim
 
     snapshot = add_snapshot(runtime, "first", [first])
     add_run(runtime, snapshot, smoke.with_minutes(7), judged=False)
-    assert plan_retrain("smoke")["skip"] is None, "trained but not judged: it was killed in between"
+    assert plan_retrain("smoke")["skip"] is None, "trained but not compared: it was killed in between"
 
     add_run(runtime, snapshot, smoke.with_minutes(7), judged=True, number=1)
     assert plan_retrain("smoke")["new_labels"] == 0
@@ -295,31 +294,36 @@ def test_rollback_without_history_is_refused(runtime: Runtime):
 def test_a_warm_start_belongs_to_its_parent(runtime: Runtime):
     nightly, smoke = load_recipe("nightly"), load_recipe("smoke")
     with runtime.catalog.read() as db:
-        before = default_run_id(db, "sn-1", nightly), default_run_id(db, "sn-1", smoke)
-        assert default_run_id(db, "sn-1", nightly) == before[0]
-        assert default_run_id(db, "sn-2", nightly) != before[0]
-        assert default_run_id(db, "sn-1", nightly, attempt=1) != before[0]
+        before = run_id_of(db, "sn-1", nightly), run_id_of(db, "sn-1", smoke)
+        assert run_id_of(db, "sn-1", nightly) == before[0]
+        assert run_id_of(db, "sn-2", nightly) != before[0]
+        assert run_id_of(db, "sn-1", nightly, attempt=1) != before[0]
     make_champion(runtime, add_weights(runtime))
     with runtime.catalog.read() as db:
-        assert default_run_id(db, "sn-1", nightly) != before[0]
-        assert default_run_id(db, "sn-1", smoke) == before[1]
+        assert run_id_of(db, "sn-1", nightly) != before[0]
+        assert run_id_of(db, "sn-1", smoke) == before[1]
 
 
 def test_quarantine_is_empty_and_releasing_nothing_is_no_error(runtime: Runtime):
     assert quarantine(release=["qu-unknown"]) == []
 
 
+def next_run_of(runtime: Runtime, snapshot_id: str, recipe: Recipe, *, force: bool) -> str:
+    with runtime.catalog.read() as db:
+        return next_run_id(db, snapshot_id, recipe, force=force)
+
+
 def test_a_forced_retraining_is_another_attempt_and_a_killed_one_resumes(runtime: Runtime):
     smoke = load_recipe("smoke")
     snapshot = add_snapshot(runtime, "first", [])
-    first = next_run_id(snapshot.snapshot_id, smoke, force=True)
-    assert first == next_run_id(snapshot.snapshot_id, smoke, force=False)
+    first = next_run_of(runtime, snapshot.snapshot_id, smoke, force=True)
+    assert first == next_run_of(runtime, snapshot.snapshot_id, smoke, force=False)
     weights = add_run(runtime, snapshot, smoke, judged=False)
     assert weights.run_id == first
-    assert next_run_id(snapshot.snapshot_id, smoke, force=True) == first, "not judged yet: taken up again"
+    assert next_run_of(runtime, snapshot.snapshot_id, smoke, force=True) == first, "not compared yet: resumed"
     add_verdict(runtime, weights)
-    second = next_run_id(snapshot.snapshot_id, smoke, force=True)
+    second = next_run_of(runtime, snapshot.snapshot_id, smoke, force=True)
     assert second != first
-    assert next_run_id(snapshot.snapshot_id, smoke, force=False) == first
+    assert next_run_of(runtime, snapshot.snapshot_id, smoke, force=False) == first
     add_run(runtime, snapshot, smoke, judged=True, number=1)
-    assert next_run_id(snapshot.snapshot_id, smoke, force=True) not in (first, second)
+    assert next_run_of(runtime, snapshot.snapshot_id, smoke, force=True) not in (first, second)

@@ -1,4 +1,4 @@
-"""What the service says about itself reaches real receivers, and costs no task its result."""
+"""Metrics and notifications reach real receivers, and never fail a task."""
 
 import json
 import os
@@ -24,16 +24,17 @@ from airflow.sdk.observability import stats
 from airflow.sdk.observability.metrics import stats_utils
 stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=True)
 import logging; logging.basicConfig(level="WARNING")
-import cloudseg_dagkit, cloudseg_news
+import cloudseg_dagkit, cloudseg_notify
 class Task:
     def __init__(self, task_id): self.task_id = task_id
 for task_id, record in json.loads(sys.argv[1]):
     if task_id == "failed":
-        cloudseg_dagkit.tell_failure({"ti": Task("train"), "run_id": "manual__1", "exception": ValueError("loss <is> nan")})
+        error = ValueError("loss <is> nan")
+        cloudseg_dagkit.notify_failure({"ti": Task("train"), "run_id": "manual__1", "exception": error})
     else:
-        cloudseg_dagkit.count_and_tell({"ti": Task(task_id)}, record)
+        cloudseg_dagkit.emit_metrics_and_notify({"ti": Task(task_id)}, record)
 """
-_JUDGED = {
+_COMPARED = {
     "outcome": "REJECT",
     "reasons": ["Held-out IoU fell by 0.2."],
     "champion_id": "w-1",
@@ -63,14 +64,14 @@ def _run(tmp_path: Path, events: list[Any], settings: dict[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory: pytest.TempPathFactory) -> Heard:
-    """What the receivers heard about one event of each kind."""
+    """What the receivers got for one event of each kind."""
     counts = {"added": 3, "labelled": 2, "quarantined": 1}
     events = [
         ("ingest", {"counts": counts, "source": "/inbox"}),
         ("ingest", {"counts": counts | {"quarantined": 0}, "source": "/inbox"}),
         ("train", {"seconds": 12.5, "images_per_s": 40.0}),
-        ("judge", _JUDGED),
-        ("judge", _JUDGED | {"outcome": "HOLD"}),
+        ("compare", _COMPARED),
+        ("compare", _COMPARED | {"outcome": "HOLD"}),
         ("promote", {"champion_id": "w-3", "verdict_id": "v-3", "reasons": ["Better by 0.1 IoU."]}),
         ("predict", {"created": 30, "seconds": 60.0}),
         ("predict", {"created": 0, "seconds": 1.0}),
@@ -130,12 +131,12 @@ def test_a_receiver_that_is_away_costs_nothing(tmp_path: Path):
         ),
         "AIRFLOW_CONN_CLOUDSEG_MAIL": mail,
     }
-    said = _run(tmp_path, [("judge", _JUDGED)], away)
-    assert said.count("nobody was told that challenger rejected") == 2
+    said = _run(tmp_path, [("compare", _COMPARED)], away)
+    assert said.count("notification 'challenger rejected' was not sent") == 2
     assert "hidden-word" not in said
 
 
-def test_without_receivers_nobody_is_told_and_nothing_is_said(tmp_path: Path):
-    assert "nobody was told" not in _run(
-        tmp_path, [("judge", _JUDGED)], {"AIRFLOW_CONN_CLOUDSEG_WEBHOOK": "", "AIRFLOW_CONN_CLOUDSEG_MAIL": ""}
+def test_without_receivers_nothing_is_sent_and_nothing_is_logged(tmp_path: Path):
+    assert "was not sent" not in _run(
+        tmp_path, [("compare", _COMPARED)], {"AIRFLOW_CONN_CLOUDSEG_WEBHOOK": "", "AIRFLOW_CONN_CLOUDSEG_MAIL": ""}
     )

@@ -1,0 +1,128 @@
+"""Whether a retraining is due: which labels the newest evaluated run of a recipe has not seen."""
+
+from sqlalchemy import Connection
+
+from cloudseg.catalog import model as models
+from cloudseg.catalog import scene as scenes
+from cloudseg.catalog import training
+from cloudseg.errors import EmptySplit, RecipeError
+from cloudseg.keys import make_id
+from cloudseg.recipe import Recipe, recipe_from
+from cloudseg.records import Run, Snapshot, Weights
+
+
+def count_new_labels(db: Connection, recipe: Recipe) -> int:
+    """Return how many labels the snapshot of the recipe's newest compared run lacks; all of them without such a run."""
+    last = newest_compared_run(db, recipe)
+    return scenes.count_labels_outside(db, last.snapshot_id if last else None)
+
+
+def reason_to_skip(db: Connection, recipe: Recipe, *, min_new_labels: int) -> str | None:
+    """Return why no retraining of this recipe is due, or None where one is.
+
+    Args:
+        db: the catalog.
+        recipe: time budgets aside; another budget is the same recipe.
+        min_new_labels: how many labels must be new; at least 1.
+    """
+    last, needed = newest_compared_run(db, recipe), max(1, min_new_labels)
+    new_labels = scenes.count_labels_outside(db, last.snapshot_id if last else None)
+    if new_labels >= needed:
+        return None
+    if last is None and new_labels == 0:
+        return "no scene in the catalog has a label yet"
+    since = f"since run {last.run_id}" if last else "and no run has seen any"
+    return f"{new_labels} labels are new {since}, {needed} are needed (force trains anyway)"
+
+
+def reason_to_skip_snapshot(db: Connection, recipe: Recipe, snapshot_id: str) -> str | None:
+    """Return why a snapshot that is built already needs no training, or None.
+
+    Raises:
+        EmptySplit: the snapshot has nothing to train, validate or evaluate on; better before the training than after.
+    """
+    _check_splits(training.get_snapshot(db, snapshot_id))
+    last = newest_compared_run(db, recipe)
+    if last is None or last.snapshot_id != snapshot_id:
+        return None
+    return "the new labels give no new chip (their scenes lack bands or labeled pixels)"
+
+
+def newest_compared_run(db: Connection, recipe: Recipe) -> Run | None:
+    """Return the newest run of this recipe whose weights have a verdict, or None.
+
+    A run counts from its verdict on: one that was killed before is resumed.
+    """
+    compared = training.list_compared_run_ids(db)
+    runs = (run for run in training.list_runs(db) if run.run_id in compared and run.recipe_name == recipe.name)
+    return next((run for run in runs if _is_same(run, recipe)), None)
+
+
+def run_id_of(db: Connection, snapshot_id: str, recipe: Recipe, *, attempt: int = 0) -> str:
+    """Return the run id that follows from snapshot, recipe and parent weights: the same three give the same run.
+
+    `attempt` above 0 gives another run of the same three, for a forced retraining.
+    """
+    champion = models.find_champion(db) if recipe.warm_start else None
+    parts = [snapshot_id, recipe.recipe_hash, champion.weights_id if champion else ""]
+    return make_id("run", *parts, *([str(attempt)] if attempt else []))
+
+
+def next_run_id(db: Connection, snapshot_id: str, recipe: Recipe, *, force: bool) -> str:
+    """Return the run id of the next training; a forced one takes the first attempt without a verdict, so it resumes."""
+    attempt, run_id = 0, run_id_of(db, snapshot_id, recipe)
+    while force and _has_verdict(db, run_id):
+        attempt += 1
+        run_id = run_id_of(db, snapshot_id, recipe, attempt=attempt)
+    return run_id
+
+
+def find_unapplied_promotion(db: Connection, recipe: Recipe) -> Weights | None:
+    """Return the weights of the recipe's newest compared run whose promotion was granted and never written, or None.
+
+    Granted: a verdict PROMOTE against the champion of now. Weights that wait for approval or were rejected are left out.
+    """
+    run = newest_compared_run(db, recipe)
+    weights = models.find_weights_of_run(db, run.run_id) if run else None
+    history = models.list_promotions(db)
+    if weights is None or weights.weights_id in {promotion.weights_id for promotion in history}:
+        return None
+    if models.list_decisions(db, weights.weights_id):
+        return None
+    granted = ("PROMOTE", weights.weights_id, history[0].weights_id if history else None)
+    verdicts = {(verdict.outcome, verdict.challenger_id, verdict.champion_id) for verdict in models.list_verdicts(db)}
+    return weights if granted in verdicts else None
+
+
+def _check_splits(snapshot: Snapshot) -> None:
+    chips = {
+        split: snapshot.counts[split]["chips"]
+        for split in ("train", "validation", "held_out")
+        if split in snapshot.counts
+    }
+    empty = [split for split, count in chips.items() if not count]
+    if empty:
+        raise EmptySplit(
+            f"no place is in the {' and the '.join(empty)} split",
+            subject=snapshot.snapshot_id,
+            found=", ".join(f"{split} {count} chips" for split, count in chips.items()),
+            expected="chips in all three",
+            next_step="Ingest labeled scenes of more places: each place falls into one split by its name.",
+        )
+
+
+def _is_same(run: Run, recipe: Recipe) -> bool:
+    """Return whether a run was made by this recipe, time budgets aside; a recipe that cannot be read is another one."""
+    try:
+        return _without_minutes(recipe_from(run.recipe, subject=run.run_id)) == _without_minutes(recipe)
+    except RecipeError:
+        return False
+
+
+def _without_minutes(recipe: Recipe) -> Recipe:
+    return recipe.model_copy(update={"budget": recipe.budget.model_copy(update={"minutes": None})})
+
+
+def _has_verdict(db: Connection, run_id: str) -> bool:
+    weights = models.find_weights_of_run(db, run_id)
+    return weights is not None and models.find_verdict(db, weights.weights_id) is not None

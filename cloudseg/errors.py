@@ -1,4 +1,4 @@
-"""Every error that cloudseg raises on purpose, and what each front door does with it.
+"""Every error that cloudseg raises deliberately, and what each interface does with it.
 
 The tree::
 
@@ -16,11 +16,11 @@ The tree::
     │   ├── SnapshotChanged   stored chips do not match their manifest
     │   └── TrainingDiverged  the loss is not finite
     ├── StateError            the state of the service forbids the step
-    │   ├── Interrupted       a signal asked a training or a prediction to stop; the same call goes on where it ended
+    │   ├── Interrupted       a signal stopped a training or a prediction; the same call resumes it
     │   ├── CheckpointMismatch  a checkpoint that belongs to another run, recipe or snapshot
     │   ├── PromotionRefused  the champion is not the one that was expected, or the verdict forbids it
     │   └── CatalogOutdated   migrations are missing
-    ├── StoreError            the object store said no
+    ├── StoreError            the object store refused or failed
     │   ├── ObjectMissing
     │   ├── ObjectExists      a different object stands under a create-only key
     │   ├── ObjectCorrupt     bytes do not match their checksum
@@ -155,7 +155,7 @@ class StateError(CloudsegError):
 
 
 class Interrupted(StateError):
-    """A signal asked a training or a prediction to stop; what was done is kept and the same call goes on from there."""
+    """A signal stopped a training or a prediction; what was done is kept and the same call resumes it."""
 
     retry_helps = True
     exit_code = 143
@@ -174,7 +174,7 @@ class CatalogOutdated(StateError):
 
 
 class StoreError(CloudsegError):
-    """The object store said no."""
+    """The object store refused or failed."""
 
     exit_code = 5
 

@@ -92,7 +92,7 @@ class Input(_Part):
     mean: tuple[float, ...] = Field((0.0,), description="reflectance; one value for all bands, or one a band")
     std: tuple[PositiveFloat, ...] = Field((1.0,), description="one value for all bands, or one a band")
     working_resolution_m: float | None = Field(
-        None, gt=0, description="finer scenes are averaged down by a whole factor to about this ground size"
+        None, gt=0, description="finer scenes are downsampled (mean) by a whole factor to about this pixel size"
     )
 
 
@@ -177,7 +177,7 @@ class Promotion(_Part):
         -0.02, ge=-1, le=0, description="an upper bound below this rejects the challenger for good"
     )
     slice_limit: float = Field(0.05, ge=0, le=1, description="no slice may fall by more")
-    slice_min_scenes: int = Field(8, ge=1, description="smaller slices are shown, not judged")
+    slice_min_scenes: int = Field(8, ge=1, description="smaller slices are shown, not compared")
     bootstrap_samples: int = Field(2000, ge=100)
 
 

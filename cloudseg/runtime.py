@@ -37,8 +37,16 @@ class Runtime:
 def open_runtime(*, check: bool = True) -> Runtime:
     """Open store and catalog as the environment says.
 
-    The embedded catalog (no CLOUDSEG_CATALOG_URL) is brought to the newest schema by itself; a server's is checked.
-    Raises SettingsError, StoreUnreachable, CatalogUnreachable, CatalogOutdated.
+    The embedded catalog (no CLOUDSEG_CATALOG_URL) is migrated to the newest schema; a server's is checked.
+
+    Args:
+        check: False skips migration and check.
+
+    Raises:
+        SettingsError: the environment is unusable.
+        StoreUnreachable: the object store does not answer.
+        CatalogUnreachable: the database does not answer.
+        CatalogOutdated: the server's catalog lacks migrations.
     """
     settings = read_settings()
     home = settings.home.expanduser().absolute()

@@ -248,7 +248,7 @@ def next_after_verdict(outcome: str) -> str:
 
 
 def answer(approval: Json | None) -> Json:
-    """Return how the promotion goes on: the name of the stage (`stage`), and its `actor` and `reason` for the history.
+    """Return how to promote: the name of the stage (`stage`), and its `actor` and `reason` for the history.
 
     Args:
         approval: result of the task `approve`; None where nobody was asked. Airflow closes a request that nobody

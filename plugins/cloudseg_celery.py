@@ -1,11 +1,8 @@
-"""Celery settings of scheduler and workers: Airflow's own; what a worker does when it is asked to stop.
+"""Celery settings of scheduler and workers: Airflow's own, graceful shutdown of tasks, and a metric of queue waits.
 
-How long tasks waited for it.
-
-Airflow imports it by `[celery] celery_config_options`. By itself a worker that gets SIGTERM waits for its tasks, and a
-training takes
-hours: it would be killed at the end of the grace period. So the tasks get the signal too: a training writes a
-    checkpoint, a prediction ends its scene, both end as "up for retry", and the next try goes on elsewhere.
+Airflow imports it by `[celery] celery_config_options`. By default a worker that gets SIGTERM waits for its tasks, and a
+training takes hours: it would be killed at the end of the grace period. So the tasks get the signal too: a training
+writes a checkpoint, a prediction ends its scene, both end as "up for retry", and the next try resumes elsewhere.
 
 Airflow 3.3 counts how long a task was `scheduled` (it waits for its pool), but says nothing of how long it was then
 `queued` (it waits for a worker): its `task.queued_duration` is not sent for tasks that run on workers. So each message
@@ -26,7 +23,7 @@ _SENT_AT: Final = "cloudseg_sent_at"
 
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]
-def hand_over(**_: Any) -> None:
+def forward_sigterm(**_: Any) -> None:
     """Send SIGTERM to the tasks that run here: the children of the pool's processes, which pass it on themselves."""
     for process in psutil.Process(os.getpid()).children():
         if process.children():
@@ -34,13 +31,13 @@ def hand_over(**_: Any) -> None:
 
 
 @before_task_publish.connect  # type: ignore[untyped-decorator]
-def stamp(headers: dict[str, Any], **_: Any) -> None:
+def stamp_sent_at(headers: dict[str, Any], **_: Any) -> None:
     """In the scheduler: write the time on the message."""
     headers[_SENT_AT] = time.time()
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]
-def switch_statistics_on(**_: Any) -> None:
+def initialize_stats(**_: Any) -> None:
     """In a process that runs tasks: Airflow does this for the task's own process only, which begins later."""
     from airflow.sdk.observability import stats
     from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
@@ -49,7 +46,7 @@ def switch_statistics_on(**_: Any) -> None:
 
 
 @task_prerun.connect  # type: ignore[untyped-decorator]
-def tell_wait(task: Any, **_: Any) -> None:
+def emit_queue_wait(task: Any, **_: Any) -> None:
     """In the worker: send how long the task waited in its queue. The clocks of scheduler and worker must agree."""
     from airflow.sdk.observability import stats
 

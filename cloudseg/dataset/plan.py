@@ -31,7 +31,7 @@ def list_sources(db: Connection, recipe: Recipe, *, write: bool) -> list[Source]
     """List the newest label of every scene that has the recipe's bands, in the order of the scenes' ids.
 
     With `write` the split of a new place is put down in the catalog for good; without, it is only computed. The order
-    of ingestion has no say. Raises EmptySplit where no scene fits.
+    of ingestion does not matter. Raises EmptySplit where no scene fits.
     """
     pairs = [(scenes.get_scene(db, label.scene_id), label) for label in scenes.list_newest_labels(db)]
     needed = set(recipe.model.bands)

@@ -62,7 +62,7 @@ def build_snapshot(
 def _publish(store: Store, catalog: Catalog, manifest: Manifest, labels: dict[str, Split]) -> SnapshotRecord | None:
     """Store the manifest and add the row.
 
-    None where a shard is gone, which nobody can put back without packing again.
+    None where a shard is gone, which only packing again can restore.
     """
     packed = manifest.pack()
     snapshot_id = snapshot_id_of(packed)

@@ -1,4 +1,4 @@
-"""The model card: what the weights are, what they were made of and how good they are, in Markdown for people."""
+"""The model card: what the weights are, what they were made from and how good they are, in Markdown for people."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ _MADE_OF = (
     ("architecture", "Architecture"),
     ("widths", "Channels of each level"),
     ("total_parameters", "Parameters"),
-    ("encoder_weights", "Encoder began with"),
+    ("encoder_weights", "Encoder initialized with"),
     ("bands", "Bands, in this order"),
     ("working_resolution_m", "Working resolution (m)"),
     ("clip", "Clip (reflectance)"),
@@ -55,14 +55,14 @@ _HOW = """## How to use them
 
 Input is top-of-atmosphere reflectance. `x = (min(reflectance, clip) - mean) / std` for each band, 0 where nothing was
 observed; the net gives a logit, its sigmoid is the probability of cloud, and a pixel is cloud where that reaches the
-threshold. All of these numbers lie in the file's own metadata; `cloudseg predict` applies them. The ONNX twin beside the
-weights does all of this itself: digital numbers (reflectance x 10 000, uint16, 0 = no data) in, probability out.
+threshold. All of these numbers lie in the file's own metadata; `cloudseg predict` applies them. The ONNX export among the
+assets does all of this itself: digital numbers (reflectance x 10 000, uint16, 0 = no data) in, probability out.
 
 ## Limits
 
 Clouds only: cloud shadow counts as clear. Bright ground (snow, ice, sand, roofs, sun glint) and thin cirrus are where
 such masks err most; the evaluation report shows figures for those slices. Held-out figures are in the evaluation, not
-here: weights are immutable and are judged after they are written."""
+here: weights are immutable and are evaluated after they are written."""
 
 
 def _made_of(metadata: Json) -> list[tuple[str, object]]:

@@ -39,20 +39,25 @@ def promote(
     reason: str,
     force: bool = False,
 ) -> Promotion:
-    """Make weights the champion in one transaction, then write the pointer. The same promotion again changes nothing.
+    """Promote weights to champion in one transaction, then write the pointer. The same promotion again changes nothing.
 
     Args:
         store: must hold the weights' bytes, undamaged; gets the pointer.
         catalog: gets the next generation.
         weights_id: the challenger.
-        expected_champion: whom the caller saw in office (None: nobody); compared inside the transaction.
-        verdict_id: the verdict that speaks for it. None is a person's own decision and needs a reason.
+        expected_champion: the active champion that the caller saw (None: there was none); compared inside the
+            transaction.
+        verdict_id: the verdict that justifies it. None is a manual decision and needs a reason.
         actor: who decides: 'cli', 'airflow', a user's name.
         reason: why, for the history.
         force: promote against a verdict that says HOLD or REJECT.
 
-    Raises PromotionRefused where another champion is in office, the verdict speaks of other weights or against them, or
-    another promotion came first; NotInCatalog; ObjectMissing and ObjectCorrupt where the bytes are not there.
+    Raises:
+        PromotionRefused: another champion is active, the verdict compares other weights or is not PROMOTE, or another
+            promotion came first.
+        NotInCatalog: the weights or the verdict are unknown.
+        ObjectMissing: the weights' bytes are gone.
+        ObjectCorrupt: the weights' bytes are damaged.
     """
     with catalog.read() as db:
         _check_bytes(store, rows.get_weights(db, weights_id))
@@ -72,11 +77,22 @@ def promote(
 
 
 def rollback(store: Store, catalog: Catalog, *, expected_champion: str | None, actor: str, reason: str) -> Promotion:
-    """Return the office back to the champion before, in one transaction; the history keeps both changes.
+    """Replace the champion by the one before it, in one transaction; the history keeps both changes.
 
-    The rollback that took `expected_champion` out of office already is given back; one that expects the earlier
-    champion goes one champion further back. Raises PromotionRefused where another champion is in office or none was
-    before it; ObjectMissing and ObjectCorrupt where the earlier bytes are gone.
+    A rollback that has replaced `expected_champion` already is returned as it is; one that expects the earlier champion
+    goes one champion further back.
+
+    Args:
+        store: must hold the earlier champion's bytes; gets the pointer.
+        catalog: gets the next generation.
+        expected_champion: the champion to replace.
+        actor: who decides.
+        reason: why, for the history.
+
+    Raises:
+        PromotionRefused: another champion is active, or there was none before it.
+        ObjectMissing: the earlier champion's bytes are gone.
+        ObjectCorrupt: the earlier champion's bytes are damaged.
     """
     with catalog.begin() as db:
         advisory_lock(db, "the champion")
@@ -93,7 +109,7 @@ def rollback(store: Store, catalog: Catalog, *, expected_champion: str | None, a
 
 
 def _earlier(store: Store, db: Connection, champion: str | None) -> str:
-    """Return the champion before this one, whose bytes are there. Raises PromotionRefused where none was."""
+    """Return the champion before this one, once its bytes are verified."""
     earlier = _champions(rows.list_promotions(db))[:-1]
     if not earlier:
         raise PromotionRefused(
@@ -106,7 +122,7 @@ def _earlier(store: Store, db: Connection, champion: str | None) -> str:
 
 
 def repair_pointer(store: Store, catalog: Catalog) -> bool:
-    """Bring `models/champion.json` in line with the newest generation; tell whether it had to change.
+    """Bring `models/champion.json` in line with the newest generation; return whether it had to change.
 
     Each write holds only where the pointer is still what was read (compare and swap), and the row is read again after
     it: a late writer never undoes what a newer promotion wrote.
@@ -161,6 +177,7 @@ def _check_bytes(store: Store, weights: Weights) -> None:
 
 
 def _is_same(current: Promotion, weights_id: str, expected: str | None, verdict_id: str | None) -> bool:
+    """Return whether the newest promotion is the one that is asked for: a repeated call after a kill."""
     wanted = ("promote", weights_id, expected, verdict_id)
     return (current.action, current.weights_id, current.previous_weights_id, current.verdict_id) == wanted
 
@@ -169,11 +186,11 @@ def _check_expected(current: Promotion | None, expected: str | None, weights_id:
     found = current.weights_id if current else None
     if found != expected:
         raise PromotionRefused(
-            "another champion is in office",
+            "another champion is active",
             subject=weights_id or "champion",
             found=found or "none",
             expected=expected or "none",
-            next_step="Evaluator again against the champion of today.",
+            next_step="Compare again with the champion of today.",
         )
     if weights_id is not None and found == weights_id:
         raise PromotionRefused("these weights are the champion already", subject=weights_id)
@@ -182,12 +199,13 @@ def _check_expected(current: Promotion | None, expected: str | None, weights_id:
 def _check_verdict(
     db: Connection, weights_id: str, expected: str | None, verdict_id: str | None, *, reason: str, force: bool
 ) -> None:
+    """Refuse a verdict on other weights or against another champion, and one that is not PROMOTE unless forced."""
     if verdict_id is None:
         if not reason.strip():
             raise InputError(
                 "a promotion without a verdict needs a reason",
                 subject=weights_id,
-                next_step="Say why, or judge it first.",
+                next_step="Give a reason, or compare it with the champion first.",
             )
         return
     verdict = rows.get_verdict(db, verdict_id)
@@ -195,17 +213,17 @@ def _check_verdict(
         raise PromotionRefused(
             "the verdict compares other weights",
             subject=verdict_id,
-            next_step="Evaluator again.",
+            next_step="Compare again.",
             found=f"{verdict.challenger_id} against {verdict.champion_id or 'none'}",
             expected=f"{weights_id} against {expected or 'none'}",
         )
     if verdict.outcome != "PROMOTE" and not force:
         raise PromotionRefused(
-            "the verdict speaks against it",
+            "the verdict is not PROMOTE",
             subject=verdict_id,
             found=verdict.outcome,
             expected="PROMOTE",
-            next_step="Read its reasons; a person may overrule it with --force.",
+            next_step="Read its reasons; --force promotes against it.",
         )
 
 
@@ -232,7 +250,7 @@ def _add(db: Connection, promotion: Promotion) -> None:
             "another promotion came first",
             subject=promotion.weights_id,
             expected=f"generation {promotion.generation} to be free",
-            next_step="Evaluator again against the champion of today.",
+            next_step="Compare again with the champion of today.",
         )
 
 

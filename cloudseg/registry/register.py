@@ -1,4 +1,4 @@
-"""Registers weights: bytes first, row last. The trainer and the import of foreign weights call this."""
+"""Registers weights: bytes first, row last. Called by the trainer and by the import of external weights."""
 
 import logging
 from collections.abc import Mapping
@@ -31,11 +31,11 @@ def register(
     architecture: str,
     figures: Mapping[str, object] | None = None,
 ) -> Weights:
-    """Store published parameters with their companions and return their row; the same bytes again change nothing.
+    """Store published weights with their assets and return their row; the same bytes again change nothing.
 
     Args:
-        store: takes the safetensors file and the companions, content-addressed.
-        catalog: takes the row, under the next version.
+        store: gets the safetensors file and the assets, content-addressed.
+        catalog: gets the row, under the next version.
         weights: the safetensors file; it carries `metadata` in its header too.
         metadata: everything that prediction needs (the fields of `cloudseg.model.weights.WeightsMeta`); card and item
             read `architecture`, `bands`, `clip`, `mean`, `std`, `threshold` and, where there, `widths`,
@@ -47,8 +47,10 @@ def register(
         architecture: name of the class of the net.
         figures: for the card, beside the metadata's own: what was measured after the weights were packed.
 
-    Raises InputError for metadata without a threshold in 0..1, StateError where the run has registered other weights,
-    NotInCatalog where run or snapshot are unknown.
+    Raises:
+        InputError: the metadata hold no threshold in 0..1.
+        StateError: the run has registered other weights.
+        NotInCatalog: run or snapshot are unknown.
     """
     sha256 = keys.sha256_of(weights)
     weights_id = keys.id_from_hash("w", sha256)
@@ -98,7 +100,7 @@ def _companions(
     extent: Extent,
     figures: Mapping[str, object],
 ) -> dict[str, StagedObject]:
-    """Return everything that is stored beside the weights; the item comes last because it lists the others."""
+    """Return all assets of the weights; the STAC item comes last because it lists the others."""
     beside: dict[str, StagedObject] = {}
 
     def add(name: str, file_name: str, data: bytes) -> None:

@@ -59,7 +59,7 @@ def backup(folder: str) -> Json:
 def restore(folder: str) -> Json:
     """Bring a backup into the empty catalog and the store that the settings name.
 
-    Called again after a kill, it goes on.
+    Called again after a kill, it resumes.
 
     Bytes first, rows last, all rows in one transaction: until then the place is as empty as before.
     Raises InputError where the folder is no backup, StateError where the catalog already has rows.

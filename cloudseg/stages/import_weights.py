@@ -20,9 +20,9 @@ class ImportRecord(Record):
 
 
 def import_weights(path: str, *, dry_run: bool = False) -> ImportRecord:
-    """Register the seed project's `.pth` file with its own preprocessing. The same file again changes nothing.
+    """Register the `.pth` file that the original project published, with its own preprocessing; again changes nothing.
 
-    Only tensors are read, nothing is unpickled. Imported weights have no run and no snapshot: `promote` judges them
+    Only tensors are read, nothing is unpickled. Imported weights have no run and no snapshot: `promote` evaluates them
     on the newest one. `dry_run` reads and checks the file and writes nothing (version 0).
     """
     log.started("model import", path=path, dry_run=dry_run)

@@ -1,4 +1,4 @@
-"""Stages that only look: what the catalog holds, as JSON-able lists for people and scripts."""
+"""Read-only stages: what the catalog holds, as JSON-able lists for people and scripts."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ def scenes(*, limit: int | None = 20) -> list[Json]:
 
 
 def runs(*, limit: int | None = 20) -> list[Json]:
-    """List runs, newest first, with their newest epoch: how a training that goes on just now is watched."""
+    """List runs, newest first, with their newest epoch: how to watch a training in progress."""
     with open_runtime().catalog.read() as db:
         return [
             {

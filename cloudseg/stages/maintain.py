@@ -1,4 +1,4 @@
-"""Stage: housekeeping. Finds, and unless it is a dry run removes, what nothing needs; repairs what can be derived.
+"""Stage: maintenance. Finds, and unless it is a dry run removes, unreferenced objects; repairs what can be derived.
 
 The opposite order of publishing holds here: a row goes first, its bytes last, so that no row ever names nothing.
 """
@@ -155,7 +155,7 @@ def _collect_orphans(runtime: Runtime, listing: Listing, before: datetime, *, dr
     """Return the keys and bytes of objects older than the moment that no row names; delete them unless it is a dry run.
 
     Objects are listed before rows are read: what a writer adds in between is named or too young. A writer may be about
-    to name an old orphan, so it is looked at once more while nobody can name anything (`cloudseg.catalog.gc_lock`).
+    to name an old orphan, so it is checked once more under the lock that keeps rows from being written (`cloudseg.catalog.gc_lock`).
     """
     store, found = runtime.store, dict[str, int]()
     for part in _parts(chain.from_iterable(store.list_objects(prefix) for prefix in OURS), PAGE):

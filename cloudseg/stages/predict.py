@@ -53,7 +53,7 @@ def plan_predict(*, weights_id: str | None = None, batch_size: int = 8) -> list[
 def predict(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: str | None = None) -> PredictRecord:
     """Publish the masks of the named scenes, or with `new` of all that lack one, by the champion or the given weights.
 
-    A mask that is there is given back unchanged. A scene that cannot be masked is listed under `failed` and does not
+    A mask that exists is returned unchanged. A scene that cannot be masked is listed under `failed` and does not
     stop the others; an unreachable store or catalog, a full disk or too little memory does (a retry can help there).
     SIGTERM and SIGINT let the scene at hand end, then raise Interrupted; a second one has its usual effect.
     """

@@ -122,7 +122,7 @@ def promote(
 def promote_unattended(
     weights_id: str, *, snapshot_id: str | None = None, actor: str = "cli", reason: str = ""
 ) -> PromoteRecord:
-    """Compare weights with the champion and promote them where the verdict is PROMOTE and no person is asked or said no.
+    """Compare weights with the champion and promote them where the verdict is PROMOTE and no manual decision is open or against it.
 
     Args:
         weights_id: the challenger.

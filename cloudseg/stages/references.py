@@ -66,7 +66,7 @@ def iter_named(catalog: Catalog, store: Store) -> Iterator[Named]:
 def find_named(db: Connection, store: Store, keys: Collection[str]) -> set[str]:
     """Return those of the keys (at most PAGE) that a row names.
 
-    While a manifest cannot be read, nobody knows which shards are orphans: all of them count as named.
+    While a manifest cannot be read, it is unknown which shards are orphans: all of them count as named.
     """
     by_kind: dict[str, list[str]] = {}
     for key in keys:

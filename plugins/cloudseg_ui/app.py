@@ -19,7 +19,10 @@ from cloudseg.errors import CatalogOutdated, CloudsegError
 from cloudseg.runtime import Runtime
 
 _HERE: Final = Path(__file__).parent
-_PAGE_POLICY: Final = "default-src 'none'; style-src 'self'; img-src 'self'; frame-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
+_PAGE_POLICY: Final = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; frame-src 'self'; frame-ancestors 'self'; "
+    "base-uri 'none'; form-action 'none'"
+)
 _REPORT_POLICY: Final = (
     "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'; base-uri 'none'"
 )
@@ -111,15 +114,15 @@ async def _add_headers(request: Request, call_next: Callable[[Request], Awaitabl
 def _explain_with(templates: jinja2.Environment) -> Callable[[Request, Exception], Response]:
     """Return the handler that turns a deliberate error into a page.
 
-    A catalog without tables is no fault, only a beginning.
+    A catalog without tables is not an error: nothing was ingested yet.
     """
 
     def explain(request: Request, error: Exception) -> Response:
         assert isinstance(error, CloudsegError)  # noqa: S101  (registered for this class only)
-        begun = not isinstance(error, CatalogOutdated)
+        migrated = not isinstance(error, CatalogOutdated)
         page = templates.get_template("message.html").render(
-            base=request.scope.get("root_path", ""), error=error, begun=begun
+            base=request.scope.get("root_path", ""), error=error, migrated=migrated
         )
-        return HTMLResponse(page, status_code=error.http_status if begun else 200)
+        return HTMLResponse(page, status_code=error.http_status if migrated else 200)
 
     return explain

@@ -137,9 +137,9 @@ def _model(db: Connection, found: Weights, champion: Promotion | None, verdict: 
 
 
 def _decision(db: Connection, weights_id: str) -> Decision | None:
-    """Return a person's no, else the question that nobody has answered.
+    """Return the rejection of weights, else the open request for approval.
 
-    None where weights became champion or nobody was asked.
+    None where the weights became champion or no approval was requested.
     """
     if any(promotion.weights_id == weights_id for promotion in models.list_promotions(db)):
         return None

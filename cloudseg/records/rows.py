@@ -1,74 +1,14 @@
-"""The rows of the catalog and the records that stages give back: frozen, typed, JSON-able.
+"""The rows of the catalog: a class has exactly the columns of its table (`cloudseg.catalog.tables`)."""
 
-A row class has exactly the columns of its table (`cloudseg.catalog.tables`). A stage record is what travels through
-Airflow: ids and counts, never arrays. Where a list of ids may grow long, a DAG hands on its first 20 and the
-count (`shortened` in dags/cloudseg_dagkit.py), so that no XCom has more than a few kilobytes.
-"""
+from typing import Literal
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from os import PathLike
-from typing import Any, Literal
+from pydantic import AwareDatetime, Field
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from cloudseg.records.base import Json, Record
 
 Split = Literal["train", "validation", "held_out"]
 RunStatus = Literal["running", "finished", "failed"]
 Outcome = Literal["PROMOTE", "HOLD", "REJECT"]
-Json = dict[str, Any]
-
-
-class Record(BaseModel):
-    """Frozen; unknown fields are an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_bytes="hex", val_json_bytes="hex")
-
-    def as_json(self) -> Json:
-        """Return plain JSON types: times as ISO 8601, geometries as hexadecimal WKB."""
-        return self.model_dump(mode="json")
-
-
-class StoredObject(Record):
-    """Where bytes lie and what they must hash to."""
-
-    key: str
-    sha256: str
-    size: int = Field(description="bytes")
-
-
-class ListedObject(Record):
-    """An entry of the store's list."""
-
-    key: str
-    size: int = Field(description="bytes")
-    written_at: AwareDatetime
-
-
-@dataclass(frozen=True)
-class GdalPath(PathLike[str]):
-    """The name under which GDAL opens an object by ranges, with what it needs for that.
-
-    A path for everything that takes one.
-    """
-
-    path: str
-    options: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """GDAL's configuration while the object is open. Holds credentials: never to be printed or logged."""
-    check: Callable[[], object] = field(default=lambda: None, repr=False, compare=False)
-    """Raises the store's own error where the object is missing or the store does not serve it.
-
-    GDAL's words do not tell these apart.
-    """
-
-    def __fspath__(self) -> str:
-        return self.path
-
-    def __str__(self) -> str:
-        return self.path
-
-
-# --- rows -----------------------------------------------------------------------------------------------------------
 
 
 class Scene(Record):
@@ -219,13 +159,13 @@ class Weights(Record):
     key: str
     sha256: str
     size: int
-    companions: Json = Field(description="name ('onnx', 'card', 'item', 'golden') to StoredObject")
+    companions: Json = Field(description="assets: name ('onnx', 'card', 'item', 'golden') to StoredObject")
     metadata: Json = Field(description="the same block that lies inside the weights file")
     created_at: AwareDatetime
 
 
 class Evaluation(Record):
-    """Weights judged on one split of one snapshot."""
+    """Weights evaluated on one split of one snapshot."""
 
     evaluation_id: str = Field(description="'ev-' and 20 hex digits over weights, snapshot and split")
     weights_id: str
@@ -249,9 +189,9 @@ class Verdict(Record):
 
 
 class Decision(Record):
-    """That a verdict PROMOTE waits for a person ('asked'), or that a person said no ('declined').
+    """A verdict PROMOTE that waits for manual approval ('asked'), or a manual rejection ('declined').
 
-    A yes is a promotion.
+    An approval is a promotion.
     """
 
     verdict_id: str
@@ -286,127 +226,5 @@ class Mask(Record):
     key: str
     sha256: str
     size: int
-    companions: Json = Field(description="name ('probability', 'thumbnail', 'item') to StoredObject")
+    companions: Json = Field(description="assets: name ('probability', 'thumbnail', 'item') to StoredObject")
     created_at: AwareDatetime
-
-
-# --- chips, as listed in a snapshot's manifest ----------------------------------------------------------------------
-
-
-class Chip(Record):
-    """A window cut out with its label: row `index` of its shard."""
-
-    chip_id: str
-    scene_id: str
-    label_id: str
-    place: str
-    split: Split
-    shard: int
-    index: int
-    row_off: int = Field(description="in working pixels of the scene")
-    col_off: int
-    height: int = Field(description="pixels inside the scene; the rest of the chip is padding, labelled 255")
-    width: int
-    cloud_fraction: float
-    labelled_fraction: float
-    tags: Json
-
-
-# --- what stages give back ------------------------------------------------------------------------------------------
-
-
-class IngestRecord(Record):
-    """What one ingest did."""
-
-    source: str
-    added: list[str] = Field(description="scene ids that are new")
-    labelled: list[str] = Field(description="label ids that are new")
-    known: int = Field(description="scenes that were there already")
-    quarantined: list[str] = Field(description="quarantine ids that are new")
-    still_quarantined: int = Field(
-        0,
-        description="bad files that an earlier ingest quarantined; their bytes are the same, so they were not tried again",
-    )
-    seconds: float
-
-
-class SnapshotRecord(Record):
-    """A snapshot that exists now."""
-
-    snapshot_id: str
-    created: bool
-    counts: Json
-
-
-class TrainRecord(Record):
-    """Weights that a run made."""
-
-    run_id: str
-    snapshot_id: str
-    weights_id: str
-    steps: int
-    epochs: int
-    resumed_from_step: int | None
-    seconds: float
-    images_per_s: float | None = Field(None, description="chips a second while training, mean of the epochs")
-    metrics: Json
-
-
-class EvaluateRecord(Record):
-    """The evaluation of weights on the held-out places."""
-
-    evaluation_id: str
-    weights_id: str
-    snapshot_id: str
-    threshold: float
-    metrics: Json
-    report_key: str
-    report_uri: str
-
-
-class PromoteRecord(Record):
-    """The verdict and what became of it."""
-
-    verdict_id: str | None = Field(description="None: champion by a person's word, without a verdict")
-    outcome: Outcome | None
-    promoted: bool
-    champion_id: str | None
-    challenger_id: str
-    reasons: list[str]
-
-
-class RetrainRecord(Record):
-    """All four steps of a retraining."""
-
-    skipped: str | None = Field(description="the reason when nothing was done")
-    snapshot: SnapshotRecord | None = None
-    train: TrainRecord | None = None
-    evaluate: EvaluateRecord | None = None
-    promote: PromoteRecord | None = None
-
-
-class PredictRecord(Record):
-    """Masks that exist now."""
-
-    weights_id: str
-    masks: list[str] = Field(description="mask ids, in the order of the scenes")
-    created: int
-    failed: Json = Field(description="scene id to what went wrong; the other scenes were done")
-    seconds: float
-
-
-class MaintainRecord(Record):
-    """What maintenance found and, unless it was a dry run, did."""
-
-    dry_run: bool
-    orphans: list[str]
-    orphan_bytes: int
-    expired_checkpoints: int
-    expired_evaluations: int = 0
-    repaired: list[str]
-    missing: list[str] = Field(description="objects that a row names but the store lacks or holds damaged")
-
-
-def utc_iso(moment: datetime) -> str:
-    """Return ISO 8601 in UTC with a trailing Z, as STAC wants it."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,102 @@
+"""What stages return, and what travels through Airflow: ids and counts, never arrays.
+
+Where a list of ids may grow long, a DAG hands on its first 20 and the count (`shortened` in dags/cloudseg_dagkit.py),
+so that no XCom has more than a few kilobytes.
+"""
+
+from pydantic import Field
+
+from cloudseg.records.base import Json, Record
+from cloudseg.records.rows import Outcome
+
+
+class IngestRecord(Record):
+    """What one ingest did."""
+
+    source: str
+    added: list[str] = Field(description="scene ids that are new")
+    labelled: list[str] = Field(description="label ids that are new")
+    known: int = Field(description="scenes that were there already")
+    quarantined: list[str] = Field(description="quarantine ids that are new")
+    still_quarantined: int = Field(
+        0,
+        description="bad files that an earlier ingest quarantined; their bytes are the same, so they were not tried again",
+    )
+    seconds: float
+
+
+class SnapshotRecord(Record):
+    """A snapshot that exists now."""
+
+    snapshot_id: str
+    created: bool
+    counts: Json
+
+
+class TrainRecord(Record):
+    """Weights that a run made."""
+
+    run_id: str
+    snapshot_id: str
+    weights_id: str
+    steps: int
+    epochs: int
+    resumed_from_step: int | None
+    seconds: float
+    images_per_s: float | None = Field(None, description="chips a second while training, mean of the epochs")
+    metrics: Json
+
+
+class EvaluateRecord(Record):
+    """The evaluation of weights on the held-out places."""
+
+    evaluation_id: str
+    weights_id: str
+    snapshot_id: str
+    threshold: float
+    metrics: Json
+    report_key: str
+    report_uri: str
+
+
+class PromoteRecord(Record):
+    """The verdict and what became of it."""
+
+    verdict_id: str | None = Field(description="None: champion without a verdict, promoted manually")
+    outcome: Outcome | None
+    promoted: bool
+    champion_id: str | None
+    challenger_id: str
+    reasons: list[str]
+
+
+class RetrainRecord(Record):
+    """All four steps of a retraining."""
+
+    skipped: str | None = Field(description="the reason when nothing was done")
+    snapshot: SnapshotRecord | None = None
+    train: TrainRecord | None = None
+    evaluate: EvaluateRecord | None = None
+    promote: PromoteRecord | None = None
+
+
+class PredictRecord(Record):
+    """Masks that exist now."""
+
+    weights_id: str
+    masks: list[str] = Field(description="mask ids, in the order of the scenes")
+    created: int
+    failed: Json = Field(description="scene id to what went wrong; the other scenes were done")
+    seconds: float
+
+
+class MaintainRecord(Record):
+    """What maintenance found and, unless it was a dry run, did."""
+
+    dry_run: bool
+    orphans: list[str]
+    orphan_bytes: int
+    expired_checkpoints: int
+    expired_evaluations: int = 0
+    repaired: list[str]
+    missing: list[str] = Field(description="objects that a row names but the store lacks or holds damaged")

@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .ONESHELL:
-.PHONY: help setup demo test test-faults fuzz audit stack stack-test up down lint types contracts docs docs-check unit bench clean
+.PHONY: help setup demo test test-faults mutants fuzz audit stack stack-test up down lint types contracts docs docs-check unit bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -64,6 +64,10 @@ ON ?=
 test-faults: setup  ## Every step killed at every commit point, and servers killed; ON=SQLite or ON=PostgreSQL for half of it
 	@$(BIN)/python -m pytest -m faults $(if $(ON),-k "$(ON)") tests/faults
 	@$(if $(ON),,$(BIN)/python -m pytest -m faults --numprocesses 4 --dist load tests/storage)
+
+ONLY ?=
+mutants: setup  ## Mutation tests: break the code in a copy and check that a test fails (minutes); ONLY=name for one
+	@$(BIN)/python tools/mutants.py $(addprefix --only ,$(ONLY))
 
 MINUTES ?= 5
 fuzz: setup  ## Damaged and crafted input for a while: make fuzz [MINUTES=5]; a culprit stays in tests/fuzz/corpus

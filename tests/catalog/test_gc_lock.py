@@ -1,35 +1,56 @@
 """Naming objects and collecting them keep each other waiting; those who only name do not."""
 
-import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+import rows
+from lock_waits import wait_until_sessions_wait
+from sqlalchemy import Connection
 
 from cloudseg.catalog import Catalog
 from cloudseg.catalog.gc_lock import lock_for_gc, lock_for_publish
+from cloudseg.catalog.scene import add_quarantined, list_quarantined
+from cloudseg.publish import publish, stage_object
+from cloudseg.records import StoredObject
+from cloudseg.storage import LocalStore
 
 
-def _collecting(catalog: Catalog, entered: threading.Event) -> threading.Thread:
-    def collect() -> None:
-        with catalog.begin() as db:
-            lock_for_gc(db)
-            entered.set()
-
-    thread = threading.Thread(target=collect)
-    thread.start()
-    return thread
+def collect(catalog: Catalog) -> list[str]:
+    """Begin a collection and return the keys that rows name by then."""
+    with catalog.begin() as db:
+        lock_for_gc(db)
+        return [entry.source_uri for entry in list_quarantined(db)]
 
 
 def test_nothing_is_collected_while_a_row_is_being_written(catalog: Catalog) -> None:
-    entered = threading.Event()
-    with catalog.begin() as db:
-        lock_for_publish(db)
-        thread = _collecting(catalog, entered)
-        assert not entered.wait(0.5)
-    thread.join(30)
-    assert entered.is_set()
+    with ThreadPoolExecutor(1) as pool:
+        with catalog.begin() as db:
+            lock_for_publish(db)
+            collecting = pool.submit(collect, catalog)
+            wait_until_sessions_wait(catalog, [collecting])
+            assert not collecting.done()
+        collecting.result(60)
+
+
+def test_a_collection_waits_for_what_is_being_published(catalog: Catalog, store: LocalStore) -> None:
+    with ThreadPoolExecutor(1) as pool:
+
+        def write_row(db: Connection, stored: dict[str, StoredObject]) -> Future[list[str]]:
+            collecting = pool.submit(collect, catalog)
+            wait_until_sessions_wait(catalog, [collecting])
+            assert not collecting.done(), "it would not see this row and would delete the object"
+            add_quarantined(db, rows.quarantined(1).model_copy(update={"source_uri": stored["it"].key}))
+            return collecting
+
+        collecting = publish(
+            store, catalog, {"it": stage_object(b"bytes", lambda sha256: f"things/{sha256}")}, write_row
+        )
+        assert collecting.result(60) == list(store.list_keys("things/"))
 
 
 def test_two_writers_name_objects_at_the_same_time(catalog: Catalog) -> None:
     if catalog.engine.dialect.name == "sqlite":
-        return  # one writer at a time, whatever it does
+        pytest.skip("SQLite has one writer at a time, whatever it does")
     with catalog.begin() as one, catalog.begin() as other:
         lock_for_publish(one)
         lock_for_publish(other)

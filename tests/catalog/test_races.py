@@ -7,11 +7,13 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import rows
+from lock_waits import wait_until_sessions_wait
 from sqlalchemy import URL, text
 
 from cloudseg.catalog import Catalog, model, scene
@@ -65,6 +67,13 @@ def _same_promotion(url: URL, folder: str, number: int) -> object:
         verdict_id=None,
         actor="task",
         reason="race",
+    ).generation
+
+
+def _same_rollback(url: URL, folder: str, number: int) -> object:
+    """All are tries of one task."""
+    return champion.rollback(
+        LocalStore(Path(folder)), Catalog(url), expected_champion="w-1", actor="task", reason="race"
     ).generation
 
 
@@ -150,6 +159,23 @@ def test_eight_tries_of_one_promotion_are_one_promotion(contest: Catalog, catalo
     assert together(_same_promotion, catalog_url, str(store.root), processes=8) == [2] * 8
     with contest.read() as db:
         assert [p.generation for p in model.list_promotions(db)] == [2, 1]
+
+
+@pytest.mark.parametrize(("attempt", "generation"), [(_same_promotion, 2), (_same_rollback, 3)])
+def test_two_tries_at_the_same_moment_are_one(
+    contest: Catalog, catalog_url: URL, store: LocalStore, attempt: Callable[..., object], generation: int
+):
+    """Both have read who is in office before either writes: without a lock of its own the second would be refused."""
+    if contest.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has one writer at a time, whatever it does")
+    if attempt is _same_rollback:
+        _same_promotion(catalog_url, str(store.root), 0)
+    with ThreadPoolExecutor(2) as pool:
+        with contest.begin() as db:
+            db.execute(text("LOCK TABLE promotion IN SHARE MODE"))  # rows can be read and not added
+            tries = [pool.submit(attempt, catalog_url, str(store.root), number) for number in (1, 2)]
+            wait_until_sessions_wait(contest, tries)
+        assert [one.result(60) for one in tries] == [generation] * 2
 
 
 def test_a_worker_that_dies_holding_a_lock_holds_nobody_up(catalog: Catalog, catalog_url: URL):

@@ -23,22 +23,29 @@ def test_the_list_of_files_is_closed() -> None:
     assert set((DAGS / ".airflowignore").read_text().split()) == SHARED
 
 
-def test_airflow_finds_four_dags_and_no_error(tmp_path: Path) -> None:
-    """In a fresh interpreter, so that Airflow's own warnings and state stay out of this one."""
-    code = (
-        "import json, sys; from airflow.dag_processing.dagbag import BundleDagBag as DagBag\n"
-        "bag = DagBag(dag_folder=sys.argv[1], bundle_path=sys.argv[1], bundle_name='dags-folder')\n"
-        "print(json.dumps([sorted(bag.dags), bag.import_errors]))"
-    )
-    out = subprocess.run(
-        [sys.executable, "-c", code, str(DAGS)],
-        env=os.environ | airflow_home(tmp_path),
+def run_python(code: str, *arguments: str, home: Path) -> str:
+    """What code prints in a fresh interpreter, so that Airflow's own warnings and state stay out of this one."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=os.environ | airflow_home(home),
         capture_output=True,
         text=True,
         check=True,
         timeout=120,
     ).stdout
-    assert json.loads(out.splitlines()[-1]) == [DAG_IDS, {}]
+
+
+def test_airflow_finds_four_dags_and_no_error(tmp_path: Path) -> None:
+    """A DAG's id is the name of its file."""
+    code = (
+        "import json, sys; from airflow.dag_processing.dagbag import BundleDagBag as DagBag\n"
+        "bag = DagBag(dag_folder=sys.argv[1], bundle_path=sys.argv[1], bundle_name='dags-folder')\n"
+        "print(json.dumps([{dag.fileloc: name for name, dag in bag.dags.items()}, bag.import_errors]))"
+    )
+    found, errors = json.loads(run_python(code, str(DAGS), home=tmp_path).splitlines()[-1])
+    assert errors == {}
+    assert sorted(found.values()) == DAG_IDS
+    assert all(Path(file).stem == dag_id for file, dag_id in found.items())
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
@@ -48,14 +55,7 @@ def test_parsing_a_dag_file_imports_nothing_heavy(name: str, tmp_path: Path) -> 
         "sys.path.insert(0, sys.argv[1]); before = set(sys.modules)\n"
         "__import__(sys.argv[2]); print(*sorted(set(sys.modules) - before))"
     )
-    out = subprocess.run(
-        [sys.executable, "-c", code, str(DAGS), Path(name).stem],
-        env=os.environ | airflow_home(tmp_path),
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    ).stdout
+    out = run_python(code, str(DAGS), Path(name).stem, home=tmp_path)
     loaded = {module.split(".")[0] for module in out.split()}
     assert loaded.isdisjoint({"torch", "rasterio", "numpy", "sqlalchemy", "cloudseg", "shapely", "pandas"})
     assert {Path(name).stem, "cloudseg_dagkit"} <= loaded

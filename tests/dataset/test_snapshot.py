@@ -145,7 +145,9 @@ def test_held_out_places_stay_held_out(store: LocalStore, catalog: Catalog, add_
     with catalog.begin() as db:
         scenes.decide_places(db, {odd: "held_out"})
     add_scene(odd, seed=9)
-    assert build_snapshot(store, catalog, recipe()).counts["held_out"]["places"] == 2
+    for dry_run in (True, False):
+        counts = build_snapshot(store, catalog, recipe(), dry_run=dry_run).counts
+        assert (counts["train"]["places"], counts["held_out"]["places"]) == (1, 2)
 
 
 def test_dry_run_writes_nothing(store: LocalStore, catalog: Catalog, add_scene: AddScene) -> None:

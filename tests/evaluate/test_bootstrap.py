@@ -54,7 +54,8 @@ def test_bounds_are_those_of_the_normal_approximation() -> None:
     found = compare(sample, **WANTED)["scene_mean"]
     each = np.array([(row.challenger.tp - row.other.tp) / 1000 for row in sample])
     assert found.observed == pytest.approx(each.mean())
-    assert found.lower == pytest.approx(each.mean() - 1.645 * each.std() / 200**0.5, abs=0.002)
+    distance = 1.645 * each.std() / 200**0.5
+    assert (found.lower, found.upper) == pytest.approx((each.mean() - distance, each.mean() + distance), abs=0.002)
 
 
 def test_scenes_of_one_place_are_drawn_together() -> None:

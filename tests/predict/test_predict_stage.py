@@ -1,5 +1,7 @@
 """The stage over several scenes: one that is bad, in whatever way, is named and holds up no other."""
 
+import logging
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import pytest
 from rasterio.transform import Affine
 
+from cloudseg.errors import Interrupted
 from cloudseg.model.weights import LoadedModel
 from cloudseg.stages import lineage, plan_predict, predict
 
@@ -52,3 +55,41 @@ def test_bad_scenes_are_named_and_hold_up_no_other(
     assert sorted(waiting) == sorted([odd.scene_id, damaged.scene_id]), (
         "they are tried again: once mended, they get their mask"
     )
+
+
+class SignalOnce(logging.Handler):
+    """Sends this process a signal when the first message comes."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__()
+        self._number: signal.Signals | None = number
+
+    def emit(self, record: logging.LogRecord) -> None:
+        number, self._number = self._number, None
+        if number is not None:
+            signal.raise_signal(number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_prediction_that_is_asked_to_stop_keeps_what_it_has(
+    served: Any, make_net: Callable[..., LoadedModel], make_pixels: Callable[..., Any], number: signal.Signals
+) -> None:
+    """The signal comes in the middle of the first scene, which is finished."""
+    scenes = [served.add_scene(make_pixels(40, 40, seed=seed), name=f"scene {seed}").scene_id for seed in range(3)]
+    weights, _ = served.add_weights(make_net((4, 6)))
+    logger, handler = logging.getLogger("cloudseg.predict.scene"), SignalOnce(number)
+    level, before = logger.level, signal.getsignal(number)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with pytest.raises(Interrupted, match=f"{number.name} .found 1 of 3 scenes are done") as caught:
+            predict(scenes, weights_id=weights.weights_id)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    assert caught.value.retry_helps
+    assert signal.getsignal(number) is before
+    waiting = [scene_id for batch in plan_predict(weights_id=weights.weights_id) for scene_id in batch["scene_ids"]]
+    assert sorted(waiting) == sorted(scenes[1:])
+    again = predict(scenes, weights_id=weights.weights_id)
+    assert (len(again.masks), again.created, again.failed) == (3, 2, {})

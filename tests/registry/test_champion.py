@@ -1,7 +1,6 @@
 """One champion, whoever asks at once; the pointer follows the row; history is kept."""
 
 import json
-import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from cloudseg import keys
 from cloudseg.catalog import Catalog
 from cloudseg.catalog import model as rows
 from cloudseg.catalog.session import now
-from cloudseg.errors import CloudsegError, InputError, NotInCatalog, ObjectCorrupt, ObjectMissing, PromotionRefused
+from cloudseg.errors import InputError, NotInCatalog, ObjectCorrupt, ObjectMissing, PromotionRefused
 from cloudseg.records import Outcome, Verdict, Weights
 from cloudseg.registry import find_champion, promote, register, repair_pointer, rollback
 from cloudseg.storage import LocalStore
@@ -126,20 +125,29 @@ def test_a_verdict_against_it_refuses_unless_forced(
     assert promote(store, catalog, weights.weights_id, **wanted, force=True).generation == 1
 
 
-def test_a_verdict_about_others_refuses(store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights]) -> None:
-    one, two = publish("one"), publish("two")
-    verdict_id = add_verdict(catalog, one.weights_id, None, "PROMOTE")
-    with pytest.raises(PromotionRefused, match="other weights"):
-        promote(
-            store,
-            catalog,
-            two.weights_id,
-            expected_champion=None,
-            verdict_id=verdict_id,
-            actor="cli",
-            reason="x",
-            force=True,
-        )
+@pytest.mark.parametrize("force", [False, True])
+def test_a_verdict_about_others_refuses(
+    store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights], force: bool
+) -> None:
+    """Even a person who overrules a verdict must overrule one about these weights and this champion."""
+    one, two, three = (publish(name).weights_id for name in ("one", "two", "three"))
+    put_in_office(store, catalog, one, None)
+    for challenger, champion in ((three, one), (two, None), (two, three)):
+        verdict_id = add_verdict(catalog, challenger, champion, "PROMOTE")
+        with pytest.raises(PromotionRefused, match=f"other weights.*{challenger} against {champion or 'none'}"):
+            promote(
+                store,
+                catalog,
+                two,
+                expected_champion=one,
+                verdict_id=verdict_id,
+                actor="cli",
+                reason="x",
+                force=force,
+            )
+    champion_now = find_champion(catalog)
+    assert champion_now is not None
+    assert champion_now.weights_id == one
 
 
 def test_no_verdict_needs_a_reason(store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights]) -> None:
@@ -215,6 +223,8 @@ class OvertakenStore(LocalStore):
 
     def __init__(self, root: Path, overtake: Callable[[], None]) -> None:
         super().__init__(root)
+        self.written: list[str] = []
+        """Keys that it wrote itself."""
         self._overtake: Callable[[], None] | None = overtake
 
     def _be_overtaken(self) -> None:
@@ -224,56 +234,27 @@ class OvertakenStore(LocalStore):
 
     def put(self, key: str, data: bytes):
         self._be_overtaken()
-        return super().put(key, data)
+        stored = super().put(key, data)
+        self.written.append(key)
+        return stored
 
     def replace(self, key: str, data: bytes, expected: bytes | None = None):
         self._be_overtaken()
-        return super().replace(key, data, expected)
+        stored = super().replace(key, data, expected)
+        self.written.append(key)
+        return stored
 
 
 def test_a_late_pointer_write_does_not_undo_a_newer_one(
     store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights]
 ) -> None:
+    """Not for a moment either: a reader never sees an earlier champion again, and a kill right then does no harm."""
     one, two, three, four = (publish(name) for name in ("one", "two", "three", "four"))
     slow = OvertakenStore(store.root, lambda: put_in_office(store, catalog, two.weights_id, one.weights_id))
     put_in_office(slow, catalog, one.weights_id, None)
+    assert slow.written == []
     assert pointer(store)["weights_id"] == two.weights_id
     slow = OvertakenStore(store.root, lambda: put_in_office(store, catalog, four.weights_id, three.weights_id))
     put_in_office(slow, catalog, three.weights_id, two.weights_id)
+    assert slow.written == []
     assert pointer(store)["weights_id"] == four.weights_id
-
-
-def _race(root: str, weights_id: str, expected: str | None, start, results) -> None:
-    store, catalog = LocalStore(Path(root) / "store"), Catalog(f"sqlite:///{root}/catalog.db")
-    start.wait()
-    try:
-        put_in_office(store, catalog, weights_id, expected)
-        results.put((weights_id, "won"))
-    except CloudsegError as error:
-        results.put((weights_id, type(error).__name__))
-
-
-@pytest.mark.parametrize("processes", [2, 8])
-def test_promotions_at_once_exactly_one_wins(
-    tmp_path: Path, store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights], processes: int
-) -> None:
-    old = publish("old").weights_id
-    put_in_office(store, catalog, old, None)
-    challengers = [publish(f"challenger {n}").weights_id for n in range(processes)]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cloudseg.registry", "cloudseg.storage"])
-    start, results = context.Barrier(processes), context.SimpleQueue()
-    workers = [context.Process(target=_race, args=(str(tmp_path), name, old, start, results)) for name in challengers]
-    for worker in workers:
-        worker.start()
-    outcomes = [results.get() for _ in workers]
-    for worker in workers:
-        worker.join()
-    winners = [name for name, outcome in outcomes if outcome == "won"]
-    assert len(winners) == 1
-    assert sorted(outcome for _, outcome in outcomes) == ["PromotionRefused"] * (processes - 1) + ["won"]
-    champion = find_champion(catalog)
-    assert champion is not None
-    assert champion.weights_id == winners[0]
-    assert pointer(store)["weights_id"] == winners[0]
-    assert pointer(store)["generation"] == 2

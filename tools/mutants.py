@@ -1,0 +1,409 @@
+"""Mutation tests: break the code on purpose, one line at a time, and check that a test fails (`make mutants`).
+
+Each mutant is one change of the code that breaks a promise of the service, with the tests that must fail on it. It is
+applied in a temporary copy of the checkout, so the working tree is never touched. A mutant that survives means that no
+test covers the promise.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+REPO: Final = Path(__file__).resolve().parents[1]
+_PASSED: Final = 0
+_FAILED: Final = 1
+"""Exit codes of pytest; others mean that it could not run the tests (docs.pytest.org, "Exit codes")."""
+_TAIL_LINES: Final = 30
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change of the code and the tests that must fail on it."""
+
+    name: str
+    file: str
+    old: str
+    """Exact text that occurs once in the file."""
+    new: str
+    tests: tuple[str, ...]
+    """Arguments of pytest: files or single tests."""
+
+
+_LEAKAGE: Final = "tests/train/test_leakage.py"
+_BOOTSTRAP: Final = "tests/evaluate/test_bootstrap.py"
+_WEIGH: Final = "tests/evaluate/test_comparison.py"
+_CHAMPION: Final = "tests/registry/test_champion.py"
+_DRAW: Final = "tests/predict/test_draw.py"
+
+MUTANTS: Final = (
+    # No leakage between the splits.
+    Mutant(
+        "trains-on-held-out-chips",
+        "cloudseg/train/run.py",
+        'choose_chips(chip_set.of("train"), recipe)',
+        'choose_chips(chip_set.of("train") + chip_set.of("held_out"), recipe)',
+        (f"{_LEAKAGE}::test_an_epoch_draws_every_training_chip_and_no_other",),
+    ),
+    Mutant(
+        "trains-on-validation-chips",
+        "cloudseg/train/run.py",
+        'choose_chips(chip_set.of("train"), recipe)',
+        'choose_chips(chip_set.of("train") + chip_set.of("validation"), recipe)',
+        (f"{_LEAKAGE}::test_an_epoch_draws_every_training_chip_and_no_other",),
+    ),
+    Mutant(
+        "validates-on-held-out-chips",
+        "cloudseg/train/run.py",
+        'sorted(chip_set.of("validation")',
+        'sorted(chip_set.of("held_out")',
+        (f"{_LEAKAGE}::test_other_held_out_chips_give_the_same_weights",),
+    ),
+    Mutant(
+        "threshold-of-training-chips",
+        "cloudseg/train/finish.py",
+        "trainer.predictor(net), setting.validation_chips)",
+        "trainer.predictor(net), setting.train_chips)",
+        (f"{_LEAKAGE}::test_the_threshold_is_the_one_that_validation_chips_want",),
+    ),
+    Mutant(
+        "threshold-of-held-out-chips",
+        "cloudseg/train/finish.py",
+        "trainer.predictor(net), setting.validation_chips)",
+        'trainer.predictor(net), setting.chip_set.of("held_out"))',
+        (f"{_LEAKAGE}::test_the_threshold_is_the_one_that_validation_chips_want",),
+    ),
+    Mutant(
+        "splits-by-scene",
+        "cloudseg/dataset/plan.py",
+        "splits[scene.place]",
+        "split_of(scene.scene_id)",
+        ("tests/dataset/test_snapshot.py::test_held_out_places_stay_held_out",),
+    ),
+    Mutant(
+        "proposed-split-over-the-stored-one",
+        "cloudseg/dataset/plan.py",
+        "return scenes.decide_places(db, proposed)",
+        "return scenes.decide_places(db, proposed) | proposed",
+        ("tests/dataset/test_snapshot.py::test_held_out_places_stay_held_out",),
+    ),
+    Mutant(
+        "dry-run-proposes-again",
+        "cloudseg/dataset/plan.py",
+        "return proposed | decided",
+        "return decided | proposed",
+        ("tests/dataset/test_snapshot.py::test_held_out_places_stay_held_out",),
+    ),
+    Mutant(
+        "compares-on-validation-chips",
+        "cloudseg/evaluate/gate.py",
+        'Split = "held_out"',
+        'Split = "validation"',
+        ("tests/evaluate/test_gate.py::test_first_model_then_better_then_worse",),
+    ),
+    # The gate: one-sided bounds of a bootstrap over places.
+    Mutant(
+        "lower-bound-two-sided",
+        "cloudseg/evaluate/bootstrap.py",
+        "np.quantile(all_draws, 1 - confidence)",
+        "np.quantile(all_draws, (1 - confidence) / 2)",
+        (f"{_BOOTSTRAP}::test_bounds_are_those_of_the_normal_approximation",),
+    ),
+    Mutant(
+        "upper-bound-is-the-maximum",
+        "cloudseg/evaluate/bootstrap.py",
+        "upper=float(np.quantile(all_draws, confidence))",
+        "upper=float(all_draws.max())",
+        (f"{_BOOTSTRAP}::test_bounds_are_those_of_the_normal_approximation",),
+    ),
+    Mutant(
+        "scenes-drawn-instead-of-places",
+        "cloudseg/evaluate/bootstrap.py",
+        "    places = sorted({row.place for row in rows})",
+        "    rows = [Row(str(number), row.challenger, row.other) for number, row in enumerate(rows)]\n"
+        "    places = sorted({row.place for row in rows})",
+        (f"{_BOOTSTRAP}::test_scenes_of_one_place_are_drawn_together",),
+    ),
+    Mutant(
+        "promotes-on-the-observed-difference",
+        "cloudseg/evaluate/comparison.py",
+        "difference.lower > policy.margin",
+        "difference.observed > policy.margin",
+        (f"{_WEIGH}::test_better_but_not_significantly_holds",),
+    ),
+    Mutant(
+        "rejects-on-the-observed-difference",
+        "cloudseg/evaluate/comparison.py",
+        "difference.upper < policy.reject_below",
+        "difference.observed < policy.reject_below",
+        (f"{_WEIGH}::test_worse_but_not_significantly_holds",),
+    ),
+    Mutant(
+        "trivial-masks-by-the-upper-bound",
+        "cloudseg/evaluate/comparison.py",
+        "if difference.observed < 0:",
+        "if difference.upper < 0:",
+        (f"{_WEIGH}::test_a_mask_that_may_be_worse_than_a_trivial_one_is_rejected",),
+    ),
+    Mutant(
+        "few-places-decide",
+        "cloudseg/evaluate/comparison.py",
+        "    if places < needed:\n        result.holds",
+        "    if False:\n        result.holds",
+        (f"{_WEIGH}::test_too_few_places_hold",),
+    ),
+    # One champion, and the promotion that the verdict was about.
+    Mutant(
+        "expected-champion-not-compared",
+        "cloudseg/registry/champion.py",
+        "    if found != expected:",
+        "    if False:",
+        (f"{_CHAMPION}::test_another_champion_than_expected_refuses",),
+    ),
+    Mutant(
+        "verdict-against-another-champion",
+        "cloudseg/registry/champion.py",
+        "(verdict.challenger_id, verdict.champion_id) != (weights_id, expected)",
+        "verdict.challenger_id != weights_id",
+        (f"{_CHAMPION}::test_a_verdict_about_others_refuses",),
+    ),
+    Mutant(
+        "pointer-without-compare-and-swap",
+        "cloudseg/registry/champion.py",
+        "store.replace(keys.CHAMPION_POINTER, wanted, expected=found)",
+        "store.replace(keys.CHAMPION_POINTER, wanted)",
+        (f"{_CHAMPION}::test_a_late_pointer_write_does_not_undo_a_newer_one",),
+    ),
+    Mutant(
+        "promotion-without-its-lock",
+        "cloudseg/registry/champion.py",
+        'advisory_lock(db, "the champion")\n        current = rows.find_champion(db)\n'
+        "        if current is not None and _is_same(",
+        "current = rows.find_champion(db)\n        if current is not None and _is_same(",
+        ("tests/catalog/test_races.py::test_two_tries_at_the_same_moment_are_one",),
+    ),
+    Mutant(
+        "rollback-without-its-lock",
+        "cloudseg/registry/champion.py",
+        'advisory_lock(db, "the champion")\n        current = rows.find_champion(db)\n'
+        "        if current is not None and (current.action",
+        "current = rows.find_champion(db)\n        if current is not None and (current.action",
+        ("tests/catalog/test_races.py::test_two_tries_at_the_same_moment_are_one",),
+    ),
+    Mutant(
+        "unattended-run-promotes-what-was-declined",
+        "cloudseg/stages/promote.py",
+        "    if find_blocking_decision(runtime.catalog, weights.weights_id) is not None:\n",
+        "    if False:\n",
+        ("tests/stages/test_decisions.py",),
+    ),
+    # Bytes first, row last; nothing is deleted meanwhile.
+    Mutant(
+        "publishes-the-row-first",
+        "cloudseg/publish.py",
+        "    stored = put_all(store, objects)\n",
+        "    with catalog.begin() as db:\n"
+        "        write_row(db, {name: item.stored for name, item in objects.items()})\n"
+        "    stored = put_all(store, objects)\n",
+        ("tests/test_publish.py::test_a_store_that_fails_writes_no_row",),
+    ),
+    Mutant(
+        "publishes-without-its-lock",
+        "cloudseg/publish.py",
+        "        lock_for_publish(db)\n",
+        "",
+        ("tests/catalog/test_gc_lock.py::test_a_collection_waits_for_what_is_being_published",),
+    ),
+    Mutant(
+        "publishes-without-a-second-look",
+        "cloudseg/publish.py",
+        "if not store.exists(item.stored.key)",
+        "if False",
+        ("tests/stages/test_maintain.py::test_an_orphan_collected_while_it_is_published_again_is_put_back",),
+    ),
+    # Training: the loss, the average, and a resumed run that ends with the undisturbed weights.
+    Mutant(
+        "unlabelled-pixels-count-as-clear",
+        "cloudseg/train/loss.py",
+        "label != MASK_NO_DATA",
+        "label >= 0",
+        ("tests/train/test_batch.py::test_invalid_pixels_never_change_the_loss",),
+    ),
+    Mutant(
+        "average-without-warm-up",
+        "cloudseg/train/average.py",
+        "min(self._decay,",
+        "max(self._decay,",
+        ("tests/train/test_average.py::test_the_decay_grows_up_to_its_value",),
+    ),
+    Mutant(
+        "resumes-without-the-optimizer",
+        "cloudseg/train/trainer.py",
+        'load_optimizer(self.net, self.optimizer, under("optimizer", state.tensors))',
+        "pass",
+        ("tests/train/test_run.py::test_killed_runs_end_with_the_undisturbed_weights",),
+    ),
+    # Prediction: a window gives in its core what the whole scene would give; the mask follows from the probability.
+    Mutant(
+        "margin-rounded-down",
+        "cloudseg/predict/windows.py",
+        "math.ceil((radius + halo) / multiple)",
+        "math.floor((radius + halo) / multiple)",
+        ("tests/predict/test_windows.py::test_margin_is_whole_cells",),
+    ),
+    Mutant(
+        "last-window-off-the-pooling-grid",
+        "cloudseg/predict/windows.py",
+        "math.ceil((length - size) / multiple) * multiple)",
+        "length - size)",
+        ("tests/predict/test_windows.py::test_cores_cover_the_scene_once_and_reads_look_far_enough",),
+    ),
+    Mutant(
+        "no-halo-when-upsampling",
+        "cloudseg/predict/draw.py",
+        "halo=1 if factor > 1 else 0",
+        "halo=0",
+        (f"{_DRAW}::test_windowed_equals_whole",),
+    ),
+    Mutant(
+        "threshold-rounded-down-to-a-step",
+        "cloudseg/predict/probability.py",
+        "math.ceil(threshold * STEPS - 1e-9)",
+        "math.floor(threshold * STEPS + 1e-9)",
+        (f"{_DRAW}::test_mask_can_be_made_again_from_the_published_probability",),
+    ),
+    Mutant(
+        "prediction-ignores-a-request-to-stop",
+        "cloudseg/stages/predict.py",
+        "_leave_if_asked(request.signal_name",
+        "_leave_if_asked(None",
+        ("tests/predict/test_predict_stage.py::test_a_prediction_that_is_asked_to_stop_keeps_what_it_has",),
+    ),
+)
+
+
+class MutantError(Exception):
+    """A mutant that cannot be applied, or tests that cannot decide it."""
+
+
+def apply_mutant(root: Path, mutant: Mutant) -> str:
+    """Write the mutant into a copy of the checkout and return what the file held before."""
+    path = root / mutant.file
+    before = path.read_text(encoding="utf-8")
+    if (count := before.count(mutant.old)) != 1:
+        raise MutantError(f"{mutant.name}: the old text occurs {count} times in {mutant.file}: {mutant.old!r}")
+    path.write_text(before.replace(mutant.old, mutant.new), encoding="utf-8")
+    return before
+
+
+def copy_checkout(target: Path) -> None:
+    """Copy every file that git tracks or would track, as it is in the working tree."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPO,
+        capture_output=True,
+        check=True,
+    ).stdout.decode()
+    for name in filter(None, listed.split("\0")):
+        if (REPO / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPO / name, target / name)
+
+
+def run_tests(root: Path, tests: Iterable[str]) -> subprocess.CompletedProcess[str]:
+    """Run tests in a copy of the checkout, on the code of the copy; stop at the first failure."""
+    # No bytecode: a mutant of equal size written within a second of the original would run as the original.
+    environment = os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+
+
+def check_unmutated(root: Path, mutants: Sequence[Mutant]) -> None:
+    """Run all tests of the mutants on the unchanged code: they must pass."""
+    done = run_tests(root, sorted({test for mutant in mutants for test in mutant.tests}))
+    if done.returncode != _PASSED:
+        raise MutantError(f"the tests do not pass on the unchanged code:\n{_tail(done)}")
+    print(f"unchanged code: {_summary(done)}", flush=True)
+
+
+def is_killed(root: Path, mutant: Mutant) -> bool:
+    """Apply a mutant, run its tests, restore the file, and return whether a test failed."""
+    before = apply_mutant(root, mutant)
+    try:
+        began = time.monotonic()
+        done = run_tests(root, mutant.tests)
+    finally:
+        (root / mutant.file).write_text(before, encoding="utf-8")
+    if done.returncode not in (_PASSED, _FAILED):
+        raise MutantError(f"{mutant.name}: pytest ended with {done.returncode}, not with a failed test:\n{_tail(done)}")
+    killed = done.returncode == _FAILED
+    verdict, test = ("killed", _failed_test(done)) if killed else ("SURVIVED", " ".join(mutant.tests))
+    print(f"{verdict:8}  {mutant.name:40}  {time.monotonic() - began:4.0f} s  {test}", flush=True)
+    return killed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the mutants; the exit status is 0 only where all are killed."""
+    parser = argparse.ArgumentParser(prog="mutants", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", action="append", metavar="NAME", help="only this mutant; may be given several times")
+    parser.add_argument("--list", action="store_true", help="print the mutants and run nothing")
+    options = parser.parse_args(arguments)
+    try:
+        mutants = _choose(options.only)
+        if options.list:
+            for mutant in mutants:
+                print(f"{mutant.name:40}  {mutant.file}")
+            return 0
+        return _run(mutants)
+    except MutantError as error:
+        print(f"mutants: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(mutants: Sequence[Mutant]) -> int:
+    with tempfile.TemporaryDirectory(prefix="cloudseg-mutants-") as folder:
+        root = Path(folder)
+        copy_checkout(root)
+        for mutant in mutants:  # a missing text is reported before minutes of tests
+            before = apply_mutant(root, mutant)
+            (root / mutant.file).write_text(before, encoding="utf-8")
+        check_unmutated(root, mutants)
+        survivors = [mutant.name for mutant in mutants if not is_killed(root, mutant)]
+    print(f"{len(mutants) - len(survivors)} of {len(mutants)} mutants killed")
+    if survivors:
+        print(f"survived: {', '.join(survivors)}")
+    return 1 if survivors else 0
+
+
+def _choose(names: Sequence[str] | None) -> Sequence[Mutant]:
+    known = {mutant.name: mutant for mutant in MUTANTS}
+    if unknown := [name for name in names or () if name not in known]:
+        raise MutantError(f"no such mutant: {', '.join(unknown)}; --list prints them")
+    return [known[name] for name in names] if names else MUTANTS
+
+
+def _failed_test(done: subprocess.CompletedProcess[str]) -> str:
+    found = re.search(r"^FAILED (.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
+    if found is None:
+        raise MutantError(f"pytest ended with 1, but no test failed:\n{_tail(done)}")
+    return found.group(1)
+
+
+def _summary(done: subprocess.CompletedProcess[str]) -> str:
+    return done.stdout.strip().rpartition("\n")[2]
+
+
+def _tail(done: subprocess.CompletedProcess[str]) -> str:
+    return "\n".join((done.stdout + done.stderr).splitlines()[-_TAIL_LINES:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .ONESHELL:
-.PHONY: help setup demo test test-faults mutants fuzz audit stack stack-test up down lint types contracts docs docs-check unit bench clean
+.PHONY: help setup demo test test-baseline-cpu postgis test-faults mutants fuzz audit stack stack-test up down lint types contracts docs docs-check unit bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,7 +17,7 @@ DATA ?=
 KEEP ?= 1
 
 help:  ## What there is
-	@sed -nE 's/^([a-z-]+):.*  ## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -nE 's/^([a-z-]+):.*  ## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: $(STAMP)  ## Create .venv once: pinned, editable, every extra
 
@@ -92,11 +92,20 @@ docs-check: setup
 	@$(BIN)/python docs/generate.py --check
 
 # Whole files go to as many processes as there are CPUs: half of the time is waiting for servers, children and time-outs.
-unit: setup
+unit: setup postgis
 	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+# PostGIS for the tests, where this system has none: unpacked from its packages, without root (54 MB, a quarter of a minute).
+postgis:
+	@.ci/postgis .postgis
+
+# What computes, once more without the CPU's extensions, on one core. The names are those of PyTorch, oneDNN, MKL, OpenBLAS.
+test-baseline-cpu: setup  ## The tests that compute, as on a CPU without AVX, VNNI and AMX (two minutes)
+	@ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENBLAS_CORETYPE=Nehalem \
+		$(BIN)/python -m pytest --baseline-cpu tests/model tests/predict tests/evaluate tests/train tests/stages
 
 bench: setup  ## Speed and memory against the naive way
 	@$(BIN)/python -m benchmarks.run
 
 clean:  ## Remove what make setup and the checks made (never var/)
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .postgis

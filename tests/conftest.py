@@ -16,7 +16,9 @@ from cloudseg.raster.synthetic import make_tiles
 from cloudseg.storage import LocalStore
 from cloudseg.storage.s3 import S3Store
 from cloudseg.storage.store import S3Options
+from tests import baseline_cpu
 from tests.seaweed import Seaweed, weed
+from tests.skip_summary import skip_summary
 
 REPO = Path(__file__).parents[1]
 # Races need many processes: each is forked from a server that has imported all this once.
@@ -26,9 +28,29 @@ multiprocessing.set_forkserver_preload(
 SHARED_DATA = REPO.parent / "shared" / "data"
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        baseline_cpu.OPTION, action="store_true", help="Run as on one core of a CPU without AVX, VNNI and AMX."
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """A run that is told to end (CI's time limit) stops its servers, as one that is interrupted by Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if config.getoption(baseline_cpu.OPTION):
+        baseline_cpu.switch_off()
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    return baseline_cpu.describe() if config.getoption(baseline_cpu.OPTION) else None
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None]:
+    """Count skipped tests by reason in one line below everything else."""
+    yield
+    if line := skip_summary(terminalreporter.stats.get("skipped", [])):
+        terminalreporter.write_line(line, yellow=True)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -66,6 +88,15 @@ def catalog(tmp_path: Path, migrated_file: Path) -> Catalog:
 
 
 @pytest.fixture(scope="session")
+def exact_int8() -> None:
+    """Skip a test that computes in int8 where the product would not: that CPU's int8 sums overflow."""
+    from cloudseg.model.device import cpu_flags, int8_unit
+
+    if int8_unit(cpu_flags()) is None:
+        pytest.skip("no exact int8 arithmetic: needs a CPU with VNNI or Arm's dot product")
+
+
+@pytest.fixture(scope="session")
 def postgresql() -> Iterator[postgres_server.Databases]:
     """Databases of a real PostgreSQL server without PostGIS, or of the one that TEST_POSTGRESQL_URL names.
 
@@ -88,7 +119,7 @@ def postgis() -> Iterator[postgres_server.Databases]:
     """Databases of a real PostgreSQL server of the distribution, with PostGIS."""
     programs = postgres_server.postgis_programs()
     if programs is None:
-        pytest.skip("no PostGIS: `apt-get install postgresql-15-postgis-3`, or the package of this system's PostgreSQL")
+        pytest.skip("no PostGIS: apt install postgresql-postgis")
     with postgres_server.running(programs) as server:
         yield postgres_server.Databases(server.url())
 

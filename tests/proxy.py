@@ -22,6 +22,8 @@ class Proxy:
     up: Fault = lambda connection, done: "pass"
     connections: int = 0
     dropped: int = 0
+    outwaited: int = 0
+    """Stalled connections that the other side kept open for two minutes."""
     _sockets: list[socket.socket] = field(default_factory=list)
     _closed: threading.Event = field(default_factory=threading.Event)
 
@@ -61,7 +63,7 @@ class Proxy:
             while piece := source.recv(1 << 14):
                 verdict = fault(number, done)
                 if verdict == "stall":
-                    self._closed.wait(120)
+                    self.outwaited += not self._closed.wait(120)
                     break
                 if verdict == "drop":
                     self.dropped += 1

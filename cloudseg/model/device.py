@@ -23,6 +23,8 @@ _M_TOP_PAD: Final = -2
 _M_MMAP_MAX: Final = -4
 
 
+CPUINFO = Path("/proc/cpuinfo")
+"""Where Linux describes this CPU. Tests name a file of another CPU here."""
 INT8_UNITS: Final = ("avx512_vnni", "avx_vnni", "i8mm", "asimddp")
 """Names in /proc/cpuinfo: VNNI of x86, int8 matrix product and dot product of Arm.
 
@@ -119,8 +121,7 @@ def int8_unit(flags: frozenset[str]) -> str | None:
 
 def cpu_flags() -> frozenset[str]:
     """Return the words with which Linux describes this CPU; none elsewhere."""
-    cpuinfo = Path("/proc/cpuinfo")
-    return frozenset(cpuinfo.read_text(encoding="utf-8").split()) if cpuinfo.is_file() else frozenset()
+    return frozenset(CPUINFO.read_text(encoding="utf-8").split()) if CPUINFO.is_file() else frozenset()
 
 
 def set_up(device: Device) -> None:

@@ -59,10 +59,8 @@ def _steps_in(trial: Trainer, budget_s: float, already_spent_s: float) -> int:
     shown, all_chips = trial.validation_part, len(trial.setting.validation_chips)
     left = budget_s - already_spent_s - (time.monotonic() - begun) - _FINISH_S - chip_s * all_chips / group.world
     epoch_s = chip_s * shown / group.world
-    steps = left / (step_s + epoch_s / trial.progress.epoch_steps)
-    if steps < _FEWEST_EPOCHS * trial.progress.epoch_steps:
-        steps = (left - _FEWEST_EPOCHS * epoch_s) / step_s
-    steps = int(group.from_leader(max(1, math.floor(steps))))
+    fitting = steps_that_fit(left, step_s=step_s, epoch_s=epoch_s, epoch_steps=trial.progress.epoch_steps)
+    steps = int(group.from_leader(fitting))
     log.info(
         "pace: %.3f s a step, %.3f s a validation chip; %.1f minutes allow %d steps",
         step_s,
@@ -71,6 +69,21 @@ def _steps_in(trial: Trainer, budget_s: float, already_spent_s: float) -> int:
         steps,
     )
     return steps
+
+
+def steps_that_fit(left_s: float, *, step_s: float, epoch_s: float, epoch_steps: int) -> int:
+    """Return how many steps, with the validations between them, take at most this time; at least one.
+
+    Args:
+        left_s: seconds for training, without the last validation and the registration.
+        step_s: seconds a step.
+        epoch_s: seconds that the end of an epoch takes.
+        epoch_steps: steps of an epoch; fewer where less than `_FEWEST_EPOCHS` of them fit.
+    """
+    steps = left_s / (step_s + epoch_s / epoch_steps)
+    if steps < _FEWEST_EPOCHS * epoch_steps:
+        steps = (left_s - _FEWEST_EPOCHS * epoch_s) / step_s
+    return max(1, math.floor(steps))
 
 
 def _time_steps(trial: Trainer, measured_s: float) -> float:

@@ -2,7 +2,6 @@
 
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,13 +15,12 @@ from cloudseg.errors import CatalogUnreachable, CloudsegError, SettingsError
 from cloudseg.storage import LocalStore
 
 
-def test_a_server_that_is_not_there_is_unreachable_at_once():
-    began = time.monotonic()
+def test_a_server_that_is_not_there_is_unreachable_at_once(caplog: pytest.LogCaptureFixture):
     with pytest.raises(CatalogUnreachable) as caught:
         Catalog("postgresql+psycopg://somebody:secret@127.0.0.1:1/none").check()
     assert caught.value.retry_helps
     assert "secret" not in str(caught.value)
-    assert time.monotonic() - began < session._RESTART_WAIT_S / 2
+    assert "trying again" not in caplog.text
 
 
 def test_a_server_that_never_answers_is_given_up():

@@ -5,7 +5,6 @@ Each is refused in bounded time and memory.
 
 import re
 import struct
-import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -101,7 +100,6 @@ def test_bombs_are_refused_before_they_unfold(service: Service, inbox: Path) -> 
     for name, (make, _) in BOMBS.items():
         (inbox / f"{name}.{'jp2' if name.startswith('jp2') else 'tif'}").write_bytes(make())
     service.limits = DecodeLimits(timeout_s=20, memory_mb=1024)
-    begun = time.monotonic()
     service.ingest(inbox, workers=2)
     assert service.scenes() == {}
     entries = service.quarantine()
@@ -110,8 +108,7 @@ def test_bombs_are_refused_before_they_unfold(service: Service, inbox: Path) -> 
         for name, (_, reason) in BOMBS.items()
         if not re.search(reason, entries[name].what)
     }
-    assert odd == {}
-    assert time.monotonic() - begun < 240, "far below what nine time-outs would take on a busy machine"
+    assert odd == {}, "no reason is a time limit: nothing was unfolded"
 
 
 def test_a_giant_of_nothing_costs_its_time_limit_at_most(service: Service, inbox: Path) -> None:

@@ -150,11 +150,11 @@ def test_a_mask_says_what_is_not_as_it_seems(client: TestClient, filled: Runtime
     assert "<dt>Cite</dt><dd>cite me</dd>" in page
 
 
-@pytest.mark.parametrize(("decision", "shown"), [("asked", "waits for a person"), ("declined", "declined")])
-def test_a_model_shows_what_a_person_said_or_has_yet_to_say(
+@pytest.mark.parametrize(("decision", "shown"), [("asked", "waits for approval"), ("declined", "declined")])
+def test_a_model_shows_its_manual_decision(
     client: TestClient, filled: Runtime, decision: Literal["asked", "declined"], shown: str
 ) -> None:
-    assert "waits for a person" not in client.get("/").text
+    assert "waits for approval" not in client.get("/").text
     with filled.catalog.begin() as db:
         add_decision(
             db, Decision(verdict_id="ve-1", decision=decision, actor="ada", reason="champion by now", created_at=NOON)

@@ -88,6 +88,7 @@ def test_windowed_equals_whole(
     assert whole[2].valid == windowed[2].valid
 
 
+@pytest.mark.usefixtures("exact_int8")
 @pytest.mark.parametrize(("core", "flip", "factor"), [(16, False, 1), (32, True, 1), (16, False, 3)])
 def test_windowed_equals_whole_in_int8(
     world: Any, make_net: Callable[..., LoadedModel], core: int, flip: bool, factor: int

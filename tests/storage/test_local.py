@@ -138,8 +138,9 @@ def test_others_may_read_what_was_written(store: LocalStore):
 def test_the_same_bytes_again_are_young_again(store: LocalStore):
     store.put("a", b"x")
     os.utime(store.root / "a", (0, 0))
+    before = time.time() - 1  # file systems round
     store.put("a", b"x")
-    assert time.time() - store.stat("a")[1].timestamp() < 60
+    assert store.stat("a")[1].timestamp() > before
 
 
 def test_open_store_takes_folders_and_file_urls(tmp_path: Path):

@@ -1,14 +1,15 @@
 """How many steps a time budget allows: the pace, and what disturbs it."""
 
 import logging
-from itertools import accumulate
+from itertools import accumulate, count
+from types import SimpleNamespace
 
 import pytest
 
 from cloudseg.catalog import Catalog
 from cloudseg.storage import LocalStore
-from cloudseg.train import train_run
-from cloudseg.train.budget import pace_of
+from cloudseg.train import budget, train_run
+from cloudseg.train.budget import pace_of, steps_that_fit
 from tests.tiny_world import CPU, recipe
 
 
@@ -29,18 +30,38 @@ def test_slow_and_fast_steps_belong_together():
     assert pace_of(moments([0.1, 0.9] * 12)) == pytest.approx(0.5)
 
 
-def test_a_short_time_budget_has_epochs_to_watch(store: LocalStore, catalog: Catalog, snapshot_id: str):
+@pytest.mark.parametrize(
+    ("left_s", "epoch_steps", "steps"),
+    [
+        (240.0, 10, 200),  # 200 steps of 1 s, 20 epochs of 2 s
+        (100.0, 100_000, 84),  # less than 8 epochs fit: 8 shorter ones of 2 s
+        (95.9, 10, 79),  # just under 8 whole epochs
+        (96.0, 10, 80),
+        (16.5, 10, 1),  # no time for a step: one
+        (-30.0, 10, 1),
+    ],
+)
+def test_steps_and_validations_fit_into_the_time(left_s: float, epoch_steps: int, steps: int):
+    assert steps_that_fit(left_s, step_s=1.0, epoch_s=2.0, epoch_steps=epoch_steps) == steps
+
+
+def test_a_short_time_budget_has_epochs_to_watch(
+    store: LocalStore, catalog: Catalog, snapshot_id: str, monkeypatch: pytest.MonkeyPatch
+):
+    """While the pace is measured the clock goes on by 10 s each time it is read: a step takes 10 s on every machine."""
+    monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=count(0.0, 10.0).__next__))
     record = train_run(
         store,
         catalog,
         snapshot_id=snapshot_id,
-        recipe=recipe(budget={"minutes": 0.19, "steps": None, "epoch_steps": 100_000}),
+        recipe=recipe(budget={"minutes": 9, "steps": None, "epoch_steps": 100_000}),
         run_id="run-a",
         device=CPU,
     )
-    assert record.steps > 8
-    assert 5 <= record.epochs <= 8
-    assert record.seconds < 25
+    # 540 s less 130 s of measuring, 8 s at the end, 15 s for the last validation and what preparation really took; 8
+    # validations of 15 s leave time for 26 steps.
+    assert 17 <= record.steps <= 26
+    assert 6 <= record.epochs <= 8
 
 
 def test_an_unused_budget_is_said(

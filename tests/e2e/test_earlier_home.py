@@ -1,0 +1,60 @@
+"""A catalog and a store that an earlier commit made open unchanged, and a run that it left behind resumes."""
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from cloudseg import stages
+from cloudseg.stages.plan import plan_train
+
+DATA = Path(__file__).parents[1] / "data" / "earlier"
+RUN = "run-interrupted"
+
+# The recipe of that time uses names that are deprecated now.
+pytestmark = pytest.mark.filterwarnings("ignore:recipe value .* is now called:FutureWarning")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    with tarfile.open(DATA / "home_252b5d5.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    monkeypatch.setenv("CLOUDSEG_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_everything_is_listed(home: Path) -> None:
+    masks, models = stages.masks(limit=None), stages.models(limit=None)
+    assert len(masks) == 13
+    assert [model["decision"] for model in models].count("declined") == 1
+    assert [model["alias"] for model in models].count("champion") == 1
+    assert len(stages.quarantine(limit=None)) == 1
+    line = stages.lineage(masks[0]["mask_id"])
+    assert line["snapshot"]["snapshot_id"] == models[-1]["snapshot_id"]
+    assert line["labels"]
+
+
+def test_nothing_is_missing_and_nothing_is_collected(home: Path) -> None:
+    record = stages.maintain(dry_run=False, orphan_hours=0, verify=True)
+    assert (record.missing, record.orphans, record.repaired) == ([], [], [])
+
+
+def test_what_was_done_is_not_done_again(home: Path) -> None:
+    models = stages.models(limit=None)
+    champion = next(model["weights_id"] for model in models if model["alias"] == "champion")
+    assert stages.predict(new=True).masks == []
+    before = stages.evaluate(champion)
+    assert stages.evaluate(champion) == before
+    assert stages.promote(champion).promoted
+    challenger = next(model["weights_id"] for model in models if model["decision"] == "declined")
+    record = stages.promote_unattended(challenger)
+    assert not record.promoted
+    assert record.reasons[0].startswith("declined by tester")
+
+
+def test_the_interrupted_run_resumes(home: Path) -> None:
+    snapshot_id = next(run["snapshot_id"] for run in stages.runs(limit=None) if run["run_id"] == RUN)
+    recipe = str(DATA / "interrupted.toml")
+    assert plan_train(snapshot_id, recipe=recipe, run_id=RUN)["would"] == "resume"
+    record = stages.train(snapshot_id, recipe=recipe, run_id=RUN)
+    assert (record.resumed_from_step, record.steps) == (4, 240)

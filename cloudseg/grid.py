@@ -25,6 +25,17 @@ class Window:
         """Row and column slices for an array `(..., row, col)`."""
         return slice(self.row_off, self.row_off + self.height), slice(self.col_off, self.col_off + self.width)
 
+    def within(self, outer: "Window") -> tuple[slice, slice]:
+        """Return the slices that cut this window out of an array `(..., row, col)` that holds `outer`."""
+        return Window(self.row_off - outer.row_off, self.col_off - outer.col_off, self.height, self.width).slices
+
+    def overlap(self, other: "Window") -> "Window | None":
+        """Return the pixels that both windows hold, None where there are none."""
+        top, left = max(self.row_off, other.row_off), max(self.col_off, other.col_off)
+        bottom = min(self.row_off + self.height, other.row_off + other.height)
+        right = min(self.col_off + self.width, other.col_off + other.width)
+        return Window(top, left, bottom - top, right - left) if bottom > top and right > left else None
+
 
 def starts(length: int, size: int, overlap: int = 0) -> list[int]:
     """Return the first pixels of the spans of `size` that cover `length`; the last slides back to end at the edge.
@@ -45,6 +56,15 @@ def iter_windows(height: int, width: int, size: int, overlap: int = 0) -> Iterat
     for row in starts(height, size, overlap):
         for col in starts(width, size, overlap):
             yield Window(row, col, min(size, height), min(size, width))
+
+
+def iter_strips(window: Window, step: int) -> Iterator[Window]:
+    """Cut a window at the rows that are multiples of `step`: at the rows of tiles, where `step` is their height."""
+    row, end = window.row_off, window.row_off + window.height
+    while row < end:
+        stop = min(end, (row // step + 1) * step)
+        yield Window(row, window.col_off, stop - row, window.width)
+        row = stop
 
 
 def decimation(resolution_m: float | None, working_resolution_m: float | None) -> int:

@@ -68,7 +68,7 @@ class Model(_Part):
     def multiple(self) -> int:
         """Height and width of the net's input are multiples of this.
 
-        Every level but the first halves, in EfficientUNet the first too.
+        Every level but the first halves the resolution, in EfficientUNet the first too.
         """
         return 1 << (len(self.widths) - (self.architecture != "EfficientUNet"))
 
@@ -212,11 +212,12 @@ class Recipe(_Part):
             raise ValueError(
                 f"data.crop_size {self.data.crop_size} is larger than data.chip_size {self.data.chip_size}"
             )
-        factor = 2 ** (len(self.model.widths) - 1)
+        multiple, levels = self.model.multiple, len(self.model.widths)
         for name, size in (("chip_size", self.data.chip_size), ("crop_size", self.data.crop_size)):
-            if size is not None and size % factor:
+            if size is not None and size % multiple:
                 raise ValueError(
-                    f"data.{name} {size} is not a multiple of {factor}, which {len(self.model.widths)} levels need"
+                    f"data.{name} {size} is not a multiple of {multiple}, "
+                    f"which {self.model.architecture} with {levels} levels needs"
                 )
         return self
 

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudseg.grid import Window, decimation, iter_windows, metres_per_degree, mgrs_place, starts, wrap_lon
+from cloudseg.grid import Window, decimation, iter_strips, iter_windows, metres_per_degree, mgrs_place, starts, wrap_lon
 
 LENGTHS, SIZES = st.integers(1, 3000), st.integers(1, 600)
 SPANS = st.tuples(LENGTHS, SIZES).flatmap(
     lambda two: st.tuples(st.just(two[0]), st.just(two[1]), st.integers(0, two[1] - 1))
 )
+WINDOWS = st.builds(Window, st.integers(0, 20), st.integers(0, 20), st.integers(1, 20), st.integers(1, 20))
 SMALL_SPANS = st.tuples(st.integers(1, 60), st.integers(1, 60), st.integers(4, 30)).flatmap(
     lambda three: st.tuples(*map(st.just, three), st.integers(0, three[2] - 1))
 )
@@ -127,3 +128,34 @@ def test_metres_per_degree():
     assert north == pytest.approx(111_195, abs=1)
     assert east == pytest.approx(north / 2, rel=1e-9)
     assert metres_per_degree(-60) == metres_per_degree(60)
+
+
+def test_a_window_within_another_cuts_it_out_of_the_others_array():
+    array = np.arange(100).reshape(10, 10)
+    outer, inner = Window(2, 3, 6, 5), Window(4, 4, 2, 3)
+    assert inner.within(outer) == (slice(2, 4), slice(1, 4))
+    assert (array[outer.slices][inner.within(outer)] == array[inner.slices]).all()
+
+
+@given(WINDOWS, WINDOWS)
+def test_the_overlap_is_what_both_windows_hold(one: Window, other: Window):
+    seen = np.zeros((2, 40, 40), bool)
+    seen[0][one.slices] = seen[1][other.slices] = True
+    both, found = seen.all(axis=0), one.overlap(other)
+    assert found == other.overlap(one)
+    if found is None:
+        assert not both.any()
+    else:
+        expected = np.zeros_like(both)
+        expected[found.slices] = True
+        assert (both == expected).all()
+
+
+@given(WINDOWS, st.integers(1, 25))
+def test_strips_cover_a_window_and_end_at_multiples(window: Window, step: int):
+    strips = list(iter_strips(window, step))
+    rows = [row for strip in strips for row in range(strip.row_off, strip.row_off + strip.height)]
+    assert rows == list(range(window.row_off, window.row_off + window.height))
+    assert all((strip.col_off, strip.width) == (window.col_off, window.width) for strip in strips)
+    assert all((strip.row_off + strip.height) % step == 0 for strip in strips[:-1])
+    assert all(strip.height <= step for strip in strips)

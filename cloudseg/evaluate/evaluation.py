@@ -46,7 +46,7 @@ def evaluate_weights(
         device: where to predict.
         on_progress: gets scenes done and scenes in all.
 
-    Memory: a few chips at a time, whatever the size of the scenes. Raises NotInCatalog, EmptySplit, SnapshotChanged,
+    Memory: one forward pass and a few chips at a time, whatever the size of the scenes. Raises NotInCatalog, EmptySplit, SnapshotChanged,
     DataError where the snapshot lacks bands, ObjectMissing and ObjectCorrupt.
     """
     with catalog.read() as db:
@@ -104,10 +104,7 @@ def _pictures(
     evaluation_id: str,
 ) -> list[Picture]:
     chosen = choose(judged.scenes, evaluation_id)
-    return [
-        Picture(c, triptych(judge, scenes[c.result.scene_id], judge.factor(facts[c.result.scene_id].scene)))
-        for c in chosen
-    ]
+    return [Picture(c, triptych(judge, scenes[c.result.scene_id], facts[c.result.scene_id].scene)) for c in chosen]
 
 
 def _publish(store: Store, catalog: Catalog, subject: Subject, pictures: Sequence[Picture]) -> Evaluation:

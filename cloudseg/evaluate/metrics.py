@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from cloudseg.bands import MASK_CLEAR, MASK_CLOUD
+from cloudseg.raster.probability import STEPS, classify
 from cloudseg.records import Json, Record
 
 RATES: Final = ("iou", "f1", "precision", "recall", "accuracy", "balanced_accuracy", "boundary_f1", "calibration_error")
@@ -59,7 +60,7 @@ def _plus(a: Any, b: Any) -> Any:
 
 
 def count(
-    probability: npt.NDArray[np.float32],
+    steps: npt.NDArray[np.uint8],
     label: npt.NDArray[np.uint8],
     threshold: float,
     owned: tuple[slice, slice] = (slice(None), slice(None)),
@@ -67,18 +68,18 @@ def count(
     """Count a chip.
 
     Args:
-        probability: float32 `(row, col)` in 0..1.
-        label: uint8 `(row, col)`: 0 clear, 1 cloud, 255 none.
+        steps: uint8 `(row, col)`, the probability as it is published (`cloudseg.raster.probability`).
+        label: uint8 `(row, col)`: 0 clear, 1 cloud, 255 none; 255 where `steps` is 255.
         threshold: cloud where the probability reaches it.
         owned: rows and columns to count; the pixels around them only lend their edges.
     """
-    mask = probability >= threshold
+    mask = classify(steps, threshold) == MASK_CLOUD
     cloud, clear = label == MASK_CLOUD, label == MASK_CLEAR
     known = cloud | clear
     cells = {"tp": mask & cloud, "fp": mask & clear, "fn": ~mask & cloud, "tn": ~mask & clear}
     cells |= _edge_cells(mask & known, ~mask & known, cloud, clear)
     table = {name: int(np.count_nonzero(cell[owned])) for name, cell in cells.items()}
-    return Counts.model_validate(table | _count_bins(probability[owned][known[owned]], cloud[owned][known[owned]]))
+    return Counts.model_validate(table | _count_bins(steps[owned][known[owned]], cloud[owned][known[owned]]))
 
 
 def _edge_cells(
@@ -123,9 +124,9 @@ def _grow(edges: npt.NDArray[np.bool_], reach: int) -> npt.NDArray[np.bool_]:
     return grown
 
 
-def _count_bins(probability: npt.NDArray[np.float32], cloud: npt.NDArray[np.bool_]) -> Json:
-    which = np.minimum((probability * BINS).astype(np.intp), BINS - 1)
-    sums = np.bincount(which, weights=probability.astype(np.float64), minlength=BINS)
+def _count_bins(steps: npt.NDArray[np.uint8], cloud: npt.NDArray[np.bool_]) -> Json:
+    which = np.minimum(steps.astype(np.intp) * BINS // STEPS, BINS - 1)
+    sums = np.bincount(which, weights=steps / STEPS, minlength=BINS)
     return {
         "bin_pixels": np.bincount(which, minlength=BINS).tolist(),
         "bin_cloud": np.bincount(which[cloud], minlength=BINS).tolist(),

@@ -13,12 +13,12 @@ from PIL import Image, ImageDraw
 from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA, REFLECTANCE_SCALE
 from cloudseg.evaluate.brightness import visible
 from cloudseg.evaluate.metrics import rates
+from cloudseg.evaluate.mosaic import owned_windows, window_of
 from cloudseg.evaluate.scene import Evaluator, SceneResult
 from cloudseg.evaluate.slices import is_saturated
-from cloudseg.evaluate.windows import owned_windows, window_of
 from cloudseg.grid import Window
-from cloudseg.model.normalize import observed
-from cloudseg.records import Chip
+from cloudseg.raster.probability import classify
+from cloudseg.records import Chip, Scene
 
 Why = Literal["best", "worst", "saturated", "random"]
 EACH: Final = 3
@@ -73,19 +73,17 @@ def choose(scenes: Sequence[SceneResult], seed: str) -> list[Choice]:
     return chosen
 
 
-def triptych(judge: Evaluator, of_scene: list[Chip], factor: int) -> bytes:
+def triptych(judge: Evaluator, of_scene: list[Chip], scene: Scene) -> bytes:
     """Return a PNG with four panels side by side: RGB, label, mask, difference.
 
     The scene is thinned to twice `SIDE` pixels at most while it is put together, so memory does not grow with it.
     """
     canvas = _Canvas([window_of(chip) for chip in of_scene])
     threshold, positions = judge.predictor.meta.threshold, visible(judge.chips.bands)[:3]
-    for (chip, probability), owned in zip(judge.iter_probabilities(of_scene, factor), canvas.owned, strict=True):
-        dn = judge.chips.pixels(chip)[:, : chip.height, : chip.width]
-        mask = np.where(observed(dn), probability >= threshold, MASK_NO_DATA).astype(np.uint8)
-        canvas.put(
-            window_of(chip), owned, _colours(dn[positions]), judge.chips.label(chip)[: chip.height, : chip.width], mask
-        )
+    for (chip, steps), owned in zip(judge.iter_probabilities(of_scene, scene), canvas.owned, strict=True):
+        dn = judge.chips.pixels(chip)[positions, : chip.height, : chip.width]
+        label = judge.chips.label(chip)[: chip.height, : chip.width]
+        canvas.put(window_of(chip), owned, _colours(dn), label, classify(steps, threshold))
     return _png(
         [
             canvas.colour,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,19 +13,23 @@ from cloudseg.bands import MASK_NO_DATA
 from cloudseg.dataset.chips import ChipSet
 from cloudseg.errors import DataError, EmptySplit
 from cloudseg.evaluate import brightness
-from cloudseg.evaluate.context import look_around
 from cloudseg.evaluate.metrics import Counts, count
-from cloudseg.evaluate.resample import average_down, bring_up
-from cloudseg.evaluate.windows import inside, owned_windows, window_of
-from cloudseg.grid import decimation
+from cloudseg.evaluate.mosaic import owned_windows, read_mosaic, window_of
+from cloudseg.grid import Window, decimation, iter_strips
 from cloudseg.model.normalize import observed
 from cloudseg.model.predictor import Predictor
+from cloudseg.model.windows import BUDGET_BYTES, PaddedWindow, plan_windows
+from cloudseg.raster.probability import STEPS, encode_probability
+from cloudseg.raster.resample import Bools, UInt16, downsample, scene_window, working_shape
 from cloudseg.records import Chip, Json, Record, Scene, Split
+from cloudseg.scratch import scratch_directory
 
 CURVE_BINS = 100
 """Steps of the threshold curve."""
 Progress = Callable[[int, int], None]
-Float = npt.NDArray[np.float32]
+UInt8 = npt.NDArray[np.uint8]
+_STRIP_ROWS: Final = 512
+"""Rows of the snapshot's pixels that are read or upsampled at a time."""
 
 
 class SceneResult(Record):
@@ -60,9 +65,18 @@ class Evaluator:
     """Weights at work on the chips of a snapshot."""
 
     def __init__(
-        self, chips: ChipSet, predictor: Predictor, *, snapshot_id: str, snapshot_resolution_m: float | None
+        self,
+        chips: ChipSet,
+        predictor: Predictor,
+        *,
+        snapshot_id: str,
+        snapshot_resolution_m: float | None,
+        budget_bytes: int = BUDGET_BYTES,
     ) -> None:
-        """Raise DataError where the snapshot lacks a band that the weights need."""
+        """Raise DataError where the snapshot lacks a band that the weights need.
+
+        `budget_bytes` bounds one forward pass and decides the windows, as in `cloudseg.predict`.
+        """
         self.chips = chips
         self.predictor = predictor
         missing = [band for band in predictor.meta.bands if band not in chips.bands]
@@ -76,6 +90,7 @@ class Evaluator:
             )
         self._bands = [chips.bands.index(band) for band in predictor.meta.bands]
         self._resolution_m = snapshot_resolution_m
+        self._budget_bytes = budget_bytes
 
     def factor(self, scene: Scene) -> int:
         """Return how many of the snapshot's pixels make one of the net's along an axis.
@@ -84,23 +99,63 @@ class Evaluator:
         """
         if scene.resolution_m is None:
             return 1
-        chip_resolution_m = scene.resolution_m * decimation(scene.resolution_m, self._resolution_m)
+        chip_resolution_m = scene.resolution_m * self._chip_factor(scene)
         return decimation(chip_resolution_m, self.predictor.meta.working_resolution_m)
 
-    def iter_probabilities(self, of_scene: list[Chip], factor: int) -> Iterator[tuple[Chip, Float]]:
-        """Yield chip and probability `(row, col)` of its pixels inside the scene, one chip at a time.
+    def _chip_factor(self, scene: Scene) -> int:
+        """Return how many scene pixels make one of the snapshot's along an axis."""
+        return decimation(scene.resolution_m, self._resolution_m)
 
-        The net sees around the chip what it would see in the whole scene, so that the cut into chips shows nowhere: a
-        snapshot that was cut for another recipe is as fair to these weights as their own.
+    def iter_probabilities(self, of_scene: list[Chip], scene: Scene) -> Iterator[tuple[Chip, UInt8]]:
+        """Yield each chip with the encoded probability `(row, col)` of its pixels inside the scene.
+
+        What is evaluated is what is published: the scene is cut into the windows of `cloudseg.predict`, resampled and
+        encoded by the same functions. On a snapshot of scene pixels the numbers are those of the published raster, bit
+        for bit; on one of the net's working pixels they are those that the published raster is interpolated from. The
+        cut into chips shows nowhere, and a snapshot that was cut for another recipe is as fair to these weights as
+        their own. Ground where no chip lies (no pixel is labelled) is no data to the net.
+
+        Memory: one forward pass, and a byte for each pixel of the scene in a temporary file.
         """
-        meta = self.predictor.meta
-        # One more block of pixels: bringing up interpolates between its middle and the next one's.
-        margin, step = (meta.receptive_radius + 1) * factor, meta.multiple * factor
-        for chip in of_scene:
-            view = look_around(self.chips, of_scene, chip, bands=self._bands, margin=margin, step=step)
-            coarse = average_down(view.dn[np.newaxis], factor)
-            probability = bring_up(self.predictor.probability(coarse, observed(coarse)), factor, *view.dn.shape[1:])
-            yield chip, probability[0][view.chip]
+        with scratch_directory("evaluate") as folder:
+            steps = np.memmap(folder / "probability", np.uint8, "w+", shape=self._shape(scene))
+            for window in self._windows(scene):
+                for strip, part in self._iter_strips(of_scene, scene, window):
+                    steps[strip.slices] = part
+            for chip in of_scene:
+                yield chip, np.array(steps[window_of(chip).slices])
+
+    def _shape(self, scene: Scene) -> tuple[int, int]:
+        """Return height and width of a scene in the snapshot's pixels."""
+        return working_shape(scene.height, scene.width, self._chip_factor(scene))
+
+    def _windows(self, scene: Scene) -> list[PaddedWindow]:
+        factor = self.factor(scene)
+        height, width = working_shape(*self._shape(scene), factor)
+        total = factor * self._chip_factor(scene)
+        return plan_windows(self.predictor, height, width, total, budget_bytes=self._budget_bytes)
+
+    def _iter_strips(self, of_scene: list[Chip], scene: Scene, window: PaddedWindow) -> Iterator[tuple[Window, UInt8]]:
+        """Yield the encoded probability under the core of a window, strip by strip, in the snapshot's pixels."""
+        factor, shape = self.factor(scene), self._shape(scene)
+        target = scene_window(window.core, factor, *shape)
+        if all(window_of(chip).overlap(target) is None for chip in of_scene):
+            return
+        dn, seen = self._read(of_scene, window.padded, factor, shape)
+        probability = self.predictor.probability(dn[np.newaxis], seen[np.newaxis])[0]
+        for strip in iter_strips(target, _STRIP_ROWS):
+            valid = observed(read_mosaic(self.chips, of_scene, strip, self._bands))
+            yield strip, encode_probability(window.upsample(probability, seen, strip, factor), valid)
+
+    def _read(self, of_scene: list[Chip], window: Window, factor: int, shape: tuple[int, int]) -> tuple[UInt16, Bools]:
+        """Return the net's pixels `(band, row, col)` of a window and which were observed, averaged strip by strip."""
+        dn = np.empty((len(self._bands), window.height, window.width), np.uint16)
+        seen = np.empty((window.height, window.width), np.bool_)
+        for strip in iter_strips(window, max(1, _STRIP_ROWS // factor)):
+            rows, _ = strip.within(window)
+            fine = read_mosaic(self.chips, of_scene, scene_window(strip, factor, *shape), self._bands)
+            dn[:, rows], seen[rows] = downsample(fine, factor)
+        return dn, seen
 
     def evaluate_scene(
         self, of_scene: list[Chip], facts: Facts, bright_from: int | None
@@ -116,14 +171,14 @@ class Evaluator:
             chip.chip_id: part
             for chip, part in zip(of_scene, owned_windows([window_of(c) for c in of_scene]), strict=True)
         }
-        for chip, probability in self.iter_probabilities(of_scene, self.factor(facts.scene)):
-            part = inside(owned[chip.chip_id], window_of(chip))
+        for chip, steps in self.iter_probabilities(of_scene, facts.scene):
+            part = owned[chip.chip_id].within(window_of(chip))
             label, dn = (
                 self.chips.label(chip)[: chip.height, : chip.width],
                 self.chips.pixels(chip)[:, : chip.height, : chip.width],
             )
-            counts += count(probability, label, self.predictor.meta.threshold, part)
-            curve += _curve(probability[part], label[part])
+            counts += count(steps, label, self.predictor.meta.threshold, part)
+            curve += _curve(steps[part], label[part])
             more_clear, more_cloud = brightness.histograms(dn[:, *part], label[part], positions)
             clear, cloud = clear + more_clear, cloud + more_cloud
             saturated += saturation.count(dn[:, *part], label[part] != MASK_NO_DATA)
@@ -149,9 +204,9 @@ def _result(
     )
 
 
-def _curve(probability: Float, label: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    step = np.minimum((probability * CURVE_BINS).astype(np.intp), CURVE_BINS - 1)
-    return np.stack([np.bincount(step[label == value], minlength=CURVE_BINS) for value in (0, 1)])
+def _curve(steps: UInt8, label: UInt8) -> npt.NDArray[np.int64]:
+    which = np.minimum(steps.astype(np.intp) * CURVE_BINS // STEPS, CURVE_BINS - 1)
+    return np.stack([np.bincount(which[label == value], minlength=CURVE_BINS) for value in (0, 1)])
 
 
 def chips_by_scene(chips: ChipSet, split: Split, snapshot_id: str) -> dict[str, list[Chip]]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,20 +19,18 @@ from rasterio.transform import Affine
 from rasterio.windows import Window as RasterioWindow
 
 from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA
-from cloudseg.grid import Window, decimation
+from cloudseg.grid import Window, decimation, iter_strips
 from cloudseg.model.predictor import Predictor
+from cloudseg.model.windows import BUDGET_BYTES, PaddedWindow, plan_windows
 from cloudseg.predict.item import COLOURS, MaskFacts
 from cloudseg.predict.pipeline import WriteBehind, read_ahead
-from cloudseg.predict.probability import STEPS, classify, core_in_scene, encode_probability, upsample
-from cloudseg.predict.windows import Piece, choose_core, inside, iter_pieces, margin_of
 from cloudseg.raster.cog import BLOCK_SIZE, create_tiled
-from cloudseg.raster.read import open_raster, read_scene, working_shape
+from cloudseg.raster.probability import STEPS, classify, encode_probability
+from cloudseg.raster.read import open_raster, read_scene
+from cloudseg.raster.resample import scene_window, working_shape
 from cloudseg.records import GdalPath, Scene
 
 log = logging.getLogger(__name__)
-
-BUDGET_BYTES: Final = 512 << 20
-"""For one forward pass. Beside it stand torch (about 380 MB), GDAL's cache (128 MB) and the queues."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +54,15 @@ class Plan:
 
     factor: int
     """Scene pixels a working pixel, along an axis."""
-    pieces: list[Piece]
+    windows: list[PaddedWindow]
     bands: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class _Block:
-    """One piece on its way through the three threads."""
+    """One window on its way through the three threads."""
 
-    piece: Piece
+    window: PaddedWindow
     target: Window
     """The core in scene pixels."""
     valid_bits: npt.NDArray[np.uint8]
@@ -73,27 +71,21 @@ class _Block:
     At a coarse working resolution
     the core of one window is most of the scene."""
     numbers: npt.NDArray[np.uint16] | None
-    """`(band, row, col)` over `piece.read`; None where nothing in the core was observed."""
+    """`(band, row, col)` over `window.padded`; None where nothing in the core was observed."""
     observed: npt.NDArray[np.bool_] | None
-    """`(row, col)` over `piece.read`."""
+    """`(row, col)` over `window.padded`."""
     probability: npt.NDArray[np.float32] | None = None
     """The same shape, after the forward pass."""
 
 
-def plan_pieces(
+def plan_scene(
     scene: Scene, predictor: Predictor, *, budget_bytes: int = BUDGET_BYTES, core: int | None = None
 ) -> Plan:
     """Choose windows: as large as one forward pass may be, or of the core that is given (working pixels)."""
-    meta = predictor.meta
-    factor = decimation(scene.resolution_m, meta.working_resolution_m)
-    # Bilinear upsampling looks at one working pixel beyond the core.
-    margin = margin_of(meta.receptive_radius, meta.multiple, halo=1 if factor > 1 else 0)
-    bytes_per_value = 2 if predictor.device.precision == "bf16" else 4
-    side = core or choose_core(
-        meta.values_per_pixel, bytes_per_value=bytes_per_value, budget_bytes=budget_bytes, margin=margin, factor=factor
-    )
+    factor = decimation(scene.resolution_m, predictor.meta.working_resolution_m)
     height, width = working_shape(scene.height, scene.width, factor)
-    return Plan(factor, list(iter_pieces(height, width, core=side, margin=margin, multiple=meta.multiple)), meta.bands)
+    windows = plan_windows(predictor, height, width, factor, budget_bytes=budget_bytes, core=core)
+    return Plan(factor, windows, predictor.meta.bands)
 
 
 def draw_rasters(
@@ -123,7 +115,7 @@ def draw_rasters(
             skipped += block.numbers is None
             behind.put(_predicted(block, predictor))
             if on_progress is not None:
-                on_progress(Progress(scene.scene_id, done, len(plan.pieces), skipped))
+                on_progress(Progress(scene.scene_id, done, len(plan.windows), skipped))
     pixels, arithmetic = scene.height * scene.width, predictor.arithmetic
     return MaskFacts(
         predictor.meta.threshold, cloud=writer.cloud, valid=writer.valid, pixels=pixels, arithmetic=arithmetic
@@ -134,20 +126,20 @@ def _predicted(block: _Block, predictor: Predictor) -> _Block:
     if block.numbers is None or block.observed is None:
         return block
     probability = predictor.probability(block.numbers[None], block.observed[None])[0]
-    return _Block(block.piece, block.target, block.valid_bits, None, block.observed, probability)
+    return _Block(block.window, block.target, block.valid_bits, None, block.observed, probability)
 
 
 def _read_blocks(source: GdalPath | str, scene: Scene, plan: Plan) -> Iterator[_Block]:
     with open_raster(source) as dataset:
-        for piece in plan.pieces:
-            target = core_in_scene(piece.core, plan.factor, scene.height, scene.width)
-            bits = [_valid_bits(dataset, strip, plan.bands) for strip in _strips(target, BLOCK_SIZE)]
+        for window in plan.windows:
+            target = scene_window(window.core, plan.factor, scene.height, scene.width)
+            bits = [_valid_bits(dataset, strip, plan.bands) for strip in iter_strips(target, BLOCK_SIZE)]
             valid_bits = np.concatenate(bits)
             if not valid_bits.any():
-                yield _Block(piece, target, valid_bits, None, None)
+                yield _Block(window, target, valid_bits, None, None)
                 continue
-            numbers, observed = _read_by_strips(dataset, piece.read, plan)
-            yield _Block(piece, target, valid_bits, numbers, observed)
+            numbers, observed = _read_by_strips(dataset, window.padded, plan)
+            yield _Block(window, target, valid_bits, numbers, observed)
 
 
 def _valid_bits(dataset: rasterio.DatasetReader, window: Window, bands: tuple[str, ...]) -> npt.NDArray[np.uint8]:
@@ -163,19 +155,10 @@ def _read_by_strips(
     """
     numbers = np.empty((len(plan.bands), window.height, window.width), np.uint16)
     observed = np.empty((window.height, window.width), np.bool_)
-    for strip in _strips(window, max(1, BLOCK_SIZE // plan.factor)):
-        rows, _ = inside(strip, window)
+    for strip in iter_strips(window, max(1, BLOCK_SIZE // plan.factor)):
+        rows, _ = strip.within(window)
         numbers[:, rows], observed[rows] = read_scene(dataset, strip, plan.bands, plan.factor)
     return numbers, observed
-
-
-def _strips(window: Window, step: int) -> Iterator[Window]:
-    """Cut a window at the rows that are multiples of `step`: at the rows of tiles, where `step` is their height."""
-    row, end = window.row_off, window.row_off + window.height
-    while row < end:
-        stop = min(end, (row // step + 1) * step)
-        yield Window(row, window.col_off, stop - row, window.width)
-        row = stop
 
 
 class _Writer:
@@ -188,7 +171,7 @@ class _Writer:
 
     def write(self, block: _Block) -> None:
         """Write the core of a block, a strip at a time: at full resolution it may be most of the scene."""
-        for strip in _strips(block.target, BLOCK_SIZE):
+        for strip in iter_strips(block.target, BLOCK_SIZE):
             steps = self._steps(block, strip)
             classes = classify(steps, self._threshold)
             self.cloud += int(np.count_nonzero(classes == MASK_CLOUD))
@@ -200,15 +183,9 @@ class _Writer:
     def _steps(self, block: _Block, strip: Window) -> npt.NDArray[np.uint8]:
         if block.probability is None or block.observed is None:
             return np.full((strip.height, strip.width), MASK_NO_DATA, np.uint8)
-        bits = block.valid_bits[inside(strip, block.target)[0]]
+        bits = block.valid_bits[strip.within(block.target)[0]]
         valid = np.unpackbits(bits, axis=1, count=strip.width).astype(np.bool_)
-        # Only the core and one working pixel around it are true; what lies further out has seen the window's edge.
-        rows, cols = inside(block.piece.core, block.piece.read)
-        near = (slice(max(rows.start - 1, 0), rows.stop + 1), slice(max(cols.start - 1, 0), cols.stop + 1))
-        origin = (block.piece.read.row_off + near[0].start, block.piece.read.col_off + near[1].start)
-        return encode_probability(
-            upsample(block.probability[near], block.observed[near], origin, strip, self._factor), valid
-        )
+        return encode_probability(block.window.upsample(block.probability, block.observed, strip, self._factor), valid)
 
 
 def _create(path: Path, scene: Scene, description: str, colormap: dict[int, tuple[int, int, int, int]] | None) -> Any:

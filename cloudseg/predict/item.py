@@ -19,7 +19,7 @@ from shapely.geometry.polygon import orient
 
 from cloudseg import __version__
 from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA
-from cloudseg.predict.probability import STEPS
+from cloudseg.raster.probability import STEPS
 from cloudseg.records import Json, Scene, StoredObject, Weights, utc_iso
 
 EXTENSIONS: Final = [

@@ -14,11 +14,12 @@ from cloudseg.catalog.session import now
 from cloudseg.errors import DataError, StateError
 from cloudseg.keys import canonical_json, make_id
 from cloudseg.model.predictor import Predictor
-from cloudseg.predict.draw import BUDGET_BYTES, OnProgress, draw_rasters, plan_pieces
+from cloudseg.model.windows import BUDGET_BYTES
+from cloudseg.predict.draw import OnProgress, draw_rasters, plan_scene
 from cloudseg.predict.item import MaskFacts, carried_tags, class_names, mask_item
-from cloudseg.predict.probability import STEPS
 from cloudseg.publish import StagedObject, publish, stage_object
 from cloudseg.raster.cog import write_cog
+from cloudseg.raster.probability import STEPS
 from cloudseg.raster.thumbnail import make_thumbnail
 from cloudseg.records import Mask, Scene, StoredObject, Weights
 from cloudseg.scratch import scratch_directory
@@ -105,8 +106,8 @@ def _make(
     """Make the four files of a mask; the names are those of the row's columns and companions."""
     drawn = {name: folder / f"{name}-drawn.tif" for name in ("mask", "probability")}
     source = store.gdal_path(scene.key)
-    plan = plan_pieces(scene, predictor, budget_bytes=budget_bytes)
-    log.info("scene %s: %d windows, %d pixels a working pixel", scene.scene_id, len(plan.pieces), plan.factor**2)
+    plan = plan_scene(scene, predictor, budget_bytes=budget_bytes)
+    log.info("scene %s: %d windows, %d pixels a working pixel", scene.scene_id, len(plan.windows), plan.factor**2)
     facts = draw_rasters(
         source, scene, predictor, plan, mask=drawn["mask"], probability=drawn["probability"], on_progress=on_progress
     )

@@ -22,10 +22,10 @@ from cloudseg.bands import (
     MASK_CLEAR,
     MASK_CLOUD,
     MASK_NO_DATA,
-    NO_DATA,
 )
 from cloudseg.errors import DataError, ObjectCorrupt, StoreUnreachable
 from cloudseg.grid import Window
+from cloudseg.raster.resample import block_sums, downsample, scene_window, working_shape
 from cloudseg.records import GdalPath
 
 UInt8 = npt.NDArray[np.uint8]
@@ -121,11 +121,6 @@ def _is_no_raster(error: ObjectCorrupt) -> bool:
     return error.__cause__ is not None and isinstance(error.__cause__.__context__, CPLE_OpenFailedError)
 
 
-def working_shape(height: int, width: int, factor: int) -> tuple[int, int]:
-    """Return height and width in working pixels: every scene pixel belongs to one."""
-    return -(-height // factor), -(-width // factor)
-
-
 def read_scene(
     dataset: rasterio.DatasetReader, window: Window, bands: Sequence[str], factor: int = 1
 ) -> tuple[UInt16, Bool]:
@@ -139,18 +134,7 @@ def read_scene(
         ValueError: the window lies outside of the scene.
     """
     source = _source_window(dataset, window, factor)
-    numbers = _read(dataset, source, indexes=_band_indexes(dataset, bands))
-    valid: Bool = np.all(numbers != NO_DATA, axis=0)
-    if factor == 1:
-        numbers *= valid
-        return numbers, valid
-    numbers = np.where(valid, numbers, 0)
-    counts = _block_sums(valid[np.newaxis], window, factor)[0]
-    sums = _block_sums(numbers, window, factor)
-    seen: Bool = counts > 0
-    divisor = np.maximum(counts, 1)
-    means = (sums + divisor // 2) // divisor
-    return np.where(seen, np.maximum(means, 1), NO_DATA).astype(np.uint16), seen
+    return downsample(_read(dataset, source, indexes=_band_indexes(dataset, bands)), factor)
 
 
 def read_label(dataset: rasterio.DatasetReader, window: Window, factor: int = 1) -> UInt8:
@@ -163,8 +147,8 @@ def read_label(dataset: rasterio.DatasetReader, window: Window, factor: int = 1)
     classes: UInt8 = _read(dataset, source, indexes=1)
     if factor == 1:
         return classes
-    labelled = _block_sums((classes != MASK_NO_DATA)[np.newaxis], window, factor)[0]
-    cloud = _block_sums((classes == MASK_CLOUD)[np.newaxis], window, factor)[0]
+    labelled = block_sums((classes != MASK_NO_DATA)[np.newaxis], factor)[0]
+    cloud = block_sums((classes == MASK_CLOUD)[np.newaxis], factor)[0]
     majority = np.where(2 * cloud >= labelled, MASK_CLOUD, MASK_CLEAR)
     return np.where(labelled > 0, majority, MASK_NO_DATA).astype(np.uint8)
 
@@ -179,8 +163,7 @@ def _source_window(dataset: rasterio.DatasetReader, window: Window, factor: int)
         or ends[1] > width
     ):
         raise ValueError(f"{window} does not lie inside {height} x {width} working pixels of {dataset.name}")
-    row, col = window.row_off * factor, window.col_off * factor
-    return Window(row, col, min(ends[0] * factor, dataset.height) - row, min(ends[1] * factor, dataset.width) - col)
+    return scene_window(window, factor, dataset.height, dataset.width)
 
 
 def _read(dataset: rasterio.DatasetReader, window: Window, indexes: list[int] | int) -> Any:
@@ -200,16 +183,3 @@ def _band_indexes(dataset: rasterio.DatasetReader, bands: Sequence[str]) -> list
             next_step="Use a recipe for the bands that it has, or ingest it again with every band.",
         )
     return [names.index(band) + 1 for band in bands]
-
-
-def _block_sums(values: npt.NDArray[Any], window: Window, factor: int) -> npt.NDArray[np.uint32]:
-    """Sum `factor` × `factor` blocks of `(band, row, col)`.
-
-    Missing rows and columns at the edge of the grid count as 0.
-    """
-    _, rows, cols = values.shape
-    padding = ((0, 0), (0, window.height * factor - rows), (0, window.width * factor - cols))
-    padded = np.pad(values, padding) if padding != ((0, 0), (0, 0), (0, 0)) else values
-    blocks = padded.reshape(values.shape[0], window.height, factor, window.width, factor)
-    sums: npt.NDArray[np.uint32] = blocks.sum(axis=(2, 4), dtype=np.uint32)
-    return sums

@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from cloudseg.catalog import Catalog
 from cloudseg.catalog import model as models
@@ -9,7 +11,7 @@ from cloudseg.catalog import scene as scenes
 from cloudseg.catalog import training as rows
 from cloudseg.catalog.session import now
 from cloudseg.dataset.chips import ChipSet, open_chips
-from cloudseg.errors import CheckpointMismatch, EmptySplit, TrainingDiverged
+from cloudseg.errors import CheckpointMismatch, CloudsegError, EmptySplit
 from cloudseg.model.device import Device, set_up
 from cloudseg.model.weights import load_weights
 from cloudseg.recipe import Recipe
@@ -60,9 +62,11 @@ def train_run(
     Raises:
         EmptySplit: no training or validation chips, or only one class in them.
         CheckpointMismatch: the run id belongs to another snapshot or recipe.
-        TrainingDiverged: the loss is not finite; the run is marked as failed.
+        TrainingDiverged: the loss is not finite.
         Interrupted: SIGTERM or SIGINT came; a checkpoint was written.
         SnapshotChanged: stored chips are not what the manifest names.
+
+    The run's row says `failed`, with the error, after any error that the same call cannot get over by itself.
     """
     begun = time.monotonic()
     with join_group(device) as group:
@@ -87,7 +91,10 @@ def train_run(
             group.device.reason,
             group.world,
         )
-        with open_chips(store, snapshot, verify=group.leads) as chip_set:
+        with (
+            _failure_recorded(catalog, run.run_id, group),
+            open_chips(store, snapshot, verify=group.leads) as chip_set,
+        ):
             setting = _prepare(store, catalog, chip_set, run, recipe, group)
             return _train(store, catalog, setting, on_progress, begun)
 
@@ -103,14 +110,9 @@ def _train(
     loop = Loop(trainer, catalog, checkpoints, on_progress)
     if state is None:
         loop.checkpoint()  # puts the number of steps down before the first one
-    try:
-        with listen_for_stop() as request:
-            loop.run(request)
-        data, meta = pack_result(trainer, _label_sources(catalog, run.snapshot_id))
-    except TrainingDiverged as error:
-        if group.leads:
-            _set_status(catalog, run.run_id, "failed", str(error))
-        raise
+    with listen_for_stop() as request:
+        loop.run(request)
+    data, meta = pack_result(trainer, _label_sources(catalog, run.snapshot_id))
     if group.leads:
         register_result(store, catalog, setting, data, meta)
         _close(catalog, run.run_id, checkpoints)
@@ -212,6 +214,26 @@ def _close(catalog: Catalog, run_id: str, checkpoints: Checkpoints) -> None:
 def _set_status(catalog: Catalog, run_id: str, status: RunStatus, error: str | None = None) -> None:
     with catalog.begin() as db:
         rows.set_run_status(db, run_id, status, error=error)
+
+
+@contextmanager
+def _failure_recorded(catalog: Catalog, run_id: str, group: Group) -> Iterator[None]:
+    """Record what ended the run in its row: status `failed` and the error.
+
+    Where the same call can go on later the run stays `running`, as after SIGKILL: a signal asked it to stop
+    (Interrupted, KeyboardInterrupt, SystemExit), or store or catalog could not be reached. A failed run is taken up
+    again from its newest checkpoint too, if somebody calls for it once more.
+    """
+    try:
+        yield
+    except Exception as error:
+        if group.leads and not (isinstance(error, CloudsegError) and error.retry_helps):
+            reason = str(error) if isinstance(error, CloudsegError) else f"unexpected {type(error).__name__}: {error}"
+            try:
+                _set_status(catalog, run_id, "failed", reason)
+            except Exception:  # what ended the run must not be hidden by what came after it
+                log.exception("run %s failed, and its row could not be updated", run_id)
+        raise
 
 
 def _label_sources(catalog: Catalog, snapshot_id: str) -> tuple[str, ...]:

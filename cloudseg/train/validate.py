@@ -57,6 +57,10 @@ class Tally:
 def tally(predictor: Predictor, chip_set: ChipSet, chips: Sequence[Chip], *, batch_size: int, group: Group) -> Tally:
     """Count over chips; the processes of the group share them and all get the same counts.
 
+    Chips and labels are in the net's working pixels, so nothing is resampled; each chip is predicted alone, without its
+    surroundings, and overlaps of chips count twice. It is quick enough for every epoch. What a mask is worth is measured
+    by `cloudseg.evaluate`, on what is published.
+
     Raises TrainingDiverged where the net gives something else than numbers: the last step may have broken it, unseen by
     any loss.
     """
@@ -89,7 +93,10 @@ def _count(probability: npt.NDArray[np.float32], cloud: npt.NDArray[np.bool_]) -
 
 
 def choose_threshold(counted: Tally) -> float:
-    """Return the threshold of the published mask, one of 1/256 ... 255/256, so that the probability stored in 8 bits gives the same mask.
+    """Return the threshold of the published mask, one of 1/256 ... 255/256.
+
+    The published mask is made of steps of 1/250 (`cloudseg.raster.probability`): near the threshold a pixel's
+    probability was rounded by up to 0.002.
 
     Half way from the threshold with the highest pooled IoU on these pixels to IoU / (1 + IoU), which is the best one of
     a calibrated net (half of its F1: Lipton, Elkan and Naryanaswamy 2014, "Optimal thresholding of classifiers to

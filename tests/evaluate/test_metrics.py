@@ -9,8 +9,13 @@ from hypothesis.extra.numpy import arrays
 from cloudseg.evaluate.metrics import BINS, Counts, count, mean_rates, pool, rates
 
 
+def steps_of(probability: np.ndarray) -> np.ndarray:
+    """As it is published: steps of 1/250."""
+    return np.rint(probability * 250).astype(np.uint8)
+
+
 def counted(probability: list[list[float]], label: list[list[int]], threshold: float = 0.5) -> Counts:
-    return count(np.array(probability, np.float32), np.array(label, np.uint8), threshold)
+    return count(steps_of(np.array(probability)), np.array(label, np.uint8), threshold)
 
 
 def test_confusion_by_hand() -> None:
@@ -23,6 +28,12 @@ def test_confusion_by_hand() -> None:
     assert r["recall"] == pytest.approx(2 / 3)
     assert r["accuracy"] == pytest.approx(3 / 5)
     assert r["balanced_accuracy"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+
+
+@pytest.mark.parametrize(("probability", "threshold", "cloud"), [(0.4, 0.4, 1), (0.3981, 0.4, 1), (0.3979, 0.4, 0)])
+def test_the_mask_is_that_of_the_published_steps(probability: float, threshold: float, cloud: int) -> None:
+    """0.3981 is published as 0.400, so its pixel is cloud in the mask."""
+    assert counted([[probability]], [[1]], threshold).tp == cloud
 
 
 def test_unlabelled_pixels_never_count() -> None:
@@ -57,7 +68,7 @@ def test_edges_within_the_tolerance_are_the_same_edge() -> None:
     for shift, expected in ((0, 1.0), (2, 1.0), (3, 0.0)):
         probability = np.zeros((20, 20), np.float32)
         probability[:, : 10 + shift] = 1
-        assert rates(count(probability, label, 0.5))["boundary_f1"] == expected
+        assert rates(count(steps_of(probability), label, 0.5))["boundary_f1"] == expected
 
 
 def test_one_edge_too_many_costs_precision_only() -> None:
@@ -65,7 +76,7 @@ def test_one_edge_too_many_costs_precision_only() -> None:
     label[:, :10] = 1
     probability = label.astype(np.float32)
     probability[:, 30:] = 1
-    c = count(probability, label, 0.5)
+    c = count(steps_of(probability), label, 0.5)
     assert (c.edge_mask, c.edge_mask_hit, c.edge_label, c.edge_label_hit) == (40, 20, 20, 20)
     assert rates(c)["boundary_f1"] == pytest.approx(2 * 0.5 / 1.5)
 
@@ -73,7 +84,7 @@ def test_one_edge_too_many_costs_precision_only() -> None:
 def test_the_rim_of_the_labelled_area_is_no_edge() -> None:
     label = np.ones((8, 8), np.uint8)
     label[:, 4:] = 255
-    c = count(np.ones((8, 8), np.float32), label, 0.5)
+    c = count(np.full((8, 8), 250, np.uint8), label, 0.5)
     assert (c.edge_mask, c.edge_label) == (0, 0)
     assert rates(c)["boundary_f1"] == 1
 
@@ -82,7 +93,7 @@ def test_calibration_error_by_hand() -> None:
     # Ten pixels at 0.82, six of them cloud: |0.6 - 0.82|; ten at 0.1, one of them cloud: 0.
     probability = np.repeat(np.array([0.82, 0.1], np.float32), 10)[np.newaxis]
     label = np.array([[1] * 6 + [0] * 4 + [1] + [0] * 9], np.uint8)
-    assert rates(count(probability, label, 0.5))["calibration_error"] == pytest.approx(0.22 / 2, abs=1e-6)
+    assert rates(count(steps_of(probability), label, 0.5))["calibration_error"] == pytest.approx(0.22 / 2, abs=1e-6)
 
 
 def test_a_probability_of_one_falls_into_the_last_bin() -> None:
@@ -92,12 +103,12 @@ def test_a_probability_of_one_falls_into_the_last_bin() -> None:
 @given(st.data())
 def test_pooled_from_parts_equals_direct(data: st.DataObject) -> None:
     """Counting disjoint parts and adding up gives what counting the whole gives (edges aside: they look around)."""
-    probability = data.draw(arrays(np.float32, (6, 9), elements=st.floats(0, 1, width=32)))
+    steps = data.draw(arrays(np.uint8, (6, 9), elements=st.integers(0, 250)))
     label = data.draw(arrays(np.uint8, (6, 9), elements=st.sampled_from([0, 1, 255])))
     cut = data.draw(st.integers(1, 8))
-    whole = count(probability, label, 0.4)
-    left = count(probability, label, 0.4, (slice(None), slice(0, cut)))
-    right = count(probability, label, 0.4, (slice(None), slice(cut, None)))
+    whole = count(steps, label, 0.4)
+    left = count(steps, label, 0.4, (slice(None), slice(0, cut)))
+    right = count(steps, label, 0.4, (slice(None), slice(cut, None)))
     added = pool([left, right])
     exact = {"bin_probability"}
     assert added.model_dump(exclude=exact) == whole.model_dump(exclude=exact)

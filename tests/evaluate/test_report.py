@@ -15,7 +15,6 @@ from cloudseg.evaluate.charts import chart, ticks
 from cloudseg.evaluate.metrics import Counts
 from cloudseg.evaluate.pictures import COLOURS, choose
 from cloudseg.evaluate.report import Picture, Subject, reliability, report_html
-from cloudseg.evaluate.resample import average_down, bring_up
 from cloudseg.evaluate.scene import CURVE_BINS, SceneResult
 from cloudseg.evaluate.table import CountsTable, headline, threshold_curve
 from cloudseg.records import Epoch, Run, Weights
@@ -240,14 +239,3 @@ def test_the_threshold_curve_starts_at_all_cloud_and_ends_at_none() -> None:
     assert (points[0]["iou"], points[0]["false_cloud"], points[0]["recall"]) == (0.4, 1, 1)
     assert (points[50]["iou"], points[50]["false_cloud"]) == (1, 0)
     assert (points[100]["iou"], points[100]["recall"]) == (0, 0)
-
-
-def test_averaging_skips_pixels_without_data() -> None:
-    dn = np.array([[[[100, 300, 0], [0, 500, 0], [40, 40, 7]]]], np.uint16)
-    assert average_down(dn, 2).tolist() == [[[[300, 0], [40, 7]]]]
-
-
-def test_bringing_up_keeps_a_constant_and_the_shape() -> None:
-    up = bring_up(np.full((2, 2, 3), 0.25, np.float32), 2, 3, 5)
-    assert up.shape == (2, 3, 5)
-    assert (up == 0.25).all()

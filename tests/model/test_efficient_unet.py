@@ -25,7 +25,7 @@ from cloudseg.model.predictor import Predictor
 from cloudseg.model.quantize import agreement, quantize
 from cloudseg.model.unet import SimpleUNet, count_parameters
 from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights
-from cloudseg.predict.windows import inside, iter_pieces, margin_of
+from cloudseg.model.windows import iter_padded_windows, margin_of
 from cloudseg.recipe import Model, load_recipe, recipe_from
 from tests.model.encoder_source import SHIPPED, convert
 
@@ -184,10 +184,10 @@ def test_windows_of_a_scene_equal_the_scene_in_one_piece() -> None:
     dn = np.concatenate([make_chip(seed, side=704) for seed in (3, 4)], axis=2)[:, :690, :700][None]
     whole = predictor.probability(dn, observed(dn))[0]
     margin, seen = margin_of(model.meta.receptive_radius, multiple), 0
-    for piece in iter_pieces(*whole.shape, core=128, margin=margin, multiple=multiple):
-        window = dn[..., *piece.read.slices]
-        found = predictor.probability(window, observed(window))[0][inside(piece.core, piece.read)]
-        np.testing.assert_allclose(found, whole[piece.core.slices], atol=1e-5)
+    for window in iter_padded_windows(*whole.shape, core=128, margin=margin, multiple=multiple):
+        part = dn[..., *window.padded.slices]
+        found = predictor.probability(part, observed(part))[0][window.core.within(window.padded)]
+        np.testing.assert_allclose(found, whole[window.core.slices], atol=1e-5)
         seen += 1
     assert seen > 3
 

@@ -17,10 +17,10 @@ from cloudseg.model.device import Device
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.quantize import quantize
 from cloudseg.model.weights import LoadedModel
-from cloudseg.predict.draw import Progress, draw_rasters, plan_pieces
+from cloudseg.predict.draw import Progress, draw_rasters, plan_scene
 from cloudseg.predict.item import MaskFacts
-from cloudseg.predict.probability import classify, core_in_scene, encode_probability, first_cloud_step, upsample
-from cloudseg.raster.read import open_raster, read_scene, working_shape
+from cloudseg.raster.probability import first_cloud_step
+from cloudseg.raster.read import open_raster, read_scene
 
 FP32 = Device(kind="cpu", precision="fp32", threads=1, reason="test")
 Drawn = tuple[np.ndarray, np.ndarray, MaskFacts, list[Progress]]
@@ -35,7 +35,7 @@ def numbers_of(height: int, width: int, seed: int, count: int = 3) -> np.ndarray
 def draw(world: Any, scene: Any, predictor: Predictor, core: int | None) -> Drawn:
     mask, probability = world.folder / "m.tif", world.folder / "p.tif"
     seen: list[Progress] = []
-    plan = plan_pieces(scene, predictor, core=core)
+    plan = plan_scene(scene, predictor, core=core)
     facts = draw_rasters(
         world.store.gdal_path(scene.key),
         scene,
@@ -141,63 +141,6 @@ def test_a_missing_band_is_named_and_the_threads_end(world: Any, make_net: Calla
         draw(world, scene, predictor, None)
 
 
-def test_upsampling_is_bilinear_between_observed_centres() -> None:
-    working = np.array([[0.0, 1.0], [0.5, 0.25]], np.float32)
-    everywhere = np.ones((2, 2), bool)
-    got = upsample(working, everywhere, (0, 0), Window(0, 0, 4, 4), 2)
-    # Centres of scene pixels lie at -0.25, 0.25, 0.75, 1.25 working pixels; beyond the outer centres the value stays.
-    share = np.array([0.0, 0.25, 0.75, 1.0])
-    top, bottom = (
-        working[0, 0] + share * (working[0, 1] - working[0, 0]),
-        working[1, 0] + share * (working[1, 1] - working[1, 0]),
-    )
-    expected = top[None] + share[:, None] * (bottom - top)[None]
-    np.testing.assert_allclose(got, expected, atol=1e-6)
-    holes = np.array([[True, False], [True, True]])
-    got = upsample(working, holes, (0, 0), Window(0, 0, 4, 4), 2)
-    assert got[0, 1] == 0.0  # its right neighbour was not observed and has no say
-    assert got[0, 3] == 0.0  # nothing around was observed
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    height=st.integers(5, 40),
-    width=st.integers(5, 40),
-    factor=st.integers(2, 5),
-    core=st.sampled_from([2, 3, 5]),
-    seed=st.integers(0, 9),
-)
-def test_upsampled_windows_meet_without_a_seam(height: int, width: int, factor: int, core: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    rows, cols = working_shape(height, width, factor)
-    working, observed = rng.random((rows, cols), np.float32), rng.random((rows, cols)) > 0.3
-    whole = upsample(working, observed, (0, 0), Window(0, 0, height, width), factor)
-    parts = np.full((height, width), -1, np.float32)
-    for row in range(0, rows, core):
-        for col in range(0, cols, core):
-            inner = Window(row, col, min(core, rows - row), min(core, cols - col))
-            top, left = max(row - 1, 0), max(col - 1, 0)
-            near = (slice(top, row + inner.height + 1), slice(left, col + inner.width + 1))
-            target = core_in_scene(inner, factor, height, width)
-            parts[target.slices] = upsample(working[near], observed[near], (top, left), target, factor)
-    assert (parts == whole).all()
-
-
-@pytest.mark.parametrize(("threshold", "step"), [(0.5, 125), (0.0, 0), (1.0, 250), (0.1, 25), (0.501, 126), (0.3, 75)])
-def test_mask_can_be_made_again_from_the_published_probability(threshold: float, step: int) -> None:
-    assert first_cloud_step(threshold) == step
-    steps = np.array([[0, 24, 25, 74, 75, 125, 126, 250, 255]], np.uint8)
-    mask = classify(steps, threshold)
-    assert mask[0, -1] == 255
-    assert (mask[0, :-1] == (steps[0, :-1] >= step)).all()
-
-
-def test_quantised_steps_and_no_data() -> None:
-    probability = np.array([[0.0, 0.002, 0.0021, 0.5, 1.0, 1.5, 0.7]], np.float32)
-    valid = np.array([[True] * 6 + [False]])
-    assert encode_probability(probability, valid).tolist() == [[0, 0, 1, 125, 250, 250, 255]]
-
-
 def test_reading_by_strips_gives_what_one_read_gives(world: Any, tmp_path: Path) -> None:
     from cloudseg.predict.draw import Plan, _read_by_strips
 
@@ -224,7 +167,7 @@ def test_memory_follows_the_working_pixels_not_the_scene(world: Any, make_net: C
         world.store.gdal_path(scene.key),
         scene,
         predictor,
-        plan_pieces(scene, predictor),
+        plan_scene(scene, predictor),
         mask=world.folder / "m.tif",
         probability=world.folder / "p.tif",
     )

@@ -12,7 +12,7 @@ import torch
 from cloudseg.model.device import Device
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.weights import LoadedModel
-from cloudseg.predict.draw import draw_rasters, plan_pieces
+from cloudseg.predict.draw import draw_rasters, plan_scene
 from cloudseg.raster.read import open_raster
 
 SIZE = 20
@@ -118,7 +118,7 @@ def test_golden_mask(world: Any, make_net: Callable[..., LoadedModel]) -> None:
         world.store.gdal_path(scene.key),
         scene,
         predictor,
-        plan_pieces(scene, predictor),
+        plan_scene(scene, predictor),
         mask=mask,
         probability=probability,
     )

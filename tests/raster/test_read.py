@@ -11,7 +11,8 @@ from rasterio.transform import Affine, from_origin
 from cloudseg.errors import DataError, ObjectCorrupt
 from cloudseg.grid import Window
 from cloudseg.raster.cog import create_tiled, write_cog
-from cloudseg.raster.read import open_raster, read_label, read_scene, working_shape
+from cloudseg.raster.read import open_raster, read_label, read_scene
+from cloudseg.raster.resample import working_shape
 
 HEIGHT, WIDTH = 30, 41
 

@@ -6,9 +6,10 @@ import pytest
 
 from cloudseg import keys
 from cloudseg.catalog import model as models
-from cloudseg.errors import PromotionRefused
+from cloudseg.catalog import tables
+from cloudseg.errors import PromotionRefused, RecipeError
 from cloudseg.evaluate.gate import FORMAT
-from cloudseg.recipe import Promotion, load_recipe
+from cloudseg.recipe import Promotion, load_recipe, recipe_from
 from cloudseg.records import Verdict, Weights
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import decline, promote, promote_unattended, request_approval, retrain, rollback
@@ -70,6 +71,18 @@ def test_a_promotion_that_was_granted_and_lost_is_taken_up_again(runtime: Runtim
     assert taken_up is not None
     assert (taken_up.promoted, taken_up.champion_id) == (True, weights.weights_id)
     assert retrain("smoke").promote is None
+
+
+def test_a_run_whose_recipe_would_be_refused_today_can_still_be_promoted(runtime: Runtime):
+    weights = challenger(runtime)
+    stored = load_recipe("nightly").model_dump(mode="json")
+    stored["data"] = {**stored["data"], "chip_size": 200}  # accepted until sizes followed the net's own rule
+    stored["promotion"] = load_recipe("smoke").promotion.model_dump(mode="json")
+    with runtime.catalog.begin() as db:
+        db.execute(tables.run.update().values(recipe=stored))
+    with pytest.raises(RecipeError, match="chip_size 200"):
+        recipe_from(stored)
+    assert promote(weights.weights_id).promoted
 
 
 def test_what_waits_for_a_person_is_not_taken_up(runtime: Runtime):

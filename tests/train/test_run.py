@@ -16,7 +16,14 @@ from cloudseg.catalog import Catalog
 from cloudseg.catalog import model as models
 from cloudseg.catalog import training as rows
 from cloudseg.dataset import build_snapshot, open_chips
-from cloudseg.errors import CheckpointMismatch, EmptySplit, Interrupted, TrainingDiverged
+from cloudseg.errors import (
+    CatalogUnreachable,
+    CheckpointMismatch,
+    EmptySplit,
+    Interrupted,
+    StoreUnreachable,
+    TrainingDiverged,
+)
 from cloudseg.model.golden import TOLERANCE, golden_difference, read_golden
 from cloudseg.model.normalize import observed
 from cloudseg.model.predictor import Predictor, open_predictor
@@ -167,6 +174,8 @@ def test_another_recipe_or_snapshot_is_refused(
     assert other != snapshot_id
     with pytest.raises(CheckpointMismatch, match="another snapshot"):
         train(store, catalog, other)
+    with catalog.read() as db:
+        assert rows.get_run(db, "run-a").status == "finished", "a wrong question is no failure of the run"
 
 
 def test_a_snapshot_cut_for_another_recipe_is_refused(store: LocalStore, catalog: Catalog, snapshot_id: str) -> None:
@@ -183,6 +192,65 @@ def test_nan_fails_the_run(store: LocalStore, catalog: Catalog, snapshot_id: str
     assert "not finite" in (run.error or "")
 
 
+def train_until(
+    store: LocalStore, catalog: Catalog, snapshot_id: str, step: int, error: BaseException
+) -> tuple[str, str | None]:
+    """Train until an error comes at a step; give the status and the error of the run's row."""
+
+    def tell(done: int, total: int, phrase: str) -> None:
+        if done == step:
+            raise error
+
+    with pytest.raises(type(error)):
+        train_run(
+            store, catalog, snapshot_id=snapshot_id, recipe=recipe(), run_id="run-a", device=CPU, on_progress=tell
+        )
+    with catalog.read() as db:
+        run = rows.get_run(db, "run-a")
+    return run.status, run.error
+
+
+@pytest.mark.parametrize(
+    ("error", "recorded"),
+    [
+        (RuntimeError("out of memory"), "unexpected RuntimeError: out of memory"),
+        (CheckpointMismatch("not this one", subject="run-a"), "run-a: not this one"),
+    ],
+)
+def test_an_error_fails_the_run_and_it_can_be_taken_up_again(
+    store: LocalStore, catalog: Catalog, snapshot_id: str, error: Exception, recorded: str
+) -> None:
+    assert train_until(store, catalog, snapshot_id, 5, error) == ("failed", recorded)
+    assert train(store, catalog, snapshot_id).resumed_from_step == 4
+    with catalog.read() as db:
+        run = rows.get_run(db, "run-a")
+    assert (run.status, run.error) == ("finished", None)
+
+
+@pytest.mark.parametrize(
+    "error", [StoreUnreachable("no answer"), CatalogUnreachable("no answer"), KeyboardInterrupt(), SystemExit(1)]
+)
+def test_what_a_retry_can_help_leaves_the_run_running(
+    store: LocalStore, catalog: Catalog, snapshot_id: str, error: BaseException
+) -> None:
+    assert train_until(store, catalog, snapshot_id, 5, error) == ("running", None)
+    assert train(store, catalog, snapshot_id).resumed_from_step == 4
+
+
+def test_the_error_that_ended_the_run_comes_up_even_where_its_row_cannot_be_written(
+    store: LocalStore, catalog: Catalog, snapshot_id: str
+) -> None:
+    def tell(done: int, total: int, phrase: str) -> None:
+        with catalog.begin() as db:
+            db.exec_driver_sql("ALTER TABLE run RENAME TO elsewhere")
+        raise RuntimeError("the first error")
+
+    with pytest.raises(RuntimeError, match="the first error"):
+        train_run(
+            store, catalog, snapshot_id=snapshot_id, recipe=recipe(), run_id="run-a", device=CPU, on_progress=tell
+        )
+
+
 def test_a_last_step_that_breaks_the_net_fails_the_run(store: LocalStore, catalog: Catalog, snapshot_id: str) -> None:
     """The loss of the only step is taken before it: the validation must see what it did."""
     with pytest.raises(TrainingDiverged, match="not finite"):
@@ -197,8 +265,11 @@ def test_an_empty_split_is_named_with_counts(
     for number, place in enumerate(places("train", 2)):
         add_scene(place, seed=number)
     only_train = build_snapshot(store, catalog, recipe()).snapshot_id
-    with pytest.raises(EmptySplit, match=r"validation split has no chips.*train 2, validation 0, held_out 0"):
+    with pytest.raises(EmptySplit, match=r"validation split has no chips.*train 2, validation 0, held_out 0") as caught:
         train(store, catalog, only_train)
+    with catalog.read() as db:
+        run = rows.get_run(db, "run-a")
+    assert (run.status, run.error) == ("failed", str(caught.value))
 
 
 def test_one_class_is_named(store: LocalStore, catalog: Catalog, add_scene: Callable[..., str]) -> None:

@@ -1,4 +1,7 @@
-"""Which windows of a scene to predict, and how far each must look beyond itself. Pure arithmetic.
+"""Which windows of a scene a net predicts, and how far each must look beyond itself.
+
+Evaluation and prediction cut a scene with the same function, so that both compute the same numbers bit for bit: a
+forward pass over another window may round differently.
 
 A U-Net in evaluation mode sees a finite neighbourhood. A window whose core is `margin` pixels away from every edge that
 is not an edge of the scene therefore gives, in its core, exactly what the whole scene in one piece would give: nothing
@@ -12,7 +15,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from cloudseg.grid import Window
+from cloudseg.model.predictor import Predictor
+from cloudseg.raster.resample import Bools, Floats, upsample
 
+BUDGET_BYTES: Final = 512 << 20
+"""Memory for one forward pass. Beside it stand torch (about 380 MB), GDAL's cache (128 MB) and the queues."""
 CORE_STEP: Final = 128
 """Cores are multiples of a quarter of a COG tile: a multiple of every pooling cell (nets have at most eight levels)."""
 CORE_PIXELS: Final = 48_000_000
@@ -23,13 +30,32 @@ a scene of 10 980 x 10 980 at 9 x 9 pixels a working pixel peaked at 1 141 MiB w
 
 
 @dataclass(frozen=True)
-class Piece:
-    """One forward pass. Everything in working pixels of the scene."""
+class PaddedWindow:
+    """One forward pass, in working pixels of the scene."""
 
     core: Window
     """The pixels whose probability is kept; the cores of a scene cover it exactly, without overlap."""
-    read: Window
+    padded: Window
     """The pixels that the net sees: the core and its margin, cut at the edges of the scene."""
+
+    def upsample(self, probability: Floats, observed: Bools, target: Window, factor: int) -> Floats:
+        """Return the probability at scene pixels of the core.
+
+        Only the core and one working pixel around it are used: further out the net has seen the edge of the window.
+
+        Args:
+            probability: `(row, col)` over `padded`.
+            observed: `(row, col)` over `padded`.
+            target: window of scene pixels inside the core.
+            factor: scene pixels per working pixel, along an axis.
+
+        Returns:
+            float32 `(target.height, target.width)`.
+        """
+        rows, cols = self.core.within(self.padded)
+        near = (slice(max(rows.start - 1, 0), rows.stop + 1), slice(max(cols.start - 1, 0), cols.stop + 1))
+        origin = (self.padded.row_off + near[0].start, self.padded.col_off + near[1].start)
+        return upsample(probability[near], observed[near], origin, target, factor)
 
 
 def margin_of(radius: int, multiple: int, halo: int = 0) -> int:
@@ -54,10 +80,42 @@ def choose_core(values: int, *, bytes_per_value: int, budget_bytes: int, margin:
     return max(CORE_STEP, side // CORE_STEP * CORE_STEP)
 
 
-def iter_pieces(height: int, width: int, *, core: int, margin: int, multiple: int) -> Iterator[Piece]:
-    """Yield the pieces of a scene of `height` x `width` working pixels, row by row.
+def plan_windows(
+    predictor: Predictor,
+    height: int,
+    width: int,
+    factor: int,
+    *,
+    budget_bytes: int = BUDGET_BYTES,
+    core: int | None = None,
+) -> list[PaddedWindow]:
+    """Return the windows in which a scene is predicted, row by row.
 
-    All reads have one size, `core + 2 * margin` a side, or the scene's where that is smaller (at its far edge up to
+    Args:
+        predictor: holds the net and the precision that it computes in.
+        height: rows of the scene in working pixels.
+        width: columns of the scene in working pixels.
+        factor: scene pixels per working pixel, along an axis.
+        budget_bytes: memory for one forward pass; the windows are as large as it allows.
+        core: side of the core in working pixels, in place of the largest that the memory allows.
+    """
+    meta = predictor.meta
+    # Bilinear upsampling looks at one working pixel beyond the core.
+    margin = margin_of(meta.receptive_radius, meta.multiple, halo=1 if factor > 1 else 0)
+    side = core or choose_core(
+        meta.values_per_pixel,
+        bytes_per_value=2 if predictor.device.precision == "bf16" else 4,
+        budget_bytes=budget_bytes,
+        margin=margin,
+        factor=factor,
+    )
+    return list(iter_padded_windows(height, width, core=side, margin=margin, multiple=meta.multiple))
+
+
+def iter_padded_windows(height: int, width: int, *, core: int, margin: int, multiple: int) -> Iterator[PaddedWindow]:
+    """Yield the windows of a scene of `height` x `width` working pixels, row by row.
+
+    All padded windows have one size, `core + 2 * margin` a side, or the scene's where that is smaller (at its far edge up to
     `multiple - 1` less, which the predictor pads): equal activations fit into each other's memory, one after the other.
     Core and margin are multiples of `multiple`, the net's pooling cell. Raises ValueError where they are not.
     """
@@ -66,14 +124,14 @@ def iter_pieces(height: int, width: int, *, core: int, margin: int, multiple: in
     rows, cols = (_spans(length, core, margin, multiple) for length in (height, width))
     for inner_row, row in rows:
         for inner_col, col in cols:
-            yield Piece(
+            yield PaddedWindow(
                 core=Window(inner_row.start, inner_col.start, len(inner_row), len(inner_col)),
-                read=Window(row.start, col.start, len(row), len(col)),
+                padded=Window(row.start, col.start, len(row), len(col)),
             )
 
 
 def _spans(length: int, core: int, margin: int, multiple: int) -> list[tuple[range, range]]:
-    """Return core and read along one axis.
+    """Return core and padded window along one axis.
 
     At an edge of the scene no margin is needed: there the core takes its place.
     """
@@ -87,8 +145,3 @@ def _spans(length: int, core: int, margin: int, multiple: int) -> list[tuple[ran
         offset = min(number * core, last)
         spans.append((range(start, stop), range(offset, min(offset + size, length))))
     return spans
-
-
-def inside(inner: Window, outer: Window) -> tuple[slice, slice]:
-    """Return the slices that cut `inner` out of an array `(..., row, col)` that holds `outer`."""
-    return Window(inner.row_off - outer.row_off, inner.col_off - outer.col_off, inner.height, inner.width).slices

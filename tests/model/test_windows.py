@@ -1,6 +1,4 @@
-"""Pieces cover the scene exactly, stay inside it and keep to whole pooling cells."""
-
-from collections.abc import Callable
+"""Windows cover the scene exactly, stay inside it and keep to whole pooling cells."""
 
 import numpy as np
 import pytest
@@ -8,10 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudseg.grid import Window
 from cloudseg.model.unet import SimpleUNet
-from cloudseg.model.weights import LoadedModel
-from cloudseg.predict.windows import choose_core, inside, iter_pieces, margin_of
+from cloudseg.model.windows import choose_core, iter_padded_windows, margin_of
 
 
 @settings(deadline=None)
@@ -21,28 +17,24 @@ from cloudseg.predict.windows import choose_core, inside, iter_pieces, margin_of
     core=st.sampled_from([16, 32, 64, 256]),
     margin=st.sampled_from([0, 8, 32]),
 )
-def test_cores_cover_the_scene_once_and_reads_look_far_enough(height: int, width: int, core: int, margin: int) -> None:
+def test_cores_cover_the_scene_once_and_padded_windows_look_far_enough(
+    height: int, width: int, core: int, margin: int
+) -> None:
     seen = np.zeros((height, width), int)
-    for piece in iter_pieces(height, width, core=core, margin=margin, multiple=8):
-        seen[piece.core.slices] += 1
+    for window in iter_padded_windows(height, width, core=core, margin=margin, multiple=8):
+        seen[window.core.slices] += 1
         for axis, length in ((0, height), (1, width)):
-            inner, read = (window.slices[axis] for window in (piece.core, piece.read))
-            assert read.start % 8 == 0
-            assert 0 <= read.start <= max(0, inner.start - margin)
-            assert min(length, inner.stop + margin) <= read.stop <= length
-            padded = -(-(read.stop - read.start) // 8) * 8
-            assert padded == min(core + 2 * margin, -(-length // 8) * 8), "one size for all"
+            inner, padded = (part.slices[axis] for part in (window.core, window.padded))
+            assert padded.start % 8 == 0
+            assert 0 <= padded.start <= max(0, inner.start - margin)
+            assert min(length, inner.stop + margin) <= padded.stop <= length
+            cells = -(-(padded.stop - padded.start) // 8) * 8
+            assert cells == min(core + 2 * margin, -(-length // 8) * 8), "one size for all"
     assert (seen == 1).all()
 
 
-def test_inside_cuts_the_core_out_of_what_was_read() -> None:
-    array = np.arange(100).reshape(10, 10)
-    outer, inner = Window(2, 3, 6, 5), Window(4, 4, 2, 3)
-    assert (array[outer.slices][inside(inner, outer)] == array[inner.slices]).all()
-
-
 @pytest.mark.parametrize("levels", [1, 2, 3, 4])
-def test_margin_is_wider_than_what_a_pixel_can_see(levels: int, make_net: Callable[..., LoadedModel]) -> None:
+def test_margin_is_wider_than_what_a_pixel_can_see(levels: int) -> None:
     widths = tuple(2 for _ in range(levels))
     net = SimpleUNet(1, widths).eval()
     size = 256
@@ -56,7 +48,7 @@ def test_margin_is_wider_than_what_a_pixel_can_see(levels: int, make_net: Callab
         (gradient,) = torch.autograd.grad(net(x)[0, 0, at, at], x)
         rows = torch.nonzero(gradient[0, 0].abs().sum(1)).flatten()
         reach = max(reach, at - int(rows.min()), int(rows.max()) - at)
-    assert 0 < reach <= make_net(widths).meta.receptive_radius
+    assert 0 < reach <= SimpleUNet.radius_of(widths)
 
 
 def test_core_follows_the_memory_budget() -> None:
@@ -83,4 +75,4 @@ def test_margin_is_whole_cells(radius: int, multiple: int, halo: int) -> None:
 @pytest.mark.parametrize(("core", "margin"), [(0, 8), (16, -8), (12, 8), (16, 4)])
 def test_impossible_windows_are_refused(core: int, margin: int) -> None:
     with pytest.raises(ValueError, match="no multiples"):
-        list(iter_pieces(10, 10, core=core, margin=margin, multiple=8))
+        list(iter_padded_windows(10, 10, core=core, margin=margin, multiple=8))

@@ -1,14 +1,31 @@
-"""Which pixels of a chip count: chips of a scene overlap, and every scene pixel must be counted once."""
+"""A scene put together from its chips, and which pixels of each chip count: chips overlap, a pixel is counted once."""
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from cloudseg.dataset.chips import ChipSet
 from cloudseg.grid import Window
+from cloudseg.raster.resample import UInt16
 from cloudseg.records import Chip
 
 
 def window_of(chip: Chip) -> Window:
-    """Return the window of a chip in working pixels of its scene, padding left out."""
+    """Return the window of a chip in the snapshot's pixels of its scene, padding left out."""
     return Window(chip.row_off, chip.col_off, chip.height, chip.width)
+
+
+def read_mosaic(chips: ChipSet, of_scene: Sequence[Chip], window: Window, bands: Sequence[int]) -> UInt16:
+    """Return the digital numbers `(band, row, col)` of a window of a scene, from all chips that it touches.
+
+    0, no data, where no chip lies. The window may be any: that of a chip, or one with a margin around it.
+    """
+    dn = np.zeros((len(bands), window.height, window.width), np.uint16)
+    for chip in of_scene:
+        part = window_of(chip).overlap(window)
+        if part is not None:
+            dn[:, *part.within(window)] = chips.pixels(chip)[:, *part.within(window_of(chip))][list(bands)]
+    return dn
 
 
 def owned_windows(windows: Sequence[Window]) -> list[Window]:
@@ -37,9 +54,3 @@ def _cuts(spans: list[tuple[int, int]]) -> dict[int, tuple[int, int]]:
 
 def _own(window: Window, rows: tuple[int, int], cols: tuple[int, int]) -> Window:
     return Window(rows[0], cols[0], rows[1] - rows[0], cols[1] - cols[0])
-
-
-def inside(owned: Window, window: Window) -> tuple[slice, slice]:
-    """Return the owned part as slices of the window's own arrays."""
-    row, col = owned.row_off - window.row_off, owned.col_off - window.col_off
-    return slice(row, row + owned.height), slice(col, col + owned.width)

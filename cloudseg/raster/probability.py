@@ -1,0 +1,42 @@
+"""How a probability is stored in 8 bits, and the mask that follows from it. No raster is opened here.
+
+The probability raster holds `round(probability * 250)` as uint8 (GDAL scale 1/250) and 255 where nothing was observed.
+The mask is made of that raster, not of the float before it: a mask pixel is cloud exactly where the published
+probability is at least the threshold, so that anybody can make the mask again. Evaluation counts these numbers too:
+what is evaluated is what is published.
+"""
+
+import math
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA
+
+STEPS: Final = 250
+"""Probability 1 in the raster: steps of 0.004, and 251 .. 254 stay free."""
+
+UInt8 = NDArray[np.uint8]
+
+
+def encode_probability(probability: NDArray[np.float32], valid: NDArray[np.bool_]) -> UInt8:
+    """Return uint8 `(row, col)`: 0 .. 250, and 255 where `valid` is False. Half steps round to even, as numpy does."""
+    steps: UInt8 = np.rint(np.clip(probability, 0.0, 1.0) * np.float32(STEPS)).astype(np.uint8)
+    steps[~valid] = MASK_NO_DATA
+    return steps
+
+
+def classify(steps: UInt8, threshold: float) -> UInt8:
+    """Return the mask of an encoded probability.
+
+    1 where `steps / 250 >= threshold`, else 0, and 255 where it is 255.
+    """
+    lowest = first_cloud_step(threshold)
+    mask = np.where(steps >= lowest, np.uint8(MASK_CLOUD), np.uint8(MASK_CLEAR))
+    return np.where(steps == MASK_NO_DATA, np.uint8(MASK_NO_DATA), mask)
+
+
+def first_cloud_step(threshold: float) -> int:
+    """Return the lowest step that counts as cloud; 1e-9 keeps a threshold that is a whole step on its side."""
+    return math.ceil(threshold * STEPS - 1e-9)

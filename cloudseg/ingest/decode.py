@@ -5,26 +5,23 @@ Runs in the sandboxed decoder process. Reads and writes by windows: memory does 
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import rasterio
 import shapely
-from rasterio.enums import MaskFlags, Resampling
 from rasterio.transform import Affine
-from rasterio.windows import Window as RasterioWindow
 
 from cloudseg.bands import RGB
 from cloudseg.errors import BadScene
 from cloudseg.grid import Window
-from cloudseg.ingest.georeference import Grid, same_extent, same_grid, to_grid, to_north_up
-from cloudseg.ingest.job import RasterJob, SceneFacts, SceneJob
-from cloudseg.ingest.radiometry import BandScale, band_names, band_scale, check_distribution, to_canonical
-from cloudseg.ingest.untrusted import READ_ERRORS, check_pixels, open_untrusted, read_error
+from cloudseg.ingest.georeference import Grid
+from cloudseg.ingest.job import SceneFacts, SceneJob
+from cloudseg.ingest.layer import Bool, Layer, align_layers, open_layer, read_layers
+from cloudseg.ingest.radiometry import check_distribution
+from cloudseg.ingest.untrusted import rasterio_window
 from cloudseg.raster.cog import create_tiled, write_cog
 from cloudseg.raster.footprint import OVERVIEW_SIZE, footprint_bounds, footprint_of
 from cloudseg.raster.read import GDAL_ENV
@@ -34,26 +31,6 @@ _STRIP_ROWS: Final = 512
 _MAX_STRIP_WIDTH: Final = 16_384
 _KEPT_TAGS: Final = {"SYNTHETIC": "synthetic", "GROUND": "ground", "GEOREFERENCE": "georeference", "SOURCE": "source"}
 _MAX_TAG_LENGTH: Final = 200
-
-UInt16 = npt.NDArray[np.uint16]
-Bool = npt.NDArray[np.bool_]
-
-
-@dataclass
-class _Layer:
-    """One open file and the bands to read from it. `view` is the dataset or a warped VRT on `grid`."""
-
-    job: RasterJob
-    view: Any
-    grid: Grid
-    names: list[str]
-    indexes: list[int]
-    scales: list[BandScale]
-    striped: bool
-    alpha: int | None
-    masked: bool
-    warped: str | None
-    resampled: str | None = None
 
 
 def decode_scene(job: SceneJob, on_size: Callable[[float], None]) -> SceneFacts:
@@ -67,10 +44,10 @@ def decode_scene(job: SceneJob, on_size: Callable[[float], None]) -> SceneFacts:
         BadScene: The files do not make a scene.
     """
     with rasterio.Env(**GDAL_ENV), ExitStack() as stack:
-        layers = [_open_layer(stack, job, file) for file in job.files]
+        layers = [open_layer(stack, job, file) for file in job.files]
         names = [name for layer in layers for name in layer.names]
         _check_bands(names, job.name)
-        grid = _align_layers(stack, layers, job)
+        grid = align_layers(stack, layers, job)
         on_size(grid.height * grid.width * len(names) / 1e6)
         tiled = Path(job.folder) / "tiled.tif"
         overview, step, valid_fraction = _write_canonical(tiled, layers, grid, names, job)
@@ -80,116 +57,23 @@ def decode_scene(job: SceneJob, on_size: Callable[[float], None]) -> SceneFacts:
         return _scene_facts(job, layers, grid, names, overview, step, valid_fraction, tags)
 
 
-def _open_layer(stack: ExitStack, job: SceneJob, file: RasterJob) -> _Layer:
-    opened = open_untrusted(file.path, file.display_name, max_pixels=job.max_pixels, memory_mb=job.memory_mb)
-    dataset = stack.enter_context(opened)
-    check_pixels(dataset, file.display_name)
-    names = _names_of(dataset, file, job.name)
-    view, grid, warped = to_north_up(
-        dataset, file.display_name, needs_georeference=job.needs_georeference, max_pixels=job.max_pixels
-    )
-    if view is not dataset:
-        stack.enter_context(view)
-    wanted = [(index + 1, name) for index, name in enumerate(names) if name]
-    scales = [
-        band_scale(
-            name,
-            dataset.dtypes[index - 1],
-            file.known_radiometry(),
-            (dataset.scales[index - 1], dataset.offsets[index - 1]),
-            dataset.nodatavals[index - 1],
-            file.display_name,
-            source=dataset.tags().get("SOURCE", ""),
-        )
-        for index, name in wanted
-    ]
-    flags = dataset.mask_flag_enums[wanted[0][0] - 1] if wanted else []
-    return _Layer(
-        job=file,
-        view=view,
-        grid=grid,
-        names=[name for _, name in wanted],
-        indexes=[index for index, _ in wanted],
-        scales=scales,
-        striped=dataset.block_shapes[0][1] == dataset.width,
-        alpha=_alpha_index(view),
-        warped=warped,
-        masked=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
-    )
-
-
-def _names_of(dataset: Any, file: RasterJob, scene: str) -> list[str | None]:
-    """Return the name of each band, None for a band that is not wanted.
-
-    Raises:
-        BadScene: The file has another number of bands than names, or no usable names.
-    """
-    colors = [color.name for color in dataset.colorinterp]
-    if file.bands is None:
-        sensor = f"{scene} {dataset.tags().get('SENSOR', '')}"
-        return band_names(list(dataset.descriptions), colors, sensor, file.display_name)
-    visible = [color for color in colors if color != "alpha"]
-    for names in (file.bands, *file.other_bands):
-        if len(names) in (dataset.count, len(visible)):
-            return [*names, *([None] * (dataset.count - len(names)))]
-    raise BadScene(
-        "unexpected number of bands",
-        subject=file.display_name,
-        found=dataset.count,
-        expected=f"{len(file.bands)} ({', '.join(name or '-' for name in file.bands)})",
-        next_step="Name every band of the file in --bands; write - for a band that is not wanted.",
-    )
-
-
 def _check_bands(names: list[str], scene: str) -> None:
-    """Check that red, green and blue exist and that no band name occurs twice."""
-    twice = sorted({name for name in names if names.count(name) > 1})
+    """Check that red, green and blue exist and that no band name occurs duplicates."""
+    duplicates = sorted({name for name in names if names.count(name) > 1})
     missing = [band for band in RGB if band not in names]
-    if twice or missing:
+    if duplicates or missing:
         raise BadScene(
-            f"two bands have the name {', '.join(twice)}" if twice else f"the scene lacks {', '.join(missing)}",
+            f"two bands have the name {', '.join(duplicates)}"
+            if duplicates
+            else f"the scene lacks {', '.join(missing)}",
             subject=scene,
             found=", ".join(names),
             expected="red, green and blue, each once",
         )
 
 
-def _align_layers(stack: ExitStack, layers: list[_Layer], job: SceneJob) -> Grid:
-    """Resample every file to the finest grid and return that grid.
-
-    Raises:
-        BadScene: The files do not cover the same extent.
-    """
-    finest = min(layers, key=lambda layer: abs(layer.grid.transform.a * layer.grid.transform.e)).grid
-    for layer in layers:
-        if same_grid(finest, layer.grid):
-            continue
-        if not same_extent(finest, layer.grid):
-            raise BadScene(
-                "the bands have different extents",
-                subject=layer.job.display_name,
-                found=_describe_grid(layer.grid),
-                expected=_describe_grid(finest),
-                next_step="Use the bands of one product.",
-            )
-        original_m = layer.grid.resolution_m() or 0.0
-        layer.resampled = f"{', '.join(layer.names)}: {original_m:.4g} m to {finest.resolution_m():.4g} m, bilinear"
-        layer.view = stack.enter_context(to_grid(layer.view, finest, Resampling.bilinear))
-        layer.grid, layer.alpha = finest, _alpha_index(layer.view)
-    return finest
-
-
-def _describe_grid(grid: Grid) -> str:
-    corner = f"corner {grid.transform.c:.6g} {grid.transform.f:.6g}, pixel {grid.transform.a:.6g}"
-    return f"{grid.height} x {grid.width} pixels, {corner}, {str(grid.crs_text())[:40]}"
-
-
-def _alpha_index(view: Any) -> int | None:
-    return next((index + 1 for index, color in enumerate(view.colorinterp) if color.name == "alpha"), None)
-
-
 def _write_canonical(
-    tiled: Path, layers: list[_Layer], grid: Grid, names: list[str], job: SceneJob
+    tiled: Path, layers: list[Layer], grid: Grid, names: list[str], job: SceneJob
 ) -> tuple[Bool, int, float]:
     """Write the canonical pixels to `tiled`.
 
@@ -214,8 +98,8 @@ def _write_canonical(
         descriptions=names,
     ) as out:
         for window in _windows(grid, striped=any(layer.striped for layer in layers)):
-            dn, valid = _read(layers, window)
-            out.write(dn, window=_as_rasterio(window))
+            dn, valid = read_layers(layers, window)
+            out.write(dn, window=rasterio_window(window))
             _mark_valid(overview, valid, window, step)
             for band, values in enumerate(dn):
                 counts[band] += np.bincount(values.ravel(), minlength=65536)
@@ -241,41 +125,6 @@ def _windows(grid: Grid, *, striped: bool) -> Iterator[Window]:
             yield Window(row, col, min(rows, grid.height - row), min(cols, grid.width - col))
 
 
-def _read(layers: list[_Layer], window: Window) -> tuple[UInt16, Bool]:
-    """Return canonical digital numbers `(band, row, col)`, 0 where any band has no data, and the valid pixels."""
-    parts: list[UInt16] = []
-    valid = np.ones((window.height, window.width), bool)
-    floats_at_zero = np.ones((window.height, window.width), bool)
-    for layer in layers:
-        raw = _read_raw(layer, layer.indexes, window)
-        bands = [to_canonical(dn, scale) for dn, scale in zip(raw, layer.scales, strict=True)]
-        band_valid = np.stack([each for _, each in bands])
-        # In 8 bits 0 is also black: such a pixel is invalid only where every band is 0.
-        valid &= band_valid.any(axis=0) if raw.dtype == np.uint8 else band_valid.all(axis=0)
-        if layer.alpha is not None:
-            valid &= _read_raw(layer, [layer.alpha], window)[0] > 0
-        if layer.masked and layer.warped is None and layer.resampled is None:
-            valid &= layer.view.read_masks(layer.indexes[0], window=_as_rasterio(window)) > 0
-        # Reflectance products in floating point have 0 in every band at their margins and no nodata value.
-        floats_at_zero &= (raw == 0).all(axis=0) if raw.dtype.kind == "f" else False
-        parts += [dn for dn, _ in bands]
-    valid &= ~floats_at_zero
-    return np.stack(parts) * valid, valid
-
-
-def _read_raw(layer: _Layer, indexes: list[int], window: Window) -> npt.NDArray[Any]:
-    """Return the bands `(band, row, col)` in the file's data type."""
-    try:
-        found: npt.NDArray[Any] = layer.view.read(indexes, window=_as_rasterio(window))
-    except READ_ERRORS as error:
-        raise read_error(error, layer.job.display_name) from error
-    return found
-
-
-def _as_rasterio(window: Window) -> RasterioWindow:
-    return RasterioWindow(window.col_off, window.row_off, window.width, window.height)
-
-
 def _mark_valid(overview: Bool, valid: Bool, window: Window, step: int) -> None:
     """Set the overview pixels that contain a valid pixel of the window."""
     rows, cols = (
@@ -287,7 +136,7 @@ def _mark_valid(overview: Bool, valid: Bool, window: Window, step: int) -> None:
     overview[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1] |= coarse
 
 
-def _canonical_tags(layers: list[_Layer]) -> dict[str, str]:
+def _canonical_tags(layers: list[Layer]) -> dict[str, str]:
     """Return the tags of the canonical file. They do not depend on file names, so that equal bytes give equal bytes."""
     sources = list(dict.fromkeys(scale.radiometry.source for layer in layers for scale in layer.scales))
     tags = {"CONTENT": "reflectance x 10000, 0 = no data", "RADIOMETRY": "; ".join(sources)}
@@ -300,7 +149,7 @@ def _canonical_tags(layers: list[_Layer]) -> dict[str, str]:
 
 def _scene_facts(
     job: SceneJob,
-    layers: list[_Layer],
+    layers: list[Layer],
     grid: Grid,
     names: list[str],
     overview: Bool,

@@ -10,15 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from rasterio.enums import Resampling
-from rasterio.windows import Window as RasterioWindow
 
 from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA
 from cloudseg.errors import BadLabel, BadScene
-from cloudseg.grid import Window, iter_windows
+from cloudseg.grid import iter_windows
 from cloudseg.ingest.class_mappings import BINARY, BINARY_255
 from cloudseg.ingest.georeference import Grid, same_grid, to_grid, to_north_up
 from cloudseg.ingest.job import LabelFacts, LabelJob
-from cloudseg.ingest.untrusted import READ_ERRORS, open_untrusted, read_error
+from cloudseg.ingest.untrusted import open_untrusted, rasterio_window, read_window
 from cloudseg.raster.cog import create_tiled, write_cog
 from cloudseg.raster.read import GDAL_ENV, open_raster, read_scene
 
@@ -76,10 +75,10 @@ def _decode(job: LabelJob, scene: Any, dataset: Any) -> LabelFacts:
         descriptions=["label"],
     ) as out:
         for window in iter_windows(grid.height, grid.width, _WINDOW):
-            classes = _classes(_read(view, window, job.display_name), mapping)
+            classes = _classes(read_window(view, 1, window, job.display_name), mapping)
             _, valid = read_scene(scene, window, scene.descriptions)
             classes[~valid] = MASK_NO_DATA
-            out.write(classes, 1, window=_as_rasterio(window))
+            out.write(classes, 1, window=rasterio_window(window))
     labelled, cloud = _count(tiled, grid)
     if labelled == 0:
         raise BadLabel(
@@ -185,7 +184,7 @@ def _values(view: Any, grid: Grid, display_name: str) -> set[int]:
     """
     found: set[int] = set()
     for window in iter_windows(grid.height, grid.width, _WINDOW):
-        dn = _read(view, window, display_name)
+        dn = read_window(view, 1, window, display_name)
         finite = dn[np.isfinite(dn)] if dn.dtype.kind == "f" else dn
         values = np.unique(finite)
         if len(values) > _MAX_CLASSES or dn.dtype.kind not in "iuf" or not np.array_equal(values, np.rint(values)):
@@ -212,19 +211,7 @@ def _count(tiled: Path, grid: Grid) -> tuple[int, int]:
     labelled = cloud = 0
     with open_raster(str(tiled)) as written:
         for window in iter_windows(grid.height, grid.width, _WINDOW):
-            classes = written.read(1, window=_as_rasterio(window))
+            classes = written.read(1, window=rasterio_window(window))
             labelled += int((classes != MASK_NO_DATA).sum())
             cloud += int((classes == MASK_CLOUD).sum())
     return labelled, cloud
-
-
-def _read(view: Any, window: Window, display_name: str) -> npt.NDArray[Any]:
-    try:
-        found: npt.NDArray[Any] = view.read(1, window=_as_rasterio(window))
-    except READ_ERRORS as error:
-        raise read_error(error, display_name) from error
-    return found
-
-
-def _as_rasterio(window: Window) -> RasterioWindow:
-    return RasterioWindow(window.col_off, window.row_off, window.width, window.height)

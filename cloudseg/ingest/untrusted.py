@@ -11,12 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import numpy.typing as npt
 import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window as RasterioWindow
 
 from cloudseg.errors import BadScene
+from cloudseg.grid import Window
 
 _SIGNATURES: Final = {
     # TIFF 6.0, section 2, and BigTIFF; JPEG 2000 Part 1, annex I (file) and annex A (bare codestream).
@@ -37,7 +40,7 @@ _MAX_SIDE: Final = 200_000
 _BLOCK_DIVISOR: Final = 8
 """A decoded block may take the memory limit divided by this: GDAL holds several at a time."""
 
-READ_ERRORS: Final = (RasterioError, CPLE_BaseError)
+_READ_ERRORS: Final = (RasterioError, CPLE_BaseError)
 """Errors of rasterio; CPLE_BaseError is the base of those that it passes through from GDAL."""
 
 
@@ -102,7 +105,7 @@ def _open(path: str, display_name: str) -> rasterio.DatasetReader:
     try:
         # GDAL gets an absolute path in our own temporary folder, never a name from outside.
         return rasterio.open(Path(path).absolute(), driver=driver, sharing=False)
-    except READ_ERRORS as error:
+    except _READ_ERRORS as error:
         raise BadScene(
             "the header of the raster cannot be read",
             subject=display_name,
@@ -155,15 +158,37 @@ def _check_size(dataset: rasterio.DatasetReader, display_name: str, max_pixels: 
         )
 
 
-def read_error(error: Exception, display_name: str) -> BadScene:
-    """Return the error of pixels that cannot be read."""
-    return BadScene(
-        "the pixels cannot be read: the file is truncated or corrupt",
-        subject=display_name,
-        found=_short(error),
-        expected="every block readable",
-        next_step="Get the file again from its source.",
-    )
+def rasterio_window(window: Window) -> RasterioWindow:
+    """Return the window as rasterio's class."""
+    return RasterioWindow(window.col_off, window.row_off, window.width, window.height)
+
+
+def read_window(dataset: Any, indexes: int | list[int], window: Window, display_name: str) -> npt.NDArray[Any]:
+    """Read pixels in the file's data type.
+
+    Args:
+        dataset: A dataset or warped VRT.
+        indexes: One band index, from 1, or several.
+        window: The pixels.
+        display_name: The file's name, for messages.
+
+    Returns:
+        `(row, col)` for one index, `(band, row, col)` for several.
+
+    Raises:
+        BadScene: The file is truncated or corrupt.
+    """
+    try:
+        pixels: npt.NDArray[Any] = dataset.read(indexes, window=rasterio_window(window))
+    except _READ_ERRORS as error:
+        raise BadScene(
+            "the pixels cannot be read: the file is truncated or corrupt",
+            subject=display_name,
+            found=_short(error),
+            expected="every block readable",
+            next_step="Get the file again from its source.",
+        ) from error
+    return pixels
 
 
 def _short(error: Any, path: str = "") -> str:

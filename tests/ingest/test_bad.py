@@ -113,6 +113,8 @@ def test_every_bad_raster_is_quarantined_and_the_good_one_is_ingested(service: S
     }
     assert wrong == {}
     assert len(record.quarantined) == len(reasons)
+    assert {entries[name].error for name in reasons if name != "archive.zip"} == {"BadScene"}
+    assert entries["archive.zip"].error == "LayoutUnknown"
     again = service.ingest(inbox, workers=2)
     assert (again.added, again.quarantined, again.known, again.still_quarantined) == ([], [], 1, len(reasons))
 

@@ -1,6 +1,7 @@
 """What the decoder process cannot do: use the network, read or write files outside its folder. Each is attempted."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 from cloudseg.errors import BadScene
 from cloudseg.ingest import DecodeLimits
-from cloudseg.ingest.pool import Decoder
+from cloudseg.ingest.pool import Decoder, _check_output
 from cloudseg.ingest.sandbox import FILES, NETWORK
 from tests.ingest.test_pipeline import _job
 from tests.ingest.tiles import random_dn, write
@@ -114,3 +115,19 @@ def test_the_decoder_process_is_sandboxed(tmp_path: Path) -> None:
             assert Path(f"/proc/{decoder._process.pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink()
     finally:
         decoder.close()
+
+
+@pytest.mark.parametrize("kind", ["missing", "link", "pipe", "folder"])
+def test_output_that_is_no_regular_file_is_refused(tmp_path: Path, kind: str) -> None:
+    """A compromised decoder may leave a link to a file of the service where its output should be."""
+    out, regular = tmp_path / "out.tif", tmp_path / "regular"
+    regular.write_bytes(b"x")
+    _check_output(regular, "scene")
+    if kind == "link":
+        out.symlink_to(regular)
+    elif kind == "pipe":
+        os.mkfifo(out)
+    elif kind == "folder":
+        out.mkdir()
+    with pytest.raises(BadScene, match="no regular file"):
+        _check_output(out, "scene")

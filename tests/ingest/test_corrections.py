@@ -42,7 +42,7 @@ def test_a_correction_alone_becomes_the_newest_label_of_its_scene(
     assert (again.labelled, again.quarantined, again.still_quarantined) == ([], [], 0)
 
 
-def test_a_label_whose_image_has_left_the_inbox_stays_what_it_is(service: Service, inbox: Path) -> None:
+def test_a_label_whose_image_has_left_the_inbox_is_unchanged(service: Service, inbox: Path) -> None:
     image = write(inbox / "images" / "a.tif", random_dn())
     _label(inbox, "a")
     service.ingest(inbox)
@@ -72,7 +72,7 @@ def test_a_scene_elsewhere_in_the_same_inbox_is_ingested_before_its_label(servic
     assert (len(record.added), len(record.labelled), record.quarantined) == (1, 1, [])
 
 
-def test_a_correction_that_does_not_fit_is_refused_until_its_scene_comes(
+def test_a_correction_that_does_not_fit_is_refused_until_its_scene_arrives(
     service: Service, inbox: Path, tmp_path: Path
 ) -> None:
     write(inbox / "a.tif", random_dn())

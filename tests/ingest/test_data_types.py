@@ -17,7 +17,7 @@ def _read(service: Service, name: str, *bands: str) -> tuple[np.ndarray, np.ndar
         return read_scene(dataset, Window(0, 0, scene.height, scene.width), bands)
 
 
-def test_sixteen_bands_of_which_some_have_a_name(service: Service, inbox: Path) -> None:
+def test_sixteen_bands_of_which_some_have_known_names(service: Service, inbox: Path) -> None:
     names = [
         "B01",
         "B02",
@@ -42,7 +42,7 @@ def test_sixteen_bands_of_which_some_have_a_name(service: Service, inbox: Path) 
     assert np.array_equal(_read(service, "sixteen", "red", "nir")[0], random_dn(16)[[3, 7]])
 
 
-def test_sixteen_bands_without_names_are_named_by_hand(service: Service, inbox: Path) -> None:
+def test_sixteen_bands_without_names_are_named_with_the_option(service: Service, inbox: Path) -> None:
     write(inbox / "sixteen.tif", random_dn(16), names=None)
     service.ingest(inbox)
     assert "band names are unknown" in service.quarantine()["sixteen"].what
@@ -86,8 +86,8 @@ def test_undeclared_fill_of_floats_is_no_data(service: Service, inbox: Path, fil
 
 @pytest.mark.parametrize("dtype", ["uint32", "int32", "complex64", "int8"])
 def test_other_data_types_are_refused_with_a_next_step(service: Service, inbox: Path, dtype: str) -> None:
-    write(inbox / "strange.tif", random_dn(low=1, high=100).astype(dtype))
+    write(inbox / "other.tif", random_dn(low=1, high=100).astype(dtype))
     service.ingest(inbox)
-    entry = service.quarantine()["strange"]
+    entry = service.quarantine()["other"]
     assert (entry.what, entry.found) == ("unsupported data type", dtype)
     assert "uint16" in entry.next_step

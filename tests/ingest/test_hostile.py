@@ -8,7 +8,6 @@ from typing import IO
 
 import pytest
 
-from cloudseg.catalog import Catalog
 from cloudseg.ingest import pipeline
 from cloudseg.ingest.inbox import FolderInbox
 from cloudseg.ingest.inbox_file import InboxFile
@@ -42,6 +41,8 @@ def test_names_that_are_code_are_only_names(service: Service, inbox: Path) -> No
     scene = service.scenes()["a#b?c=d&e%20f"]
     assert scene.source_uri.endswith("/a%23b%3Fc%3Dd%26e%2520f.tif")
     assert service.ingest(inbox, workers=2).known == len(record.added)
+    with sqlite3.connect(service.home / "catalog.db") as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ class Vanishing(FolderInbox):
 
 
 @pytest.mark.parametrize("openings", [1, 2])
-def test_files_that_vanish_or_grow_meanwhile(
+def test_files_that_vanish_or_grow_during_ingest(
     service: Service, inbox: Path, openings: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "open_inbox", lambda source, *_: Vanishing(Path(source)))
@@ -140,7 +141,7 @@ def test_files_that_vanish_or_grow_meanwhile(
     assert service.quarantine() == {}
 
 
-def test_a_file_and_a_folder_that_may_not_be_read(service: Service, inbox: Path) -> None:
+def test_a_file_and_a_folder_without_read_permission(service: Service, inbox: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root reads everything: permissions cannot be tested as root")
     write(inbox / "closed.tif", random_dn()).chmod(0)
@@ -162,8 +163,3 @@ def test_text_inside_a_file_cannot_move_the_cursor(service: Service, inbox: Path
     assert entry.found is not None
     assert entry.found.isprintable()
     assert len(entry.found) <= 600
-
-
-def test_the_catalog_survives_it_all(service: Service, catalog: Catalog) -> None:
-    with sqlite3.connect(service.home / "catalog.db") as db:
-        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)

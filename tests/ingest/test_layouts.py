@@ -51,7 +51,7 @@ def test_pairs_of_true_colour_with_a_product_id(service: Service, inbox: Path) -
         assert np.array_equal(read_label(dataset, Window(0, 0, SIZE, SIZE)), clouds()[0])
 
 
-def test_the_catalogue_of_cloud_masks_has_a_stretch_of_its_own(service: Service, inbox: Path) -> None:
+def test_the_catalogue_of_cloud_masks_has_its_own_stretch(service: Service, inbox: Path) -> None:
     tags = {"SOURCE": "Sentinel-2 Cloud Mask Catalogue, Francis et al. 2020, Zenodo 4172871"}
     raw = random_dn(low=5, high=256, dtype="uint8")
     write(inbox / "images" / f"{PRODUCT}.tif", raw, tags=tags)
@@ -194,7 +194,7 @@ def test_sentinel2_product_folder_with_jp2_bands(service: Service, inbox: Path, 
     assert np.array_equal(pixels_of(service, product, "red"), random_dn(1, 128, seed=2, low=1200).astype(int) + offset)
 
 
-def test_bands_of_another_resolution_are_resampled_and_say_so(service: Service, inbox: Path) -> None:
+def test_bands_of_another_resolution_are_resampled_and_tagged(service: Service, inbox: Path) -> None:
     for index, code in enumerate(("B02", "B03", "B04")):
         write(inbox / f"T31UDQ_20180301T084341_{code}.tif", random_dn(1, seed=index), names=None)
     write(
@@ -247,7 +247,7 @@ def test_an_inbox_in_the_object_store(service: Service, inbox: Path) -> None:
             service.ingest(wrong)
 
 
-def test_an_inbox_in_a_store_that_is_no_folder(service: Service, inbox: Path) -> None:
+def test_an_inbox_in_a_store_without_folders(service: Service, inbox: Path) -> None:
     service.store.put_file("inbox/scene.tif", write(inbox / "scene.tif", random_dn()))
     found = StoreInbox(service.store, "inbox")
     (file,) = found.list_files()

@@ -66,7 +66,7 @@ def test_again_changes_nothing_and_another_name_is_the_same_scene(service: Servi
     assert len(list(service.store.list_keys("scenes/"))) == 1
 
 
-def test_a_label_that_comes_later_is_a_new_version(service: Service, inbox: Path) -> None:
+def test_a_label_that_arrives_later_is_a_new_version(service: Service, inbox: Path) -> None:
     _pairs(inbox, 1)
     label = inbox / "labels" / "0.tif"
     label.rename(inbox / "kept")

@@ -24,19 +24,27 @@ Bool = npt.NDArray[np.bool_]
 
 @dataclass
 class Layer:
-    """One open file and the bands to read from it. `view` is the dataset or a warped VRT on `grid`."""
+    """One open file and the bands to read from it."""
 
     job: RasterJob
     view: Any
+    """The dataset, or a warped VRT on `grid`."""
     grid: Grid
     names: list[str]
+    """Names of the wanted bands."""
     indexes: list[int]
+    """Their indexes in the file, from 1."""
     scales: list[BandScale]
     striped: bool
+    """Whether the blocks of the file span its whole width."""
     alpha: int | None
+    """Index of the alpha band of `view`."""
     masked: bool
+    """Whether the file has an internal mask, which is used only where the pixels are neither warped nor resampled."""
     warped: str | None
+    """How the file was warped north-up."""
     resampled: str | None = None
+    """How the file was resampled to the finest grid."""
 
 
 def open_layer(stack: ExitStack, job: SceneJob, file: RasterJob) -> Layer:

@@ -83,7 +83,8 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "jp2_of_a_giant": (
         lambda: (
-            b"\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftypjp2 \0\0\0\0jp2 \0\0\0\x2djp2h\0\0\0\x16ihdr\xff\xff\xff\xff\xff\xff\xff\xff"
+            b"\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftypjp2 \0\0\0\0jp2 \0\0\0\x2djp2h"
+            b"\0\0\0\x16ihdr\xff\xff\xff\xff\xff\xff\xff\xff"
             b"\0\x03\7\7\0\0\0\0\0\x0fcolr\1\0\0\0\0\0\x10"
         ),
         "cannot be read|larger than allowed",

@@ -1,6 +1,6 @@
-"""Brings tiles and labels of an inbox into the catalog.
+"""Ingest: bring tiles and labels of an inbox into the catalog.
 
-Find, check, decode in a bounded process, store, name in a row.
+Recognize the layout, decode in a sandboxed process, store the canonical raster, add the row; or quarantine the file.
 """
 
 from cloudseg.ingest.job import DecodeLimits

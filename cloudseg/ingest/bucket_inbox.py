@@ -1,4 +1,4 @@
-"""An inbox on S3: a prefix of any bucket that the credentials may read.
+"""An inbox on S3: a prefix of any bucket that the credentials can read.
 
 Objects are streamed, never opened by GDAL over the network.
 """
@@ -10,25 +10,28 @@ from typing import IO
 from urllib.parse import quote
 
 from cloudseg.errors import ObjectMissing, SettingsError
-from cloudseg.ingest.candidate import InboxFile
-from cloudseg.ingest.inbox import S3_SCHEME, is_passed_over, shown, unreadable
+from cloudseg.ingest.inbox_file import S3_SCHEME, InboxFile, escape_name, is_skipped, unreadable_file
+from cloudseg.storage import S3Options
 from cloudseg.storage.bucket import Bucket
 from cloudseg.storage.s3 import is_bucket_name
-from cloudseg.storage.store import S3Options
 
 
 def open_bucket_inbox(source: str, options: S3Options) -> "BucketInbox":
-    """Open `s3://bucket/prefix`; the server is not asked yet. Raises SettingsError for what is no such URL."""
+    """Open `s3://bucket/prefix` without contacting the server.
+
+    Raises:
+        SettingsError: The URL names no valid bucket.
+    """
     name, _, prefix = source.removeprefix(S3_SCHEME).partition("/")
     if not is_bucket_name(name):
-        raise SettingsError(
-            "not a bucket of S3", subject=shown(source.rpartition("@")[2]), expected="s3://bucket/prefix"
-        )
+        # Credentials before an @ must not be printed.
+        subject = escape_name(source.rpartition("@")[2])
+        raise SettingsError("not a valid bucket name", subject=subject, expected="s3://bucket/prefix")
     return BucketInbox(Bucket(name, options), prefix.strip("/"))
 
 
 class BucketInbox:
-    """Everything below a prefix, names as they are; a prefix that names one object is an inbox of its own."""
+    """All objects below a prefix, or the single object that the prefix names."""
 
     def __init__(self, bucket: Bucket, prefix: str) -> None:
         self._bucket, self._prefix = bucket, prefix
@@ -39,9 +42,9 @@ class BucketInbox:
         return f"{S3_SCHEME}{self._bucket.name}/{quote(self._prefix)}".rstrip("/")
 
     def list_files(self) -> list[InboxFile]:
-        """See Inbox.list_files.
+        """Return the files; see `Inbox.list_files`.
 
-        Names with an empty or hidden part, folder markers among them, and uploads in progress are passed over.
+        Skip names with an empty or hidden part (folder markers among them) and uploads in progress.
         """
         folder = f"{self._prefix}/" if self._prefix else ""
         names = [entry["Key"] for entry in self._bucket.list(self._prefix)]
@@ -56,36 +59,36 @@ class BucketInbox:
 
     @contextmanager
     def open(self, file: InboxFile) -> Iterator[IO[bytes]]:
-        """See Inbox.open."""
-        if file.fault:
-            raise unreadable(file, ValueError(file.fault))
+        """Yield an open binary file; see `Inbox.open`."""
+        if file.reject_reason:
+            raise unreadable_file(file, ValueError(file.reject_reason))
         single = file.path == self._prefix.rpartition("/")[2] and file.uri == self.uri
         name = self._prefix if single else f"{self._prefix}/{file.path}".lstrip("/")
         try:
-            with io.BufferedReader(_Pieces(iter(self._bucket.download(name)))) as handle:
+            with io.BufferedReader(_ChunkReader(iter(self._bucket.download(name)))) as handle:
                 yield handle
         except ObjectMissing as error:
-            raise unreadable(file, error) from error
+            raise unreadable_file(file, error) from error
 
     def _entry(self, path: str, name: str) -> InboxFile:
-        strange = shown(path) != path
-        fault = "the object's name holds control characters" if strange else None
-        return InboxFile(shown(path), f"{S3_SCHEME}{self._bucket.name}/{quote(name)}", fault)
+        escaped = escape_name(path)
+        reject_reason = "the object name has control characters" if escaped != path else None
+        return InboxFile(escaped, f"{S3_SCHEME}{self._bucket.name}/{quote(name)}", reject_reason)
 
 
-class _Pieces(io.RawIOBase):
-    """A stream over pieces that come one after another."""
+class _ChunkReader(io.RawIOBase):
+    """A raw stream over an iterator of byte chunks."""
 
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces, self._rest = pieces, memoryview(b"")
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks, self._rest = chunks, memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """Fill the buffer with what is at hand; 0 at the end."""
+        """Fill the buffer with what has arrived and return the number of bytes; 0 at the end."""
         if not self._rest:
-            self._rest = memoryview(next(self._pieces, b""))
+            self._rest = memoryview(next(self._chunks, b""))
         size = min(len(buffer), len(self._rest))
         buffer[:size] = self._rest[:size]
         self._rest = self._rest[size:]
@@ -94,4 +97,4 @@ class _Pieces(io.RawIOBase):
 
 def _is_hidden(name: str, folder: str) -> bool:
     parts = name.removeprefix(folder).split("/")
-    return any(not part or part.startswith(".") for part in parts) or is_passed_over(parts[-1])
+    return any(not part or part.startswith(".") for part in parts) or is_skipped(parts[-1])

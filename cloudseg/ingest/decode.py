@@ -1,180 +1,88 @@
-"""Decodes untrusted files into one canonical scene: uint16 COG, reflectance × 10 000, 0 = no data.
+"""Decode untrusted files into one canonical scene: uint16 COG, reflectance × 10 000, 0 = no data.
 
-Runs in the bounded child.
-
-Everything goes by windows: memory does not grow with the scene.
+Runs in the sandboxed decoder process. Reads and writes by windows: memory does not grow with the scene.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import rasterio
 import shapely
-from rasterio.enums import MaskFlags, Resampling
 from rasterio.transform import Affine
-from rasterio.windows import Window as RasterioWindow
 
 from cloudseg.bands import RGB
 from cloudseg.errors import BadScene
 from cloudseg.grid import Window
-from cloudseg.ingest.georeference import Grid, place_on_ground, same_extent, same_grid, to_grid
-from cloudseg.ingest.job import RasterJob, SceneFacts, SceneJob
-from cloudseg.ingest.radiometry import BandScale, band_scale, check_numbers, names_of_bands, to_canonical
-from cloudseg.ingest.untrusted import READ_ERRORS, check_pixels, open_untrusted, read_error
+from cloudseg.ingest.georeference import Grid
+from cloudseg.ingest.job import SceneFacts, SceneJob
+from cloudseg.ingest.layer import Bool, Layer, align_layers, open_layer, read_layers
+from cloudseg.ingest.radiometry import check_distribution
+from cloudseg.ingest.untrusted import rasterio_window
 from cloudseg.raster.cog import create_tiled, write_cog
 from cloudseg.raster.footprint import OVERVIEW_SIZE, footprint_bounds, footprint_of
 from cloudseg.raster.read import GDAL_ENV
 
 _WINDOW: Final = 1024
 _STRIP_ROWS: Final = 512
-_WIDEST_STRIP: Final = 16_384
-_TEXT_TAGS: Final = {"SYNTHETIC": "synthetic", "GROUND": "ground", "GEOREFERENCE": "georeference", "SOURCE": "source"}
-_LONGEST_TAG: Final = 200
-
-UInt16 = npt.NDArray[np.uint16]
-Bool = npt.NDArray[np.bool_]
+_MAX_STRIP_WIDTH: Final = 16_384
+_KEPT_TAGS: Final = {"SYNTHETIC": "synthetic", "GROUND": "ground", "GEOREFERENCE": "georeference", "SOURCE": "source"}
+_MAX_TAG_LENGTH: Final = 200
 
 
-@dataclass
-class _Layer:
-    """One open file, on the ground or on the scene's grid, and the bands that are wanted of it."""
-
-    job: RasterJob
-    view: Any
-    grid: Grid
-    names: list[str]
-    indexes: list[int]
-    scales: list[BandScale]
-    striped: bool
-    alpha: int | None
-    masked: bool
-    warped: str | None
-    resampled: str | None = None
-
-
-def decode_scene(job: SceneJob, tell: Callable[[float], None]) -> SceneFacts:
+def decode_scene(job: SceneJob, on_size: Callable[[float], None]) -> SceneFacts:
     """Write the canonical COG of a scene to `job.out` and return its facts.
 
-    `tell` gets pixels × bands in millions before the reading begins. Raises BadScene with a reason for a person.
+    Args:
+        job: The files and limits.
+        on_size: Called with pixels × bands in millions before any pixel is read.
+
+    Raises:
+        BadScene: The files do not make a scene.
     """
     with rasterio.Env(**GDAL_ENV), ExitStack() as stack:
-        layers = [_open_layer(stack, job, file) for file in job.files]
+        layers = [open_layer(stack, job, file) for file in job.files]
         names = [name for layer in layers for name in layer.names]
         _check_bands(names, job.name)
-        grid = _bring_together(stack, layers, job)
-        tell(grid.height * grid.width * len(names) / 1e6)
+        grid = align_layers(stack, layers, job)
+        on_size(grid.height * grid.width * len(names) / 1e6)
         tiled = Path(job.folder) / "tiled.tif"
-        overview, step, share = _write(tiled, layers, grid, names, job)
-        tags = _facts_for_tags(layers)
+        overview, step, valid_fraction = _write_canonical(tiled, layers, grid, names, job)
+        tags = _canonical_tags(layers)
         write_cog(Path(job.out), tiled, resampling="average", tags=tags, compression="ZSTD", predictor=True)
         tiled.unlink()
-        return _describe(job, layers, grid, names, overview, step, share, tags)
-
-
-def _open_layer(stack: ExitStack, job: SceneJob, file: RasterJob) -> _Layer:
-    opened = open_untrusted(file.path, file.shown, max_pixels=job.max_pixels, memory_mb=job.memory_mb)
-    dataset = stack.enter_context(opened)
-    check_pixels(dataset, file.shown)
-    names = _band_names(dataset, file, job.name)
-    view, grid, warped = place_on_ground(dataset, file.shown, needed=job.needs_georeference, max_pixels=job.max_pixels)
-    if view is not dataset:
-        stack.enter_context(view)
-    wanted = [(index + 1, name) for index, name in enumerate(names) if name]
-    scales = [
-        band_scale(
-            name,
-            dataset.dtypes[index - 1],
-            file.known_radiometry(),
-            (dataset.scales[index - 1], dataset.offsets[index - 1]),
-            dataset.nodatavals[index - 1],
-            file.shown,
-            source=dataset.tags().get("SOURCE", ""),
-        )
-        for index, name in wanted
-    ]
-    flags = dataset.mask_flag_enums[wanted[0][0] - 1] if wanted else []
-    return _Layer(
-        job=file,
-        view=view,
-        grid=grid,
-        names=[name for _, name in wanted],
-        indexes=[index for index, _ in wanted],
-        scales=scales,
-        striped=dataset.block_shapes[0][1] == dataset.width,
-        alpha=_alpha_of(view),
-        warped=warped,
-        masked=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
-    )
-
-
-def _band_names(dataset: Any, file: RasterJob, scene: str) -> list[str | None]:
-    colours = [colour.name for colour in dataset.colorinterp]
-    if file.bands is None:
-        sensor = f"{scene} {dataset.tags().get('SENSOR', '')}"
-        return names_of_bands(list(dataset.descriptions), colours, sensor, file.shown)
-    visible = [colour for colour in colours if colour != "alpha"]
-    for names in (file.bands, *file.other_bands):
-        if len(names) in (dataset.count, len(visible)):
-            return [*names, *([None] * (dataset.count - len(names)))]
-    raise BadScene(
-        "the file has another number of bands",
-        subject=file.shown,
-        found=dataset.count,
-        expected=f"{len(file.bands)} ({', '.join(name or '-' for name in file.bands)})",
-        next_step="Name every band of the file in --bands, with a dash for one that is not wanted.",
-    )
+        return _scene_facts(job, layers, grid, names, overview, step, valid_fraction, tags)
 
 
 def _check_bands(names: list[str], scene: str) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
+    """Check that red, green and blue exist and that no band name occurs duplicates."""
+    duplicates = sorted({name for name in names if names.count(name) > 1})
     missing = [band for band in RGB if band not in names]
-    if twice or missing:
+    if duplicates or missing:
         raise BadScene(
-            f"two bands are called {', '.join(twice)}" if twice else f"the scene lacks {', '.join(missing)}",
+            f"two bands have the name {', '.join(duplicates)}"
+            if duplicates
+            else f"the scene lacks {', '.join(missing)}",
             subject=scene,
             found=", ".join(names),
             expected="red, green and blue, each once",
         )
 
 
-def _bring_together(stack: ExitStack, layers: list[_Layer], job: SceneJob) -> Grid:
-    """Put every file on the finest grid. Raises BadScene where they are not of one place."""
-    finest = min(layers, key=lambda layer: abs(layer.grid.transform.a * layer.grid.transform.e)).grid
-    for layer in layers:
-        if same_grid(finest, layer.grid):
-            continue
-        if not same_extent(finest, layer.grid):
-            raise BadScene(
-                "the bands are not on one grid",
-                subject=layer.job.shown,
-                found=_words(layer.grid),
-                expected=_words(finest),
-                next_step="Bring the bands of one product.",
-            )
-        was = layer.grid.resolution_m() or 0.0
-        layer.resampled = f"{', '.join(layer.names)}: {was:.4g} m to {finest.resolution_m():.4g} m, bilinear"
-        layer.view = stack.enter_context(to_grid(layer.view, finest, Resampling.bilinear))
-        layer.grid, layer.alpha = finest, _alpha_of(layer.view)
-    return finest
+def _write_canonical(
+    tiled: Path, layers: list[Layer], grid: Grid, names: list[str], job: SceneJob
+) -> tuple[Bool, int, float]:
+    """Write the canonical pixels to `tiled`.
 
+    Returns:
+        Overview of the valid pixels `(row, col)`, its step in pixels, and the valid fraction.
 
-def _words(grid: Grid) -> str:
-    corner = f"corner {grid.transform.c:.6g} {grid.transform.f:.6g}, pixel {grid.transform.a:.6g}"
-    return f"{grid.height} x {grid.width} pixels, {corner}, {str(grid.crs_text())[:40]}"
-
-
-def _alpha_of(view: Any) -> int | None:
-    return next((index + 1 for index, colour in enumerate(view.colorinterp) if colour.name == "alpha"), None)
-
-
-def _write(tiled: Path, layers: list[_Layer], grid: Grid, names: list[str], job: SceneJob) -> tuple[Bool, int, float]:
-    """Write the canonical pixels; return the overview of what is valid, its step in pixels, and the valid fraction."""
+    Raises:
+        BadScene: No pixel is valid, or the pixel values cannot be reflectance.
+    """
     step = max(1, -(-max(grid.shape) // OVERVIEW_SIZE))
     overview = np.zeros((-(-grid.height // step), -(-grid.width // step)), bool)
     counts = np.zeros((len(names), 65536), np.int64)
@@ -190,83 +98,46 @@ def _write(tiled: Path, layers: list[_Layer], grid: Grid, names: list[str], job:
         descriptions=names,
     ) as out:
         for window in _windows(grid, striped=any(layer.striped for layer in layers)):
-            numbers, valid = _read(layers, window)
-            out.write(numbers, window=_as_rasterio(window))
-            _mark(overview, valid, window, step)
-            for band, values in enumerate(numbers):
+            dn, valid = read_layers(layers, window)
+            out.write(dn, window=rasterio_window(window))
+            _mark_valid(overview, valid, window, step)
+            for band, values in enumerate(dn):
                 counts[band] += np.bincount(values.ravel(), minlength=65536)
     missing = int(counts[0, 0])
     counts[:, 0] = 0
     if missing == grid.height * grid.width:
         raise BadScene(
-            "no pixel holds data: everything is nodata or not a number",
+            "no valid pixels: all are nodata or NaN",
             subject=job.name,
             expected="at least one valid pixel",
-            next_step="Get the file again, or take another date.",
+            next_step="Get the file again, or use another date.",
         )
     scales = {name: scale for layer in layers for name, scale in zip(layer.names, layer.scales, strict=True)}
-    check_numbers(counts, scales, job.name, is_product=job.is_product)
+    check_distribution(counts, scales, job.name, is_product=job.is_product)
     return overview, step, 1 - missing / (grid.height * grid.width)
 
 
 def _windows(grid: Grid, *, striped: bool) -> Iterator[Window]:
-    """Windows that follow the blocks of the source: strips over the whole width, or squares."""
-    rows, cols = (_STRIP_ROWS, grid.width) if striped and grid.width <= _WIDEST_STRIP else (_WINDOW, _WINDOW)
+    """Yield windows that match the blocks of the source: strips over the whole width, or squares."""
+    rows, cols = (_STRIP_ROWS, grid.width) if striped and grid.width <= _MAX_STRIP_WIDTH else (_WINDOW, _WINDOW)
     for row in range(0, grid.height, rows):
         for col in range(0, grid.width, cols):
             yield Window(row, col, min(rows, grid.height - row), min(cols, grid.width - col))
 
 
-def _read(layers: list[_Layer], window: Window) -> tuple[UInt16, Bool]:
-    """Return canonical numbers `(band, row, col)`, 0 where any band has no data, and what is valid."""
-    parts: list[UInt16] = []
-    valid = np.ones((window.height, window.width), bool)
-    floats_at_zero = np.ones((window.height, window.width), bool)
-    for layer in layers:
-        raw = _read_raw(layer, layer.indexes, window)
-        bands = [to_canonical(numbers, scale) for numbers, scale in zip(raw, layer.scales, strict=True)]
-        seen = np.stack([band_valid for _, band_valid in bands])
-        # Eight bits use 0 for black too: such a pixel is empty only where every band says so.
-        valid &= seen.any(axis=0) if raw.dtype == np.uint8 else seen.all(axis=0)
-        if layer.alpha is not None:
-            valid &= _read_raw(layer, [layer.alpha], window)[0] > 0
-        if layer.masked and layer.warped is None and layer.resampled is None:
-            valid &= layer.view.read_masks(layer.indexes[0], window=_as_rasterio(window)) > 0
-        # Products of reflectance as floats mark their margins by 0 in every band and have no nodata value.
-        floats_at_zero &= (raw == 0).all(axis=0) if raw.dtype.kind == "f" else False
-        parts += [numbers for numbers, _ in bands]
-    valid &= ~floats_at_zero
-    return np.stack(parts) * valid, valid
-
-
-def _read_raw(layer: _Layer, indexes: list[int], window: Window) -> npt.NDArray[Any]:
-    try:
-        found: npt.NDArray[Any] = layer.view.read(indexes, window=_as_rasterio(window))
-    except READ_ERRORS as error:
-        raise read_error(error, layer.job.shown) from error
-    return found
-
-
-def _as_rasterio(window: Window) -> RasterioWindow:
-    return RasterioWindow(window.col_off, window.row_off, window.width, window.height)
-
-
-def _mark(overview: Bool, valid: Bool, window: Window, step: int) -> None:
-    """Set the overview pixels in which something of the window is valid."""
+def _mark_valid(overview: Bool, valid: Bool, window: Window, step: int) -> None:
+    """Set the overview pixels that contain a valid pixel of the window."""
     rows, cols = (
         np.arange(start, start + length) // step
         for start, length in ((window.row_off, window.height), (window.col_off, window.width))
     )
-    row_starts, col_starts = (np.flatnonzero(np.diff(places, prepend=-1)) for places in (rows, cols))
+    row_starts, col_starts = (np.flatnonzero(np.diff(positions, prepend=-1)) for positions in (rows, cols))
     coarse = np.logical_or.reduceat(np.logical_or.reduceat(valid, row_starts, axis=0), col_starts, axis=1)
     overview[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1] |= coarse
 
 
-def _facts_for_tags(layers: list[_Layer]) -> dict[str, str]:
-    """What the canonical file says about itself.
-
-    Nothing that depends on the file's name, so that bytes depend on bytes.
-    """
+def _canonical_tags(layers: list[Layer]) -> dict[str, str]:
+    """Return the tags of the canonical file. They do not depend on file names, so that equal bytes give equal bytes."""
     sources = list(dict.fromkeys(scale.radiometry.source for layer in layers for scale in layer.scales))
     tags = {"CONTENT": "reflectance x 10000, 0 = no data", "RADIOMETRY": "; ".join(sources)}
     if resampled := [layer.resampled for layer in layers if layer.resampled]:
@@ -276,22 +147,23 @@ def _facts_for_tags(layers: list[_Layer]) -> dict[str, str]:
     return tags
 
 
-def _describe(
+def _scene_facts(
     job: SceneJob,
-    layers: list[_Layer],
+    layers: list[Layer],
     grid: Grid,
     names: list[str],
     overview: Bool,
     step: int,
-    share: float,
+    valid_fraction: float,
     tags: dict[str, str],
 ) -> SceneFacts:
+    """Return what the catalog stores about a decoded scene."""
     footprint = None
     if grid.crs is not None:
         extent = grid.height / step, grid.width / step
         coarse = Affine(grid.transform.a * step, 0, grid.transform.c, 0, grid.transform.e * step, grid.transform.f)
         footprint = footprint_of(overview, coarse, str(grid.crs_text()), extent=extent)
-    said = [layer.view.tags() for layer in layers]
+    source_tags = [layer.view.tags() for layer in layers]
     return SceneFacts(
         radiometry=tags["RADIOMETRY"],
         crs=grid.crs_text(),
@@ -300,31 +172,33 @@ def _describe(
         width=grid.width,
         resolution_m=grid.resolution_m(),
         bands=names,
-        valid_fraction=share,
-        acquired_at=_time_from(said, job.time_in_tags),
+        valid_fraction=valid_fraction,
+        acquired_at=_acquisition_time(source_tags, trust_tiff_datetime=job.time_in_tags),
         footprint_wkb_hex=shapely.to_wkb(footprint, hex=True) if footprint is not None else None,
         bounds=list(footprint_bounds(footprint)) if footprint is not None else None,
-        centre=list(grid.centre()) if grid.crs else None,
-        tags=_tags_from(said, tags),
+        center=list(grid.center()) if grid.crs else None,
+        tags=_row_tags(source_tags, tags),
     )
 
 
-def _tags_from(said: list[dict[str, str]], made: dict[str, str]) -> dict[str, str]:
-    """Return the few tags that a scene's row keeps: strings, short, printable."""
-    found = {ours: tags[theirs] for tags in reversed(said) for theirs, ours in _TEXT_TAGS.items() if tags.get(theirs)}
-    found |= {name.lower(): made[name] for name in ("RESAMPLED", "WARPED") if name in made}
+def _row_tags(source_tags: list[dict[str, str]], canonical_tags: dict[str, str]) -> dict[str, str]:
+    """Return the few tags that a scene's row keeps: short, printable strings."""
+    found = {
+        ours: tags[theirs] for tags in reversed(source_tags) for theirs, ours in _KEPT_TAGS.items() if tags.get(theirs)
+    }
+    found |= {name.lower(): canonical_tags[name] for name in ("RESAMPLED", "WARPED") if name in canonical_tags}
     return {
-        name: "".join(c if c.isprintable() else " " for c in text)[:_LONGEST_TAG]
+        name: "".join(c if c.isprintable() else " " for c in text)[:_MAX_TAG_LENGTH]
         for name, text in sorted(found.items())
     }
 
 
-def _time_from(said: list[dict[str, str]], time_in_tags: bool) -> datetime | None:
-    """Return the time of acquisition that the file states, in UTC; TIFFTAG_DATETIME only where the layout trusts it."""
-    names = ("ACQUIRED_AT", "TIFFTAG_DATETIME") if time_in_tags else ("ACQUIRED_AT",)
-    for text in (tags[name].strip() for tags in said for name in names if tags.get(name)):
+def _acquisition_time(source_tags: list[dict[str, str]], *, trust_tiff_datetime: bool) -> datetime | None:
+    """Return the acquisition time from the files' tags, in UTC, or None."""
+    names = ("ACQUIRED_AT", "TIFFTAG_DATETIME") if trust_tiff_datetime else ("ACQUIRED_AT",)
+    for text in (tags[name].strip() for tags in source_tags for name in names if tags.get(name)):
         try:
-            # TIFF 6.0, DateTime: "YYYY:MM:DD HH:MM:SS"; others write ISO 8601 into it.
+            # TIFF 6.0, DateTime: "YYYY:MM:DD HH:MM:SS"; some writers use ISO 8601.
             moment = datetime.fromisoformat(text[:10].replace(":", "-") + text[10:])
         except ValueError:
             continue

@@ -1,6 +1,6 @@
-"""Where a raster lies: CRS and transform checked, odd orientations warped north-up.
+"""Georeference of a raster: check CRS and transform, warp rasters that are not north-up.
 
-Runs in the bounded child process.
+Runs in the sandboxed decoder process.
 """
 
 import math
@@ -18,22 +18,20 @@ from cloudseg.grid import metres_per_degree
 from cloudseg.raster.footprint import lonlat_of
 
 _PIXEL_TOLERANCE: Final = 0.01
-"""Two grids whose corners differ by less than this part of a pixel are one grid.
-
-What rounding in GeoTIFF keys makes.
-"""
+"""Grids whose corners differ by less than this fraction of a pixel are equal; GeoTIFF keys are rounded."""
 _RESOLUTION_M: Final = (0.1, 5_000.0)
-"""Clouds on finer pixels are not seen whole; coarser ones are no tiles. Landsat quick looks have 900 m."""
-_POINT_TOLERANCE: Final = 1.0
-_FEWEST_POINTS: Final = 4
-"""An affine transform has six numbers: three points fit always, so they prove nothing."""
-_MOST_STRETCH: Final = 20.0
+"""Range of pixel sizes that are accepted. Landsat quick looks have 900 m."""
+_MAX_GCP_RESIDUAL: Final = 1.0
+"""Pixels."""
+_MIN_GCPS: Final = 4
+"""An affine transform has six parameters: three points always fit."""
+_MAX_ASPECT: Final = 20.0
 """Longest over shortest side of a pixel; degrees at 85° of latitude make 11."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The pixels of a raster on the ground, north-up."""
+    """CRS, affine transform and size of a north-up raster."""
 
     crs: CRS | None
     transform: Affine
@@ -46,42 +44,52 @@ class Grid:
         return self.height, self.width
 
     def crs_text(self) -> str | None:
-        """'EPSG:n' where that says the same, else WKT."""
+        """Return 'EPSG:n' where that is equivalent, else WKT; None without CRS."""
         if self.crs is None:
             return None
         epsg = self.crs.to_epsg()
         return f"EPSG:{epsg}" if epsg and CRS.from_epsg(epsg) == self.crs else str(self.crs.to_wkt())
 
-    def centre(self) -> tuple[float, float]:
-        """Lon/lat of the middle of the grid. Raises BadScene where that is not on the Earth."""
+    def center(self) -> tuple[float, float]:
+        """Return longitude and latitude of the center.
+
+        Raises:
+            BadScene: The center is not on the Earth.
+        """
         return self._lonlat(self.width / 2, self.height / 2)
 
     def resolution_m(self) -> float | None:
-        """Ground size of a pixel in the middle of the grid, mean of both axes.
+        """Return the ground size of the pixel at the center in meters, mean of both axes; None without CRS.
 
-        Raises BadScene for an impossible one.
+        Raises:
+            BadScene: The size is impossible or the pixel is far from square.
         """
         if self.crs is None:
             return None
         sides = [
-            _distance_m(self.centre(), self._lonlat(self.width / 2 + dx, self.height / 2 + dy))
+            _distance_m(self.center(), self._lonlat(self.width / 2 + dx, self.height / 2 + dy))
             for dx, dy in ((1, 0), (0, 1))
         ]
         size = float(sum(sides) / 2)
         if not all(math.isfinite(side) for side in sides) or not _RESOLUTION_M[0] <= size <= _RESOLUTION_M[1]:
             raise BadScene(
-                "the size of a pixel makes no sense for this CRS",
+                "the pixel size is not plausible for this CRS",
                 found=f"{size:g} m",
                 expected=f"{_RESOLUTION_M[0]} to {_RESOLUTION_M[1]} m",
-                next_step="Check the geotransform and the CRS: metres and degrees may be mixed up.",
+                next_step="Check the geotransform and the CRS: meters and degrees may be mixed up.",
             )
-        if max(sides) > _MOST_STRETCH * min(sides):
-            raise BadScene("pixels are far from square", found=f"{sides[0]:g} x {sides[1]:g} m")
-        # The sphere is off by up to 0.3 %: where the CRS counts true metres, its own number is the better one.
-        units = self._units_m()
-        return units if units and abs(units - size) < 0.05 * size else size
+        if max(sides) > _MAX_ASPECT * min(sides):
+            raise BadScene(
+                "the pixels are far from square",
+                found=f"{sides[0]:g} x {sides[1]:g} m",
+                expected=f"sides that differ at most by a factor of {_MAX_ASPECT:g}",
+            )
+        # The sphere has an error of up to 0.3 %: where the CRS is in meters, its own value is better.
+        projected_m = self._projected_m()
+        return projected_m if projected_m and abs(projected_m - size) < 0.05 * size else size
 
-    def _units_m(self) -> float | None:
+    def _projected_m(self) -> float | None:
+        """Return the pixel size in meters of the CRS; None where it is not projected."""
         if self.crs is None or not self.crs.is_projected:
             return None
         return float(self.crs.linear_units_factor[1] * (abs(self.transform.a) + abs(self.transform.e)) / 2)
@@ -91,37 +99,47 @@ class Grid:
         return lonlat_of(x, y, str(self.crs_text()))
 
 
-def place_on_ground(
-    dataset: rasterio.DatasetReader, shown: str, *, needed: bool, max_pixels: int
+def to_north_up(
+    dataset: rasterio.DatasetReader, display_name: str, *, needs_georeference: bool, max_pixels: int
 ) -> tuple[Any, Grid, str | None]:
-    """Return the raster on a north-up grid: itself, or a warped view of it and how it was warped.
+    """Return a raster on a north-up grid. The georeference is read from the file only, never from sidecar files.
 
-    `needed` False accepts a raster without CRS on the grid of its own pixels. Raises BadScene for no georeference (and
-    none is taken from file names or neighbours), for one that is not finite, degenerate or off the Earth.
+    Args:
+        dataset: The open raster.
+        display_name: Its name, for messages.
+        needs_georeference: False: accept a raster without CRS, on the grid of its own pixels.
+        max_pixels: Largest size after warping.
+
+    Returns:
+        The dataset or a warped VRT, its grid, and how it was warped (None: not at all).
+
+    Raises:
+        BadScene: The georeference is missing, not finite, degenerate or not on the Earth.
     """
     points, points_crs = dataset.gcps
     if dataset.crs is None and points and points_crs:
-        return _warp_by_points(dataset, shown, points, points_crs, max_pixels)
+        return _warp_by_gcps(dataset, display_name, points, points_crs, max_pixels)
     if dataset.crs is None:
-        if needed:
-            raise _no_crs(shown, bool(points))
+        if needs_georeference:
+            raise _no_crs(display_name, bool(points))
         return dataset, Grid(None, Affine.identity(), dataset.height, dataset.width), None
-    transform = _checked(dataset.transform, shown)
+    transform = _check_transform(dataset.transform, display_name)
     grid, how = _north_up(dataset, transform)
     grid.resolution_m()
     if how is None:
         return dataset, grid, None
     if grid.height * grid.width > max_pixels:
         raise BadScene(
-            "turned north-up the raster is larger than allowed",
-            subject=shown,
+            "warped north-up, the raster is larger than allowed",
+            subject=display_name,
             found=f"{grid.height} x {grid.width} pixels",
+            expected=f"at most {max_pixels} pixels",
         )
     return to_grid(dataset, grid, Resampling.nearest), grid, how
 
 
 def same_grid(one: Grid, other: Grid) -> bool:
-    """Return whether two grids are one: shape, CRS, and corners within a hundredth of a pixel."""
+    """Return whether two grids have the same shape and CRS, and corners within a hundredth of a pixel."""
     if one.shape != other.shape or one.crs != other.crs:
         return False
     tolerance = _PIXEL_TOLERANCE * min(abs(one.transform.a), abs(one.transform.e))
@@ -129,7 +147,7 @@ def same_grid(one: Grid, other: Grid) -> bool:
 
 
 def same_extent(fine: Grid, coarse: Grid) -> bool:
-    """Return whether two grids of different resolution cover the same ground, to half a pixel of the coarse one."""
+    """Return whether two grids of different resolution cover the same extent, within half a pixel of the coarse one."""
     if fine.crs is None or fine.crs != coarse.crs:
         return False
     tolerance = max(abs(coarse.transform.a), abs(coarse.transform.e)) / 2
@@ -137,12 +155,12 @@ def same_extent(fine: Grid, coarse: Grid) -> bool:
 
 
 def to_grid(dataset: Any, grid: Grid, resampling: Resampling) -> Any:
-    """Return a view of a raster on another grid. Pixels that it does not cover are transparent or nodata."""
+    """Return a warped VRT of a raster on another grid. Pixels outside of the raster are transparent or nodata."""
     return _warped(dataset, grid, resampling, dataset.crs, dataset.transform)
 
 
 def _warped(dataset: Any, grid: Grid, resampling: Resampling, crs: CRS, transform: Affine) -> Any:
-    more = {"add_alpha": True} if dataset.nodata is None and not _has_alpha(dataset) else {}
+    extra = {"add_alpha": True} if dataset.nodata is None and not _has_alpha(dataset) else {}
     return WarpedVRT(
         dataset,
         src_crs=crs,
@@ -152,7 +170,7 @@ def _warped(dataset: Any, grid: Grid, resampling: Resampling, crs: CRS, transfor
         height=grid.height,
         width=grid.width,
         resampling=resampling,
-        **more,
+        **extra,
     )
 
 
@@ -161,6 +179,7 @@ def _has_alpha(dataset: Any) -> bool:
 
 
 def _north_up(dataset: rasterio.DatasetReader, transform: Affine) -> tuple[Grid, str | None]:
+    """Return the north-up grid of a raster and how it must be warped to it (None: not at all)."""
     height, width = dataset.height, dataset.width
     if transform.b == 0 and transform.d == 0:
         if transform.a > 0 and transform.e < 0:
@@ -170,43 +189,50 @@ def _north_up(dataset: rasterio.DatasetReader, transform: Affine) -> tuple[Grid,
         flipped = Affine(abs(transform.a), 0, west, 0, -abs(transform.e), north)
         return Grid(dataset.crs, flipped, height, width), "turned north-up, pixels unchanged"
     corners = _corners(transform, height, width)
-    return _around(corners, math.sqrt(abs(transform.determinant)), dataset.crs), "rotated north-up, nearest neighbour"
+    return _bounding_grid(
+        corners, math.sqrt(abs(transform.determinant)), dataset.crs
+    ), "rotated north-up, nearest neighbour"
 
 
-def _around(corners: list[tuple[float, float]], size: float, crs: CRS) -> Grid:
-    """Return the north-up grid of square pixels around the corners. A hair of a pixel is rounding, not another row."""
+def _bounding_grid(corners: list[tuple[float, float]], size: float, crs: CRS) -> Grid:
+    """Return the north-up grid of square pixels that contains the corners.
+
+    A hundredth of a pixel is rounding and adds no row or column.
+    """
     xs, ys = [x for x, _ in corners], [y for _, y in corners]
     rows, cols = (max(1, math.ceil((max(values) - min(values)) / size - _PIXEL_TOLERANCE)) for values in (ys, xs))
     return Grid(crs, Affine(size, 0, min(xs), 0, -size, max(ys)), rows, cols)
 
 
-def _warp_by_points(
-    dataset: rasterio.DatasetReader, shown: str, points: list[Any], crs: CRS, max_pixels: int
+def _warp_by_gcps(
+    dataset: rasterio.DatasetReader, display_name: str, points: list[Any], crs: CRS, max_pixels: int
 ) -> tuple[Any, Grid, str]:
-    """Fit an affine transform to the points and turn the raster north-up.
+    """Fit an affine transform to ground control points and warp the raster north-up.
 
-    Raises BadScene where it does not fit to a pixel.
+    Raises:
+        BadScene: The transform does not fit within a pixel.
     """
-    transform = _checked(from_gcps(points), shown)
+    transform = _check_transform(from_gcps(points), display_name)
     size = math.sqrt(abs(transform.determinant))
     fitted = [_at(transform, point.col, point.row) for point in points]
     worst = max(math.hypot(x - point.x, y - point.y) for (x, y), point in zip(fitted, points, strict=True)) / size
-    if not worst <= _POINT_TOLERANCE or len(points) < _FEWEST_POINTS:
+    if not worst <= _MAX_GCP_RESIDUAL or len(points) < _MIN_GCPS:
         raise BadScene(
-            "the ground control points do not fit one plane",
-            subject=shown,
-            found=f"{len(points)} points, {worst:.3g} pixels off",
-            expected=f"at least {_FEWEST_POINTS} points, {_POINT_TOLERANCE:g} pixel off at most",
-            next_step="Warp the raster to a map grid before (GDAL: gdalwarp).",
+            "an affine transform does not fit the ground control points",
+            subject=display_name,
+            found=f"{len(points)} points, largest residual {worst:.3g} pixels",
+            expected=f"at least {_MIN_GCPS} points, residuals of at most {_MAX_GCP_RESIDUAL:g} pixel",
+            next_step="Warp the raster to a map projection first (GDAL: gdalwarp).",
         )
     corners = _corners(transform, dataset.height, dataset.width)
-    grid = _around(corners, size, crs)
+    grid = _bounding_grid(corners, size, crs)
     grid.resolution_m()
     if grid.height * grid.width > max_pixels:
         raise BadScene(
-            "warped by its ground control points the raster is larger than allowed",
-            subject=shown,
-            found=str(grid.shape),
+            "warped by its ground control points, the raster is larger than allowed",
+            subject=display_name,
+            found=f"{grid.height} x {grid.width} pixels",
+            expected=f"at most {max_pixels} pixels",
         )
     return (
         _warped(dataset, grid, Resampling.nearest, crs, transform),
@@ -215,26 +241,36 @@ def _warp_by_points(
     )
 
 
-def _checked(transform: Affine, shown: str) -> Affine:
-    numbers = list(transform)[:6]
-    if not all(math.isfinite(number) for number in numbers) or transform.determinant == 0:
+def _check_transform(transform: Affine, display_name: str) -> Affine:
+    """Return the transform.
+
+    Raises:
+        BadScene: It is not finite, degenerate, or the identity.
+    """
+    values = list(transform)[:6]
+    if not all(math.isfinite(value) for value in values) or transform.determinant == 0:
         raise BadScene(
-            "the geotransform is degenerate", subject=shown, found=numbers, expected="finite numbers and a pixel size"
+            "the geotransform is degenerate",
+            subject=display_name,
+            found=values,
+            expected="finite numbers and a pixel size",
         )
     if transform == Affine.identity():
         raise BadScene(
-            "the raster has a CRS but no geotransform", subject=shown, next_step="Get the georeferenced file."
+            "the raster has a CRS but no geotransform",
+            subject=display_name,
+            next_step="Get the georeferenced file from its source.",
         )
     return transform
 
 
-def _no_crs(shown: str, has_points: bool) -> BadScene:
+def _no_crs(display_name: str, has_points: bool) -> BadScene:
     return BadScene(
         "the raster has no coordinate reference system",
-        subject=shown,
+        subject=display_name,
         found="ground control points without CRS" if has_points else "no CRS",
         expected="a CRS and an affine transform inside the file",
-        next_step="Write it into the file (GDAL: gdal_edit.py -a_srs), or use a layout that allows none (38-Cloud).",
+        next_step="Write a CRS into the file (GDAL: gdal_edit.py -a_srs), or use a layout that needs none (38-Cloud).",
     )
 
 

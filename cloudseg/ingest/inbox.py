@@ -1,61 +1,31 @@
-"""The inbox: a folder, or a prefix of the object store. Lists files in a fixed order and lends their bytes.
+"""Inboxes: a folder, a prefix of the object store, or a prefix of any bucket on S3.
 
-A folder is hostile: links that lead out of it, pipes and devices are named but never opened.
+A folder is untrusted: links that leave it, named pipes and devices are listed but never opened.
 """
 
-import hashlib
 import os
 import stat
-import unicodedata
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Final, Protocol
+from typing import IO, Final
 from urllib.parse import quote, unquote
 
-from cloudseg.errors import BadScene, InputError, ObjectMissing
-from cloudseg.ingest.candidate import InboxFile
+from cloudseg.errors import InputError, ObjectMissing
+from cloudseg.ingest.inbox_file import S3_SCHEME, Inbox, InboxFile, NotRead, escape_name, is_skipped, unreadable_file
 from cloudseg.keys import is_key
 from cloudseg.storage import LocalStore, S3Options, Store
 
 STORE_SCHEME: Final = "store://"
-S3_SCHEME: Final = "s3://"
-_PIECE: Final = 1 << 20
-_TEXT_LIMIT: Final = 1 << 20
-"""Bytes of a metadata file that are read at most; Landsat's MTL has 9 kB."""
-_BIDI_CONTROLS: Final = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
-"""Unicode Annex 9: characters that turn the text around them, so that a name shows as another."""
-
-
-class NotRead(BadScene):
-    """The bytes were never seen whole: says nothing about them, so the file is tried again at the next ingest."""
-
-
-class Inbox(Protocol):
-    """Where files come from. Every method may be called from several threads."""
-
-    @property
-    def uri(self) -> str:
-        """For people."""
-        ...
-
-    def list_files(self) -> list[InboxFile]:
-        """Return every file below, sorted by path."""
-        ...
-
-    def open(self, file: InboxFile) -> AbstractContextManager[IO[bytes]]:
-        """Yield an open file.
-
-        Raises NotRead where it cannot be read (gone, no permission, a pipe, a link that leads out).
-        """
-        ...
 
 
 def open_inbox(source: str, store: Store, s3: S3Options) -> Inbox:
     """Open a folder (a path or `file:///…`), `store://prefix` of the configured store, or `s3://bucket/prefix`.
 
-    Raises InputError where there is no such folder, SettingsError for what is no bucket.
+    Raises:
+        InputError: There is no such folder, or the scheme is not supported.
+        SettingsError: The name is not a valid bucket.
     """
     if source.startswith(STORE_SCHEME) and store.uri.startswith(S3_SCHEME):
         source = f"{store.uri}/{source.removeprefix(STORE_SCHEME)}"
@@ -68,8 +38,8 @@ def open_inbox(source: str, store: Store, s3: S3Options) -> Inbox:
     scheme, separator, rest = source.partition("://")
     if separator and scheme != "file" and "/" not in scheme:
         raise InputError(
-            "no source speaks this scheme",
-            subject=shown(source),
+            "unsupported URL scheme",
+            subject=escape_name(source),
             found=scheme,
             expected="a folder, store://prefix or s3://bucket/prefix",
         )
@@ -79,14 +49,14 @@ def open_inbox(source: str, store: Store, s3: S3Options) -> Inbox:
 def _open_prefix(store: Store, prefix: str) -> "FolderInbox | StoreInbox":
     """Open a prefix of the store.
 
-    In a local store it is a folder, whose files may have names that are no keys (`S2A_….tif`).
+    In a local store the prefix is a folder, whose files may have names that are not valid keys (`S2A_….tif`).
     """
     if not is_key(prefix):
         raise InputError(
-            "no prefix of the store",
-            subject=shown(f"{STORE_SCHEME}{prefix}"),
-            expected="lower case parts joined by /",
-            next_step="Name a prefix, such as store://inbox.",
+            "not a valid prefix of the store",
+            subject=escape_name(f"{STORE_SCHEME}{prefix}"),
+            expected="lower-case parts joined by /",
+            next_step="Use a prefix such as store://inbox.",
         )
     if isinstance(store, LocalStore) and (store.root / prefix).is_dir():
         return FolderInbox(store.root / prefix, uri=f"{STORE_SCHEME}{prefix}")
@@ -94,9 +64,18 @@ def _open_prefix(store: Store, prefix: str) -> "FolderInbox | StoreInbox":
 
 
 class FolderInbox:
-    """A folder with everything below it; a single file is an inbox of its own."""
+    """A folder with everything below it, or a single file."""
 
     def __init__(self, folder: Path, *, uri: str | None = None) -> None:
+        """Resolve the folder.
+
+        Args:
+            folder: The folder, or a single file.
+            uri: The address to show instead of `file:///…`.
+
+        Raises:
+            InputError: There is no such folder or file.
+        """
         self._uri = uri
         self._single = folder.name if folder.is_file() else None
         try:
@@ -104,77 +83,86 @@ class FolderInbox:
         except (OSError, RuntimeError, ValueError) as error:  # ValueError: a NUL in the name
             raise InputError(
                 "no such folder",
-                subject=shown(str(folder)),
+                subject=escape_name(str(folder)),
                 found=getattr(error, "strerror", None) or error,
-                next_step="Name a folder with tiles.",
+                next_step="Pass a folder that holds tiles.",
             ) from error
         if not self.root.is_dir():
-            raise InputError("neither a folder nor a file", subject=str(folder), next_step="Name a folder with tiles.")
+            raise InputError(
+                "neither a folder nor a file", subject=str(folder), next_step="Pass a folder that holds tiles."
+            )
 
     @property
     def uri(self) -> str:
-        """`file:///…`, or what the caller calls it."""
+        """`file:///…`, or the address that was passed to the constructor."""
         return self._uri or self.root.as_uri()
 
     def list_files(self) -> list[InboxFile]:
-        """See Inbox.list_files. Hidden files and folders, and uploads in progress, are passed over."""
+        """Return the files; see `Inbox.list_files`. Skip hidden files and folders, and uploads in progress."""
         if self._single:
             return [self._entry(self.root / self._single)]
         found: list[InboxFile] = []
 
-        def refuse(error: OSError) -> None:
-            closed = self._entry(Path(error.filename))
-            found.append(replace(closed, fault=f"the folder cannot be listed: {error.strerror}"))
+        def reject_folder(error: OSError) -> None:
+            entry = self._entry(Path(error.filename))
+            found.append(replace(entry, reject_reason=f"the folder cannot be listed: {error.strerror}"))
 
-        for folder, folders, names in os.walk(self.root, followlinks=False, onerror=refuse):
+        for folder, folders, names in os.walk(self.root, followlinks=False, onerror=reject_folder):
             here = Path(folder)
             linked = [name for name in folders if (here / name).is_symlink()]
             folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in linked)
-            found += [self._entry(here / name) for name in [*names, *linked] if not is_passed_over(name)]
+            found += [self._entry(here / name) for name in [*names, *linked] if not is_skipped(name)]
         return sorted(found)
 
     @contextmanager
     def open(self, file: InboxFile) -> Iterator[IO[bytes]]:
-        """See Inbox.open."""
-        if file.fault:
-            raise NotRead(file.fault, subject=file.path, next_step="Put the file itself into the inbox.")
+        """Yield an open binary file; see `Inbox.open`."""
+        if file.reject_reason:
+            raise NotRead(
+                file.reject_reason, subject=file.path, next_step="Put a regular file with a plain name into the inbox."
+            )
         try:
             path = (self.root / file.path).resolve(strict=True)
-            # O_NONBLOCK: opening a pipe must not wait for a writer that never comes. O_NOFOLLOW: the path was resolved
-            # just now.
+            # O_NONBLOCK: opening a named pipe must not wait for a writer that never comes. O_NOFOLLOW: the path was
+            # resolved just now.
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         except (OSError, RuntimeError, ValueError) as error:
-            raise unreadable(file, error) from error
+            raise unreadable_file(file, error) from error
         with os.fdopen(descriptor, "rb") as handle:
             if not path.is_relative_to(self.root) or not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise NotRead(
-                    "not a plain file of the inbox", subject=file.path, next_step="Put the file itself into the inbox."
+                    "not a regular file inside the inbox",
+                    subject=file.path,
+                    next_step="Put the file itself into the inbox, not a link to it.",
                 )
             yield handle
 
     def _entry(self, path: Path) -> InboxFile:
         relative = path.relative_to(self.root).as_posix()
-        name = shown(relative)
-        # quote() takes the bytes of a name that is no UTF-8 as they are.
-        return InboxFile(
-            name, f"{self.uri.rstrip('/')}/{quote(os.fsencode(relative))}", self._fault(path, strange=name != relative)
-        )
+        name = escape_name(relative)
+        # quote() keeps the bytes of a name that is not valid UTF-8.
+        uri = f"{self.uri.rstrip('/')}/{quote(os.fsencode(relative))}"
+        return InboxFile(name, uri, self._reject_reason(path, escaped=name != relative))
 
-    def _fault(self, path: Path, *, strange: bool) -> str | None:
-        if strange:
-            return "the file's name holds control characters or is not valid UTF-8"
+    def _reject_reason(self, path: Path, *, escaped: bool) -> str | None:
+        """Return why a path must not be opened, or None.
+
+        A file that has vanished or cannot be examined has no reason here; opening it raises the error.
+        """
+        if escaped:
+            return "the file name has control characters or is not valid UTF-8"
         try:
             real = path.resolve(strict=True)
             mode = real.stat().st_mode
         except (OSError, RuntimeError):
-            return "a link that leads nowhere" if path.is_symlink() else None
+            return "a broken symbolic link" if path.is_symlink() else None
         if not real.is_relative_to(self.root):
-            return "a link that leads out of the inbox"
-        return None if stat.S_ISREG(mode) else "not a plain file (a link to a folder, a pipe, a socket or a device)"
+            return "a symbolic link that points outside the inbox"
+        return None if stat.S_ISREG(mode) else "not a regular file (a link to a folder, a named pipe, socket or device)"
 
 
 class StoreInbox:
-    """A prefix of an object store; what is no key (`cloudseg.keys`) the store does not list."""
+    """A prefix of an object store. The store does not list objects whose names are not valid keys."""
 
     def __init__(self, store: Store, prefix: str) -> None:
         self._store, self._prefix = store, f"{prefix}/"
@@ -185,79 +173,15 @@ class StoreInbox:
         return f"{STORE_SCHEME}{self._prefix.rstrip('/')}"
 
     def list_files(self) -> list[InboxFile]:
-        """See Inbox.list_files."""
-        keys = [key for key in self._store.list_keys(self._prefix) if not is_passed_over(key.rpartition("/")[2])]
+        """Return the files; see `Inbox.list_files`."""
+        keys = [key for key in self._store.list_keys(self._prefix) if not is_skipped(key.rpartition("/")[2])]
         return sorted(InboxFile(key.removeprefix(self._prefix), f"{STORE_SCHEME}{key}") for key in keys)
 
     @contextmanager
     def open(self, file: InboxFile) -> Iterator[IO[bytes]]:
-        """See Inbox.open."""
+        """Yield an open binary file; see `Inbox.open`."""
         try:
             with self._store.local_file(self._prefix + file.path) as path, path.open("rb") as handle:
                 yield handle
         except (ObjectMissing, ValueError) as error:
-            raise unreadable(file, error) from error
-
-
-def shown(name: str) -> str:
-    """Return a file's name as a terminal, a log line and a web page may show it."""
-    return "".join("".join(f"\\x{byte:02x}" for byte in os.fsencode(c)) if _is_odd(c) else c for c in name)
-
-
-def _is_odd(character: str) -> bool:
-    """Return whether a character hides or rewrites what is printed around it.
-
-    Lone surrogates stand for bytes that are no UTF-8.
-    """
-    return (
-        unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
-        or unicodedata.bidirectional(character) in _BIDI_CONTROLS
-    )
-
-
-def is_passed_over(name: str) -> bool:
-    """Return whether a name marks something that is not meant for ingest: hidden, or still being written."""
-    return name.startswith(".") or name.lower().endswith((".part", ".partial", ".tmp", ".crdownload", ".filepart"))
-
-
-def hash_file(inbox: Inbox, file: InboxFile, copy_to: Path | None = None) -> str:
-    """Return the hex SHA-256 of a file and, on the way, make the copy that is decoded.
-
-    Raises NotRead where it cannot be read.
-    """
-    digest = hashlib.sha256()
-    with inbox.open(file) as source:
-        try:
-            if copy_to is None:
-                _feed(source, digest.update)
-            else:
-                with copy_to.open("wb") as target:
-                    _feed(source, digest.update, target.write)
-        except OSError as error:
-            raise unreadable(file, error) from error
-    return digest.hexdigest()
-
-
-def _feed(source: IO[bytes], *takers: Callable[[bytes], object]) -> None:
-    while piece := source.read(_PIECE):
-        for take in takers:
-            take(piece)
-
-
-def read_text(inbox: Inbox, file: InboxFile) -> str:
-    """Return the beginning of a metadata file as text; what is no UTF-8 is replaced. Empty where it cannot be read."""
-    try:
-        with inbox.open(file) as handle:
-            return str(handle.read(_TEXT_LIMIT).decode("utf-8", "replace"))
-    except (BadScene, OSError):
-        return ""
-
-
-def unreadable(file: InboxFile, error: Exception) -> NotRead:
-    """Return the error of a file that cannot be read."""
-    return NotRead(
-        "the file cannot be read",
-        subject=file.path,
-        found=getattr(error, "strerror", None) or str(error),
-        next_step="Check that it is still there and that the service may read it.",
-    )
+            raise unreadable_file(file, error) from error

@@ -1,6 +1,6 @@
-"""What passes between the service and the process that decodes: one JSON line each way, checked at both ends.
+"""Messages between the service and its decoder processes: one JSON line each way, validated at both ends.
 
-Never pickle: the process that decodes hostile bytes may have been taken over by them.
+Never pickle: malicious bytes may have compromised the process that decodes them.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class DecodeLimits:
     """What decoding one untrusted scene may cost."""
 
     timeout_s: float = 60.0
-    """CPU time for a scene of up to `FREE_MEGAPIXELS`; a larger one gets more in proportion."""
+    """CPU time for a scene of up to `FREE_MEGAPIXELS`; a larger one gets proportionally more."""
     memory_mb: int = 3072
     """Address space of the process."""
     max_pixels: int = 400_000_000
@@ -26,21 +26,21 @@ class DecodeLimits:
 
 FREE_MEGAPIXELS = 50.0
 """Millions of pixels × bands that the plain time limit covers; about 8 s of JPEG 2000 on one slow core."""
-MOST_TIMES = 20.0
-"""A scene never gets more than so many times the limit, whatever its header claims."""
+MAX_LIMIT_FACTOR = 20.0
+"""A scene never gets more than this multiple of the limit, whatever its header claims."""
 
 
 class RasterJob(Record):
-    """A private copy of one raster file, and what is known of its bands."""
+    """A private copy of one raster file, and what is known about its bands."""
 
     path: str
-    shown: str = Field(description="its name in the inbox, for messages")
+    display_name: str = Field(description="path in the inbox, escaped, for messages")
     bands: list[str | None] | None
     other_bands: list[list[str | None]] = Field(default_factory=list)
     radiometry: tuple[float, float, float | None, str] | None = None
 
     def known_radiometry(self) -> Radiometry | None:
-        """Return scale and offset from the product id."""
+        """Return the radiometry from the product id or metadata, or None."""
         return Radiometry(*self.radiometry) if self.radiometry else None
 
 
@@ -52,23 +52,25 @@ class SceneJob(Record):
     files: list[RasterJob]
     needs_georeference: bool
     time_in_tags: bool
-    is_product: bool = Field(description="a product id says that it was observed")
-    out: str = Field(description="where the canonical COG is to be written")
-    folder: str = Field(description="private folder for unfinished files")
+    is_product: bool = Field(description="whether the sensor is known from a product id")
+    out: str = Field(description="path of the canonical COG to write")
+    folder: str = Field(description="private folder for temporary files")
     max_pixels: int
     memory_mb: int
 
 
 class LabelJob(Record):
-    """Decode a file into a canonical label of a scene."""
+    """Decode a file into the canonical label of a scene."""
 
     kind: Literal["label"] = "label"
     path: str
-    shown: str
+    display_name: str
     source: str
     mappings: list[list[tuple[int, int]]]
     scene: str = Field(description="the canonical COG of the scene")
-    needs_georeference: bool = Field(description="only the name ties it to the scene: it must say itself where it lies")
+    needs_georeference: bool = Field(
+        description="whether the file must have a CRS: only its name connects it to the scene"
+    )
     out: str
     folder: str
     max_pixels: int
@@ -77,7 +79,7 @@ class LabelJob(Record):
 
 def _is_known(band: str) -> str:
     if band not in BAND_NAMES:
-        raise ValueError(f"no band is called {band!r}")
+        raise ValueError(f"unknown band {band!r}")
     return band
 
 
@@ -90,10 +92,7 @@ Lat = Annotated[float, Field(ge=-90, le=90)]
 
 
 class SceneFacts(Record):
-    """What decoding found out about a scene.
-
-    Whatever a decoder says that was taken over, only what a row can hold passes.
-    """
+    """What decoding found out about a scene. Bounds every value, because a compromised decoder may send anything."""
 
     radiometry: Annotated[str, Field(max_length=5_000)]
     crs: Annotated[str, Field(max_length=20_000)] | None
@@ -104,7 +103,7 @@ class SceneFacts(Record):
     bands: Annotated[list[KnownBand], Field(min_length=1, max_length=64)]
     footprint_wkb_hex: Annotated[str, Field(pattern=r"^([0-9A-Fa-f]{2})*$", max_length=1 << 22)] | None
     bounds: tuple[Lon, Lat, Lon, Lat] | None = Field(description="min_lon, min_lat, max_lon, max_lat")
-    centre: tuple[Lon, Lat] | None = Field(description="lon, lat of the middle of the grid")
+    center: tuple[Lon, Lat] | None = Field(description="lon, lat of the center of the grid")
     valid_fraction: Fraction
     acquired_at: AwareDatetime | None = Field(description="from the file's tags")
     tags: Annotated[dict[Short, Short], Field(max_length=64)]
@@ -119,8 +118,8 @@ class LabelFacts(Record):
     labelled_fraction: Fraction
 
 
-class Fault(Record):
-    """A deliberate error, as `CloudsegError.as_record` gives it."""
+class DecodeFailure(Record):
+    """An error of the decoder, in the form of `CloudsegError.as_record`."""
 
     error: str
     what: str
@@ -131,13 +130,13 @@ class Fault(Record):
 
 
 class Answer(Record):
-    """One line from the process that decodes."""
+    """One line from the decoder process."""
 
     ready: bool = False
-    taken: list[str] = Field(default_factory=list, description="what the process has given up: 'network', 'files'")
+    restrictions: list[str] = Field(default_factory=list, description="of the sandbox: 'network', 'files'")
     megapixels: float | None = Field(
         None, description="pixels x bands of the scene that is about to be read, in millions"
     )
     scene: SceneFacts | None = None
     label: LabelFacts | None = None
-    fault: Fault | None = None
+    failure: DecodeFailure | None = None

@@ -1,7 +1,7 @@
-"""The whole way of an inbox into the catalog: bytes first, row last, one bad tile never stops the others.
+"""Ingest of a whole inbox: bytes first, row last; a bad file never stops the others.
 
-Known bytes are recognised by their hash and not decoded again, so the whole inbox may be ingested every few minutes.
-Killed anywhere, the next ingest finishes the work; two at once add everything exactly once.
+Known bytes are recognized by their hash and not decoded again, so the whole inbox may be ingested every few minutes.
+Killed at any point, the next ingest completes the work; two at once add everything exactly once.
 """
 
 import logging
@@ -13,22 +13,23 @@ from typing import Final
 from cloudseg.bands import BAND_NAMES
 from cloudseg.catalog import Catalog
 from cloudseg.errors import InputError
-from cloudseg.ingest.candidate import Candidate, Stray
+from cloudseg.ingest.candidate import Candidate, UnmatchedFile
+from cloudseg.ingest.context import IngestContext, Outcome
 from cloudseg.ingest.inbox import open_inbox
+from cloudseg.ingest.ingest_candidate import ingest_candidate
 from cloudseg.ingest.job import DecodeLimits
 from cloudseg.ingest.layouts import find_candidates
 from cloudseg.ingest.pool import DecoderPool
-from cloudseg.ingest.work import Outcome, Work, take
 from cloudseg.records import IngestRecord
 from cloudseg.scratch import scratch_directory
 from cloudseg.storage import S3Options, Store
 
 log = logging.getLogger(__name__)
-NOT_WANTED: Final = "-"
+SKIP_BAND: Final = "-"
 """Stands in `--bands` for a band of the file that is not wanted."""
 
-Progress = Callable[[int, int, str, str], object]
-"""Called with done, total, the name of the scene and what became of it ('added', 'known', 'quarantined')."""
+OnProgress = Callable[[int, int, str, str], object]
+"""Called with done, total, the scene's name and its status ('added', 'known', 'labelled', 'quarantined')."""
 
 
 def ingest_source(
@@ -40,91 +41,117 @@ def ingest_source(
     bands: Sequence[str] | None = None,
     limits: DecodeLimits,
     workers: int,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
     dry_run: bool = False,
     s3: S3Options | None = None,
 ) -> IngestRecord:
-    """Bring every scene and label below a folder, `store://prefix` or `s3://bucket/prefix` into the catalog.
+    """Bring every scene and label of a source into the catalog.
 
-    `layout` asks only that one; `bands` names the bands of multi-band files, `-` for one that is not wanted, or picks
-    bands of one-file-a-band scenes. `workers` processes decode at once, each within `limits`. A second ingest of the
-    same files adds nothing and decodes nothing. A dry run decodes and checks everything but writes nothing. Raises
-    InputError for no such source, unknown bands or layout; StoreError, CatalogUnreachable.
+    A second ingest of the same files adds nothing and decodes nothing.
+
+    Args:
+        store: Where the canonical rasters go.
+        catalog: Where the rows go.
+        source: A folder, `store://prefix` or `s3://bucket/prefix`.
+        layout: Use only the layout of this name; None: try all.
+        bands: Names of the bands of multi-band files, `-` for one that is not wanted; selects the bands of scenes with
+            one file per band.
+        limits: What decoding one scene may cost.
+        workers: Number of decoder processes and threads.
+        on_progress: Called after every scene.
+        dry_run: Decode and check everything but write nothing.
+        s3: Credentials and endpoint for `s3://` sources.
+
+    Raises:
+        InputError: There is no such source, band or layout.
+        StoreError: The store is not available.
+        CatalogUnreachable: The catalog is not available.
     """
     begun = time.monotonic()
     inbox = open_inbox(source, store, s3 or S3Options())
-    items = find_candidates(inbox, layout=layout, bands=_checked_bands(bands))
+    items = find_candidates(inbox, layout=layout, bands=_parse_bands(bands))
     with (
         scratch_directory("ingest") as folder,
         DecoderPool(limits, min(max(1, workers), max(1, len(items))), folder) as decoders,
     ):
-        work = Work(store, catalog, inbox, decoders, limits, folder, dry_run)
-        outcomes = _take_all(work, items, workers, on_progress)
-    record = _record(inbox.uri, outcomes, time.monotonic() - begun)
+        context = IngestContext(store, catalog, inbox, decoders, limits, folder, dry_run)
+        outcomes = _ingest_all(context, items, workers, on_progress)
+    record = _to_record(inbox.uri, outcomes, time.monotonic() - begun)
     log.info(
         "%d scenes and %d labels added, %d scenes known, %d files newly quarantined%s",
         len(record.added),
         len(record.labelled),
         record.known,
         len(record.quarantined),
-        ": `cloudseg quarantine` tells why" if record.quarantined else "",
+        " (see `cloudseg quarantine`)" if record.quarantined else "",
     )
     if not items:
-        log.info("nothing in %s looks like a raster or a label", inbox.uri)
+        log.info("no rasters or labels found in %s", inbox.uri)
     return record
 
 
-def _take_all(work: Work, items: list[Candidate | Stray], workers: int, on_progress: Progress | None) -> list[Outcome]:
-    """Return the outcomes in the order of the items, whichever ends first.
+def _ingest_all(
+    context: IngestContext, items: list[Candidate | UnmatchedFile], workers: int, on_progress: OnProgress | None
+) -> list[Outcome]:
+    """Return the outcomes in the order of the items.
 
     Labels without a scene beside them come last, when every scene of this inbox is in the catalog.
     """
-    found: dict[int, Outcome] = {}
+    outcomes: dict[int, Outcome] = {}
 
-    def tell(index: int, outcome: Outcome) -> None:
-        found[index] = outcome
+    def record_outcome(index: int, outcome: Outcome) -> None:
+        outcomes[index] = outcome
         if on_progress is not None:
-            on_progress(len(found), len(items), outcome.name, outcome.word)
+            on_progress(len(outcomes), len(items), outcome.name, outcome.status)
 
-    alone = [isinstance(item, Stray) and item.label is not None for item in items]
-    for turn in (False, True):
-        _take_some(work, {index: items[index] for index, later in enumerate(alone) if later == turn}, workers, tell)
-    return [found[index] for index in range(len(items))]
+    is_label_only = [isinstance(item, UnmatchedFile) and item.label is not None for item in items]
+    for labels in (False, True):
+        batch = {index: items[index] for index, label_only in enumerate(is_label_only) if label_only == labels}
+        _ingest_batch(context, batch, workers, record_outcome)
+    return [outcomes[index] for index in range(len(items))]
 
 
-def _take_some(
-    work: Work, items: dict[int, Candidate | Stray], workers: int, tell: Callable[[int, Outcome], None]
+def _ingest_batch(
+    context: IngestContext,
+    items: dict[int, Candidate | UnmatchedFile],
+    workers: int,
+    record_outcome: Callable[[int, Outcome], None],
 ) -> None:
-    """Take the items in several threads; tell of each when it is done."""
+    """Ingest the items in several threads and call `record_outcome` as each completes."""
     with ThreadPoolExecutor(max(1, workers), thread_name_prefix="ingest") as threads:
-        futures = {threads.submit(take, work, item): index for index, item in items.items()}
+        futures = {threads.submit(ingest_candidate, context, item): index for index, item in items.items()}
         try:
             for future in as_completed(futures):
-                tell(futures[future], future.result())
+                record_outcome(futures[future], future.result())
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _record(source: str, outcomes: list[Outcome], seconds: float) -> IngestRecord:
+def _to_record(source: str, outcomes: list[Outcome], seconds: float) -> IngestRecord:
     added = [outcome.scene_id for outcome in outcomes if outcome.scene == "added" and outcome.scene_id]
     return IngestRecord(
         source=source,
         added=list(dict.fromkeys(added)),
         labelled=[outcome.label_id for outcome in outcomes if outcome.label_id],
         known=sum(outcome.scene == "known" for outcome in outcomes),
-        quarantined=[one for outcome in outcomes for one in outcome.quarantined],
+        quarantined=[entry_id for outcome in outcomes for entry_id in outcome.quarantined],
         still_quarantined=sum(outcome.still_quarantined for outcome in outcomes),
         seconds=round(seconds, 3),
     )
 
 
-def _checked_bands(bands: Sequence[str] | None) -> tuple[str | None, ...] | None:
+def _parse_bands(bands: Sequence[str] | None) -> tuple[str | None, ...] | None:
+    """Return the band names with None for `-`; None where no bands are given.
+
+    Raises:
+        InputError: A band is not in `bands.BAND_NAMES`.
+    """
     if not bands:
         return None
-    unknown = [band for band in bands if band != NOT_WANTED and band not in BAND_NAMES]
+    unknown = [band for band in bands if band != SKIP_BAND and band not in BAND_NAMES]
     if unknown:
         raise InputError(
-            "unknown bands", subject="--bands", found=", ".join(unknown), expected=", ".join((*BAND_NAMES, NOT_WANTED))
+            "unknown bands", subject="--bands", found=", ".join(unknown), expected=", ".join((*BAND_NAMES, SKIP_BAND))
         )
-    return tuple(None if band == NOT_WANTED else band for band in bands)
+    return tuple(None if band == SKIP_BAND else band for band in bands)

@@ -1,4 +1,4 @@
-"""Which scale a raster's numbers have, and whether the reflectance that comes out can be one."""
+"""Scale of a raster's digital numbers, and whether the resulting reflectance is plausible."""
 
 import math
 import re
@@ -37,33 +37,38 @@ _SYNONYMS: Final = {
 }
 _SPARSE_CODE: Final = re.compile(r"B(\d{1,2}|8A)", re.I | re.A)
 _LOWEST: Final = -0.5
-"""Below this nothing was observed.
+"""Reflectance below which a pixel is fill.
 
-Corrected products reach -0.2 (USGS Landsat Collection 2, valid range of surface reflectance),
-fill values that nobody declared (-9999, -3.4e38) lie far below."""
+Corrected products reach -0.2 (USGS Landsat Collection 2, valid range of surface reflectance); undeclared fill values
+(-9999, -3.4e38) are far lower.
+"""
 _HIGHEST: Final = 2.5
-"""99 % of the pixels are darker: fresh snow under a low sun reaches about 1.5 at the top of the atmosphere."""
+"""Largest plausible 99th percentile: fresh snow under a low sun reaches about 1.5 at the top of the atmosphere."""
 _HIGHEST_ASSUMED: Final = 1.8
-"""The same where the scale was only assumed: Landsat Level-1 numbers taken for reflectance x 10000 reach 2 to 6."""
+"""The same for an assumed scale: Landsat Level-1 digital numbers read as reflectance x 10000 reach 2 to 6."""
 _CATALOGUE: Final = re.compile(r"Sentinel-2 Cloud Mask Catalogue|zenodo\D{1,20}4172871", re.I | re.A)
-"""The tag SOURCE of the one collection of 8-bit pictures whose stretch is known to differ from ESA's true colour."""
-_BRIGHTEST_AT_LEAST: Final = 0.05
-"""The brightest pixel where the scale was assumed: even clear ocean with one wave crest has it; counts do not."""
+"""Tag SOURCE of the one collection of 8-bit images whose stretch is known to differ from ESA's true-color image."""
+_MIN_BRIGHTEST: Final = 0.05
+"""Smallest plausible maximum for an assumed scale: even clear ocean with one wave crest has it; counts do not."""
 
 
 @dataclass(frozen=True)
 class BandScale:
-    """How the numbers of one band become reflectance."""
+    """How the digital numbers of one band become reflectance."""
 
     radiometry: Radiometry
     fills: tuple[float, ...]
-    """Numbers that mean "not observed" (NaN always does)."""
+    """Digital numbers that mean "not observed", besides NaN."""
     assumed: bool
-    """Nothing but the type of the numbers says so."""
+    """Whether the scale follows from the data type only."""
 
 
 def eight_bit_stretch(source: str) -> Radiometry:
-    """Return what an 8-bit colour means: `source` is the file's tag SOURCE, empty where it has none."""
+    """Return the radiometry of an 8-bit image.
+
+    Args:
+        source: The file's tag SOURCE; empty where it has none.
+    """
     return TRUE_COLOUR_CATALOGUE if _CATALOGUE.search(source) else TRUE_COLOUR
 
 
@@ -73,80 +78,109 @@ def band_scale(
     known: Radiometry | None,
     tagged: tuple[float, float],
     nodata: float | None,
-    shown: str,
+    display_name: str,
     *,
     source: str = "",
 ) -> BandScale:
-    """Choose scale and offset: the file's own tags, else the product id, else what the type of the numbers allows.
+    """Return scale and offset from the file's own tags, else from the product id, else from the data type.
 
-    `tagged` is scale and offset of the file (1, 0 where it has none), `source` its tag SOURCE. Raises BadScene where no
-    reflectance can come out.
+    Args:
+        name: The band's name.
+        dtype: The band's data type.
+        known: Radiometry from the product id or metadata file.
+        tagged: Scale and offset of the file; (1, 0) where it has none.
+        nodata: The band's nodata value.
+        display_name: The file's name, for messages.
+        source: The file's tag SOURCE.
+
+    Raises:
+        BadScene: The digital numbers have no known scale.
     """
-    marked = () if nodata is None or math.isnan(nodata) else (float(nodata),)
+    declared = () if nodata is None or math.isnan(nodata) else (float(nodata),)
     if tagged != (1.0, 0.0):
-        return BandScale(_from_tags(tagged, dtype, known, shown), _fills(dtype, marked, None), assumed=False)
+        return BandScale(_from_tags(tagged, dtype, known, display_name), _fills(dtype, declared, None), assumed=False)
     if dtype == "uint8":
         if name not in RGB:
             raise BadScene(
-                f"8-bit numbers of the band {name} have no known scale",
-                subject=shown,
-                expected="red, green and blue of a true-colour image",
-                next_step="Bring the original 16-bit bands, or leave the band out: --bands red,green,blue,-",
+                f"the 8-bit band {name} has no known scale",
+                subject=display_name,
+                expected="red, green and blue of a true-color image",
+                next_step="Use the original 16-bit bands, or leave the band out: --bands red,green,blue,-",
             )
-        return BandScale(eight_bit_stretch(source), marked, assumed=False)
+        return BandScale(eight_bit_stretch(source), declared, assumed=False)
     if dtype.startswith("float"):
-        return BandScale(REFLECTANCE, marked, assumed=False)
+        return BandScale(REFLECTANCE, declared, assumed=False)
     if known is not None:
-        return BandScale(known, _fills(dtype, marked, known.fill), assumed=False)
+        return BandScale(known, _fills(dtype, declared, known.fill), assumed=False)
     source = "assumed: reflectance x 10000 (16-bit numbers without scale tag or product id)"
-    return BandScale(Radiometry(1 / REFLECTANCE_SCALE, 0.0, 0, source), _fills(dtype, marked, 0), assumed=True)
+    return BandScale(Radiometry(1 / REFLECTANCE_SCALE, 0.0, 0, source), _fills(dtype, declared, 0), assumed=True)
 
 
-def _from_tags(tagged: tuple[float, float], dtype: str, known: Radiometry | None, shown: str) -> Radiometry:
+def _from_tags(tagged: tuple[float, float], dtype: str, known: Radiometry | None, display_name: str) -> Radiometry:
+    """Return the radiometry of a file with scale and offset tags.
+
+    Raises:
+        BadScene: The tags are outside of any plausible range.
+    """
     scale, offset = tagged
     if not (math.isfinite(scale) and math.isfinite(offset) and 0 < scale <= 1 and abs(offset) <= 1):
         raise BadScene(
-            "scale and offset of the file give no reflectance",
-            subject=shown,
+            "scale and offset of the file are not plausible",
+            subject=display_name,
             found=f"scale {scale:g}, offset {offset:g}",
             expected="scale in (0, 1], offset in [-1, 1]",
             next_step="Correct them (GDAL: gdal_edit.py -scale -offset).",
         )
     if known is not None and offset == 0 and math.isclose(scale, known.scale, rel_tol=1e-6):
-        return known  # Sentinel-2 files often state 0.0001 and leave the offset of their baseline to the metadata
+        return known  # Sentinel-2 files often have the scale 0.0001 but not the offset of their baseline
     fill = 0 if dtype == "uint16" else None
     return Radiometry(scale, offset, fill, f"scale {scale:g} and offset {offset:g} of the file's tags")
 
 
-def _fills(dtype: str, marked: tuple[float, ...], usual: float | None) -> tuple[float, ...]:
-    """The file's nodata, and 0, which no 16-bit product uses for an observation."""
+def _fills(dtype: str, declared: tuple[float, ...], usual: float | None) -> tuple[float, ...]:
+    """Return the declared and the usual fill values; 0 for 16 bits, where no product uses it for an observation."""
     if dtype in ("uint16", "int16"):
         usual = 0.0 if usual is None else float(usual)
-    return tuple(dict.fromkeys([*marked, *([] if usual is None else [float(usual)])]))
+    return tuple(dict.fromkeys([*declared, *([] if usual is None else [float(usual)])]))
 
 
-def to_canonical(numbers: npt.NDArray[Any], scale: BandScale) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
-    """Return reflectance × 10 000 of one band as uint16 (at least 1 where valid), and which numbers are observations."""
-    valid = np.isfinite(numbers) if numbers.dtype.kind == "f" else np.ones(numbers.shape, bool)
+def to_canonical(dn: npt.NDArray[Any], scale: BandScale) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
+    """Convert the digital numbers of one band.
+
+    Returns:
+        Reflectance × 10 000 as uint16, at least 1 where valid, and the valid pixels; both in the shape of `dn`.
+    """
+    valid = np.isfinite(dn) if dn.dtype.kind == "f" else np.ones(dn.shape, bool)
     for fill in scale.fills:
-        valid &= numbers != fill
+        valid &= dn != fill
     factor, offset = scale.radiometry.scale * REFLECTANCE_SCALE, scale.radiometry.offset * REFLECTANCE_SCALE
-    if numbers.dtype == np.uint16 and (factor, offset) == (1.0, 0.0):
-        return np.maximum(numbers, 1), valid
-    with np.errstate(over="ignore"):  # -3.4e38 becomes minus infinity, which is below everything
-        reflectance = np.where(valid, numbers, 0).astype(np.float32) * np.float32(factor) + np.float32(offset)
+    if dn.dtype == np.uint16 and (factor, offset) == (1.0, 0.0):
+        return np.maximum(dn, 1), valid
+    with np.errstate(over="ignore"):  # -3.4e38 becomes minus infinity, which counts as fill
+        reflectance = np.where(valid, dn, 0).astype(np.float32) * np.float32(factor) + np.float32(offset)
     valid &= reflectance >= _LOWEST * REFLECTANCE_SCALE
     return np.clip(np.rint(reflectance), 1, 65535).astype(np.uint16), valid
 
 
-def check_numbers(counts: npt.NDArray[np.int64], scales: dict[str, BandScale], shown: str, *, is_product: bool) -> None:
-    """Check the distribution of canonical numbers: `counts` is `(band, 65536)`. Raises BadScene.
+def check_distribution(
+    counts: npt.NDArray[np.int64], scales: dict[str, BandScale], display_name: str, *, is_product: bool
+) -> None:
+    """Check that the canonical digital numbers of a scene can be an observation.
 
-    With 16 bits no band may have one number only, with 8 bits not every band: they saturate early, over thick cloud in
-    one band, over ice in all. A whole scene at the upper end is believed where a product id says that it was observed.
+    No 16-bit band may be constant. 8-bit images saturate early, over thick cloud in one band, over ice in all: not
+    every band may be constant, except at the upper end where a product id shows that the scene was observed.
+
+    Args:
+        counts: Histogram of the valid canonical digital numbers `(band, 65536)`.
+        scales: Scale by band name, in the order of `counts`.
+        display_name: The scene's name, for messages.
+        is_product: Whether the sensor is known from a product id.
+
+    Raises:
+        BadScene: The values are out of range or constant.
     """
     for name, band in zip(scales, counts, strict=True):
-        _check_range(name, band, scales[name], shown)
+        _check_range(name, band, scales[name], display_name)
     different = (counts > 0).sum(axis=1)
     eight_bits = all(scale.radiometry in (TRUE_COLOUR, TRUE_COLOUR_CATALOGUE) for scale in scales.values())
     constant = [name for name, values in zip(scales, different, strict=True) if values == 1]
@@ -157,66 +191,74 @@ def check_numbers(counts: npt.NDArray[np.int64], scales: dict[str, BandScale], s
     )
     if constant and not saturated and (len(constant) == len(scales) or not eight_bits):
         raise BadScene(
-            f"every pixel has the same number in {', '.join(constant)}",
-            subject=shown,
+            f"every pixel has the same value in {', '.join(constant)}",
+            subject=display_name,
             found=f"{int(np.argmax(counts[0]))} in the first band",
             expected="an image",
-            next_step="Look at the file: it was probably filled, not observed.",
+            next_step="Inspect the file: it probably holds fill values only.",
         )
 
 
 def _reaches_top(counts: npt.NDArray[np.int64], scale: BandScale) -> bool:
-    """Whether some 8-bit pixel stands at the upper end of its stretch."""
+    """Return whether any 8-bit pixel is at the upper end of its stretch."""
     return bool(counts[round(255 * scale.radiometry.scale * REFLECTANCE_SCALE)] > 0)
 
 
-def _check_range(name: str, counts: npt.NDArray[np.int64], scale: BandScale, shown: str) -> None:
+def _check_range(name: str, counts: npt.NDArray[np.int64], scale: BandScale, display_name: str) -> None:
+    """Check 99th percentile and maximum of one band."""
     total = np.cumsum(counts)
     bright = int(np.searchsorted(total, 0.99 * total[-1])) / REFLECTANCE_SCALE
     brightest = int(np.flatnonzero(counts)[-1]) / REFLECTANCE_SCALE
     highest = _HIGHEST_ASSUMED if scale.assumed else _HIGHEST
-    if bright > highest or (scale.assumed and brightest < _BRIGHTEST_AT_LEAST):
+    if bright > highest or (scale.assumed and brightest < _MIN_BRIGHTEST):
         raise BadScene(
-            f"the numbers of {name} cannot be reflectance with this scale",
-            subject=shown,
-            found=f"99 % up to {bright:.3g}, the brightest {brightest:.3g} ({scale.radiometry.source})",
+            f"the pixel values of {name} cannot be reflectance with this scale",
+            subject=display_name,
+            found=f"99th percentile {bright:.3g}, maximum {brightest:.3g} ({scale.radiometry.source})",
             expected=f"reflectance up to {highest}",
-            next_step="Write scale and offset into the file (GDAL: gdal_edit.py -scale -offset), or convert it to reflectance x 10000.",
+            next_step="Write scale and offset into the file (GDAL: gdal_edit.py -scale -offset), "
+            "or convert it to reflectance x 10000.",
         )
 
 
-def names_of_bands(
-    descriptions: list[str | None], colours: list[str], sensor_text: str, shown: str
+def band_names(
+    descriptions: list[str | None], colors: list[str], sensor_text: str, display_name: str
 ) -> list[str | None]:
-    """Return the canonical name of each band from its description, else its colour.
+    """Return the canonical name of each band from its description, else from its color; None where neither is known.
 
-    Raises BadScene where that says too little.
+    `B8` is near infrared of Sentinel-2 but panchromatic of Landsat: codes are read as Landsat's where the sensor says
+    so, or where there is a B5 but no B8.
 
-    `B8` is near infrared of Sentinel-2 but panchromatic of Landsat, so codes without a leading zero need either a name
-    that says Landsat or a set that only Sentinel-2 has.
+    Args:
+        descriptions: The file's band descriptions.
+        colors: The file's color interpretation, by band.
+        sensor_text: Text that may name the sensor.
+        display_name: The file's name, for messages.
+
+    Raises:
+        BadScene: Red, green or blue is missing.
     """
-    said = [(text or "").strip() for text in descriptions]
-    codes = {text.upper() for text in said}
+    texts = [(text or "").strip() for text in descriptions]
+    codes = {text.upper() for text in texts}
     landsat = (
         "landsat" in sensor_text.lower()
         or bool(re.search(r"L[CO]0?[89]", sensor_text, re.I))
         or ("B5" in codes and "B8" not in codes)
     )
-    found = [_name_of(text, landsat) for text in said]
-    for index, colour in enumerate(colours):
-        if found[index] is None and not said[index] and colour in RGB:
-            found[index] = colour
+    found = [_name_of(text, landsat) for text in texts]
+    for index, color in enumerate(colors):
+        if found[index] is None and not texts[index] and color in RGB:
+            found[index] = color
     missing = [band for band in RGB if band not in found]
     if missing:
-        shown_names = ", ".join(text or colour for text, colour in zip(said, colours, strict=True))
+        known = ", ".join(text or color for text, color in zip(texts, colors, strict=True))
         raise BadScene(
-            "the bands have no names that are known"
-            if len(missing) == len(RGB)
-            else f"the scene lacks {', '.join(missing)}",
-            subject=shown,
-            found=shown_names[:200] or "no bands",
+            "the band names are unknown" if len(missing) == len(RGB) else f"the scene lacks {', '.join(missing)}",
+            subject=display_name,
+            found=known[:200] or "no bands",
             expected="at least red, green and blue",
-            next_step="Name them: --bands red,green,blue,nir (a dash for a band that is not wanted), or as band descriptions in the file.",
+            next_step="Name the bands with --bands red,green,blue,nir (- for a band that is not wanted), "
+            "or with band descriptions in the file.",
         )
     return found
 

@@ -1,9 +1,8 @@
-"""Takes from the decoding process what decoding does not need: the network, other people's files, new privileges.
+"""Sandbox of the decoder process: no network, no files but its own, no new privileges.
 
-Linux offers two ways without privileges, and both are taken where the kernel and its administrator allow them: a
-network namespace of its own in which nothing is connected (unshare(2)), and Landlock, which names the folders that may
-be read and the one that may be written (docs.kernel.org/userspace-api/landlock.html). Nothing here can be undone by the
-process itself.
+Linux has two mechanisms that need no privileges, and both are used where the kernel and its configuration allow them: a
+network namespace without any connection (unshare(2)), and Landlock, which restricts the folders that can be read and
+written (docs.kernel.org/userspace-api/landlock.html). The process cannot undo either.
 """
 
 import ctypes
@@ -23,14 +22,14 @@ _VERSION_FLAG, _PATH_BENEATH = 1, 1
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE, _IOCTL = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14, 1 << 15
 _READ: Final = _EXECUTE | _READ_FILE | _READ_DIR
 _OWN: Final = _READ_FILE | _READ_DIR | _WRITE_FILE | _TRUNCATE | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8
-"""Files and folders below the private folder, and to remove them.
+"""Read, write, create and remove files and folders below the private folder.
 
-No links and pipes, for the service reads what lies there.
+No links and no named pipes, because the service reads what lies there.
 """
 _OF_A_FILE: Final = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL
 _TCP: Final = 0b11
 _BITS: Final = {1: 13, 2: 14, 3: 15, 4: 15}
-"""How many kinds of access to files a version of Landlock knows; 16 from version 5 on."""
+"""Number of access rights to files by version of Landlock; 16 from version 5 on."""
 _RULESET, _RULE = struct.Struct("=QQ"), struct.Struct("=Qi")
 _SYSTEM: Final = (
     "/usr/lib",
@@ -42,31 +41,35 @@ _SYSTEM: Final = (
     "/dev/urandom",
     "/dev/null",
 )
-"""Shared libraries and what the C library opens; neither /proc (the environment of others) nor /etc as a whole."""
+"""Shared libraries and what the C library opens; not /proc (environments of other processes) nor all of /etc."""
 NETWORK, FILES = "network", "files"
 
 
-def shut_in(folder: Path) -> list[str]:
-    """Return up everything but reading the program and writing below `folder`.
+def enter_sandbox(folder: Path) -> list[str]:
+    """Restrict this process, for good, to reading the program and writing below `folder`.
 
-    Tell what could be taken: 'network', 'files'.
+    Call it while the process has a single thread.
 
-    Call it while the process has one thread. An empty list means a kernel without these means, or one that forbids
-    them.
+    Args:
+        folder: The private folder.
+
+    Returns:
+        The restrictions that are in force: NETWORK, FILES, both or none, where the kernel lacks or forbids them.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
-    taken = [NETWORK] if libc.unshare(_NEW_USER | _NEW_NET) == 0 or libc.unshare(_NEW_NET) == 0 else []
+    restrictions = [NETWORK] if libc.unshare(_NEW_USER | _NEW_NET) == 0 or libc.unshare(_NEW_NET) == 0 else []
     version = libc.syscall(_CREATE_RULESET, None, 0, _VERSION_FLAG)
     if version >= 1 and _restrict(libc, version, folder):
-        taken.append(FILES)
-    return taken
+        restrictions.append(FILES)
+    return restrictions
 
 
 def _restrict(libc: ctypes.CDLL, version: int, folder: Path) -> bool:
+    """Apply a Landlock ruleset; return whether it is in force."""
     everything = (1 << _BITS.get(version, 16)) - 1
-    knows_tcp = version >= 4
-    attributes = _RULESET.pack(everything, _TCP if knows_tcp else 0)[: 16 if knows_tcp else 8]
+    has_tcp = version >= 4
+    attributes = _RULESET.pack(everything, _TCP if has_tcp else 0)[: 16 if has_tcp else 8]
     ruleset = libc.syscall(_CREATE_RULESET, attributes, len(attributes), 0)
     if ruleset < 0:
         return False
@@ -80,6 +83,7 @@ def _restrict(libc: ctypes.CDLL, version: int, folder: Path) -> bool:
 
 
 def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, access: int) -> None:
+    """Add a rule for a file or folder; skip a path that does not exist."""
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
@@ -92,9 +96,9 @@ def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, access: int) -> None:
 
 
 def _readable() -> Iterable[Path]:
-    """Yield the interpreter's modules, the installed packages, this package, and the system's libraries.
+    """Return the paths of the interpreter's modules, installed packages, this package and the system's libraries.
 
-    Not the whole prefix: that of a system's own Python is /usr, with every program in it.
+    Not the whole prefix: that of the system's Python is /usr, with every program in it.
     """
     libraries = [part for part in os.environ.get("LD_LIBRARY_PATH", "").split(":") if part]
     modules = [f"{prefix}/{name}" for prefix in (sys.prefix, sys.base_prefix) for name in ("lib", "lib64")]

@@ -1,7 +1,7 @@
-"""Opens a raster that came from outside. Runs in the bounded child process only.
+"""Open a raster that came from outside. Runs in the sandboxed decoder process only.
 
-Two drivers, no sidecar files, no virtual formats, no network: a VRT or a `/vsicurl` path inside a dropped file is
-just a file that is no GeoTIFF. Sizes are checked before a pixel is read.
+Two drivers, no sidecar files, no virtual formats, no network: a VRT or a `/vsicurl` path inside a file makes it a file
+that is not a GeoTIFF. Sizes are checked before a pixel is read.
 """
 
 import re
@@ -11,12 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import numpy.typing as npt
 import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window as RasterioWindow
 
 from cloudseg.errors import BadScene
+from cloudseg.grid import Window
 
 _SIGNATURES: Final = {
     # TIFF 6.0, section 2, and BigTIFF; JPEG 2000 Part 1, annex I (file) and annex A (bare codestream).
@@ -27,129 +30,169 @@ _SIGNATURES: Final = {
     b"\0\0\0\x0cjP  \r\n\x87\n": "JP2OpenJPEG",
     b"\xff\x4f\xff\x51": "JP2OpenJPEG",
 }
-"""The two drivers that the layouts need, chosen by the first bytes: GDAL never guesses what a file is."""
+"""Driver by first bytes, so that GDAL never probes what a file is."""
 MAX_BANDS: Final = 64
 DTYPES: Final = ("uint8", "uint16", "int16", "float32", "float64")
 _COPY: Final = re.compile(r"\bsource\d+(?=[,:])")
-"""How messages of GDAL name the private copy."""
+"""Name of the private copy in messages of GDAL."""
 _MAX_SIDE: Final = 200_000
-"""Rows or columns; keeps a one-pixel-high monster from becoming a million windows."""
-_BLOCK_SHARE: Final = 8
-"""A compressed block, once decoded, may take this fraction of the memory limit: GDAL holds several at a time."""
+"""Rows or columns; a raster one pixel high must not become a million windows."""
+_BLOCK_DIVISOR: Final = 8
+"""A decoded block may take the memory limit divided by this: GDAL holds several at a time."""
 
-READ_ERRORS: Final = (RasterioError, CPLE_BaseError)
-"""What rasterio raises; CPLE_BaseError is the base of errors that it passes through from GDAL."""
+_READ_ERRORS: Final = (RasterioError, CPLE_BaseError)
+"""Errors of rasterio; CPLE_BaseError is the base of those that it passes through from GDAL."""
 
 
 @contextmanager
-def open_untrusted(path: str, shown: str, *, max_pixels: int, memory_mb: int) -> Iterator[rasterio.DatasetReader]:
-    """Open a GeoTIFF or JPEG 2000 file and check its size. Raises BadScene."""
+def open_untrusted(
+    path: str, display_name: str, *, max_pixels: int, memory_mb: int
+) -> Iterator[rasterio.DatasetReader]:
+    """Open a GeoTIFF or JPEG 2000 file and check its size.
+
+    Args:
+        path: The private copy.
+        display_name: The file's name, for messages.
+        max_pixels: Largest number of rows × columns.
+        memory_mb: Memory limit of the process.
+
+    Raises:
+        BadScene: The file is no such raster, or too large.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        dataset = _open(path, shown)
+        dataset = _open(path, display_name)
     with dataset:
-        _check_size(dataset, shown, max_pixels, memory_mb)
+        _check_size(dataset, display_name, max_pixels, memory_mb)
         yield dataset
 
 
-def check_pixels(dataset: rasterio.DatasetReader, shown: str) -> None:
-    """Check that the numbers can be reflectance: no palette, no complex or 32-bit integers. Raises BadScene."""
+def check_pixels(dataset: rasterio.DatasetReader, display_name: str) -> None:
+    """Check that the pixel values can be reflectance.
+
+    Raises:
+        BadScene: The raster has a palette, complex values or 32-bit integers.
+    """
     if ColorInterp.palette in dataset.colorinterp:
         raise BadScene(
-            "colours from a palette are no reflectance",
-            subject=shown,
-            expected="one number a band",
-            next_step="Bring the original bands.",
+            "a palette has no reflectance",
+            subject=display_name,
+            expected="one value per band",
+            next_step="Use the original bands.",
         )
     for dtype in dataset.dtypes:
         if dtype not in DTYPES:
             raise BadScene(
-                "numbers of this type have no known scale",
-                subject=shown,
+                "unsupported data type",
+                subject=display_name,
                 found=dtype,
                 expected=", ".join(DTYPES),
                 next_step="Convert the file to uint16 reflectance x 10000 (GDAL: gdal_translate -ot UInt16 -scale).",
             )
 
 
-def _open(path: str, shown: str) -> rasterio.DatasetReader:
+def _open(path: str, display_name: str) -> rasterio.DatasetReader:
     with Path(path).open("rb") as handle:
         head = handle.read(256)
     driver = next((driver for signature, driver in _SIGNATURES.items() if head.startswith(signature)), None)
     if driver is None:
         raise BadScene(
-            _what_it_is(head),
-            subject=shown,
+            _describe_content(head),
+            subject=display_name,
             expected="a GeoTIFF or JPEG 2000 raster",
             next_step="Get the file again from its source.",
         )
     try:
-        # Raw strings reach GDAL: only an absolute path of our own temporary folder, never a name from outside.
+        # GDAL gets an absolute path in our own temporary folder, never a name from outside.
         return rasterio.open(Path(path).absolute(), driver=driver, sharing=False)
-    except READ_ERRORS as error:
+    except _READ_ERRORS as error:
         raise BadScene(
             "the header of the raster cannot be read",
-            subject=shown,
+            subject=display_name,
             found=_short(error, path),
             expected="a GeoTIFF or JPEG 2000 raster",
             next_step="Get the file again from its source.",
         ) from error
 
 
-def _what_it_is(head: bytes) -> str:
-    """Say what a person would see at the first glance."""
+def _describe_content(head: bytes) -> str:
+    """Return what the first bytes of a file show that is not a raster."""
     if not head:
         return "the file is empty"
     text = head.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
     if text.startswith((b"<vrtdataset", b"<gdaltileindex", b"<ogrvrt")):
-        return "a virtual raster, which points to other files, is never opened"
+        return "the file is a virtual raster, which refers to other files"
     if text.startswith((b"<!doctype html", b"<html", b"<?xml")):
         return "the file is a web page or XML text, not a raster"
     if text.startswith(b"version https://git-lfs"):
         return "the file is a Git LFS pointer, not the raster itself"
-    return "the file is no raster of a known format"
+    return "the file is not a supported raster"
 
 
-def _check_size(dataset: rasterio.DatasetReader, shown: str, max_pixels: int, memory_mb: int) -> None:
+def _check_size(dataset: rasterio.DatasetReader, display_name: str, max_pixels: int, memory_mb: int) -> None:
+    """Check pixels, bands and the size of a decoded block against the limits."""
     height, width = dataset.height, dataset.width
     if height * width > max_pixels or max(height, width) > _MAX_SIDE:
         raise BadScene(
             "the raster is larger than allowed",
-            subject=shown,
+            subject=display_name,
             found=f"{height} x {width} pixels",
             expected=f"at most {max_pixels} pixels",
-            next_step="Cut it into tiles, or raise CLOUDSEG_MAX_SCENE_PIXELS.",
+            next_step="Split it into tiles, or raise CLOUDSEG_MAX_SCENE_PIXELS.",
         )
     if dataset.count > MAX_BANDS:
         raise BadScene(
-            "the raster has too many bands", subject=shown, found=dataset.count, expected=f"at most {MAX_BANDS}"
+            "the raster has too many bands", subject=display_name, found=dataset.count, expected=f"at most {MAX_BANDS}"
         )
     rows, cols = dataset.block_shapes[0]
     interleaved = dataset.count if str(dataset.interleaving).lower().endswith("pixel") else 1
-    # JPEG 2000 counts 32-bit numbers while it decodes; eight bytes a pixel cover every type that is accepted.
+    # The JPEG 2000 decoder works on 32-bit integers; eight bytes per pixel cover every accepted data type.
     megabytes = rows * cols * interleaved * 8 / 1e6
-    if megabytes > memory_mb / _BLOCK_SHARE:
+    if megabytes > memory_mb / _BLOCK_DIVISOR:
         raise BadScene(
-            "the raster is stored in blocks that are too large to decode safely",
-            subject=shown,
+            "the blocks of the raster are too large to decode",
+            subject=display_name,
             found=f"{rows} x {cols} pixels x {interleaved} bands",
-            expected=f"at most {memory_mb // _BLOCK_SHARE} MB a block",
-            next_step="Store it in tiles (GDAL: gdal_translate -of COG).",
+            expected=f"at most {memory_mb // _BLOCK_DIVISOR} MB per block",
+            next_step="Convert it to a tiled file (GDAL: gdal_translate -of COG).",
         )
 
 
-def read_error(error: Exception, shown: str) -> BadScene:
-    """Return the error of pixels that cannot be read."""
-    return BadScene(
-        "the pixels cannot be read: the file is truncated or corrupt",
-        subject=shown,
-        found=_short(error),
-        expected="every block readable",
-        next_step="Get the file again from its source.",
-    )
+def rasterio_window(window: Window) -> RasterioWindow:
+    """Return the window as rasterio's class."""
+    return RasterioWindow(window.col_off, window.row_off, window.width, window.height)
+
+
+def read_window(dataset: Any, indexes: int | list[int], window: Window, display_name: str) -> npt.NDArray[Any]:
+    """Read pixels in the file's data type.
+
+    Args:
+        dataset: A dataset or warped VRT.
+        indexes: One band index, from 1, or several.
+        window: The pixels.
+        display_name: The file's name, for messages.
+
+    Returns:
+        `(row, col)` for one index, `(band, row, col)` for several.
+
+    Raises:
+        BadScene: The file is truncated or corrupt.
+    """
+    try:
+        pixels: npt.NDArray[Any] = dataset.read(indexes, window=rasterio_window(window))
+    except _READ_ERRORS as error:
+        raise BadScene(
+            "the pixels cannot be read: the file is truncated or corrupt",
+            subject=display_name,
+            found=_short(error),
+            expected="every block readable",
+            next_step="Get the file again from its source.",
+        ) from error
+    return pixels
 
 
 def _short(error: Any, path: str = "") -> str:
+    """Return the cause of an error in one line, without the path of the private copy."""
     cause = error.__cause__ or error.__context__
     text = str(cause or error).replace(str(Path(path).absolute()), "the file") if path else str(cause or error)
     text = _COPY.sub("the file", text)

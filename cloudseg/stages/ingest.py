@@ -11,24 +11,29 @@ from cloudseg.stages import log
 def ingest(
     source: str | None = None, *, layout: str | None = None, bands: list[str] | None = None, dry_run: bool = False
 ) -> IngestRecord:
-    """Validate, store and catalog every scene and label under `source`; None means the inbox of the settings.
+    """Validate, store and catalog every scene and label of a source.
 
-    `layout` names one instead of trying all; `bands` names the bands of files that do not say. Bad files go to
-    quarantine and never stop the others. Running twice adds nothing the second time; `dry_run` writes nothing.
+    Bad files are quarantined and never stop the others. Running it again adds nothing.
+
+    Args:
+        source: A folder, `store://prefix` or `s3://bucket/prefix`; None: the inbox of the settings.
+        layout: Use only the layout of this name; None: try all.
+        bands: Names of the bands of multi-band files, `-` for one that is not wanted.
+        dry_run: Decode and check everything but write nothing.
     """
     from cloudseg.ingest import DecodeLimits, ingest_source
 
     runtime = open_runtime()
     settings = runtime.settings
-    where = source or _inbox(runtime)
-    log.started("ingest", source=where, layout=layout, bands=bands, dry_run=dry_run)
+    inbox = source or _inbox(runtime)
+    log.started("ingest", source=inbox, layout=layout, bands=bands, dry_run=dry_run)
     limits = DecodeLimits(
         timeout_s=settings.decode_timeout_s, memory_mb=settings.decode_memory_mb, max_pixels=settings.max_scene_pixels
     )
     record = ingest_source(
         runtime.store,
         runtime.catalog,
-        where,
+        inbox,
         layout=layout,
         bands=bands,
         limits=limits,
@@ -42,15 +47,19 @@ def ingest(
 
 
 def _inbox(runtime: Runtime) -> str:
-    """Return the inbox; a folder that is not there yet is made, for an empty inbox is no error."""
+    """Return the inbox of the settings. Create a missing folder, because an empty inbox is not an error.
+
+    Raises:
+        SettingsError: The folder cannot be created.
+    """
     if "://" not in runtime.inbox:
         try:
             Path(runtime.inbox).mkdir(parents=True, exist_ok=True)
         except FileExistsError:
-            return runtime.inbox  # a single file is an inbox too
+            return runtime.inbox  # a single file
         except OSError as error:
             raise SettingsError(
-                "the inbox cannot be made",
+                "the inbox folder cannot be created",
                 subject=runtime.inbox,
                 found=error.strerror,
                 next_step="Set CLOUDSEG_INBOX to a folder.",

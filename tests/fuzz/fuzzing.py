@@ -1,9 +1,7 @@
-"""Property tests that may go on for minutes.
+"""Property tests that can run for minutes. Inputs that found bugs are in `corpus/` and run first, every time.
 
-Inputs that once mattered lie in `corpus/` and are tried first, every time.
-
-Without more, each property is tried a few dozen times with fixed seeds, which is what `make test` does. `make fuzz`
-gives seconds in FUZZ_SECONDS, shared by all properties: then new seeds are drawn until the time is over.
+By default each property runs a few dozen times with fixed seeds, which is what `make test` does. `make fuzz` sets
+FUZZ_SECONDS, shared by all properties: then new seeds are drawn until the time is over.
 """
 
 import hashlib
@@ -19,12 +17,12 @@ from hypothesis import strategies as st
 
 CORPUS = Path(__file__).parent / "corpus"
 _PROPERTIES = 7
-"""How many share the time."""
+"""Number of properties that share the time."""
 _SECONDS = float(os.environ.get("FUZZ_SECONDS", "0")) / _PROPERTIES
 
 
 def fuzzed(check: Callable[..., None], *strategies: st.SearchStrategy[Any], examples: int = 40) -> None:
-    """Try a property: `examples` times, and where there is time for it again and again with other seeds."""
+    """Test a property with `examples` inputs, and repeat with other seeds while there is time."""
     end = time.monotonic() + _SECONDS
     number = 0
     while number == 0 or time.monotonic() < end:
@@ -41,9 +39,9 @@ def fuzzed(check: Callable[..., None], *strategies: st.SearchStrategy[Any], exam
 
 
 def fuzz_bytes(target: str, check: Callable[[bytes], None], more: list[bytes], *, examples: int = 40) -> None:
-    """Try a property of bytes on the corpus, then on damaged copies of it and of `more`.
+    """Test a property of bytes on the corpus, then on damaged copies of it and of `more`.
 
-    A new culprit is kept in the corpus.
+    A new failing input is added to the corpus.
     """
     corpus = [path.read_bytes() for path in sorted((CORPUS / target).iterdir())]
     for data in corpus:
@@ -64,10 +62,7 @@ def fuzz_bytes(target: str, check: Callable[[bytes], None], more: list[bytes], *
 
 @st.composite
 def damaged(draw: st.DrawFn, bases: list[bytes]) -> bytes:
-    """A known input with a few bytes changed, put in, taken out, repeated, or its end cut off.
-
-    Most damage near the beginning.
-    """
+    """Draw a known input with a few bytes changed, inserted, removed, repeated or cut off, mostly near its start."""
     data = bytearray(draw(st.sampled_from(bases)))
     for _ in range(draw(st.integers(0, 6))):
         near = draw(st.sampled_from([64, 512, 4096, len(data)]))

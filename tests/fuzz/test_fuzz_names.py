@@ -1,7 +1,4 @@
-"""Names from outside.
-
-What the layout readers make of them, and that no text becomes a key or a file outside of the store.
-"""
+"""File names from outside: what the layouts make of them, and that no text becomes a key or file outside the store."""
 
 import io
 import re
@@ -15,9 +12,11 @@ from hypothesis import strategies as st
 
 from cloudseg import keys
 from cloudseg.errors import CloudsegError
-from cloudseg.ingest.candidate import Candidate, InboxFile, Stray
-from cloudseg.ingest.layouts import RASTER_SUFFIXES, find_candidates
-from cloudseg.ingest.work import source_hash
+from cloudseg.ingest.candidate import Candidate, UnmatchedFile
+from cloudseg.ingest.inbox_file import InboxFile
+from cloudseg.ingest.ingest_scene import source_hash
+from cloudseg.ingest.layouts import find_candidates
+from cloudseg.ingest.layouts.base import RASTER_SUFFIXES
 from cloudseg.storage import LocalStore
 from tests.fuzz.fuzzing import CORPUS, fuzzed
 
@@ -50,7 +49,7 @@ _TEXT = st.lists(
 
 
 class Memory:
-    """An inbox of names and one text."""
+    """An inbox of names whose files all hold the same text."""
 
     uri = "memory:"
 
@@ -65,19 +64,19 @@ class Memory:
         yield io.BytesIO(self._text.encode("utf-8", "replace"))
 
 
-def _everything_is_accounted_for(paths: list[str], text: str, bands: tuple[str, ...] | None) -> None:
+def _every_raster_is_claimed_once(paths: list[str], text: str, bands: tuple[str, ...] | None) -> None:
     found = find_candidates(Memory(paths, text), bands=bands)
-    taken = [path for item in found for path in (item.claimed() if isinstance(item, Candidate) else {item.file.path})]
+    claimed = {path for item in found for path in item.claimed_paths()}
     rasters = {
         path
         for path in paths
         if path.rpartition("/")[2].rpartition(".")[2].lower() in RASTER_SUFFIXES and "." in path.rpartition("/")[2]
     }
-    assert rasters <= set(taken)
+    assert rasters <= claimed
     pixels = [source.file.path for item in found if isinstance(item, Candidate) for source in item.files]
-    strays = [item.file.path for item in found if isinstance(item, Stray)]
-    assert len(strays) == len(set(strays))
-    assert not set(pixels) & set(strays)
+    unmatched = [item.file.path for item in found if isinstance(item, UnmatchedFile)]
+    assert len(unmatched) == len(set(unmatched))
+    assert not set(pixels) & set(unmatched)
     for item in found:
         if isinstance(item, Candidate):
             assert item.files
@@ -89,9 +88,9 @@ def _everything_is_accounted_for(paths: list[str], text: str, bands: tuple[str, 
     assert again == found
 
 
-def test_whatever_the_names_every_raster_is_a_scene_or_a_stray() -> None:
+def test_every_raster_is_in_a_candidate_or_unmatched() -> None:
     fuzzed(
-        _everything_is_accounted_for,
+        _every_raster_is_claimed_once,
         _PATHS,
         _TEXT,
         st.sampled_from([None, ("red", "green", "blue"), ("red", "-", "nir")]),
@@ -110,7 +109,7 @@ def _text_stays_text(texts: list[str], tmp: Path) -> None:
         assert (keys.slug(texts[0]) == keys.slug(texts[1])) == (texts[0] == texts[1])
 
 
-def test_no_text_makes_an_odd_key(tmp_path: Path) -> None:
+def test_every_text_makes_a_valid_key(tmp_path: Path) -> None:
     fuzzed(
         lambda texts: _text_stays_text(texts, tmp_path),
         st.lists(st.text(max_size=80), min_size=1, max_size=4),
@@ -118,7 +117,7 @@ def test_no_text_makes_an_odd_key(tmp_path: Path) -> None:
     )
 
 
-def test_no_key_leads_out_of_the_store(tmp_path: Path) -> None:
+def test_no_key_escapes_the_store(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "store")
     (tmp_path / "secret").write_bytes(b"outside")
     pieces = st.sampled_from(
@@ -165,7 +164,7 @@ def test_no_key_leads_out_of_the_store(tmp_path: Path) -> None:
     ],
 )
 def test_look_alikes_name_no_place(name: str) -> None:
-    """Else the same ground would have two names, and a held-out place could be trained on under the second."""
+    """Else one place would have two names, and a held-out place could be trained on under the second."""
     (item,) = find_candidates(Memory([f"images/{name}.tif"], ""))
     assert isinstance(item, Candidate)
     assert item.place is None

@@ -1,7 +1,4 @@
-"""Rasters and answers from outside: whatever the bytes, a scene comes out or BadScene.
-
-Whatever a decoder says, a row can hold it.
-"""
+"""Rasters from outside become a scene or a BadScene; answers of a decoder are rejected or fit a row of the catalog."""
 
 import json
 from collections.abc import Iterator
@@ -14,14 +11,15 @@ from pydantic import ValidationError
 
 from cloudseg.errors import BadScene
 from cloudseg.ingest import DecodeLimits
-from cloudseg.ingest.candidate import Candidate, InboxFile, SourceFile
+from cloudseg.ingest.candidate import Candidate, SourceFile
+from cloudseg.ingest.inbox_file import InboxFile
+from cloudseg.ingest.ingest_scene import scene_row
 from cloudseg.ingest.job import Answer, RasterJob, SceneFacts, SceneJob
 from cloudseg.ingest.pool import Decoder
-from cloudseg.ingest.work import _scene_row
 from cloudseg.keys import canonical_json
 from cloudseg.records import StoredObject
 from tests.fuzz.fuzzing import fuzz_bytes, fuzzed
-from tests.ingest.tiles import numbers, write
+from tests.ingest.tiles import random_dn, write
 
 
 @pytest.fixture
@@ -32,14 +30,14 @@ def decoder(tmp_path: Path) -> Iterator[Decoder]:
 
 
 def test_damaged_rasters_become_a_scene_or_a_reason(decoder: Decoder, tmp_path: Path) -> None:
-    plain = write(tmp_path / "plain.tif", numbers(size=32)).read_bytes()
+    plain = write(tmp_path / "plain.tif", random_dn(size=32)).read_bytes()
     tiled = write(
-        tmp_path / "tiled.tif", numbers(size=48), tiled=True, blockxsize=16, blockysize=16, compress="deflate"
+        tmp_path / "tiled.tif", random_dn(size=48), tiled=True, blockxsize=16, blockysize=16, compress="deflate"
     ).read_bytes()
-    jp2 = write(tmp_path / "plain.jp2", numbers(size=32), names=None, driver="JP2OpenJPEG").read_bytes()
+    jp2 = write(tmp_path / "plain.jp2", random_dn(size=32), names=None, driver="JP2OpenJPEG").read_bytes()
     job = SceneJob(
         name="scene",
-        files=[RasterJob(path=str(tmp_path / "source0"), shown="scene.tif", bands=["red", "green", "blue"])],
+        files=[RasterJob(path=str(tmp_path / "source0"), display_name="scene.tif", bands=["red", "green", "blue"])],
         needs_georeference=True,
         time_in_tags=True,
         is_product=False,
@@ -72,7 +70,7 @@ _ANSWER = st.fixed_dictionaries(
         "bands": st.lists(st.sampled_from(["red", "green", "blue"]) | _TEXT, max_size=4),
         "footprint_wkb_hex": st.sampled_from([None, "00", "zz", "0"]) | _TEXT,
         "bounds": st.none() | st.lists(_NUMBER, min_size=3, max_size=5),
-        "centre": st.none() | st.lists(st.floats(), min_size=2, max_size=2),
+        "center": st.none() | st.lists(st.floats(), min_size=2, max_size=2),
         "valid_fraction": _NUMBER,
         "acquired_at": st.none() | _TEXT,
         "tags": st.dictionaries(_TEXT, _TEXT, max_size=2),
@@ -81,17 +79,17 @@ _ANSWER = st.fixed_dictionaries(
 
 
 def test_what_a_decoder_answers_is_refused_or_fits_a_row() -> None:
-    """A decoder may have been taken over by the file: its answer is input too."""
+    """A malicious file may have compromised the decoder: its answer is untrusted input."""
     file = InboxFile("a.tif", "file:///a.tif")
     candidate = Candidate("a", "multiband", (SourceFile(file),), place="mgrs:31UDQ")
 
-    def fits(said: dict[str, object]) -> None:
+    def fits(facts: dict[str, object]) -> None:
         try:
-            answer = Answer.model_validate_json(json.dumps({"scene": said}))
+            answer = Answer.model_validate_json(json.dumps({"scene": facts}))
         except ValidationError:
             return
         assert isinstance(answer.scene, SceneFacts)
-        row = _scene_row(candidate, answer.scene, "0" * 64, StoredObject(key="scenes/a", sha256="0" * 64, size=1))
+        row = scene_row(candidate, answer.scene, "0" * 64, StoredObject(key="scenes/a", sha256="0" * 64, size=1))
         assert canonical_json(row.as_json())
 
     fuzzed(fits, _ANSWER, examples=150)

@@ -143,7 +143,7 @@ def test_crafted_headers_are_refused_or_harmless() -> None:
         "tail",
     ],
 )
-def test_a_header_that_wants_too_much_gets_nothing(make: Any) -> None:
+def test_a_header_that_asks_for_too_much_memory_is_refused(make: Any) -> None:
     data = make(_sound())
     tracemalloc.start()
     try:
@@ -160,7 +160,7 @@ def _wide(header: dict[str, Any], widths: list[int]) -> dict[str, Any]:
     return header | {"__metadata__": {METADATA_KEY: json.dumps(meta | {"widths": widths})}}
 
 
-def test_damaged_files_of_the_seed_project_are_never_unpickled(tmp_path: Path) -> None:
+def test_damaged_baseline_weights_are_never_unpickled(tmp_path: Path) -> None:
     sound, path = tmp_path / "sound.pth", tmp_path / "damaged.pth"
     torch.save({"weight": torch.zeros(2, 2)}, sound)
 

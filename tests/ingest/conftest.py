@@ -1,4 +1,4 @@
-"""A store, a catalog and an ingest that is short to call."""
+"""A store, a catalog and a short way to call ingest."""
 
 from collections.abc import Callable
 from pathlib import Path

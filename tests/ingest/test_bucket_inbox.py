@@ -1,14 +1,12 @@
-"""An inbox on S3 is as hostile as a folder.
-
-Odd names are named and never opened, what vanishes or is forbidden says so.
-"""
+"""An inbox on S3 is as untrusted as a folder: objects with control characters in their names are never opened."""
 
 from pathlib import Path
 
 import pytest
 
 from cloudseg.errors import SettingsError, StoreRefused
-from cloudseg.ingest.inbox import NotRead, hash_file, open_inbox, read_text
+from cloudseg.ingest.inbox import open_inbox
+from cloudseg.ingest.inbox_file import NotRead, hash_file, read_text
 from cloudseg.keys import sha256_of
 from cloudseg.storage import LocalStore, S3Options
 from cloudseg.storage.s3 import S3Store
@@ -41,7 +39,7 @@ def test_files_are_listed_by_path_whatever_they_are_called(seaweed: Seaweed, fol
     files = inbox.list_files()
     assert [file.path for file in files] == ["S2A_MSI.TIF", "deep/ü.tif", "z\\x1b[2J.tif"]
     assert files[0].uri == f"s3://{BUCKET}/{folder}/S2A_MSI.TIF"
-    assert files[2].fault is not None
+    assert files[2].reject_reason is not None
     with pytest.raises(NotRead, match="control characters"):
         hash_file(inbox, files[2])
 
@@ -82,9 +80,9 @@ def test_a_prefix_of_a_store_on_s3_is_an_inbox_too(seaweed: Seaweed, s3_store: S
     assert (file.path, hash_file(inbox, file)) == ("S2A.TIF", sha256_of(DATA))
 
 
-def test_what_is_no_bucket_is_said(seaweed: Seaweed, s3_env: dict[str, str], store: LocalStore):
+def test_an_invalid_or_missing_bucket_is_an_error(seaweed: Seaweed, s3_env: dict[str, str], store: LocalStore):
     for source in ("s3://", "s3://UPPER/x", "s3://key:secret@bucket/x"):
-        with pytest.raises(SettingsError, match="not a bucket") as caught:
+        with pytest.raises(SettingsError, match="not a valid bucket name") as caught:
             open_inbox(source, store, S3Options())
         assert "secret" not in str(caught.value)
     with pytest.raises(StoreRefused, match="no such bucket"):

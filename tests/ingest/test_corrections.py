@@ -1,13 +1,10 @@
-"""Labels that come without their scene.
-
-Corrections of what the catalog knows, and labels that were faster than their scene.
-"""
+"""Labels without a scene beside them: corrections of known scenes, and labels that arrive before their scene."""
 
 from pathlib import Path
 
 from cloudseg.catalog.scene import list_newest_labels
 from tests.ingest.conftest import Service
-from tests.ingest.tiles import SIZE, UTM, clouds, numbers, write
+from tests.ingest.tiles import SIZE, UTM, clouds, random_dn, write
 
 
 def _label(inbox: Path, name: str, **more: object) -> Path:
@@ -23,14 +20,19 @@ def _corrected(path: Path) -> Path:
 def test_a_correction_alone_becomes_the_newest_label_of_its_scene(
     service: Service, inbox: Path, tmp_path: Path
 ) -> None:
-    write(inbox / "images" / "a.tif", numbers())
+    write(inbox / "images" / "a.tif", random_dn())
     _label(inbox, "a")
     service.ingest(inbox)
     corrections = tmp_path / "corrections"
     _corrected(corrections / "labels" / "a.tif")
-    told: list[tuple[object, ...]] = []
-    record = service.ingest(corrections, on_progress=lambda *words: told.append(words))
-    assert (record.added, len(record.labelled), record.quarantined, told) == ([], 1, [], [(1, 1, "a.tif", "labelled")])
+    progress: list[tuple[object, ...]] = []
+    record = service.ingest(corrections, on_progress=lambda *event: progress.append(event))
+    assert (record.added, len(record.labelled), record.quarantined, progress) == (
+        [],
+        1,
+        [],
+        [(1, 1, "a.tif", "labelled")],
+    )
     newest, first = service.labels(service.scenes()["a"])
     assert (newest.version, newest.source, first.version) == (2, "analyst:ada", 1)
     assert newest.cloud_fraction < first.cloud_fraction
@@ -40,8 +42,8 @@ def test_a_correction_alone_becomes_the_newest_label_of_its_scene(
     assert (again.labelled, again.quarantined, again.still_quarantined) == ([], [], 0)
 
 
-def test_a_label_whose_image_has_left_the_inbox_stays_what_it_is(service: Service, inbox: Path) -> None:
-    image = write(inbox / "images" / "a.tif", numbers())
+def test_a_label_whose_image_has_left_the_inbox_is_unchanged(service: Service, inbox: Path) -> None:
+    image = write(inbox / "images" / "a.tif", random_dn())
     _label(inbox, "a")
     service.ingest(inbox)
     image.unlink()
@@ -50,31 +52,31 @@ def test_a_label_whose_image_has_left_the_inbox_stays_what_it_is(service: Servic
     assert len(service.labels(service.scenes()["a"])) == 1
 
 
-def test_a_label_that_was_faster_than_its_scene_is_taken_when_the_scene_comes(service: Service, inbox: Path) -> None:
+def test_a_label_that_arrives_before_its_scene_is_added_with_the_scene(service: Service, inbox: Path) -> None:
     _label(inbox, "a")
     assert len(service.ingest(inbox).quarantined) == 1
     entry = service.quarantine()["a.tif"]
-    assert (entry.error, entry.what) == ("BadLabel", "a label without its scene")
+    assert (entry.error, entry.what) == ("BadLabel", "there is no scene for this label")
     assert "cloudseg scenes" in entry.next_step
     assert service.ingest(inbox).still_quarantined == 1
-    write(inbox / "images" / "a.tif", numbers())
+    write(inbox / "images" / "a.tif", random_dn())
     record = service.ingest(inbox)
     assert (len(record.added), len(record.labelled), record.quarantined) == (1, 1, [])
     assert service.quarantine() == {}
 
 
-def test_a_scene_elsewhere_in_the_same_inbox_is_taken_before_its_label(service: Service, inbox: Path) -> None:
+def test_a_scene_elsewhere_in_the_same_inbox_is_ingested_before_its_label(service: Service, inbox: Path) -> None:
     _label(inbox / "1_corrections", "a")
-    write(inbox / "2_scenes" / "a.tif", numbers())
+    write(inbox / "2_scenes" / "a.tif", random_dn())
     record = service.ingest(inbox)
     assert (len(record.added), len(record.labelled), record.quarantined) == (1, 1, [])
 
 
-def test_a_correction_that_does_not_fit_is_refused_until_its_scene_comes(
+def test_a_correction_that_does_not_fit_is_refused_until_its_scene_arrives(
     service: Service, inbox: Path, tmp_path: Path
 ) -> None:
-    write(inbox / "a.tif", numbers())
-    write(inbox / "b.tif", numbers(seed=1))
+    write(inbox / "a.tif", random_dn())
+    write(inbox / "b.tif", random_dn(seed=1))
     service.ingest(inbox)
     corrections = tmp_path / "corrections"
     moved = UTM @ UTM.translation(3, 0)
@@ -82,16 +84,16 @@ def test_a_correction_that_does_not_fit_is_refused_until_its_scene_comes(
     _label(corrections, "b", crs=None, transform=None)
     service.ingest(corrections)
     entries = service.quarantine()
-    assert "lies elsewhere" in entries["a (label)"].what
-    assert "say itself where it lies" in entries["b (label)"].what
-    write(inbox / "again" / "a.tif", numbers(seed=2), transform=moved)
+    assert "extent differs" in entries["a (label)"].what
+    assert "needs a georeference" in entries["b (label)"].what
+    write(inbox / "again" / "a.tif", random_dn(seed=2), transform=moved)
     service.ingest(inbox)
     assert len(service.ingest(corrections).labelled) == 1
     assert set(service.quarantine()) == {"b (label)"}
 
 
 def test_names_are_exact(service: Service, inbox: Path, tmp_path: Path) -> None:
-    write(inbox / "scene.tif", numbers())
+    write(inbox / "scene.tif", random_dn())
     service.ingest(inbox)
     for name in ("Scene", "scene_corrected", "scen%"):
         _label(tmp_path / "corrections", name)
@@ -99,10 +101,10 @@ def test_names_are_exact(service: Service, inbox: Path, tmp_path: Path) -> None:
     assert len(service.quarantine()) == 3
 
 
-def test_of_two_scenes_with_one_name_the_newest_is_meant(service: Service, inbox: Path, tmp_path: Path) -> None:
-    write(inbox / "a.tif", numbers())
+def test_of_two_scenes_with_one_name_the_newest_gets_the_label(service: Service, inbox: Path, tmp_path: Path) -> None:
+    write(inbox / "a.tif", random_dn())
     service.ingest(inbox)
-    write(inbox / "a.tif", numbers(seed=1))
+    write(inbox / "a.tif", random_dn(seed=1))
     newest = service.ingest(inbox).added
     _corrected(tmp_path / "corrections" / "labels" / "a.tif")
     service.ingest(tmp_path / "corrections")
@@ -115,7 +117,7 @@ def test_a_biome_cut_out_has_no_georeference_and_its_label_needs_none(
 ) -> None:
     bare = {"crs": None, "transform": None}
     write(
-        inbox / "images" / "Forest_05_0415.tif", numbers(4), names=("red", "green", "blue", "nir"), scale=1e-4, **bare
+        inbox / "images" / "Forest_05_0415.tif", random_dn(4), names=("red", "green", "blue", "nir"), scale=1e-4, **bare
     )
     (inbox / "labels").mkdir()
     write(inbox / "labels" / "Forest_05_0415.tif", clouds() * 127 + 128, names=["label"], **bare)

@@ -1,7 +1,4 @@
-"""A sender who means harm: names that are code, files that move, strange things called .tif.
-
-Nothing may crash or lie.
-"""
+"""Malicious input: names that are code, files that change while they are read, folders and pipes called .tif."""
 
 import os
 import sqlite3
@@ -11,12 +8,11 @@ from typing import IO
 
 import pytest
 
-from cloudseg.catalog import Catalog
 from cloudseg.ingest import pipeline
-from cloudseg.ingest.candidate import InboxFile
 from cloudseg.ingest.inbox import FolderInbox
+from cloudseg.ingest.inbox_file import InboxFile
 from tests.ingest.conftest import Service
-from tests.ingest.tiles import clouds, numbers, write
+from tests.ingest.tiles import clouds, random_dn, write
 
 NAMES = [
     "<script>alert(1)<",
@@ -34,9 +30,9 @@ NAMES = [
 
 def test_names_that_are_code_are_only_names(service: Service, inbox: Path) -> None:
     for index, name in enumerate(NAMES):
-        write(inbox / f"{name}.tif", numbers(seed=index))
+        write(inbox / f"{name}.tif", random_dn(seed=index))
         if name[0] != ".":
-            write(inbox / "bad" / f"{name}.tif", numbers(seed=index), crs=None, transform=None)
+            write(inbox / "bad" / f"{name}.tif", random_dn(seed=index), crs=None, transform=None)
     hidden = [name for name in NAMES if name.startswith(".")]
     record = service.ingest(inbox, workers=2)
     assert set(service.scenes()) == set(NAMES) - set(hidden)
@@ -45,10 +41,12 @@ def test_names_that_are_code_are_only_names(service: Service, inbox: Path) -> No
     scene = service.scenes()["a#b?c=d&e%20f"]
     assert scene.source_uri.endswith("/a%23b%3Fc%3Dd%26e%2520f.tif")
     assert service.ingest(inbox, workers=2).known == len(record.added)
+    with sqlite3.connect(service.home / "catalog.db") as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 @pytest.mark.parametrize(
-    ("name", "shown"),
+    ("name", "displayed"),
     [
         (b"new\nline.tif", r"new\x0aline.tif"),
         (b"\x1b[2Jclear.tif", r"\x1b[2Jclear.tif"),
@@ -58,17 +56,17 @@ def test_names_that_are_code_are_only_names(service: Service, inbox: Path) -> No
     ],
 )
 def test_names_that_would_deceive_a_terminal_are_quarantined_unread(
-    service: Service, inbox: Path, name: bytes, shown: str
+    service: Service, inbox: Path, name: bytes, displayed: str
 ) -> None:
-    good = write(inbox / "good.tif", numbers())
+    good = write(inbox / "good.tif", random_dn())
     Path(os.fsdecode(os.fsencode(inbox) + b"/" + name)).write_bytes(good.read_bytes()[:100])
     (inbox / os.fsdecode(b"folder\xff")).mkdir()
     (inbox / os.fsdecode(b"folder\xff") / "inside.tif").write_bytes(good.read_bytes())
     service.ingest(inbox)
     entries = service.quarantine()
     assert set(service.scenes()) == {"good"}
-    assert set(entries) == {shown, "inside.tif"}
-    assert "not valid UTF-8" in entries[shown].what
+    assert set(entries) == {displayed, "inside.tif"}
+    assert "not valid UTF-8" in entries[displayed].what
     assert all(entry.source_uri.isprintable() for entry in entries.values())
     assert service.ingest(inbox).still_quarantined == 2
 
@@ -81,7 +79,7 @@ def test_a_name_with_a_nul_cannot_be_a_source(service: Service, inbox: Path) -> 
 
 
 def test_folders_pipes_and_sockets_called_tif(service: Service, inbox: Path) -> None:
-    write(inbox / "folder.tif" / "inside.tif", numbers())
+    write(inbox / "folder.tif" / "inside.tif", random_dn())
     (inbox / "empty.tif").mkdir()
     os.mkfifo(inbox / "pipe.tif")
     (inbox / "images").mkdir()
@@ -117,15 +115,15 @@ class Vanishing(FolderInbox):
 
 
 @pytest.mark.parametrize("openings", [1, 2])
-def test_files_that_vanish_or_grow_meanwhile(
+def test_files_that_vanish_or_grow_during_ingest(
     service: Service, inbox: Path, openings: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "open_inbox", lambda source, *_: Vanishing(Path(source)))
     monkeypatch.setattr(Vanishing, "openings", openings)
-    write(inbox / "images" / "gone.tif", numbers())
+    write(inbox / "images" / "gone.tif", random_dn())
     write(inbox / "labels" / "gone.tif", clouds(), names=["label"], nodata=255)
-    write(inbox / "grows.tif", numbers(seed=1))
-    write(inbox / "good.tif", numbers(seed=2))
+    write(inbox / "grows.tif", random_dn(seed=1))
+    write(inbox / "good.tif", random_dn(seed=2))
     service.ingest(inbox)
     entries = service.quarantine()
     assert "changed while it was read" in entries["grows"].what
@@ -135,7 +133,7 @@ def test_files_that_vanish_or_grow_meanwhile(
     else:
         assert set(service.scenes()) == {"good", "gone"}
     monkeypatch.undo()
-    write(inbox / "images" / "gone.tif", numbers())
+    write(inbox / "images" / "gone.tif", random_dn())
     write(inbox / "labels" / "gone.tif", clouds(), names=["label"], nodata=255)
     service.ingest(inbox)
     assert set(service.scenes()) == {"good", "gone", "grows"}
@@ -143,11 +141,11 @@ def test_files_that_vanish_or_grow_meanwhile(
     assert service.quarantine() == {}
 
 
-def test_a_file_and_a_folder_that_may_not_be_read(service: Service, inbox: Path) -> None:
+def test_a_file_and_a_folder_without_read_permission(service: Service, inbox: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root reads everything: permissions cannot be tested as root")
-    write(inbox / "closed.tif", numbers()).chmod(0)
-    write(inbox / "closed_folder" / "inside.tif", numbers())
+    write(inbox / "closed.tif", random_dn()).chmod(0)
+    write(inbox / "closed_folder" / "inside.tif", random_dn())
     (inbox / "closed_folder").chmod(0)
     try:
         service.ingest(inbox)
@@ -159,14 +157,9 @@ def test_a_file_and_a_folder_that_may_not_be_read(service: Service, inbox: Path)
 
 
 def test_text_inside_a_file_cannot_move_the_cursor(service: Service, inbox: Path) -> None:
-    write(inbox / "a.tif", numbers(), names=["\x1b[2J\x1b]0;owned\x07", "x" * 5000, "B03"])
+    write(inbox / "a.tif", random_dn(), names=["\x1b[2J\x1b]0;owned\x07", "x" * 5000, "B03"])
     service.ingest(inbox)
     entry = service.quarantine()["a"]
     assert entry.found is not None
     assert entry.found.isprintable()
     assert len(entry.found) <= 600
-
-
-def test_the_catalog_survives_it_all(service: Service, catalog: Catalog) -> None:
-    with sqlite3.connect(service.home / "catalog.db") as db:
-        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -1,4 +1,4 @@
-"""The same bytes twice, labels that come later, two ingests at once, and a service that is killed in between."""
+"""The same bytes twice, labels that arrive later, two ingests at once, and a service that is killed in between."""
 
 import json
 import os
@@ -13,12 +13,12 @@ import pytest
 
 from cloudseg.errors import BadScene
 from cloudseg.ingest import DecodeLimits
-from cloudseg.ingest.inbox import NotRead
+from cloudseg.ingest.inbox_file import NotRead
 from cloudseg.ingest.job import RasterJob, SceneJob
 from cloudseg.ingest.pool import Decoder
 from cloudseg.records import IngestRecord
 from tests.ingest.conftest import Service
-from tests.ingest.tiles import SIZE, clouds, numbers, write
+from tests.ingest.tiles import SIZE, clouds, random_dn, write
 
 _INGEST = """
 import sys, os, signal
@@ -36,7 +36,8 @@ class Deadly(LocalStore):
 
 home, source, deadly = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "deadly"
 store = (Deadly if deadly else LocalStore)(home / "store")
-record = ingest_source(store, Catalog(f"sqlite:///{home / 'catalog.db'}"), source, limits=DecodeLimits(memory_mb=2048), workers=1)
+catalog = Catalog(f"sqlite:///{home / 'catalog.db'}")
+record = ingest_source(store, catalog, source, limits=DecodeLimits(memory_mb=2048), workers=1)
 print(record.model_dump_json())
 """
 
@@ -49,12 +50,12 @@ def _start(service: Service, source: Path, deadly: str = "no") -> "subprocess.Po
 
 def _pairs(inbox: Path, count: int) -> None:
     for index in range(count):
-        write(inbox / "images" / f"{index}.tif", numbers(seed=index))
+        write(inbox / "images" / f"{index}.tif", random_dn(seed=index))
         write(inbox / "labels" / f"{index}.tif", clouds(), names=["label"], nodata=255)
 
 
 def test_again_changes_nothing_and_another_name_is_the_same_scene(service: Service, inbox: Path) -> None:
-    first = write(inbox / "first.tif", numbers())
+    first = write(inbox / "first.tif", random_dn())
     added = service.ingest(inbox).added
     (inbox / "second.tif").write_bytes(first.read_bytes())
     record = service.ingest(inbox)
@@ -64,7 +65,7 @@ def test_again_changes_nothing_and_another_name_is_the_same_scene(service: Servi
     assert len(list(service.store.list_keys("scenes/"))) == 1
 
 
-def test_a_label_that_comes_later_is_a_new_version(service: Service, inbox: Path) -> None:
+def test_a_label_that_arrives_later_is_a_new_version(service: Service, inbox: Path) -> None:
     _pairs(inbox, 1)
     label = inbox / "labels" / "0.tif"
     label.rename(inbox / "kept")
@@ -84,7 +85,7 @@ def test_a_label_that_comes_later_is_a_new_version(service: Service, inbox: Path
 
 def test_a_dry_run_writes_nothing(service: Service, inbox: Path) -> None:
     _pairs(inbox, 1)
-    write(inbox / "bad.tif", numbers(), crs=None, transform=None)
+    write(inbox / "bad.tif", random_dn(), crs=None, transform=None)
     record = service.ingest(inbox, dry_run=True)
     assert (len(record.added), len(record.labelled), len(record.quarantined)) == (1, 1, 1)
     assert service.scenes() == {}
@@ -115,19 +116,19 @@ def test_killed_between_bytes_and_row_the_next_ingest_finishes(service: Service,
     assert list(service.store.list_keys("scenes/")) == [service.scenes()["0"].key]
 
 
-def test_progress_is_told_for_every_scene(service: Service, inbox: Path) -> None:
-    write(inbox / "good.tif", numbers())
+def test_progress_is_reported_for_every_scene(service: Service, inbox: Path) -> None:
+    write(inbox / "good.tif", random_dn())
     (inbox / "bad.tif").write_bytes(b"")
-    told: list[tuple[int, int, str, str]] = []
-    service.ingest(inbox, on_progress=lambda *words: told.append(words))
-    assert [words[:2] for words in told] == [(1, 2), (2, 2)]
-    assert {words[2:] for words in told} == {("good", "added"), ("bad", "quarantined")}
+    events: list[tuple[int, int, str, str]] = []
+    service.ingest(inbox, on_progress=lambda *event: events.append(event))
+    assert [event[:2] for event in events] == [(1, 2), (2, 2)]
+    assert {event[2:] for event in events} == {("good", "added"), ("bad", "quarantined")}
 
 
 def _job(path: Path, folder: Path) -> SceneJob:
     return SceneJob(
         name="scene",
-        files=[RasterJob(path=str(path), shown="scene.tif", bands=None)],
+        files=[RasterJob(path=str(path), display_name="scene.tif", bands=None)],
         needs_georeference=True,
         time_in_tags=False,
         is_product=False,
@@ -138,10 +139,10 @@ def _job(path: Path, folder: Path) -> SceneJob:
     )
 
 
-def test_a_decoder_that_hangs_or_dies_costs_one_scene_only(tmp_path: Path) -> None:
-    good = write(tmp_path / "good.tif", numbers())
+def test_a_decoder_that_hangs_or_crashes_affects_one_scene_only(tmp_path: Path) -> None:
+    good = write(tmp_path / "good.tif", random_dn())
     endless = write(
-        tmp_path / "endless.tif", numbers(size=2500), compress="deflate"
+        tmp_path / "endless.tif", random_dn(size=2500), compress="deflate"
     )  # far more work than the limit allows
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)  # opening it waits for a writer that never comes, and uses no CPU: as on a machine that gives none
@@ -162,10 +163,10 @@ def test_a_decoder_that_hangs_or_dies_costs_one_scene_only(tmp_path: Path) -> No
         decoder.close()
 
 
-def test_a_good_tile_on_a_machine_too_busy_is_taken_by_the_next_ingest(
+def test_a_good_tile_on_a_busy_machine_is_added_by_the_next_ingest(
     service: Service, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(inbox / "good.tif", numbers())
+    write(inbox / "good.tif", random_dn())
 
     def starve(decoder: Decoder, job: SceneJob) -> NoReturn:
         process = decoder._start()
@@ -185,7 +186,7 @@ def test_a_good_tile_on_a_machine_too_busy_is_taken_by_the_next_ingest(
 
 
 def test_memory_beyond_the_limit_is_a_bad_scene(tmp_path: Path) -> None:
-    large = write(tmp_path / "large.tif", numbers(size=3000, high=4000), tiled=True)
+    large = write(tmp_path / "large.tif", random_dn(size=3000, high=4000), tiled=True)
     decoder = Decoder(DecodeLimits(timeout_s=60, memory_mb=2048), tmp_path)
     try:
         decoder._start()

@@ -1,9 +1,7 @@
-"""What the decoding process can no longer do: reach the network, read or write what is not its own.
-
-Tried, not believed.
-"""
+"""What the decoder process cannot do: use the network, read or write files outside its folder. Each is attempted."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -13,18 +11,18 @@ import pytest
 
 from cloudseg.errors import BadScene
 from cloudseg.ingest import DecodeLimits
-from cloudseg.ingest.pool import Decoder
+from cloudseg.ingest.pool import Decoder, _check_output
 from cloudseg.ingest.sandbox import FILES, NETWORK
 from tests.ingest.test_pipeline import _job
-from tests.ingest.tiles import numbers, write
+from tests.ingest.tiles import random_dn, write
 
-_TRIES = """
+_ATTEMPTS = """
 import json, os, socket, subprocess, sys
 from pathlib import Path
-from cloudseg.ingest.sandbox import shut_in
+from cloudseg.ingest.sandbox import enter_sandbox
 
 inside, outside, port = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-taken, done = shut_in(inside), []
+restrictions, done = enter_sandbox(inside), []
 
 def attempt(name, act):
     try:
@@ -46,8 +44,9 @@ attempt("read the passwords", lambda: Path("/etc/passwd").read_text())
 attempt("connect", lambda: socket.create_connection(("127.0.0.1", port), 2))
 attempt("listen", lambda: socket.create_server(("127.0.0.1", 0)))
 attempt("run a program", lambda: subprocess.run(["/bin/sh", "-c", ""], check=True))
-attempt("run a shell that reads", lambda: subprocess.run(["/bin/sh", "-c", f"cat {outside}/secret"], check=True, capture_output=True))
-print(json.dumps({"taken": taken, "done": done}))
+shell = ["/bin/sh", "-c", f"cat {outside}/secret"]
+attempt("run a shell that reads", lambda: subprocess.run(shell, check=True, capture_output=True))
+print(json.dumps({"restrictions": restrictions, "done": done}))
 """
 HARMLESS = {"write inside", "read inside", "import a module"}
 WITH_FILES = {
@@ -64,42 +63,40 @@ WITH_FILES = {
 
 
 @pytest.fixture(scope="module")
-def tried(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[str], set[str]]:
-    """What the kernel let the process give up, and what it could still do then."""
+def attempted(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[str], set[str]]:
+    """Return the restrictions in force, and what the process could still do."""
     inside, outside = tmp_path_factory.mktemp("inside"), tmp_path_factory.mktemp("outside")
     (outside / "secret").write_text("the catalog")
     (inside / "link").symlink_to(outside / "secret")
     with socket.create_server(("127.0.0.1", 0)) as server:
-        command = [sys.executable, "-c", _TRIES, str(inside), str(outside), str(server.getsockname()[1])]
+        command = [sys.executable, "-c", _ATTEMPTS, str(inside), str(outside), str(server.getsockname()[1])]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert (outside / "secret").exists()
     found = json.loads(said)
-    return set(found["taken"]), set(found["done"])
+    return set(found["restrictions"]), set(found["done"])
 
 
-def test_the_decoder_opens_no_file_but_its_own(tried: tuple[set[str], set[str]]) -> None:
-    taken, done = tried
+def test_the_decoder_opens_only_its_own_files(attempted: tuple[set[str], set[str]]) -> None:
+    restrictions, done = attempted
     assert done >= HARMLESS
-    if FILES not in taken:
+    if FILES not in restrictions:
         pytest.skip("this kernel has no Landlock: Linux 5.13 or newer, with `landlock` in the lsm= list")
     assert done & WITH_FILES == set()
 
 
-def test_the_decoder_reaches_no_network(tried: tuple[set[str], set[str]]) -> None:
-    taken, done = tried
-    if NETWORK not in taken:
-        pytest.skip(
-            "this kernel gives no network namespace: sysctl user.max_user_namespaces, or a container that forbids unshare"
-        )
+def test_the_decoder_reaches_no_network(attempted: tuple[set[str], set[str]]) -> None:
+    restrictions, done = attempted
+    if NETWORK not in restrictions:
+        pytest.skip("this kernel allows no network namespace: sysctl user.max_user_namespaces, or unshare is forbidden")
     assert "connect" not in done
 
 
-def test_the_process_that_decodes_is_shut_in(tmp_path: Path) -> None:
+def test_the_decoder_process_is_sandboxed(tmp_path: Path) -> None:
     own, foreign = tmp_path / "own", tmp_path / "foreign"
     own.mkdir()
     decoder = Decoder(DecodeLimits(timeout_s=30, memory_mb=2048), own)
     try:
-        assert decoder.decode_scene(_job(write(own / "good.tif", numbers()), own)).bands == ["red", "green", "blue"]
+        assert decoder.decode_scene(_job(write(own / "good.tif", random_dn()), own)).bands == ["red", "green", "blue"]
         assert decoder._process is not None
         status = Path(f"/proc/{decoder._process.pid}/status").read_text()
         assert "NoNewPrivs:\t1" in status
@@ -111,10 +108,26 @@ def test_the_process_that_decodes_is_shut_in(tmp_path: Path) -> None:
         environment = Path(f"/proc/{decoder._process.pid}/environ").read_bytes()
         assert b"CLOUDSEG" not in environment
         assert b"AWS_" not in environment
-        if FILES in decoder.taken:
+        if FILES in decoder.restrictions:
             with pytest.raises(BadScene, match="cannot be decoded"):
-                decoder.decode_scene(_job(write(foreign / "good.tif", numbers()), own))
-        if NETWORK in decoder.taken:
+                decoder.decode_scene(_job(write(foreign / "good.tif", random_dn()), own))
+        if NETWORK in decoder.restrictions:
             assert Path(f"/proc/{decoder._process.pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink()
     finally:
         decoder.close()
+
+
+@pytest.mark.parametrize("kind", ["missing", "link", "pipe", "folder"])
+def test_output_that_is_no_regular_file_is_refused(tmp_path: Path, kind: str) -> None:
+    """A compromised decoder may leave a link to a file of the service where its output should be."""
+    out, regular = tmp_path / "out.tif", tmp_path / "regular"
+    regular.write_bytes(b"x")
+    _check_output(regular, "scene")
+    if kind == "link":
+        out.symlink_to(regular)
+    elif kind == "pipe":
+        os.mkfifo(out)
+    elif kind == "folder":
+        out.mkdir()
+    with pytest.raises(BadScene, match="no regular file"):
+        _check_output(out, "scene")

@@ -1,4 +1,4 @@
-"""What an ingest leaves in the temporary folder, and what it does when there is no room."""
+"""What an ingest leaves in the temporary folder, and what it does when the disk is full."""
 
 import tempfile
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from cloudseg import scratch
 from cloudseg.errors import StoreUnreachable
 from tests.ingest.conftest import Service
-from tests.ingest.tiles import numbers, write
+from tests.ingest.tiles import random_dn, write
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_an_ingest_leaves_nothing_behind(service: Service, inbox: Path, top: Path) -> None:
     (top / "cloudseg-work-abandoned" / "deep").mkdir(parents=True)
     (top / "somebody-elses").mkdir()
-    write(inbox / "good.tif", numbers())
+    write(inbox / "good.tif", random_dn())
     (inbox / "bad.tif").write_bytes(b"II*\0")
     assert len(service.ingest(inbox).added) == 1
     assert [path.name for path in top.iterdir()] == ["somebody-elses"]

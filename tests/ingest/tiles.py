@@ -1,4 +1,4 @@
-"""Tiny rasters in the true layouts, made by the tests that need them."""
+"""Tiny rasters in the real layouts, made by the tests that need them."""
 
 import warnings
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ SIZE = 48
 UTM = from_origin(500_000, 5_600_000, 10, 10)
 
 
-def numbers(
+def random_dn(
     bands: int = 3, size: int = SIZE, seed: int = 0, low: int = 300, high: int = 9000, dtype: str = "uint16"
 ) -> np.ndarray:
-    """Noise that looks like an observation."""
+    """Return noise in the range of an observation, `(band, row, col)`."""
     return np.random.default_rng(seed).integers(low, high, (bands, size, size)).astype(dtype)
 
 
@@ -33,7 +33,7 @@ def write(
     scale: float | None = None,
     **more: Any,
 ) -> Path:
-    """Write a raster; `pixels` is `(band, row, col)`."""
+    """Write a raster of pixels `(band, row, col)` and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = pixels.shape
     georeference = {"crs": crs, "transform": transform} if transform is not None else {"crs": crs}
@@ -62,7 +62,7 @@ def write(
 
 
 def clouds(size: int = SIZE) -> np.ndarray:
-    """A label: the left half is cloud."""
+    """Return a label whose left half is cloud."""
     classes = np.zeros((1, size, size), np.uint8)
     classes[:, :, : size // 2] = 1
     return classes

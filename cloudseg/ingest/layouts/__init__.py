@@ -1,15 +1,15 @@
-"""The layouts that ingest knows, in the order in which they may claim files. One small file each: docs/layouts.md.
+"""The layouts that ingest knows, in the order in which they claim files. One small module each: docs/layouts.md.
 
-A layout looks at names only (and at small metadata texts); pixels are opened by `cloudseg.ingest.decode`, elsewhere.
+A layout uses names and small metadata files only; `cloudseg.ingest.decode` opens the rasters, in another process.
 """
 
 from typing import Final
 
 from cloudseg.errors import LayoutUnknown
-from cloudseg.ingest.candidate import Candidate, InboxFile, Stray
-from cloudseg.ingest.inbox import Inbox
+from cloudseg.ingest.candidate import Candidate, UnmatchedFile
+from cloudseg.ingest.inbox_file import Inbox, InboxFile
 from cloudseg.ingest.layouts import cloud38, cloudsen12, landsat, multiband, oncloudn, pairs, sentinel2
-from cloudseg.ingest.layouts.view import RASTER_SUFFIXES, Layout, View
+from cloudseg.ingest.layouts.base import RASTER_SUFFIXES, FileListing, Layout
 
 LAYOUTS: Final[tuple[Layout, ...]] = (
     pairs.Pairs(),
@@ -20,54 +20,63 @@ LAYOUTS: Final[tuple[Layout, ...]] = (
     sentinel2.Sentinel2Bands(),
     multiband.MultiBand(),
 )
-"""Order matters: the last takes every raster that nobody wanted."""
+"""Order matters: the last one claims every remaining raster."""
 
-_COMPANIONS: Final = frozenset(
-    "md txt xml json geojson html csv pdf jpg jpeg png gml safe met dtd xsd gfs ovr msk tfw tifw j2w prj qml qgz sha256 md5".split()  # noqa: SIM905
+_IGNORED_SUFFIXES: Final = frozenset(
+    (
+        *("md", "txt", "xml", "json", "geojson", "html", "csv", "pdf", "jpg", "jpeg", "png"),
+        *("gml", "safe", "met", "dtd", "xsd", "gfs", "ovr", "msk", "tfw", "tifw", "j2w", "prj", "qml", "qgz"),
+        *("sha256", "md5"),
+    )
 )
-"""Suffixes of files that lie beside rasters and are passed over in silence; every other stranger is quarantined."""
+"""Suffixes of files that accompany rasters and are ignored; any other unrecognized file is quarantined."""
 
 
 def layout_names() -> list[str]:
-    """List the names that `--layout` takes."""
+    """Return the values that `--layout` accepts."""
     return [layout.name for layout in LAYOUTS]
 
 
 def find_candidates(
     inbox: Inbox, *, layout: str | None = None, bands: tuple[str | None, ...] | None = None
-) -> list[Candidate | Stray]:
-    """Return what the files of an inbox may become, sorted by path. Every raster is either in a candidate or a stray.
+) -> list[Candidate | UnmatchedFile]:
+    """Return what the files of an inbox may become, sorted by path.
 
-    `layout` asks only that one; `bands` names the bands of multi-band files. Raises LayoutUnknown for a wrong name.
+    Every raster is part of a candidate or an unmatched file.
+
+    Args:
+        inbox: The files.
+        layout: Use only the layout of this name; None: try all.
+        bands: Names of the bands of multi-band files, None for one that is not wanted.
+
+    Raises:
+        LayoutUnknown: There is no layout of this name.
     """
-    asked = [known for known in LAYOUTS if layout in (None, known.name)]
-    if not asked:
+    layouts = [known for known in LAYOUTS if layout in (None, known.name)]
+    if not layouts:
         raise LayoutUnknown("no such layout", subject=str(layout), expected=", ".join(layout_names()))
     files = inbox.list_files()
-    found: list[Candidate | Stray] = [
-        Stray(file, file.fault) for file in files if file.fault and file.suffix not in _COMPANIONS
+    found: list[Candidate | UnmatchedFile] = [
+        UnmatchedFile(file, file.reject_reason)
+        for file in files
+        if file.reject_reason and file.suffix not in _IGNORED_SUFFIXES
     ]
-    left = [file for file in files if not file.fault]
-    for known in asked:
-        more = known.find(View(tuple(left), bands, inbox))
-        taken = {
-            path for item in more for path in (item.claimed() if isinstance(item, Candidate) else {item.file.path})
-        }
-        left = [file for file in left if file.path not in taken]
-        found += more
-    found += [_stranger(file) for file in left if file.suffix not in _COMPANIONS]
-    return sorted(found, key=_path_of)
+    remaining = [file for file in files if not file.reject_reason]
+    for known in layouts:
+        items = known.find(FileListing(tuple(remaining), bands, inbox))
+        claimed = {path for item in items for path in item.claimed_paths()}
+        remaining = [file for file in remaining if file.path not in claimed]
+        found += items
+    found += [_unrecognized(file) for file in remaining if file.suffix not in _IGNORED_SUFFIXES]
+    return sorted(found, key=lambda item: item.path)
 
 
-def _path_of(item: Candidate | Stray) -> str:
-    return item.files[0].file.path if isinstance(item, Candidate) else item.file.path
-
-
-def _stranger(file: InboxFile) -> Stray:
-    return Stray(
+def _unrecognized(file: InboxFile) -> UnmatchedFile:
+    return UnmatchedFile(
         file,
-        "no layout recognises this file",
-        found=f"a name that ends in .{file.suffix}" if file.suffix else "a name without suffix",
+        "no layout recognizes this file",
+        found=f"suffix .{file.suffix}" if file.suffix else "a name without suffix",
         expected=", ".join(f".{suffix}" for suffix in RASTER_SUFFIXES),
-        next_step="docs/layouts.md shows what an inbox may hold.",
+        next_step="See docs/layouts.md for what an inbox may hold.",
+        error=LayoutUnknown,
     )

@@ -3,21 +3,23 @@
 from dataclasses import dataclass
 
 from cloudseg.bands import RGB, SENTINEL2, SENTINEL2_BANDS
-from cloudseg.ingest.candidate import CLOUDSEN12, Candidate, InboxFile, LabelFile, SourceFile, Stray
-from cloudseg.ingest.layouts.view import View
+from cloudseg.ingest.candidate import Candidate, LabelFile, SourceFile, UnmatchedFile
+from cloudseg.ingest.class_mappings import CLOUDSEN12
+from cloudseg.ingest.inbox_file import InboxFile
+from cloudseg.ingest.layouts.base import FileListing
 
 _IMAGE, _LABEL = "s2l1c.tif", "manual_hq.tif"
 
 
 @dataclass(frozen=True)
 class CloudSen12:
-    """Three bands are red, green and blue; thirteen are all of Sentinel-2 in ESA's order. Reflectance × 10 000."""
+    """Three bands: red, green, blue. Thirteen: all of Sentinel-2 in ESA's order. Reflectance × 10 000."""
 
     name: str = "cloudsen12"
 
-    def find(self, view: View) -> list[Candidate | Stray]:
-        """See Layout.find."""
-        folders = [(path, files) for path, files in view.by_folder().items() if _IMAGE in files]
+    def find(self, listing: FileListing) -> list[Candidate | UnmatchedFile]:
+        """Return the scenes; see `Layout.find`."""
+        folders = [(path, files) for path, files in listing.by_folder().items() if _IMAGE in files]
         return [self._scene(path, files[_IMAGE], files.get(_LABEL)) for path, files in folders]
 
     def _scene(self, folder: str, image: InboxFile, label: InboxFile | None) -> Candidate:

@@ -2,14 +2,16 @@
 
 A folder with `B02.tif`, `B03.tif`, `B04.tif`, `B08.tif`, `label.tif`.
 
-As published, the chips lie in `train_features/<chip>/` and their labels in `train_labels/<chip>.tif`.
+As published, the chips are in `train_features/<chip>/` and their labels in `train_labels/<chip>.tif`.
 """
 
 from dataclasses import dataclass
 
 from cloudseg.bands import SENTINEL2, SENTINEL2_BANDS
-from cloudseg.ingest.candidate import BINARY, Candidate, InboxFile, LabelFile, SourceFile, Stray
-from cloudseg.ingest.layouts.view import View, chosen, incomplete, missing_bands
+from cloudseg.ingest.candidate import Candidate, LabelFile, SourceFile, UnmatchedFile
+from cloudseg.ingest.class_mappings import BINARY
+from cloudseg.ingest.inbox_file import InboxFile
+from cloudseg.ingest.layouts.base import FileListing, incomplete_scene, missing_bands, select_sources
 
 _FEATURES, _LABELS = "train_features", "train_labels"
 _FILES = {f"{code.lower()}.tif": band for code, band in SENTINEL2_BANDS.items()}
@@ -17,14 +19,14 @@ _FILES = {f"{code.lower()}.tif": band for code, band in SENTINEL2_BANDS.items()}
 
 @dataclass(frozen=True)
 class OnCloudN:
-    """Plain digital numbers, reflectance × 10 000 without offset; the time stands in TIFFTAG_DATETIME."""
+    """Reflectance × 10 000 without offset; acquisition time in TIFFTAG_DATETIME."""
 
     name: str = "oncloudn"
 
-    def find(self, view: View) -> list[Candidate | Stray]:
-        """See Layout.find."""
-        found: list[Candidate | Stray] = []
-        folders = view.by_folder()
+    def find(self, listing: FileListing) -> list[Candidate | UnmatchedFile]:
+        """Return the scenes; see `Layout.find`."""
+        found: list[Candidate | UnmatchedFile] = []
+        folders = listing.by_folder()
         for folder, files in folders.items():
             bands = {band: files[name] for name, band in _FILES.items() if name in files}
             if bands:
@@ -33,16 +35,16 @@ class OnCloudN:
                     folders.get(f"{above.removesuffix(_FEATURES)}{_LABELS}", {}) if above.endswith(_FEATURES) else {}
                 )
                 found += self._scene(
-                    folder, bands, files.get("label.tif") or published.get(f"{chip.lower()}.tif"), view.bands
+                    folder, bands, files.get("label.tif") or published.get(f"{chip.lower()}.tif"), listing.bands
                 )
         return found
 
     def _scene(
         self, folder: str, bands: dict[str, InboxFile], label: InboxFile | None, wanted: tuple[str | None, ...] | None
-    ) -> list[Candidate | Stray]:
+    ) -> list[Candidate | UnmatchedFile]:
         if missing := missing_bands(bands, wanted):
-            return incomplete(bands.values(), bands, missing)
-        sources = chosen(
+            return incomplete_scene(bands.values(), bands, missing)
+        sources = select_sources(
             {band: SourceFile(file, (band,), radiometry=SENTINEL2) for band, file in bands.items()}, wanted
         )
         return [
@@ -52,7 +54,7 @@ class OnCloudN:
                 sources,
                 sensor="sentinel-2-l1c",
                 time_in_tags=True,
-                companions=tuple(bands.values()),
+                extra_files=tuple(bands.values()),
                 label=LabelFile(label, "on-cloud-n", (BINARY,)) if label else None,
             )
         ]

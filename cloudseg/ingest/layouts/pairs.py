@@ -1,16 +1,19 @@
 """Pairs: `images/<name>.tif` beside `labels/<name>.tif`; an image without a label is an unlabelled scene.
 
-A label without an image is one more label of the newest scene of that name: that is how corrected masks come in.
+A label without an image is a new version of the label of the newest scene of that name: use it to correct masks.
 
-Holds the Sentinel-2 Cloud Mask Catalogue, cut-outs of L8 Biome (known by their names) and the synthetic tiles.
+Covers the Sentinel-2 Cloud Mask Catalogue, cut-outs of L8 Biome (recognized by their names) and the synthetic tiles.
 """
 
 import re
 from dataclasses import dataclass, replace
 
-from cloudseg.ingest.candidate import BINARY, BINARY_255, L8_BIOME, Candidate, InboxFile, LabelFile, Stray
-from cloudseg.ingest.layouts.multiband import scene_of_one_file
-from cloudseg.ingest.layouts.view import View
+from cloudseg.errors import BadLabel
+from cloudseg.ingest.candidate import Candidate, LabelFile, UnmatchedFile
+from cloudseg.ingest.class_mappings import BINARY, BINARY_255, L8_BIOME
+from cloudseg.ingest.inbox_file import InboxFile
+from cloudseg.ingest.layouts.base import FileListing
+from cloudseg.ingest.layouts.multiband import single_file_scene
 
 _IMAGES, _LABELS = "images", "labels"
 # L8 Biome (Foga et al. 2017): 8 biomes, 12 scenes each; the cut-outs are called <biome>_<scene>_<chip>.
@@ -23,22 +26,22 @@ _Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Pairs:
-    """Two folders side by side; the same name in both is a pair."""
+    """Folders `images` and `labels` side by side; the same name in both is a pair."""
 
     name: str = "pairs"
 
-    def find(self, view: View) -> list[Candidate | Stray]:
-        """See Layout.find. Folders called `images` count only where a folder `labels` lies beside them."""
-        images, labels = _below(view.rasters, _IMAGES), _below(view.rasters, _LABELS)
+    def find(self, listing: FileListing) -> list[Candidate | UnmatchedFile]:
+        """Return the scenes; see `Layout.find`. A folder `images` needs a folder `labels` beside it."""
+        images, labels = _files_below(listing.rasters, _IMAGES), _files_below(listing.rasters, _LABELS)
         tops = {top for top, _ in labels}
-        found: list[Candidate | Stray] = []
+        found: list[Candidate | UnmatchedFile] = []
         for key, file in images.items():
             if key[0] in tops:
-                found.append(self._scene(file, labels.get(key), view.bands))
-        return found + [_label_alone(key, file) for key, file in labels.items() if key not in images]
+                found.append(self._scene(file, labels.get(key), listing.bands))
+        return found + [_label_without_image(key, file) for key, file in labels.items() if key not in images]
 
     def _scene(self, file: InboxFile, label: InboxFile | None, bands: tuple[str | None, ...] | None) -> Candidate:
-        scene = replace(scene_of_one_file(file, self.name, bands), time_in_tags=True)
+        scene = replace(single_file_scene(file, self.name, bands), time_in_tags=True)
         if biome := _BIOME.fullmatch(file.stem):
             return replace(
                 scene,
@@ -57,24 +60,25 @@ def _label_file(file: InboxFile) -> LabelFile:
     return LabelFile(file, "pairs", (BINARY, BINARY_255, L8_BIOME))
 
 
-def _label_alone(key: _Key, file: InboxFile) -> Stray:
-    """A correction of a scene that came earlier, or a label whose scene is missing: the catalog knows."""
-    return Stray(
+def _label_without_image(key: _Key, file: InboxFile) -> UnmatchedFile:
+    """Return a label of a scene that was ingested earlier, or whose scene is missing; the catalog decides."""
+    return UnmatchedFile(
         file,
-        "a label without its scene",
+        "there is no scene for this label",
         expected=f"{key[0]}{_IMAGES}/{key[1]}.tif, or a scene called {file.stem} in the catalog",
-        next_step="Put the scene beside it, or give the label the name that `cloudseg scenes` shows for its scene.",
+        next_step="Add the scene, or name the label as `cloudseg scenes` names its scene.",
+        error=BadLabel,
         label=_label_file(file),
         scene_name=file.stem,
     )
 
 
-def _below(files: list[InboxFile], word: str) -> dict[_Key, InboxFile]:
-    """Return the files below folders of this name by (folder above it, path below it without suffix)."""
+def _files_below(files: list[InboxFile], folder: str) -> dict[_Key, InboxFile]:
+    """Return the files below folders of this name by (parent of the folder, path below the folder without suffix)."""
     found: dict[_Key, InboxFile] = {}
     for file in files:
         parts = file.path.split("/")
-        at = next((i for i in range(len(parts) - 2, -1, -1) if parts[i].lower() == word), None)
+        at = next((i for i in range(len(parts) - 2, -1, -1) if parts[i].lower() == folder), None)
         if at is not None:
             top = "".join(f"{part}/" for part in parts[:at])
             found.setdefault((top, "/".join([*parts[at + 1 : -1], file.stem])), file)

@@ -1,4 +1,4 @@
-"""Types of numbers and counts of bands that a sender may choose freely."""
+"""Data types and numbers of bands that a file may have."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pytest
 from cloudseg.grid import Window
 from cloudseg.raster.read import open_raster, read_scene
 from tests.ingest.conftest import Service
-from tests.ingest.tiles import SIZE, numbers, write
+from tests.ingest.tiles import SIZE, random_dn, write
 
 
 def _read(service: Service, name: str, *bands: str) -> tuple[np.ndarray, np.ndarray]:
@@ -17,7 +17,7 @@ def _read(service: Service, name: str, *bands: str) -> tuple[np.ndarray, np.ndar
         return read_scene(dataset, Window(0, 0, scene.height, scene.width), bands)
 
 
-def test_sixteen_bands_of_which_some_have_a_name(service: Service, inbox: Path) -> None:
+def test_sixteen_bands_of_which_some_have_known_names(service: Service, inbox: Path) -> None:
     names = [
         "B01",
         "B02",
@@ -36,33 +36,33 @@ def test_sixteen_bands_of_which_some_have_a_name(service: Service, inbox: Path) 
         "AOT",
         "WVP",
     ]
-    write(inbox / "sixteen.tif", numbers(16), names=names)
+    write(inbox / "sixteen.tif", random_dn(16), names=names)
     assert service.ingest(inbox).quarantined == []
     assert len(service.scenes()["sixteen"].bands) == 13
-    assert np.array_equal(_read(service, "sixteen", "red", "nir")[0], numbers(16)[[3, 7]])
+    assert np.array_equal(_read(service, "sixteen", "red", "nir")[0], random_dn(16)[[3, 7]])
 
 
-def test_sixteen_bands_without_names_are_named_by_hand(service: Service, inbox: Path) -> None:
-    write(inbox / "sixteen.tif", numbers(16), names=None)
+def test_sixteen_bands_without_names_are_named_with_the_option(service: Service, inbox: Path) -> None:
+    write(inbox / "sixteen.tif", random_dn(16), names=None)
     service.ingest(inbox)
-    assert "no names" in service.quarantine()["sixteen"].what
+    assert "band names are unknown" in service.quarantine()["sixteen"].what
     service.ingest(inbox, bands=["-", "blue", "green", "red"] + ["-"] * 12)
-    assert np.array_equal(_read(service, "sixteen", "red")[0], numbers(16)[3:4])
-    service.ingest(write(inbox / "other.tif", numbers(16, seed=1), names=None).parent, bands=["red", "green", "blue"])
-    assert "another number of bands" in service.quarantine()["other"].what
+    assert np.array_equal(_read(service, "sixteen", "red")[0], random_dn(16)[3:4])
+    service.ingest(write(inbox / "other.tif", random_dn(16, seed=1), names=None).parent, bands=["red", "green", "blue"])
+    assert "unexpected number of bands" in service.quarantine()["other"].what
 
 
 def test_seventy_bands_are_too_many(service: Service, inbox: Path) -> None:
-    write(inbox / "seventy.tif", numbers(70, 16), names=None)
+    write(inbox / "seventy.tif", random_dn(70, 16), names=None)
     service.ingest(inbox)
     assert "too many bands" in service.quarantine()["seventy"].what
 
 
 @pytest.mark.parametrize("nodata", [-9999, None])
-def test_signed_numbers_keep_slightly_negative_reflectance_and_drop_fill(
+def test_signed_integers_keep_slightly_negative_reflectance_and_drop_fill(
     service: Service, inbox: Path, nodata: int | None
 ) -> None:
-    pixels = numbers(dtype="int16")
+    pixels = random_dn(dtype="int16")
     pixels[:, 0, :] = -120
     pixels[:, :, :12] = -9999
     write(inbox / "signed.tif", pixels, nodata=nodata)
@@ -76,8 +76,8 @@ def test_signed_numbers_keep_slightly_negative_reflectance_and_drop_fill(
 
 
 @pytest.mark.parametrize("fill", [-9999.0, -3.4e38, float("nan"), float("-inf"), float("inf")])
-def test_fill_of_floats_that_nobody_declared_is_no_dark_ground(service: Service, inbox: Path, fill: float) -> None:
-    pixels = numbers().astype(np.float32) / 10_000
+def test_undeclared_fill_of_floats_is_no_data(service: Service, inbox: Path, fill: float) -> None:
+    pixels = random_dn().astype(np.float32) / 10_000
     pixels[:, :, : SIZE // 4] = fill
     write(inbox / "floats.tif", pixels)
     assert service.ingest(inbox).quarantined == []
@@ -85,9 +85,9 @@ def test_fill_of_floats_that_nobody_declared_is_no_dark_ground(service: Service,
 
 
 @pytest.mark.parametrize("dtype", ["uint32", "int32", "complex64", "int8"])
-def test_other_types_are_refused_with_a_way_out(service: Service, inbox: Path, dtype: str) -> None:
-    write(inbox / "strange.tif", numbers(low=1, high=100).astype(dtype))
+def test_other_data_types_are_refused_with_a_next_step(service: Service, inbox: Path, dtype: str) -> None:
+    write(inbox / "other.tif", random_dn(low=1, high=100).astype(dtype))
     service.ingest(inbox)
-    entry = service.quarantine()["strange"]
-    assert (entry.what, entry.found) == ("numbers of this type have no known scale", dtype)
+    entry = service.quarantine()["other"]
+    assert (entry.what, entry.found) == ("unsupported data type", dtype)
     assert "uint16" in entry.next_step

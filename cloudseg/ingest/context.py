@@ -1,0 +1,48 @@
+"""What the ingest of one candidate needs, and what it reports."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from cloudseg.catalog import Catalog
+from cloudseg.ingest.inbox_file import Inbox
+from cloudseg.ingest.job import DecodeLimits
+from cloudseg.ingest.pool import DecoderPool
+from cloudseg.storage import Store
+
+
+@dataclass(frozen=True)
+class IngestContext:
+    """What every candidate of one ingest shares. Safe to use from several threads."""
+
+    store: Store
+    catalog: Catalog
+    inbox: Inbox
+    decoders: DecoderPool
+    limits: DecodeLimits
+    folder: Path
+    """Private folder for copies and unfinished files."""
+    dry_run: bool
+
+
+@dataclass
+class Outcome:
+    """The result of one candidate or unmatched file. Filled in while it is processed."""
+
+    name: str
+    scene: Literal["added", "known", "none"] = "none"
+    """'none' also for a label that came without its scene."""
+    scene_id: str | None = None
+    label_id: str | None = None
+    """Set for a new label only."""
+    quarantined: list[str] = field(default_factory=list)
+    """Ids of new quarantine entries."""
+    still_quarantined: int = 0
+    """Files that were in quarantine before and have not changed."""
+
+    @property
+    def status(self) -> str:
+        """'added', 'known', 'labelled' or 'quarantined', for the progress line."""
+        if self.quarantined or self.still_quarantined:
+            return "quarantined"
+        return self.scene if self.scene != "none" else "labelled" if self.label_id else "known"

@@ -1,0 +1,46 @@
+"""A deadline in CPU time of another process, so that a busy machine is not held against a file."""
+
+import time
+from typing import Final
+
+import psutil
+
+_WALL_FACTOR: Final = 10.0
+"""A job that needs this many times its limit in wall time did not get the CPU."""
+_MIN_WAIT_S: Final = 0.05
+
+
+class CpuDeadline:
+    """Limit of a job in CPU time of its process, and of `_WALL_FACTOR` times as much wall time.
+
+    A process that sleeps uses no CPU; the wall time ends it.
+    """
+
+    def __init__(self, pid: int, limit_s: float) -> None:
+        self._process, self._limit_s = psutil.Process(pid), limit_s
+        self._cpu_end, self._wall_end = self._cpu_s() + limit_s, time.monotonic() + _WALL_FACTOR * limit_s
+
+    def extend(self, factor: float) -> None:
+        """Raise the limit to `factor` times the original one, counted from the start."""
+        self._cpu_end += (factor - 1) * self._limit_s
+        self._wall_end += _WALL_FACTOR * (factor - 1) * self._limit_s
+
+    @property
+    def was_starved(self) -> bool:
+        """Whether the process has not used up its CPU time."""
+        return self._cpu_s() < self._cpu_end
+
+    def is_over(self) -> bool:
+        """Return whether CPU time or wall time has run out."""
+        return not self.was_starved or time.monotonic() >= self._wall_end
+
+    def wait_s(self) -> float:
+        """Return the seconds in which the CPU time cannot run out, as the process computes in one thread."""
+        return max(_MIN_WAIT_S, min(self._cpu_end - self._cpu_s(), self._wall_end - time.monotonic()))
+
+    def _cpu_s(self) -> float:
+        try:
+            spent = self._process.cpu_times()
+        except psutil.Error:
+            return 0.0  # it has ended, which the caller sees at its pipe
+        return float(spent.user + spent.system)

@@ -1,0 +1,169 @@
+"""Files of an inbox: what one is, how its name is displayed, and how its bytes are hashed, copied and read.
+
+`Inbox` is the protocol; `cloudseg.ingest.inbox` and `cloudseg.ingest.bucket_inbox` implement it.
+"""
+
+import hashlib
+import os
+import unicodedata
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Final, Protocol
+
+from cloudseg.errors import BadScene
+
+S3_SCHEME: Final = "s3://"
+_CHUNK_BYTES: Final = 1 << 20
+_TEXT_BYTES: Final = 1 << 20
+"""Bytes of a metadata file that are read at most; Landsat's MTL has 9 kB."""
+_BIDI_CONTROLS: Final = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+"""Unicode Annex 9: characters that change the direction of the text around them, so that a name looks like another."""
+_IN_PROGRESS: Final = (".part", ".partial", ".tmp", ".crdownload", ".filepart")
+"""Suffixes of files that are still being written."""
+
+
+class NotRead(BadScene):
+    """The bytes could not be read whole. Says nothing about their content, so the next ingest tries again."""
+
+
+@dataclass(frozen=True, order=True)
+class InboxFile:
+    """A file of an inbox. Open it with `Inbox.open`, never by this name."""
+
+    path: str
+    """Relative to the inbox, parts joined by `/`."""
+    uri: str = field(compare=False)
+    """For users and for the catalog."""
+    reject_reason: str | None = field(default=None, compare=False)
+    """Why it must not be opened (a link that leaves the inbox, a named pipe); None for a regular file."""
+
+    @property
+    def folder(self) -> str:
+        """The path without its last part; empty at the top."""
+        return self.path.rpartition("/")[0]
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def stem(self) -> str:
+        """The name without its last suffix."""
+        return self.name.rpartition(".")[0] or self.name
+
+    @property
+    def suffix(self) -> str:
+        """The last suffix in lower case, without the dot."""
+        return self.name.rpartition(".")[2].lower() if "." in self.name else ""
+
+
+class Inbox(Protocol):
+    """Where files come from. Every method may be called from several threads."""
+
+    @property
+    def uri(self) -> str:
+        """The inbox's address, for users."""
+        ...
+
+    def list_files(self) -> list[InboxFile]:
+        """Return every file of the inbox, sorted by path."""
+        ...
+
+    def open(self, file: InboxFile) -> AbstractContextManager[IO[bytes]]:
+        """Yield an open binary file.
+
+        Raises:
+            NotRead: The file is gone, not readable, not a regular file, or a link that leaves the inbox.
+        """
+        ...
+
+
+def escape_name(name: str) -> str:
+    r"""Return a file's name safe to print on a terminal, in a log and on a web page.
+
+    Control characters and bytes that are not valid UTF-8 become `\xNN`.
+    """
+    return "".join("".join(f"\\x{byte:02x}" for byte in os.fsencode(c)) if _needs_escape(c) else c for c in name)
+
+
+def _needs_escape(character: str) -> bool:
+    """Return whether a character hides or rewrites what is printed around it.
+
+    Lone surrogates represent bytes that are not valid UTF-8.
+    """
+    return (
+        unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+        or unicodedata.bidirectional(character) in _BIDI_CONTROLS
+    )
+
+
+def is_skipped(name: str) -> bool:
+    """Return whether a file of this name is not meant for ingest: hidden, or still being written."""
+    return name.startswith(".") or name.lower().endswith(_IN_PROGRESS)
+
+
+def unreadable_file(file: InboxFile, error: Exception) -> NotRead:
+    """Return the error of a file that cannot be read, with the cause from `error`."""
+    return NotRead(
+        "the file cannot be read",
+        subject=file.path,
+        found=getattr(error, "strerror", None) or str(error),
+        next_step="Check that the file still exists and that the service has permission to read it.",
+    )
+
+
+def hash_file(inbox: Inbox, file: InboxFile, copy_to: Path | None = None) -> str:
+    """Return the hex SHA-256 of a file, and write a copy of it to `copy_to` in the same pass.
+
+    Raises:
+        NotRead: The file cannot be read.
+    """
+    digest = hashlib.sha256()
+    with inbox.open(file) as source:
+        try:
+            if copy_to is None:
+                _feed(source, digest.update)
+            else:
+                with copy_to.open("wb") as target:
+                    _feed(source, digest.update, target.write)
+        except OSError as error:
+            raise unreadable_file(file, error) from error
+    return digest.hexdigest()
+
+
+def _feed(source: IO[bytes], *consumers: Callable[[bytes], object]) -> None:
+    while chunk := source.read(_CHUNK_BYTES):
+        for consume in consumers:
+            consume(chunk)
+
+
+def copy_file(inbox: Inbox, file: InboxFile, sha256: str, copy_to: Path) -> None:
+    """Copy a file and check that the copy has the hash that was computed before.
+
+    Raises:
+        NotRead: The file cannot be read, or its bytes have changed since.
+    """
+    found = hash_file(inbox, file, copy_to=copy_to)
+    if found != sha256:
+        raise NotRead(
+            "the file changed while it was read",
+            subject=file.path,
+            found=found[:12],
+            expected=sha256[:12],
+            next_step="Upload under a temporary name (*.part) and rename when complete; the next ingest reads it.",
+        )
+
+
+def read_text(inbox: Inbox, file: InboxFile) -> str:
+    """Return at most the first megabyte of a metadata file as text; empty where it cannot be read.
+
+    Bytes that are not valid UTF-8 become replacement characters.
+    """
+    try:
+        with inbox.open(file) as handle:
+            return str(handle.read(_TEXT_BYTES).decode("utf-8", "replace"))
+    except (BadScene, OSError):
+        return ""

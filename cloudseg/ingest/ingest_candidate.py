@@ -1,0 +1,61 @@
+"""Ingest of one candidate or unmatched file: into the catalog, or into quarantine with the reason."""
+
+import tempfile
+from pathlib import Path
+
+from cloudseg.catalog.scene import find_newest_scene
+from cloudseg.errors import InputError
+from cloudseg.ingest.candidate import Candidate, UnmatchedFile
+from cloudseg.ingest.context import IngestContext, Outcome
+from cloudseg.ingest.inbox_file import NotRead, hash_file
+from cloudseg.ingest.ingest_label import ingest_label
+from cloudseg.ingest.ingest_scene import ingest_scene, source_hash
+from cloudseg.ingest.quarantine import quarantine, quarantine_id, unread_hash
+from cloudseg.scratch import check_room
+
+
+def ingest_candidate(context: IngestContext, item: Candidate | UnmatchedFile) -> Outcome:
+    """Bring one candidate into the catalog, or into quarantine. Running it again changes nothing.
+
+    Raises:
+        StoreError: The store is not available; this concerns every candidate.
+        CatalogUnreachable: The catalog is not available; this concerns every candidate.
+    """
+    if isinstance(item, UnmatchedFile):
+        return _ingest_unmatched(context, item)
+    outcome = Outcome(item.name)
+    first = item.files[0].file
+    source_sha256 = unread_hash(first)
+    try:
+        hashes = [hash_file(context.inbox, source.file) for source in item.files]
+        source_sha256 = source_hash(item, hashes)
+        ingest_scene(context, item, hashes, source_sha256, outcome)
+    except InputError as error:
+        check_room(context.folder, error)
+        if isinstance(error, NotRead):
+            source_sha256 = unread_hash(first)
+        entry_id = quarantine_id(first.uri, source_sha256, item.layout)
+        quarantine(context, entry_id, item.name, first.uri, source_sha256, error, outcome)
+    return outcome
+
+
+def _ingest_unmatched(context: IngestContext, item: UnmatchedFile) -> Outcome:
+    """Add a label that came without its scene to the newest scene of its name; quarantine every other file."""
+    outcome = Outcome(item.file.name)
+    if item.label is not None:
+        with context.catalog.read() as db:
+            scene = find_newest_scene(db, item.scene_name)
+        if scene is not None:
+            with tempfile.TemporaryDirectory(dir=context.folder) as folder, context.decoders.acquire() as decoder:
+                ingest_label(context, decoder, item.label, scene, None, Path(folder), outcome, needs_georeference=True)
+            return outcome
+    try:
+        sha256 = hash_file(context.inbox, item.file)
+    except NotRead:
+        sha256 = unread_hash(item.file)
+    error = item.error(
+        item.what, subject=item.file.path, found=item.found, expected=item.expected, next_step=item.next_step
+    )
+    uri = item.file.uri
+    quarantine(context, quarantine_id(uri, sha256), item.file.name, uri, sha256, error, outcome)
+    return outcome

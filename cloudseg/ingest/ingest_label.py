@@ -1,0 +1,152 @@
+"""Ingest of one label: look up by hash, copy, decode onto the scene's grid, store, add the row as the next version."""
+
+import shutil
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from cloudseg import keys
+from cloudseg.catalog.scene import add_label, find_label, release_source
+from cloudseg.catalog.session import now
+from cloudseg.errors import CloudsegError, InputError
+from cloudseg.ingest.candidate import LabelFile
+from cloudseg.ingest.context import IngestContext, Outcome
+from cloudseg.ingest.inbox_file import NotRead, copy_file, hash_file
+from cloudseg.ingest.job import LabelFacts, LabelJob
+from cloudseg.ingest.pool import Decoder
+from cloudseg.ingest.quarantine import (
+    as_label_error,
+    is_quarantined,
+    quarantine,
+    quarantine_id,
+    release_known_file,
+    unread_hash,
+)
+from cloudseg.publish import publish, stage_object
+from cloudseg.records import Label, Scene
+from cloudseg.scratch import check_room
+
+_VERSION_ATTEMPTS = 5
+"""Two ingests may claim the same next version of a label; the second one takes the version after it."""
+
+
+def ingest_label(
+    context: IngestContext,
+    decoder: Decoder,
+    label: LabelFile,
+    scene: Scene,
+    scene_file: Path | None,
+    folder: Path,
+    outcome: Outcome,
+    *,
+    needs_georeference: bool = False,
+) -> None:
+    """Add a label to its scene, or quarantine it, and record the result in `outcome`.
+
+    A label may be good for one scene and bad for another of the same name, so the scene's id is part of its quarantine
+    id.
+
+    Args:
+        context: What the ingest shares.
+        decoder: An acquired decoder.
+        label: The label's file.
+        scene: The label's scene; in a dry run it may not be in the catalog.
+        scene_file: The scene's canonical raster inside `folder`; None: it is copied from the store.
+        folder: Private folder of this candidate.
+        outcome: Filled in.
+        needs_georeference: Whether the file must have a CRS, because only its name connects it to the scene.
+    """
+    sha256 = unread_hash(label.file)
+    try:
+        sha256 = hash_file(context.inbox, label.file)
+        label_id = keys.make_id("lb", scene.scene_id, label.source, sha256)
+        with context.catalog.read() as db:
+            known = find_label(db, label_id) is not None
+        if known:
+            release_known_file(context, label.file.uri)
+        elif is_quarantined(context, quarantine_id(label.file.uri, sha256, scene.scene_id)):
+            outcome.still_quarantined += 1
+        else:
+            copy_file(context.inbox, label.file, sha256, folder / "label")
+            job = _label_job(
+                context, label, scene_file or _copy_scene(context, scene, folder), needs_georeference=needs_georeference
+            )
+            facts = decoder.decode_label(job)
+            if context.dry_run or _add_label(context, Path(job.out), label, label_id, scene, sha256, facts):
+                outcome.label_id = label_id
+    except InputError as error:
+        check_room(context.folder, error)
+        if isinstance(error, NotRead):
+            sha256 = unread_hash(label.file)
+        entry_id = quarantine_id(label.file.uri, sha256, scene.scene_id)
+        name = f"{scene.name} (label)"
+        quarantine(context, entry_id, name, label.file.uri, sha256, as_label_error(error), outcome)
+
+
+def _copy_scene(context: IngestContext, scene: Scene, folder: Path) -> Path:
+    """Copy a scene's canonical raster from the store to `folder`: the decoder can open nothing else."""
+    with context.store.local_file(scene.key) as path:
+        return Path(shutil.copyfile(path, folder / "scene"))
+
+
+def _label_job(context: IngestContext, label: LabelFile, scene_file: Path, *, needs_georeference: bool) -> LabelJob:
+    """Return the decoder's job for the copy called `label` beside `scene_file`."""
+    folder = scene_file.parent
+    return LabelJob(
+        path=str(folder / "label"),
+        display_name=label.file.path,
+        source=label.source,
+        scene=str(scene_file),
+        out=str(folder / "label.tif"),
+        folder=str(folder),
+        mappings=[list(mapping.values) for mapping in label.mappings],
+        max_pixels=context.limits.max_pixels,
+        memory_mb=context.limits.memory_mb,
+        needs_georeference=needs_georeference,
+    )
+
+
+def _add_label(
+    context: IngestContext,
+    label_file: Path,
+    label: LabelFile,
+    label_id: str,
+    scene: Scene,
+    sha256: str,
+    facts: LabelFacts,
+) -> bool:
+    """Publish a decoded label as the next version; return False where another ingest has added the same label.
+
+    Raises:
+        CloudsegError: Other ingests took the next version `_VERSION_ATTEMPTS` times.
+    """
+    out = stage_object(label_file, keys.label)
+    row = Label(
+        label_id=label_id,
+        scene_id=scene.scene_id,
+        version=1,
+        source=facts.source,
+        class_mapping=facts.mapping,
+        cloud_fraction=facts.cloud_fraction,
+        labelled_fraction=facts.labelled_fraction,
+        source_uri=label.file.uri,
+        source_sha256=sha256,
+        key=out.stored.key,
+        sha256=out.stored.sha256,
+        size=out.stored.size,
+        created_at=now(),
+    )
+
+    def write(db: Connection, _: object) -> bool | None:
+        release_source(db, label.file.uri)
+        if add_label(db, row) is not None:
+            return True
+        return False if find_label(db, label_id) else None
+
+    for _ in range(_VERSION_ATTEMPTS):
+        added = publish(context.store, context.catalog, {"cog": out}, write)
+        if added is not None:
+            return added
+    raise CloudsegError(
+        "other ingests keep adding labels to the same scene", subject=label_id, next_step="Run the ingest again."
+    )

@@ -1,0 +1,181 @@
+"""Ingest of one scene: look up by hash, copy, decode, store the canonical raster, add the row."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from cloudseg import keys
+from cloudseg.bands import SENTINEL2, Radiometry
+from cloudseg.catalog.scene import add_scene, find_scene_by_source, release_source
+from cloudseg.catalog.session import now
+from cloudseg.grid import mgrs_place
+from cloudseg.ingest.candidate import Candidate, SourceFile
+from cloudseg.ingest.context import IngestContext, Outcome
+from cloudseg.ingest.inbox_file import copy_file
+from cloudseg.ingest.ingest_label import ingest_label
+from cloudseg.ingest.job import RasterJob, SceneFacts, SceneJob
+from cloudseg.ingest.pool import Decoder
+from cloudseg.ingest.quarantine import is_quarantined, quarantine_id, release_known_file
+from cloudseg.publish import publish, stage_object
+from cloudseg.records import Scene, StoredObject
+
+_DEFAULT_SCALE = (SENTINEL2.scale, SENTINEL2.offset)
+
+
+def source_hash(candidate: Candidate, hashes: list[str]) -> str:
+    """Return the hash that determines the scene's id: the files' bytes in band order, and how they are read.
+
+    File names, place and time are not part of it: the same bytes under another name are the same scene. The default
+    scale of Sentinel-2 hashes like no product id at all, because the digital numbers come out the same.
+    """
+    reading = [
+        [sha256, source.bands, _scale(source.radiometry)]
+        for sha256, source in zip(hashes, candidate.files, strict=True)
+    ]
+    return keys.sha256_of(keys.canonical_json(["scene", 1, reading]))
+
+
+def _scale(radiometry: Radiometry | None) -> list[str] | None:
+    if radiometry is None or (radiometry.scale, radiometry.offset) == _DEFAULT_SCALE:
+        return None
+    return [repr(radiometry.scale), repr(radiometry.offset)]
+
+
+def ingest_scene(
+    context: IngestContext, candidate: Candidate, hashes: list[str], source_sha256: str, outcome: Outcome
+) -> None:
+    """Add a scene and its label to the catalog, and record the result in `outcome`.
+
+    A known scene is not decoded again, but its label may be new. A scene that is in quarantine is only counted. A bad
+    label does not affect its scene.
+
+    Args:
+        context: What the ingest shares.
+        candidate: The files of the scene.
+        hashes: Hex SHA-256 of each file, in the order of `candidate.files`; files that changed since are rejected.
+        source_sha256: `source_hash` of the candidate.
+        outcome: Filled in.
+
+    Raises:
+        BadScene: The files do not make a scene.
+    """
+    with context.catalog.read() as db:
+        known = find_scene_by_source(db, source_sha256)
+    uri = candidate.files[0].file.uri
+    if known is None and is_quarantined(context, quarantine_id(uri, source_sha256, candidate.layout)):
+        outcome.still_quarantined += 1
+        return
+    with tempfile.TemporaryDirectory(dir=context.folder) as name, context.decoders.acquire() as decoder:
+        folder, scene_file = Path(name), None
+        if known is not None:
+            scene = known
+            outcome.scene, outcome.scene_id = "known", known.scene_id
+            release_known_file(context, uri)
+        else:
+            scene_file = folder / "scene.tif"
+            scene = _decode_and_add(context, decoder, candidate, hashes, source_sha256, scene_file, outcome)
+        if candidate.label is not None:
+            ingest_label(context, decoder, candidate.label, scene, scene_file, folder, outcome)
+
+
+def _decode_and_add(
+    context: IngestContext,
+    decoder: Decoder,
+    candidate: Candidate,
+    hashes: list[str],
+    source_sha256: str,
+    scene_file: Path,
+    outcome: Outcome,
+) -> Scene:
+    """Decode a scene to `scene_file`, publish it unless this is a dry run, and return its row."""
+    facts = decoder.decode_scene(_scene_job(context, candidate, hashes, scene_file))
+    out = stage_object(scene_file, keys.scene)
+    scene = scene_row(candidate, facts, source_sha256, out.stored)
+    added = context.dry_run or publish(
+        context.store, context.catalog, {"cog": out}, lambda db, _: _add_scene(db, scene)
+    )
+    outcome.scene, outcome.scene_id = ("added" if added else "known"), scene.scene_id
+    return scene
+
+
+def _add_scene(db: Connection, scene: Scene) -> bool:
+    release_source(db, scene.source_uri)
+    return add_scene(db, scene)
+
+
+def _scene_job(context: IngestContext, candidate: Candidate, hashes: list[str], scene_file: Path) -> SceneJob:
+    """Copy the files and return the decoder's job.
+
+    The decoder works on copies: they cannot change or vanish meanwhile, and no name from outside reaches GDAL.
+    """
+    files = []
+    for index, (source, sha256) in enumerate(zip(candidate.files, hashes, strict=True)):
+        copy = scene_file.parent / f"source{index}"
+        copy_file(context.inbox, source.file, sha256, copy)
+        files.append(_raster_job(source, copy))
+    return SceneJob(
+        name=candidate.name,
+        files=files,
+        needs_georeference=candidate.needs_georeference,
+        time_in_tags=candidate.time_in_tags,
+        is_product=candidate.sensor != "unknown",
+        out=str(scene_file),
+        folder=str(scene_file.parent),
+        max_pixels=context.limits.max_pixels,
+        memory_mb=context.limits.memory_mb,
+    )
+
+
+def _raster_job(source: SourceFile, copy: Path) -> RasterJob:
+    known = source.radiometry
+    return RasterJob(
+        path=str(copy),
+        display_name=source.file.path,
+        bands=list(source.bands) if source.bands is not None else None,
+        other_bands=[list(names) for names in source.other_bands],
+        radiometry=(known.scale, known.offset, known.fill, known.source) if known else None,
+    )
+
+
+def scene_row(candidate: Candidate, facts: SceneFacts, source_sha256: str, stored: StoredObject) -> Scene:
+    """Return the catalog row of a decoded scene.
+
+    Args:
+        candidate: What the file names say.
+        facts: What the decoder found.
+        source_sha256: `source_hash` of the candidate.
+        stored: The canonical raster in the store.
+    """
+    bounds: Sequence[float | None] = facts.bounds or [None] * 4
+    place = candidate.place or (mgrs_place(*facts.center) if facts.center else f"block:{candidate.name}")
+    return Scene(
+        scene_id=keys.id_from_hash("sc", source_sha256),
+        name=candidate.name,
+        layout=candidate.layout,
+        sensor=candidate.sensor,
+        radiometry=facts.radiometry,
+        acquired_at=candidate.acquired_at or facts.acquired_at,
+        place=place,
+        crs=facts.crs,
+        transform=facts.transform,
+        height=facts.height,
+        width=facts.width,
+        resolution_m=facts.resolution_m,
+        bands=facts.bands,
+        footprint_wkb=bytes.fromhex(facts.footprint_wkb_hex) if facts.footprint_wkb_hex else None,
+        min_lon=bounds[0],
+        min_lat=bounds[1],
+        max_lon=bounds[2],
+        max_lat=bounds[3],
+        valid_fraction=facts.valid_fraction,
+        publishable=candidate.needs_georeference and facts.crs is not None,
+        source_uri=candidate.files[0].file.uri,
+        source_sha256=source_sha256,
+        key=stored.key,
+        sha256=stored.sha256,
+        size=stored.size,
+        tags=facts.tags | dict(candidate.tags),
+        created_at=now(),
+    )

@@ -1,0 +1,20 @@
+"""What product ids and metadata say: sensor, time, place and scale. One module for each family of products.
+
+To add a family, write a module with a function `(text) -> Product | None` and add it to `_PARSERS`.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from cloudseg.ingest.products.landsat import landsat_product
+from cloudseg.ingest.products.product import Product
+from cloudseg.ingest.products.sentinel2 import sentinel2_product
+
+_PARSERS: Final[tuple[Callable[[str], Product | None], ...]] = (sentinel2_product, landsat_product)
+
+__all__ = ["Product", "find_product"]
+
+
+def find_product(text: str) -> Product | None:
+    """Return what the first product id in a file name says, or None where there is none."""
+    return next((product for parse in _PARSERS if (product := parse(text)) is not None), None)

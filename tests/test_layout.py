@@ -1,4 +1,4 @@
-"""The tests mirror the package, and what every process loads stays light."""
+"""The tests mirror the packages, and what every process loads stays light."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import pytest
 
 REPO = Path(__file__).parents[1]
 # Folders of tests that belong to no package of cloudseg.
-OTHERS = {"dags", "plugin", "e2e", "docs", "benchmarks", "data", "faults", "fuzz"}
+OTHERS = {"dags", "plugin", "e2e", "docs", "tools", "benchmarks", "data", "faults", "fuzz"}
 
 
 def test_every_folder_of_tests_has_its_package():
@@ -21,6 +21,12 @@ def test_every_package_has_tests():
     packages = {path.parent.name for path in (REPO / "cloudseg").glob("*/*.py")} - {"recipes"}
     tested = {path.parent.name for path in (REPO / "tests").glob("*/test_*.py")}
     assert packages - tested == set()
+
+
+def test_every_package_of_the_tools_has_tests():
+    packages = {path.parent.name for path in (REPO / "tools").glob("*/__init__.py")}
+    tested = {path.parent.name for path in (REPO / "tests" / "tools").glob("*/test_*.py")}
+    assert packages == tested
 
 
 @pytest.mark.parametrize(
@@ -40,7 +46,8 @@ def test_the_command_line_does_not_load_gdal_for_its_help():
 def test_no_grab_bag_modules():
     odd = [
         path
-        for path in (REPO / "cloudseg").rglob("*.py")
+        for package in ("cloudseg", "tools")
+        for path in (REPO / package).rglob("*.py")
         if path.stem in {"utils", "util", "helpers", "common", "misc", "manager"}
     ]
     assert odd == []

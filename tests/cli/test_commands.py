@@ -362,6 +362,9 @@ def test_wide_characters_count_as_two_columns():
     widths = {cell_len(line) for line in lines[1:]}
     assert len(widths) == 1, "the second column starts at the same column of the terminal"
     assert max(widths) <= 30
+    pipe = Console(file=(out := io.StringIO()), width=10, force_terminal=False)
+    show_rows("scenes", ["name"])(pipe, {"scenes": rows})
+    assert out.getvalue().splitlines() == ["name", "雲" * 20, "cloud"]
 
 
 def test_an_unexpected_exception_keeps_its_traceback():

@@ -28,7 +28,7 @@ def test_an_empty_catalog_gives_an_empty_list(run: Run, name: str):
     assert run(name)[1].strip() == f"no {name}"
 
 
-def test_doctor_is_content_with_the_embedded_default(run: Run):
+def test_doctor_finds_no_problem_with_the_embedded_default(run: Run):
     for _ in range(2):
         code, out, _ = run("doctor", "--json")
         assert (code, json.loads(out)["ok"]) == (0, True)
@@ -62,7 +62,7 @@ def test_db_upgrade_dry_run_writes_nothing(run: Run):
     assert first["after"] == json.loads(run("db", "upgrade", "--json")[1])["before"]
 
 
-def test_db_roles_dry_run_prints_sql_to_be_read(run: Run):
+def test_db_roles_dry_run_prints_readable_sql(run: Run):
     code, out, _ = run("db", "roles", "--dry-run")
     assert code == 0
     assert "GRANT SELECT ON gis.scenes, gis.masks TO gis_reader;" in out
@@ -213,7 +213,7 @@ def test_ctrl_c_ends_with_130_and_no_traceback(run: Run, monkeypatch: pytest.Mon
     assert "Traceback" not in err
 
 
-def test_main_leaves_the_process_with_the_code(runtime_env: Path):
+def test_main_exits_with_the_exit_code(runtime_env: Path):
     with pytest.raises(SystemExit) as left:
         main(["lineage", "mk-0"])
     assert left.value.code == 2
@@ -246,7 +246,7 @@ def test_every_command_is_there():
     "name",
     ["ingest", "snapshot", "train", "evaluate", "promote", "rollback", "retrain", "predict", "maintain", "quarantine"],
 )
-def test_what_writes_has_a_dry_run(name: str):
+def test_commands_that_write_have_a_dry_run(name: str):
     assert "dry_run" in {option.name for option in root.commands[name].params}
 
 
@@ -257,7 +257,7 @@ def test_a_command_has_the_arguments_of_its_stage(name: str):
     assert given == set(inspect.signature(getattr(stages, name)).parameters) - {"dry_run"}
 
 
-def test_releasing_from_quarantine_can_be_tried_first(run: Run, tmp_path: Path):
+def test_releasing_from_quarantine_has_a_dry_run(run: Run, tmp_path: Path):
     inbox = tmp_path / "inbox"
     inbox.mkdir()
     for name in ("a.tif", "b.tif"):

@@ -45,6 +45,8 @@ def test_settings_of_the_caller_do_not_reach_the_demo(tmp_path: Path) -> None:
     outside = {
         "CLOUDSEG_CATALOG_URL": "postgresql://production/catalog",
         "CLOUDSEG_STORE_URL": "/srv/production",
+        "CLOUDSEG_S3_ENDPOINT": "http://production",
+        "AWS_PROFILE": "production",
         "CLOUDSEG_DEVICE": "cpu",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql://production/airflow",
         "PATH": "/bin",

@@ -209,7 +209,7 @@ def test_work_waits_for_a_busy_gpu(world: World, table: Table) -> None:
 
 
 def test_masks_are_read_by_gis_users(world: World, table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read the view as a role that has no other privilege, and the mask by GDAL from the object store without a copy."""
+    """Read the view as a role without other privileges, and a mask by GDAL from the object store without a copy."""
     import rasterio
     from sqlalchemy import create_engine, text
     from sqlalchemy.exc import ProgrammingError

@@ -1,5 +1,5 @@
 # The handful of commands that people and CI share. `make demo` and `make test` need nothing done before.
-#   make demo [DATA=folder] [KEEP=0]   the whole service once around under Airflow
+#   make demo [DATA=folder] [KEEP=0]   the pipeline end to end under a real Airflow
 #   make test                          everything that must be green
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -40,16 +40,16 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	cat pyproject.toml $(CONSTRAINTS) | sha256sum > $(STAMP)
 	echo "setup: done"
 
-demo: setup  ## The whole service once around under a real Airflow
-	@$(BIN)/cloudseg demo $(if $(DATA),--data "$(DATA)") $(if $(filter 0 no false,$(KEEP)),--no-keep,--keep)
+demo: setup  ## The pipeline end to end under a real Airflow
+	@$(BIN)/python -m tools.demo $(if $(DATA),--data "$(DATA)") $(if $(filter 0 no false,$(KEEP)),--no-keep,--keep)
 
 test: setup lint types contracts docs-check unit  ## Everything that must be green, in under 10 minutes on 2 cores
 
 stack: setup  ## The services of docker/compose.yaml as plain processes on loopback, until Ctrl-C
-	@$(BIN)/cloudseg stack
+	@$(BIN)/python -m tools.stack
 
-stack-test: setup  ## The circle and the kill tests on PostgreSQL, SeaweedFS, Redis and Celery (a quarter of an hour on 2 cores)
-	@$(BIN)/python -m pytest -m stack tests/stack
+stack-test: setup  ## The pipeline and the kill tests on PostgreSQL, SeaweedFS, Redis and Celery (a quarter of an hour on 2 cores)
+	@$(BIN)/python -m pytest -m stack tests/tools/stack
 
 PROFILE ?= gpu
 up:  ## The same services as containers: make up [PROFILE=cpu]; needs Docker and docker/.env

@@ -26,8 +26,7 @@ The tree::
     │   ├── ObjectCorrupt     bytes do not match their checksum
     │   ├── StoreRefused      wrong credentials, no such bucket, no right: a person must act
     │   └── StoreUnreachable  a retry can help
-    ├── CatalogUnreachable    a retry can help
-    └── ServiceFailed         a service that the demo or the stack started did not do what it should
+    └── CatalogUnreachable    a retry can help
 
 A message says what went wrong, with which id, what was found, what was expected and what to do next.
 """
@@ -211,9 +210,3 @@ class CatalogUnreachable(CloudsegError):
     retry_helps = True
     exit_code = 6
     http_status = 503
-
-
-class ServiceFailed(CloudsegError):
-    """A service that the demo or the stack started did not do what it should."""
-
-    exit_code = 7

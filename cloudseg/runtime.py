@@ -3,11 +3,13 @@
 Stages call `open_runtime()`; everything below a stage gets what it needs as arguments.
 """
 
+import functools
 import logging
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from pydantic import ValidationError
 from sqlalchemy import URL
@@ -16,6 +18,10 @@ from cloudseg.catalog import Catalog
 from cloudseg.errors import SettingsError
 from cloudseg.settings import Settings
 from cloudseg.storage import S3Options, Store, open_store
+
+_RETIRED_SETTINGS: Final = ("CLOUDSEG_UI_URL",)
+"""Variables of earlier releases that are ignored with a warning."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,10 +93,17 @@ def _path(text: str | None) -> Path | None:
 
 
 def read_settings() -> Settings:
-    """Read the environment. Raises SettingsError that names the variable."""
-    unknown = sorted(
-        name for name in os.environ if name.startswith("CLOUDSEG_") and name[9:].lower() not in Settings.model_fields
-    )
+    """Return the settings of the environment.
+
+    Raises:
+        SettingsError: A variable is unknown or its value cannot be used; the message names it.
+    """
+    given = sorted(name for name in os.environ if name.startswith("CLOUDSEG_"))
+    for name in _RETIRED_SETTINGS:
+        if name in given:
+            _warn_retired(name)
+    known = {f"CLOUDSEG_{name.upper()}" for name in Settings.model_fields}
+    unknown = [name for name in given if name not in known and name not in _RETIRED_SETTINGS]
     if unknown:
         raise SettingsError(
             "unknown setting", subject=", ".join(unknown), next_step="docs/settings.md lists every setting."
@@ -102,6 +115,12 @@ def read_settings() -> Settings:
         raise SettingsError(
             "unusable setting", found=faults, next_step="docs/settings.md lists every setting."
         ) from error
+
+
+@functools.cache
+def _warn_retired(name: str) -> None:
+    """Warn about a retired setting, once in a process."""
+    _log.warning("%s is ignored: this setting no longer exists", name)
 
 
 def set_up_logging(level: str | None = None, handler: logging.Handler | None = None) -> None:

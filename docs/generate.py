@@ -131,7 +131,8 @@ def _commands(command: click.Command, name: str, parent: click.Context | None) -
     yield name, command.get_help(context)
     if isinstance(command, click.Group):
         for child in command.list_commands(context):
-            yield from _commands(command.commands[child], f"{name} {child}", context)
+            if not command.commands[child].hidden:
+                yield from _commands(command.commands[child], f"{name} {child}", context)
 
 
 def _parts(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:

@@ -1,4 +1,4 @@
-"""The tests mirror the package, and what every process loads stays light."""
+"""The tests mirror the packages, and what every process loads stays light."""
 
 import subprocess
 import sys
@@ -23,6 +23,12 @@ def test_every_package_has_tests():
     assert packages - tested == set()
 
 
+def test_every_package_of_the_tools_has_tests():
+    packages = {path.parent.name for path in (REPO / "tools").glob("*/__init__.py")}
+    tested = {path.parent.name for path in (REPO / "tests" / "tools").glob("*/test_*.py")}
+    assert packages == tested
+
+
 @pytest.mark.parametrize(
     "name",
     ["cloudseg.cli", "cloudseg.stages", "cloudseg.runtime", "cloudseg.ingest", "cloudseg.registry", "cloudseg.publish"],
@@ -40,7 +46,8 @@ def test_the_command_line_does_not_load_gdal_for_its_help():
 def test_no_grab_bag_modules():
     odd = [
         path
-        for path in (REPO / "cloudseg").rglob("*.py")
+        for package in ("cloudseg", "tools")
+        for path in (REPO / package).rglob("*.py")
         if path.stem in {"utils", "util", "helpers", "common", "misc", "manager"}
     ]
     assert odd == []

@@ -36,7 +36,7 @@ def test_homes_of_any_name(runtime_env: Path, monkeypatch: pytest.MonkeyPatch, n
 
 def test_a_tilde_is_the_users_home(runtime_env: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", str(runtime_env))
-    monkeypatch.setenv("CLOUDSEG_HOME", "~/circle")
+    monkeypatch.setenv("CLOUDSEG_HOME", "~/e2e")
     assert open_runtime().home == runtime_env / "e2e"
 
 

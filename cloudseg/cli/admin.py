@@ -1,4 +1,4 @@
-"""Commands that care for the service: maintain, db, model, doctor."""
+"""Commands for administrators: maintain, db, model, doctor, backup, restore."""
 
 from typing import Any
 
@@ -14,33 +14,37 @@ def _damaged(record: Json) -> int:
 
 
 @click.command()
-@click.option("--dry-run/--apply", default=True, show_default=True, help="Tell only, or delete and repair.")
+@click.option("--dry-run/--apply", default=True, show_default=True, help="Only report, or delete and repair.")
 @click.option(
-    "--orphan-hours", type=click.FloatRange(min=0), default=24.0, show_default=True, help="Leave younger orphans alone."
+    "--orphan-hours",
+    type=click.FloatRange(min=0),
+    default=24.0,
+    show_default=True,
+    help="Keep orphans that are younger.",
 )
 @click.option(
     "--checkpoint-days",
     type=click.FloatRange(min=0),
     default=7.0,
     show_default=True,
-    help="Keep checkpoints of finished runs so long.",
+    help="Keep checkpoints of finished runs for this long.",
 )
 @click.option(
     "--evaluation-days",
     type=click.FloatRange(min=0),
     default=90.0,
     show_default=True,
-    help="Keep reports of never-champions so long.",
+    help="Keep evaluations of weights that were never champion for this long.",
 )
 @click.option("--verify", is_flag=True, help="Read every object and compare its checksum (slow).")
-@click.option("--as-of", metavar="TIME", help="Count ages from this moment (ISO 8601 with zone) instead of now.")
+@click.option("--as-of", metavar="TIME", help="Compute ages at this time (ISO 8601 with time zone) instead of now.")
 @reports(show_record, exit_code=_damaged)
 def maintain(
     dry_run: bool, orphan_hours: float, checkpoint_days: float, evaluation_days: float, verify: bool, as_of: str | None
 ) -> Any:
-    """Collect orphans, expire checkpoints and reports, repair the champion's pointer, look for missing objects.
+    """Delete orphaned and expired objects, repair the champion pointer, report missing objects.
 
-    Deletes nothing unless --apply is given. The exit code is 5 where an object is missing or damaged.
+    Without --apply nothing is changed. The exit code is 5 if an object is missing or damaged.
     """
     from cloudseg import stages
 
@@ -56,14 +60,14 @@ def maintain(
 
 @click.group()
 def db() -> None:
-    """Look after the catalog's schema."""
+    """Manage the schema and the roles of the catalog."""
 
 
 @db.command()
-@click.option("--dry-run", is_flag=True, help="Tell what would be done and write nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done without writing.")
 @reports(show_record)
 def upgrade(dry_run: bool) -> Any:
-    """Bring the catalog to the newest schema. The embedded SQLite catalog does this by itself."""
+    """Migrate the catalog to the newest schema. The embedded SQLite catalog is migrated automatically."""
     from cloudseg import stages
     from cloudseg.stages.plan import plan_upgrade
 
@@ -78,10 +82,10 @@ def _show_roles(console: Console, record: Json) -> None:
 
 
 @db.command()
-@click.option("--dry-run", is_flag=True, help="Print the SQL and run nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the SQL without running it.")
 @reports(_show_roles)
 def roles(dry_run: bool) -> Any:
-    """Create the roles cloudseg_app, cloudseg_airflow and gis_reader on PostgreSQL and grant what each may do."""
+    """Create the PostgreSQL roles cloudseg_app, cloudseg_airflow and gis_reader and grant their privileges."""
     from cloudseg import stages
     from cloudseg.stages.plan import plan_roles
 
@@ -90,17 +94,17 @@ def roles(dry_run: bool) -> Any:
 
 @click.group()
 def model() -> None:
-    """Bring weights in."""
+    """Import weights."""
 
 
 @model.command("import")
 @click.argument("path", type=click.Path(exists=True, dir_okay=False), metavar="FILE")
-@click.option("--dry-run", is_flag=True, help="Read the file and write nothing.")
+@click.option("--dry-run", is_flag=True, help="Read the file without writing.")
 @reports(show_record)
 def import_weights(path: str, dry_run: bool) -> Any:
-    """Register the seed project's weights (FILE.pth, tensors only.
+    """Register weights of the original project (a .pth FILE) together with their preprocessing.
 
-    Nothing is unpickled) with their own preprocessing.
+    Only tensors are loaded from FILE; no pickled code is run.
     """
     from cloudseg import stages
 
@@ -109,15 +113,12 @@ def import_weights(path: str, dry_run: bool) -> Any:
 
 def _show_checks(console: Console, record: Json) -> None:
     for check in record["checks"]:
-        console.print(
-            f"{'ok   ' if check['ok'] else 'FAULT'} {check['name']:<9} {check['detail']}", markup=False, highlight=False
-        )
+        status = "ok   " if check["ok"] else "FAULT"
+        console.print(f"{status} {check['name']:<9} {check['detail']}", markup=False, highlight=False)
 
 
 @click.command()
-@click.option(
-    "--device/--no-device", default=True, show_default=True, help="Look at the device too, which loads torch."
-)
+@click.option("--device/--no-device", default=True, show_default=True, help="Check the device, too; this loads torch.")
 @reports(_show_checks, exit_code=lambda record: 0 if record["ok"] else 1)
 def doctor(device: bool) -> Any:
     """Check settings, catalog, migrations, store, recipes and device."""
@@ -130,9 +131,9 @@ def doctor(device: bool) -> Any:
 @click.argument("folder", type=click.Path(file_okay=False), metavar="FOLDER")
 @reports(show_record)
 def backup(folder: str) -> Any:
-    """Copy catalog and store into FOLDER, from whatever server they are on; again, and only what is new is copied.
+    """Copy catalog and store into FOLDER. A repeated backup copies only what is new.
 
-    FOLDER is then an embedded home: CLOUDSEG_HOME=FOLDER cloudseg masks.
+    FOLDER can then be used as an embedded home: CLOUDSEG_HOME=FOLDER cloudseg masks.
     """
     from cloudseg import stages
 
@@ -143,7 +144,7 @@ def backup(folder: str) -> Any:
 @click.argument("folder", type=click.Path(exists=True, file_okay=False), metavar="FOLDER")
 @reports(show_record)
 def restore(folder: str) -> Any:
-    """Bring the backup in FOLDER into the empty catalog and the store that the settings name, of whatever kind."""
+    """Restore the backup in FOLDER into an empty catalog and store, embedded or on servers."""
     from cloudseg import stages
 
     return stages.restore(folder)

@@ -1,4 +1,4 @@
-"""Commands that show what the catalog holds."""
+"""Commands that show the content of the catalog."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from cloudseg.cli.output import reports, show_rows
 from cloudseg.records import Json
 
 _LIMIT = click.option(
-    "--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="Show so many, newest first."
+    "--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="Number of rows, newest first."
 )
 
 
@@ -43,7 +43,7 @@ def scenes(limit: int) -> Any:
     )
 )
 def models(limit: int) -> Any:
-    """List published weights with champion, verdict and held-out metrics."""
+    """List registered weights with champion, verdict and held-out metrics."""
     from cloudseg import stages
 
     return {"models": stages.models(limit=limit)}
@@ -59,19 +59,19 @@ def models(limit: int) -> Any:
     )
 )
 def runs(limit: int) -> Any:
-    """List trainings with their newest epoch: how to watch one that goes on just now."""
+    """List training runs with their newest epoch, also while they run."""
     from cloudseg import stages
 
     return {"runs": stages.runs(limit=limit)}
 
 
 @click.command()
-@click.option("--weights", "weights_id", metavar="ID", help="Only masks by these weights.")
+@click.option("--weights", "weights_id", metavar="ID", help="Only masks predicted with these weights.")
 @_LIMIT
 @click.option(
     "--link",
     is_flag=True,
-    help="Add a link that anyone may read the file with, in QGIS or a browser (stores on S3 only).",
+    help="Add a presigned URL that needs no login, for QGIS or a browser (stores on S3 only).",
 )
 @click.option(
     "--expires",
@@ -80,7 +80,7 @@ def runs(limit: int) -> Any:
     default=24.0,
     show_default=True,
     metavar="HOURS",
-    help="How long links are good.",
+    help="Lifetime of the URLs.",
 )
 @reports(
     show_rows("masks", ["mask_id", "scene", "cloud_fraction", "valid_fraction", "weights_id"], below=["uri", "link"])
@@ -97,13 +97,13 @@ def masks(weights_id: str | None, limit: int, link: bool, hours: float) -> Any:
     "--release",
     multiple=True,
     metavar="ID",
-    help="Forget this entry, so that the next ingest tries its file again (repeatable).",
+    help="Remove this entry, so that the next ingest reads its file again (repeatable).",
 )
-@click.option("--dry-run", is_flag=True, help="With --release: show what would be forgotten, and forget nothing.")
+@click.option("--dry-run", is_flag=True, help="With --release: show what would be removed without removing it.")
 @_LIMIT
 @reports(show_rows("quarantine", ["quarantine_id", "name"], below=["what", "found", "expected", "next_step"]))
 def quarantine(release: tuple[str, ...], dry_run: bool, limit: int) -> Any:
-    """List what came in and could not be used, with the reason."""
+    """List files that could not be ingested, with the reason."""
     from cloudseg import stages
 
     if dry_run and release:
@@ -112,26 +112,24 @@ def quarantine(release: tuple[str, ...], dry_run: bool, limit: int) -> Any:
 
 
 def _show_lineage(console: Console, record: Json) -> None:
-    """Print mask → weights → run → snapshot → labels and scenes as a tree."""
+    """Print mask, weights, run, snapshot, labels and scenes as a tree."""
     mask, weights, run, frozen = record["mask"], record["weights"], record["run"], record["snapshot"]
     tree = Tree(f"mask {mask['mask_id']}  sha256 {mask['sha256']}")
-    tree.add(
-        f"of scene {record['scene']['name']}  {record['scene']['scene_id']}  source sha256 {record['scene']['source_sha256']}"
-    )
+    scene = record["scene"]
+    tree.add(f"of scene {scene['name']}  {scene['scene_id']}  source sha256 {scene['source_sha256']}")
     model = tree.add(f"by weights {weights['weights_id']}  version {weights['version']}  {weights['architecture']}")
     if run is not None:
         model.add(
-            f"made by run {run['run_id']}  recipe {run['recipe_name']} {run['recipe_hash'][:12]}  on {run['device']}"
+            f"trained by run {run['run_id']}  recipe {run['recipe_name']} {run['recipe_hash'][:12]}  on {run['device']}"
         )
     for ancestor in record["ancestors"]:
-        model.add(
-            f"warm start from {ancestor['weights_id']}  version {ancestor['version']}  snapshot {ancestor['snapshot_id']}"
-        )
+        parent = f"{ancestor['weights_id']}  version {ancestor['version']}  snapshot {ancestor['snapshot_id']}"
+        model.add(f"warm start from {parent}")
     if frozen is not None:
-        learned = model.add(f"from snapshot {frozen['snapshot_id']}  {len(record['labels'])} labels")
+        source = model.add(f"on snapshot {frozen['snapshot_id']}  {len(record['labels'])} labels")
         for label in record["labels"]:
-            source, what = label["scene"], f"label {label['label_id']} v{label['version']} ({label['source']})"
-            learned.add(f"{label['split']}: {what} of {source['name']}  {source['scene_id']}")
+            name = f"label {label['label_id']} v{label['version']} ({label['source']})"
+            source.add(f"{label['split']}: {name} of {label['scene']['name']}  {label['scene']['scene_id']}")
     console.print(tree, markup=False, highlight=False)
 
 
@@ -139,7 +137,7 @@ def _show_lineage(console: Console, record: Json) -> None:
 @click.argument("mask_id")
 @reports(_show_lineage)
 def lineage(mask_id: str) -> Any:
-    """Show what MASK_ID was made of: its model, that model's snapshot, that snapshot's scenes, labels and checksums."""
+    """Show the lineage of MASK_ID: scene, weights, training run, snapshot and labels, with checksums."""
     from cloudseg import stages
 
     return stages.lineage(mask_id)

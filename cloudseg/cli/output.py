@@ -1,4 +1,4 @@
-"""How a command speaks: the record to stdout (a table, or one JSON record), everything else to stderr."""
+"""Output of the commands: the record to stdout (a table, or one JSON record), everything else to stderr."""
 
 import functools
 import json
@@ -10,24 +10,28 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import click
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from cloudseg.errors import CloudsegError
 from cloudseg.records import Json, Record
 
 Show = Callable[[Console, Json], None]
 _NO_TERMINAL_WIDTH = 2000
+"""Columns of a record where stdout is a pipe or a file."""
 _STDOUT_FAILED = 1
 _GAP = 2
-_NARROWEST = 10
+"""Spaces between two columns."""
+_MIN_WIDTH = 10
+"""A column of a terminal's table is not cut to less."""
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(\.\d+)?Z")
 
 
 class BarHandler(logging.Handler):
-    """Draws log records that carry `progress` as bars below the other lines; for a terminal."""
+    """Shows log records with the attribute `progress` as progress bars on a terminal."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +46,7 @@ class BarHandler(logging.Handler):
         self._tasks: dict[str, Any] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Move a bar, or print a line above the bars."""
+        """Update a bar, or print a line above the bars."""
         step: tuple[int, int] | None = getattr(record, "progress", None)
         if step is None:
             self._progress.console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
@@ -58,7 +62,7 @@ class BarHandler(logging.Handler):
             self._progress.remove_task(self._tasks.pop(stage))
 
     def close(self) -> None:
-        """Take the bars away."""
+        """Remove the bars."""
         self._progress.stop()
         super().close()
 
@@ -66,13 +70,14 @@ class BarHandler(logging.Handler):
 def reports(
     show: Show, *, exit_code: Callable[[Json], int] = lambda _: 0
 ) -> Callable[[Callable[..., Any]], Callable[..., None]]:
-    """Make a function a command body.
+    """Return a decorator that makes a function the body of a command.
 
-    Add `--json`, print what it returns, turn a CloudsegError into message and status.
+    The command gets the option `--json`, prints what the function returns, and turns a CloudsegError into a message
+    and an exit code.
 
     Args:
-        show: prints the record's JSON form for people.
-        exit_code: status of the command for a record that is not an error but no full success either.
+        show: Prints the record, as JSON types, in a readable form.
+        exit_code: Returns the exit code for a record that is no error, but no full success either.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., None]:
@@ -83,7 +88,7 @@ def reports(
                 _set_up_log()
                 result = _plain(function(*args, **kwargs))
             except CloudsegError as error:
-                _refuse(error, as_json=as_json)
+                _exit_with(error, as_json=as_json)
             _write(lambda: _print_json(result) if as_json else show(_console(), result))
             click.get_current_context().exit(exit_code(result))
 
@@ -92,26 +97,28 @@ def reports(
     return decorate
 
 
-def _write(say: Callable[[], None]) -> None:
-    """Write the record to stdout.
+def _write(show: Callable[[], None]) -> None:
+    """Call `show`, which writes to stdout.
 
-    A reader who went away (`| head`) is no fault; a full disk or a closed stdout is one.
+    A closed pipe (`| head`) is no error; a full disk or a closed stdout is one.
     """
     try:
         if sys.stdout is None:
             raise OSError("it is closed")
-        say()
+        show()
         sys.stdout.flush()
     except OSError as error:
-        if sys.stdout is not None:  # what is left in its buffer must not fail once more when Python ends
+        if sys.stdout is not None:  # the rest of its buffer must not fail again when Python exits
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
-            click.echo(f"error: all is done, but stdout cannot be written: {error.strerror or error}", err=True)
+            click.echo(
+                f"error: the command succeeded, but stdout cannot be written: {error.strerror or error}", err=True
+            )
             click.get_current_context().exit(_STDOUT_FAILED)
 
 
 def show_record(console: Console, record: Json) -> None:
-    """Print a record as two columns; nested values as JSON."""
+    """Print a record as two columns, name and value."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -122,7 +129,7 @@ def show_record(console: Console, record: Json) -> None:
 
 
 def show_parts(console: Console, record: Json) -> None:
-    """Print a record whose values are records of their own, one below the other under its name."""
+    """Print a record of records: each one under its name."""
     show_record(console, {name: value for name, value in record.items() if not isinstance(value, dict)})
     for name, part in record.items():
         if isinstance(part, dict):
@@ -131,10 +138,15 @@ def show_parts(console: Console, record: Json) -> None:
 
 
 def show_rows(name: str, columns: Sequence[str], *, below: Sequence[str] = ()) -> Show:
-    """Return a function that prints the rows under `record[name]`; a column `a.b` looks into a nested value.
+    """Return a function that prints the rows in `record[name]` as a table.
 
-    A terminal gets as many columns as fit, most important first, long words cut, and the `below` values whole under
-    their row. A pipe gets every column of every row in one line.
+    A terminal gets as many columns as fit, in the given order; long values are cut, ids and times never. A pipe or a
+    file gets every column, and one uncut line for each row.
+
+    Args:
+        name: Key of the list of rows.
+        columns: Keys of the columns; `a.b` is the key `b` of the nested value `a`.
+        below: Keys of long values, which a terminal gets uncut on lines of their own under each row.
     """
 
     def show(console: Console, record: Json) -> None:
@@ -142,57 +154,48 @@ def show_rows(name: str, columns: Sequence[str], *, below: Sequence[str] = ()) -
         if not rows:
             console.print(f"no {name}")
             return
-        stacked = console.is_terminal and bool(below)
-        wanted = list(columns) if stacked else [*columns, *below]
-        cells = [[_cell(_look_up(row, column)) for column in wanted] for row in rows]
-        widths = _widths(wanted, cells, console.width)
-        _print_line(console, [_header(column) for column in wanted], widths, style="bold")
-        for row, line in zip(rows, cells, strict=True):
-            _print_line(console, line, widths)
-            for column in below if stacked else ():
+        stacked = below if console.is_terminal else ()
+        wanted = [*columns, *(() if console.is_terminal else below)]
+        cells = [[" ".join(_cell(_look_up(row, column)).split("\n")) for row in rows] for column in wanted]
+        lines, count = _table_lines(console, wanted, cells)
+        _print_line(console, lines[0], style="bold")
+        for row, line in zip(rows, lines[1:], strict=True):
+            _print_line(console, line)
+            for column in stacked:
                 if (value := _look_up(row, column)) is not None:
-                    console.print(
-                        f"    {_header(column)}: {_cell(value)}", markup=False, highlight=False, soft_wrap=True
-                    )
-        if left_out := wanted[len(widths) :]:
-            console.print(
-                f"(no room for {', '.join(map(_header, left_out))}: --json has everything)",
-                style="dim",
-                highlight=False,
-                soft_wrap=True,
-            )
+                    _print_line(console, f"    {_header(column)}: {_cell(value)}")
+        if left_out := wanted[count:]:
+            _print_line(console, f"(no room for {', '.join(map(_header, left_out))}: see --json)", style="dim")
 
     return show
 
 
-def _widths(columns: Sequence[str], cells: Sequence[Sequence[str]], room: int) -> list[int]:
-    """Return the width of the columns that fit, first ones first.
+def _table_lines(console: Console, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> tuple[list[str], int]:
+    """Return header and rows, one line each, and the number of columns that have room.
 
-    Ids and times stay whole, other columns shrink to a few letters.
+    Args:
+        console: Its width limits the lines where it is a terminal.
+        columns: Keys of the columns.
+        cells: Values of each column.
     """
-    natural = [
-        max(cell_len(_header(column)), *(cell_len(line[i]) for line in cells)) for i, column in enumerate(columns)
+    full = [
+        max(map(cell_len, [_header(column), *values])) + _GAP for column, values in zip(columns, cells, strict=True)
     ]
-    least = [
-        width if column.endswith(("_id", "_at")) else min(width, _NARROWEST)
-        for column, width in zip(columns, natural, strict=True)
-    ]
-    count = len(columns)
-    while count > 1 and sum(least[:count]) + _GAP * (count - 1) > room:
-        count -= 1
-    widths = natural[:count]
-    while sum(widths) + _GAP * (count - 1) > room and (over := [i for i in range(count) if widths[i] > least[i]]):
-        widths[max(over, key=lambda i: widths[i])] -= 1
-    return widths
+    whole = [column.endswith(("_id", "_at")) for column in columns]
+    least = [width if keep else min(width, _MIN_WIDTH + _GAP) for width, keep in zip(full, whole, strict=True)]
+    room = console.width + _GAP if console.is_terminal else sum(full)
+    count = max([1, *(number for number in range(1, len(columns) + 1) if sum(least[:number]) <= room)])
+    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=True)
+    for column, keep in zip(columns[:count], whole, strict=False):
+        table.add_column(Text(_header(column), no_wrap=True), no_wrap=keep)
+    for row in zip(*cells[:count], strict=True):
+        table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in row))
+    options = console.options.update_width(max(room, sum(least[:count])))
+    return ["".join(part.text for part in line).rstrip() for line in console.render_lines(table, options)], count
 
 
-def _print_line(console: Console, cells: Sequence[str], widths: Sequence[int], style: str | None = None) -> None:
-    fitting = [
-        set_cell_size(cell, width) if cell_len(cell) <= width else f"{set_cell_size(cell, width - 1)}…"
-        for cell, width in zip(cells, widths, strict=False)
-    ]
-    text = (" " * _GAP).join(fitting).rstrip()
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+def _print_line(console: Console, line: str, style: str | None = None) -> None:
+    console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def _header(column: str) -> str:
@@ -200,7 +203,7 @@ def _header(column: str) -> str:
 
 
 def _console() -> Console:
-    """Return the console for stdout; lines of a pipe or a file are as long as they need to be."""
+    """Return the console for stdout, with long lines where it is a pipe or a file."""
     return Console() if sys.stdout.isatty() else Console(width=_NO_TERMINAL_WIDTH)
 
 
@@ -227,7 +230,7 @@ def _cell(value: object) -> str:
 
 
 def _inner(value: object) -> str:
-    """Return a value inside a cell; what is nested deeper is shown by `--json` only."""
+    """Return the text of a value in a nested record; deeper records are shown by `--json` only."""
     if isinstance(value, dict):
         plain = {name: inner for name, inner in value.items() if not isinstance(inner, dict | list)}
         return "(" + ", ".join(f"{name} {_cell(inner)}" for name, inner in plain.items()) + ")" if plain else "…"
@@ -242,7 +245,7 @@ def _print_json(record: Json) -> None:
     click.echo(json.dumps(record, ensure_ascii=False, allow_nan=False))
 
 
-def _refuse(error: CloudsegError, *, as_json: bool) -> NoReturn:
+def _exit_with(error: CloudsegError, *, as_json: bool) -> NoReturn:
     if as_json:
         _print_json(dict(error.as_record()))
     click.echo(f"error: {error}", err=True)

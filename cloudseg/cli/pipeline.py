@@ -1,4 +1,4 @@
-"""Commands that turn the circle: ingest, snapshot, train, evaluate, promote, rollback, retrain, predict."""
+"""Commands of the pipeline: ingest, snapshot, train, evaluate, promote, rollback, retrain, predict."""
 
 from typing import Any
 
@@ -7,30 +7,37 @@ import click
 from cloudseg.cli.output import reports, show_parts, show_record
 from cloudseg.records import Json
 
-_DRY_RUN = click.option("--dry-run", is_flag=True, help="Tell what would be done and write nothing.")
+_DRY_RUN = click.option("--dry-run", is_flag=True, help="Show what would be done without writing.")
 _RECIPE = click.option(
     "--recipe", default="nightly", show_default=True, help="Name of a shipped recipe, or path of a .toml file."
 )
 _MINUTES = click.option(
-    "--minutes", type=click.FloatRange(min=0, min_open=True), help="Time budget instead of the recipe's."
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Training budget in minutes; that of the recipe when not given.",
 )
 _SNAPSHOT = click.option(
-    "--snapshot", "snapshot_id", metavar="ID", help="Snapshot to judge on; by default the one of the training."
+    "--snapshot", "snapshot_id", metavar="ID", help="Snapshot to evaluate on; that of the training when not given."
 )
-_ACTOR = click.option("--actor", default="cli", show_default=True, help="Who decides, for the history.")
-_REASON = click.option("--reason", default="", help="Why, for the history.")
+_ACTOR = click.option("--actor", default="cli", show_default=True, help="Who decides; stored in the promotion history.")
+_REASON = click.option("--reason", default="", help="Why; stored in the promotion history.")
 
 
 @click.command()
 @click.argument("source", required=False)
-@click.option("--layout", help="Layout of the files; found by itself when not given.")
-@click.option("--bands", metavar="A,B,…", help="Band names in file order, for files that do not say: red,green,blue.")
+@click.option("--layout", help="Layout of the files; detected when not given.")
+@click.option(
+    "--bands",
+    metavar="A,B,…",
+    help="Band names in file order where the files do not name them, for example red,green,blue.",
+)
 @_DRY_RUN
 @reports(show_record)
 def ingest(source: str | None, layout: str | None, bands: str | None, dry_run: bool) -> Any:
-    """Bring the tiles and labels under SOURCE (default: the inbox) into the catalog.
+    """Ingest the tiles and labels in SOURCE (default: the inbox).
 
-    Bad files go to quarantine with a reason and never stop the others; the same bytes twice are one scene.
+    Files that cannot be used are listed in the quarantine with the reason; the others are ingested. A file with the
+    same content as an earlier one adds no second scene.
     """
     from cloudseg import stages
 
@@ -42,9 +49,9 @@ def ingest(source: str | None, layout: str | None, bands: str | None, dry_run: b
 @_DRY_RUN
 @reports(show_record)
 def snapshot(recipe: str, dry_run: bool) -> Any:
-    """Freeze today's labels into a snapshot, cut as the recipe wants.
+    """Cut the current labels into a frozen snapshot of training chips, as the recipe says.
 
-    The same labels give the same snapshot.
+    The same labels and recipe give the same snapshot.
     """
     from cloudseg import stages
 
@@ -55,13 +62,13 @@ def snapshot(recipe: str, dry_run: bool) -> Any:
 @click.argument("snapshot_id")
 @_RECIPE
 @click.option(
-    "--run-id", metavar="ID", help="Run to begin or resume; follows from snapshot, recipe and champion when not given."
+    "--run-id", metavar="ID", help="Run to start or resume; derived from snapshot, recipe and champion when not given."
 )
 @_MINUTES
 @_DRY_RUN
 @reports(show_record)
 def train(snapshot_id: str, recipe: str, run_id: str | None, minutes: float | None, dry_run: bool) -> Any:
-    """Train a recipe on SNAPSHOT_ID and register the weights. A killed run resumes from its newest checkpoint."""
+    """Train on SNAPSHOT_ID and register the weights. An interrupted run resumes from its newest checkpoint."""
     from cloudseg import stages
     from cloudseg.stages.plan import plan_train
 
@@ -77,12 +84,12 @@ def train(snapshot_id: str, recipe: str, run_id: str | None, minutes: float | No
     type=click.Choice(["train", "validation", "held_out"]),
     default="held_out",
     show_default=True,
-    help="Places to judge on.",
+    help="Split to evaluate on; held_out is the test split.",
 )
 @_DRY_RUN
 @reports(show_record)
 def evaluate(weights_id: str, snapshot_id: str | None, split: Any, dry_run: bool) -> Any:
-    """Evaluator WEIGHTS_ID on places that it never saw, and store the report."""
+    """Evaluate WEIGHTS_ID on a split of a snapshot, by default the held-out one, and store the report."""
     from cloudseg import stages
     from cloudseg.stages.plan import plan_evaluate
 
@@ -94,12 +101,12 @@ def evaluate(weights_id: str, snapshot_id: str | None, split: Any, dry_run: bool
 @click.argument("weights_id")
 @_SNAPSHOT
 @click.option(
-    "--apply/--no-apply", default=True, show_default=True, help="Promote where the verdict says so, or judge only."
+    "--apply/--no-apply", default=True, show_default=True, help="Promote if the verdict is PROMOTE, or only compare."
 )
-@click.option("--force", is_flag=True, help="Promote against the verdict, or against an earlier no; needs --reason.")
-@click.option("--ask", is_flag=True, help="Evaluator only, and write down that a verdict PROMOTE waits for a person.")
-@click.option("--decline", is_flag=True, help="Evaluator only, and write down a person's no; needs --reason.")
-@click.option("--automatic", is_flag=True, help="Nobody looks: leave alone what waits for a person or was declined.")
+@click.option("--force", is_flag=True, help="Promote despite the verdict or an earlier rejection; needs --reason.")
+@click.option("--ask", is_flag=True, help="Only compare, and record that a verdict PROMOTE waits for manual approval.")
+@click.option("--decline", is_flag=True, help="Only compare, and record a manual rejection; needs --reason.")
+@click.option("--automatic", is_flag=True, help="Unattended: do not promote what waits for approval or was rejected.")
 @_ACTOR
 @_REASON
 @_DRY_RUN
@@ -116,11 +123,11 @@ def promote(
     reason: str,
     dry_run: bool,
 ) -> Any:
-    """Compare WEIGHTS_ID with the champion and make it champion where the verdict is PROMOTE.
+    """Compare WEIGHTS_ID with the champion and make it champion if the verdict is PROMOTE.
 
-    HOLD and REJECT are verdicts, not errors: the exit code is 0 and the record gives the reasons. What waits for a
-    person (`--ask`, or `cloudseg retrain --no-auto-promote`) is promoted by this command, and declined by `--decline
-    --reason`.
+    HOLD and REJECT are verdicts, not errors: the exit code is 0 and the record holds the reasons. Weights that wait
+    for approval (`--ask`, or `cloudseg retrain --no-auto-promote`) are approved by `cloudseg promote WEIGHTS_ID` and
+    rejected by `cloudseg promote WEIGHTS_ID --decline --reason TEXT`.
     """
     from cloudseg import stages
     from cloudseg.stages.plan import plan_promote
@@ -143,14 +150,14 @@ def promote(
 @click.command()
 @click.argument("champion_id", required=False)
 @_ACTOR
-@click.option("--reason", required=True, help="Why, for the history.")
+@click.option("--reason", required=True, help="Why; stored in the promotion history.")
 @_DRY_RUN
 @reports(show_record)
 def rollback(champion_id: str | None, actor: str, reason: str, dry_run: bool) -> Any:
-    """Make the champion before this one champion again; the history keeps both changes.
+    """Replace the current champion with the previous one; the history keeps both changes.
 
-    CHAMPION_ID is the one to take out of office: naming it makes the command safe to repeat. Without it, whoever is
-    champion now goes, and a second call goes one champion further back.
+    CHAMPION_ID is the champion to replace: with it the command is safe to repeat. Without it the current champion is
+    replaced, and a second call goes back one champion further.
     """
     from cloudseg import stages
     from cloudseg.stages.plan import plan_rollback
@@ -161,20 +168,20 @@ def rollback(champion_id: str | None, actor: str, reason: str, dry_run: bool) ->
 @click.command()
 @_RECIPE
 @_MINUTES
-@click.option("--force", is_flag=True, help="Train although no label is new.")
+@click.option("--force", is_flag=True, help="Train even if no label is new.")
 @click.option(
     "--auto-promote/--no-auto-promote",
     default=True,
     show_default=True,
-    help="Promote by verdict, or leave that to a person.",
+    help="Promote by the verdict, or wait for manual approval.",
 )
-@click.option("--run-id", metavar="ID", help="Run to begin or resume.")
+@click.option("--run-id", metavar="ID", help="Run to start or resume.")
 @_DRY_RUN
 @reports(show_parts)
 def retrain(
     recipe: str, minutes: float | None, force: bool, auto_promote: bool, run_id: str | None, dry_run: bool
 ) -> Any:
-    """Snapshot, train, evaluate and promote in one go; skips itself, with the reason, when no label is new."""
+    """Run snapshot, train, evaluate and promote; skipped, with the reason, if no label is new."""
     from cloudseg import stages
 
     if dry_run:
@@ -188,12 +195,12 @@ def _some_failed(record: Json) -> int:
 
 @click.command()
 @click.argument("scene_ids", nargs=-1, metavar="SCENE…")
-@click.option("--new", is_flag=True, help="All scenes that have no mask of these weights yet.")
-@click.option("--weights", "weights_id", metavar="ID", help="Weights to use; the champion when not given.")
+@click.option("--new", is_flag=True, help="All scenes without a mask of these weights.")
+@click.option("--weights", "weights_id", metavar="ID", help="Weights to use; those of the champion when not given.")
 @_DRY_RUN
 @reports(show_record, exit_code=_some_failed)
 def predict(scene_ids: tuple[str, ...], new: bool, weights_id: str | None, dry_run: bool) -> Any:
-    """Publish the masks of the named scenes, or of all new ones. A mask that is there stays as it is."""
+    """Predict and publish the masks of the given scenes, or of all new ones. Existing masks are kept."""
     from cloudseg import stages
     from cloudseg.stages.plan import plan_masks
 

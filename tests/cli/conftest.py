@@ -1,4 +1,4 @@
-"""The command line as tests call it."""
+"""The command line, run in the process of the test."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from cloudseg.cli import _run
 
 @pytest.fixture
 def run(runtime_env: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run a command in this process: exit code, stdout, stderr."""
+    """Return a function that runs a command and returns exit code, stdout and stderr."""
 
     def call(*arguments: str) -> tuple[int, str, str]:
         capsys.readouterr()

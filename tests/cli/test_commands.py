@@ -1,4 +1,4 @@
-"""The command line: one record on stdout, talk on stderr, documented exit codes, no traceback."""
+"""The command line: one record on stdout, the log on stderr, documented exit codes, no traceback."""
 
 import inspect
 import io
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from cloudseg import errors, stages
@@ -17,6 +18,7 @@ from cloudseg.cli import main, root
 from cloudseg.cli.output import reports, show_record, show_rows
 
 Run = Callable[..., tuple[int, str, str]]
+MOVED = {"demo", "stack"}
 
 
 @pytest.mark.parametrize("name", ["scenes", "models", "runs", "masks", "quarantine"])
@@ -26,7 +28,7 @@ def test_an_empty_catalog_gives_an_empty_list(run: Run, name: str):
     assert run(name)[1].strip() == f"no {name}"
 
 
-def test_doctor_is_content_with_the_embedded_default(run: Run):
+def test_doctor_finds_no_problem_with_the_embedded_default(run: Run):
     for _ in range(2):
         code, out, _ = run("doctor", "--json")
         assert (code, json.loads(out)["ok"]) == (0, True)
@@ -60,7 +62,7 @@ def test_db_upgrade_dry_run_writes_nothing(run: Run):
     assert first["after"] == json.loads(run("db", "upgrade", "--json")[1])["before"]
 
 
-def test_db_roles_dry_run_prints_sql_to_be_read(run: Run):
+def test_db_roles_dry_run_prints_readable_sql(run: Run):
     code, out, _ = run("db", "roles", "--dry-run")
     assert code == 0
     assert "GRANT SELECT ON gis.scenes, gis.masks TO gis_reader;" in out
@@ -95,7 +97,6 @@ def test_db_roles_dry_run_prints_sql_to_be_read(run: Run):
         (["snapshot"], 3, ["no labelled scene"]),
         (["snapshot", "--recipe", "../../etc/passwd"], 2, ["no such recipe"]),
         (["masks", "--weights", "w-0"], 2, ["w-0", "cloudseg models"]),
-        (["demo", "--recipe", "nowhere"], 2, ["nowhere"]),
     ],
 )
 def test_a_users_error_is_one_message_with_its_exit_code(run: Run, arguments: list[str], code: int, words: list[str]):
@@ -107,6 +108,28 @@ def test_a_users_error_is_one_message_with_its_exit_code(run: Run, arguments: li
     record = json.loads(out)
     assert found == code
     assert record["error"] in vars(errors)
+
+
+@pytest.mark.parametrize("name", sorted(MOVED))
+def test_a_command_that_moved_to_the_checkout_names_its_make_target(run: Run, name: str):
+    code, out, err = run(name, "--keep", "--home", "x")
+    assert (code, out) == (2, "")
+    assert err.strip() == f"error: cloudseg {name}: now `make {name}`, in a checkout of the project"
+    assert f"\n  {name} " not in run("--help")[1]
+
+
+def test_a_retired_setting_is_ignored_with_one_line(runtime_env: Path):
+    done = subprocess.run(
+        [sys.executable, "-m", "cloudseg", "scenes", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "CLOUDSEG_UI_URL": "http://127.0.0.1:8080"},
+    )
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"scenes": []})
+    assert [line for line in done.stderr.splitlines() if "CLOUDSEG_UI_URL" in line] == [
+        "CLOUDSEG_UI_URL is ignored: this setting no longer exists"
+    ]
 
 
 def test_unknown_settings_are_named(run: Run, monkeypatch: pytest.MonkeyPatch):
@@ -149,7 +172,7 @@ def test_a_wrong_setting_is_one_message(
     assert err.strip().splitlines()[-1].startswith("error: ")
 
 
-def test_stdout_that_cannot_be_written_is_told_and_a_reader_who_left_is_no_fault(runtime_env: Path):
+def test_stdout_that_cannot_be_written_is_an_error_and_a_closed_pipe_is_none(runtime_env: Path):
     command = f"{sys.executable} -m cloudseg"
     ends = {
         f"{command} doctor --json > /dev/full": (1, "No space left"),
@@ -190,7 +213,7 @@ def test_ctrl_c_ends_with_130_and_no_traceback(run: Run, monkeypatch: pytest.Mon
     assert "Traceback" not in err
 
 
-def test_main_leaves_the_process_with_the_code(runtime_env: Path):
+def test_main_exits_with_the_exit_code(runtime_env: Path):
     with pytest.raises(SystemExit) as left:
         main(["lineage", "mk-0"])
     assert left.value.code == 2
@@ -210,11 +233,11 @@ def test_python_dash_m_keeps_stdout_for_the_record(runtime_env: Path):
     assert "maintain ends" in done.stderr
 
 
-def test_every_command_of_the_issue_is_there():
-    circle = {"ingest", "snapshot", "train", "evaluate", "promote", "rollback", "retrain", "predict"}
-    looking = {"models", "runs", "scenes", "masks", "lineage", "quarantine"}
-    wanted = circle | looking | {"maintain", "db", "doctor", "demo", "model", "stack", "backup", "restore"}
-    assert wanted == set(root.commands)
+def test_every_command_is_there():
+    pipeline = {"ingest", "snapshot", "train", "evaluate", "promote", "rollback", "retrain", "predict"}
+    inspecting = {"models", "runs", "scenes", "masks", "lineage", "quarantine"}
+    wanted = pipeline | inspecting | {"maintain", "db", "doctor", "model", "backup", "restore"}
+    assert wanted == {name for name, command in root.commands.items() if not command.hidden}
     assert "upgrade" in root.commands["db"].commands
     assert "import" in root.commands["model"].commands
 
@@ -223,20 +246,20 @@ def test_every_command_of_the_issue_is_there():
     "name",
     ["ingest", "snapshot", "train", "evaluate", "promote", "rollback", "retrain", "predict", "maintain", "quarantine"],
 )
-def test_what_writes_has_a_dry_run(name: str):
+def test_commands_that_write_have_a_dry_run(name: str):
     assert "dry_run" in {option.name for option in root.commands[name].params}
 
 
-@pytest.mark.parametrize("name", sorted(set(root.commands) - {"db", "model", "demo", "stack"}))
+@pytest.mark.parametrize("name", sorted(set(root.commands) - {"db", "model", *MOVED}))
 def test_a_command_has_the_arguments_of_its_stage(name: str):
-    together = {"link": "link_s", "hours": "link_s"}  # people say hours, and only where they want links
+    together = {"link": "link_s", "hours": "link_s"}  # two options of the command are one argument of the stage
     chooses_the_stage = {"apply", "ask", "decline", "automatic"} if name == "promote" else set()
     options = {together.get(option.name, option.name) for option in root.commands[name].params}
     given = options - {"as_json", "dry_run"} - chooses_the_stage
     assert given == set(inspect.signature(getattr(stages, name)).parameters) - {"dry_run"}
 
 
-def test_releasing_from_quarantine_can_be_tried_first(run: Run, tmp_path: Path):
+def test_releasing_from_quarantine_has_a_dry_run(run: Run, tmp_path: Path):
     inbox = tmp_path / "inbox"
     inbox.mkdir()
     for name in ("a.tif", "b.tif"):
@@ -258,11 +281,11 @@ def test_every_command_with_a_record_offers_json():
     assert [
         name
         for name, command in root.commands.items()
-        if not hasattr(command, "commands") and "as_json" not in {p.name for p in command.params}
+        if not hasattr(command, "commands") and not command.hidden and "as_json" not in {p.name for p in command.params}
     ] == []
 
 
-def test_tables_show_nested_values_and_say_when_there_is_nothing():
+def test_tables_show_nested_values():
     console = Console(record=True, width=100)
     show_rows("models", ["version", "held_out.iou"])(
         console, {"models": [{"version": 3, "held_out": {"iou": 0.71234}}, {"version": 2, "held_out": None}]}
@@ -306,16 +329,48 @@ def test_a_narrow_terminal_keeps_ids_whole_and_lines_short(width: int):
     assert f"    uri: {'/a/' * 60}" in lines
 
 
-def test_a_pipe_gets_one_whole_line_a_row():
-    lines = _printed(2000, terminal=False)
+@pytest.mark.parametrize("width", [40, 2000])
+def test_a_pipe_gets_one_uncut_line_for_each_row(width: int):
+    lines = _printed(width, terminal=False)
     assert len(lines) == 4
-    assert "2018-01-23 00:07" in lines[1]
-    assert lines[1].endswith("/a/" * 60)
-    assert "…" not in "".join(lines)
+    assert lines[0].split() == ["scene_id", "name", "place", "acquired_at", "uri"]
+    assert lines[1].split() == [
+        "sc-00000000000000000000",
+        "S2A_" + 56 * "0",
+        "mgrs:31UDQ",
+        "2018-01-23",
+        "00:07",
+        "/a/" * 60,
+    ]
+    assert [line for line in lines if line != line.rstrip()] == []
 
 
-def test_reports_refuses_nothing_silently():
-    """An error that nobody planned is a bug: it keeps its traceback."""
+def test_output_of_a_pipe_has_no_colors_and_no_lines():
+    console = Console(file=(out := io.StringIO()), width=2000, force_terminal=False)
+    show_rows("scenes", ["scene_id", "name"])(console, {"scenes": [{"scene_id": "sc-1", "name": "a\nb [red]"}]})
+    assert out.getvalue() == "scene_id  name\nsc-1      a b [red]\n"
+
+
+def test_an_id_is_whole_even_where_the_terminal_is_narrower():
+    lines = _printed(15, terminal=True)
+    assert [line for line in lines if line.startswith("sc-")] == [row["scene_id"] for row in ROWS["scenes"]]
+
+
+def test_wide_characters_count_as_two_columns():
+    console = Console(record=True, width=30, force_terminal=True, file=io.StringIO())
+    rows = [{"name": "雲" * 20, "place": "p" * 8}, {"name": "cloud", "place": "q" * 8}]
+    show_rows("scenes", ["name", "place"])(console, {"scenes": rows})
+    lines = console.export_text().splitlines()
+    widths = {cell_len(line) for line in lines[1:]}
+    assert len(widths) == 1, "the second column starts at the same column of the terminal"
+    assert max(widths) <= 30
+    pipe = Console(file=(out := io.StringIO()), width=10, force_terminal=False)
+    show_rows("scenes", ["name"])(pipe, {"scenes": rows})
+    assert out.getvalue().splitlines() == ["name", "雲" * 20, "cloud"]
+
+
+def test_an_unexpected_exception_keeps_its_traceback():
+    """An unexpected exception is a bug: it keeps its traceback."""
     import click
 
     @click.command()

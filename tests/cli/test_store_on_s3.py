@@ -1,4 +1,4 @@
-"""The command line with its store on S3: the doctor's word about it, and links to masks."""
+"""The command line with its store on S3: what doctor reports, and presigned URLs of masks."""
 
 import json
 import urllib.error
@@ -24,7 +24,7 @@ def on_s3(run: Run, seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def add_mask() -> str:
-    """Put a mask's row and bytes where the settings say; gives its key."""
+    """Add the row and the object of a mask to catalog and store; return its key."""
     runtime = open_runtime()
     rows.fill(runtime.catalog)
     with runtime.catalog.read() as db:

@@ -44,7 +44,8 @@ def walk(command: click.Command, path: str = "cloudseg"):
     yield path, command
     if isinstance(command, click.Group):
         for name, child in command.commands.items():
-            yield from walk(child, f"{path} {name}")
+            if not child.hidden:
+                yield from walk(child, f"{path} {name}")
 
 
 @pytest.mark.parametrize(

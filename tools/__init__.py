@@ -1,0 +1,1 @@
+"""Programs of the checkout that are not part of the installed package: the demo, the local stack and other checks."""

@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .ONESHELL:
-.PHONY: help setup demo test test-baseline-cpu postgis test-faults mutants fuzz audit stack stack-test up down lint types contracts docs docs-check unit bench clean
+.PHONY: help setup demo test test-baseline-cpu postgis test-faults mutants fuzz audit stack stack-test up down lint types contracts docs docs-check docs-site unit bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -90,6 +90,9 @@ docs: setup  ## Write the generated pages of docs/ again
 
 docs-check: setup
 	@$(BIN)/python docs/generate.py --check
+
+docs-site: setup  ## Build the site of docs/ into site/, without network; a warning is an error (a test does too)
+	@echo "mkdocs" && NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict 2>&1 | sed '/^INFO/d'
 
 # Whole files go to as many processes as there are CPUs: half of the time is waiting for servers, children and time-outs.
 unit: setup postgis

@@ -1,4 +1,4 @@
-"""Every key in the object store is built here. `docs/on_disk.md` says who writes, reads and deletes each.
+"""Every key in the object store is built here. `docs/reference/on_disk.md` says who writes, reads and deletes each.
 
 Keys are relative, use only `[a-z0-9._/-]`, and no key is ever the prefix folder of another. Objects are immutable
 and content-addressed, except `CHAMPION_POINTER`, which is derived from a row and may be replaced.

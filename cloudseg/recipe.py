@@ -303,7 +303,7 @@ def recipe_from(values: dict[str, Any], *, subject: str = "recipe") -> Recipe:
             "the recipe has unusable values",
             subject=subject,
             found=faults,
-            next_step="docs/recipes.md lists every value.",
+            next_step="docs/reference/recipes.md lists every value.",
         ) from error
 
 

@@ -106,14 +106,14 @@ def read_settings() -> Settings:
     unknown = [name for name in given if name not in known and name not in _RETIRED_SETTINGS]
     if unknown:
         raise SettingsError(
-            "unknown setting", subject=", ".join(unknown), next_step="docs/settings.md lists every setting."
+            "unknown setting", subject=", ".join(unknown), next_step="docs/reference/settings.md lists every setting."
         )
     try:
         return Settings()
     except ValidationError as error:
         faults = "; ".join(f"CLOUDSEG_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         raise SettingsError(
-            "unusable setting", found=faults, next_step="docs/settings.md lists every setting."
+            "unusable setting", found=faults, next_step="docs/reference/settings.md lists every setting."
         ) from error
 
 

@@ -1,12 +1,15 @@
-"""Writes the pages of `docs/` that follow from the code; `--check` tells which are stale and writes nothing.
+"""Write the pages of `docs/` that follow from the code; `--check` names the stale ones and writes nothing.
 
 `make docs` runs it; `make test` checks. A page has one function here; everything else in `docs/` is written by hand.
+The site around the pages is built by mkdocs (`mkdocs.yml`, `make docs-site`).
 """
 
 import argparse
 import ast
 import itertools
+import re
 import sys
+import tomllib
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -19,15 +22,17 @@ from pydantic.fields import FieldInfo
 from sqlalchemy import Column
 
 from cloudseg import recipe as recipes
-from cloudseg import records
+from cloudseg import records, stages
 from cloudseg.catalog import tables
 from cloudseg.cli import root
 from cloudseg.settings import Settings
 
 DOCS = Path(__file__).parent
+PROJECT = DOCS.parent / "pyproject.toml"
+PACKAGE = DOCS.parent / "cloudseg"
 DAGS = DOCS.parent / "dags"
 SQL = DOCS.parent / "sql"
-_NOTE = "<!-- Written by docs/generate.py from the code: run `make docs`, do not edit. -->\n\n"
+_NOTE = "<!-- Written by docs/generate.py from the code: run `make docs`, do not edit. -->"
 _WIDTH = 110
 
 
@@ -41,7 +46,7 @@ def cli_page() -> str:
 def settings_page() -> str:
     """Every environment variable."""
     head = (
-        "# Settings\n\nWhere things are comes from the environment. All have defaults: nothing must be set. "
+        "# Settings\n\nSettings are environment variables. All have defaults: nothing must be set. "
         "An unknown `CLOUDSEG_` variable is an error.\n\n| variable | type | default | meaning |\n|---|---|---|---|\n"
     )
     return head + "".join(_row(f"CLOUDSEG_{name.upper()}", field) for name, field in Settings.model_fields.items())
@@ -50,7 +55,7 @@ def settings_page() -> str:
 def recipes_page() -> str:
     """Every value of a recipe, and the shipped recipes."""
     parts = [
-        "# Recipes\n\nHow a run is made: a TOML file, frozen and hashed into the run, the weights and the mask's tags. "
+        "# Recipes\n\nA recipe says how a run is made: a TOML file whose hash is in the run, the weights and the mask's tags. "
         "`--recipe` takes the name of a shipped recipe or the path of a `.toml` file.\n\n## Shipped\n\n",
         *(f"- `{name}`: {recipes.load_recipe(name).description}\n" for name in recipes.recipe_names()),
     ]
@@ -65,14 +70,16 @@ def recipes_page() -> str:
 
 def schema_page() -> str:
     """Every table of the catalog."""
-    parts = ["# Schema of the catalog\n\nTimes are UTC. A key is a name in the object store (on_disk.md).\n"]
+    parts = [
+        "# Schema of the catalog\n\nTimes are UTC. A key is the name of an object in the store ([keys](on_disk.md)).\n"
+    ]
     for table in tables.metadata.sorted_tables:
         model = _row_class(table.name)
         parts.append(
             f"\n## {table.name}\n\n{_first_line(model)}\n\n| column | type | null | meaning |\n|---|---|---|---|\n"
         )
         parts += [_column(column, model) for column in table.columns]
-    parts.append("\n# Views for people with a SQL client\n\n| view | |\n|---|---|\n")
+    parts.append("\n## Views for SQL clients\n\n| view | |\n|---|---|\n")
     parts += [_view(path, "") for path in sorted((SQL / "views").glob("*.sql"))]
     parts += [_view(path, "gis.") for path in sorted((SQL / "gis").glob("*.sql"))[1:]]
     parts.append(
@@ -101,28 +108,130 @@ def dags_page() -> str:
     return "".join(parts)
 
 
+def modules_page() -> str:
+    """Every module with the first line of its docstring, by package."""
+    parts = [
+        "# Modules\n\nEvery module of `cloudseg` and what it is for, in the order of the import rule: a package imports only lower ones.\n"
+    ]
+    for name in _packages():
+        paths = sorted((PACKAGE / name).rglob("*.py")) if (PACKAGE / name).is_dir() else [PACKAGE / f"{name}.py"]
+        parts.append(f"\n## {name}\n\n| module | |\n|---|---|\n")
+        parts += [f"| `{_dotted(path)}` | {_cell(_summary(path))} |\n" for path in paths]
+    return "".join(parts)
+
+
+def python_page() -> str:
+    """The public functions and records; mkdocstrings fills in their docstrings when the site is built."""
+    parts = [
+        "# Python API\n\n`cloudseg.stages` is the public interface: one function for each step. The command line and the DAGs call nothing "
+        "else. Stages read the [settings](settings.md) from the environment and return records. "
+        "[Modules](modules.md) lists everything else.\n\n"
+        '```python\nfrom cloudseg import stages\n\nstages.ingest("tiles/")\n'
+        'stages.retrain("nightly", minutes=30)\nstages.predict(new=True)\n```\n\n## Stages\n'
+    ]
+    parts += [_documented(f"{getattr(stages, name).__module__}.{name}") for name in stages.__all__]
+    parts.append("\n## Recipes\n")
+    parts += [_documented(f"cloudseg.recipe.{name}") for name in ("load_recipe", "recipe_from", "recipe_names")]
+    parts.append("\n## Records\n\nWhat stages return. Rows of the catalog are in the [schema](schema.md).\n")
+    found = [name for name in vars(records) if name.endswith("Record") and name != "Record"]
+    parts += [_documented(f"{getattr(records, name).__module__}.{name}") for name in found]
+    return "".join(parts) + "\n## Errors\n\nAll are subclasses of `CloudsegError`.\n" + _documented("cloudseg.errors")
+
+
+def layers_picture() -> str:
+    """The import rule as a picture: one row of boxes for each layer, top first."""
+    width, row = 720, 44
+    layers = [[name.strip() for name in layer.split("|")] for layer in _layers()]
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {row * len(layers) + 8}" role="img">\n'
+        "<title>Layers of the package cloudseg: each imports only those below it</title>\n<style>"
+        "rect{fill:#eef4fa;stroke:#2b6cb0}text{font:15px system-ui,sans-serif;text-anchor:middle;fill:#1a202c}"
+        "@media(prefers-color-scheme:dark){rect{fill:#172a3f;stroke:#63b3ed}text{fill:#e2e8f0}}</style>\n"
+    ]
+    for line, names in enumerate(layers):
+        box = (width - 8) / len(names)
+        for column, name in enumerate(names):
+            x, y = 4 + column * box, 6 + line * row
+            parts.append(f'<rect x="{x + 3:.0f}" y="{y}" width="{box - 6:.0f}" height="{row - 10}" rx="6"/>')
+            parts.append(f'<text x="{x + box / 2:.0f}" y="{y + 22}">{name}</text>\n')
+    return "".join(parts) + "</svg>\n"
+
+
+def decisions_page() -> str:
+    """Every decision with its status."""
+    parts = [
+        "# Decisions\n\nArchitecture decision records: status, context, decision, alternatives, consequences. A decision that no "
+        "longer holds names the one that supersedes it.\n\n| decision | status |\n|---|---|\n"
+    ]
+    for path in sorted((DOCS / "decisions").glob("0*.md")):
+        text = path.read_text("utf-8")
+        title, status = (
+            re.search(r"^# (.+)", text),
+            re.search(r"^## Status\n\n(.+?)\n\n", text, re.MULTILINE | re.DOTALL),
+        )
+        if title is None or status is None:
+            raise ValueError(f"{path}: a decision begins with `# NNNN Title` and `## Status`")
+        parts.append(f"| [{title[1]}]({path.name}) | {_cell(status[1])} |\n")
+    return "".join(parts)
+
+
 PAGES: dict[str, Callable[[], str]] = {
-    "cli.md": cli_page,
-    "settings.md": settings_page,
-    "recipes.md": recipes_page,
-    "schema.md": schema_page,
-    "DAGs.md": dags_page,
+    "reference/cli.md": cli_page,
+    "reference/settings.md": settings_page,
+    "reference/recipes.md": recipes_page,
+    "reference/schema.md": schema_page,
+    "reference/dags.md": dags_page,
+    "reference/python.md": python_page,
+    "reference/modules.md": modules_page,
+    "assets/layers.svg": layers_picture,
+    "decisions/index.md": decisions_page,
 }
 
 
 def stale_pages() -> list[str]:
-    """Name the pages that are not what the code says."""
+    """Return the pages that are not what the code says."""
     return [
         name
         for name, make in PAGES.items()
-        if not (DOCS / name).is_file() or (DOCS / name).read_text("utf-8") != _NOTE + make()
+        if not (DOCS / name).is_file() or (DOCS / name).read_text("utf-8") != _with_note(make())
     ]
 
 
 def write_pages() -> None:
     """Write every page."""
     for name, make in PAGES.items():
-        (DOCS / name).write_text(_NOTE + make(), encoding="utf-8")
+        (DOCS / name).parent.mkdir(exist_ok=True)
+        (DOCS / name).write_text(_with_note(make()), encoding="utf-8")
+
+
+def _documented(name: str) -> str:
+    return f"\n::: {name}\n"
+
+
+def _with_note(page: str) -> str:
+    """Return the page with a note behind its first line, which is the title."""
+    title, _, rest = page.partition("\n")
+    return f"{title}\n{_NOTE}\n{rest}"
+
+
+def _packages() -> list[str]:
+    """Return the parts of `cloudseg` from the top layer down."""
+    return [name.strip() for layer in _layers() for name in layer.split("|")]
+
+
+def _layers() -> list[str]:
+    """Return the layers of the import contract, top first; parts of one layer are divided by `|`."""
+    contracts = tomllib.loads(PROJECT.read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    layers: list[str] = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    return [layer for layer in layers if layer != "__main__"]
+
+
+def _dotted(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _summary(path: Path) -> str:
+    return (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").partition("\n\n")[0]
 
 
 def _commands(command: click.Command, name: str, parent: click.Context | None) -> Iterator[tuple[str, str]]:
@@ -181,6 +290,8 @@ def _limits(field: FieldInfo) -> str:
 
 def _type(annotation: Any) -> str:
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _type(inner[0])
     if origin is typing.Literal:
         return " or ".join(f"`{value}`" for value in inner)
     if origin in (typing.Union, types.UnionType):
@@ -189,9 +300,9 @@ def _type(annotation: Any) -> str:
         return f"list of {_type(inner[0])}"
     plain = {
         "str": "text",
-        "int": "whole number",
+        "int": "integer",
         "float": "number",
-        "bool": "true or false",
+        "bool": "`true` or `false`",
         "Path": "path",
         "SecretStr": "text (secret)",
     }
@@ -240,9 +351,9 @@ def _cell(text: str) -> str:
 
 
 def main() -> None:
-    """Write, or check and leave with status 1 where a page is stale."""
+    """Write the pages, or check them and exit with status 1 where one is stale."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="tell which pages are stale and write nothing")
+    parser.add_argument("--check", action="store_true", help="name the stale pages and write nothing")
     if not parser.parse_args().check:
         write_pages()
     elif stale := stale_pages():

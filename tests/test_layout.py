@@ -8,7 +8,7 @@ import pytest
 
 REPO = Path(__file__).parents[1]
 # Folders of tests that belong to no package of cloudseg.
-OTHERS = {"dags", "plugin", "e2e", "docs", "benchmarks", "data", "faults", "fuzz", "tools"}
+OTHERS = {"dags", "plugin", "e2e", "docs", "examples", "benchmarks", "data", "faults", "fuzz", "tools"}
 
 
 def test_every_folder_of_tests_has_its_package():

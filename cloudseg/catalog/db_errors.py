@@ -52,7 +52,7 @@ def _fault(error: DatabaseError, uri: str) -> CloudsegError | None:
             "the database user may not do this",
             subject=uri,
             found=reason,
-            next_step="Stages need a member of the role cloudseg_app, `cloudseg db` the owner (docs/operations.md).",
+            next_step="Stages need a member of the role cloudseg_app, `cloudseg db` the owner (docs/how-to/postgresql.md).",
         )
     if not _passes(error, code) or "syntax error" in reason:
         return None

@@ -10,7 +10,7 @@ from cloudseg.records import Chip, Json, Record, StoredObject
 
 
 class Shard(Record):
-    """A file of packed chips: `chips` records of equal size, nothing else (docs/on_disk.md)."""
+    """A file of packed chips: `chips` records of equal size, nothing else (docs/reference/on_disk.md)."""
 
     object: StoredObject
     chips: int = Field(ge=1)

@@ -187,7 +187,8 @@ class Decoder:
         self.restrictions = answer.restrictions
         if missing := [name for name in (NETWORK, FILES) if name not in self.restrictions]:
             log.warning(
-                "the kernel does not allow these sandbox restrictions: %s (docs/security.md)", ", ".join(missing)
+                "the kernel does not allow these sandbox restrictions: %s (docs/concepts/security.md)",
+                ", ".join(missing),
             )
         return process
 

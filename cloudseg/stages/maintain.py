@@ -188,7 +188,9 @@ def _missing(runtime: Runtime, listing: Listing, *, verify: bool) -> list[str]:
             if key != CHAMPION_POINTER and not _is_there(runtime, key, named[key] if verify else None)
         )
     if lost:
-        _log.error("%d objects are missing or damaged: restore them from a backup (docs/operations.md)", len(lost))
+        _log.error(
+            "%d objects are missing or damaged: restore them from a backup (docs/how-to/maintenance.md)", len(lost)
+        )
     return sorted(lost)
 
 

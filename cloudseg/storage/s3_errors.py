@@ -118,7 +118,7 @@ def _refused(code: str, found: str, where: str, subject: str) -> StoreRefused:
             "the store forbids this",
             subject=subject,
             found=found,
-            next_step="Check the credentials, and that they have the rights which docs/operations.md lists.",
+            next_step="Check the credentials, and that they have the rights which docs/how-to/s3.md lists.",
         )
     if code in _PLACE:
         return StoreRefused(

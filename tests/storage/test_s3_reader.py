@@ -1,4 +1,4 @@
-"""A person who may only read masks: what the S3 server lets such a key do, and what it refuses (docs/operations.md)."""
+"""A person who may only read masks: what the S3 server lets such a key do, and what it refuses (docs/how-to/s3.md)."""
 
 import json
 from collections.abc import Callable, Iterator

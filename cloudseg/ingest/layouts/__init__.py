@@ -1,4 +1,4 @@
-"""The layouts that ingest knows, in the order in which they claim files. One small module each: docs/layouts.md.
+"""The layouts that ingest knows, in the order in which they claim files. One small module each: docs/reference/layouts.md.
 
 A layout uses names and small metadata files only; `cloudseg.ingest.decode` opens the rasters, in another process.
 """
@@ -77,6 +77,6 @@ def _unrecognized(file: InboxFile) -> UnmatchedFile:
         "no layout recognizes this file",
         found=f"suffix .{file.suffix}" if file.suffix else "a name without suffix",
         expected=", ".join(f".{suffix}" for suffix in RASTER_SUFFIXES),
-        next_step="See docs/layouts.md for what an inbox may hold.",
+        next_step="See docs/reference/layouts.md for what an inbox may hold.",
         error=LayoutUnknown,
     )

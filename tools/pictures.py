@@ -1,0 +1,158 @@
+"""Make the pictures of docs/assets/ from a real run: a scene with its mask, an evaluation report, the page in the Airflow UI.
+
+    python -m tools.pictures --home var/demo
+    python -m tools.pictures --home var/demo --airflow-url http://127.0.0.1:8080 --user admin --password …
+
+`--home` is a home with masks, such as the demo's. The Airflow pictures need that demo still running (`make demo` prints its
+address, user and password). Needs Chromium. Look at every picture before it is committed.
+"""
+
+import argparse
+import io
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+ASSETS: Final = Path(__file__).parents[1] / "docs" / "assets"
+LARGEST: Final = 150_000
+"""Bytes of a picture, at most: the repository keeps every version for ever."""
+OUTLINE: Final = (255, 0, 170)
+_CLOUD, _NO_DATA = 1, 255
+_BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
+
+UInt8 = npt.NDArray[np.uint8]
+
+
+def scene_and_mask(scene: Path, mask: Path, side: int = 512) -> Image.Image:
+    """Return a scene in true color with its clouds outlined, beside its mask, each `side` pixels square.
+
+    Args:
+        scene: canonical COG: uint16, reflectance x 10 000 with bands red, green, blue first, 0 = no data.
+        mask: uint8 on the same grid: 0 clear, 1 cloud, 255 no data.
+        side: pixels.
+    """
+    with rasterio.open(scene) as source:
+        order = [source.descriptions.index(band) + 1 for band in ("red", "green", "blue")]
+        reflectance = source.read(order).astype(np.float32) / 10_000
+    with rasterio.open(mask) as source:
+        classes: UInt8 = source.read(1)
+    low, high = np.percentile(reflectance[:, classes != _NO_DATA], (1, 98))
+    stretched = np.clip((reflectance - low) / max(high - low, 0.08), 0, 1) ** 0.6
+    size, near = (side, side), Image.Resampling.NEAREST
+    left = Image.fromarray(np.rint(stretched * 255).astype(np.uint8).transpose(1, 2, 0)).resize(size)
+    large = np.asarray(Image.fromarray(classes).resize(size, near))
+    picture = np.array(left)
+    picture[_edges(large == _CLOUD)] = OUTLINE
+    palette = np.full((256, 3), 128, np.uint8)
+    palette[0], palette[_CLOUD], palette[_NO_DATA] = (46, 74, 98), (255, 255, 255), (128, 128, 128)
+    gap = np.full((side, 12, 3), 255, np.uint8)
+    return Image.fromarray(np.concatenate([picture, gap, palette[large]], axis=1))
+
+
+def _edges(cloud: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return the cloud pixels within two pixels of anything else."""
+    inner = cloud.copy()
+    for _ in range(2):
+        padded = np.pad(inner, 1, constant_values=True)
+        inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:] & inner
+    return cloud & ~inner
+
+
+def save(picture: Image.Image, name: str) -> None:
+    """Write a WebP into docs/assets/, in the best quality that stays below the limit."""
+    for quality in range(92, 30, -6):
+        out = io.BytesIO()
+        picture.save(out, "WEBP", quality=quality, method=6)
+        if out.tell() <= LARGEST:
+            (ASSETS / name).write_bytes(out.getvalue())
+            print(f"{name}: {picture.width} x {picture.height}, {out.tell() / 1000:.0f} kB, quality {quality}")
+            return
+    sys.exit(f"{name} does not fit into {LARGEST} bytes")
+
+
+@contextmanager
+def browser(width: int, height: int) -> Iterator[Page]:
+    """Yield a page of a headless Chromium."""
+    found = next((path for name in _BROWSERS if (path := shutil.which(name))), None)
+    if found is None:
+        sys.exit("no Chromium on the PATH: apt install chromium")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield chromium.new_page(viewport={"width": width, "height": height}, color_scheme="light")
+        chromium.close()
+
+
+def shot(page: Page) -> Image.Image:
+    """Return what a page shows now."""
+    return Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+
+
+def from_home(home: Path) -> None:
+    """Make the pictures that follow from a home: a scene with its mask, and the newest champion's report."""
+    os.environ["CLOUDSEG_HOME"] = str(home)
+    from cloudseg import stages
+    from cloudseg.runtime import open_runtime
+
+    runtime = open_runtime()
+    scenes = {scene["scene_id"]: scene for scene in stages.scenes(limit=None)}
+    masks = stages.masks(limit=None)
+    if not masks:
+        sys.exit(f"{home} has no masks")
+    # A scene of which half is cloud shows most; the id decides between equals.
+    chosen = min(masks, key=lambda mask: (abs(mask["cloud_fraction"] - 0.4), mask["mask_id"]))
+    scene, mask = (_path(runtime.store.uri_of(key)) for key in (scenes[chosen["scene_id"]]["key"], chosen["key"]))
+    print(f"scene {chosen['scene']}, {chosen['cloud_fraction']:.0%} cloud")
+    save(scene_and_mask(scene, mask), "scene_and_mask.webp")
+    evaluation = stages.evaluate(chosen["weights_id"])
+    with browser(1100, 760) as page:
+        page.goto(_path(evaluation.report_uri).absolute().as_uri())
+        save(shot(page), "report.webp")
+
+
+def _path(uri: str) -> Path:
+    return Path(unquote(urlsplit(uri).path))
+
+
+def from_airflow(url: str, user: str, password: str) -> None:
+    """Make the pictures of the Airflow UI: the page "Cloud masks", and the grid of the retraining."""
+    with browser(1280, 800) as page:
+        page.goto(f"{url}/auth/login/")
+        page.fill('input[name="username"]', user)
+        page.fill('input[name="password"]', password)
+        page.click('button[type="submit"]')
+        page.wait_for_url(lambda found: "/auth/login" not in found)
+        for path, name in (("plugin/cloud_masks", "airflow_page.webp"), ("dags/cloudseg_retrain", "airflow_dag.webp")):
+            page.goto(f"{url}/{path}")
+            page.wait_for_load_state("networkidle")
+            page.wait_for_timeout(3000)  # frames and thumbnails inside the page
+            save(shot(page), name)
+
+
+def main() -> None:
+    """Read the arguments and make the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--home", type=Path, help="home with masks")
+    parser.add_argument("--airflow-url", help="address of a running demo")
+    parser.add_argument("--user", default="admin")
+    parser.add_argument("--password", help="as the demo prints it")
+    given = parser.parse_args()
+    ASSETS.mkdir(exist_ok=True)
+    if given.home:
+        from_home(given.home)
+    if given.airflow_url:
+        from_airflow(given.airflow_url.rstrip("/"), given.user, given.password or "")
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,6 @@ loss).
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
@@ -24,11 +23,11 @@ from cloudseg.dataset.chips import open_chips
 from cloudseg.dataset.snapshot import build_snapshot
 from cloudseg.model.device import set_up
 from cloudseg.model.nets import build_model
-from cloudseg.records import Run
 from cloudseg.train.batch import Batch
-from cloudseg.train.checkpoint import Progress
-from cloudseg.train.group import Group
-from cloudseg.train.trainer import Setting, Trainer
+from cloudseg.train.checkpoint import TrainingProgress
+from cloudseg.train.data import TrainingData
+from cloudseg.train.distributed import DistributedContext
+from cloudseg.train.trainer import Trainer
 
 _IMAGES = 2
 """A turn of the naive side; a turn of the other is one batch of the recipe."""
@@ -75,30 +74,14 @@ def cloudseg(folder: Path) -> Iterator[Turn]:
         snapshot = list_snapshots(db)[0]
     recipe, device = seed_recipe(), cpu()
     set_up(device)
-    run = Run(
-        run_id="benchmark",
-        snapshot_id=snapshot.snapshot_id,
-        recipe_name=recipe.name,
-        recipe_hash=recipe.recipe_hash,
-        recipe={},
-        parent_weights_id=None,
-        seed=0,
-        status="running",
-        device=device.kind,
-        device_reason=device.reason,
-        error=None,
-        created_at=datetime.now(UTC),
-        finished_at=None,
-    )
     size = recipe.data.chip_size
     with open_chips(store, snapshot) as chip_set:
-        trainer = Trainer(
-            Setting(run, recipe, chip_set, list(chip_set.chips), [], Group(0, 1, device)), Progress(0, _STEPS, _STEPS)
-        )
+        data = TrainingData(chip_set, train=list(chip_set.chips), validation=[])
+        trainer = Trainer(recipe, data, DistributedContext(0, 1, device), TrainingProgress(0, _STEPS, _STEPS))
         with closing(cast(Generator[Batch, None, None], trainer.batches.iter_from(0, _STEPS))) as batches:
 
             def work() -> tuple[int, float]:
-                trainer.take_step(next(batches))
+                trainer.train_step(next(batches))
                 return recipe.budget.batch_size, recipe.budget.batch_size * size * size / 1e6
 
             yield lambda number: stopwatch(work)

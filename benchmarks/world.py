@@ -13,10 +13,11 @@ from cloudseg.catalog import model as models
 from cloudseg.catalog import scene as scenes
 from cloudseg.ingest import DecodeLimits, ingest_source
 from cloudseg.model.device import Device, choose_device
+from cloudseg.model.golden import REFERENCE_DEVICE
+from cloudseg.model.int8 import INT8_ASSET, INT8_FILE, measure_agreement, quantize
 from cloudseg.model.nets import build_model
 from cloudseg.model.normalize import Scaling, normalize, observed, to_reflectance
-from cloudseg.model.predictor import INT8
-from cloudseg.model.quantize import INT8_FILE, agreement, quantize
+from cloudseg.model.predictor import Predictor
 from cloudseg.model.unet import UNet, count_parameters
 from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights
 from cloudseg.raster.read import open_raster
@@ -70,14 +71,15 @@ def _publish_net(store: LocalStore, catalog: Catalog, recipe: Recipe, chips: lis
     loaded = load_weights(packed)
     int8 = quantize(loaded, chips)
     labels = [np.full(chip.shape[1:], MASK_NO_DATA, np.uint8) for chip in chips]
-    agreed = agreement(loaded, int8, list(zip(chips, labels, strict=True)))
+    reference = Predictor(loaded, REFERENCE_DEVICE)
+    agreed = measure_agreement(loaded, reference, int8, list(zip(chips, labels, strict=True)))
     print(f"{recipe.name}: random parameters; IoU of the int8 mask and the fp32 mask {agreed.mask_iou:.4f}")
     register(
         store,
         catalog,
         weights=packed,
         metadata=meta.model_dump(mode="json"),
-        companions={INT8: (INT8_FILE, int8)},
+        companions={INT8_ASSET: (INT8_FILE, int8)},
         run_id=None,
         snapshot_id=None,
         architecture=meta.architecture,

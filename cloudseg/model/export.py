@@ -18,8 +18,9 @@ from torch import nn
 from cloudseg.bands import REFLECTANCE_SCALE
 from cloudseg.model.efficient_unet import EfficientUNet, HalvingConv2d, InvertedResidual
 from cloudseg.model.fuse import fuse_conv_bn
+from cloudseg.model.safetensors_header import METADATA_KEY
 from cloudseg.model.unet import DoubleConv, UNet
-from cloudseg.model.weights import METADATA_KEY, LoadedModel, WeightsMeta
+from cloudseg.model.weights import LoadedModel, WeightsMeta
 
 OPSET: Final = 17
 """Every runtime since ONNX Runtime 1.12 (2022) reads it."""

@@ -3,8 +3,6 @@
 Nothing is ever unpickled.
 """
 
-import json
-import struct
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -19,15 +17,12 @@ from cloudseg.errors import BadWeights
 from cloudseg.keys import canonical_json, id_from_hash, sha256_of
 from cloudseg.model.nets import ARCHITECTURES, build_model
 from cloudseg.model.normalize import Scaling
+from cloudseg.model.safetensors_header import METADATA_KEY, HeaderError, metadata_text, read_header
 from cloudseg.model.unet import UNet
 from cloudseg.recipe import Architecture, EncoderWeights, Model
 
-METADATA_KEY: Final = "cloudseg"
-"""The only key of the safetensors metadata: one key has one order, so equal weights have equal bytes."""
-_MAX_HEADER_BYTES: Final = 4 << 20
 _MAX_CHANNELS: Final = 4096
 _MAX_LEVELS: Final = 8
-_PREFIX: Final = struct.Struct("<Q")
 
 
 class WeightsMeta(BaseModel):
@@ -140,15 +135,21 @@ def pack_weights(net: UNet, meta: WeightsMeta) -> bytes:
 
 
 def read_meta(data: bytes) -> WeightsMeta:
-    """Read only the metadata of a weights file. Raises BadWeights."""
-    header = _read_header(data)
-    block = header.get("__metadata__", {})
-    if not isinstance(block, dict) or not isinstance(block.get(METADATA_KEY), str):
-        raise _bad("the file has no cloudseg metadata", expected=f"text under the metadata key '{METADATA_KEY}'")
+    """Return the metadata of a weights file.
+
+    Raises:
+        BadWeights: not a safetensors file, or no usable metadata in it.
+    """
+    return _read_meta(_read_header(data))
+
+
+def _read_meta(header: dict[str, Any]) -> WeightsMeta:
     try:
-        return WeightsMeta.model_validate_json(block[METADATA_KEY])
+        return WeightsMeta.model_validate_json(metadata_text(header))
+    except HeaderError as error:
+        raise _bad(error.what, found=error.found, expected=error.expected) from error
     except ValidationError as error:
-        raise _bad("the metadata are unusable", found=_faults(error)) from error
+        raise _bad("the metadata is unusable", found=_faults(error)) from error
 
 
 def _faults(error: ValidationError) -> str:
@@ -158,11 +159,15 @@ def _faults(error: ValidationError) -> str:
 def load_weights(data: bytes, device: torch.device | None = None) -> LoadedModel:
     """Build the net of a weights file on a device (the CPU when None), in evaluation mode.
 
-    The file may be hostile: its header is bounded and checked against the net that the metadata describe before
-    anything is allocated. Raises BadWeights.
+    The file may be hostile: its header is bounded and checked against the net that the metadata describes before
+    anything is allocated.
+
+    Raises:
+        BadWeights: not a safetensors file, or not one of a net that cloudseg knows.
     """
-    meta = read_meta(data)
-    _check_shapes(_read_header(data), meta)
+    header = _read_header(data)
+    meta = _read_meta(header)
+    _check_shapes(header, meta)
     try:
         tensors = load(data)
     except SafetensorError as error:
@@ -175,23 +180,10 @@ def load_weights(data: bytes, device: torch.device | None = None) -> LoadedModel
 
 
 def _read_header(data: bytes) -> dict[str, Any]:
-    """Read the JSON header: 8 bytes little-endian length, then JSON (safetensors format description)."""
-    if len(data) < _PREFIX.size:
-        raise _bad("the file is too short", found=f"{len(data)} bytes")
-    (length,) = _PREFIX.unpack_from(data)
-    if length > min(_MAX_HEADER_BYTES, len(data) - _PREFIX.size):
-        raise _bad(
-            "the header's length is impossible",
-            found=f"{length} bytes",
-            expected=f"at most {_MAX_HEADER_BYTES} and inside the file",
-        )
     try:
-        header = json.loads(data[_PREFIX.size : _PREFIX.size + length])
-    except (ValueError, RecursionError) as error:
-        raise _bad("the header is not JSON", found=error) from error
-    if not isinstance(header, dict):
-        raise _bad("the header is no object", found=type(header).__name__)
-    return header
+        return read_header(data)
+    except HeaderError as error:
+        raise _bad(error.what, found=error.found, expected=error.expected) from error
 
 
 def _check_shapes(header: dict[str, Any], meta: WeightsMeta) -> None:

@@ -19,10 +19,10 @@ from cloudseg.model.efficient_unet import EfficientUNet
 from cloudseg.model.encoder import load_encoder
 from cloudseg.model.export import export_onnx
 from cloudseg.model.fuse import fuse_conv_bn
+from cloudseg.model.int8 import measure_agreement, quantize
 from cloudseg.model.nets import build_model
 from cloudseg.model.normalize import observed
 from cloudseg.model.predictor import Predictor
-from cloudseg.model.quantize import agreement, quantize
 from cloudseg.model.unet import SimpleUNet, count_parameters
 from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights
 from cloudseg.predict.windows import inside, iter_pieces, margin_of
@@ -174,7 +174,7 @@ def test_it_can_be_quantised() -> None:
     int8 = quantize(model, [make_chip(seed) for seed in range(8)])
     dn = np.stack([make_chip(seed) for seed in (1, 2)])
     masks = (Predictor(model, CPU).probability(dn, observed(dn)) >= model.meta.threshold).astype(np.uint8)
-    found = agreement(model, int8, list(zip(dn, masks, strict=True)))
+    found = measure_agreement(model, Predictor(model, CPU), int8, list(zip(dn, masks, strict=True)))
     assert found.mask_iou > 0.8, "random parameters crowd the probability around the threshold"
 
 

@@ -16,11 +16,10 @@ from cloudseg.catalog import Catalog
 from cloudseg.errors import BadWeights, ObjectCorrupt
 from cloudseg.model.device import Device, choose_device, cpu_flags, int8_unit
 from cloudseg.model.golden import REFERENCE_DEVICE
-from cloudseg.model.int8 import Int8Net
+from cloudseg.model.int8 import INT8_FILE, Agreement, Int8Net, measure_agreement, quantize
 from cloudseg.model.nets import build_model
 from cloudseg.model.normalize import observed
 from cloudseg.model.predictor import Predictor, open_predictor
-from cloudseg.model.quantize import INT8_FILE, Agreement, agreement, quantize
 from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights
 from cloudseg.recipe import Model
 from cloudseg.records import Weights
@@ -86,7 +85,7 @@ def test_it_agrees_and_equal_input_gives_equal_bytes(facts: dict[str, Any]) -> N
     loaded = make_loaded(**facts)
     data = quantize(loaded, CHIPS)
     assert data == quantize(loaded, CHIPS)
-    found = agreement(loaded, data, labelled(loaded))
+    found = measure_agreement(loaded, Predictor(loaded, FP32), data, labelled(loaded))
     assert found.mask_iou > 0.95, "random parameters crowd the probability around the threshold"
     assert found.label_iou_fp32 == 1
     assert found.label_iou == found.mask_iou
@@ -101,7 +100,7 @@ def test_it_is_published_only_when_it_agrees() -> None:
     assert not Agreement(0.995, 0.806, 0.800, 9).is_good, "better by chance is another net too"
     loaded = make_loaded()
     blind = quantize(loaded, [np.zeros_like(CHIPS[0])])  # ranges of empty chips: everything above is cut off
-    assert not agreement(loaded, blind, labelled(loaded)).is_good
+    assert not measure_agreement(loaded, Predictor(loaded, FP32), blind, labelled(loaded)).is_good
     with pytest.raises(ValueError, match="calibration"):
         quantize(loaded, [])
 
@@ -109,7 +108,9 @@ def test_it_is_published_only_when_it_agrees() -> None:
 def test_without_cloud_there_is_nothing_to_disagree_on() -> None:
     loaded = make_loaded(threshold=1.0)
     empty = [(dn, np.zeros(dn.shape[1:], np.uint8)) for dn in CHIPS]
-    assert agreement(loaded, quantize(loaded, CHIPS), empty) == Agreement(1.0, 1.0, 1.0, 4)
+    assert measure_agreement(loaded, Predictor(loaded, FP32), quantize(loaded, CHIPS), empty) == Agreement(
+        1.0, 1.0, 1.0, 4
+    )
 
 
 def test_the_fused_graph_is_the_stepwise_one() -> None:

@@ -23,8 +23,8 @@ from tests.tiny_world import CPU, recipe
 
 folder, snapshot_id = Path(sys.argv[1]), sys.argv[2]
 packed = []
-def keep(trainer, sources):
-    result = pack_result(trainer, sources)
+def keep(*arguments):
+    result = pack_result(*arguments)
     packed.append(hashlib.sha256(result[0]).hexdigest())
     return result
 run_module.pack_result = keep

@@ -76,7 +76,7 @@ RESUME = {
     "ema_decay": 0.9,
     "model": {"architecture": "SimpleUNetV2", "dropout": 0.3},
     "data": {"balance": True},
-    "augment": {"flip": True, "rotate90": True, "gain": 0.2, "noise": 0.01, "scale": 0.2},
+    "augment": {"flip": True, "rotate90": True, "gain": 0.2, "scale": 0.2},
     "optimizer": {"name": "adamw", "schedule": "onecycle", "clip_norm": 1.0},
     "budget": {"patience": 5},
 }

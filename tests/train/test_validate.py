@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cloudseg.train.validate import BINS, Tally, _count, choose_threshold, describe
+from cloudseg.train.validate import BINS, Tally, _count, choose_threshold, validation_metrics
 
 
 def tally_of(probability: list[float], cloud: list[bool]) -> Tally:
@@ -22,7 +22,7 @@ def test_threshold_separates_the_classes_nearest_to_one_half() -> None:
     threshold = choose_threshold(counted)
     assert 0.20 < threshold <= 0.30
     assert threshold == pytest.approx(76 / 256), "the highest of the equal ones, because it is nearest to one half"
-    assert describe(counted, threshold)["validation_iou"] == 1.0
+    assert validation_metrics(counted, threshold)["validation_iou"] == 1.0
 
 
 def test_threshold_is_drawn_towards_that_of_a_calibrated_net() -> None:

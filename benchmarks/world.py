@@ -28,18 +28,18 @@ from cloudseg.registry import register
 from cloudseg.storage import LocalStore
 
 TILES, TILE_SIZE = 6, 384
-"""Synthetic tiles for prediction and training: the size of the seed's images."""
+"""Synthetic tiles for prediction and training, of the size of the original project's images."""
 
 
 def open_world(folder: Path) -> tuple[LocalStore, Catalog]:
-    """Open the store and the catalog of a benchmark folder, made when absent."""
+    """Open the store and the catalog of a benchmark folder; create them if absent."""
     catalog = Catalog(f"sqlite:///{folder / 'catalog.db'}")
     catalog.upgrade()
     return LocalStore(folder / "store"), catalog
 
 
 def fill_world(folder: Path, data: Path | None) -> None:
-    """Ingest real tiles (`data`) or synthetic ones, and publish the seed's and the nightly recipe's net."""
+    """Ingest real tiles (`data`) or synthetic ones, and publish the nets of the baseline and nightly recipes."""
     store, catalog = open_world(folder)
     if data is None:
         make_tiles(folder / "tiles", count=TILES, size=TILE_SIZE, unlabelled=0)
@@ -50,8 +50,8 @@ def fill_world(folder: Path, data: Path | None) -> None:
 
 
 def _publish_net(store: LocalStore, catalog: Catalog, recipe: Recipe, chips: list[npt.NDArray[np.uint16]]) -> None:
-    """Publish a net with random parameters (speed does not depend on them) as a training would, int8 companion included."""
-    net = _loud_net(recipe, chips)
+    """Publish a net with random parameters (speed does not depend on them) and its int8 file, as a training would."""
+    net = _make_net(recipe, chips)
     meta = WeightsMeta(
         architecture=recipe.model.architecture,
         bands=recipe.model.bands,
@@ -86,8 +86,8 @@ def _publish_net(store: LocalStore, catalog: Catalog, recipe: Recipe, chips: lis
     )
 
 
-def _loud_net(recipe: Recipe, chips: list[npt.NDArray[np.uint16]]) -> UNet:
-    """Return a net whose logits on the tiles spread around 0, so that its mask is not all of one class."""
+def _make_net(recipe: Recipe, chips: list[npt.NDArray[np.uint16]]) -> UNet:
+    """Return a net whose logits on the tiles are spread around 0, so that its mask has both classes."""
     torch.manual_seed(0)
     net = build_model(recipe.model).eval()
     with torch.no_grad():
@@ -100,8 +100,8 @@ def _loud_net(recipe: Recipe, chips: list[npt.NDArray[np.uint16]]) -> UNet:
     return net
 
 
-def seed_recipe() -> Recipe:
-    """Return the recipe whose net both sides use: SimpleUNet 64-128-256."""
+def baseline_recipe() -> Recipe:
+    """Return the recipe whose net all sides use: SimpleUNet 64-128-256."""
     return load_recipe("baseline")
 
 

@@ -1,7 +1,4 @@
-"""The weights file: safetensors with one JSON block that holds everything needed to predict.
-
-Nothing is ever unpickled.
-"""
+"""The weights file: safetensors with one JSON document that holds everything needed to predict; no pickle."""
 
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -26,10 +23,7 @@ _MAX_LEVELS: Final = 8
 
 
 class WeightsMeta(BaseModel):
-    """What travels inside the weights.
-
-    How to build the net, prepare its input and read its output, and where it comes from.
-    """
+    """Metadata stored in the weights file: how to build the net, prepare its input and read its output, and lineage."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -38,14 +32,14 @@ class WeightsMeta(BaseModel):
     bands: tuple[str, ...] = Field(min_length=1, max_length=64, description="order of the input's bands")
     widths: tuple[int, ...] = Field(min_length=1, max_length=_MAX_LEVELS)
     dropout: float = Field(ge=0, lt=1)
-    encoder_weights: EncoderWeights | None = Field(None, description="what the encoder knew before it saw a label")
+    encoder_weights: EncoderWeights | None = Field(None, description="what the encoder was initialized with")
     total_parameters: int = Field(ge=1, description="trainable ones")
     scale: float = Field(1 / REFLECTANCE_SCALE, gt=0, description="reflectance = digital number x scale + offset")
     offset: float = 0.0
     clip: float = Field(gt=0, description="highest reflectance that the net sees")
     mean: tuple[float, ...] = Field(description="reflectance; one for all bands or one a band")
     std: tuple[float, ...]
-    working_resolution_m: float | None = Field(gt=0, description="finer scenes are averaged down to about this")
+    working_resolution_m: float | None = Field(gt=0, description="finer scenes are downsampled to about this")
     threshold: float = Field(
         ge=0, le=1, description="cloud where probability >= threshold; chosen on validation places"
     )
@@ -98,10 +92,7 @@ class WeightsMeta(BaseModel):
 
     @property
     def multiple(self) -> int:
-        """Height and width of the net's input are multiples of this.
-
-        Windows that start at one keep the pooling grid in place.
-        """
+        """Height and width of the net's input are multiples of this, and so are the offsets of windows in a scene."""
         return self.model.multiple
 
     @property
@@ -111,10 +102,7 @@ class WeightsMeta(BaseModel):
 
     @property
     def values_per_pixel(self) -> int:
-        """Numbers that a forward pass holds at once for each pixel of its input.
-
-        They bound how large a window may be.
-        """
+        """Numbers that a forward pass holds at once for each pixel of its input: limits the size of a window."""
         return ARCHITECTURES[self.architecture].values_of(self.widths)
 
 
@@ -125,7 +113,7 @@ class LoadedModel:
     net: UNet
     meta: WeightsMeta
     weights_id: str | None = None
-    """None for a net that is not packed yet (validation during training)."""
+    """None for a net that is not packed (validation during training)."""
 
 
 def pack_weights(net: UNet, meta: WeightsMeta) -> bytes:

@@ -14,10 +14,16 @@ from cloudseg.stages.compute import open_device
 def train(
     snapshot_id: str, *, recipe: str = "nightly", run_id: str | None = None, minutes: float | None = None
 ) -> TrainRecord:
-    """Train and register weights; `minutes` replaces the recipe's time budget.
+    """Train a recipe on a snapshot and register the weights.
 
-    The run id follows from snapshot, recipe and parent weights unless it is given. A run that was killed resumes from
-    its newest checkpoint; a run that is finished is not trained again: its record is given back.
+    A run that was killed resumes from its newest checkpoint; a finished run is not trained again, its record is
+    returned.
+
+    Args:
+        snapshot_id: what to train on.
+        recipe: name of a shipped recipe, or path of a TOML file.
+        run_id: names the run; None derives it from snapshot, recipe and parent weights.
+        minutes: replaces the time budget of the recipe.
     """
     runtime, wanted = open_runtime(), load_recipe(recipe).with_minutes(minutes)
     if run_id is None:
@@ -48,9 +54,13 @@ def train(
 
 
 def default_run_id(db: Connection, snapshot_id: str, recipe: Recipe, *, attempt: int = 0) -> str:
-    """Return the run id of a question: the same snapshot, recipe and parent weights give the same run.
+    """Return the run id that follows from snapshot, recipe and parent weights.
 
-    `attempt` above 0 makes another run of the same question, for a person who forces one.
+    Args:
+        db: to look up the champion, which is the parent of a warm start.
+        snapshot_id: what to train on.
+        recipe: how.
+        attempt: above 0 gives another id for the same three, for a retraining that is forced.
     """
     champion = models.find_champion(db) if recipe.warm_start else None
     parts = [snapshot_id, recipe.recipe_hash, champion.weights_id if champion else ""]

@@ -56,7 +56,7 @@ class TrainingState:
 
     progress: TrainingProgress
     tensors: Tensors
-    """`net.*`, `optimizer.*`, and where the recipe has them `average.*` (the EMA) and `best.*`. The names are stored."""
+    """`net.*`, `optimizer.*`, and where the recipe has them `average.*` (the EMA) and `best.*`; stored names."""
     world_size: int
 
 

@@ -69,5 +69,5 @@ def _check_split(chip_set: ChipSet, split: Split, chips: list[Chip]) -> None:
         subject=f"{split} split",
         found=f"chips: {counts}; of those used in {split} {cloudy} with cloud, {clear} with clear ground",
         expected="both classes in train and in validation",
-        next_step="Ingest labeled scenes of more places: each place belongs to one split, chosen by a hash of its name.",
+        next_step="Ingest labeled scenes of more places: a hash of its name puts each place into one split.",
     )

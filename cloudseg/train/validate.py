@@ -30,14 +30,14 @@ _MIN_WATCHED_CHIPS: Final = 16
 
 @dataclass(frozen=True)
 class Tally:
-    """Labelled pixels by class and probability: `counts[class, bin]` int64, bin = floor(256 probability)."""
+    """Labeled pixels by class and probability: `counts[class, bin]` int64, bin = floor(256 probability)."""
 
     counts: npt.NDArray[np.int64]
     loss_sum: float
 
     @property
     def loss(self) -> float:
-        """Mean binary cross-entropy of the labelled pixels."""
+        """Mean binary cross-entropy of the labeled pixels."""
         return self.loss_sum / max(1, int(self.counts.sum()))
 
     def confusion(self, threshold_bin: int) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Bytes that are not what the row says are not loaded, even where they are perfectly good weights."""
+"""Bytes with another checksum than their row are not loaded, even if they are valid weights."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The nets are those of the original project, and they learn."""
+"""The baseline's nets have the architecture of the original project, and they learn."""
 
 import math
 

@@ -44,5 +44,13 @@ def test_a_clear_split_has_iou_1_without_false_alarm() -> None:
     assert tally_of([0.1, 0.9], [False, False]).iou() == 0.0
 
 
+def test_the_rates_of_a_clear_split_follow_the_rule_of_the_evaluation() -> None:
+    """A share of nothing is 1, as in `cloudseg.evaluate.metrics.rates`."""
+    found = validation_metrics(tally_of([0.1, 0.2], [False, False]), 0.5)
+    assert (found["validation_iou"], found["validation_precision"], found["validation_recall"]) == (1.0, 1.0, 1.0)
+    found = validation_metrics(tally_of([0.1, 0.9], [False, False]), 0.5)
+    assert (found["validation_iou"], found["validation_precision"], found["validation_recall"]) == (0.0, 0.0, 1.0)
+
+
 def test_extreme_probabilities_stay_finite() -> None:
     assert np.isfinite(tally_of([0.0, 1.0], [True, False]).loss)

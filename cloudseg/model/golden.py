@@ -24,7 +24,7 @@ TOLERANCE: Final = 2e-3
 A wrong band order, scale or net makes far more.
 """
 _SIDE: Final = 192
-"""Pixels: more than the receptive field of the shipped nets, and a file of a few hundred kB."""
+"""Pixels; the file has about 370 kB with three bands."""
 REFERENCE_DEVICE: Final = Device(
     kind="cpu", precision="fp32", threads=0, reason="golden samples are computed on the CPU in fp32"
 )

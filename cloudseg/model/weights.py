@@ -51,7 +51,7 @@ class WeightsMeta(BaseModel):
     recipe_name: str | None = None
     recipe_hash: str | None = None
     seed: int | None = None
-    steps: int | None = Field(None, description="optimizer steps behind these parameters")
+    steps: int | None = Field(None, description="optimizer steps that these parameters have had")
     sources: tuple[str, ...] = Field((), description="where the labels come from")
     metrics: dict[str, Any] = Field(default_factory=dict, description="on the validation places")
     code_version: str = __version__

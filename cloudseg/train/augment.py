@@ -10,7 +10,7 @@ from torch.nn import functional
 from cloudseg.recipe import Augment
 
 _DARKEST_SATURATION = 0.3
-"""Reflectance: thick cloud is brighter, so a sensor that saturates there still tells it from the ground."""
+"""Reflectance; lowest level at which `saturate` clips."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Checkpoints: the whole state of a training as one safetensors object, never a pickle.
 
-Random numbers and the position in the data are functions of seed and step, so the step stands for both.
+Random numbers and the position in the data are functions of seed and step, so the step determines both.
 """
 
 import logging
@@ -31,7 +31,7 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass
 class TrainingProgress:
-    """Where a training stands; everything else follows from the recipe. The names of the fields are stored."""
+    """Progress of a training; everything else follows from the recipe. The names of the fields are stored."""
 
     step: int
     """Steps done."""

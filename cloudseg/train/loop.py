@@ -27,7 +27,7 @@ _UNUSED_SHARE: Final = 0.1
 
 
 class Loop:
-    """Runs a trainer from where it stands to its end.
+    """Runs a trainer from its progress to the end.
 
     Args:
         trainer: net, optimizer and progress.

@@ -48,8 +48,8 @@ def masked_bce(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         A scalar; 0 without a gradient for a batch without any labeled pixel.
     """
     known = label != MASK_NO_DATA
-    # Multiplied by the mask instead of indexed: every step moves the same number of bytes, and a GPU need not tell the
-    # host how many pixels are labeled.
+    # Multiplied by the mask instead of indexed: the same number of bytes every step, and no host synchronization on a
+    # GPU.
     weight = known.float()
     logits = torch.where(known, logits.float(), torch.zeros((), device=logits.device))
     target = (label == MASK_CLOUD).float()
@@ -126,7 +126,7 @@ class Trainer:
         recipe: net, input, optimizer and augmentation.
         data: the chips; only the training chips are read here.
         dist: this process among those that train together.
-        progress: where the training stands; `train_step` advances it.
+        progress: of the training; `train_step` advances it.
         parent: parameters of a warm start, None for a cold one.
     """
 
@@ -168,7 +168,7 @@ class Trainer:
         """Do one optimizer step.
 
         Args:
-            batch: of this process, for the step at which `progress` stands.
+            batch: of this process, for step `progress.step`.
 
         Returns:
             The mean loss of all processes before the step.

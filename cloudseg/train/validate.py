@@ -25,7 +25,7 @@ _SMALLEST: Final = 1e-7
 _MAX_IOU_LOSS: Final = 0.01
 """IoU on validation places; about the standard error of the difference between two thresholds on 50 scenes."""
 _MIN_WATCHED_CHIPS: Final = 16
-"""Fewer would make the validation loss of an epoch too noisy to choose the best one by."""
+"""At the end of an epoch at least, however short the epoch is."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def choose_threshold(counted: Tally) -> float:
     Half way from the threshold with the highest pooled IoU on these pixels to IoU / (1 + IoU), which is the best one of
     a calibrated net (half of its F1: Lipton, Elkan and Naryanaswamy 2014, "Optimal thresholding of classifiers to
     maximize F1 measure"). The first alone follows the few scenes that happen to be in validation: chosen on one half of
-    100 scenes and judged on the other, half way was better by 0.004 to 0.007 IoU (docs/log.md, 2026-11-22). No more
+    100 scenes and measured on the other, half way was better by 0.004 to 0.007 IoU (docs/log.md, 2026-11-22). No more
     than 0.01 IoU of these pixels is given up for it.
     """
     best = max(sorted(range(1, BINS), key=lambda k: (abs(k - _HALF), k)), key=counted.iou)

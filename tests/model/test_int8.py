@@ -118,7 +118,7 @@ def test_the_optimized_graph_equals_the_node_by_node_one() -> None:
     fused, by_node = (
         Int8Net(data, loaded.meta, threads=1, fused=way).probability(make_chip(9)[None]) for way in (True, False)
     )
-    # Where a sum lies between two steps either may be taken, and the layers behind it follow.
+    # Where a sum is between two steps either may be taken, which changes the layers after it.
     np.testing.assert_allclose(fused, by_node, atol=0.03)
     assert np.abs(fused - by_node).mean() < 3e-3
 

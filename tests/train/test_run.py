@@ -92,11 +92,11 @@ from pathlib import Path
 from tests.tiny_world import CPU, recipe
 from tests.train.test_run import RESUME
 folder, snapshot_id, step = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-def tell(done, total, phrase):
+def kill(done, total, phrase):
     if done == step:
         os.kill(os.getpid(), signal.SIGKILL)
 train_run(LocalStore(folder / "store"), Catalog(f"sqlite:///{folder / 'catalog.db'}"), snapshot_id=snapshot_id,
-          recipe=recipe(**RESUME), run_id="run-killed", device=CPU, on_progress=tell)
+          recipe=recipe(**RESUME), run_id="run-killed", device=CPU, on_progress=kill)
 """
 
 

@@ -22,6 +22,7 @@ from cloudseg.errors import CheckpointMismatch, EmptySplit, Interrupted, Trainin
 from cloudseg.model.golden import TOLERANCE, golden_difference, read_golden
 from cloudseg.model.normalize import observed
 from cloudseg.model.predictor import Predictor, open_predictor
+from cloudseg.model.safetensors_header import read_header, read_metadata
 from cloudseg.model.weights import load_weights
 from cloudseg.records import Run, TrainRecord
 from cloudseg.storage import LocalStore
@@ -139,6 +140,35 @@ def test_sigterm_writes_a_checkpoint(store: LocalStore, catalog: Catalog, snapsh
         assert rows.list_checkpoints(db, "run-a")[0].step == 5
         assert rows.get_run(db, "run-a").status == "running"
     assert train(store, catalog, snapshot_id).resumed_from_step == 5
+
+
+def test_the_names_in_a_checkpoint_are_those_of_earlier_releases(
+    store: LocalStore, catalog: Catalog, snapshot_id: str
+) -> None:
+    """A checkpoint outlives the release that wrote it: other names would make a killed run begin again."""
+
+    def ask(done: int, total: int, phrase: str) -> None:
+        if done == 5:
+            signal.raise_signal(signal.SIGTERM)
+
+    wanted = recipe(ema_decay=0.9, budget={"patience": 5})
+    with pytest.raises(Interrupted):
+        train_run(store, catalog, snapshot_id=snapshot_id, recipe=wanted, run_id="run-a", device=CPU, on_progress=ask)
+    with catalog.read() as db:
+        data = store.get(rows.list_checkpoints(db, "run-a")[0].key)
+    header = read_metadata(data)
+    assert set(header) == {"format", "run_id", "snapshot_id", "recipe_hash", "world", "progress"}
+    assert header["format"] == "cloudseg-checkpoint-1"
+    assert set(header["progress"]) == {
+        *("step", "total_steps", "epoch_steps", "loss_sum", "loss_count"),
+        *("best_loss", "best_epoch", "best_step", "stopped", "spent_s"),
+    }
+    tensors = set(read_header(data)) - {"__metadata__"}
+    assert {name.split(".")[0] for name in tensors} == {"net", "optimizer", "average", "best"}
+    moments = {"exp_avg", "exp_avg_sq", "step"}
+    assert {name for name in tensors if name.startswith("optimizer.final.bias")} == {
+        f"optimizer.final.bias.{moment}" for moment in moments
+    }
 
 
 def test_a_time_budget_fixes_the_steps_once(store: LocalStore, catalog: Catalog, snapshot_id: str) -> None:

@@ -1,1 +1,1 @@
-"""How fast, and how much memory, against the naive way in the same run: `python -m benchmarks.run`."""
+"""Speed and memory, compared with a naive implementation in the same run: `python -m benchmarks.run`."""

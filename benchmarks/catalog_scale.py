@@ -4,7 +4,7 @@
 
 Without a URL it fills a SQLite file in a temporary folder. A URL names an empty database of PostgreSQL, with PostGIS
 for the geometry; it is left filled. Rows are made by the database itself, on 20 000 tiles and 1096 days, with ids in
-random order as hashes are. Stages run in a process of their own, whose peak memory is told. `--store` names a folder
+random order as hashes are. Stages run in a process of their own, whose peak memory is printed. `--store` names a folder
 that gets an empty file for every object (five for a masked scene; it is left filled too): with it, maintenance is
 measured as well.
 """
@@ -57,28 +57,30 @@ from cloudseg.stages.references import find_named, iter_named
 from cloudseg.storage import LocalStore, Store
 
 LONG_AFTER: Final = "2100-01-01T00:00:00Z"
-"""All files are old then, so that maintenance asks for each whether a row names it."""
+"""All files are old then, so that maintenance looks for a row of each."""
 CHAMPION: Final = "w-champion"
 FORMER: Final = "w-former"
 FIRST_DAY: Final = datetime(2023, 1, 1, 10, 30, tzinfo=UTC)
 DAYS: Final = 1096
 TILES: Final = 20_000
 WAITING: Final = 2000
-"""One scene in so many has no mask of the champion, only one of the weights before."""
+"""One scene in so many has no mask of the champion, only one of the previous weights."""
 LABELLED: Final = 5000
 _ASKED: Final = 100
-"""Keys of one question; maintenance asks for up to 1000 at a time."""
+"""Keys in one query; maintenance looks for up to 1000 at a time."""
 _SCRAMBLE: Final = 611_953
-"""A prime: i · prime modulo n meets every number once where n is no multiple of it."""
+"""A prime: i · prime modulo n is a permutation of 0 … n - 1 unless n is a multiple of it."""
 
 JUNE: Final = {"since": datetime(2024, 6, 1, tzinfo=UTC), "until": datetime(2024, 7, 1, tzinfo=UTC)}
 BOX: Final = {"west": 2.0, "south": 48.0, "east": 4.0, "north": 50.0}
 TOUCHING: Final = (
-    "SELECT mask_id, scene_name, cloud_fraction, model_version FROM published_mask WHERE acquired_at >= :since AND acquired_at < :until "
+    "SELECT mask_id, scene_name, cloud_fraction, model_version FROM published_mask "
+    "WHERE acquired_at >= :since AND acquired_at < :until "
     "AND min_lon <= :east AND max_lon >= :west AND min_lat <= :north AND max_lat >= :south"
 )
 TOUCHING_GEOMETRY: Final = (
-    "SELECT mask_id, scene_name, cloud_fraction, model_version FROM gis.masks WHERE acquired_at >= :since AND acquired_at < :until "
+    "SELECT mask_id, scene_name, cloud_fraction, model_version FROM gis.masks "
+    "WHERE acquired_at >= :since AND acquired_at < :until "
     "AND ST_Intersects(footprint, ST_MakeEnvelope(:west, :south, :east, :north, 4326))"
 )
 
@@ -99,7 +101,7 @@ _day = Table(
 
 @dataclass(frozen=True)
 class Answer:
-    """One question as it was answered."""
+    """Result of one query."""
 
     question: str
     rows: int
@@ -108,7 +110,7 @@ class Answer:
 
 
 def fill(catalog: Catalog, count: int) -> None:
-    """Put `count` scenes and as many masks into an empty, upgraded catalog, with a snapshot of labels and three weights."""
+    """Fill an empty, upgraded catalog with `count` scenes and masks, a snapshot of labels and two weights."""
     with catalog.begin() as db:
         _metadata.create_all(db)
         db.execute(insert(_tile), [_tile_row(i) for i in range(min(TILES, count))])
@@ -123,7 +125,7 @@ def fill(catalog: Catalog, count: int) -> None:
 
 
 def ask(catalog: Catalog, store: Store, turns: int) -> list[Answer]:
-    """Ask every question `turns` times after once to warm up, and look at its plan."""
+    """Run every query `turns` times after once to warm up, and get its plan."""
     with catalog.read() as db:
         one = db.execute(select(t.mask.c.mask_id).where(t.mask.c.weights_id == CHAMPION).limit(1)).scalar_one()
         name = db.execute(select(t.scene.c.name).limit(1)).scalar_one()
@@ -172,7 +174,7 @@ def plan(catalog: Catalog, query: Callable[[Connection], object], *, analyze: bo
 
     event.listen(catalog.engine, "before_cursor_execute", remember)
     with catalog.read() as db:
-        asked.clear()  # what opens the transaction is not asked
+        asked.clear()  # without the statements that open the transaction
         query(db)
         event.remove(catalog.engine, "before_cursor_execute", remember)
         statement, parameters = asked[0]
@@ -196,7 +198,7 @@ def _has_geometry(catalog: Catalog) -> bool:
 
 
 def _tile_row(i: int) -> dict[str, Any]:
-    """Return the i-th of tiles of 1.2° that stand 2° or 1° apart, from 180° west and 50° south on."""
+    """Return the i-th of tiles of 1.2°, 2° or 1° apart, from 180° west and 50° south on."""
     west, south = i % 180 * 2 - 180.0, i // 180 - 50.0
     east, north = west + 1.2, south + 1.2
     corners = {"min_lon": west, "min_lat": south, "max_lon": east, "max_lat": north}
@@ -341,7 +343,7 @@ def _add_masks(db: Connection) -> None:
 
 
 def _companions(db: Connection, folder: ColumnElement[str]) -> ColumnElement[Any]:
-    """Return the JSON of three companions of every row."""
+    """Return the JSON of three assets of every row."""
     names = {"probability": "probability.tif", "thumbnail": "thumbnail.png", "item": "item.json"}
     parts = [
         literal(f'"{name}":{{"key":"') + folder + f'/{file}","sha256":"s","size":1}}' for name, file in names.items()
@@ -369,11 +371,11 @@ def _measured(stage: Callable[..., object], settings: dict[str, str], arguments:
     before = _peak_mib()
     began, cpu = time.perf_counter(), time.process_time()
     result = stage(**arguments)
-    told = f"{time.perf_counter() - began:.1f} s ({time.process_time() - cpu:.1f} s of CPU in its process)"
+    times = f"{time.perf_counter() - began:.1f} s ({time.process_time() - cpu:.1f} s of CPU in its process)"
     size = f"{len(result)} batches" if isinstance(result, list) else ""
     if isinstance(result, MaintainRecord):
         size = f"{len(result.orphans)} orphans, {len(result.missing)} missing"
-    return f"{size}, {told}, peak {_peak_mib():.0f} MiB, of which {before:.0f} MiB before it began"
+    return f"{size}, {times}, peak {_peak_mib():.0f} MiB, of which {before:.0f} MiB before it began"
 
 
 def _peak_mib() -> float:
@@ -393,11 +395,11 @@ def make_files(catalog: Catalog, store: LocalStore) -> int:
 
 
 def main() -> None:
-    """Fill, ask, print."""
+    """Fill the catalog, run the queries and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=1_000_000, help="and as many masks (default 1 000 000)")
     parser.add_argument("--url", help="an empty database instead of a SQLite file")
-    parser.add_argument("--turns", type=int, default=5, help="times that each question is asked (default 5)")
+    parser.add_argument("--turns", type=int, default=5, help="times that each query is run (default 5)")
     parser.add_argument(
         "--store", type=Path, help="a folder for an empty file of every object: measure maintenance too"
     )
@@ -416,9 +418,8 @@ def main() -> None:
         store = LocalStore(options.store or Path(folder) / "store")
         for answer in ask(catalog, store, options.turns):
             milliseconds = [1000 * s for s in answer.seconds]
-            print(
-                f"{answer.question}: {answer.rows} rows, median {statistics.median(milliseconds):.1f} ms, best {min(milliseconds):.1f} ms"
-            )
+            times = f"median {statistics.median(milliseconds):.1f} ms, best {min(milliseconds):.1f} ms"
+            print(f"{answer.question}: {answer.rows} rows, {times}")
             for line in answer.plan if options.plans else ():
                 print(f"    {line[:150]}", flush=True)
         for weights_id in (CHAMPION, FORMER):

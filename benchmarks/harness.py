@@ -1,8 +1,8 @@
-"""Runs two ways of doing the same work in turn, each in a clean process of its own, and compares them.
+"""Compare implementations ("sides") of the same work, each in a clean process of its own, by alternating turns.
 
-Turns alternate (A B A B ...), so that a machine which slows down slows both; the figure is the median of a side's
-turns. Each side is a child with an environment of its own: an allocator or thread setting of the caller cannot help
-either side.
+Turns alternate (A B A B ...), so that a machine that becomes slower slows all sides; the result is the median of a
+side's turns. Each side is a child process with a minimal environment, so that an allocator or thread setting of the
+caller affects none.
 """
 
 import json
@@ -21,48 +21,48 @@ from typing import IO
 
 @dataclass(frozen=True)
 class Work:
-    """What a turn did."""
+    """What one turn did."""
 
     images: int
     megapixels: float
     seconds: float
     cpu_seconds: float
-    """User and system time of the process and its finished children: steadier than the clock on a busy machine."""
+    """User and system time of the process and its finished children: steadier than wall clock on a busy machine."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """One side of a comparison."""
+    """Result of one side of a comparison."""
 
     side: str
     images_per_s: float
     megapixels_per_s: float
     peak_mib: float
-    """Peak resident memory of the side's process, and of its largest child where it has some."""
+    """Peak resident memory of the side's process or of its largest child, whichever is larger."""
     cpu_s_per_image: float
     turns: list[float]
-    """Seconds an image of each turn, the first (warming up) left out."""
+    """Seconds an image of each turn, without the first one, which warms up."""
 
 
 Turn = Callable[[int], Work]
 
 
 def stopwatch(work: Callable[[], tuple[int, float]]) -> Work:
-    """Time a function that gives images and megapixels."""
+    """Time a function that returns images and megapixels."""
     began, cpu = time.perf_counter(), _cpu_seconds()
     images, megapixels = work()
     return Work(images, megapixels, time.perf_counter() - began, _cpu_seconds() - cpu)
 
 
 def serve(turn: Turn) -> None:
-    """Be a side: for each line on stdin do one turn and answer with one line of JSON."""
+    """Run a side: for each line on stdin do one turn and print one line of JSON."""
     for number, _ in enumerate(sys.stdin):
         work = turn(number)
         print(json.dumps(asdict(work) | {"peak_mib": _peak_mib()}), flush=True)
 
 
 def compare(module: str, sides: list[str], folder: Path, *, turns: int) -> list[Figures]:
-    """Let the sides of `python -m <module> <side> <folder>` take turns after one turn each to warm up."""
+    """Run the sides `python -m <module> <side> <folder>` in alternating turns, after one turn each to warm up."""
     with ExitStack() as stack:
         running = {side: stack.enter_context(_started(module, side, folder)) for side in sides}
         answers: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
@@ -108,7 +108,7 @@ def _ask(process: subprocess.Popen[str], side: str) -> dict[str, float]:
     _stream(process.stdin).flush()
     line = _stream(process.stdout).readline()
     if not line:
-        raise RuntimeError(f"side {side} ended with status {process.wait()}; its error stands above")
+        raise RuntimeError(f"side {side} ended with status {process.wait()}; its error is printed above")
     answer: dict[str, float] = json.loads(line)
     return answer
 

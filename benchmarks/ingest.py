@@ -1,8 +1,8 @@
 """Ingest: a folder of tiles into the catalog.
 
-Naive is a loop over the files in one process: read, scale in float64, write a plain GeoTIFF, one row each. It checks
-nothing: no decoding limits, no footprint, no checksums, no overviews. The figure that counts here is therefore the time
-itself, not the ratio.
+The naive side is a loop over the files in one process: read, scale in float64, write a plain GeoTIFF, one row each. It
+checks nothing: no decoding limits, no footprint, no checksums, no overviews. So the time itself matters here, not the
+ratio.
 """
 
 import shutil
@@ -20,11 +20,11 @@ from benchmarks.world import open_world, usable_cpus
 from cloudseg.ingest import DecodeLimits, ingest_source
 
 SOURCE_NOTE = "source.txt"
-"""File in the benchmark's folder that names the folder with `images/` and `labels/`."""
+"""File in the benchmark's folder with the path of the folder with `images/` and `labels/`."""
 
 
 def naive(folder: Path) -> Turn:
-    """One file after the other."""
+    """Ingest one file after the other."""
     images = sorted((_source(folder) / "images").glob("*.tif"))
 
     def work() -> tuple[int, float]:
@@ -45,7 +45,7 @@ def naive(folder: Path) -> Turn:
 
 
 def cloudseg(folder: Path) -> Turn:
-    """The stage's own function into an empty catalog."""
+    """Ingest into an empty catalog, as the stage does."""
 
     def work() -> tuple[int, float]:
         out = Path(tempfile.mkdtemp(dir=folder))

@@ -35,14 +35,19 @@ _OVERVIEW = 512
 
 
 def main(folder: Path, size: int, recipe_name: str) -> None:
-    """Make the scene, mask it with the net of a recipe (random parameters) and print time and peak memory of this process."""
+    """Mask a new scene with the net of a recipe (random parameters); print time and peak memory of this process."""
     scene = _make_scene(folder, size)
     weights, predictor = _make_predictor(folder, load_recipe(recipe_name))
     store, catalog = open_world(folder)
     before = _peak_mib()
     began = time.perf_counter()
     mask = predict_scene(
-        store, catalog, scene_id=scene.scene_id, weights_id=weights.weights_id, predictor=predictor, on_progress=_tell
+        store,
+        catalog,
+        scene_id=scene.scene_id,
+        weights_id=weights.weights_id,
+        predictor=predictor,
+        on_progress=_print_progress,
     )
     seconds = time.perf_counter() - began
     print(f"\n{size} x {size} x {len(scene.bands)}, {recipe_name}, {predictor.arithmetic}")
@@ -51,7 +56,7 @@ def main(folder: Path, size: int, recipe_name: str) -> None:
 
 
 def _make_scene(folder: Path, size: int) -> Scene:
-    """Write the scene as ingest would and catalogue it; ingest itself has its own benchmark."""
+    """Write a scene and its row as ingest would; ingest has its own benchmark."""
     store, catalog = open_world(folder)
     raw, cog = folder / "raw.tif", folder / "large.tif"
     make_large_scene(raw, size=size, bands=4)
@@ -118,7 +123,7 @@ def _make_predictor(folder: Path, recipe: Recipe) -> tuple[Weights, Predictor]:
     return weights, Predictor(load_weights(data), cpu())
 
 
-def _tell(progress: Progress) -> None:
+def _print_progress(progress: Progress) -> None:
     print(
         f"\r{progress.done} of {progress.total} windows, peak {_peak_mib():.0f} MiB",
         end="",

@@ -1,7 +1,7 @@
-"""Prediction: the net alone, and a scene from the store to what is published.
+"""Prediction: the net alone, and a scene from the store to its published mask.
 
-Naive is the seed's loop: eager float32, NCHW, one image at a time, the allocator as it comes; it reads the whole tile,
-writes a plain GeoTIFF mask and nothing else. cloudseg does all that it does in production: windows, mask and
+The naive side is the loop of the original project: eager float32, NCHW, one image at a time, default allocator; it
+reads the whole tile and writes a plain GeoTIFF mask. cloudseg does everything that it does in production: windows, mask and
 probability COGs with overviews, thumbnail, STAC item, checksums, row.
 """
 
@@ -31,7 +31,7 @@ WORKING_SIDE = 1216
 
 
 def naive_net(folder: Path) -> Turn:
-    """The net alone, the naive way."""
+    """Run the net alone, naively."""
     store, catalog = open_world(folder)
     tiles = [_read_naive(str(store.gdal_path(scene.key))) for scene in masked_scenes(catalog)]
     net = published(store, catalog)[1].net
@@ -45,13 +45,13 @@ def naive_net(folder: Path) -> Turn:
 
 
 def cloudseg_net(folder: Path) -> Turn:
-    """The net alone, through the predictor (normalisation included), int8 where the CPU has it."""
+    """Run the net alone through the predictor (normalization included), in int8 where the CPU has it."""
     store, catalog = open_world(folder)
     return _predict_turn(open_predictor(store, published(store, catalog)[0], cpu()), read_tiles(store, catalog))
 
 
 def cloudseg_net_float(folder: Path) -> Turn:
-    """The same with `CLOUDSEG_INT8=off`."""
+    """Run the same with `CLOUDSEG_INT8=off`."""
     store, catalog = open_world(folder)
     return _predict_turn(
         open_predictor(store, published(store, catalog)[0], choose_device("cpu")), read_tiles(store, catalog)
@@ -59,7 +59,7 @@ def cloudseg_net_float(folder: Path) -> Turn:
 
 
 def naive_nightly(folder: Path) -> Turn:
-    """The nightly recipe's net on a whole Sentinel-2 scene at its working resolution, the naive way."""
+    """Run the net of the nightly recipe on a whole Sentinel-2 scene at 90 m, naively."""
     store, catalog = open_world(folder)
     image = _working_scene(store, catalog).astype(np.float32) / 10_000 / 0.3558
     net = published(store, catalog, "nightly")[1].net
@@ -72,7 +72,7 @@ def naive_nightly(folder: Path) -> Turn:
 
 
 def cloudseg_nightly(folder: Path) -> Turn:
-    """The same through the predictor."""
+    """Run the same through the predictor."""
     store, catalog = open_world(folder)
     return _predict_turn(
         open_predictor(store, published(store, catalog, "nightly")[0], cpu()), [_working_scene(store, catalog)]
@@ -89,14 +89,14 @@ def _predict_turn(predictor: Predictor, tiles: list[np.ndarray]) -> Turn:
 
 
 def _working_scene(store: LocalStore, catalog: Catalog) -> np.ndarray:
-    """Tiles side by side, as many pixels as 10 980 of 10 m have at 90 m (and a multiple of 16 for the naive side)."""
+    """Return tiles side by side: as many pixels as 10 980 of 10 m are at 90 m (a multiple of 16 for the naive side)."""
     tile = read_tiles(store, catalog)[0]
     times = -(-WORKING_SIDE // tile.shape[1]), -(-WORKING_SIDE // tile.shape[2])
     return np.ascontiguousarray(np.tile(tile, (1, *times))[:, :WORKING_SIDE, :WORKING_SIDE])
 
 
 def naive_scene(folder: Path) -> Turn:
-    """Tile in, mask file out, the naive way."""
+    """Read a tile, predict, write a mask file, naively."""
     store, catalog = open_world(folder)
     scenes = masked_scenes(catalog)
     net = published(store, catalog)[1].net
@@ -124,7 +124,7 @@ def naive_scene(folder: Path) -> Turn:
 
 
 def cloudseg_scene(folder: Path) -> Turn:
-    """Scene in, published mask out: the stage's own function."""
+    """Publish the mask of a scene, as the stage does."""
     store, catalog = open_world(folder)
     scenes = masked_scenes(catalog)
     weights, _ = published(store, catalog)
@@ -146,16 +146,15 @@ def cloudseg_scene(folder: Path) -> Turn:
 
 
 def ukis_net(folder: Path) -> Turn:
-    """The deep peer whose weights ship in its wheel (red, green, blue and near infrared, ONNX), where it is installed."""
+    """Run ukis-csmask, whose weights are in its wheel (red, green, blue, nir; ONNX), where it is installed."""
     mask_of = import_module("ukis_csmask.mask").CSmask
     store, catalog = open_world(folder)
     tiles = []
     for scene in masked_scenes(catalog):
         with open_raster(store.gdal_path(scene.key)) as dataset:
-            numbers = dataset.read()
-        four = numbers[
-            [2, 1, 0, min(3, len(numbers) - 1)]
-        ]  # blue, green, red, near infrared; the speed is that of any numbers
+            dn = dataset.read()
+        # blue, green, red, nir; where there is no nir the speed is the same with another band
+        four = dn[[2, 1, 0, min(3, len(dn) - 1)]]
         tiles.append(np.ascontiguousarray(four.transpose(1, 2, 0).astype(np.float32) / 10_000))
 
     def work() -> tuple[int, float]:
@@ -168,7 +167,7 @@ def ukis_net(folder: Path) -> Turn:
 
 
 def peers() -> tuple[list[str], list[str]]:
-    """Return the sides of installed peers, and for the others why they are left out."""
+    """Return the sides of installed peers, and for the others a line that says why they are left out."""
     if find_spec("ukis_csmask") is None:
         return [], ["ukis-csmask is left out: not installed here (pip install 'ukis-csmask[cpu]')"]
     return ["ukis_net"], []

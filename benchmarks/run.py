@@ -2,8 +2,8 @@
 
 `python -m benchmarks.run [--only NAME] [--data FOLDER] [--turns N] [--json FILE] [--full-scene]`.
 
-Every comparison runs its sides in turn on the same tiles (see `benchmarks.harness`). Figures from a busy machine are
-rough, ratios less so.
+Every comparison runs its sides in alternating turns on the same tiles (see `benchmarks.harness`). On a busy machine
+times are rough, ratios less so.
 """
 
 import argparse
@@ -25,19 +25,19 @@ from benchmarks.harness import Figures, compare
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One comparison and what is to be reached."""
+    """One comparison and its goal."""
 
     name: str
     module: str
     sides: list[str]
     """The first is the naive one, to which all others are compared."""
     goal: float | None
-    """Ratio to reach on two cores; None where the ratio says little."""
+    """Ratio to reach on two cores; None where the ratio is meaningless."""
     prepare: Callable[[Path], None] | None = None
 
 
 def benchmarks() -> list[Benchmark]:
-    """List the comparisons; peers are sides where they are installed."""
+    """Return the comparisons; installed peers are further sides."""
     return [
         Benchmark("ingest", "benchmarks.ingest", ["naive", "cloudseg"], None),
         Benchmark("train", "benchmarks.train_step", ["naive", "cloudseg"], 1.7, train_step.prepare),
@@ -53,7 +53,7 @@ def benchmarks() -> list[Benchmark]:
 
 
 def main() -> None:
-    """Parse the command line, run, print."""
+    """Parse the command line, run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--only",
@@ -62,8 +62,10 @@ def main() -> None:
         help="may be given several times",
     )
     parser.add_argument("--data", type=Path, help="folder with images/ and labels/ instead of synthetic tiles")
-    parser.add_argument("--turns", type=int, default=3, help="turns of each side that count (default 3)")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument(
+        "--turns", type=int, default=3, help="turns of each side after the one that warms up (default 3)"
+    )
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
     parser.add_argument(
         "--full-scene", action="store_true", help="also mask 10 980 x 10 980 pixels and print its peak memory (minutes)"
     )

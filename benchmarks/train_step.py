@@ -1,14 +1,13 @@
 """A training step: an image in, parameters changed.
 
-Naive is the seed's loop: eager float32, NCHW, batch of one, the allocator as it comes, the tile read from its GeoTIFF.
-cloudseg is the trainer of the service on a packed snapshot with the seed's recipe (same net, same optimizer, same
-loss).
+The naive side is the loop of the original project: eager float32, NCHW, batch of one, default allocator, the tile read
+from its GeoTIFF. cloudseg is the trainer of the service on a packed snapshot with the baseline recipe (same net, same
+optimizer, same loss).
 """
 
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
@@ -17,40 +16,40 @@ import rasterio
 import torch
 
 from benchmarks.harness import Turn, serve, stopwatch
-from benchmarks.world import cpu, open_world, seed_recipe
+from benchmarks.world import baseline_recipe, cpu, open_world
 from cloudseg.catalog import scene as scenes
 from cloudseg.catalog.training import list_snapshots
 from cloudseg.dataset.chips import open_chips
 from cloudseg.dataset.snapshot import build_snapshot
 from cloudseg.model.device import set_up
 from cloudseg.model.nets import build_model
-from cloudseg.records import Run
 from cloudseg.train.batch import Batch
-from cloudseg.train.checkpoint import Progress
-from cloudseg.train.group import Group
-from cloudseg.train.trainer import Setting, Trainer
+from cloudseg.train.checkpoint import TrainingProgress
+from cloudseg.train.data import TrainingData
+from cloudseg.train.distributed import DistributedContext
+from cloudseg.train.trainer import Trainer
 
 _IMAGES = 2
-"""A turn of the naive side; a turn of the other is one batch of the recipe."""
+"""Images in a turn of the naive side; a turn of the other is one batch of the recipe."""
 _STEPS = 10_000
 """More than any benchmark takes."""
 
 
 def prepare(folder: Path) -> None:
-    """Freeze the labels of the benchmark's world as a snapshot."""
-    build_snapshot(*open_world(folder), seed_recipe())
+    """Build a snapshot of the benchmark's labels."""
+    build_snapshot(*open_world(folder), baseline_recipe())
 
 
 @contextmanager
 def naive(folder: Path) -> Iterator[Turn]:
-    """One image a step."""
+    """Train with one image a step."""
     store, catalog = open_world(folder)
     with catalog.read() as db:
         pairs = [(scenes.get_scene(db, label.scene_id), label) for label in scenes.list_newest_labels(db)]
     paths = [(str(store.gdal_path(scene.key)), str(store.gdal_path(label.key))) for scene, label in pairs]
-    size = seed_recipe().data.chip_size
+    size = baseline_recipe().data.chip_size
     torch.manual_seed(0)
-    net = build_model(seed_recipe().model).train()
+    net = build_model(baseline_recipe().model).train()
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     criterion = torch.nn.BCEWithLogitsLoss()
 
@@ -69,36 +68,20 @@ def naive(folder: Path) -> Iterator[Turn]:
 
 @contextmanager
 def cloudseg(folder: Path) -> Iterator[Turn]:
-    """The trainer's own step, batches made by its own loader."""
+    """Train with `Trainer.train_step` on the batches of `Trainer.batches`."""
     store, catalog = open_world(folder)
     with catalog.read() as db:
         snapshot = list_snapshots(db)[0]
-    recipe, device = seed_recipe(), cpu()
+    recipe, device = baseline_recipe(), cpu()
     set_up(device)
-    run = Run(
-        run_id="benchmark",
-        snapshot_id=snapshot.snapshot_id,
-        recipe_name=recipe.name,
-        recipe_hash=recipe.recipe_hash,
-        recipe={},
-        parent_weights_id=None,
-        seed=0,
-        status="running",
-        device=device.kind,
-        device_reason=device.reason,
-        error=None,
-        created_at=datetime.now(UTC),
-        finished_at=None,
-    )
     size = recipe.data.chip_size
     with open_chips(store, snapshot) as chip_set:
-        trainer = Trainer(
-            Setting(run, recipe, chip_set, list(chip_set.chips), [], Group(0, 1, device)), Progress(0, _STEPS, _STEPS)
-        )
+        data = TrainingData(chip_set, train=list(chip_set.chips), validation=[])
+        trainer = Trainer(recipe, data, DistributedContext(0, 1, device), TrainingProgress(0, _STEPS, _STEPS))
         with closing(cast(Generator[Batch, None, None], trainer.batches.iter_from(0, _STEPS))) as batches:
 
             def work() -> tuple[int, float]:
-                trainer.take_step(next(batches))
+                trainer.train_step(next(batches))
                 return recipe.budget.batch_size, recipe.budget.batch_size * size * size / 1e6
 
             yield lambda number: stopwatch(work)

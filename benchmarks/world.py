@@ -13,10 +13,11 @@ from cloudseg.catalog import model as models
 from cloudseg.catalog import scene as scenes
 from cloudseg.ingest import DecodeLimits, ingest_source
 from cloudseg.model.device import Device, choose_device
+from cloudseg.model.golden import REFERENCE_DEVICE
+from cloudseg.model.int8 import INT8_ASSET, INT8_FILE, measure_agreement, quantize
 from cloudseg.model.nets import build_model
 from cloudseg.model.normalize import Scaling, normalize, observed, to_reflectance
-from cloudseg.model.predictor import INT8
-from cloudseg.model.quantize import INT8_FILE, agreement, quantize
+from cloudseg.model.predictor import Predictor
 from cloudseg.model.unet import UNet, count_parameters
 from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights
 from cloudseg.raster.read import open_raster
@@ -27,18 +28,18 @@ from cloudseg.registry import register
 from cloudseg.storage import LocalStore
 
 TILES, TILE_SIZE = 6, 384
-"""Synthetic tiles for prediction and training: the size of the seed's images."""
+"""Synthetic tiles for prediction and training, of the size of the original project's images."""
 
 
 def open_world(folder: Path) -> tuple[LocalStore, Catalog]:
-    """Open the store and the catalog of a benchmark folder, made when absent."""
+    """Open the store and the catalog of a benchmark folder; create them if absent."""
     catalog = Catalog(f"sqlite:///{folder / 'catalog.db'}")
     catalog.upgrade()
     return LocalStore(folder / "store"), catalog
 
 
 def fill_world(folder: Path, data: Path | None) -> None:
-    """Ingest real tiles (`data`) or synthetic ones, and publish the seed's and the nightly recipe's net."""
+    """Ingest real tiles (`data`) or synthetic ones, and publish the nets of the baseline and nightly recipes."""
     store, catalog = open_world(folder)
     if data is None:
         make_tiles(folder / "tiles", count=TILES, size=TILE_SIZE, unlabelled=0)
@@ -49,8 +50,8 @@ def fill_world(folder: Path, data: Path | None) -> None:
 
 
 def _publish_net(store: LocalStore, catalog: Catalog, recipe: Recipe, chips: list[npt.NDArray[np.uint16]]) -> None:
-    """Publish a net with random parameters (speed does not depend on them) as a training would, int8 companion included."""
-    net = _loud_net(recipe, chips)
+    """Publish a net with random parameters (speed does not depend on them) and its int8 file, as a training would."""
+    net = _make_net(recipe, chips)
     meta = WeightsMeta(
         architecture=recipe.model.architecture,
         bands=recipe.model.bands,
@@ -70,22 +71,23 @@ def _publish_net(store: LocalStore, catalog: Catalog, recipe: Recipe, chips: lis
     loaded = load_weights(packed)
     int8 = quantize(loaded, chips)
     labels = [np.full(chip.shape[1:], MASK_NO_DATA, np.uint8) for chip in chips]
-    agreed = agreement(loaded, int8, list(zip(chips, labels, strict=True)))
+    reference = Predictor(loaded, REFERENCE_DEVICE)
+    agreed = measure_agreement(loaded, reference, int8, list(zip(chips, labels, strict=True)))
     print(f"{recipe.name}: random parameters; IoU of the int8 mask and the fp32 mask {agreed.mask_iou:.4f}")
     register(
         store,
         catalog,
         weights=packed,
         metadata=meta.model_dump(mode="json"),
-        companions={INT8: (INT8_FILE, int8)},
+        companions={INT8_ASSET: (INT8_FILE, int8)},
         run_id=None,
         snapshot_id=None,
         architecture=meta.architecture,
     )
 
 
-def _loud_net(recipe: Recipe, chips: list[npt.NDArray[np.uint16]]) -> UNet:
-    """Return a net whose logits on the tiles spread around 0, so that its mask is not all of one class."""
+def _make_net(recipe: Recipe, chips: list[npt.NDArray[np.uint16]]) -> UNet:
+    """Return a net whose logits on the tiles are spread around 0, so that its mask has both classes."""
     torch.manual_seed(0)
     net = build_model(recipe.model).eval()
     with torch.no_grad():
@@ -98,8 +100,8 @@ def _loud_net(recipe: Recipe, chips: list[npt.NDArray[np.uint16]]) -> UNet:
     return net
 
 
-def seed_recipe() -> Recipe:
-    """Return the recipe whose net both sides use: SimpleUNet 64-128-256."""
+def baseline_recipe() -> Recipe:
+    """Return the recipe whose net all sides use: SimpleUNet 64-128-256."""
     return load_recipe("baseline")
 
 

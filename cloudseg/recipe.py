@@ -285,18 +285,19 @@ def load_recipe(name_or_path: str) -> Recipe:
         raise RecipeError("the recipe cannot be read", subject=name_or_path, found=error) from error
 
 
-def recipe_from(values: dict[str, Any], *, subject: str = "recipe") -> Recipe:
+def recipe_from(values: dict[str, Any], *, subject: str = "recipe", stored: bool = False) -> Recipe:
     """Build a recipe from plain values: a TOML document, or the recipe of a run row, which may be older than this code.
 
     Args:
         values: as in a TOML file.
         subject: names the recipe in errors.
+        stored: whether the values come from a run row: nobody can rename values there, so old names are not warned of.
 
     Raises:
         RecipeError: unknown or impossible values.
     """
     try:
-        return Recipe.model_validate(_updated(values))
+        return Recipe.model_validate(_updated(values, warn=not stored))
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
         raise RecipeError(
@@ -307,12 +308,27 @@ def recipe_from(values: dict[str, Any], *, subject: str = "recipe") -> Recipe:
         ) from error
 
 
-def _updated(values: dict[str, Any]) -> dict[str, Any]:
+def is_same_training(stored: dict[str, Any], recipe: Recipe) -> bool:
+    """Return whether the recipe of a run row trains the same as this recipe.
+
+    Compared by value under today's names, because a hash changes with every value that a release renames or removes.
+    Name and description do not matter to a training.
+    """
+    try:
+        earlier = recipe_from(stored, stored=True)
+    except RecipeError:  # it has a value that this release no longer knows
+        return False
+    ignored = {"name", "description"}
+    return earlier.model_dump(exclude=ignored) == recipe.model_dump(exclude=ignored)
+
+
+def _updated(values: dict[str, Any], *, warn: bool) -> dict[str, Any]:
     """Return the values under the names of today; removed ones go where they change nothing, else validation names them."""
     updated = dict(values)
     for old, new in _RENAMED_VALUES.items():
         if old in updated and new not in updated:
-            _warn_renamed(f"recipe value '{old}'", f"'{new}'")
+            if warn:
+                _warn_renamed(f"recipe value '{old}'", f"'{new}'")
             updated[new] = updated.pop(old)
     for (part, name), neutral in _REMOVED_VALUES.items():
         if isinstance(updated.get(part), dict) and updated[part].get(name) == neutral:

@@ -1,4 +1,4 @@
-"""Frozen sets of chips: which place belongs to which split, how chips are cut and packed, how they are read."""
+"""Snapshots, which are frozen sets of chips: the split of places, how chips are cut, packed and read."""
 
 from cloudseg.dataset.chips import ChipSet, open_chips
 from cloudseg.dataset.snapshot import build_snapshot

@@ -1,7 +1,4 @@
-"""Read the chips of a snapshot straight from the packed shards by memory mapping.
-
-Nothing is decoded or copied twice.
-"""
+"""Read the chips of a snapshot from memory-mapped shards, without decoding or copying."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,7 +24,7 @@ class ChipSet:
 
     @property
     def bands(self) -> list[str]:
-        """Order of the bands in `pixels`."""
+        """Bands of `pixels`, in order."""
         return self._manifest.bands
 
     @property
@@ -37,7 +34,7 @@ class ChipSet:
 
     @property
     def counts(self) -> Json:
-        """By split: chips, scenes, places, cloud_fraction."""
+        """Chips, scenes, places and cloud_fraction of each split."""
         return self._manifest.counts
 
     def of(self, split: Split) -> list[Chip]:
@@ -51,20 +48,22 @@ class ChipSet:
         return flat.view("<u2").reshape(bands, size, size)
 
     def label(self, chip: Chip) -> npt.NDArray[np.uint8]:
-        """Return the label `(row, col)`, a read-only view.
-
-        0 clear, 1 cloud, 255 none (also where not observed, and padding).
-        """
+        """Return the label `(row, col)`, a read-only view: 0 clear, 1 cloud, 255 unlabeled, unobserved or padding."""
         size = self.chip_size
         return self._shards[chip.shard][chip.index, 2 * len(self.bands) * size * size :].reshape(size, size)
 
 
 @contextmanager
 def open_chips(store: Store, snapshot: Snapshot, *, verify: bool = True) -> Iterator[ChipSet]:
-    """Yield the chips of a snapshot.
+    """Yield the chips of a snapshot; the sizes of its shards are always checked.
 
-    Sizes are always checked; with `verify` the checksum of every shard too (one sequential read, once when a stage
-    opens the snapshot). Raises SnapshotChanged where an object is missing or is not what the manifest names.
+    Args:
+        store: holds manifest and shards.
+        snapshot: the row.
+        verify: whether the checksum of every shard is compared too (one sequential read).
+
+    Raises:
+        SnapshotChanged: an object is missing or is not what the manifest names.
     """
     with ExitStack() as stack:
         yield _open(store, snapshot, stack, verify=verify)

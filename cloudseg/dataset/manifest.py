@@ -1,4 +1,4 @@
-"""The manifest of a snapshot: canonical JSON that lists shards and chips, and whose hash is the snapshot's name."""
+"""The manifest of a snapshot: canonical JSON that lists shards and chips; its hash is the snapshot's id."""
 
 from typing import Literal
 
@@ -10,14 +10,14 @@ from cloudseg.records import Chip, Json, Record, StoredObject
 
 
 class Shard(Record):
-    """A file of packed chips: `chips` records of equal size, nothing else (docs/reference/on_disk.md)."""
+    """A file of packed chips: `chips` records of equal size and nothing else (docs/reference/on_disk.md)."""
 
     object: StoredObject
     chips: int = Field(ge=1)
 
 
 class Manifest(Record):
-    """All that a snapshot is. It holds no time and no order of arrival."""
+    """The content of a snapshot; it holds no time and no order of ingestion."""
 
     format: Literal["cloudseg-snapshot-1"] = "cloudseg-snapshot-1"
     chip_size: int
@@ -43,9 +43,13 @@ def snapshot_id_of(packed: bytes) -> str:
 
 
 def read_manifest(packed: bytes, snapshot_id: str) -> Manifest:
-    """Read a packed manifest. Raises SnapshotChanged where it is not the one that gave the snapshot its name."""
+    """Read a packed manifest.
+
+    Raises:
+        SnapshotChanged: its hash is not the snapshot's id, or it cannot be read.
+    """
     if (found := snapshot_id_of(packed)) != snapshot_id:
-        raise SnapshotChanged("the manifest is another one", subject=snapshot_id, found=found, expected=snapshot_id)
+        raise SnapshotChanged("the manifest has another hash", subject=snapshot_id, found=found, expected=snapshot_id)
     try:
         return Manifest.model_validate_json(packed)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""What a snapshot of a catalog would hold: decided from rows alone, before any pixel is read."""
+"""Which scenes, labels and windows a snapshot holds, decided from rows alone before any pixel is read."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,33 +16,40 @@ from cloudseg.records import Label, Scene, Split
 
 @dataclass(frozen=True)
 class Source:
-    """A labelled scene with its split and the windows of its chips."""
+    """A labeled scene with its split and the windows of its chips."""
 
     scene: Scene
     label: Label
     split: Split
     factor: int
-    """Scene pixels along an axis for one working pixel."""
+    """Scene pixels along an axis of one working pixel."""
     windows: tuple[Window, ...]
-    """In working pixels, row by row; the last of a row or column slides back to end at the edge."""
+    """In working pixels, row by row; the last one of a row or column is moved back to end at the edge."""
 
 
 def list_sources(db: Connection, recipe: Recipe, *, write: bool) -> list[Source]:
     """List the newest label of every scene that has the recipe's bands, in the order of the scenes' ids.
 
-    With `write` the split of a new place is put down in the catalog for good; without, it is only computed. The order
-    of ingestion does not matter. Raises EmptySplit where no scene fits.
+    The order of ingestion does not matter.
+
+    Args:
+        db: an open transaction, one that may write if `write` is set.
+        recipe: its bands, chip size and working resolution.
+        write: whether the splits of new places are recorded in the catalog, for good.
+
+    Raises:
+        EmptySplit: no scene fits.
     """
     pairs = [(scenes.get_scene(db, label.scene_id), label) for label in scenes.list_newest_labels(db)]
     needed = set(recipe.model.bands)
     fitting = sorted(((s, n) for s, n in pairs if needed <= set(s.bands)), key=lambda pair: pair[0].scene_id)
     if not fitting:
         raise EmptySplit(
-            "no labelled scene has the bands of the recipe",
+            "no labeled scene has the bands of the recipe",
             subject=f"recipe {recipe.name}",
-            found=f"{len(pairs)} labelled scenes with the bands {_band_sets(s for s, _ in pairs)}",
+            found=f"{len(pairs)} labeled scenes with the bands {_band_sets(s for s, _ in pairs)}",
             expected=" ".join(recipe.model.bands),
-            next_step="Ingest labelled scenes with these bands, or choose another recipe.",
+            next_step="Ingest labeled scenes with these bands, or choose another recipe.",
         )
     splits = _splits(db, {scene.place for scene, _ in fitting}, write=write)
     return [_source(scene, label, splits[scene.place], recipe) for scene, label in fitting]

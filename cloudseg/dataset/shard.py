@@ -1,7 +1,7 @@
-"""Packs chips into a few large files of equal records, one file at a time.
+"""Pack chips into a few large files of equal records, one file at a time.
 
-Where a file ends is decided by the content (a scene's id) and by size, so that a new scene changes the one file that it
-falls into and a later snapshot shares the others.
+Where a file ends depends on its content (a scene's id) and its size, so that a new scene changes only the file that it
+belongs to, and a later snapshot shares the others (content-defined chunking).
 """
 
 import hashlib
@@ -17,14 +17,14 @@ from cloudseg.dataset.manifest import Shard
 from cloudseg.storage import Store
 
 MAX_SHARD_BYTES: Final = 256 << 20
-"""A shard is never larger: it fits into a page cache and a single upload."""
+"""A shard is never larger: it fits into the page cache and into one upload."""
 _MIN_SHARD_BYTES: Final = 48 << 20
 _ONE_IN: Final = 8
-"""Above the smallest size one scene in eight, by its hash, begins a new shard."""
+"""Beyond the smallest size one scene in eight, by its hash, begins a new shard."""
 
 
 class ShardWriter:
-    """Appends chips to files in a folder and stores each finished one under its checksum. Memory: one chip."""
+    """Appends chips to a file in a folder and stores each finished file under its checksum. Memory: one chip."""
 
     def __init__(
         self,
@@ -52,13 +52,13 @@ class ShardWriter:
             self._file.close()
 
     def begin_scene(self, scene_id: str) -> None:
-        """Say that the following chips are of another scene; a new shard may begin here."""
+        """Begin the chips of another scene; a new shard may begin here."""
         marked = hashlib.sha256(scene_id.encode()).digest()[0] % _ONE_IN == 0
         if marked and self._chips * self._chip_bytes >= self._min_bytes:
             self.finish()
 
     def add(self, pixels: npt.NDArray[np.uint16], label: npt.NDArray[np.uint8]) -> tuple[int, int]:
-        """Append a chip; return the number of its shard and its row therein."""
+        """Append a chip; return the number of its shard and its index in it."""
         if (self._chips + 1) * self._chip_bytes > self._max_bytes:
             self.finish()
         if self._file is None:

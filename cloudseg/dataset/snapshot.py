@@ -27,22 +27,31 @@ from cloudseg.scratch import scratch_directory
 from cloudseg.storage import Store
 
 log = logging.getLogger(__name__)
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
+"""Gets scenes done and scenes in all."""
 SPLITS: tuple[Split, ...] = ("train", "validation", "held_out")
 
 CLEAR_BELOW, OVERCAST_ABOVE = 0.10, 0.90
-"""Cloud fraction of a scene's label that divides the slices 'clear', 'mixed' and 'overcast'."""
+"""Cloud fractions of a scene's label that separate the slices 'clear', 'mixed' and 'overcast'."""
 
 
 def build_snapshot(
-    store: Store, catalog: Catalog, recipe: Recipe, *, dry_run: bool = False, on_progress: Progress | None = None
+    store: Store, catalog: Catalog, recipe: Recipe, *, dry_run: bool = False, on_progress: OnProgress | None = None
 ) -> SnapshotRecord:
     """Freeze the newest labels of all scenes that have the recipe's bands.
 
     The same labels, chip size, bands and working resolution give the same snapshot, whatever the order or time of
-    ingestion; a second call finds it and reads no pixel. With `dry_run` nothing is written and the counts are those of
-    the windows (chips without a labelled pixel are still among them). `on_progress` gets scenes done and scenes in all.
-    Memory: one window of one scene. Raises EmptySplit where nothing fits or no pixel is labelled.
+    ingestion; a second call finds it and reads no pixel. Memory: one window of one scene.
+
+    Args:
+        store: holds scenes and labels, takes shards and manifest.
+        catalog: names the labels, takes the splits of new places and the snapshot's row.
+        recipe: bands, chip size and working resolution.
+        dry_run: write nothing and count windows; those without a labeled pixel are still among them.
+        on_progress: gets scenes done and scenes in all.
+
+    Raises:
+        EmptySplit: no scene fits the recipe, or no pixel is labeled.
     """
     if dry_run:
         with catalog.read() as db:
@@ -55,15 +64,12 @@ def build_snapshot(
     if (known := _find_same(store, catalog, recipe, labels)) is not None:
         return SnapshotRecord(snapshot_id=known.snapshot_id, created=False, counts=known.counts)
     while (record := _publish(store, catalog, _pack(store, recipe, sources, on_progress), labels)) is None:
-        log.warning("maintenance collected a shard that was about to be named again: packing once more")
+        log.warning("maintenance deleted a shard that this snapshot was going to share: packing again")
     return record
 
 
 def _publish(store: Store, catalog: Catalog, manifest: Manifest, labels: dict[str, Split]) -> SnapshotRecord | None:
-    """Store the manifest and add the row.
-
-    None where a shard is gone, which only packing again can restore.
-    """
+    """Store the manifest and add the row; return None if a shard is gone, which only packing again can restore."""
     packed = manifest.pack()
     snapshot_id = snapshot_id_of(packed)
     out = stage_object(packed, lambda _: keys.snapshot_manifest(snapshot_id))
@@ -90,7 +96,7 @@ def _publish(store: Store, catalog: Catalog, manifest: Manifest, labels: dict[st
 
 
 def _find_same(store: Store, catalog: Catalog, recipe: Recipe, labels: dict[str, Split]) -> Snapshot | None:
-    """Return the snapshot that was made of the same labels in the same way, if its objects are whole."""
+    """Return the snapshot of the same labels with the same chip size, bands and resolution, if its objects exist."""
     wanted = (recipe.data.chip_size, list(recipe.model.bands), recipe.input.working_resolution_m)
     with catalog.read() as db:
         for snapshot in rows.list_snapshots(db):
@@ -101,18 +107,18 @@ def _find_same(store: Store, catalog: Catalog, recipe: Recipe, labels: dict[str,
 
 
 def _is_whole(store: Store, snapshot: Snapshot) -> bool:
-    """Return whether manifest and shards are there; where not, building again puts them back under the same keys."""
+    """Return whether manifest and shards exist; if not, building again stores them under the same keys."""
     try:
         manifest = read_manifest(store.get(snapshot.manifest_key, snapshot.manifest_sha256), snapshot.snapshot_id)
         return all(store.stat(shard.object.key)[0] == shard.object.size for shard in manifest.shards)
     except CloudsegError as error:
         if error.retry_helps:
             raise
-        log.warning("snapshot %s is not whole, building it again: %s", snapshot.snapshot_id, error)
+        log.warning("snapshot %s is incomplete, building it again: %s", snapshot.snapshot_id, error)
         return False
 
 
-def _pack(store: Store, recipe: Recipe, sources: list[Source], on_progress: Progress | None) -> Manifest:
+def _pack(store: Store, recipe: Recipe, sources: list[Source], on_progress: OnProgress | None) -> Manifest:
     size, bands = recipe.data.chip_size, list(recipe.model.bands)
     chips: list[Chip] = []
     with (
@@ -128,10 +134,10 @@ def _pack(store: Store, recipe: Recipe, sources: list[Source], on_progress: Prog
         writer.finish()
     if not chips:
         raise EmptySplit(
-            "no chip has a labelled pixel",
+            "no chip has a labeled pixel",
             subject=f"recipe {recipe.name}",
-            found=f"{len(sources)} labelled scenes",
-            next_step="Look at the labels of these scenes: every pixel is 255.",
+            found=f"{len(sources)} labeled scenes",
+            next_step="Check the labels of these scenes: every pixel is 255.",
         )
     return Manifest(
         chip_size=size,
@@ -147,7 +153,7 @@ Cut = tuple[Window, npt.NDArray[np.uint16], npt.NDArray[np.uint8]]
 
 
 def _iter_cut(store: Store, source: Source, bands: list[str], size: int) -> Iterator[Cut]:
-    """Yield the chips of a scene that have a labelled pixel: padded to `size`, label 255 where not observed."""
+    """Yield the chips of a scene that have a labeled pixel: padded to `size`, label 255 where not observed."""
     with (
         open_raster(store.gdal_path(source.scene.key)) as scene,
         open_raster(store.gdal_path(source.label.key)) as labels,
@@ -171,7 +177,7 @@ def _read_label(dataset: rasterio.DatasetReader, window: Window, factor: int, si
 
 
 def _chip(source: Source, window: Window, label: npt.NDArray[np.uint8], position: tuple[int, int]) -> Chip:
-    labelled = int((label != MASK_NO_DATA).sum())
+    labeled = int((label != MASK_NO_DATA).sum())
     scene = source.scene
     return Chip(
         chip_id=keys.make_id("ch", source.label.label_id, str(window.row_off), str(window.col_off), str(source.factor)),
@@ -185,31 +191,31 @@ def _chip(source: Source, window: Window, label: npt.NDArray[np.uint8], position
         col_off=window.col_off,
         height=window.height,
         width=window.width,
-        cloud_fraction=int((label == MASK_CLOUD).sum()) / labelled,
-        labelled_fraction=labelled / (window.height * window.width),
+        cloud_fraction=int((label == MASK_CLOUD).sum()) / labeled,
+        labelled_fraction=labeled / (window.height * window.width),
         tags=_tags(source),
     )
 
 
 def _tags(source: Source) -> Json:
-    """Return what an evaluation may slice by: the scene's own tags, its sensor and its cloud cover."""
+    """Return what an evaluation can slice by: the tags of the scene, its sensor and its cloud cover."""
     cloud = source.label.cloud_fraction
     cover = "clear" if cloud < CLEAR_BELOW else ("overcast" if cloud > OVERCAST_ABOVE else "mixed")
     return {**source.scene.tags, "sensor": source.scene.sensor, "cloud_cover": cover}
 
 
 def _counts(chips: list[Chip]) -> Json:
-    """Count chips, scenes and places of each split, and the cloud fraction of its labelled pixels (None without chips)."""
+    """Return chips, scenes, places and cloud fraction (of labeled pixels; None without chips) of each split."""
     counts: dict[str, Any] = {"chips": len(chips)}
     for split in SPLITS:
         of_split = [chip for chip in chips if chip.split == split]
-        labelled = sum(chip.labelled_fraction * chip.height * chip.width for chip in of_split)
+        labeled = sum(chip.labelled_fraction * chip.height * chip.width for chip in of_split)
         cloud = sum(chip.cloud_fraction * chip.labelled_fraction * chip.height * chip.width for chip in of_split)
         counts[split] = {
             "chips": len(of_split),
             "scenes": len({chip.scene_id for chip in of_split}),
             "places": len({chip.place for chip in of_split}),
-            "cloud_fraction": round(cloud / labelled, 6) if of_split else None,
+            "cloud_fraction": round(cloud / labeled, 6) if of_split else None,
         }
     return counts
 

@@ -10,10 +10,11 @@ VALIDATION_BELOW: Final = 0.35
 
 
 def split_of(place: str) -> Split:
-    """Return the split of a place: 20 % of places are held out, 15 % validation, the rest train.
+    """Return the split of a place: 20 % of places are held out (the test split), 15 % validation, the rest train.
 
-    The first 8 bytes of SHA-256 over a fixed salt and the name, read as a fraction in [0, 1). Neither time, order nor
-    other places matter. The catalog keeps each decision (`decide_places`), which stays valid even if this function changes.
+    The first 8 bytes of SHA-256 over a fixed salt and the name, read as a fraction in [0, 1): independent of time,
+    order and other places. The catalog records each decision (`decide_places`), so places keep their split even if this
+    function changes.
     """
     digest = hashlib.sha256(f"cloudseg-split-v1:{place}".encode()).digest()
     fraction = int.from_bytes(digest[:8], "big") / 2**64

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from cloudseg.bands import MASK_CLEAR, MASK_CLOUD
+from cloudseg.metrics import share
 from cloudseg.raster.probability import STEPS, classify
 from cloudseg.records import Json, Record
 
@@ -138,13 +139,13 @@ def rates(counts: Counts) -> dict[str, float]:
     """Return every rate of counts, 0..1; higher is better except for the calibration error."""
     c = counts
     present = [part for part in ((c.tp, c.tp + c.fn), (c.tn, c.tn + c.fp)) if part[1]]
-    edge_precision, edge_recall = _share(c.edge_mask_hit, c.edge_mask), _share(c.edge_label_hit, c.edge_label)
+    edge_precision, edge_recall = share(c.edge_mask_hit, c.edge_mask), share(c.edge_label_hit, c.edge_label)
     return {
-        "iou": _share(c.tp, c.tp + c.fp + c.fn),
-        "f1": _share(2 * c.tp, 2 * c.tp + c.fp + c.fn),
-        "precision": _share(c.tp, c.tp + c.fp),
-        "recall": _share(c.tp, c.tp + c.fn),
-        "accuracy": _share(c.tp + c.tn, c.pixels),
+        "iou": share(c.tp, c.tp + c.fp + c.fn),
+        "f1": share(2 * c.tp, 2 * c.tp + c.fp + c.fn),
+        "precision": share(c.tp, c.tp + c.fp),
+        "recall": share(c.tp, c.tp + c.fn),
+        "accuracy": share(c.tp + c.tn, c.pixels),
         # Balanced overall accuracy (BOA): mean recall of the classes, as OmniCloudMask and PixBox report it.
         "balanced_accuracy": sum(hit / size for hit, size in present) / len(present) if present else 1.0,
         "boundary_f1": 2 * edge_precision * edge_recall / (edge_precision + edge_recall)
@@ -160,10 +161,6 @@ def calibration_error(counts: Counts) -> float:
         return 0.0
     off = (abs(cloud - total) for cloud, total in zip(counts.bin_cloud, counts.bin_probability, strict=True))
     return sum(off) / counts.pixels
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else 1.0
 
 
 def pool(scenes: Iterable[Counts]) -> Counts:

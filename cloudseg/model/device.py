@@ -1,4 +1,4 @@
-"""Which device and precision a process computes with, why, and the process-wide switches that go with it."""
+"""Choose the device and precision of a process, say why, and set the process-wide switches that belong to them."""
 
 import ctypes
 import logging
@@ -28,8 +28,9 @@ CPUINFO = Path("/proc/cpuinfo")
 INT8_UNITS: Final = ("avx512_vnni", "avx_vnni", "i8mm", "asimddp")
 """Names in /proc/cpuinfo: VNNI of x86, int8 matrix product and dot product of Arm.
 
-They sum products of unsigned and signed
-8-bit numbers exactly; older x86 CPUs sum pairs of them in 16 bits, which overflows."""
+They sum products of unsigned and signed 8-bit numbers exactly; older x86 CPUs sum pairs of them in 16 bits, which
+overflows.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,13 @@ class Device:
     reason: str
     """Why this device and this precision: one line for the log and the run's row."""
     index: int | None = None
-    """Number of the GPU on this machine; None takes the current one."""
+    """Index of the GPU on this machine; None takes the current one."""
     int8: str | None = None
-    """Name of the CPU's int8 arithmetic, with which weights that have an int8 companion are used; None: never."""
+    """Name of the CPU's int8 arithmetic; weights that have an int8 file are used with it. None: int8 is not used."""
 
     @property
     def torch(self) -> torch.device:
-        """As torch names it."""
+        """The device as a `torch.device`."""
         return torch.device(self.kind if self.index is None else f"{self.kind}:{self.index}")
 
     def autocast(self) -> AbstractContextManager[object]:
@@ -63,9 +64,16 @@ def choose_device(
     threads: int = 0,
     int8: Literal["auto", "off"] = "off",
 ) -> Device:
-    """Choose the device and the precision; `int8` auto lets a CPU that can use int8 companions of weights.
+    """Choose the device and the precision.
 
-    Raises SettingsError where a GPU is demanded and torch sees none.
+    Args:
+        wanted: "auto" takes a GPU if torch sees one.
+        precision: "auto" takes bf16 if the device has arithmetic for it that is worth using.
+        threads: CPU threads of torch; 0 uses every CPU of the process.
+        int8: "auto" uses the int8 file of weights if the CPU has int8 arithmetic that sums exactly.
+
+    Raises:
+        SettingsError: a GPU is wanted and torch sees none.
     """
     gpu = torch.cuda.is_available()
     if wanted == "cuda" and not gpu:
@@ -79,7 +87,7 @@ def choose_device(
     kind: Literal["cpu", "cuda"] = "cuda" if gpu and wanted != "cpu" else "cpu"
     name = torch.cuda.get_device_name() if kind == "cuda" else (platform.processor() or platform.machine())
     why = f"{kind} ({name}): " + (
-        f"asked for {wanted}" if wanted != "auto" else ("torch sees a GPU" if gpu else "torch sees no GPU")
+        f"{wanted} was requested" if wanted != "auto" else ("torch sees a GPU" if gpu else "torch sees no GPU")
     )
     chosen, because = _choose_precision(kind, precision)
     unit = int8_unit(cpu_flags()) if kind == "cpu" and int8 == "auto" else None
@@ -88,9 +96,9 @@ def choose_device(
 
 def _choose_precision(kind: str, wanted: str) -> tuple[Literal["fp32", "bf16"], str]:
     if wanted == "fp32":
-        return "fp32", "fp32: asked for"
+        return "fp32", "fp32: requested"
     if wanted == "bf16":
-        return "bf16", "bf16: asked for"
+        return "bf16", "bf16: requested"
     unit = bf16_unit(kind)
     return (
         ("bf16", f"bf16: the device has {unit}")
@@ -101,11 +109,11 @@ def _choose_precision(kind: str, wanted: str) -> tuple[Literal["fp32", "bf16"], 
 
 @cache
 def bf16_unit(kind: str) -> str | None:
-    """Name the device's bf16 arithmetic, None where it has none that is worth using.
+    """Return the name of the device's bf16 arithmetic, None if it has none that is worth using.
 
-    On a CPU: AMX, AVX512_BF16 of AMD, Armv8.6 BF16. Intel's AVX512_BF16 without AMX is left alone: a 64-channel
+    On a CPU: AMX, AVX512_BF16 of AMD, Armv8.6 BF16. Intel's AVX512_BF16 without AMX is not used: a 64-channel
     convolution took 0.127 s there in bf16 and 0.068 s in fp32; on AMD bf16 is twice as fast (docs/log.md). The
-    processor's name decides and not a stopwatch, so that a run and its repetition compute alike.
+    processor's name decides and not a measurement, so that a run and its repetition compute alike.
     """
     if kind == "cuda":
         return "bf16 tensor cores" if torch.cuda.get_device_capability() >= (8, 0) else None
@@ -115,20 +123,17 @@ def bf16_unit(kind: str) -> str | None:
 
 
 def int8_unit(flags: frozenset[str]) -> str | None:
-    """Name the int8 arithmetic of a CPU with these flags, None where it has none that sums exactly."""
+    """Return the name of the int8 arithmetic of a CPU with these flags, None if it has none that sums exactly."""
     return next((unit for unit in INT8_UNITS if unit in flags), None)
 
 
 def cpu_flags() -> frozenset[str]:
-    """Return the words with which Linux describes this CPU; none elsewhere."""
+    """Return the words of /proc/cpuinfo; none where it does not exist."""
     return frozenset(CPUINFO.read_text(encoding="utf-8").split()) if CPUINFO.is_file() else frozenset()
 
 
 def set_up(device: Device) -> None:
-    """Switch this process to the device: threads, deterministic kernels, allocator.
-
-    Running it again changes nothing.
-    """
+    """Set threads, deterministic kernels and allocator of this process for the device; idempotent."""
     threads = device.threads or usable_cpus()
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
@@ -138,7 +143,7 @@ def set_up(device: Device) -> None:
 
 
 def usable_cpus() -> int:
-    """Count the CPUs that this process may use (its affinity mask)."""
+    """Return the number of CPUs that this process may use (its affinity mask)."""
     try:
         return max(1, len(psutil.Process().cpu_affinity()))
     except AttributeError:  # psutil has no affinity on macOS
@@ -147,13 +152,16 @@ def usable_cpus() -> int:
 
 @cache
 def keep_activations_mapped() -> bool:
-    """Tell glibc to keep freed memory instead of unmapping it: worth a third of the CPU time of a forward pass.
+    """Make glibc keep freed memory instead of unmapping it: saves a third of the CPU time of a forward pass.
 
     The same as `MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=... MALLOC_TOP_PAD_=256M`, which would have to be set before
-    the process starts. Gives False, and logs it, where the C library is not glibc.
+    the process starts.
+
+    Returns:
+        Whether it worked; False, with a line in the log, where the C library is not glibc.
     """
     if platform.libc_ver()[0] != "glibc":
-        log.info("allocator: not glibc, left as it is")
+        log.info("allocator: not glibc, unchanged")
         return False
     mallopt = ctypes.CDLL(None).mallopt
     done = all([mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, -1), mallopt(_M_TOP_PAD, 256 << 20)])

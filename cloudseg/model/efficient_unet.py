@@ -1,8 +1,8 @@
-"""A U-Net on the encoder of EfficientNet-Lite0, which can begin with what it learned from a million photographs.
+"""A U-Net on the encoder of EfficientNet-Lite0, which can be initialized with its ImageNet parameters.
 
 Tan and Le 2019 (arXiv:1905.11946) and its Lite variant without squeeze-and-excitation and with ReLU6, made for int8.
-Only the stages down to 1/16 are used: the ones below see half a scene more and would make windows of a scene overlap by
-that.
+Only the stages down to 1/16 are used: the receptive field of the next ones is half a scene wider, and windows of a
+scene would have to overlap by as much.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from torch.nn import functional
 from cloudseg.model.unet import DoubleConv, UNet
 
 _EPS: Final = 1e-3
-"""Of every BatchNorm in the published net."""
+"""Of every BatchNorm in the published net (PyTorch's default is 1e-5)."""
 _STEM: Final = 32
 
 
@@ -30,28 +30,28 @@ class _Blocks(NamedTuple):
 
 
 STAGES: Final[tuple[tuple[_Blocks, ...], ...]] = (
-    (_Blocks(1, 3, 1, 16, 1),),  # behind a 3x3 convolution with stride 2
+    (_Blocks(1, 3, 1, 16, 1),),  # after a 3x3 convolution with stride 2
     (_Blocks(6, 3, 2, 24, 2),),
     (_Blocks(6, 5, 2, 40, 2),),
     (_Blocks(6, 3, 2, 80, 3), _Blocks(6, 5, 1, 112, 3)),
 )
-"""EfficientNet-B0's table (Tan and Le 2019, table 1) to 1/16, one entry a halving of the resolution."""
+"""EfficientNet-B0 (Tan and Le 2019, table 1) to 1/16, one entry a halving of the resolution."""
 
 
 class HalvingConv2d(nn.Conv2d):
-    """Convolution with stride 2 that keeps the parity of TensorFlow, where the parameters were learned.
+    """Convolution with stride 2 and TensorFlow's "same" padding, with which the parameters were learned.
 
-    Of the `kernel - 2` lines of zeros around an even image the smaller half stands before it, the larger behind.
+    Of the `kernel - 2` lines of zeros around an even image the smaller half is before it, the larger after.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, groups: int) -> None:
         super().__init__(in_channels, out_channels, kernel, stride=2, groups=groups, bias=False)
         self.before = (kernel - 2) // 2
-        self.behind = kernel - 2 - self.before
+        self.after = kernel - 2 - self.before
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return `(batch, out_channels, row / 2, col / 2)`."""
-        return super().forward(functional.pad(x, (self.before, self.behind) * 2))
+        return super().forward(functional.pad(x, (self.before, self.after) * 2))
 
 
 def _convolution(
@@ -65,23 +65,20 @@ def _convolution(
 
 
 class InvertedResidual(nn.Module):
-    """Widen, look around channel by channel, narrow.
-
-    The input is added where it has the output's shape (Sandler et al. 2018).
-    """
+    """Expand, convolve depthwise, project; with a residual connection where shapes allow it (Sandler et al. 2018)."""
 
     def __init__(self, in_channels: int, out_channels: int, expand: int, kernel: int, stride: int) -> None:
         super().__init__()
         wide = in_channels * expand
-        widen = [*_convolution(in_channels, wide), nn.ReLU6(inplace=True)] if expand > 1 else []
-        around = [*_convolution(wide, wide, kernel, stride, groups=wide), nn.ReLU6(inplace=True)]
-        self.conv = nn.Sequential(*widen, *around, *_convolution(wide, out_channels))
-        self.adds = stride == 1 and in_channels == out_channels
+        expansion = [*_convolution(in_channels, wide), nn.ReLU6(inplace=True)] if expand > 1 else []
+        depthwise = [*_convolution(wide, wide, kernel, stride, groups=wide), nn.ReLU6(inplace=True)]
+        self.conv = nn.Sequential(*expansion, *depthwise, *_convolution(wide, out_channels))
+        self.is_residual = stride == 1 and in_channels == out_channels
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return `(batch, out_channels, row, col)`."""
         out: torch.Tensor = self.conv(x)
-        return x + out if self.adds else out
+        return x + out if self.is_residual else out
 
 
 def _stage(level: int, in_channels: int) -> nn.Sequential:
@@ -101,10 +98,9 @@ def _stage(level: int, in_channels: int) -> nn.Sequential:
 class EfficientUNet(UNet):
     """Encoder EfficientNet-Lite0, decoder of double convolutions.
 
-    `widths` are the decoder's, level 1 at half the resolution.
-
-    Up to four levels. Height and width of the input are multiples of `2 ** levels`. The logits come at half the
-    resolution and are brought up bilinearly: a cloud's edge is less sharp than that in any label.
+    `widths` are the decoder's, level 1 at half the resolution; up to four levels. Height and width of the input are
+    multiples of `2 ** levels`. The logits come at half the resolution and are upsampled bilinearly: a cloud's edge is
+    less sharp than that in any label.
     """
 
     def __init__(self, in_channels: int = 3, widths: Sequence[int] = (32, 64, 96, 96), dropout: float = 0.0) -> None:
@@ -114,9 +110,13 @@ class EfficientUNet(UNet):
         deepest = len(self.widths)
         for level in range(1, deepest):
             self.add_module(f"enc{level}", _stage(level, outs[level - 1]))
-            self.add_module(f"pool{level}", nn.Identity())  # the next stage's first convolution halves
-        narrow = [nn.Conv2d(outs[deepest], self.widths[-1], 1), nn.BatchNorm2d(self.widths[-1]), nn.ReLU(inplace=True)]
-        self.bottleneck = nn.Sequential(_stage(deepest, outs[deepest - 1]), *narrow)
+            self.add_module(f"pool{level}", nn.Identity())  # the first convolution of the next stage has stride 2
+        projection = [
+            nn.Conv2d(outs[deepest], self.widths[-1], 1),
+            nn.BatchNorm2d(self.widths[-1]),
+            nn.ReLU(inplace=True),
+        ]
+        self.bottleneck = nn.Sequential(_stage(deepest, outs[deepest - 1]), *projection)
         for level in range(deepest - 1, 0, -1):
             self.add_module(f"up{level}", nn.Upsample(scale_factor=2, mode="nearest"))
             self.add_module(
@@ -125,35 +125,34 @@ class EfficientUNet(UNet):
         self.final = nn.Conv2d(self.widths[0], 1, 1)
 
     def stage(self, level: int) -> nn.Module:
-        """Return a stage of the encoder, 1 is the first."""
+        """Return a stage of the encoder (1 is the first)."""
         return self.get_submodule(f"enc{level}" if level < len(self.widths) else "bottleneck.0")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the logits `(batch, 1, row, col)` of normalised pixels `(batch, band, row, col)`."""
+        """Return the logits `(batch, 1, row, col)` of normalized pixels `(batch, band, row, col)`."""
         return functional.interpolate(super().forward(x), scale_factor=2, mode="bilinear", align_corners=False)
 
     @classmethod
     def radius_of(cls, widths: Sequence[int]) -> int:
-        """Add up how far each layer reaches, in pixels of the input: half a kernel at the resolution it works on."""
+        """Return the pixels on each side that can change an output pixel: half of every kernel, at its resolution."""
         levels = len(widths)
         encoder = 1  # the stem
         for level, stage in enumerate(STAGES[:levels], start=1):
             for blocks in stage:
                 first = blocks.kernel // 2 * (1 << level) // blocks.stride
                 encoder += first + (blocks.repeats - 1) * (blocks.kernel // 2 * (1 << level))
-        # Two 3x3 convolutions a level; bringing up repeats pixels (less than one of the level below) or mixes
-        # neighbours (the last).
+        # Two 3x3 convolutions a level; upsampling repeats pixels (less than one of the level below), the last one
+        # interpolates between neighbors.
         decoder = sum(2 * (1 << level) + (2 << level) for level in range(1, levels)) + 2
         return encoder + decoder
 
     @classmethod
     def values_of(cls, widths: Sequence[int]) -> int:
-        """Return what was measured, or a little more.
+        """Return how many numbers a forward pass holds at once for each pixel of the input, measured or a little more.
 
-        The encoder's widest maps hold 100, a wide decoder at half the resolution exceeds it.
-
-        Found in fp32: 95 with 32-64-96-96, 187 with 128-128-96-96, 201 with 64-256-96-96 (bytes a pixel of a pass of
-        768 or 1024 pixels a side, by the peak of the process, over 4).
+        The encoder's widest maps hold 100, a wide decoder at half the resolution exceeds it. Measured in fp32: 95
+        with 32-64-96-96, 187 with 128-128-96-96, 201 with 64-256-96-96 (bytes a pixel of a pass of 768 or 1024 pixels a
+        side, by the peak of the process, over 4).
         """
         below = widths[1] if len(widths) > 1 else widths[0]
         return max(100, 3 * (2 * widths[0] + 2 * below + STAGES[0][-1].out) // 8)

@@ -1,6 +1,4 @@
-"""What the encoder of `EfficientUNet` knew before it saw a label.
-
-Parameters learned on ImageNet, shipped with the package.
+"""The ImageNet parameters of the encoder of `EfficientUNet`, shipped with the package.
 
 The file holds the stages to 1/16 of EfficientNet-Lite0 as TensorFlow's authors published it (Apache-2.0); where each
 number comes from and how the file is made again: `cloudseg/model/pretrained/README.md`.
@@ -25,11 +23,14 @@ _STEM: Final = "stage1.0.weight"
 
 
 def load_encoder(net: UNet, bands: Sequence[str]) -> None:
-    """Put the ImageNet parameters into the encoder of a net whose input has these bands.
+    """Load the ImageNet parameters into the encoder of a net whose input has these bands.
 
-    Red, green and blue take theirs. Every other band begins without a say, so that the net starts as it would without
-    it and learns what the band is worth. Raises BadWeights where the shipped file was damaged, ValueError for another
-    kind of net.
+    Red, green and blue take their pretrained weights. Every other band is zero-initialized, so that the net starts as
+    it would without that band and learns what it contributes.
+
+    Raises:
+        BadWeights: the shipped file is damaged.
+        ValueError: the net is no EfficientUNet.
     """
     if not isinstance(net, EfficientUNet):
         raise ValueError(f"only EfficientUNet has this encoder, not {type(net).__name__}")
@@ -45,7 +46,7 @@ def load_encoder(net: UNet, bands: Sequence[str]) -> None:
 
 
 def _read() -> dict[str, torch.Tensor]:
-    """Read the shipped file; convolutions lie in half precision there."""
+    """Read the shipped file, which stores convolutions in half precision, as float32."""
     data = (resources.files("cloudseg.model") / "pretrained" / FILE).read_bytes()
     if (found := sha256_of(data)) != SHA256:
         raise BadWeights(

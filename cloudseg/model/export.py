@@ -1,8 +1,8 @@
-"""The ONNX twin of published weights: preprocessing, net and sigmoid in one graph that runs without torch.
+"""ONNX export of weights: preprocessing, net, flip and sigmoid in one graph that runs without torch.
 
-The graph is written out node by node from the folded net. Input `dn` uint16 `(batch, band, height, width)`, canonical
-digital numbers with 0 for "no data", height and width multiples of `2 ** (levels - 1)`; output `probability` float32
-`(batch, height, width)`.
+The graph is built node by node from the fused net, not by `torch.onnx.export`: docs/decisions/0025_onnx_by_hand.md.
+Input `dn` uint16 `(batch, band, height, width)`, canonical digital numbers with 0 for "no data", height and width
+multiples of `WeightsMeta.multiple`; output `probability` float32 `(batch, height, width)`.
 """
 
 import json
@@ -18,17 +18,19 @@ from torch import nn
 from cloudseg.bands import REFLECTANCE_SCALE
 from cloudseg.model.efficient_unet import EfficientUNet, HalvingConv2d, InvertedResidual
 from cloudseg.model.fuse import fuse_conv_bn
+from cloudseg.model.safetensors_header import METADATA_KEY
 from cloudseg.model.unet import DoubleConv, UNet
-from cloudseg.model.weights import METADATA_KEY, LoadedModel, WeightsMeta
+from cloudseg.model.weights import LoadedModel, WeightsMeta
 
 OPSET: Final = 17
 """Every runtime since ONNX Runtime 1.12 (2022) reads it."""
 _IR_VERSION: Final = 8
-_LAST_COLUMN: Final = -(2**31)
+_BEFORE_FIRST: Final = -(2**31)
+"""End of a Slice that walks backwards to column 0."""
 
 
 def export_onnx(loaded: LoadedModel) -> bytes:
-    """Return the ONNX bytes; equal weights give equal bytes. Checked by onnx's own checker with shape inference."""
+    """Return the ONNX bytes, checked by `onnx.checker` with shape inference; equal weights give equal bytes."""
     graph = _Graph()
     x = _preprocess(graph, loaded.meta)
     net = fuse_conv_bn(loaded.net)
@@ -45,12 +47,12 @@ def export_onnx(loaded: LoadedModel) -> bytes:
 
 
 def onnx_metadata(meta: WeightsMeta) -> str:
-    """Return the weights' metadata as they stand in an ONNX file."""
+    """Return the weights' metadata as the JSON text that an ONNX file holds."""
     return json.dumps(meta.model_dump(mode="json"), sort_keys=True)
 
 
 class _Graph:
-    """Collects nodes and constants; `add` gives the name of a node's output."""
+    """Collects nodes and constants; `add` returns the name of a node's output."""
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
@@ -75,20 +77,20 @@ class _Graph:
 
 
 def _preprocess(graph: _Graph, meta: WeightsMeta) -> str:
-    """The same as `cloudseg.model.normalize`: clip, mean, std, and 0 where a band was not observed."""
+    """Add what `cloudseg.model.normalize` does: clip, mean, std, and 0 where a band was not observed."""
     dn = graph.add("Cast", ["dn"], to=TensorProto.FLOAT)
     reflectance = graph.add("Div", [dn, graph.constant("scale", np.float32(REFLECTANCE_SCALE))])
     clipped = graph.add("Min", [reflectance, graph.constant("clip", np.float32(meta.clip))])
     mean, std = (np.array(values, np.float32).reshape(1, -1, 1, 1) for values in (meta.mean, meta.std))
-    centred = graph.add("Sub", [clipped, graph.constant("mean", mean)])
-    scaled = graph.add("Div", [centred, graph.constant("std", std)])
+    centered = graph.add("Sub", [clipped, graph.constant("mean", mean)])
+    scaled = graph.add("Div", [centered, graph.constant("std", std)])
     darkest = graph.add("ReduceMin", [dn], axes=[1], keepdims=1)
     valid = graph.add("Greater", [darkest, graph.constant("no_data", np.float32(0))])
     return graph.add("Where", [valid, scaled, "no_data"])
 
 
 def _mirror(graph: _Graph, x: str) -> str:
-    ends = ("last", [-1]), ("before_first", [_LAST_COLUMN]), ("column_axis", [-1]), ("backwards", [-1])
+    ends = ("last", [-1]), ("before_first", [_BEFORE_FIRST]), ("column_axis", [-1]), ("backwards", [-1])
     return graph.add("Slice", [x, *(graph.constant(name, np.array(value, np.int64)) for name, value in ends)])
 
 
@@ -104,12 +106,12 @@ def _probability(graph: _Graph, net: UNet, x: str, prefix: str) -> str:
         x = _layers(graph, net.get_submodule(f"dec{name}"), f"dec{name}", joined)
     x = _convolution(graph, net.final, "final", x)
     if isinstance(net, EfficientUNet):
-        x = _bring_up(graph, x, mode="linear", coordinate_transformation_mode="half_pixel")
+        x = _upsample(graph, x, mode="linear", coordinate_transformation_mode="half_pixel")
     return graph.add("Sigmoid", [x], output=f"{prefix}cloud")
 
 
 def _layers(graph: _Graph, module: nn.Module, name: str, x: str) -> str:
-    """Write a module and what is in it, in the order in which it works."""
+    """Add a module and its children in the order of their execution."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         return _convolution(graph, module, name, x)
     if isinstance(module, nn.ReLU):
@@ -120,31 +122,31 @@ def _layers(graph: _Graph, module: nn.Module, name: str, x: str) -> str:
     if isinstance(module, nn.MaxPool2d):
         return graph.add("MaxPool", [x], kernel_shape=[2, 2], strides=[2, 2])
     if isinstance(module, nn.Upsample):
-        return _bring_up(graph, x, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+        return _upsample(graph, x, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
     if isinstance(module, InvertedResidual):
         out = _layers(graph, module.conv, f"{name}.conv", x)
-        return graph.add("Add", [x, out]) if module.adds else out
+        return graph.add("Add", [x, out]) if module.is_residual else out
     if isinstance(module, nn.Sequential | DoubleConv):
         for part, layer in module.named_children():
             x = _layers(graph, layer, f"{name}.{part}", x)
         return x
     if isinstance(module, nn.Identity):
         return x
-    raise TypeError(f"{name} has no place in the ONNX twin: {module}")
+    raise TypeError(f"{name} has no ONNX export: {module}")
 
 
-def _bring_up(graph: _Graph, x: str, **attributes: str) -> str:
+def _upsample(graph: _Graph, x: str, **attributes: str) -> str:
     """Double height and width."""
     return graph.add("Resize", [x, "", graph.constant("twice", np.array([1, 1, 2, 2], np.float32))], **attributes)
 
 
 def _convolution(graph: _Graph, layer: nn.Module, name: str, x: str) -> str:
     if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) or layer.bias is None:
-        raise TypeError(f"{name} is no convolution with bias: {layer}")
+        raise TypeError(f"{name} is not a convolution with bias: {layer}")
     weight = graph.constant(f"{name}.weight", _array(layer.weight))
     bias = graph.constant(f"{name}.bias", _array(layer.bias))
     pad = [int(p) for p in layer.padding]
-    pads = [layer.before] * 2 + [layer.behind] * 2 if isinstance(layer, HalvingConv2d) else [*pad, *pad]
+    pads = [layer.before] * 2 + [layer.after] * 2 if isinstance(layer, HalvingConv2d) else [*pad, *pad]
     kind = "ConvTranspose" if isinstance(layer, nn.ConvTranspose2d) else "Conv"
     group: dict[str, Any] = {"group": layer.groups} if layer.groups > 1 else {}
     return graph.add(

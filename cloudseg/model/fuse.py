@@ -1,4 +1,4 @@
-"""Fold BatchNorm into the convolution before it: the same numbers, one pass over memory less."""
+"""Fuse BatchNorm into the convolution before it: the same numbers, one pass over memory less."""
 
 import copy
 from itertools import pairwise
@@ -15,14 +15,14 @@ def fuse_conv_bn(net: UNet) -> UNet:
 
     Equal to the net's own evaluation mode up to float32 rounding.
     """
-    folded = copy.deepcopy(net).eval()
-    for module in list(folded.modules()):
+    fused = copy.deepcopy(net).eval()
+    for module in list(fused.modules()):
         if isinstance(module, nn.Sequential):
-            _fold_sequence(module)
-    return folded
+            _fuse_sequence(module)
+    return fused
 
 
-def _fold_sequence(sequence: nn.Sequential) -> None:
+def _fuse_sequence(sequence: nn.Sequential) -> None:
     layers = list(sequence)
     for index, (layer, following) in enumerate(pairwise(layers)):
         if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):

@@ -1,6 +1,5 @@
-"""The golden tile: input and expected output that lie beside published weights. A clean process must reproduce it."""
+"""The golden sample: input and expected output that are published with weights. A clean process must reproduce it."""
 
-import json
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,7 +13,8 @@ from cloudseg.keys import canonical_json
 from cloudseg.model.device import Device
 from cloudseg.model.normalize import observed
 from cloudseg.model.predictor import Predictor
-from cloudseg.model.weights import METADATA_KEY, LoadedModel
+from cloudseg.model.safetensors_header import METADATA_KEY, read_metadata
+from cloudseg.model.weights import LoadedModel
 
 GOLDEN_FILE: Final = "golden.safetensors"
 FORMAT: Final = "cloudseg-golden-1"
@@ -24,14 +24,15 @@ TOLERANCE: Final = 2e-3
 A wrong band order, scale or net makes far more.
 """
 _SIDE: Final = 192
+"""Pixels; the file has about 370 kB with three bands."""
 REFERENCE_DEVICE: Final = Device(
-    kind="cpu", precision="fp32", threads=0, reason="golden tiles are computed on the CPU in fp32"
+    kind="cpu", precision="fp32", threads=0, reason="golden samples are computed on the CPU in fp32"
 )
 
 
 @dataclass(frozen=True)
 class GoldenSample:
-    """`dn` uint16 `(1, band, row, col)`, `probability` float32 `(1, row, col)`; what is invalid does not count."""
+    """`dn` uint16 `(1, band, row, col)`, `probability` float32 `(1, row, col)`, meaningless at invalid pixels."""
 
     weights_id: str | None
     dn: npt.NDArray[np.uint16]
@@ -39,15 +40,17 @@ class GoldenSample:
 
 
 def pack_golden(loaded: LoadedModel, dn: npt.NDArray[np.uint16] | None = None) -> bytes:
-    """Return the golden tile of weights as safetensors bytes.
+    """Return the golden sample of weights as safetensors bytes.
 
-    `dn` is canonical `(band, row, col)` in the order of the weights' bands, cut to 192 × 192; without it, seeded smooth
-    fields from dark to bright stand in.
+    Args:
+        loaded: the weights.
+        dn: canonical uint16 `(band, row, col)` in the order of the weights' bands, cut to 192 × 192; None takes smooth
+            random fields from dark to bright.
     """
     pixels = _smooth_fields(len(loaded.meta.bands)) if dn is None else np.ascontiguousarray(dn[:, :_SIDE, :_SIDE])
     probability = Predictor(loaded, REFERENCE_DEVICE).probability(pixels[None], observed(pixels)[None])
     header = canonical_json({"format": FORMAT, "weights_id": loaded.weights_id, "tolerance": TOLERANCE}).decode()
-    # safetensors writes an array's memory as it lies: only C order can be read back.
+    # safetensors writes an array's memory as it is: only C order can be read back.
     tensors: dict[str, npt.NDArray[Any]] = {
         "dn": np.ascontiguousarray(pixels[None]),
         "probability": np.ascontiguousarray(probability),
@@ -56,25 +59,27 @@ def pack_golden(loaded: LoadedModel, dn: npt.NDArray[np.uint16] | None = None) -
 
 
 def read_golden(data: bytes) -> GoldenSample:
-    """Read a golden tile. Raises BadWeights."""
+    """Read a golden sample.
+
+    Raises:
+        BadWeights: not a golden sample.
+    """
     try:
-        length = int.from_bytes(data[:8], "little")
-        header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][METADATA_KEY])
-        tensors = load(data)
+        header, tensors = read_metadata(data), load(data)
         return GoldenSample(header["weights_id"], tensors["dn"], tensors["probability"])
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise BadWeights("not a golden tile", found=error, expected=FORMAT) from error
+        raise BadWeights("not a golden sample", found=error, expected=FORMAT) from error
 
 
 def golden_difference(loaded: LoadedModel, golden: GoldenSample) -> float:
-    """Return the largest difference of probability at valid pixels between the golden tile and these weights here and now."""
+    """Return the largest difference of probability between a golden sample and these weights, over valid pixels."""
     valid = observed(golden.dn)
     found = Predictor(loaded, REFERENCE_DEVICE).probability(golden.dn, valid)
     return float(np.abs(found - golden.probability)[valid].max(initial=0.0))
 
 
 def _smooth_fields(bands: int) -> npt.NDArray[np.uint16]:
-    """Draw coarse seeded noise between 0 and 0.8 reflectance and interpolate it, the same on every machine."""
+    """Return coarse seeded noise between 0 and 0.8 reflectance, interpolated, the same on every machine."""
     coarse = np.random.default_rng(20_240_101).integers(1, 8000, (bands, 9, 9))
     at = np.linspace(0, 8, _SIDE)
     cell = np.minimum(at.astype(int), 7)

@@ -1,4 +1,4 @@
-"""Reads the weights that the original project published: tensors only, nothing of the pickle is executed."""
+"""Read the weights that the original project published: tensors only, nothing of the pickle is executed."""
 
 from pathlib import Path
 
@@ -17,14 +17,15 @@ BASELINE_STD = LANDSAT_L1.scale * _FULL_SCALE
 BASELINE_CLIP = LANDSAT_L1.scale * _FULL_SCALE + LANDSAT_L1.offset
 """x = DN / 65535 where reflectance = DN * 2e-5 - 0.1, hence x = (reflectance + 0.1) / 1.3107.
 
-The clip is the reflectance of
-DN 65535, so that it never bites. Pixels without data have DN 0, and x = 0, in both."""
+The clip is the reflectance of DN 65535, so it changes nothing. Pixels without data have DN 0, and x = 0, in both.
+"""
 
 
 def read_baseline_weights(path: Path) -> tuple[SimpleUNetV2, WeightsMeta]:
     """Return the net in evaluation mode and its metadata: red, green, blue, nir, threshold 0.5.
 
-    Raises BadWeights where the file holds anything but tensors, or tensors of another net.
+    Raises:
+        BadWeights: the file cannot be read, holds anything but tensors, or tensors of another net.
     """
     net = SimpleUNetV2()
     try:
@@ -33,16 +34,15 @@ def read_baseline_weights(path: Path) -> tuple[SimpleUNetV2, WeightsMeta]:
             net.load_state_dict(state, strict=True)
     except OSError as error:
         raise BadWeights("the file cannot be read", subject=path.name, found=error.strerror or error) from error
-    except (
-        Exception
-    ) as error:  # torch's reader runs into damaged bytes with errors of every kind (fuzzing: IndexError, KeyError, ...)
-        # Not torch's own words: for a file that is not plain tensors they advise to unpickle it all the same.
+    except Exception as error:
+        # torch's reader meets damaged bytes with errors of every kind (fuzzing: IndexError, KeyError, ...). Its message
+        # is not repeated: for a file that is not plain tensors it advises to unpickle it all the same.
         raise BadWeights(
             "not the baseline's weights",
             subject=path.name,
             found=f"a file that torch refuses ({type(error).__name__})",
             expected="the state of SimpleUNetV2 (468,097 parameters)",
-            next_step="Give the .pth file that the original project published.",
+            next_step="Use the .pth file that the original project published.",
         ) from error
     if not isinstance(state, dict):
         raise BadWeights("the file holds no dictionary of tensors", subject=path.name, found=type(state).__name__)

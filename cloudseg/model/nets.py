@@ -1,4 +1,4 @@
-"""The nets that a recipe can name."""
+"""The architectures that a recipe can name."""
 
 from typing import Final
 
@@ -14,5 +14,5 @@ ARCHITECTURES: Final[dict[str, type[SimpleUNet] | type[SimpleUNetV2] | type[Effi
 
 
 def build_model(model: Model) -> UNet:
-    """Build the net of a recipe with PyTorch's default initialisation (the caller seeds torch)."""
+    """Build the net of a recipe with PyTorch's default initialization (the caller seeds torch)."""
     return ARCHITECTURES[model.architecture](len(model.bands), model.widths, model.dropout)

@@ -1,9 +1,7 @@
-"""The one preprocessing: canonical digital numbers to what a net sees.
+"""The one preprocessing, from canonical digital numbers to the input of a net.
 
-Training, validation, evaluation and prediction call it.
-
-`x = (min(reflectance, clip) - mean) / std` per band, and 0 where nothing was observed. The numbers come from the
-recipe and travel inside the weights.
+Training, validation, evaluation and prediction all call it. `x = (min(reflectance, clip) - mean) / std` per band, and 0
+where nothing was observed. Clip, mean and std come from the recipe and are stored in the weights.
 """
 
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from cloudseg.bands import NO_DATA, REFLECTANCE_SCALE
 
 @dataclass(frozen=True)
 class Scaling:
-    """Numbers of the preprocessing, in reflectance; `mean` and `std` have one value, or one a band."""
+    """Parameters of the preprocessing, in reflectance; `mean` and `std` have one value, or one a band."""
 
     clip: float
     mean: tuple[float, ...]
@@ -25,10 +23,7 @@ class Scaling:
 
 
 def observed(dn: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
-    """Return the valid raster `(..., row, col)` of digital numbers `(..., band, row, col)`.
-
-    True where every band was observed.
-    """
+    """Return where every band was observed: bool `(..., row, col)` of digital numbers `(..., band, row, col)`."""
     valid: npt.NDArray[np.bool_] = (dn != NO_DATA).all(axis=-3)
     return valid
 
@@ -39,7 +34,7 @@ def to_reflectance(dn: npt.NDArray[np.uint16]) -> torch.Tensor:
 
 
 def normalize(reflectance: torch.Tensor, valid: torch.Tensor, scaling: Scaling) -> torch.Tensor:
-    """Return what the net sees.
+    """Return the input of a net.
 
     Args:
         reflectance: float32 `(batch, band, row, col)`.

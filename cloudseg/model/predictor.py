@@ -1,7 +1,7 @@
 """The only forward pass outside the training step: validation, evaluation and prediction all go through here."""
 
 import logging
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -10,21 +10,19 @@ from torch.nn import functional
 
 from cloudseg.model.device import Device, set_up, usable_cpus
 from cloudseg.model.fuse import fuse_conv_bn
-from cloudseg.model.int8 import Int8Net
+from cloudseg.model.int8 import INT8_ASSET, Int8Net
 from cloudseg.model.normalize import normalize, to_reflectance
 from cloudseg.model.weights import LoadedModel, load_weights
 from cloudseg.records import StoredObject, Weights
 from cloudseg.storage import Store
 
 log = logging.getLogger(__name__)
-INT8: Final = "int8"
-"""Name of the companion among those of the weights' row."""
-_Beyond = tuple[tuple[int, int], tuple[int, int]]
+_Padding = tuple[tuple[int, int], tuple[int, int]]
 """Pixels to add before and after, rows and columns, so that sides are multiples of what the net needs."""
 
 
 class Predictor:
-    """A net ready to predict: BatchNorm folded, channels_last, bf16 or int8 where the device has it.
+    """A net ready to predict: BatchNorm fused, channels_last, bf16 or int8 where the device has it.
 
     Keeps no state between calls.
     """
@@ -32,7 +30,10 @@ class Predictor:
     def __init__(self, loaded: LoadedModel, device: Device, int8: bytes | None = None) -> None:
         """Copy the net to the device; the given one is not changed.
 
-        `int8` is the weights' int8 companion, its checksum compared; it is used where the device names int8 arithmetic.
+        Args:
+            loaded: the weights.
+            device: where to compute; its threads and switches become those of the process.
+            int8: the weights' int8 file, its checksum compared; used where the device names int8 arithmetic.
         """
         set_up(device)
         self.meta = loaded.meta
@@ -59,20 +60,20 @@ class Predictor:
             valid: bool `(n, row, col)`, True where observed.
 
         Returns:
-            float32 `(n, row, col)` in 0..1, of any height and width; what stands at invalid pixels means nothing.
+            float32 `(n, row, col)` in 0..1, of any height and width; values at invalid pixels are meaningless.
         """
         if dn.ndim != 4 or dn.shape[1] != len(self.meta.bands) or valid.shape != (dn.shape[0], *dn.shape[2:]):
             raise ValueError(f"dn {dn.shape} and valid {valid.shape} do not fit the bands {self.meta.bands}")
         height, width = dn.shape[2:]
-        beyond = (0, -height % self.meta.multiple), (0, -width % self.meta.multiple)
+        padding = (0, -height % self.meta.multiple), (0, -width % self.meta.multiple)
         if self._int8 is None:
-            probability = self._torch_probability(dn, valid, beyond)
-        else:  # the graph holds pre-processing and flip itself and takes 0 for no data
-            probability = self._int8.probability(np.pad(dn * valid[:, None], ((0, 0), (0, 0), *beyond), mode="edge"))
+            probability = self._torch_probability(dn, valid, padding)
+        else:  # the graph includes preprocessing and flip and takes 0 for no data
+            probability = self._int8.probability(np.pad(dn * valid[:, None], ((0, 0), (0, 0), *padding), mode="edge"))
         return probability[:, :height, :width]
 
     def _torch_probability(
-        self, dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], beyond: _Beyond
+        self, dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], padding: _Padding
     ) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
             x = normalize(
@@ -80,9 +81,9 @@ class Predictor:
                 torch.from_numpy(valid).to(self.device.torch),
                 self.meta.scaling,
             )
-            if any(after for _, after in beyond):
+            if any(after for _, after in padding):
                 # Edge pixels are repeated: zeros would look like missing data to the net and darken the rim.
-                x = functional.pad(x, (*beyond[1], *beyond[0]), mode="replicate")
+                x = functional.pad(x, (*padding[1], *padding[0]), mode="replicate")
             probability = self._forward(x)
             if self.meta.tta_flip:
                 probability = (probability + self._forward(x.flip(-1)).flip(-1)) / 2
@@ -95,22 +96,23 @@ class Predictor:
 
 
 def open_predictor(store: Store, weights: Weights, device: Device) -> Predictor:
-    """Load published weights, and their int8 companion where there is one and the device can use it.
+    """Load published weights, and their int8 file where there is one and the device can use it; log which and why.
 
-    Log what is used and why.
-
-    Raises BadWeights, ObjectMissing, ObjectCorrupt.
+    Raises:
+        BadWeights: a file is not what it should be.
+        ObjectMissing: a file is gone.
+        ObjectCorrupt: a file has another checksum than its row.
     """
     loaded = load_weights(store.get(weights.key, weights.sha256), device.torch)
-    companion = weights.companions.get(INT8)
+    asset = weights.companions.get(INT8_ASSET)
     int8 = None
-    if companion is None:
-        why = "no int8 companion was published with them"
+    if asset is None:
+        why = "no int8 file was published with them"
     elif device.int8 is None:
         why = f"int8 is switched off, or this {device.kind} cannot sum it exactly"
     else:
-        stored = StoredObject.model_validate(companion)
-        int8, why = store.get(stored.key, stored.sha256), f"they have an int8 companion and the CPU has {device.int8}"
+        stored = StoredObject.model_validate(asset)
+        int8, why = store.get(stored.key, stored.sha256), f"they have an int8 file and the CPU has {device.int8}"
     predictor = Predictor(loaded, device, int8)
     log.info("weights %s predict in %s: %s", weights.weights_id, predictor.arithmetic, why)
     return predictor

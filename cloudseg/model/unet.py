@@ -1,7 +1,7 @@
-"""The two U-Nets of the seed, configurable in bands and widths. The number of widths is the number of levels.
+"""The two U-Nets of the baseline, configurable in bands and widths. The number of widths is the number of levels.
 
-Input `(batch, band, row, col)` float32, normalised by `cloudseg.model.normalize`; height and width are multiples of
-`2 ** (levels - 1)`. Output `(batch, 1, row, col)`: logits of "cloud".
+Input `(batch, band, row, col)` float32, normalized by `cloudseg.model.normalize`; height and width are multiples of
+`2 ** (levels - 1)`. Output `(batch, 1, row, col)`: logits of cloud.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def _double_conv(in_channels: int, out_channels: int, dropout: float) -> nn.Sequ
 
 
 class DoubleConv(nn.Module):
-    """Two 3x3 convolutions, each with BatchNorm and ReLU, and Dropout2d behind them where the net has dropout."""
+    """Two 3x3 convolutions, each with BatchNorm and ReLU, then Dropout2d if the net has dropout."""
 
     def __init__(self, in_channels: int, out_channels: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class DoubleConv(nn.Module):
 
 
 class UNet(nn.Module):
-    """What both nets share: the way through encoder, bottleneck, decoder and skips (Ronneberger et al. 2015).
+    """Encoder, bottleneck, decoder and skip connections (Ronneberger et al. 2015).
 
     Attributes `enc1 pool1 enc2 pool2 ... bottleneck`, then one `up` and `dec` for each level, then `final`.
     """
@@ -57,7 +57,7 @@ class UNet(nn.Module):
         return DoubleConv(in_channels, out_channels, dropout)
 
     def _name(self, level: int) -> int:
-        """Return the number in the names of the decoder's blocks of a level (1 is full resolution)."""
+        """Return the number in the attribute names of the decoder's blocks of a level (1 is full resolution)."""
         return level
 
     @classmethod
@@ -74,10 +74,8 @@ class UNet(nn.Module):
     def values_of(cls, widths: Sequence[int]) -> int:
         """Return how many numbers a forward pass holds at once for each pixel of the input.
 
-        Ten maps of the first level.
-
-        Skip, upsampled, joined (two), input and output of the running convolution, and what the allocator keeps around
-        them (measured: 10.7 with 16 channels in bf16, the float32 input included).
+        Ten maps of the first level: skip, upsampled, concatenated (two), input and output of the running convolution,
+        and what the allocator keeps around them (measured: 10.7 with 16 channels in bf16, the float32 input included).
         """
         return 10 * widths[0]
 
@@ -87,7 +85,7 @@ class UNet(nn.Module):
         return [(level, self._name(level)) for level in range(len(self.widths) - 1, 0, -1)]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the logits `(batch, 1, row, col)` of normalised pixels `(batch, band, row, col)`."""
+        """Return the logits `(batch, 1, row, col)` of normalized pixels `(batch, band, row, col)`."""
         skips = {}
         for level in range(1, len(self.widths)):
             skips[level] = self.get_submodule(f"enc{level}")(x)
@@ -108,9 +106,10 @@ class SimpleUNet(UNet):
 
 
 class SimpleUNetV2(UNet):
-    """The net whose weights the original project published: red, green, blue, nir, 32-64-128, Dropout2d 0.3, 468,097 parameters.
+    """The net whose weights the original project published: red, green, blue, nir, 32-64-128, 468,097 parameters.
 
-    Its blocks are plain `Sequential`s and its decoder counts upwards from the bottleneck, as in the published file.
+    It has Dropout2d 0.3. Its blocks are plain `Sequential`s and its decoder counts upwards from the bottleneck, as in
+    the published file.
     """
 
     def __init__(self, in_channels: int = 4, widths: Sequence[int] = (32, 64, 128), dropout: float = 0.3) -> None:
@@ -124,5 +123,5 @@ class SimpleUNetV2(UNet):
 
 
 def count_parameters(net: nn.Module) -> int:
-    """Count trainable parameters."""
+    """Return the number of trainable parameters."""
     return sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)

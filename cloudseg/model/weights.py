@@ -1,10 +1,5 @@
-"""The weights file: safetensors with one JSON block that holds everything needed to predict.
+"""The weights file: safetensors with one JSON document that holds everything needed to predict; no pickle."""
 
-Nothing is ever unpickled.
-"""
-
-import json
-import struct
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -19,22 +14,16 @@ from cloudseg.errors import BadWeights
 from cloudseg.keys import canonical_json, id_from_hash, sha256_of
 from cloudseg.model.nets import ARCHITECTURES, build_model
 from cloudseg.model.normalize import Scaling
+from cloudseg.model.safetensors_header import METADATA_KEY, HeaderError, metadata_text, read_header
 from cloudseg.model.unet import UNet
 from cloudseg.recipe import Architecture, EncoderWeights, Model
 
-METADATA_KEY: Final = "cloudseg"
-"""The only key of the safetensors metadata: one key has one order, so equal weights have equal bytes."""
-_MAX_HEADER_BYTES: Final = 4 << 20
 _MAX_CHANNELS: Final = 4096
 _MAX_LEVELS: Final = 8
-_PREFIX: Final = struct.Struct("<Q")
 
 
 class WeightsMeta(BaseModel):
-    """What travels inside the weights.
-
-    How to build the net, prepare its input and read its output, and where it comes from.
-    """
+    """Metadata stored in the weights file: how to build the net, prepare its input and read its output, and lineage."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -43,14 +32,14 @@ class WeightsMeta(BaseModel):
     bands: tuple[str, ...] = Field(min_length=1, max_length=64, description="order of the input's bands")
     widths: tuple[int, ...] = Field(min_length=1, max_length=_MAX_LEVELS)
     dropout: float = Field(ge=0, lt=1)
-    encoder_weights: EncoderWeights | None = Field(None, description="what the encoder knew before it saw a label")
+    encoder_weights: EncoderWeights | None = Field(None, description="what the encoder was initialized with")
     total_parameters: int = Field(ge=1, description="trainable ones")
     scale: float = Field(1 / REFLECTANCE_SCALE, gt=0, description="reflectance = digital number x scale + offset")
     offset: float = 0.0
     clip: float = Field(gt=0, description="highest reflectance that the net sees")
     mean: tuple[float, ...] = Field(description="reflectance; one for all bands or one a band")
     std: tuple[float, ...]
-    working_resolution_m: float | None = Field(gt=0, description="finer scenes are averaged down to about this")
+    working_resolution_m: float | None = Field(gt=0, description="finer scenes are downsampled to about this")
     threshold: float = Field(
         ge=0, le=1, description="cloud where probability >= threshold; chosen on validation places"
     )
@@ -62,7 +51,7 @@ class WeightsMeta(BaseModel):
     recipe_name: str | None = None
     recipe_hash: str | None = None
     seed: int | None = None
-    steps: int | None = Field(None, description="optimizer steps behind these parameters")
+    steps: int | None = Field(None, description="optimizer steps that these parameters have had")
     sources: tuple[str, ...] = Field((), description="where the labels come from")
     metrics: dict[str, Any] = Field(default_factory=dict, description="on the validation places")
     code_version: str = __version__
@@ -103,10 +92,7 @@ class WeightsMeta(BaseModel):
 
     @property
     def multiple(self) -> int:
-        """Height and width of the net's input are multiples of this.
-
-        Windows that start at one keep the pooling grid in place.
-        """
+        """Height and width of the net's input are multiples of this, and so are the offsets of windows in a scene."""
         return self.model.multiple
 
     @property
@@ -116,10 +102,7 @@ class WeightsMeta(BaseModel):
 
     @property
     def values_per_pixel(self) -> int:
-        """Numbers that a forward pass holds at once for each pixel of its input.
-
-        They bound how large a window may be.
-        """
+        """Numbers that a forward pass holds at once for each pixel of its input: limits the size of a window."""
         return ARCHITECTURES[self.architecture].values_of(self.widths)
 
 
@@ -130,7 +113,7 @@ class LoadedModel:
     net: UNet
     meta: WeightsMeta
     weights_id: str | None = None
-    """None for a net that is not packed yet (validation during training)."""
+    """None for a net that is not packed (validation during training)."""
 
 
 def pack_weights(net: UNet, meta: WeightsMeta) -> bytes:
@@ -140,15 +123,21 @@ def pack_weights(net: UNet, meta: WeightsMeta) -> bytes:
 
 
 def read_meta(data: bytes) -> WeightsMeta:
-    """Read only the metadata of a weights file. Raises BadWeights."""
-    header = _read_header(data)
-    block = header.get("__metadata__", {})
-    if not isinstance(block, dict) or not isinstance(block.get(METADATA_KEY), str):
-        raise _bad("the file has no cloudseg metadata", expected=f"text under the metadata key '{METADATA_KEY}'")
+    """Return the metadata of a weights file.
+
+    Raises:
+        BadWeights: not a safetensors file, or no usable metadata in it.
+    """
+    return _read_meta(_read_header(data))
+
+
+def _read_meta(header: dict[str, Any]) -> WeightsMeta:
     try:
-        return WeightsMeta.model_validate_json(block[METADATA_KEY])
+        return WeightsMeta.model_validate_json(metadata_text(header))
+    except HeaderError as error:
+        raise _bad(error.what, found=error.found, expected=error.expected) from error
     except ValidationError as error:
-        raise _bad("the metadata are unusable", found=_faults(error)) from error
+        raise _bad("the metadata is unusable", found=_faults(error)) from error
 
 
 def _faults(error: ValidationError) -> str:
@@ -158,11 +147,15 @@ def _faults(error: ValidationError) -> str:
 def load_weights(data: bytes, device: torch.device | None = None) -> LoadedModel:
     """Build the net of a weights file on a device (the CPU when None), in evaluation mode.
 
-    The file may be hostile: its header is bounded and checked against the net that the metadata describe before
-    anything is allocated. Raises BadWeights.
+    The file may be hostile: its header is bounded and checked against the net that the metadata describes before
+    anything is allocated.
+
+    Raises:
+        BadWeights: not a safetensors file, or not one of a net that cloudseg knows.
     """
-    meta = read_meta(data)
-    _check_shapes(_read_header(data), meta)
+    header = _read_header(data)
+    meta = _read_meta(header)
+    _check_shapes(header, meta)
     try:
         tensors = load(data)
     except SafetensorError as error:
@@ -175,23 +168,10 @@ def load_weights(data: bytes, device: torch.device | None = None) -> LoadedModel
 
 
 def _read_header(data: bytes) -> dict[str, Any]:
-    """Read the JSON header: 8 bytes little-endian length, then JSON (safetensors format description)."""
-    if len(data) < _PREFIX.size:
-        raise _bad("the file is too short", found=f"{len(data)} bytes")
-    (length,) = _PREFIX.unpack_from(data)
-    if length > min(_MAX_HEADER_BYTES, len(data) - _PREFIX.size):
-        raise _bad(
-            "the header's length is impossible",
-            found=f"{length} bytes",
-            expected=f"at most {_MAX_HEADER_BYTES} and inside the file",
-        )
     try:
-        header = json.loads(data[_PREFIX.size : _PREFIX.size + length])
-    except (ValueError, RecursionError) as error:
-        raise _bad("the header is not JSON", found=error) from error
-    if not isinstance(header, dict):
-        raise _bad("the header is no object", found=type(header).__name__)
-    return header
+        return read_header(data)
+    except HeaderError as error:
+        raise _bad(error.what, found=error.found, expected=error.expected) from error
 
 
 def _check_shapes(header: dict[str, Any], meta: WeightsMeta) -> None:

@@ -12,6 +12,7 @@ from cloudseg.catalog import scene as scenes
 from cloudseg.errors import CloudsegError, InputError, Interrupted, NotInCatalog
 from cloudseg.records import Json, PredictRecord, Weights
 from cloudseg.runtime import Runtime, open_runtime
+from cloudseg.signals import listen_for_stop
 from cloudseg.stages import log
 from cloudseg.stages.compute import open_device
 
@@ -101,7 +102,6 @@ def _mask_all(runtime: Runtime, weights: Weights, scene_ids: Sequence[str]) -> t
     device = open_device(runtime)
     from cloudseg.model.predictor import open_predictor
     from cloudseg.predict import predict_scene
-    from cloudseg.train.stop import listen_for_stop
 
     predictor = open_predictor(runtime.store, weights, device)
     tell = log.progress("predict")

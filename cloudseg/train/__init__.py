@@ -1,4 +1,9 @@
-"""Train a net on a snapshot: resumable, deterministic from seed and step, watched through the catalog."""
+"""Train a net on a snapshot: resumable, deterministic from seed and step, visible in the catalog while it runs.
+
+Reading order: `trainer` (loss, learning rate, EMA, the step), `loop` (epochs, checkpoints, early stopping), `batch` and
+`augment` (what goes into a step), `budget` (how many steps), `validate` (counts and threshold), `finish` (export and
+registration), `run` (rows, resume).
+"""
 
 from cloudseg.train.run import train_run
 

@@ -1,4 +1,4 @@
-"""Augmentations of a training chip: every random number comes from the generator that is passed in."""
+"""Augmentation of training chips: every random number comes from the generator that is passed in."""
 
 import math
 from dataclasses import dataclass
@@ -8,6 +8,9 @@ import torch
 from torch.nn import functional
 
 from cloudseg.recipe import Augment
+
+_DARKEST_SATURATION = 0.3
+"""Reflectance; lowest level at which `saturate` clips."""
 
 
 @dataclass(frozen=True)
@@ -20,14 +23,19 @@ class Sample:
 
 
 def zoom_factor(rng: np.random.Generator, augment: Augment) -> float:
-    """Draw the zoom: above 1 the ground looks larger."""
+    """Draw the zoom: above 1 enlarges the ground."""
     return _log_uniform(rng, augment.scale)
 
 
 def augment_sample(sample: Sample, size: int, augment: Augment, clip: float, rng: np.random.Generator) -> Sample:
-    """Return an augmented copy of `size` × `size` pixels.
+    """Return an augmented copy of a sample: geometry first, then radiometry.
 
-    Geometry first, then radiometry.
+    Args:
+        sample: of any size.
+        size: rows and columns of the result.
+        augment: of the recipe.
+        clip: highest reflectance that the net sees.
+        rng: the only source of randomness.
     """
     return _change_radiometry(_change_geometry(_resize(sample, size), augment, rng), augment, clip, rng)
 
@@ -47,10 +55,10 @@ def _change_geometry(sample: Sample, augment: Augment, rng: np.random.Generator)
     flips = [axis for axis in (-1, -2) if augment.flip and rng.random() < 0.5]
     turns = int(rng.integers(4)) if augment.rotate90 else 0
 
-    def change(raster: torch.Tensor) -> torch.Tensor:
+    def transform(raster: torch.Tensor) -> torch.Tensor:
         return torch.rot90(raster.flip(flips) if flips else raster, turns, (-2, -1))
 
-    return Sample(change(sample.reflectance), change(sample.label), change(sample.valid))
+    return Sample(transform(sample.reflectance), transform(sample.label), transform(sample.valid))
 
 
 def _change_radiometry(sample: Sample, augment: Augment, clip: float, rng: np.random.Generator) -> Sample:
@@ -59,7 +67,7 @@ def _change_radiometry(sample: Sample, augment: Augment, clip: float, rng: np.ra
     if augment.gain or augment.band_gain:
         x = x * torch.from_numpy(factor.astype(np.float32)).view(-1, 1, 1)
     if augment.saturate and rng.random() < augment.saturate:
-        x = x.clamp(max=float(rng.uniform(min(0.3, clip), clip)))
+        x = x.clamp(max=float(rng.uniform(min(_DARKEST_SATURATION, clip), clip)))
     return Sample(x, sample.label, sample.valid)
 
 

@@ -15,44 +15,54 @@ from cloudseg.model.normalize import Scaling, normalize, observed, to_reflectanc
 from cloudseg.recipe import Recipe
 from cloudseg.records import Chip
 from cloudseg.train.augment import Sample, augment_sample, zoom_factor
+from cloudseg.train.data import CHOICE_STREAM
 
 _CLEAR_BELOW: Final = 0.05
 _OVERCAST_ABOVE: Final = 0.95
-"""Cloud fraction of a chip that divides the three kinds between which `balance` draws evenly."""
+"""Cloud fractions of a chip that separate the three kinds between which `balance` draws evenly."""
 _AHEAD: Final = 3
+_THREADS: Final = 2
 """Batches made ahead of the step that uses them; two threads keep up with a step of two cores."""
+_MIN_CROP: Final = 16
+"""Pixels a side of the smallest window that a zoom may enlarge."""
 
-# Streams of random numbers, kept apart by their place in the seed sequence.
-_CHOICE, _ORDER, _KIND, _SAMPLE = range(4)
+# Streams of random numbers, kept apart by the entry after the seed in numpy's seed sequence.
+_ORDER, _KIND, _SAMPLE = range(CHOICE_STREAM + 1, CHOICE_STREAM + 4)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a training step needs, x float32 `(batch, band, row, col)`, label uint8 `(batch, row, col)`."""
+    """Input of a training step: x float32 `(batch, band, row, col)`, label uint8 `(batch, row, col)`."""
 
     x: torch.Tensor
     label: torch.Tensor
 
 
-def choose_chips(chips: list[Chip], recipe: Recipe) -> list[Chip]:
-    """Return the training chips.
-
-    All of them, or `max_chips` drawn by the recipe's seed from the chips' ids in order.
-    """
-    ordered = sorted(chips, key=lambda chip: chip.chip_id)
-    limit = recipe.data.max_chips
-    if limit is None or limit >= len(ordered):
-        return ordered
-    picked = np.random.default_rng([recipe.seed, _CHOICE]).choice(len(ordered), limit, replace=False)
-    return [ordered[i] for i in sorted(picked)]
-
-
 class Batches:
-    """Makes the batches of one process; `rank` of `world` processes share each step without overlap."""
+    """Makes the batches of one process; `rank` of `world_size` processes share each step without overlap.
 
-    def __init__(self, chip_set: ChipSet, chips: list[Chip], recipe: Recipe, *, rank: int = 0, world: int = 1) -> None:
+    Args:
+        chip_set: pixels and labels.
+        chips: those to draw from.
+        recipe: batch size, crop, balance, augmentation, scaling and seed.
+        rank: number of this process.
+        world_size: number of processes.
+        pin_memory: whether batches lie in page-locked memory, from which a copy to a GPU can overlap with computation
+            (as in `torch.utils.data.DataLoader`). Has not been run on a GPU yet.
+    """
+
+    def __init__(
+        self,
+        chip_set: ChipSet,
+        chips: list[Chip],
+        recipe: Recipe,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        pin_memory: bool = False,
+    ) -> None:
         self._set, self._chips, self._recipe = chip_set, chips, recipe
-        self._rank, self._world = rank, world
+        self._rank, self._world_size, self._pin_memory = rank, world_size, pin_memory
         self._size = recipe.data.crop_size or chip_set.chip_size
         self._scaling = Scaling(recipe.input.clip, recipe.input.mean, recipe.input.std)
         self._kinds = [kind for kind in _by_kind(chips) if kind] if recipe.data.balance else []
@@ -60,23 +70,23 @@ class Batches:
     @property
     def steps_per_pass(self) -> int:
         """Steps after which every chip was drawn once (on average, with `balance`)."""
-        return -(-len(self._chips) // (self._recipe.budget.batch_size * self._world))
+        return -(-len(self._chips) // (self._recipe.budget.batch_size * self._world_size))
 
     def make(self, step: int) -> Batch:
         """Make the batch of a step."""
         size = self._recipe.budget.batch_size
-        first = (step * self._world + self._rank) * size
+        first = (step * self._world_size + self._rank) * size
         samples = [self._sample(number) for number in range(first, first + size)]
-        x = normalize(
-            torch.stack([s.reflectance for s in samples]), torch.stack([s.valid for s in samples]), self._scaling
-        )
-        return Batch(x.contiguous(memory_format=torch.channels_last), torch.stack([s.label for s in samples]))
+        reflectance, valid = torch.stack([s.reflectance for s in samples]), torch.stack([s.valid for s in samples])
+        x = normalize(reflectance, valid, self._scaling).contiguous(memory_format=torch.channels_last)
+        label = torch.stack([s.label for s in samples])
+        return Batch(x.pin_memory(), label.pin_memory()) if self._pin_memory else Batch(x, label)
 
     def iter_from(self, step: int, stop: int) -> Iterator[Batch]:
         """Yield the batches of the steps `step .. stop - 1`, made ahead by background threads."""
-        # One thread each: these run beside the step, and torch would give every one of them all cores again.
+        # One torch thread each: these run beside the step, and torch would give every one of them all cores again.
         with ThreadPoolExecutor(
-            2, thread_name_prefix="batches", initializer=torch.set_num_threads, initargs=(1,)
+            _THREADS, thread_name_prefix="batches", initializer=torch.set_num_threads, initargs=(1,)
         ) as pool:
             waiting: list[Future[Batch]] = []
             try:
@@ -94,7 +104,8 @@ class Batches:
         rng = np.random.default_rng([self._recipe.seed, _SAMPLE, number])
         chip = self._pick(number)
         # A zoom of z takes a window of 1/z of the side and resizes it: the whole chip is the most there is to take.
-        side = min(self._set.chip_size, max(16, round(self._size / zoom_factor(rng, self._recipe.augment))))
+        side = round(self._size / zoom_factor(rng, self._recipe.augment))
+        side = min(self._set.chip_size, max(_MIN_CROP, side))
         row, col = (_offset(rng, inside, side, self._set.chip_size) for inside in (chip.height, chip.width))
         window = slice(row, row + side), slice(col, col + side)
         pixels, label = self._set.pixels(chip)[:, *window], self._set.label(chip)[window]
@@ -102,12 +113,13 @@ class Batches:
         return augment_sample(sample, self._size, self._recipe.augment, self._recipe.input.clip, rng)
 
     def _pick(self, number: int) -> Chip:
+        """Return the chip of a sample: the next of this pass, or with `balance` a random one of a random kind."""
         if self._kinds:
             rng = np.random.default_rng([self._recipe.seed, _KIND, number])
             kind = self._kinds[int(rng.integers(len(self._kinds)))]
             return kind[int(rng.integers(len(kind)))]
-        passed, place = divmod(number, len(self._chips))
-        return self._chips[int(_order(self._recipe.seed, passed, len(self._chips))[place])]
+        passes, position = divmod(number, len(self._chips))
+        return self._chips[int(_order(self._recipe.seed, passes, len(self._chips))[position])]
 
 
 def _by_kind(chips: list[Chip]) -> list[list[Chip]]:
@@ -118,11 +130,11 @@ def _by_kind(chips: list[Chip]) -> list[list[Chip]]:
 
 
 def _offset(rng: np.random.Generator, inside: int, side: int, chip_size: int) -> int:
-    """Draw the first row or column of a crop; it stays on observed pixels where the chip is padded."""
+    """Draw the first row or column of a crop; it stays on the scene where the chip is padded."""
     return int(rng.integers(max(0, min(inside, chip_size) - side) + 1))
 
 
 @lru_cache(maxsize=4)
-def _order(seed: int, passed: int, count: int) -> npt.NDArray[np.int64]:
+def _order(seed: int, passes: int, count: int) -> npt.NDArray[np.int64]:
     """Return the order in which a pass goes through the chips."""
-    return np.random.default_rng([seed, _ORDER, passed]).permutation(count)
+    return np.random.default_rng([seed, _ORDER, passes]).permutation(count)

@@ -1,9 +1,8 @@
 """Checkpoints: the whole state of a training as one safetensors object, never a pickle.
 
-Random numbers and the position in the data are functions of seed and step, so the step stands for both.
+Random numbers and the position in the data are functions of seed and step, so the step determines both.
 """
 
-import json
 import logging
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -18,6 +17,7 @@ from cloudseg.catalog import training as rows
 from cloudseg.catalog.session import now
 from cloudseg.errors import CheckpointMismatch, ObjectCorrupt, ObjectMissing
 from cloudseg.keys import canonical_json
+from cloudseg.model.safetensors_header import METADATA_KEY, HeaderError, read_metadata
 from cloudseg.publish import publish, stage_object
 from cloudseg.records import Checkpoint, Run
 from cloudseg.storage import Store
@@ -25,13 +25,13 @@ from cloudseg.storage import Store
 log = logging.getLogger(__name__)
 FORMAT: Final = "cloudseg-checkpoint-1"
 _KEPT: Final = 2
-_KEY: Final = "cloudseg"
+"""Checkpoints of a run that are kept: the older one serves where the newest object is lost."""
 Tensors = dict[str, torch.Tensor]
 
 
 @dataclass
-class Progress:
-    """Where a training stands; everything else follows from the recipe."""
+class TrainingProgress:
+    """Progress of a training; everything else follows from the recipe. The names of the fields are stored."""
 
     step: int
     """Steps done."""
@@ -47,17 +47,17 @@ class Progress:
     stopped: str | None = None
     """Why it ended before `total_steps`."""
     spent_s: float = 0.0
-    """Wall clock of all processes that worked on it one after the other."""
+    """Wall clock, added up over the processes that worked on it one after the other."""
 
 
 @dataclass(frozen=True)
-class State:
+class TrainingState:
     """What a checkpoint holds."""
 
-    progress: Progress
+    progress: TrainingProgress
     tensors: Tensors
-    """`net.*`, `optimizer.*`, and where the recipe has them `average.*` and `best.*`."""
-    world: int
+    """`net.*`, `optimizer.*`, and where the recipe has them `average.*` (the EMA) and `best.*`; stored names."""
+    world_size: int
 
 
 class Checkpoints:
@@ -66,19 +66,23 @@ class Checkpoints:
     def __init__(self, store: Store, catalog: Catalog, run: Run) -> None:
         self._store, self._catalog, self._run = store, catalog, run
 
-    def save(self, state: State) -> None:
-        """Store the state; at the same step again it takes the place of the earlier one."""
+    def save(self, state: TrainingState) -> None:
+        """Store the state; it replaces an earlier one of the same step."""
         data = save(
             {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()},
-            {_KEY: self._header(state)},
+            {METADATA_KEY: self._header(state)},
         )
         out = stage_object(data, lambda sha256: keys.checkpoint(self._run.run_id, state.progress.step, sha256))
         row = Checkpoint(run_id=self._run.run_id, step=state.progress.step, **out.stored.model_dump(), created_at=now())
         for key in publish(self._store, self._catalog, {"state": out}, lambda db, _: _write_row(db, row)):
             self._store.delete(key)
 
-    def newest(self) -> State | None:
-        """Return the newest whole state, or None before the first. Raises CheckpointMismatch for one of another run."""
+    def load_newest(self) -> TrainingState | None:
+        """Return the newest state whose object is whole, None if there is none.
+
+        Raises:
+            CheckpointMismatch: the checkpoint belongs to another run, recipe or snapshot.
+        """
         with self._catalog.read() as db:
             found = rows.list_checkpoints(db, self._run.run_id)
         for row in found:
@@ -91,7 +95,7 @@ class Checkpoints:
         return None
 
     def clear(self) -> None:
-        """Forget all of them: the run is finished."""
+        """Delete all of them: the run is finished."""
         with self._catalog.begin() as db:
             found = rows.list_checkpoints(db, self._run.run_id)
             for row in found:
@@ -99,15 +103,20 @@ class Checkpoints:
         for row in found:
             self._store.delete(row.key)
 
-    def _header(self, state: State) -> str:
-        return canonical_json({**self._identity(), "world": state.world, "progress": asdict(state.progress)}).decode()
+    def _header(self, state: TrainingState) -> str:
+        header = {**self._identity(), "world": state.world_size, "progress": asdict(state.progress)}
+        return canonical_json(header).decode()
 
     def _identity(self) -> dict[str, Any]:
+        # The hash in the run's row, not that of today's recipe: a release that renames a value changes the latter.
         run = self._run
         return {"format": FORMAT, "run_id": run.run_id, "snapshot_id": run.snapshot_id, "recipe_hash": run.recipe_hash}
 
-    def _read(self, data: bytes) -> State:
-        header = _read_header(data)
+    def _read(self, data: bytes) -> TrainingState:
+        try:
+            header = read_metadata(data)
+        except HeaderError as error:
+            raise CheckpointMismatch("not a checkpoint of cloudseg", subject=self._run.run_id, found=error) from error
         for name, expected in self._identity().items():
             if header.get(name) != expected:
                 raise CheckpointMismatch(
@@ -115,13 +124,13 @@ class Checkpoints:
                     subject=self._run.run_id,
                     found=header.get(name),
                     expected=expected,
-                    next_step="Start a run with another id, or give back the recipe and the snapshot that this one began with.",
+                    next_step="Start a run with another id, or use the recipe and snapshot that this run began with.",
                 )
-        return State(Progress(**header["progress"]), load(data), int(header["world"]))
+        return TrainingState(TrainingProgress(**header["progress"]), load(data), int(header["world"]))
 
 
 def _write_row(db: Connection, row: Checkpoint) -> list[str]:
-    """Add the row, forget those that it replaces, and return the keys that no row names any more."""
+    """Add the row, delete those that it replaces, and return the keys that no row names any more."""
     before = rows.list_checkpoints(db, row.run_id)
     again = [entry for entry in before if entry.step == row.step]
     old = [entry for entry in before if entry.step != row.step][_KEPT - 1 :]
@@ -131,27 +140,15 @@ def _write_row(db: Connection, row: Checkpoint) -> list[str]:
     return [entry.key for entry in [*again, *old] if entry.key != row.key]
 
 
-def _read_header(data: bytes) -> dict[str, Any]:
-    try:
-        length = int.from_bytes(data[:8], "little")
-        header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_KEY])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointMismatch("not a checkpoint of cloudseg", found=error) from error
-    if not isinstance(header, dict):
-        raise CheckpointMismatch("not a checkpoint of cloudseg", found=type(header).__name__)
-    return header
-
-
-def named(prefix: str, tensors: Tensors) -> Tensors:
-    """Return tensors under `prefix.`."""
+def add_prefix(prefix: str, tensors: Tensors) -> Tensors:
+    """Return the tensors as `<prefix>.<name>`."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
-def under(prefix: str, tensors: Tensors) -> Tensors:
-    """Return the tensors that stand under `prefix.`, without it."""
-    return {
-        name.removeprefix(f"{prefix}."): tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}.")
-    }
+def select_prefix(prefix: str, tensors: Tensors) -> Tensors:
+    """Return the tensors named `<prefix>.<name>`, as `<name>`."""
+    start = f"{prefix}."
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
 def optimizer_tensors(net: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
@@ -165,9 +162,9 @@ def optimizer_tensors(net: torch.nn.Module, optimizer: torch.optim.Optimizer) ->
 
 
 def load_optimizer(net: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Put the moments back where they came from, in the memory layout of their parameter."""
+    """Restore the moments of every parameter, in the parameter's memory layout."""
     for name, parameter in net.named_parameters():
-        moments = under(name, tensors)
+        moments = select_prefix(name, tensors)
         if moments:
             optimizer.state[parameter] = {
                 moment: torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value.clone()

@@ -1,4 +1,4 @@
-"""The end of a training: choose the threshold, pack, export, encode_probability, register."""
+"""The end of a training: choose the threshold, pack the weights, export, quantize, register."""
 
 import logging
 from typing import Final
@@ -7,29 +7,40 @@ import numpy as np
 
 from cloudseg.catalog import Catalog
 from cloudseg.model.export import export_onnx
-from cloudseg.model.golden import GOLDEN_FILE, pack_golden
-from cloudseg.model.predictor import INT8
-from cloudseg.model.quantize import CALIBRATION_CHIPS, INT8_FILE, RANGES, Agreement, agreement, quantize
+from cloudseg.model.golden import GOLDEN_FILE, REFERENCE_DEVICE, pack_golden
+from cloudseg.model.int8 import CALIBRATION_CHIPS, INT8_ASSET, INT8_FILE, Agreement, make_int8
+from cloudseg.model.predictor import Predictor
 from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights
-from cloudseg.records import Chip, Weights
+from cloudseg.recipe import Recipe
+from cloudseg.records import Chip, Run, Weights
 from cloudseg.registry import register
 from cloudseg.storage import Store
-from cloudseg.train.trainer import Setting, Trainer, describe_net
-from cloudseg.train.validate import choose_threshold, describe
+from cloudseg.train.data import TrainingData
+from cloudseg.train.trainer import Trainer, describe_net
+from cloudseg.train.validate import Validator, choose_threshold, validation_metrics
 
 log = logging.getLogger(__name__)
 _COMPARED_CHIPS: Final = 48
 """Validation chips on which int8 is compared with fp32: 7 million pixels of 384 x 384 chips, seconds of work."""
 
 
-def pack_result(trainer: Trainer, sources: tuple[str, ...]) -> tuple[bytes, WeightsMeta]:
-    """Return the weights file of a finished training; every process of the group calls it, all get the same bytes.
+def pack_result(
+    trainer: Trainer, validator: Validator, run: Run, recipe: Recipe, sources: tuple[str, ...]
+) -> tuple[bytes, WeightsMeta]:
+    """Return the weights file of a finished training and its metadata.
 
-    The threshold is chosen on all validation chips with the net that is published.
+    All processes call it together and get the same bytes. The threshold is chosen on all validation chips with the net
+    that is published.
+
+    Args:
+        trainer: at its end.
+        validator: of the same data.
+        run: the row, for the lineage.
+        recipe: of the run, under today's names.
+        sources: where the labels come from.
     """
-    setting, recipe, run = trainer.setting, trainer.setting.recipe, trainer.setting.run
     net, step = trainer.final_net()
-    counted = trainer.count(trainer.predictor(net), setting.validation_chips)
+    counted = validator.count(trainer.predictor(net))
     threshold = choose_threshold(counted)
     lineage = {
         "snapshot_id": run.snapshot_id,
@@ -41,40 +52,42 @@ def pack_result(trainer: Trainer, sources: tuple[str, ...]) -> tuple[bytes, Weig
         "steps": step,
         "sources": sources,
     }
-    meta = describe_net(recipe, net, threshold=threshold).model_copy(
-        update=lineage | {"metrics": describe(counted, threshold)}
-    )
+    meta = describe_net(recipe, net, threshold=threshold)
+    meta = meta.model_copy(update=lineage | {"metrics": validation_metrics(counted, threshold)})
     return pack_weights(net, meta), meta
 
 
-def register_result(store: Store, catalog: Catalog, setting: Setting, data: bytes, meta: WeightsMeta) -> Weights:
-    """Register the weights with their ONNX twin, golden tile and, where it agrees, int8 file.
+def register_result(
+    store: Store, catalog: Catalog, run: Run, data: TrainingData, packed: bytes, meta: WeightsMeta
+) -> Weights:
+    """Register the weights with their ONNX export, golden sample and, where it agrees with fp32, int8 file.
 
-    The registry adds card and STAC item.
+    The registry adds model card and STAC item.
     """
-    loaded = load_weights(data)
-    chip = _most_mixed(setting.validation_chips)
-    golden = pack_golden(loaded, setting.chip_set.pixels(chip)[:, : chip.height, : chip.width])
-    companions = {"onnx": ("model.onnx", export_onnx(loaded)), "golden": (GOLDEN_FILE, golden)}
-    int8, figures = _int8(setting, loaded)
+    loaded = load_weights(packed)
+    chip = _most_mixed(data.validation)
+    golden = pack_golden(loaded, data.chip_set.pixels(chip)[:, : chip.height, : chip.width])
+    assets = {"onnx": ("model.onnx", export_onnx(loaded)), "golden": (GOLDEN_FILE, golden)}
+    int8, figures = _int8(loaded, data, run.run_id)
     return register(
         store,
         catalog,
-        weights=data,
+        weights=packed,
         metadata=meta.model_dump(mode="json"),
-        companions=companions | int8,
-        run_id=setting.run.run_id,
-        snapshot_id=setting.run.snapshot_id,
+        companions=assets | int8,
+        run_id=run.run_id,
+        snapshot_id=run.snapshot_id,
         architecture=meta.architecture,
         figures=figures,
     )
 
 
-def _int8(setting: Setting, loaded: LoadedModel) -> tuple[dict[str, tuple[str, bytes]], dict[str, float]]:
-    """Return the int8 companion, none where it disagrees or cannot be made, and the figures for the card."""
-    run_id = setting.run.run_id
+def _int8(
+    loaded: LoadedModel, data: TrainingData, run_id: str
+) -> tuple[dict[str, tuple[str, bytes]], dict[str, float]]:
+    """Return the int8 asset, none where it disagrees or cannot be made, and the figures for the card."""
     try:
-        int8, agreed = _quantized(setting, loaded)
+        int8, agreed = _quantized(loaded, data)
     except Exception:
         # An extra for speed must not lose a night of training: the weights predict without it.
         log.warning("run %s: int8 is not published, it cannot be made", run_id, exc_info=True)
@@ -84,22 +97,18 @@ def _int8(setting: Setting, loaded: LoadedModel) -> tuple[dict[str, tuple[str, b
         "int8_mask_iou_against_fp32": agreed.mask_iou,
         "int8_validation_iou_change": agreed.label_iou - agreed.label_iou_fp32,
     }
-    return ({INT8: (INT8_FILE, int8)} if agreed.is_good else {}), figures
+    return ({INT8_ASSET: (INT8_FILE, int8)} if agreed.is_good else {}), figures
 
 
-def _quantized(setting: Setting, loaded: LoadedModel) -> tuple[bytes, Agreement]:
-    """Calibrate on training chips, compare on validation chips.
-
-    Of both ways to find ranges take the one that agrees better.
-    """
-    chips = setting.chip_set
-    calibration = [np.array(chips.pixels(chip)) for chip in _spread(setting.train_chips, CALIBRATION_CHIPS)]
+def _quantized(loaded: LoadedModel, data: TrainingData) -> tuple[bytes, Agreement]:
+    """Calibrate on training chips and compare with fp32 on validation chips."""
+    chips = data.chip_set
+    calibration = [np.array(chips.pixels(chip)) for chip in _spread(data.train, CALIBRATION_CHIPS)]
     compared = [
         (np.array(chips.pixels(chip)), np.array(chips.label(chip)))
-        for chip in _spread(setting.validation_chips, _COMPARED_CHIPS)
+        for chip in _spread(data.validation, _COMPARED_CHIPS)
     ]
-    files = [quantize(loaded, calibration, ranges) for ranges in RANGES]
-    return max(((int8, agreement(loaded, int8, compared)) for int8 in files), key=lambda found: found[1].mask_iou)
+    return make_int8(loaded, Predictor(loaded, REFERENCE_DEVICE), calibration, compared)
 
 
 def _spread(chips: list[Chip], count: int) -> list[Chip]:
@@ -109,5 +118,5 @@ def _spread(chips: list[Chip], count: int) -> list[Chip]:
 
 
 def _most_mixed(chips: list[Chip]) -> Chip:
-    """Return the chip whose cloud fraction is nearest to one half: both classes are in it if they are anywhere."""
+    """Return the chip whose cloud fraction is nearest to one half: both classes are in it if they are in any."""
     return min(chips, key=lambda chip: (abs(chip.cloud_fraction - 0.5), chip.chip_id))

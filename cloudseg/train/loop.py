@@ -1,4 +1,4 @@
-"""The loop around the steps: epochs, validation, checkpoints, early stop, live progress."""
+"""The training loop: steps, epochs with a validation, checkpoints, early stopping, live progress."""
 
 import logging
 import time
@@ -9,79 +9,97 @@ from cloudseg.catalog import Catalog
 from cloudseg.catalog import training as rows
 from cloudseg.catalog.session import now
 from cloudseg.errors import Interrupted
+from cloudseg.recipe import Budget
 from cloudseg.records import Epoch
+from cloudseg.signals import StopRequest
 from cloudseg.train.budget import OVERTIME
 from cloudseg.train.checkpoint import Checkpoints
-from cloudseg.train.stop import StopRequest
+from cloudseg.train.distributed import DistributedContext
 from cloudseg.train.trainer import Trainer
+from cloudseg.train.validate import Validator
 
 log = logging.getLogger(__name__)
 OnProgress = Callable[[int, int, str], None]
 """Gets steps done, steps in all and a phrase with loss, images/s and ETA."""
 _LOG_EVERY_S: Final = 10.0
-_WORTH_TELLING: Final = 0.1
+_UNUSED_SHARE: Final = 0.1
+"""Of a time budget: less is not worth a line in the log."""
 
 
 class Loop:
-    """Runs a trainer from where it stands to its end."""
+    """Runs a trainer from its progress to the end.
+
+    Args:
+        trainer: net, optimizer and progress.
+        validator: counts at the end of an epoch.
+        budget: of the recipe: batch size, checkpoints, patience and minutes.
+        dist: this process among those that train together; only the main one writes.
+        run_id: names the run in rows and log.
+        catalog: takes the epochs.
+        checkpoints: takes the state of the trainer.
+        on_progress: called after every step by the main process; None logs a line every ten seconds.
+    """
 
     def __init__(
-        self, trainer: Trainer, catalog: Catalog, checkpoints: Checkpoints, on_progress: OnProgress | None
+        self,
+        trainer: Trainer,
+        validator: Validator,
+        *,
+        budget: Budget,
+        dist: DistributedContext,
+        run_id: str,
+        catalog: Catalog,
+        checkpoints: Checkpoints,
+        on_progress: OnProgress | None,
     ) -> None:
-        self._trainer, self._catalog, self._checkpoints = trainer, catalog, checkpoints
-        self._tell = on_progress or self._log_progress
-        self._leads = trainer.setting.group.leads
-        self._begun = self._epoch_begun = self._told = time.monotonic()
-        self._spent_before = trainer.progress.spent_s
-        self._first_step = self._epoch_first = trainer.progress.step
+        self._trainer, self._validator, self._progress = trainer, validator, trainer.progress
+        self._budget, self._dist, self._run_id = budget, dist, run_id
+        self._catalog, self._checkpoints = catalog, checkpoints
+        self._report = on_progress or self._log_progress
+        self._images_per_step = budget.batch_size * dist.world_size
+        self._began = self._epoch_began = self._last_logged = time.monotonic()
+        self._spent_before = self._progress.spent_s
+        self._first_step = self._epoch_first_step = self._progress.step
 
     def run(self, request: StopRequest) -> None:
-        """Train to the end. Raises Interrupted after a checkpoint when a signal asked for it, TrainingDiverged."""
-        trainer, progress = self._trainer, self._trainer.progress
+        """Train to the end.
+
+        Args:
+            request: looked at after every step.
+
+        Raises:
+            Interrupted: a signal arrived; a checkpoint was written.
+            TrainingDiverged: the loss or the net's output is not finite.
+        """
+        progress = self._progress
         if progress.stopped is not None:
             return
-        for batch in trainer.batches.iter_from(progress.step, progress.total_steps):
-            loss = trainer.take_step(batch)
-            self._tell_step(loss)
-            last = progress.step == progress.total_steps
-            if last or progress.step % progress.epoch_steps == 0:
+        for batch in self._trainer.batches.iter_from(progress.step, progress.total_steps):
+            loss = self._trainer.train_step(batch)
+            self._report_step(loss)
+            if progress.step == progress.total_steps or progress.step % progress.epoch_steps == 0:
                 self._end_epoch()
-            elif progress.step % trainer.setting.recipe.budget.checkpoint_every_steps == 0:
-                self.checkpoint()
+            elif progress.step % self._budget.checkpoint_every_steps == 0:
+                self.save_checkpoint()
             if progress.stopped is not None:
-                log.info(
-                    "run %s ends early at step %d: %s", trainer.setting.run.run_id, progress.step, progress.stopped
-                )
+                log.info("run %s ends early at step %d: %s", self._run_id, progress.step, progress.stopped)
                 break
-            self._leave_if_asked(request)
-        self._tell_unused()
+            self._stop_if_requested(request)
+        self._log_unused_budget()
 
-    def _tell_unused(self) -> None:
-        """Say how much of a time budget is left.
-
-        The machine was slower while the pace was measured than it was later.
-        """
-        progress, minutes = self._trainer.progress, self._trainer.setting.recipe.budget.minutes
-        if minutes is None or not self._leads:
-            return
-        unused = minutes - progress.spent_s / 60
-        if unused > _WORTH_TELLING * minutes:
-            log.info(
-                "run %s: %.1f of %g minutes of the budget unused", self._trainer.setting.run.run_id, unused, minutes
-            )
-
-    def checkpoint(self) -> None:
-        """Write a checkpoint (the leader does)."""
-        self._trainer.progress.spent_s = self._spent_before + time.monotonic() - self._begun
-        if self._leads:
+    def save_checkpoint(self) -> None:
+        """Write a checkpoint, in the main process."""
+        self._progress.spent_s = self._spent_s()
+        if self._dist.is_main:
             self._checkpoints.save(self._trainer.state())
 
     def _end_epoch(self) -> None:
-        trainer, progress = self._trainer, self._trainer.progress
+        """Validate, remember the best net, decide whether to stop, add the epoch's row and write a checkpoint."""
+        progress = self._progress
         epoch = -(-progress.step // progress.epoch_steps)
-        trained_s, steps = time.monotonic() - self._epoch_begun, progress.step - self._epoch_first
-        counted = trainer.validate()
-        trainer.keep_if_best(counted.loss, epoch)
+        trained_s, steps = time.monotonic() - self._epoch_began, progress.step - self._epoch_first_step
+        counted = self._validator.count(self._trainer.predictor(), self._validator.watched(progress.epoch_steps))
+        self._trainer.keep_if_best(counted.loss, epoch)
         progress.stopped = self._reason_to_stop(epoch)
         metrics = {
             "train_loss": round(progress.loss_sum / max(1, progress.loss_count), 6),
@@ -89,67 +107,72 @@ class Loop:
             "validation_iou": round(counted.iou(), 6),
             "best_epoch": progress.best_epoch,
             "images_per_s": round(steps * self._images_per_step / max(trained_s, 1e-9), 2),
-            "lr": trainer.learning_rate(progress.step - 1),
-            "seconds": round(self._spent_before + time.monotonic() - self._begun, 1),
+            "lr": self._trainer.learning_rate(progress.step - 1),
+            "seconds": round(self._spent_s(), 1),
         }
-        if self._leads:
-            run_id = trainer.setting.run.run_id
+        if self._dist.is_main:
+            row = Epoch(run_id=self._run_id, epoch=epoch, step=progress.step, metrics=metrics, created_at=now())
             with self._catalog.begin() as db:
-                rows.add_epoch(
-                    db, Epoch(run_id=run_id, epoch=epoch, step=progress.step, metrics=metrics, created_at=now())
-                )
-            log.info("run %s epoch %d, step %d of %d: %s", run_id, epoch, progress.step, progress.total_steps, metrics)
+                rows.add_epoch(db, row)
+            log.info(
+                "run %s epoch %d, step %d of %d: %s", self._run_id, epoch, progress.step, progress.total_steps, metrics
+            )
         progress.loss_sum, progress.loss_count = 0.0, 0
-        self._epoch_begun, self._epoch_first = time.monotonic(), progress.step
-        self.checkpoint()
+        self._epoch_began, self._epoch_first_step = time.monotonic(), progress.step
+        self.save_checkpoint()
 
     def _reason_to_stop(self, epoch: int) -> str | None:
-        progress, budget = self._trainer.progress, self._trainer.setting.recipe.budget
+        """Return why to end before `total_steps`: patience, or a machine that became slower; None to go on."""
+        progress, budget = self._progress, self._budget
         if progress.step >= progress.total_steps:
             return None
         if budget.patience is not None and epoch - progress.best_epoch >= budget.patience:
             return f"no lower validation loss than {progress.best_loss:.4f} for {budget.patience} epochs"
-        spent = self._trainer.setting.group.from_leader(self._spent_before + time.monotonic() - self._begun)
+        spent = self._dist.broadcast(self._spent_s())
         if budget.minutes is not None and spent > OVERTIME * 60 * budget.minutes:
             return f"{spent / 60:.1f} minutes spent of {budget.minutes}: the machine became slower"
         return None
 
-    def _leave_if_asked(self, request: StopRequest) -> None:
-        progress, group = self._trainer.progress, self._trainer.setting.group
-        asked = request.signal_name is not None
-        # One process of several may get the signal a step earlier: all leave at the same step.
-        if group.world > 1:
-            asked = group.any(asked)
-        if asked and progress.step < progress.total_steps:
-            self.checkpoint()
+    def _stop_if_requested(self, request: StopRequest) -> None:
+        progress = self._progress
+        # One process of several may get the signal a step earlier: all stop at the same step.
+        requested = self._dist.any(request.signal_name is not None)
+        if requested and progress.step < progress.total_steps:
+            self.save_checkpoint()
             raise Interrupted(
-                f"asked to stop by {request.signal_name or 'a signal to another process'}",
-                subject=self._trainer.setting.run.run_id,
+                f"stopped by {request.signal_name or 'a signal to another process'}",
+                subject=self._run_id,
                 found=f"step {progress.step} of {progress.total_steps}",
                 next_step="Start it again with the same run id: it resumes.",
             )
 
     # --- live progress ------------------------------------------------------------------------------------------------
 
-    @property
-    def _images_per_step(self) -> int:
-        return self._trainer.setting.recipe.budget.batch_size * self._trainer.setting.group.world
+    def _spent_s(self) -> float:
+        """Return the seconds of all processes that worked on this run one after the other, this one included."""
+        return self._spent_before + time.monotonic() - self._began
 
-    def _tell_step(self, loss: float) -> None:
-        if not self._leads:
+    def _report_step(self, loss: float) -> None:
+        if not self._dist.is_main:
             return
-        progress = self._trainer.progress
-        per_step = (time.monotonic() - self._begun) / (progress.step - self._first_step)
-        remaining = per_step * (progress.total_steps - progress.step)
-        eta = f"{remaining / 60:.1f} min" if remaining >= 60 else f"{remaining:.0f} s"
-        self._tell(
-            progress.step,
-            progress.total_steps,
-            f"loss {loss:.4f}, {self._images_per_step / per_step:.1f} images/s, ETA {eta}",
-        )
+        progress = self._progress
+        step_s = (time.monotonic() - self._began) / (progress.step - self._first_step)
+        left_s = step_s * (progress.total_steps - progress.step)
+        eta = f"{left_s / 60:.1f} min" if left_s >= 60 else f"{left_s:.0f} s"
+        phrase = f"loss {loss:.4f}, {self._images_per_step / step_s:.1f} images/s, ETA {eta}"
+        self._report(progress.step, progress.total_steps, phrase)
 
     def _log_progress(self, done: int, total: int, phrase: str) -> None:
         moment = time.monotonic()
-        if done == total or moment - self._told >= _LOG_EVERY_S:
-            self._told = moment
-            log.info("run %s step %d of %d: %s", self._trainer.setting.run.run_id, done, total, phrase)
+        if done == total or moment - self._last_logged >= _LOG_EVERY_S:
+            self._last_logged = moment
+            log.info("run %s step %d of %d: %s", self._run_id, done, total, phrase)
+
+    def _log_unused_budget(self) -> None:
+        """Log how much of a time budget is left: the machine was slower while the pace was measured than later."""
+        minutes = self._budget.minutes
+        if minutes is None or not self._dist.is_main:
+            return
+        unused = minutes - self._progress.spent_s / 60
+        if unused > _UNUSED_SHARE * minutes:
+            log.info("run %s: %.1f of %g minutes of the budget unused", self._run_id, unused, minutes)

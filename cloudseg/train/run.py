@@ -10,22 +10,23 @@ from cloudseg.catalog import model as models
 from cloudseg.catalog import scene as scenes
 from cloudseg.catalog import training as rows
 from cloudseg.catalog.session import now
-from cloudseg.dataset.chips import ChipSet, open_chips
-from cloudseg.errors import CheckpointMismatch, CloudsegError, EmptySplit
+from cloudseg.dataset.chips import open_chips
+from cloudseg.errors import CheckpointMismatch, CloudsegError
 from cloudseg.model.device import Device, set_up
 from cloudseg.model.weights import load_weights
-from cloudseg.recipe import Recipe
-from cloudseg.records import Chip, Epoch, Run, RunStatus, Snapshot, Split, TrainRecord, Weights
+from cloudseg.recipe import Recipe, is_same_training
+from cloudseg.records import Epoch, Run, RunStatus, Snapshot, TrainRecord, Weights
 from cloudseg.registry import find_champion
+from cloudseg.signals import listen_for_stop
 from cloudseg.storage import Store
-from cloudseg.train import budget
-from cloudseg.train.batch import choose_chips
-from cloudseg.train.checkpoint import Checkpoints, State, Tensors
+from cloudseg.train.budget import TRIAL_STEPS, decide_steps
+from cloudseg.train.checkpoint import Checkpoints, Tensors, TrainingProgress, TrainingState
+from cloudseg.train.data import TrainingData, select_data
+from cloudseg.train.distributed import DistributedContext, open_process_group
 from cloudseg.train.finish import pack_result, register_result
-from cloudseg.train.group import Group, join_group
 from cloudseg.train.loop import Loop, OnProgress
-from cloudseg.train.stop import listen_for_stop
-from cloudseg.train.trainer import Setting, Trainer
+from cloudseg.train.trainer import Trainer
+from cloudseg.train.validate import Validator
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +44,9 @@ def train_run(
 ) -> TrainRecord:
     """Train a recipe on a snapshot and register the weights.
 
-    Killed at any step and called again with the same ids, it goes on from the newest checkpoint and ends with the
-    weights of an undisturbed run (same kind of device, same number of processes). A finished run is not trained again:
-    its record is given back. Under `torchrun` all processes call it together; only the first writes.
+    Killed at any step and called again with the same ids, it resumes from the newest checkpoint and ends with the
+    weights of an uninterrupted run (same kind of device, same number of processes). A finished run is not trained
+    again. Under `torchrun` all processes call it together; only the main process writes.
 
     Args:
         store: holds the shards, takes checkpoints and weights.
@@ -54,33 +55,33 @@ def train_run(
         recipe: how.
         run_id: name of the run; the same name resumes.
         device: from `choose_device`.
-        parent_weights_id: warm start from these. None takes the champion of the moment when the run begins, if the
-            recipe
-            wants a warm start; a run that began before keeps the parent that it began with.
+        parent_weights_id: warm start from these weights. None takes the champion of the moment when the run begins, if
+            the recipe wants a warm start; a run that began before keeps the parent that it began with.
         on_progress: gets steps done, steps in all and a phrase; None logs a line every ten seconds.
+
+    Returns:
+        The record of the run, also of one that was finished before.
 
     Raises:
         EmptySplit: no training or validation chips, or only one class in them.
         CheckpointMismatch: the run id belongs to another snapshot or recipe.
         TrainingDiverged: the loss is not finite.
-        Interrupted: SIGTERM or SIGINT came; a checkpoint was written.
+        Interrupted: SIGTERM or SIGINT arrived; a checkpoint was written.
         SnapshotChanged: stored chips are not what the manifest names.
 
-    The run's row says `failed`, with the error, after any error that the same call cannot get over by itself.
+    The run's row says `failed`, with the error, after any error that a retry cannot help.
     """
-    begun = time.monotonic()
-    with join_group(device) as group:
-        set_up(group.device)
+    began = time.monotonic()
+    with open_process_group(device) as dist:
+        set_up(dist.device)
         with catalog.read() as db:
             snapshot = rows.get_snapshot(db, snapshot_id)
-        run = _begin(catalog, snapshot, recipe, run_id, group, parent_weights_id)
-        if (done := _find_result(catalog, run)) is not None:
-            if group.leads:
-                _close(
-                    catalog, run.run_id, Checkpoints(store, catalog, run)
-                )  # a kill between its last rows is made good here
-            group.wait()
-            return _record(catalog, run, done, resumed_from=None, seconds=0.0)
+        run = _begin(catalog, snapshot, recipe, run_id, dist, parent_weights_id)
+        if (finished := _find_weights(catalog, run)) is not None:
+            if dist.is_main:
+                _close(store, catalog, run)  # an earlier process may have been killed before this
+            dist.barrier()
+            return _record(catalog, run, finished, resumed_from=None, seconds=0.0)
         log.info(
             "run %s starts: snapshot %s, recipe %s %s, parent %s, %s, %d process(es)",
             run_id,
@@ -88,70 +89,135 @@ def train_run(
             recipe.name,
             recipe.recipe_hash[:12],
             run.parent_weights_id,
-            group.device.reason,
-            group.world,
+            dist.device.reason,
+            dist.world_size,
         )
         with (
-            _failure_recorded(catalog, run.run_id, group),
-            open_chips(store, snapshot, verify=group.leads) as chip_set,
+            _failure_recorded(catalog, run.run_id, dist),
+            open_chips(store, snapshot, verify=dist.is_main) as chip_set,
         ):
-            setting = _prepare(store, catalog, chip_set, run, recipe, group)
-            return _train(store, catalog, setting, on_progress, begun)
+            data = select_data(chip_set, recipe, snapshot_id=snapshot_id)
+            weights, resumed_from = _train(store, catalog, run, recipe, data, dist, on_progress, began)
+        record = _record(catalog, run, weights, resumed_from=resumed_from, seconds=time.monotonic() - began)
+        log.info("run %s ends: %s", run.run_id, record.as_json())
+        return record
 
 
 def _train(
-    store: Store, catalog: Catalog, setting: Setting, on_progress: OnProgress | None, begun: float
-) -> TrainRecord:
-    run, group = setting.run, setting.group
+    store: Store,
+    catalog: Catalog,
+    run: Run,
+    recipe: Recipe,
+    data: TrainingData,
+    dist: DistributedContext,
+    on_progress: OnProgress | None,
+    began: float,
+) -> tuple[Weights, int | None]:
+    """Train from the newest checkpoint or the beginning, and register the result.
+
+    Returns:
+        The weights, and the step of the checkpoint from which the run was resumed (None: it began here).
+    """
     checkpoints = Checkpoints(store, catalog, run)
-    state = checkpoints.newest()
-    group.wait()  # nobody may delete a checkpoint before everybody has read it
-    trainer, resumed_from = _resume(setting, state, begun)
-    loop = Loop(trainer, catalog, checkpoints, on_progress)
+    state = checkpoints.load_newest()
+    dist.barrier()  # no process may delete a checkpoint before every process has read it
+    parent = _load_parent(store, catalog, run, recipe)
+    validator = Validator(data, recipe.budget.batch_size, dist)
     if state is None:
-        loop.checkpoint()  # puts the number of steps down before the first one
+        progress = _decide_progress(recipe, data, dist, validator, parent, began)
+        trainer = Trainer(recipe, data, dist, progress, parent)
+    else:
+        trainer = Trainer(recipe, data, dist, state.progress, parent)
+        trainer.load_state(state)
+        _log_resume(run, state, dist)
+    resumed_from = state.progress.step if state is not None else None
+    loop = Loop(
+        trainer,
+        validator,
+        budget=recipe.budget,
+        dist=dist,
+        run_id=run.run_id,
+        catalog=catalog,
+        checkpoints=checkpoints,
+        on_progress=on_progress,
+    )
+    if state is None:
+        loop.save_checkpoint()  # records the number of steps before the first one
     with listen_for_stop() as request:
         loop.run(request)
-    data, meta = pack_result(trainer, _label_sources(catalog, run.snapshot_id))
-    if group.leads:
-        register_result(store, catalog, setting, data, meta)
-        _close(catalog, run.run_id, checkpoints)
-    group.wait()
-    with catalog.read() as db:
-        weights = models.find_weights_of_run(db, run.run_id)
+    packed, meta = pack_result(trainer, validator, run, recipe, _label_sources(catalog, run.snapshot_id))
+    if dist.is_main:
+        register_result(store, catalog, run, data, packed, meta)
+        _close(store, catalog, run)
+    dist.barrier()
+    weights = _find_weights(catalog, run)
     if weights is None:
         raise CheckpointMismatch(
             "the run has no weights after its end", subject=run.run_id, next_step="Start it again."
         )
-    record = _record(catalog, run, weights, resumed_from=resumed_from, seconds=time.monotonic() - begun)
-    log.info("run %s ends: %s", run.run_id, record.as_json())
-    return record
+    return weights, resumed_from
 
 
-def _resume(setting: Setting, state: State | None, begun: float) -> tuple[Trainer, int | None]:
-    if state is None:
-        spent = time.monotonic() - begun
-        progress = budget.plan(setting, already_spent_s=spent)
-        progress.spent_s = time.monotonic() - begun
-        return Trainer(setting, progress), None
-    trainer = Trainer(setting, state.progress)
-    trainer.load(state)
-    if state.world != setting.group.world:
+def _decide_progress(
+    recipe: Recipe,
+    data: TrainingData,
+    dist: DistributedContext,
+    validator: Validator,
+    parent: Tensors | None,
+    began: float,
+) -> TrainingProgress:
+    """Return the progress of a run that has not begun; what happened since `began` counts as spent."""
+    trial = Trainer(recipe, data, dist, TrainingProgress(step=0, total_steps=TRIAL_STEPS, epoch_steps=1), parent)
+    progress = decide_steps(recipe.budget, trial, validator, dist, spent_s=time.monotonic() - began)
+    progress.spent_s = time.monotonic() - began
+    return progress
+
+
+def _log_resume(run: Run, state: TrainingState, dist: DistributedContext) -> None:
+    log.info("run %s resumes at step %d of %d", run.run_id, state.progress.step, state.progress.total_steps)
+    if state.world_size != dist.world_size:
         log.warning(
-            "run %s goes on with %d processes instead of %d", setting.run.run_id, setting.group.world, state.world
+            "run %s resumes with %d processes instead of %d: its weights will differ from an uninterrupted run",
+            run.run_id,
+            dist.world_size,
+            state.world_size,
         )
-    log.info("run %s resumes at step %d of %d", setting.run.run_id, state.progress.step, state.progress.total_steps)
-    return trainer, state.progress.step
 
 
-# --- rows -----------------------------------------------------------------------------------------------------------
+def _load_parent(store: Store, catalog: Catalog, run: Run, recipe: Recipe) -> Tensors | None:
+    """Return the parent's parameters, None for a cold start or a parent that does not fit the recipe's net."""
+    if run.parent_weights_id is None:
+        return None
+    with catalog.read() as db:
+        parent = models.get_weights(db, run.parent_weights_id)
+    loaded = load_weights(store.get(parent.key, parent.sha256))
+    own = (recipe.model.architecture, recipe.model.bands, recipe.model.widths)
+    others = (loaded.meta.architecture, loaded.meta.bands, loaded.meta.widths)
+    if own != others:
+        log.warning(
+            "run %s starts cold: its parent %s is %s, the recipe wants %s", run.run_id, parent.weights_id, others, own
+        )
+        return None
+    return loaded.net.state_dict()
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
 
 
 def _begin(
-    catalog: Catalog, snapshot: Snapshot, recipe: Recipe, run_id: str, group: Group, parent_weights_id: str | None
+    catalog: Catalog,
+    snapshot: Snapshot,
+    recipe: Recipe,
+    run_id: str,
+    dist: DistributedContext,
+    parent_weights_id: str | None,
 ) -> Run:
-    """Add the run's row, or find the one of an earlier start. Raises CheckpointMismatch for another question."""
-    if group.leads:
+    """Add the run's row, or find the one of an earlier start.
+
+    Raises:
+        CheckpointMismatch: the run began with another snapshot, recipe or parent.
+    """
+    if dist.is_main:
         parent = (parent_weights_id or _champion_id(catalog)) if recipe.warm_start else None
         row = Run(
             run_id=run_id,
@@ -162,8 +228,8 @@ def _begin(
             parent_weights_id=parent,
             seed=recipe.seed,
             status="running",
-            device=group.device.kind,
-            device_reason=group.device.reason,
+            device=dist.device.kind,
+            device_reason=dist.device.reason,
             error=None,
             created_at=now(),
             finished_at=None,
@@ -172,23 +238,31 @@ def _begin(
             run = rows.add_run(db, row)
             if run.status == "failed":
                 rows.set_run_status(db, run_id, "running")
-    group.wait()
+    dist.barrier()
     with catalog.read() as db:
         run = rows.get_run(db, run_id)
-    for name, found, expected in (
-        ("snapshot", snapshot.snapshot_id, run.snapshot_id),
-        ("recipe", recipe.recipe_hash, run.recipe_hash),
-        ("parent", parent_weights_id or run.parent_weights_id, run.parent_weights_id),
+    _check_question(run, snapshot, recipe, parent_weights_id or run.parent_weights_id)
+    return run
+
+
+def _check_question(run: Run, snapshot: Snapshot, recipe: Recipe, parent_weights_id: str | None) -> None:
+    """Raise CheckpointMismatch unless the run began with this snapshot, recipe and parent.
+
+    Recipes are compared by value, not by hash: a run that began under an earlier release may name values differently.
+    """
+    for name, found, expected, is_same in (
+        ("snapshot", snapshot.snapshot_id, run.snapshot_id, snapshot.snapshot_id == run.snapshot_id),
+        ("recipe", recipe.recipe_hash, run.recipe_hash, is_same_training(run.recipe, recipe)),
+        ("parent", parent_weights_id, run.parent_weights_id, parent_weights_id == run.parent_weights_id),
     ):
-        if found != expected:
+        if not is_same:
             raise CheckpointMismatch(
                 f"the run began with another {name}",
-                subject=run_id,
+                subject=run.run_id,
                 found=found,
                 expected=expected,
-                next_step=f"Give the {name} that the run began with, or another run id.",
+                next_step=f"Use the {name} that the run began with, or another run id.",
             )
-    return run
 
 
 def _champion_id(catalog: Catalog) -> str | None:
@@ -196,19 +270,19 @@ def _champion_id(catalog: Catalog) -> str | None:
     return champion.weights_id if champion else None
 
 
-def _find_result(catalog: Catalog, run: Run) -> Weights | None:
-    """Return the weights of a run that is through, or None."""
+def _find_weights(catalog: Catalog, run: Run) -> Weights | None:
+    """Return the weights of a finished run, or None."""
     with catalog.read() as db:
         return models.find_weights_of_run(db, run.run_id)
 
 
-def _close(catalog: Catalog, run_id: str, checkpoints: Checkpoints) -> None:
-    """Say that the run is finished and forget its checkpoints; what is done already stays as it is."""
+def _close(store: Store, catalog: Catalog, run: Run) -> None:
+    """Mark the run as finished and delete its checkpoints; what is done already stays as it is."""
     with catalog.read() as db:
-        finished = rows.get_run(db, run_id).status == "finished"
+        finished = rows.get_run(db, run.run_id).status == "finished"
     if not finished:
-        _set_status(catalog, run_id, "finished")
-    checkpoints.clear()
+        _set_status(catalog, run.run_id, "finished")
+    Checkpoints(store, catalog, run).clear()
 
 
 def _set_status(catalog: Catalog, run_id: str, status: RunStatus, error: str | None = None) -> None:
@@ -217,17 +291,17 @@ def _set_status(catalog: Catalog, run_id: str, status: RunStatus, error: str | N
 
 
 @contextmanager
-def _failure_recorded(catalog: Catalog, run_id: str, group: Group) -> Iterator[None]:
+def _failure_recorded(catalog: Catalog, run_id: str, dist: DistributedContext) -> Iterator[None]:
     """Record what ended the run in its row: status `failed` and the error.
 
-    Where the same call can go on later the run stays `running`, as after SIGKILL: a signal asked it to stop
-    (Interrupted, KeyboardInterrupt, SystemExit), or store or catalog could not be reached. A failed run is taken up
-    again from its newest checkpoint too, if somebody calls for it once more.
+    Where the same call can resume later the run stays `running`, as after SIGKILL: a signal stopped it (Interrupted,
+    KeyboardInterrupt, SystemExit), or store or catalog could not be reached. A failed run resumes from its newest
+    checkpoint too when it is called again.
     """
     try:
         yield
     except Exception as error:
-        if group.leads and not (isinstance(error, CloudsegError) and error.retry_helps):
+        if dist.is_main and not (isinstance(error, CloudsegError) and error.retry_helps):
             reason = str(error) if isinstance(error, CloudsegError) else f"unexpected {type(error).__name__}: {error}"
             try:
                 _set_status(catalog, run_id, "failed", reason)
@@ -238,9 +312,8 @@ def _failure_recorded(catalog: Catalog, run_id: str, group: Group) -> Iterator[N
 
 def _label_sources(catalog: Catalog, snapshot_id: str) -> tuple[str, ...]:
     with catalog.read() as db:
-        return tuple(
-            sorted({scenes.get_label(db, label_id).source for label_id in rows.list_snapshot_labels(db, snapshot_id)})
-        )
+        label_ids = rows.list_snapshot_labels(db, snapshot_id)
+        return tuple(sorted({scenes.get_label(db, label_id).source for label_id in label_ids}))
 
 
 def _record(catalog: Catalog, run: Run, weights: Weights, *, resumed_from: int | None, seconds: float) -> TrainRecord:
@@ -262,64 +335,3 @@ def _record(catalog: Catalog, run: Run, weights: Weights, *, resumed_from: int |
 def _mean_speed(epochs: list[Epoch]) -> float | None:
     speeds = [float(epoch.metrics["images_per_s"]) for epoch in epochs if "images_per_s" in epoch.metrics]
     return round(sum(speeds) / len(speeds), 2) if speeds else None
-
-
-# --- data -----------------------------------------------------------------------------------------------------------
-
-
-def _prepare(store: Store, catalog: Catalog, chip_set: ChipSet, run: Run, recipe: Recipe, group: Group) -> Setting:
-    if tuple(chip_set.bands) != recipe.model.bands or chip_set.chip_size != recipe.data.chip_size:
-        raise CheckpointMismatch(
-            "the snapshot was cut for another recipe",
-            subject=run.snapshot_id,
-            found=f"{chip_set.chip_size} pixels of {' '.join(chip_set.bands)}",
-            expected=f"{recipe.data.chip_size} pixels of {' '.join(recipe.model.bands)}",
-            next_step=f"Run `cloudseg snapshot --recipe {recipe.name}` and train on what it gives.",
-        )
-    train_chips = choose_chips(chip_set.of("train"), recipe)
-    validation_chips = sorted(chip_set.of("validation"), key=lambda chip: chip.chip_id)
-    _check_split(chip_set, "train", train_chips)
-    _check_split(chip_set, "validation", validation_chips)
-    return Setting(
-        run=run,
-        recipe=recipe,
-        chip_set=chip_set,
-        group=group,
-        train_chips=train_chips,
-        validation_chips=validation_chips,
-        warm=_warm(store, catalog, run, recipe),
-    )
-
-
-def _check_split(chip_set: ChipSet, split: Split, chips: list[Chip]) -> None:
-    cloudy = sum(chip.cloud_fraction > 0 for chip in chips)
-    clear = sum(chip.cloud_fraction < 1 for chip in chips)
-    if cloudy and clear:
-        return
-    counts = ", ".join(f"{name} {len(chip_set.of(name))}" for name in ("train", "validation", "held_out"))
-    raise EmptySplit(
-        f"the {split} split has no chips"
-        if not chips
-        else f"the {split} split has only {'cloud' if cloudy else 'clear ground'}",
-        subject=f"{split} split",
-        found=f"chips: {counts}; of those used in {split} {cloudy} with cloud, {clear} with clear ground",
-        expected="both classes in train and in validation",
-        next_step="Ingest labelled scenes of more places: each place falls into one split by its name.",
-    )
-
-
-def _warm(store: Store, catalog: Catalog, run: Run, recipe: Recipe) -> Tensors | None:
-    """Return the parent's parameters where they fit the recipe's net."""
-    if run.parent_weights_id is None:
-        return None
-    with catalog.read() as db:
-        parent = models.get_weights(db, run.parent_weights_id)
-    loaded = load_weights(store.get(parent.key, parent.sha256))
-    mine = (recipe.model.architecture, recipe.model.bands, recipe.model.widths)
-    theirs = (loaded.meta.architecture, loaded.meta.bands, loaded.meta.widths)
-    if mine != theirs:
-        log.warning(
-            "run %s starts cold: its parent %s is %s, the recipe wants %s", run.run_id, parent.weights_id, theirs, mine
-        )
-        return None
-    return loaded.net.state_dict()

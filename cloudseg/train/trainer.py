@@ -1,144 +1,244 @@
-"""The training itself: one net, one optimizer, one visible loop. No store and no catalog here."""
+"""How a net is trained: loss, learning rate, moving average, and the optimizer step that uses them.
 
+Read it from top to bottom. `cloudseg.train.batch` makes what goes into a step, `cloudseg.train.loop` repeats it. There
+is no store and no catalog here, so a trial trainer can measure the pace and be thrown away.
+"""
+
+import copy
 import hashlib
 import math
-from dataclasses import dataclass
+from typing import Final
 
 import torch
+from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from cloudseg.dataset.chips import ChipSet
+from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA
 from cloudseg.errors import TrainingDiverged
 from cloudseg.model.encoder import load_encoder
 from cloudseg.model.nets import build_model
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.unet import UNet, count_parameters
 from cloudseg.model.weights import LoadedModel, WeightsMeta
-from cloudseg.recipe import Recipe
-from cloudseg.records import Chip, Run
-from cloudseg.train.average import EMA
+from cloudseg.recipe import Optimizer, Recipe
 from cloudseg.train.batch import Batch, Batches
-from cloudseg.train.checkpoint import Progress, State, Tensors, load_optimizer, named, optimizer_tensors, under
-from cloudseg.train.group import Group
-from cloudseg.train.loss import masked_bce
-from cloudseg.train.schedule import learning_rate
-from cloudseg.train.validate import Tally, tally
+from cloudseg.train.checkpoint import (
+    Tensors,
+    TrainingProgress,
+    TrainingState,
+    add_prefix,
+    load_optimizer,
+    optimizer_tensors,
+    select_prefix,
+)
+from cloudseg.train.data import TrainingData
+from cloudseg.train.distributed import DistributedContext
 
-_MIN_VALIDATION_CHIPS = 16
+# --- loss -------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What a training works with; it does not change while it runs."""
+def masked_bce(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Return the mean binary cross-entropy over the labeled pixels of a batch.
 
-    run: Run
-    recipe: Recipe
-    chip_set: ChipSet
-    train_chips: list[Chip]
-    validation_chips: list[Chip]
-    group: Group
-    warm: Tensors | None = None
-    """Parameters of the parent weights."""
+    Args:
+        logits: float `(batch, row, col)`; computed in float32 whatever comes in.
+        label: uint8 `(batch, row, col)`: 0 clear, 1 cloud, 255 for pixels that are left out.
+
+    Returns:
+        A scalar; 0 without a gradient for a batch without any labeled pixel.
+    """
+    known = label != MASK_NO_DATA
+    # Multiplied by the mask instead of indexed: the same number of bytes every step, and no host synchronization on a
+    # GPU.
+    weight = known.float()
+    logits = torch.where(known, logits.float(), torch.zeros((), device=logits.device))
+    target = (label == MASK_CLOUD).float()
+    loss = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return (loss * weight).sum() / weight.sum().clamp(min=1)
+
+
+# --- learning rate ----------------------------------------------------------------------------------------------------
+
+# First and last learning rate are lr / 25 and lr / 25 / 10 000, the defaults of PyTorch's OneCycleLR (Smith and Topin
+# 2018).
+_ONECYCLE_DIV_FACTOR: Final = 25.0
+_ONECYCLE_FINAL_DIV_FACTOR: Final = 1e4
+
+
+def learning_rate(step: int, total_steps: int, optimizer: Optimizer) -> float:
+    """Return the learning rate of a step (0 is the first).
+
+    A function of the step alone instead of a `torch.optim.lr_scheduler`: it keeps no state, so a resumed run has
+    nothing to restore.
+    """
+    if optimizer.schedule == "constant":
+        return optimizer.lr
+    warmup = max(1, round(total_steps * optimizer.warmup_fraction)) if optimizer.warmup_fraction else 0
+    done = (step - warmup) / max(1, total_steps - warmup)
+    if optimizer.schedule == "cosine":
+        return optimizer.lr * ((step + 1) / warmup if step < warmup else _cosine(1.0, 0.0, done))
+    start = optimizer.lr / _ONECYCLE_DIV_FACTOR
+    if step < warmup:
+        return _cosine(start, optimizer.lr, step / warmup)
+    return _cosine(optimizer.lr, start / _ONECYCLE_FINAL_DIV_FACTOR, done)
+
+
+def _cosine(first: float, last: float, fraction: float) -> float:
+    """Interpolate from first to last along half a cosine."""
+    return last + (first - last) * (1 + math.cos(math.pi * fraction)) / 2
+
+
+# --- moving average ---------------------------------------------------------------------------------------------------
+
+
+class EMA:
+    """Exponential moving average of a net's parameters and BatchNorm statistics.
+
+    It is what is validated, kept as best and published when the recipe sets `ema_decay`.
+    """
+
+    def __init__(self, net: UNet, decay: float) -> None:
+        self.net = copy.deepcopy(net).requires_grad_(False).eval()
+        self._decay = decay
+
+    @torch.no_grad()
+    def update(self, net: UNet, step: int) -> None:
+        """Move the average towards the net after a step (0 is the first)."""
+        # The decay grows as (1 + n) / (10 + n) up to its value, so that early averages forget the random initial
+        # weights (TensorFlow's ExponentialMovingAverage with num_updates).
+        decay = min(self._decay, (1 + step) / (10 + step))
+        for average, new in zip(self.net.state_dict().values(), net.state_dict().values(), strict=True):
+            if average.is_floating_point():
+                average.lerp_(new, 1 - decay)
+            else:
+                average.copy_(new)
+
+
+# --- the step ---------------------------------------------------------------------------------------------------------
 
 
 class Trainer:
-    """The state of a training and the step that changes it. The same setting and step give the same numbers."""
+    """One net with its optimizer and moving average, and the step that changes them.
 
-    def __init__(self, setting: Setting, progress: Progress) -> None:
-        recipe, group = setting.recipe, setting.group
-        self.setting, self.progress, self._recipe = setting, progress, recipe
-        self._device = group.device
+    The same recipe, data, progress and number of processes give the same numbers on the same kind of device.
+
+    Args:
+        recipe: net, input, optimizer and augmentation.
+        data: the chips; only the training chips are read here.
+        dist: this process among those that train together.
+        progress: of the training; `train_step` advances it.
+        parent: parameters of a warm start, None for a cold one.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: TrainingData,
+        dist: DistributedContext,
+        progress: TrainingProgress,
+        parent: Tensors | None = None,
+    ) -> None:
+        self.progress = progress
+        self._recipe, self._dist, self._device = recipe, dist, dist.device
+        self._lr_factor = 1.0 if parent is None else recipe.optimizer.warm_lr_factor
         torch.manual_seed(recipe.seed)
         net = build_model(recipe.model)
-        if setting.warm is not None:
-            net.load_state_dict(setting.warm, strict=True)
+        if parent is not None:
+            net.load_state_dict(parent, strict=True)
         elif recipe.model.encoder_weights is not None:
             load_encoder(net, recipe.model.bands)
         self.net: UNet = net.to(self._device.torch, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = EMA(self.net, recipe.ema_decay) if recipe.ema_decay else None
-        self.optimizer = _build_optimizer(self.net, recipe)
+        self.ema = EMA(self.net, recipe.ema_decay) if recipe.ema_decay else None
+        self.optimizer = _build_optimizer(self.net, recipe.optimizer)
         self._best: Tensors = {}
-        # Each process normalises by its own batch; the running statistics are averaged after the step
-        # (Group.average_buffers).
-        self._module = DistributedDataParallel(self.net, broadcast_buffers=False) if group.world > 1 else self.net
-        self.batches = Batches(setting.chip_set, setting.train_chips, recipe, rank=group.rank, world=group.world)
+        # Each process normalizes by its own batch; the running statistics are averaged after the step
+        # (DistributedContext.average_buffers), so DDP need not broadcast them before it.
+        parallel = dist.world_size > 1
+        self._module = DistributedDataParallel(self.net, broadcast_buffers=False) if parallel else self.net
+        self.batches = Batches(
+            data.chip_set,
+            data.train,
+            recipe,
+            rank=dist.rank,
+            world_size=dist.world_size,
+            pin_memory=self._device.kind == "cuda",
+        )
 
-    def take_step(self, batch: Batch) -> float:
-        """Do one step; return the mean loss of all processes. Raises TrainingDiverged where it is not finite."""
-        step, recipe = self.progress.step, self._recipe
-        self._prepare(step)
+    def train_step(self, batch: Batch) -> float:
+        """Do one optimizer step.
+
+        Args:
+            batch: of this process, for step `progress.step`.
+
+        Returns:
+            The mean loss of all processes before the step.
+
+        Raises:
+            TrainingDiverged: the loss is not finite; nothing was changed.
+        """
+        step, optimizer = self.progress.step, self._recipe.optimizer
+        self._seed_dropout(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(step)
+
+        # Copies from pinned memory overlap with computation; from pageable memory `non_blocking` changes nothing.
+        x = batch.x.to(self._device.torch, memory_format=torch.channels_last, non_blocking=True)
+        label = batch.label.to(self._device.torch, non_blocking=True)
+        self.net.train()
         with self._device.autocast():
-            logits = self._module(batch.x.to(self._device.torch, memory_format=torch.channels_last))
-        loss = masked_bce(logits[:, 0], batch.label.to(self._device.torch))
+            logits = self._module(x)
+        loss = masked_bce(logits[:, 0], label)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        if recipe.optimizer.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.net.parameters(), recipe.optimizer.clip_norm)
-        value = float(self.setting.group.sum(loss.detach().double().reshape(1).cpu())[0]) / self.setting.group.world
-        if not math.isfinite(value):
-            raise TrainingDiverged(
-                "the loss is not finite",
-                subject=self.setting.run.run_id,
-                found=f"{value} at step {step}",
-                expected="a number",
-                next_step="Lower optimizer.lr or set optimizer.clip_norm in the recipe.",
-            )
+        if optimizer.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.net.parameters(), optimizer.clip_norm)
+
+        value = self._mean_loss(loss)
         self.optimizer.step()
-        self.setting.group.average_buffers(self.net)
-        if self.average is not None:
-            self.average.update(self.net, step)
+        self._dist.average_buffers(self.net)
+        if self.ema is not None:
+            self.ema.update(self.net, step)
         self.progress.step += 1
         self.progress.loss_sum += value
         self.progress.loss_count += 1
         return value
 
     def learning_rate(self, step: int) -> float:
-        """Return the learning rate of a step: as scheduled, lower all along where the net began warm."""
-        optimizer = self._recipe.optimizer
-        factor = 1.0 if self.setting.warm is None else optimizer.warm_lr_factor
-        return factor * learning_rate(step, self.progress.total_steps, optimizer)
+        """Return the learning rate of a step: scheduled, times `warm_lr_factor` after a warm start."""
+        return self._lr_factor * learning_rate(step, self.progress.total_steps, self._recipe.optimizer)
 
-    def _prepare(self, step: int) -> None:
-        """Set what depends on the step alone: learning rate and, for Dropout, the random state of this process."""
-        self.net.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(step)
-        digest = hashlib.sha256(f"{self._recipe.seed}:{step}:{self.setting.group.rank}".encode()).digest()
+    def _seed_dropout(self, step: int) -> None:
+        """Set torch's random state from seed, step and rank, so that a resumed run draws the same Dropout masks."""
+        digest = hashlib.sha256(f"{self._recipe.seed}:{step}:{self._dist.rank}".encode()).digest()
         torch.manual_seed(int.from_bytes(digest[:7], "big"))
 
-    # --- validation ---------------------------------------------------------------------------------------------------
+    def _mean_loss(self, loss: torch.Tensor) -> float:
+        total = self._dist.all_reduce_sum(loss.detach().double().reshape(1).cpu())
+        value = float(total[0]) / self._dist.world_size
+        if not math.isfinite(value):
+            raise TrainingDiverged(
+                "the loss is not finite",
+                subject=f"recipe {self._recipe.name}",
+                found=f"{value} at step {self.progress.step}",
+                expected="a number",
+                next_step="Lower optimizer.lr or set optimizer.clip_norm in the recipe.",
+            )
+        return value
+
+    # --- what is published --------------------------------------------------------------------------------------------
 
     @property
     def published_net(self) -> UNet:
-        """What would be published now: the average where the recipe has one."""
-        return self.average.net if self.average is not None else self.net
+        """What would be published now: the moving average where the recipe has one."""
+        return self.ema.net if self.ema is not None else self.net
 
     def predictor(self, net: UNet | None = None) -> Predictor:
         """Return the common forward pass of a net (by default the published one)."""
         chosen = net if net is not None else self.published_net
         return Predictor(LoadedModel(chosen, describe_net(self._recipe, chosen)), self._device)
 
-    @property
-    def validation_part(self) -> int:
-        """Validation chips that the end of an epoch looks at: at most a quarter of the epoch's training chips.
-
-        Watching stays cheap however large the snapshot is. Chips are in the order of their ids, which are hashes, so
-        any part of them is a fair draw.
-        """
-        seen = self.progress.epoch_steps * self._recipe.budget.batch_size * self.setting.group.world
-        return min(len(self.setting.validation_chips), max(_MIN_VALIDATION_CHIPS, seen // 4))
-
-    def validate(self) -> Tally:
-        """Count over the part of the validation chips that the end of an epoch looks at."""
-        return self.count(self.predictor(), self.setting.validation_chips[: self.validation_part])
-
-    def count(self, predictor: Predictor, chips: list[Chip]) -> Tally:
-        """Count over some chips; all processes call it together."""
-        size = self._recipe.budget.batch_size
-        return tally(predictor, self.setting.chip_set, chips, batch_size=size, group=self.setting.group)
-
     def keep_if_best(self, loss: float, epoch: int) -> bool:
-        """Remember the published net where its validation loss is the lowest so far; return whether it is.
+        """Remember the published net if its validation loss is the lowest so far; return whether it is.
 
         The loss and not the IoU: on a few dozen scenes the IoU at a fixed threshold is noise between epochs. It once
         chose epoch 4 of 10 by 0.002, while the loss went on falling from 0.411 to 0.389 (docs/log.md).
@@ -152,35 +252,34 @@ class Trainer:
         return True
 
     def final_net(self) -> tuple[UNet, int]:
-        """Return the net to publish, on the CPU, and its step.
-
-        The best one where the recipe stops early, else the last.
-        """
+        """Return the net to publish, on the CPU, and its step: the best one with early stopping, else the last."""
         net = build_model(self._recipe.model)
         net.load_state_dict(self._best or self.published_net.state_dict(), strict=True)
         return net.eval(), self.progress.best_step if self._best else self.progress.step
 
     # --- state --------------------------------------------------------------------------------------------------------
 
-    def state(self) -> State:
+    def state(self) -> TrainingState:
         """Return everything that a checkpoint must hold."""
-        tensors = named("net", self.net.state_dict()) | named("optimizer", optimizer_tensors(self.net, self.optimizer))
-        if self.average is not None:
-            tensors |= named("average", self.average.net.state_dict())
-        return State(self.progress, tensors | named("best", self._best), self.setting.group.world)
+        tensors = add_prefix("net", self.net.state_dict())
+        tensors |= add_prefix("optimizer", optimizer_tensors(self.net, self.optimizer))
+        if self.ema is not None:
+            tensors |= add_prefix("average", self.ema.net.state_dict())
+        return TrainingState(self.progress, tensors | add_prefix("best", self._best), self._dist.world_size)
 
-    def load(self, state: State) -> None:
-        """Go back to a state."""
+    def load_state(self, state: TrainingState) -> None:
+        """Restore a state."""
         self.progress = state.progress
-        self.net.load_state_dict(under("net", state.tensors), strict=True)
-        if self.average is not None:
-            self.average.net.load_state_dict(under("average", state.tensors), strict=True)
-        self._best = {name: tensor.to(self._device.torch) for name, tensor in under("best", state.tensors).items()}
-        load_optimizer(self.net, self.optimizer, under("optimizer", state.tensors))
+        self.net.load_state_dict(select_prefix("net", state.tensors), strict=True)
+        if self.ema is not None:
+            self.ema.net.load_state_dict(select_prefix("average", state.tensors), strict=True)
+        best = select_prefix("best", state.tensors)
+        self._best = {name: tensor.to(self._device.torch) for name, tensor in best.items()}
+        load_optimizer(self.net, self.optimizer, select_prefix("optimizer", state.tensors))
 
 
 def describe_net(recipe: Recipe, net: UNet, *, threshold: float = 0.5) -> WeightsMeta:
-    """Return the metadata that follow from the recipe alone."""
+    """Return the metadata of weights that follow from the recipe alone."""
     return WeightsMeta(
         architecture=recipe.model.architecture,
         bands=recipe.model.bands,
@@ -198,6 +297,6 @@ def describe_net(recipe: Recipe, net: UNet, *, threshold: float = 0.5) -> Weight
     )
 
 
-def _build_optimizer(net: UNet, recipe: Recipe) -> torch.optim.Optimizer:
-    kind = torch.optim.AdamW if recipe.optimizer.name == "adamw" else torch.optim.Adam
-    return kind(net.parameters(), lr=recipe.optimizer.lr, weight_decay=recipe.optimizer.weight_decay)
+def _build_optimizer(net: UNet, optimizer: Optimizer) -> torch.optim.Optimizer:
+    kind = torch.optim.AdamW if optimizer.name == "adamw" else torch.optim.Adam
+    return kind(net.parameters(), lr=optimizer.lr, weight_decay=optimizer.weight_decay)

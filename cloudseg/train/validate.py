@@ -1,5 +1,6 @@
 """Counts over validation chips: pooled IoU, loss, and the threshold that is published with the weights."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -9,32 +10,34 @@ import numpy.typing as npt
 import torch
 
 from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA
-from cloudseg.dataset.chips import ChipSet
 from cloudseg.errors import TrainingDiverged
+from cloudseg.metrics import iou, precision, recall
 from cloudseg.model.normalize import observed
 from cloudseg.model.predictor import Predictor
 from cloudseg.records import Chip, Json
-from cloudseg.train.group import Group
+from cloudseg.train.data import TrainingData
+from cloudseg.train.distributed import DistributedContext
 
 BINS: Final = 256
 _HALF: Final = BINS // 2
 _SMALLEST: Final = 1e-7
 """Probabilities are kept this far from 0 and 1 in the log loss: float32 cannot tell closer ones apart from them."""
-
-_GIVEN_UP: Final = 0.01
+_MAX_IOU_LOSS: Final = 0.01
 """IoU on validation places; about the standard error of the difference between two thresholds on 50 scenes."""
+_MIN_WATCHED_CHIPS: Final = 16
+"""At the end of an epoch at least, however short the epoch is."""
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Labelled pixels by class and probability: `counts[class, bin]` int64, bin = floor(256 probability)."""
+    """Labeled pixels by class and probability: `counts[class, bin]` int64, bin = floor(256 probability)."""
 
     counts: npt.NDArray[np.int64]
     loss_sum: float
 
     @property
     def loss(self) -> float:
-        """Mean binary cross-entropy of the labelled pixels."""
+        """Mean binary cross-entropy of the labeled pixels."""
         return self.loss_sum / max(1, int(self.counts.sum()))
 
     def confusion(self, threshold_bin: int) -> dict[str, int]:
@@ -48,41 +51,77 @@ class Tally:
         }
 
     def iou(self, threshold_bin: int = _HALF) -> float:
-        """Return the pooled IoU of cloud (1 where there is neither cloud nor a false alarm)."""
+        """Return the pooled IoU of cloud."""
         c = self.confusion(threshold_bin)
-        union = c["tp"] + c["fp"] + c["fn"]
-        return c["tp"] / union if union else 1.0
+        return iou(c["tp"], c["fp"], c["fn"])
 
 
-def tally(predictor: Predictor, chip_set: ChipSet, chips: Sequence[Chip], *, batch_size: int, group: Group) -> Tally:
-    """Count over chips; the processes of the group share them and all get the same counts.
+class Validator:
+    """Counts over the validation chips of a run; the processes share the chips and all get the same counts.
 
     Chips and labels are in the net's working pixels, so nothing is resampled; each chip is predicted alone, without its
-    surroundings, and overlaps of chips count twice. It is quick enough for every epoch. What a mask is worth is measured
-    by `cloudseg.evaluate`, on what is published.
+    surroundings, and overlaps of chips count twice. That is quick enough for every epoch; the quality of a mask is
+    measured by `cloudseg.evaluate`, on what is published.
 
-    Raises TrainingDiverged where the net gives something else than numbers: the last step may have broken it, unseen by
-    any loss.
+    Args:
+        data: the chips; only the validation chips are read here.
+        batch_size: chips of a forward pass.
+        dist: this process among those that validate together.
     """
-    mine = list(chips)[group.rank :: group.world]
-    counts, loss_sum = np.zeros((2, BINS), np.int64), 0.0
-    for first in range(0, len(mine), batch_size):
-        some = mine[first : first + batch_size]
-        dn = np.stack([chip_set.pixels(chip) for chip in some])
-        label = np.stack([chip_set.label(chip) for chip in some])
+
+    def __init__(self, data: TrainingData, batch_size: int, dist: DistributedContext) -> None:
+        self._chip_set, self._chips = data.chip_set, data.validation
+        self._batch_size, self._dist = batch_size, dist
+
+    @property
+    def chip_count(self) -> int:
+        """Validation chips in all."""
+        return len(self._chips)
+
+    def watched(self, epoch_steps: int) -> int:
+        """Return how many validation chips the end of an epoch looks at: a quarter of its training chips at most.
+
+        So watching stays cheap however large the snapshot is. Chips are in the order of their ids, which are hashes, so
+        the first ones are a fair draw.
+        """
+        seen = epoch_steps * self._batch_size * self._dist.world_size
+        return min(len(self._chips), max(_MIN_WATCHED_CHIPS, seen // 4))
+
+    def count(self, predictor: Predictor, limit: int | None = None) -> Tally:
+        """Count over the first `limit` chips (None: all of them); all processes call it together.
+
+        Raises:
+            TrainingDiverged: the net's probability is not finite: the last step broke it, and no loss has seen that.
+        """
+        own = self._chips[:limit][self._dist.rank :: self._dist.world_size]
+        counts, loss_sum = np.zeros((2, BINS), np.int64), 0.0
+        for first in range(0, len(own), self._batch_size):
+            added, loss = self._count_batch(predictor, own[first : first + self._batch_size])
+            counts += added
+            loss_sum += loss
+        all_counts = self._dist.all_reduce_sum(torch.from_numpy(counts)).numpy()
+        return Tally(all_counts, float(self._dist.all_reduce_sum(torch.tensor([loss_sum], dtype=torch.float64))[0]))
+
+    def time_one_batch(self, predictor: Predictor) -> float:
+        """Count over one batch of each process and return the seconds that a process needs for a chip."""
+        chips = min(len(self._chips), self._batch_size * self._dist.world_size)
+        began = time.monotonic()
+        self.count(predictor, chips)
+        return (time.monotonic() - began) * self._dist.world_size / chips
+
+    def _count_batch(self, predictor: Predictor, chips: Sequence[Chip]) -> tuple[npt.NDArray[np.int64], float]:
+        dn = np.stack([self._chip_set.pixels(chip) for chip in chips])
+        label = np.stack([self._chip_set.label(chip) for chip in chips])
         probability = predictor.probability(dn, observed(dn))
         if not np.isfinite(probability).all():
             raise TrainingDiverged(
                 "the net's probability is not finite",
-                subject=some[0].chip_id,
+                subject=chips[0].chip_id,
                 expected="numbers between 0 and 1",
                 next_step="Lower optimizer.lr or set optimizer.clip_norm in the recipe.",
             )
-        added, loss = _count(probability[label != MASK_NO_DATA], label[label != MASK_NO_DATA] == MASK_CLOUD)
-        counts += added
-        loss_sum += loss
-    counts_of_all = group.sum(torch.from_numpy(counts)).numpy()
-    return Tally(counts_of_all, float(group.sum(torch.tensor([loss_sum], dtype=torch.float64))[0]))
+        known = label != MASK_NO_DATA
+        return _count(probability[known], label[known] == MASK_CLOUD)
 
 
 def _count(probability: npt.NDArray[np.float32], cloud: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], float]:
@@ -101,26 +140,26 @@ def choose_threshold(counted: Tally) -> float:
     Half way from the threshold with the highest pooled IoU on these pixels to IoU / (1 + IoU), which is the best one of
     a calibrated net (half of its F1: Lipton, Elkan and Naryanaswamy 2014, "Optimal thresholding of classifiers to
     maximize F1 measure"). The first alone follows the few scenes that happen to be in validation: chosen on one half of
-    100 scenes and judged on the other, half way was better by 0.004 to 0.007 IoU (docs/log.md, 2026-11-22). No more
+    100 scenes and measured on the other, half way was better by 0.004 to 0.007 IoU (docs/log.md, 2026-11-22). No more
     than 0.01 IoU of these pixels is given up for it.
     """
     best = max(sorted(range(1, BINS), key=lambda k: (abs(k - _HALF), k)), key=counted.iou)
     highest = counted.iou(best)
     half_way = (best + BINS * highest / (1 + highest)) / 2
     between = range(min(best, round(half_way)), max(best, round(half_way)) + 1)
-    good = [k for k in between if counted.iou(k) >= highest - _GIVEN_UP]
+    good = [k for k in between if counted.iou(k) >= highest - _MAX_IOU_LOSS]
     return min(good, key=lambda k: abs(k - half_way)) / BINS
 
 
-def describe(counted: Tally, threshold: float) -> Json:
-    """Return the figures that travel in the weights' metadata."""
-    c = counted.confusion(round(threshold * BINS))
-    precision, recall = c["tp"] / max(1, c["tp"] + c["fp"]), c["tp"] / max(1, c["tp"] + c["fn"])
+def validation_metrics(counted: Tally, threshold: float) -> Json:
+    """Return the metrics that are stored in the weights' metadata."""
+    threshold_bin = round(threshold * BINS)
+    c = counted.confusion(threshold_bin)
     return {
-        "validation_iou": round(counted.iou(round(threshold * BINS)), 6),
+        "validation_iou": round(counted.iou(threshold_bin), 6),
         "validation_iou_at_half": round(counted.iou(), 6),
-        "validation_precision": round(precision, 6),
-        "validation_recall": round(recall, 6),
+        "validation_precision": round(precision(c["tp"], c["fp"]), 6),
+        "validation_recall": round(recall(c["tp"], c["fn"]), 6),
         "validation_loss": round(counted.loss, 6),
         "validation_pixels": int(counted.counts.sum()),
     }

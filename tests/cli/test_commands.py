@@ -94,7 +94,7 @@ def test_db_roles_dry_run_prints_readable_sql(run: Run):
         (["ingest", "store://UPPER"], 2, ["no prefix of the store"]),
         (["ingest", ".", "--layout", "nonsense"], 2, ["no such layout", "multiband"]),
         (["ingest", ".", "--bands", "red,purple"], 2, ["purple", "rededge071"]),
-        (["snapshot"], 3, ["no labelled scene"]),
+        (["snapshot"], 3, ["no labeled scene"]),
         (["snapshot", "--recipe", "../../etc/passwd"], 2, ["no such recipe"]),
         (["masks", "--weights", "w-0"], 2, ["w-0", "cloudseg models"]),
     ],

@@ -1,4 +1,4 @@
-"""Snapshots: the same labels give the same name, places keep their split, pixels come back as they were."""
+"""Snapshots: the same labels give the same id, places keep their split, pixels are read as they were written."""
 
 import sqlite3
 from collections.abc import Callable
@@ -110,7 +110,7 @@ def test_a_smaller_scene_is_padded_and_masked(store: LocalStore, catalog: Catalo
         assert chips.pixels(chip)[:, :40, :50].min() > 0
 
 
-def test_chips_without_labelled_pixels_are_left_out(store: LocalStore, catalog: Catalog, add_scene: AddScene) -> None:
+def test_chips_without_labeled_pixels_are_left_out(store: LocalStore, catalog: Catalog, add_scene: AddScene) -> None:
     _, label = draw(5, (64, 128))
     label[:, :64] = 255
     add_scene(places("train", 1)[0], size=(64, 128), seed=5, label=label)
@@ -140,7 +140,7 @@ def test_held_out_places_stay_held_out(store: LocalStore, catalog: Catalog, add_
     with open_chips(store, get(catalog, record.snapshot_id)) as chips:
         assert {chip.place for chip in chips.of("train")} == {train}
         assert len(chips.of("held_out")) == 6
-    # What the catalog wrote down outlives the rule: a place that was decided otherwise keeps its split.
+    # What the catalog has recorded takes precedence over the rule: a place keeps the split that was decided.
     odd = places("train", 3)[-1]
     with catalog.begin() as db:
         scenes.decide_places(db, {odd: "held_out"})

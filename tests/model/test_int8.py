@@ -1,7 +1,4 @@
-"""The int8 companion.
-
-Agrees with the net, equal bytes, published and used only where it may be, refused when it is not what it says.
-"""
+"""The int8 file agrees with the net, has equal bytes, is used only where it may be, and is refused when damaged."""
 
 import dataclasses
 from pathlib import Path
@@ -16,11 +13,10 @@ from cloudseg.catalog import Catalog
 from cloudseg.errors import BadWeights, ObjectCorrupt
 from cloudseg.model.device import Device, choose_device, cpu_flags, int8_unit
 from cloudseg.model.golden import REFERENCE_DEVICE
-from cloudseg.model.int8 import Int8Net
+from cloudseg.model.int8 import INT8_FILE, Agreement, Int8Net, measure_agreement, quantize
 from cloudseg.model.nets import build_model
 from cloudseg.model.normalize import observed
 from cloudseg.model.predictor import Predictor, open_predictor
-from cloudseg.model.quantize import INT8_FILE, Agreement, agreement, quantize
 from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights
 from cloudseg.recipe import Model
 from cloudseg.records import Weights
@@ -32,7 +28,7 @@ INT8 = dataclasses.replace(FP32, int8="test")
 
 
 def make_loaded(*, seed: int = 0, widths: tuple[int, ...] = (8, 12, 16), **facts: Any) -> LoadedModel:
-    """A net whose probability uses its whole range, as published."""
+    """Return a net whose probability uses its whole range, as that of a trained net does."""
     torch.manual_seed(seed)
     model = Model(bands=("red", "green"), widths=widths)
     net = build_model(model)
@@ -60,7 +56,7 @@ def make_loaded(*, seed: int = 0, widths: tuple[int, ...] = (8, 12, 16), **facts
 
 
 def make_chip(seed: int, side: int = 64) -> np.ndarray:
-    """Blobs with noise, and a corner without data."""
+    """Return blobs with noise, and a corner without data."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(500, 6000, (2, side // 8, side // 8)).repeat(8, axis=1).repeat(8, axis=2)
     dn = (coarse + rng.integers(0, 400, coarse.shape)).astype(np.uint16)
@@ -71,8 +67,8 @@ def make_chip(seed: int, side: int = 64) -> np.ndarray:
 CHIPS = [make_chip(seed) for seed in range(4)]
 
 
-def labelled(loaded: LoadedModel, *, other: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
-    """New chips, labelled by the net itself or by its opposite."""
+def labeled(loaded: LoadedModel, *, other: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return new chips, labeled by the net itself or by its opposite."""
     chips = [make_chip(seed) for seed in range(10, 14)]
     masks = [
         Predictor(loaded, FP32).probability(dn[None], observed(dn)[None])[0] >= loaded.meta.threshold for dn in chips
@@ -85,7 +81,7 @@ def test_it_agrees_and_equal_input_gives_equal_bytes(facts: dict[str, Any]) -> N
     loaded = make_loaded(**facts)
     data = quantize(loaded, CHIPS)
     assert data == quantize(loaded, CHIPS)
-    found = agreement(loaded, data, labelled(loaded))
+    found = measure_agreement(loaded, Predictor(loaded, FP32), data, labeled(loaded))
     assert found.mask_iou > 0.95, "random parameters crowd the probability around the threshold"
     assert found.label_iou_fp32 == 1
     assert found.label_iou == found.mask_iou
@@ -100,7 +96,7 @@ def test_it_is_published_only_when_it_agrees() -> None:
     assert not Agreement(0.995, 0.806, 0.800, 9).is_good, "better by chance is another net too"
     loaded = make_loaded()
     blind = quantize(loaded, [np.zeros_like(CHIPS[0])])  # ranges of empty chips: everything above is cut off
-    assert not agreement(loaded, blind, labelled(loaded)).is_good
+    assert not measure_agreement(loaded, Predictor(loaded, FP32), blind, labeled(loaded)).is_good
     with pytest.raises(ValueError, match="calibration"):
         quantize(loaded, [])
 
@@ -108,19 +104,21 @@ def test_it_is_published_only_when_it_agrees() -> None:
 def test_without_cloud_there_is_nothing_to_disagree_on() -> None:
     loaded = make_loaded(threshold=1.0)
     empty = [(dn, np.zeros(dn.shape[1:], np.uint8)) for dn in CHIPS]
-    assert agreement(loaded, quantize(loaded, CHIPS), empty) == Agreement(1.0, 1.0, 1.0, 4)
+    assert measure_agreement(loaded, Predictor(loaded, FP32), quantize(loaded, CHIPS), empty) == Agreement(
+        1.0, 1.0, 1.0, 4
+    )
 
 
 @pytest.mark.usefixtures("exact_int8")
-def test_the_fused_graph_is_the_stepwise_one() -> None:
+def test_the_optimized_graph_equals_the_node_by_node_one() -> None:
     loaded = make_loaded()
     data = quantize(loaded, CHIPS)
-    fused, stepwise = (
+    fused, by_node = (
         Int8Net(data, loaded.meta, threads=1, fused=way).probability(make_chip(9)[None]) for way in (True, False)
     )
-    # Where a sum lies between two steps either may be taken, and the layers behind it follow.
-    np.testing.assert_allclose(fused, stepwise, atol=0.03)
-    assert np.abs(fused - stepwise).mean() < 3e-3
+    # Where a sum is between two steps either may be taken, which changes the layers after it.
+    np.testing.assert_allclose(fused, by_node, atol=0.03)
+    assert np.abs(fused - by_node).mean() < 3e-3
 
 
 @pytest.mark.parametrize(
@@ -142,7 +140,7 @@ def test_only_cpus_that_sum_exactly(flags: str, unit: str | None) -> None:
 def test_the_setting_and_the_reference() -> None:
     assert choose_device("cpu", int8="off").int8 is None
     assert choose_device("cpu", int8="auto").int8 == int8_unit(cpu_flags())
-    assert REFERENCE_DEVICE.int8 is None, "golden tiles are fp32"
+    assert REFERENCE_DEVICE.int8 is None, "golden samples are fp32"
 
 
 def test_the_predictor_uses_it_only_where_the_device_can() -> None:
@@ -192,31 +190,31 @@ def test_hostile_files_are_refused() -> None:
 
 
 def publish(store: LocalStore, catalog: Catalog, loaded: LoadedModel, int8: bytes | None) -> Weights:
-    companions = {} if int8 is None else {"int8": (INT8_FILE, int8)}
+    assets = {} if int8 is None else {"int8": (INT8_FILE, int8)}
     return register(
         store,
         catalog,
         weights=pack_weights(loaded.net, loaded.meta),
         metadata=loaded.meta.model_dump(mode="json"),
-        companions=companions,
+        companions=assets,
         run_id=None,
         snapshot_id=None,
         architecture=loaded.meta.architecture,
     )
 
 
-def test_published_weights_open_with_their_companion(
+def test_published_weights_open_with_their_int8_file(
     store: LocalStore, catalog: Catalog, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     loaded = make_loaded()
     weights = publish(store, catalog, loaded, quantize(loaded, CHIPS))
     assert open_predictor(store, weights, INT8).arithmetic == "int8"
-    assert "int8: they have an int8 companion and the CPU has test" in caplog.text
+    assert "int8: they have an int8 file and the CPU has test" in caplog.text
     assert open_predictor(store, weights, FP32).arithmetic == "fp32"
     assert "switched off" in caplog.text
     assert open_predictor(store, publish(store, catalog, make_loaded(seed=1), None), INT8).arithmetic == "fp32"
-    assert "no int8 companion" in caplog.text
+    assert "no int8 file" in caplog.text
     path = Path(store.gdal_path(weights.companions["int8"]["key"]))
     path.chmod(0o644)
     path.write_bytes(path.read_bytes()[:-1] + b"x")

@@ -1,4 +1,4 @@
-"""Bytes that are not what the row says are not loaded, even where they are perfectly good weights."""
+"""Bytes with another checksum than their row are not loaded, even if they are valid weights."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +10,9 @@ from cloudseg.catalog import Catalog
 from cloudseg.errors import ObjectCorrupt
 from cloudseg.model import predictor as predictors
 from cloudseg.model.device import Device
+from cloudseg.model.int8 import INT8_ASSET
 from cloudseg.model.nets import build_model
-from cloudseg.model.predictor import INT8, open_predictor
+from cloudseg.model.predictor import open_predictor
 from cloudseg.model.weights import WeightsMeta, pack_weights
 from cloudseg.recipe import Model
 from cloudseg.records import Weights
@@ -49,7 +50,7 @@ def weights(store: LocalStore, catalog: Catalog) -> Weights:
         catalog,
         weights=data,
         metadata=meta.model_dump(mode="json"),
-        companions={INT8: ("model-int8.onnx", b"a graph")},
+        companions={INT8_ASSET: ("model-int8.onnx", b"a graph")},
         run_id=None,
         snapshot_id=None,
         architecture="SimpleUNet",
@@ -77,7 +78,7 @@ def test_a_swapped_int8_file_is_not_loaded(
     fast = replace(CPU, int8="VNNI")
     open_predictor(store, weights, fast)
     assert loaded == [b"a graph"]
-    _swap(store, weights.companions[INT8]["key"], b"another")
+    _swap(store, weights.companions[INT8_ASSET]["key"], b"another")
     with pytest.raises(ObjectCorrupt):
         open_predictor(store, weights, fast)
     assert loaded == [b"a graph"]

@@ -1,4 +1,4 @@
-"""The nets are those of the original project, and they learn."""
+"""The baseline's nets have the architecture of the original project, and they learn."""
 
 import math
 
@@ -8,7 +8,7 @@ import torch
 from cloudseg.model.nets import build_model
 from cloudseg.model.unet import SimpleUNet, SimpleUNetV2, count_parameters
 from cloudseg.recipe import Model
-from cloudseg.train.loss import masked_bce
+from cloudseg.train.trainer import masked_bce
 
 HEAD = """SimpleUNet(
   (enc1): DoubleConv(

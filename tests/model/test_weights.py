@@ -1,4 +1,4 @@
-"""Weights files: round trip, equal bytes, and hostile ones are refused; golden tile and ONNX twin agree with torch."""
+"""Weights files: round trip, equal bytes, hostile ones are refused; golden sample and ONNX export agree with torch."""
 
 import json
 import struct
@@ -30,7 +30,7 @@ CPU = Device(kind="cpu", precision="fp32", threads=1, reason="test")
 def make(
     *, widths: tuple[int, ...] = (4, 8, 12), architecture: str = "SimpleUNetV2", **facts: Any
 ) -> tuple[UNet, WeightsMeta]:
-    """A seeded net whose BatchNorm statistics are not the initial ones."""
+    """Return a seeded net whose BatchNorm statistics are not the initial ones, and its metadata."""
     torch.manual_seed(3)
     model = Model(architecture=architecture, bands=("red", "green"), widths=widths, dropout=0.3)  # type: ignore[arg-type]
     net = build_model(model)
@@ -144,7 +144,7 @@ def test_normalize_clips_scales_and_zeroes() -> None:
     torch.testing.assert_close(x, torch.tensor([[[[0.0, 0.3]], [[0.0, 4.0]]]]))
 
 
-def test_folding_changes_nothing() -> None:
+def test_fusing_batch_norm_changes_nothing() -> None:
     net, _ = make()
     x = torch.rand(2, 2, 32, 32)
     torch.testing.assert_close(fuse_conv_bn(net)(x), net(x), atol=1e-5, rtol=1e-5)
@@ -205,7 +205,7 @@ def test_receptive_radius_is_exact(widths: tuple[int, ...]) -> None:
         {"mean": (0.1,), "std": (0.2, 0.3)},
     ],
 )
-def test_onnx_twin_equals_torch(facts: dict[str, Any]) -> None:
+def test_onnx_export_equals_torch(facts: dict[str, Any]) -> None:
     model = loaded(**facts)
     data = export_onnx(model)
     assert data == export_onnx(model)
@@ -218,7 +218,7 @@ def test_onnx_twin_equals_torch(facts: dict[str, Any]) -> None:
     assert WeightsMeta.model_validate_json(props["cloudseg"]) == model.meta
 
 
-def test_golden_tile() -> None:
+def test_golden_sample() -> None:
     model = loaded()
     golden = read_golden(pack_golden(model))
     assert golden.weights_id == model.weights_id
@@ -235,13 +235,13 @@ def test_golden_tile() -> None:
 def test_device_is_explained() -> None:
     device = choose_device("cpu", "auto", 1)
     assert device.kind == "cpu"
-    assert "asked for cpu" in device.reason
+    assert "cpu was requested" in device.reason
     assert device.precision == ("bf16" if bf16_unit("cpu") else "fp32")
     assert choose_device("cpu", "fp32").precision == "fp32"
     assert isinstance(keep_activations_mapped(), bool)
 
 
-def test_seed_weights_are_read_and_predict_with_their_own_preprocessing(shared_data: Path) -> None:
+def test_baseline_weights_are_read_and_predict_with_their_own_preprocessing(shared_data: Path) -> None:
     net, meta = read_baseline_weights(shared_data / "seed_weights" / "simple_unet_v2_subset100_epoch10.pth")
     assert (meta.total_parameters, meta.bands) == (468_097, ("red", "green", "blue", "nir"))
     landsat = np.random.default_rng(0).integers(6000, 40_000, (1, 4, 32, 32))
@@ -253,7 +253,7 @@ def test_seed_weights_are_read_and_predict_with_their_own_preprocessing(shared_d
     np.testing.assert_allclose(ours, theirs, atol=5e-3)
 
 
-def test_anything_but_the_seeds_weights_is_refused(tmp_path: Path, shared_data: Path) -> None:
+def test_anything_but_the_baseline_weights_is_refused(tmp_path: Path, shared_data: Path) -> None:
     with pytest.raises(BadWeights):
         read_baseline_weights(shared_data / "bad" / "git_lfs_pointer.pth")
     torch.save({"final.bias": torch.zeros(1)}, tmp_path / "other.pth")

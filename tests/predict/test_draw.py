@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from cloudseg.errors import DataError
 from cloudseg.grid import Window
 from cloudseg.model.device import Device
+from cloudseg.model.int8 import quantize
 from cloudseg.model.predictor import Predictor
-from cloudseg.model.quantize import quantize
 from cloudseg.model.weights import LoadedModel
 from cloudseg.predict.draw import Progress, draw_rasters, plan_scene
 from cloudseg.predict.item import MaskFacts

@@ -12,9 +12,9 @@ from cloudseg.catalog import training as rows
 from cloudseg.dataset import ChipSet, build_snapshot, open_chips
 from cloudseg.recipe import Optimizer
 from cloudseg.storage import LocalStore
-from cloudseg.train.batch import Batches, choose_chips
-from cloudseg.train.loss import masked_bce
-from cloudseg.train.schedule import learning_rate
+from cloudseg.train.batch import Batches
+from cloudseg.train.data import choose_chips
+from cloudseg.train.trainer import learning_rate, masked_bce
 from tests.tiny_world import places, recipe
 
 AUGMENT = {
@@ -65,7 +65,7 @@ def test_processes_share_a_step_without_overlap(chip_set: ChipSet) -> None:
     wanted = recipe()
     chips = choose_chips(chip_set.of("train"), wanted)
     alone = Batches(chip_set, chips, recipe(budget={"batch_size": 4}))
-    pair = [Batches(chip_set, chips, wanted, rank=rank, world=2) for rank in (0, 1)]
+    pair = [Batches(chip_set, chips, wanted, rank=rank, world_size=2) for rank in (0, 1)]
     for step in range(3):
         together = torch.cat([batches.make(step).x for batches in pair])
         assert torch.equal(together, alone.make(step).x)

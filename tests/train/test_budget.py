@@ -1,4 +1,4 @@
-"""How many steps a time budget allows: the pace, and what disturbs it."""
+"""How many steps a time budget allows: the pace, what disturbs it, and what fits."""
 
 import logging
 from itertools import accumulate, count
@@ -8,8 +8,8 @@ import pytest
 
 from cloudseg.catalog import Catalog
 from cloudseg.storage import LocalStore
-from cloudseg.train import budget, train_run
-from cloudseg.train.budget import pace_of, steps_that_fit
+from cloudseg.train import budget, train_run, validate
+from cloudseg.train.budget import pace_of, steps_in
 from tests.tiny_world import CPU, recipe
 
 
@@ -42,14 +42,16 @@ def test_slow_and_fast_steps_belong_together():
     ],
 )
 def test_steps_and_validations_fit_into_the_time(left_s: float, epoch_steps: int, steps: int):
-    assert steps_that_fit(left_s, step_s=1.0, epoch_s=2.0, epoch_steps=epoch_steps) == steps
+    assert steps_in(left_s, step_s=1.0, epoch_s=2.0, epoch_steps=epoch_steps) == steps
 
 
 def test_a_short_time_budget_has_epochs_to_watch(
     store: LocalStore, catalog: Catalog, snapshot_id: str, monkeypatch: pytest.MonkeyPatch
 ):
     """While the pace is measured the clock goes on by 10 s each time it is read: a step takes 10 s on every machine."""
-    monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=count(0.0, 10.0).__next__))
+    clock = SimpleNamespace(monotonic=count(0.0, 10.0).__next__)
+    monkeypatch.setattr(budget, "time", clock)
+    monkeypatch.setattr(validate, "time", clock)
     record = train_run(
         store,
         catalog,
@@ -64,7 +66,7 @@ def test_a_short_time_budget_has_epochs_to_watch(
     assert 6 <= record.epochs <= 8
 
 
-def test_an_unused_budget_is_said(
+def test_an_unused_budget_is_logged(
     store: LocalStore, catalog: Catalog, snapshot_id: str, caplog: pytest.LogCaptureFixture
 ):
     with caplog.at_level(logging.INFO, logger="cloudseg.train"):

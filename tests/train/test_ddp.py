@@ -6,11 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
 from cloudseg.catalog import Catalog
 from cloudseg.catalog import model as models
 from cloudseg.catalog import training as rows
 from cloudseg.model.weights import load_weights
 from cloudseg.storage import LocalStore
+from cloudseg.train import train_run
+from tests.tiny_world import CPU, recipe
 
 SCRIPT = """
 import hashlib, json, os, sys
@@ -23,8 +27,8 @@ from tests.tiny_world import CPU, recipe
 
 folder, snapshot_id = Path(sys.argv[1]), sys.argv[2]
 packed = []
-def keep(trainer, sources):
-    result = pack_result(trainer, sources)
+def keep(*arguments):
+    result = pack_result(*arguments)
     packed.append(hashlib.sha256(result[0]).hexdigest())
     return result
 run_module.pack_result = keep
@@ -67,4 +71,19 @@ def test_two_processes_end_with_one_net(store: LocalStore, catalog: Catalog, sna
     assert weights.sha256 == first["sha256"]
     assert [epoch.step for epoch in epochs] == [3, 6]
     assert all(0 < epoch.metrics["train_loss"] < 5 for epoch in epochs)
-    assert load_weights(store.get(weights.key)).meta.run_id == "run-two"
+    together = load_weights(store.get(weights.key))
+    assert together.meta.run_id == "run-two"
+    # One process with the same chips in each step: its BatchNorm saw the same distribution.
+    alone = train_run(
+        store,
+        catalog,
+        snapshot_id=snapshot_id,
+        recipe=recipe(budget={"steps": 6, "epoch_steps": 3, "batch_size": 4}, ema_decay=0.9),
+        run_id="run-one",
+        device=CPU,
+    )
+    with catalog.read() as db:
+        single = load_weights(store.get(models.get_weights(db, alone.weights_id).key))
+    for name in ("enc1.conv.1.running_mean", "enc1.conv.1.running_var"):
+        found, expected = together.net.state_dict()[name], single.net.state_dict()[name]
+        torch.testing.assert_close(found, expected, rtol=0.2, atol=0.02, msg=f"{name} is the mean of both processes")

@@ -1,4 +1,4 @@
-"""No leakage: training draws training chips, the threshold is chosen on validation chips, held-out chips have no say."""
+"""No leakage: training draws training chips, the threshold is chosen on validation chips, held-out chips change nothing."""
 
 from collections.abc import Callable
 
@@ -16,8 +16,9 @@ from cloudseg.records import Chip, Snapshot, Split
 from cloudseg.storage import LocalStore
 from cloudseg.train import train_run
 from cloudseg.train.batch import Batches
-from cloudseg.train.group import Group
-from cloudseg.train.validate import choose_threshold, tally
+from cloudseg.train.data import TrainingData
+from cloudseg.train.distributed import DistributedContext
+from cloudseg.train.validate import Validator, choose_threshold
 from tests.evaluate.world import register_net
 from tests.tiny_world import CPU, places, recipe
 
@@ -90,7 +91,8 @@ def best_threshold(store: LocalStore, catalog: Catalog, weights_id: str, chips: 
     with catalog.read() as db:
         weights = models.get_weights(db, weights_id)
     predictor = Predictor(load_weights(store.get(weights.key)), CPU)
-    return choose_threshold(tally(predictor, chips, chips.of(split), batch_size=4, group=Group(0, 1, CPU)))
+    validator = Validator(TrainingData(chips, [], chips.of(split)), 4, DistributedContext(0, 1, CPU))
+    return choose_threshold(validator.count(predictor))
 
 
 def test_other_held_out_chips_give_the_same_weights(

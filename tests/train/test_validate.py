@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cloudseg.train.validate import BINS, Tally, _count, choose_threshold, describe
+from cloudseg.train.validate import BINS, Tally, _count, choose_threshold, validation_metrics
 
 
 def tally_of(probability: list[float], cloud: list[bool]) -> Tally:
@@ -22,7 +22,7 @@ def test_threshold_separates_the_classes_nearest_to_one_half() -> None:
     threshold = choose_threshold(counted)
     assert 0.20 < threshold <= 0.30
     assert threshold == pytest.approx(76 / 256), "the highest of the equal ones, because it is nearest to one half"
-    assert describe(counted, threshold)["validation_iou"] == 1.0
+    assert validation_metrics(counted, threshold)["validation_iou"] == 1.0
 
 
 def test_threshold_is_drawn_towards_that_of_a_calibrated_net() -> None:
@@ -42,6 +42,14 @@ def test_threshold_is_drawn_towards_that_of_a_calibrated_net() -> None:
 def test_a_clear_split_has_iou_1_without_false_alarm() -> None:
     assert tally_of([0.1, 0.2], [False, False]).iou() == 1.0
     assert tally_of([0.1, 0.9], [False, False]).iou() == 0.0
+
+
+def test_the_rates_of_a_clear_split_follow_the_rule_of_the_evaluation() -> None:
+    """A share of nothing is 1, as in `cloudseg.evaluate.metrics.rates`."""
+    found = validation_metrics(tally_of([0.1, 0.2], [False, False]), 0.5)
+    assert (found["validation_iou"], found["validation_precision"], found["validation_recall"]) == (1.0, 1.0, 1.0)
+    found = validation_metrics(tally_of([0.1, 0.9], [False, False]), 0.5)
+    assert (found["validation_iou"], found["validation_precision"], found["validation_recall"]) == (0.0, 0.0, 1.0)
 
 
 def test_extreme_probabilities_stay_finite() -> None:

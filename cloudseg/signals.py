@@ -1,4 +1,4 @@
-"""A polite end: SIGTERM and SIGINT ask the training to write a checkpoint and leave."""
+"""Graceful shutdown: SIGTERM and SIGINT become a request that a long stage looks at between two pieces of work."""
 
 import signal
 import threading
@@ -11,33 +11,34 @@ from typing import Any
 
 @dataclass
 class StopRequest:
-    """Whether a signal came, and which."""
+    """Whether a signal has arrived, and which."""
 
     signal_name: str | None = None
 
 
 @contextmanager
 def listen_for_stop() -> Iterator[StopRequest]:
-    """Turn the first SIGTERM or SIGINT into a request; a second one has its usual effect.
+    """Record the first SIGTERM or SIGINT in the request that is yielded; a second one has its usual effect.
 
-    Signals can only be caught in the main thread; elsewhere nothing is caught and the caller's own handling stands.
+    Python delivers signals to the main thread only; in any other thread nothing is installed and the handlers of the
+    caller stay in place.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before: dict[signal.Signals, Any] = {}
+    previous: dict[signal.Signals, Any] = {}
 
     def restore() -> None:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
-    def ask(number: int, _: FrameType | None) -> None:
+    def record(number: int, _: FrameType | None) -> None:
         request.signal_name = signal.Signals(number).name
         restore()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        before[number] = signal.signal(number, ask)
+        previous[number] = signal.signal(number, record)
     try:
         yield request
     finally:

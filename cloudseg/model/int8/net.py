@@ -1,9 +1,6 @@
-"""Runs the int8 companion of published weights.
+"""Run the int8 asset of published weights."""
 
-`cloudseg.model.quantize` makes it, `cloudseg.model.device` says which CPUs may use it.
-"""
-
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +10,16 @@ from google.protobuf.message import DecodeError
 
 from cloudseg.errors import BadWeights
 from cloudseg.model.export import onnx_metadata
-from cloudseg.model.weights import METADATA_KEY, WeightsMeta
+from cloudseg.model.safetensors_header import METADATA_KEY
+from cloudseg.model.weights import WeightsMeta
+
+INT8_ASSET: Final = "int8"
+"""Name of the asset among those of the weights (column `companions` of their row)."""
+INT8_FILE: Final = "model-int8.onnx"
 
 
 class Int8Net:
-    """The int8 file of some weights, ready to run on the CPU.
-
-    Pre-processing, net and sigmoid (and the flip) in one graph.
-    """
+    """The int8 file of some weights, ready to run on the CPU: preprocessing, net, sigmoid and flip in one graph."""
 
     def __init__(self, data: bytes, meta: WeightsMeta, *, threads: int, fused: bool = True) -> None:
         """Check the file and prepare it.
@@ -29,10 +28,11 @@ class Int8Net:
             data: an ONNX file whose checksum the caller has compared.
             meta: of the weights that it must belong to.
             threads: CPU threads, at least 1.
-            fused: False computes the same graph step by step in float32, rounding where int8 would: slow, but exact on
+            fused: False computes the same graph node by node in float32, rounding where int8 would: slow, but exact on
                 every CPU.
 
-        Raises BadWeights for another file, for one of other weights and for one that would read more files.
+        Raises:
+            BadWeights: not an ONNX file, one of other weights, or one that would read more files.
         """
         _check(data, meta)
         options = onnxruntime.SessionOptions()
@@ -46,9 +46,14 @@ class Int8Net:
         self._session: Any = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
     def probability(self, dn: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
-        """Return float32 `(n, row, col)` of canonical numbers uint16 `(n, band, row, col)`.
+        """Return the probability of cloud.
 
-        0 is no data, sides as the net needs them.
+        Args:
+            dn: canonical digital numbers uint16 `(n, band, row, col)`, 0 for no data, sides multiples of
+                `meta.multiple`.
+
+        Returns:
+            float32 `(n, row, col)` in 0..1.
         """
         (found,) = self._session.run(["probability"], {"dn": dn})
         probability: npt.NDArray[np.float32] = found
@@ -61,11 +66,11 @@ def _check(data: bytes, meta: WeightsMeta) -> None:
     except DecodeError as error:
         raise _bad("not an ONNX file", found=error) from error
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        raise _bad("the file wants to read other files", found="external data", expected="every parameter inside")
+        raise _bad("the file refers to other files", found="external data", expected="every parameter inside")
     if {entry.key: entry.value for entry in model.metadata_props}.get(METADATA_KEY) != onnx_metadata(meta):
         raise _bad("the file belongs to other weights", expected=f"metadata of run {meta.run_id}")
 
 
 def _bad(what: str, *, found: object = None, expected: object = None) -> BadWeights:
-    next_step = "Set CLOUDSEG_INT8=off to predict without it, and train again to have a new one."
-    return BadWeights(what, subject="int8 companion", found=found, expected=expected, next_step=next_step)
+    next_step = "Set CLOUDSEG_INT8=off to predict without it, and train again to get a new one."
+    return BadWeights(what, subject="int8 file", found=found, expected=expected, next_step=next_step)

@@ -5,7 +5,7 @@ import torch
 
 from cloudseg.model.nets import build_model
 from cloudseg.model.unet import UNet
-from cloudseg.train.average import EMA
+from cloudseg.train.trainer import EMA
 from tests.tiny_world import recipe
 
 

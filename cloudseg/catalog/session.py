@@ -3,7 +3,7 @@
 import logging
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from sqlalchemy import URL, Connection, Engine, Select, Table, create_engine, ev
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, OperationalError
 
+from cloudseg.backoff import pauses
 from cloudseg.catalog.db_errors import translate_db_errors
 from cloudseg.catalog.roles import grant_again, make_roles
 from cloudseg.catalog.views import create_gis_views, drop_views, run_files
@@ -187,20 +188,19 @@ class Catalog:
         Waiting is safe here and only here, because nothing of the transaction has been done. One that breaks later ends
         as CatalogUnreachable, and whoever called the stage calls it again.
         """
-        give_up = time.monotonic() + (
-            _RESTART_WAIT_S if self._answered and self.engine.dialect.name == "postgresql" else 0
-        )
-        while True:
+        answered_before = self._answered and self.engine.dialect.name == "postgresql"
+        for pause in pauses(within_s=_RESTART_WAIT_S if answered_before else 0, longest_s=2):
             try:
                 connection = self.engine.connect()
             except OperationalError as error:
-                if time.monotonic() >= give_up:
+                if pause is None:
                     raise
-                log.warning("the catalog is gone, trying again: %s", str(error.orig).partition("\n")[0])
-                time.sleep(1)
+                log.warning("the catalog does not answer, trying again: %s", str(error.orig).partition("\n")[0])
+                time.sleep(pause)
             else:
                 self._answered = True
                 return connection
+        raise AssertionError("the last pause is None")
 
     @contextmanager
     def _migration(self) -> Iterator[tuple[Connection, Config]]:
@@ -326,8 +326,3 @@ def get_by(db: Connection, kind: type[R], table: Table, column: str, value: str)
     if found is None:
         raise NotInCatalog(f"no such {table.name}", subject=value, next_step=_WHERE_LISTED.get(table.name, ""))
     return found
-
-
-def get_many(db: Connection, kind: type[R], table: Table, column: str, values: Sequence[str]) -> list[R]:
-    """Return rows in the order of the values. Raises NotInCatalog for the first that is missing."""
-    return [get_by(db, kind, table, column, value) for value in values]

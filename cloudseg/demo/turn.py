@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import model as models
-from cloudseg.catalog import scene as scenes
+from cloudseg.catalog import Catalog, model_rows, scene_rows
 from cloudseg.demo.api import wait_for
 from cloudseg.demo.service import Standalone
 from cloudseg.demo.watch import Follower, Screen
@@ -72,7 +70,7 @@ class _Turn:
         run_id = self._api.trigger("cloudseg_ingest", {"source": str(source), "min_new_labels": None})
         self._follower.follow("cloudseg_ingest", run_id, limit_s=_INGEST_S)
         with self._catalog.read() as db:
-            found, refused = scenes.count_scenes(db), len(scenes.list_quarantined(db))
+            found, refused = scene_rows.count_scenes(db), len(scene_rows.list_quarantined(db))
         self._screen.say(f"  {found} scenes in the catalog, {refused} files in quarantine")
         if not found:
             raise InputError(
@@ -96,7 +94,7 @@ class _Turn:
 
     def _champion(self) -> str | None:
         with self._catalog.read() as db:
-            promotion = models.find_champion(db)
+            promotion = model_rows.find_champion(db)
         return promotion.weights_id if promotion else None
 
     def _follow_new(self, dag_id: str, before: set[str]) -> None:

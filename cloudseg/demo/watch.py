@@ -8,9 +8,7 @@ from typing import Final
 from rich.console import Console
 from rich.markup import escape
 
-from cloudseg.catalog import Catalog, training
-from cloudseg.catalog import model as models
-from cloudseg.catalog import scene as scenes
+from cloudseg.catalog import Catalog, model_rows, scene_rows, training_rows
 from cloudseg.demo.api import ENDED
 from cloudseg.demo.service import Standalone
 from cloudseg.errors import CloudsegError, ServiceFailed
@@ -106,9 +104,9 @@ class Follower:
     def _counted(self) -> str:
         """Return what the moving line says about how far ingest or prediction has come."""
         with self._catalog.read() as db:
-            masks, bad = len(models.list_masks(db)), len(scenes.list_quarantined(db))
+            masks, bad = len(model_rows.list_masks(db)), len(scene_rows.list_quarantined(db))
             words = [
-                f"{scenes.count_scenes(db)} scenes",
+                f"{scene_rows.count_scenes(db)} scenes",
                 f"{masks} masks" if masks else "",
                 f"{bad} in quarantine" if bad else "",
             ]
@@ -117,8 +115,8 @@ class Follower:
     def _training(self, minutes: float | None) -> str:
         """Tell new epochs of the newest run, and return what the moving line says about it."""
         with self._catalog.read() as db:
-            runs = training.list_runs(db, limit=1)
-            epochs = training.list_epochs(db, runs[0].run_id) if runs else []
+            runs = training_rows.list_runs(db, limit=1)
+            epochs = training_rows.list_epochs(db, runs[0].run_id) if runs else []
         for epoch in epochs:
             if (epoch.run_id, epoch.epoch) not in self._epochs:
                 self._epochs.add((epoch.run_id, epoch.epoch))

@@ -13,8 +13,8 @@ from cloudseg.errors import ObjectMissing, SettingsError
 from cloudseg.ingest.candidate import InboxFile
 from cloudseg.ingest.inbox import S3_SCHEME, is_passed_over, shown, unreadable
 from cloudseg.storage.bucket import Bucket
+from cloudseg.storage.protocol import S3Options
 from cloudseg.storage.s3 import is_bucket_name
-from cloudseg.storage.store import S3Options
 
 
 def open_bucket_inbox(source: str, options: S3Options) -> "BucketInbox":

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from cloudseg import keys
 from cloudseg.bands import SENTINEL2, Radiometry
 from cloudseg.catalog import Catalog
-from cloudseg.catalog.scene import (
+from cloudseg.catalog.scene_rows import (
     add_label,
     add_quarantined,
     add_scene,

@@ -22,7 +22,7 @@ from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA
 from cloudseg.grid import Window, decimation
 from cloudseg.model.predictor import Predictor
 from cloudseg.predict.item import COLOURS, MaskFacts
-from cloudseg.predict.pipeline import WriteBehind, read_ahead
+from cloudseg.predict.pipeline import read_ahead, write_behind
 from cloudseg.predict.probability import STEPS, classify, core_in_scene, encode_probability, upsample
 from cloudseg.predict.windows import Piece, choose_core, inside, iter_pieces, margin_of
 from cloudseg.raster.cog import BLOCK_SIZE, create_tiled
@@ -116,12 +116,12 @@ def draw_rasters(
         steps = stack.enter_context(_create(probability, scene, "cloud probability", None))
         steps.scales, steps.offsets = (1 / STEPS,), (0.0,)
         writer = _Writer(classes, steps, predictor.meta.threshold, plan.factor)
-        behind = stack.enter_context(WriteBehind(writer.write))
+        write = stack.enter_context(write_behind(writer.write))
         blocks = stack.enter_context(read_ahead(_read_blocks(source, scene, plan)))
         skipped = 0
         for done, block in enumerate(blocks, start=1):
             skipped += block.numbers is None
-            behind.put(_predicted(block, predictor))
+            write(_predicted(block, predictor))
             if on_progress is not None:
                 on_progress(Progress(scene.scene_id, done, len(plan.pieces), skipped))
     pixels, arithmetic = scene.height * scene.width, predictor.arithmetic

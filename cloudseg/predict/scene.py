@@ -8,8 +8,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from cloudseg import __version__, keys
-from cloudseg.catalog import Catalog, model
-from cloudseg.catalog import scene as scenes
+from cloudseg.catalog import Catalog, model_rows, scene_rows
 from cloudseg.catalog.session import now
 from cloudseg.errors import DataError, StateError
 from cloudseg.keys import canonical_json, make_id
@@ -46,10 +45,10 @@ def predict_scene(
     weights; DataError for a scene without the bands that the weights need; StoreError.
     """
     with catalog.read() as db:
-        known = model.find_mask(db, scene_id, weights_id)
+        known = model_rows.find_mask(db, scene_id, weights_id)
         if known is not None:
             return known
-        scene, weights = scenes.get_scene(db, scene_id), model.get_weights(db, weights_id)
+        scene, weights = scene_rows.get_scene(db, scene_id), model_rows.get_weights(db, weights_id)
     _check(scene, weights, predictor)
     began = time.monotonic()
     with scratch_directory("mask") as folder:
@@ -174,5 +173,5 @@ def _write_row(
         companions={name: file.model_dump() for name, file in stored.items() if name != "mask"},
         created_at=now(),
     )
-    model.add_mask(db, mask)
-    return model.get_mask(db, mask.mask_id)
+    model_rows.add_mask(db, mask)
+    return model_rows.get_mask(db, mask.mask_id)

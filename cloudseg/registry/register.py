@@ -4,8 +4,7 @@ import logging
 from collections.abc import Mapping
 
 from cloudseg import keys
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import model as rows
+from cloudseg.catalog import Catalog, model_rows
 from cloudseg.catalog.session import fetch_one, now
 from cloudseg.catalog.tables import weights as weights_table
 from cloudseg.errors import InputError
@@ -74,7 +73,7 @@ def register(
         metadata=metadata,
         created_at=now(),
     )
-    registered = publish(store, catalog, {"weights": packed, **beside}, lambda db, _: rows.add_weights(db, row))
+    registered = publish(store, catalog, {"weights": packed, **beside}, lambda db, _: model_rows.add_weights(db, row))
     log.info("registered %s as version %d", weights_id, registered.version)
     return registered
 

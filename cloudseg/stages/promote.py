@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cloudseg.catalog import model as models
-from cloudseg.catalog import training
+from cloudseg.catalog import model_rows, training_rows
 from cloudseg.catalog.session import now
 from cloudseg.errors import PromotionRefused
 from cloudseg.recipe import Promotion as Policy
@@ -68,7 +67,7 @@ def rollback(champion_id: str | None = None, *, actor: str = "cli", reason: str 
 
     runtime = open_runtime()
     with runtime.catalog.read() as db:
-        champion = models.find_champion(db)
+        champion = model_rows.find_champion(db)
     expected = champion_id or (champion.weights_id if champion else None)
     log.started("rollback", champion=expected, actor=actor, reason=reason)
     record = take_back(runtime.store, runtime.catalog, expected_champion=expected, actor=actor, reason=reason)
@@ -148,13 +147,13 @@ def _write_decision(runtime: Runtime, verdict: Verdict, wish: _Wish) -> None:
         created_at=now(),
     )
     with runtime.catalog.begin() as db:
-        models.add_decision(db, row)
+        model_rows.add_decision(db, row)
 
 
 def _what_stands_against(runtime: Runtime, weights: Weights) -> Decision | None:
     """Return a person's no, else an open question. On any verdict: weights stay declined when the champion changes."""
     with runtime.catalog.read() as db:
-        found = models.list_decisions(db, weights.weights_id)
+        found = model_rows.list_decisions(db, weights.weights_id)
     return next((entry for kind in ("declined", "asked") for entry in found if entry.decision == kind), None)
 
 
@@ -168,8 +167,8 @@ def _judge(runtime: Runtime, weights: Weights, snapshot_id: str) -> Verdict:
     from cloudseg.evaluate.gate import judge
 
     with runtime.catalog.read() as db:
-        champion = models.find_champion(db)
-        run = training.find_run(db, weights.run_id) if weights.run_id else None
+        champion = model_rows.find_champion(db)
+        run = training_rows.find_run(db, weights.run_id) if weights.run_id else None
     policy = recipe_from(run.recipe, subject=run.run_id).promotion if run else Policy()
     return judge(
         runtime.store,
@@ -187,11 +186,11 @@ def _already(runtime: Runtime, weights: Weights, wish: _Wish) -> PromoteRecord |
     from cloudseg.registry import repair_pointer
 
     with runtime.catalog.read() as db:
-        history = models.list_promotions(db)
+        history = model_rows.list_promotions(db)
         if not history or history[0].weights_id != weights.weights_id:
             return None
         verdict_id = next((p.verdict_id for p in history if p.weights_id == weights.weights_id and p.verdict_id), None)
-        verdict = models.get_verdict(db, verdict_id) if verdict_id else None
+        verdict = model_rows.get_verdict(db, verdict_id) if verdict_id else None
     if wish.decline:
         raise PromotionRefused(
             "these weights are the champion already", subject=weights.weights_id, next_step="Use `cloudseg rollback`."

@@ -4,10 +4,8 @@ from typing import TypedDict
 
 from sqlalchemy import Connection, select
 
-from cloudseg.catalog import model as models
-from cloudseg.catalog import scene as scenes
+from cloudseg.catalog import model_rows, scene_rows, training_rows
 from cloudseg.catalog import tables as t
-from cloudseg.catalog import training
 from cloudseg.errors import EmptySplit, RecipeError
 from cloudseg.recipe import Recipe, load_recipe, recipe_from
 from cloudseg.records import PromoteRecord, RetrainRecord, Run, Snapshot, SnapshotRecord
@@ -40,9 +38,9 @@ def plan_retrain(
     wanted = load_recipe(recipe)
     with open_runtime().catalog.read() as db:
         if snapshot_id is not None:
-            _check_splits(training.get_snapshot(db, snapshot_id))
+            _check_splits(training_rows.get_snapshot(db, snapshot_id))
         last = _newest_judged_run(db, wanted)
-        new_labels = scenes.count_labels_outside(db, last.snapshot_id if last else None)
+        new_labels = scene_rows.count_labels_outside(db, last.snapshot_id if last else None)
     reason = (
         _reason(last, new_labels, min_new_labels) if snapshot_id is None else _reason_of_snapshot(last, snapshot_id)
     )
@@ -106,10 +104,10 @@ def _finish_promotion(recipe: str) -> PromoteRecord | None:
     """
     with open_runtime().catalog.read() as db:
         run = _newest_judged_run(db, load_recipe(recipe))
-        weights = models.find_weights_of_run(db, run.run_id) if run else None
-        history = models.list_promotions(db)
-        verdicts = models.list_verdicts(db)
-        decisions = models.list_decisions(db, weights.weights_id) if weights else []
+        weights = model_rows.find_weights_of_run(db, run.run_id) if run else None
+        history = model_rows.list_promotions(db)
+        verdicts = model_rows.list_verdicts(db)
+        decisions = model_rows.list_decisions(db, weights.weights_id) if weights else []
     champion_id = history[0].weights_id if history else None
     if weights is None or decisions or weights.weights_id in {promotion.weights_id for promotion in history}:
         return None
@@ -163,7 +161,7 @@ def _newest_judged_run(db: Connection, recipe: Recipe) -> Run | None:
             select(t.weights.c.run_id).join(t.verdict, t.verdict.c.challenger_id == t.weights.c.weights_id)
         ).scalars()
     )
-    runs = (run for run in training.list_runs(db) if run.run_id in judged and run.recipe_name == recipe.name)
+    runs = (run for run in training_rows.list_runs(db) if run.run_id in judged and run.recipe_name == recipe.name)
     return next((run for run in runs if _is_same(run, recipe)), None)
 
 
@@ -197,5 +195,5 @@ def next_run_id(snapshot_id: str, recipe: Recipe, *, force: bool) -> str:
 
 
 def _has_verdict(db: Connection, run_id: str) -> bool:
-    weights = models.find_weights_of_run(db, run_id)
-    return weights is not None and models.find_verdict(db, weights.weights_id) is not None
+    weights = model_rows.find_weights_of_run(db, run_id)
+    return weights is not None and model_rows.find_verdict(db, weights.weights_id) is not None

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Connection
 
-from cloudseg.catalog import model as models
+from cloudseg.catalog import model_rows
 from cloudseg.keys import make_id
 from cloudseg.recipe import Recipe, load_recipe
 from cloudseg.records import TrainRecord
@@ -52,6 +52,6 @@ def default_run_id(db: Connection, snapshot_id: str, recipe: Recipe, *, attempt:
 
     `attempt` above 0 makes another run of the same question, for a person who forces one.
     """
-    champion = models.find_champion(db) if recipe.warm_start else None
+    champion = model_rows.find_champion(db) if recipe.warm_start else None
     parts = [snapshot_id, recipe.recipe_hash, champion.weights_id if champion else ""]
     return make_id("run", *parts, *([str(attempt)] if attempt else []))

@@ -7,7 +7,6 @@ built on it.
 
 import logging
 import os
-import random
 import threading
 import time
 from base64 import b64decode, b64encode
@@ -21,14 +20,14 @@ from urllib.parse import urlsplit
 import boto3
 from botocore.config import Config
 
+from cloudseg.backoff import pauses
 from cloudseg.errors import ObjectExists, ObjectMissing, SettingsError, StoreRefused, StoreUnreachable
+from cloudseg.storage.protocol import S3Options
 from cloudseg.storage.s3_errors import translated
-from cloudseg.storage.store import S3Options
 
 PIECE: Final = 1 << 20
 """Bytes of a download that are held at a time."""
 _CONNECT_S: Final = 10.0
-_LONGEST_PAUSE_S: Final = 20.0
 _CHATTY: Final = ("boto3", "botocore", "s3transfer", "urllib3")
 """Their DEBUG log holds signed requests and session tokens, and INFO tells where credentials were found, again and again."""
 _DEFAULT_REGION: Final = "us-east-1"
@@ -107,17 +106,6 @@ class Bucket:
         with translated(self.where, prefix):
             for page in self.client().get_paginator("list_multipart_uploads").paginate(Bucket=self.name, Prefix=prefix):
                 yield from page.get("Uploads", [])
-
-    def pauses(self) -> Iterator[float | None]:
-        """Yield the seconds to wait after each failed attempt: full jitter over a doubling span.
-
-        None after the last one.
-
-        M. Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
-        """
-        for attempt in range(self.options.attempts - 1):
-            yield random.uniform(0, min(_LONGEST_PAUSE_S, 0.5 * 2**attempt))  # noqa: S311 -- no secret hangs on it
-        yield None
 
     def link(self, name: str, expires_s: int) -> str:
         """Return a URL that reads the object without credentials until it expires.
@@ -242,7 +230,7 @@ class Download:
         return self._head
 
     def __iter__(self) -> Iterator[bytes]:
-        for pause in self._bucket.pauses():
+        for pause in pauses(attempts=self._bucket.options.attempts):
             try:
                 yield from self._rest()
             except StoreUnreachable:

@@ -19,7 +19,7 @@ from typing import IO
 from cloudseg.errors import InputError, ObjectCorrupt, ObjectExists, ObjectMissing, StoreUnreachable
 from cloudseg.keys import checked, is_key, sha256_of
 from cloudseg.records import GdalPath, ListedObject, StoredObject
-from cloudseg.storage.store import ABANDONED_AFTER_S
+from cloudseg.storage.protocol import ABANDONED_AFTER_S
 
 _INCOMING = ".incoming"
 _NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 from urllib.parse import quote, urlsplit
 
+from cloudseg.backoff import pauses
 from cloudseg.errors import (
     CloudsegError,
     InputError,
@@ -31,7 +32,7 @@ from cloudseg.keys import checked, is_key, sha256_of
 from cloudseg.records import GdalPath, ListedObject, StoredObject
 from cloudseg.scratch import scratch_directory
 from cloudseg.storage.bucket import Bucket, Head, checksum
-from cloudseg.storage.store import ABANDONED_AFTER_S, S3Options
+from cloudseg.storage.protocol import ABANDONED_AFTER_S, S3Options
 
 PART: Final = 16 << 20
 """Bytes of a part; S3 wants 5 MiB at least. Smaller files go in one request."""
@@ -216,7 +217,7 @@ class S3Store:
 
         A request that was answered by nobody is sent again by botocore, and then finds its own object: the same bytes.
         """
-        for pause in self.bucket.pauses():
+        for pause in pauses(attempts=self.bucket.options.attempts):
             try:
                 send()
             except ObjectExists:
@@ -268,7 +269,8 @@ class S3Store:
 
         try:
             with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="upload") as threads:
-                parts = _all(threads, send, len(digests))
+                # The first failure cancels the parts that have not begun.
+                parts = list(threads.map(send, range(len(digests))))
             with _exists_by_key(stored.key):
                 self.bucket.call(
                     "complete_multipart_upload",
@@ -286,16 +288,6 @@ class S3Store:
 def is_bucket_name(name: str) -> bool:
     """Return whether S3 may have a bucket of this name."""
     return _BUCKET.fullmatch(name) is not None
-
-
-def _all(threads: ThreadPoolExecutor, send: Callable[[int], dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """Send every part; the first failure keeps those that have not begun from beginning."""
-    futures = [threads.submit(send, number) for number in range(count)]
-    try:
-        return [future.result() for future in futures]
-    except BaseException:
-        threads.shutdown(wait=True, cancel_futures=True)
-        raise
 
 
 def _about(stored: StoredObject) -> dict[str, Any]:

@@ -5,8 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import training as rows
+from cloudseg.catalog import Catalog, training_rows
 from cloudseg.catalog.session import now
 from cloudseg.errors import Interrupted
 from cloudseg.records import Epoch
@@ -95,7 +94,7 @@ class Loop:
         if self._leads:
             run_id = trainer.setting.run.run_id
             with self._catalog.begin() as db:
-                rows.add_epoch(
+                training_rows.add_epoch(
                     db, Epoch(run_id=run_id, epoch=epoch, step=progress.step, metrics=metrics, created_at=now())
                 )
             log.info("run %s epoch %d, step %d of %d: %s", run_id, epoch, progress.step, progress.total_steps, metrics)

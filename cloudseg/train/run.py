@@ -3,10 +3,7 @@
 import logging
 import time
 
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import model as models
-from cloudseg.catalog import scene as scenes
-from cloudseg.catalog import training as rows
+from cloudseg.catalog import Catalog, model_rows, scene_rows, training_rows
 from cloudseg.catalog.session import now
 from cloudseg.dataset.chips import ChipSet, open_chips
 from cloudseg.errors import CheckpointMismatch, EmptySplit, TrainingDiverged
@@ -68,7 +65,7 @@ def train_run(
     with join_group(device) as group:
         set_up(group.device)
         with catalog.read() as db:
-            snapshot = rows.get_snapshot(db, snapshot_id)
+            snapshot = training_rows.get_snapshot(db, snapshot_id)
         run = _begin(catalog, snapshot, recipe, run_id, group, parent_weights_id)
         if (done := _find_result(catalog, run)) is not None:
             if group.leads:
@@ -116,7 +113,7 @@ def _train(
         _close(catalog, run.run_id, checkpoints)
     group.wait()
     with catalog.read() as db:
-        weights = models.find_weights_of_run(db, run.run_id)
+        weights = model_rows.find_weights_of_run(db, run.run_id)
     if weights is None:
         raise CheckpointMismatch(
             "the run has no weights after its end", subject=run.run_id, next_step="Start it again."
@@ -167,12 +164,12 @@ def _begin(
             finished_at=None,
         )
         with catalog.begin() as db:
-            run = rows.add_run(db, row)
+            run = training_rows.add_run(db, row)
             if run.status == "failed":
-                rows.set_run_status(db, run_id, "running")
+                training_rows.set_run_status(db, run_id, "running")
     group.wait()
     with catalog.read() as db:
-        run = rows.get_run(db, run_id)
+        run = training_rows.get_run(db, run_id)
     for name, found, expected in (
         ("snapshot", snapshot.snapshot_id, run.snapshot_id),
         ("recipe", recipe.recipe_hash, run.recipe_hash),
@@ -197,13 +194,13 @@ def _champion_id(catalog: Catalog) -> str | None:
 def _find_result(catalog: Catalog, run: Run) -> Weights | None:
     """Return the weights of a run that is through, or None."""
     with catalog.read() as db:
-        return models.find_weights_of_run(db, run.run_id)
+        return model_rows.find_weights_of_run(db, run.run_id)
 
 
 def _close(catalog: Catalog, run_id: str, checkpoints: Checkpoints) -> None:
     """Say that the run is finished and forget its checkpoints; what is done already stays as it is."""
     with catalog.read() as db:
-        finished = rows.get_run(db, run_id).status == "finished"
+        finished = training_rows.get_run(db, run_id).status == "finished"
     if not finished:
         _set_status(catalog, run_id, "finished")
     checkpoints.clear()
@@ -211,19 +208,24 @@ def _close(catalog: Catalog, run_id: str, checkpoints: Checkpoints) -> None:
 
 def _set_status(catalog: Catalog, run_id: str, status: RunStatus, error: str | None = None) -> None:
     with catalog.begin() as db:
-        rows.set_run_status(db, run_id, status, error=error)
+        training_rows.set_run_status(db, run_id, status, error=error)
 
 
 def _label_sources(catalog: Catalog, snapshot_id: str) -> tuple[str, ...]:
     with catalog.read() as db:
         return tuple(
-            sorted({scenes.get_label(db, label_id).source for label_id in rows.list_snapshot_labels(db, snapshot_id)})
+            sorted(
+                {
+                    scene_rows.get_label(db, label_id).source
+                    for label_id in training_rows.list_snapshot_labels(db, snapshot_id)
+                }
+            )
         )
 
 
 def _record(catalog: Catalog, run: Run, weights: Weights, *, resumed_from: int | None, seconds: float) -> TrainRecord:
     with catalog.read() as db:
-        epochs = rows.list_epochs(db, run.run_id)
+        epochs = training_rows.list_epochs(db, run.run_id)
     return TrainRecord(
         run_id=run.run_id,
         snapshot_id=run.snapshot_id,
@@ -291,7 +293,7 @@ def _warm(store: Store, catalog: Catalog, run: Run, recipe: Recipe) -> Tensors |
     if run.parent_weights_id is None:
         return None
     with catalog.read() as db:
-        parent = models.get_weights(db, run.parent_weights_id)
+        parent = model_rows.get_weights(db, run.parent_weights_id)
     loaded = load_weights(store.get(parent.key, parent.sha256))
     mine = (recipe.model.architecture, recipe.model.bands, recipe.model.widths)
     theirs = (loaded.meta.architecture, loaded.meta.bands, loaded.meta.widths)

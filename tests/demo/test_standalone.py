@@ -162,7 +162,7 @@ def test_a_person_was_asked_and_stands_in_the_history(turned: Turned) -> None:
     states = turned.states("cloudseg_retrain", turned.retrain_run)
     assert states["approve"] == states["promote"] == {"success"}
     with turned.service.home.catalog().read() as db:
-        from cloudseg.catalog.model import list_promotions
+        from cloudseg.catalog.model_rows import list_promotions
 
         promotion = list_promotions(db)[0]
     assert promotion.actor == "airflow:admin"
@@ -181,7 +181,7 @@ def test_nothing_listens_beyond_this_machine(turned: Turned) -> None:
 
 
 def test_the_training_has_the_id_of_its_dag_run(turned: Turned) -> None:
-    from cloudseg.catalog.training import list_runs
+    from cloudseg.catalog.training_rows import list_runs
 
     with turned.service.home.catalog().read() as db:
         assert [run.run_id for run in list_runs(db)] == [f"airflow-{turned.retrain_run}"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cloudseg.catalog import Catalog
-from cloudseg.catalog.training import get_snapshot
+from cloudseg.catalog.training_rows import get_snapshot
 from cloudseg.dataset.chips import open_chips
 from cloudseg.evaluate.context import look_around
 from cloudseg.evaluate.resample import average_down, bring_up

@@ -5,7 +5,7 @@ Corrections of what the catalog knows, and labels that were faster than their sc
 
 from pathlib import Path
 
-from cloudseg.catalog.scene import list_newest_labels
+from cloudseg.catalog.scene_rows import list_newest_labels
 from tests.ingest.conftest import Service
 from tests.ingest.tiles import SIZE, UTM, clouds, numbers, write
 

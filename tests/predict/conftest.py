@@ -13,7 +13,7 @@ from rasterio.transform import Affine
 
 from cloudseg import keys
 from cloudseg.catalog import Catalog
-from cloudseg.catalog.scene import add_scene
+from cloudseg.catalog.scene_rows import add_scene
 from cloudseg.model.device import Device
 from cloudseg.model.nets import build_model
 from cloudseg.model.predictor import Predictor

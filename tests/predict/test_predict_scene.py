@@ -15,7 +15,7 @@ from PIL import Image
 from rasterio.transform import Affine
 from rio_cogeo.cogeo import cog_validate
 
-from cloudseg.catalog import model
+from cloudseg.catalog import model_rows
 from cloudseg.errors import DataError, ObjectExists, StateError
 from cloudseg.model.weights import LoadedModel
 from cloudseg.predict import mask_id_of, predict_scene
@@ -215,7 +215,7 @@ def test_killed_between_bytes_and_row(world: Any, make_net: Callable[..., Loaded
     orphans = list(world.store.list_keys("masks/"))
     assert len(orphans) == 4
     with world.catalog.read() as db:
-        assert model.find_mask(db, scene.scene_id, weights.weights_id) is None
+        assert model_rows.find_mask(db, scene.scene_id, weights.weights_id) is None
     mask = predict_scene(world.store, world.catalog, **names)
     assert sorted([mask.key, *(companion["key"] for companion in mask.companions.values())]) == orphans
 

@@ -10,11 +10,10 @@ import pystac.validation
 import pytest
 
 from cloudseg import keys
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import model as rows
-from cloudseg.catalog.scene import add_label, add_scene
-from cloudseg.catalog.training import add_run
-from cloudseg.catalog.training import add_snapshot as insert_snapshot
+from cloudseg.catalog import Catalog, model_rows
+from cloudseg.catalog.scene_rows import add_label, add_scene
+from cloudseg.catalog.training_rows import add_run
+from cloudseg.catalog.training_rows import add_snapshot as insert_snapshot
 from cloudseg.errors import InputError, StateError
 from cloudseg.records import Label, Run, Scene, Snapshot, StoredObject, Weights
 from cloudseg.registry import register
@@ -183,7 +182,7 @@ def test_a_run_has_one_result(store: LocalStore, catalog: Catalog) -> None:
     with pytest.raises(StateError, match=first.weights_id):
         publish(store, catalog, b"other", run_id="run-1", snapshot_id="sn-1")
     with catalog.read() as db:
-        assert rows.list_weights(db) == [first]
+        assert model_rows.list_weights(db) == [first]
 
 
 def test_killed_before_the_row_it_recovers(store: LocalStore, catalog: Catalog, tmp_path: Path) -> None:

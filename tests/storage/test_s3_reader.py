@@ -13,8 +13,8 @@ from botocore.exceptions import ClientError
 from cloudseg import keys
 from cloudseg.errors import StoreRefused
 from cloudseg.raster.read import open_raster
+from cloudseg.storage.protocol import S3Options
 from cloudseg.storage.s3 import S3Store
-from cloudseg.storage.store import S3Options
 from tests.seaweed import ACCESS_KEY, BUCKET, SECRET_KEY, Seaweed, weed
 
 SERVICE_KEY, SERVICE_SECRET = "service", "servicesecret-77a1"

@@ -6,9 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import model as models
-from cloudseg.catalog import training as rows
+from cloudseg.catalog import Catalog, model_rows, training_rows
 from cloudseg.model.weights import load_weights
 from cloudseg.storage import LocalStore
 
@@ -62,8 +60,8 @@ def test_two_processes_end_with_one_net(store: LocalStore, catalog: Catalog, sna
     assert first["sha256"] == second["sha256"], "both processes hold the same parameters"
     assert first["record"]["weights_id"] == second["record"]["weights_id"]
     with catalog.read() as db:
-        weights = models.get_weights(db, first["record"]["weights_id"])
-        epochs = rows.list_epochs(db, "run-two")
+        weights = model_rows.get_weights(db, first["record"]["weights_id"])
+        epochs = training_rows.list_epochs(db, "run-two")
     assert weights.sha256 == first["sha256"]
     assert [epoch.step for epoch in epochs] == [3, 6]
     assert all(0 < epoch.metrics["train_loss"] < 5 for epoch in epochs)

@@ -12,9 +12,7 @@ import onnxruntime
 import pytest
 import torch
 
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import model as models
-from cloudseg.catalog import training as rows
+from cloudseg.catalog import Catalog, model_rows, training_rows
 from cloudseg.dataset import build_snapshot, open_chips
 from cloudseg.errors import CheckpointMismatch, EmptySplit, Interrupted, TrainingDiverged
 from cloudseg.model.golden import TOLERANCE, golden_difference, read_golden
@@ -39,10 +37,10 @@ def test_learns_and_registers(store: LocalStore, catalog: Catalog, snapshot_id: 
     assert record.epochs == 4
     assert record.metrics["validation_iou"] > 0.8
     with catalog.read() as db:
-        weights = models.get_weights(db, record.weights_id)
-        run = rows.get_run(db, "run-a")
-        assert [epoch.step for epoch in rows.list_epochs(db, "run-a")] == [10, 20, 30, 40]
-        assert rows.list_checkpoints(db, "run-a") == []
+        weights = model_rows.get_weights(db, record.weights_id)
+        run = training_rows.get_run(db, "run-a")
+        assert [epoch.step for epoch in training_rows.list_epochs(db, "run-a")] == [10, 20, 30, 40]
+        assert training_rows.list_checkpoints(db, "run-a") == []
     assert run.status == "finished"
     assert not list(store.list_keys("runs/"))
     loaded = load_weights(store.get(weights.key, weights.sha256))
@@ -57,7 +55,7 @@ def test_learns_and_registers(store: LocalStore, catalog: Catalog, snapshot_id: 
         store.get(weights.companions["onnx"]["key"]), providers=["CPUExecutionProvider"]
     )
     with catalog.read() as db:
-        snapshot = rows.get_snapshot(db, snapshot_id)
+        snapshot = training_rows.get_snapshot(db, snapshot_id)
     with open_chips(store, snapshot) as chips:
         dn = chips.pixels(chips.chips[0])[None]
         expected = Predictor(loaded, CPU).probability(dn, observed(dn))
@@ -108,14 +106,14 @@ def test_killed_runs_end_with_the_undisturbed_weights(
         )
         assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
         with catalog.read() as db:
-            assert rows.get_run(db, "run-killed").status == "running"
+            assert training_rows.get_run(db, "run-killed").status == "running"
     resumed = train(store, catalog, snapshot_id, "run-killed", **RESUME)
     assert resumed.resumed_from_step == 9
     undisturbed = train(store, catalog, snapshot_id, "run-whole", **RESUME)
     with catalog.read() as db:
-        first, second = (models.get_weights(db, record.weights_id) for record in (resumed, undisturbed))
+        first, second = (model_rows.get_weights(db, record.weights_id) for record in (resumed, undisturbed))
         losses = [
-            [epoch.metrics["train_loss"] for epoch in rows.list_epochs(db, name)]
+            [epoch.metrics["train_loss"] for epoch in training_rows.list_epochs(db, name)]
             for name in ("run-killed", "run-whole")
         ]
     nets = [load_weights(store.get(weights.key)).net.state_dict() for weights in (first, second)]
@@ -134,8 +132,8 @@ def test_sigterm_writes_a_checkpoint(store: LocalStore, catalog: Catalog, snapsh
         train_run(store, catalog, snapshot_id=snapshot_id, recipe=recipe(), run_id="run-a", device=CPU, on_progress=ask)
     assert signal.getsignal(signal.SIGTERM) is before
     with catalog.read() as db:
-        assert rows.list_checkpoints(db, "run-a")[0].step == 5
-        assert rows.get_run(db, "run-a").status == "running"
+        assert training_rows.list_checkpoints(db, "run-a")[0].step == 5
+        assert training_rows.get_run(db, "run-a").status == "running"
     assert train(store, catalog, snapshot_id).resumed_from_step == 5
 
 
@@ -178,7 +176,7 @@ def test_nan_fails_the_run(store: LocalStore, catalog: Catalog, snapshot_id: str
     with pytest.raises(TrainingDiverged, match=r"not finite.*at step"):
         train(store, catalog, snapshot_id, optimizer={"lr": 1e30}, budget={"steps": 12})
     with catalog.read() as db:
-        run = rows.get_run(db, "run-a")
+        run = training_rows.get_run(db, "run-a")
     assert run.status == "failed"
     assert "not finite" in (run.error or "")
 
@@ -188,7 +186,7 @@ def test_a_last_step_that_breaks_the_net_fails_the_run(store: LocalStore, catalo
     with pytest.raises(TrainingDiverged, match="not finite"):
         train(store, catalog, snapshot_id, optimizer={"lr": 3e37}, budget={"steps": 1})
     with catalog.read() as db:
-        assert rows.get_run(db, "run-a").status == "failed"
+        assert training_rows.get_run(db, "run-a").status == "failed"
 
 
 def test_an_empty_split_is_named_with_counts(
@@ -221,7 +219,7 @@ def test_warm_start_begins_with_the_parent(store: LocalStore, catalog: Catalog, 
         parent_weights_id=parent.weights_id,
     )
     with catalog.read() as db:
-        child, old = (models.get_weights(db, weights_id) for weights_id in (record.weights_id, parent.weights_id))
+        child, old = (model_rows.get_weights(db, weights_id) for weights_id in (record.weights_id, parent.weights_id))
     assert child.metadata["parent_weights_id"] == parent.weights_id
     first, second = (load_weights(store.get(weights.key)).net.final.weight for weights in (child, old))
     torch.testing.assert_close(first, second, atol=1e-6, rtol=0)
@@ -237,7 +235,7 @@ def test_warm_start_begins_with_the_parent(store: LocalStore, catalog: Catalog, 
             parent_weights_id=parent_id,
         )
         with catalog.read() as db:
-            assert rows.list_epochs(db, run_id)[-1].metrics["lr"] == pytest.approx(lr), (
+            assert training_rows.list_epochs(db, run_id)[-1].metrics["lr"] == pytest.approx(lr), (
                 "without a champion the start is cold"
             )
     with pytest.raises(CheckpointMismatch, match="another parent"):

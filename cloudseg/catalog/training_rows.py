@@ -27,11 +27,6 @@ def get_snapshot(db: Connection, snapshot_id: str) -> Snapshot:
     return get_by(db, Snapshot, t.snapshot, "snapshot_id", snapshot_id)
 
 
-def find_snapshot(db: Connection, snapshot_id: str) -> Snapshot | None:
-    """Return a snapshot or None."""
-    return fetch_one(db, Snapshot, select(t.snapshot).where(t.snapshot.c.snapshot_id == snapshot_id))
-
-
 def list_snapshots(db: Connection, *, limit: int | None = None) -> list[Snapshot]:
     """List snapshots, newest first."""
     return fetch(

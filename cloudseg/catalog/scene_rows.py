@@ -94,11 +94,6 @@ def add_label(db: Connection, label: Label) -> Label | None:
     return None
 
 
-def list_labels(db: Connection, scene_id: str) -> list[Label]:
-    """List the labels of a scene, newest version first."""
-    return fetch(db, Label, select(t.label).where(t.label.c.scene_id == scene_id).order_by(t.label.c.version.desc()))
-
-
 def get_label(db: Connection, label_id: str) -> Label:
     """Return a label. Raises NotInCatalog."""
     return get_by(db, Label, t.label, "label_id", label_id)

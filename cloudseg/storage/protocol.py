@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Literal, Protocol
-from urllib.parse import unquote, urlsplit
 
-from cloudseg.errors import SettingsError
 from cloudseg.records import GdalPath, ListedObject, StoredObject
 
 ABANDONED_AFTER_S: Final = 24 * 3600
@@ -122,40 +120,3 @@ class Store(Protocol):
     def clear_abandoned(self) -> int:
         """Remove what killed writers left unfinished more than a day ago; tell how much that was."""
         ...
-
-
-def open_store(url: str, s3: S3Options | None = None) -> Store:
-    """Open the store of a folder, a `file://` URL (the folder is made when absent) or `s3://bucket/prefix`.
-
-    No server is asked yet. Raises SettingsError for a scheme that no store speaks, StoreUnreachable for a folder that
-    cannot be made.
-    """
-    from cloudseg.storage.local import LocalStore
-
-    parts = urlsplit(url)
-    if parts.scheme == "s3":
-        return _open_s3(url, s3 or S3Options())
-    if parts.scheme == "" or (len(parts.scheme) == 1 and url[1:3] == ":\\"):
-        return LocalStore(Path(url))
-    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        return LocalStore(Path(unquote(parts.path)))
-    raise SettingsError(
-        "no store speaks this scheme",
-        subject="CLOUDSEG_STORE_URL",
-        found=parts.scheme,
-        expected="a folder, file:///folder or s3://bucket/prefix",
-        next_step="Set CLOUDSEG_STORE_URL to a folder or a bucket.",
-    )
-
-
-def _open_s3(url: str, options: S3Options) -> Store:
-    try:
-        from cloudseg.storage.s3 import S3Store
-    except ImportError as error:
-        raise SettingsError(
-            "boto3, which speaks to S3, is not installed",
-            subject="CLOUDSEG_STORE_URL",
-            found=error.name,
-            next_step="Install the extra: pip install 'cloudseg[s3]'.",
-        ) from error
-    return S3Store.at(url, options)

@@ -11,7 +11,7 @@ from cloudseg import __version__, keys
 from cloudseg.catalog import Catalog, model_rows, scene_rows
 from cloudseg.catalog.session import now
 from cloudseg.errors import DataError, StateError
-from cloudseg.keys import canonical_json, make_id
+from cloudseg.keys import make_id
 from cloudseg.model.predictor import Predictor
 from cloudseg.predict.draw import BUDGET_BYTES, OnProgress, draw_rasters, plan_pieces
 from cloudseg.predict.item import MaskFacts, carried_tags, class_names, mask_item
@@ -21,6 +21,7 @@ from cloudseg.raster.cog import write_cog
 from cloudseg.raster.thumbnail import make_thumbnail
 from cloudseg.records import Mask, Scene, StoredObject, Weights
 from cloudseg.scratch import scratch_directory
+from cloudseg.stac import item_bytes
 from cloudseg.storage import Store
 
 log = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ def _make(
     assets = {name: file.stored for name, file in files.items()}
     mask_id, folder_key = mask_id_of(scene.scene_id, weights.weights_id), posixpath.dirname(assets["mask"].key)
     item = mask_item(key=folder_key, mask_id=mask_id, scene=scene, weights=weights, facts=facts, assets=assets)
-    files["item"] = _named(weights, scene, "item.json", canonical_json(item))
+    files["item"] = _named(weights, scene, "item.json", item_bytes(item))
     return facts, files
 
 

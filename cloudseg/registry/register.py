@@ -13,6 +13,7 @@ from cloudseg.records import Json, StoredObject, Weights
 from cloudseg.registry.card import model_card
 from cloudseg.registry.extent import Extent, training_extent
 from cloudseg.registry.item import model_item
+from cloudseg.stac import item_bytes
 from cloudseg.storage import Store
 
 log = logging.getLogger(__name__)
@@ -112,6 +113,6 @@ def _companions(
         add(
             "item",
             "item.json",
-            keys.canonical_json(model_item(weights=weights, companions=listed, metadata=metadata, extent=extent)),
+            item_bytes(model_item(weights=weights, companions=listed, metadata=metadata, extent=extent)),
         )
     return beside

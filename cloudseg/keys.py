@@ -94,7 +94,7 @@ def weights(sha256: str) -> str:
 
 
 def weights_companion(weights_sha256: str, name: str, sha256: str) -> str:
-    """Return the key of an artifact of weights (ONNX export, card, STAC item, golden sample) by a name like `model.onnx`."""
+    """Return the key of an artifact of weights (ONNX export, card, …); `name` is a file name such as `model.onnx`."""
     stem, _, suffix = name.rpartition(".")
     return f"models/{weights_sha256}/{stem}.{sha256[:12]}.{suffix}"
 

@@ -29,12 +29,9 @@ _RASTER: Final = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
 _EO: Final = "https://stac-extensions.github.io/eo/v2.0.0/schema.json"
 _PROCESSING: Final = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
 FIRST_ACQUISITION: Final = datetime(1972, 7, 23, tzinfo=UTC)
-"""Launch of Landsat 1: no scene of this kind is older."""
-COLOURS: Final = {MASK_CLEAR: (46, 92, 74), MASK_CLOUD: (245, 245, 245), MASK_NO_DATA: (0, 0, 0)}
-"""RGB of the mask's classes: in the file's colour table and as `color_hint`.
-
-No data is drawn transparent where nodata is honoured.
-"""
+"""Launch of Landsat 1: no scene is older."""
+COLORS: Final = {MASK_CLEAR: (46, 92, 74), MASK_CLOUD: (245, 245, 245), MASK_NO_DATA: (0, 0, 0)}
+"""RGB of the classes, for the color table of the file and as `color_hint`; viewers draw nodata transparent."""
 
 CARRIED: Final = ("synthetic", "georeference", "source", "warped")
 """Tags of a scene that a user of its mask has to know: not observed, not exactly placed, whom to cite."""
@@ -56,18 +53,18 @@ class MaskFacts:
     valid: int
     """Pixels that were observed."""
     pixels: int
-    """All pixels of the scene's grid."""
+    """Pixels of the scene."""
     arithmetic: str
     """fp32, bf16 or int8: a mask made again gives the same bytes only in the same arithmetic."""
 
     @property
     def cloud_fraction(self) -> float:
-        """Of the valid pixels; 0 where there is none."""
+        """Cloudy share of the valid pixels; 0 where there is none."""
         return self.cloud / self.valid if self.valid else 0.0
 
     @property
     def valid_fraction(self) -> float:
-        """Of all pixels."""
+        """Valid share of all pixels."""
         return self.valid / self.pixels
 
 
@@ -136,7 +133,9 @@ def _properties(scene: Scene, weights: Weights, facts: MaskFacts) -> Json:
         **({"gsd": round(scene.resolution_m, 3)} if scene.resolution_m else {}),
         "eo:cloud_cover": round(100 * facts.cloud_fraction, 4),
         "processing:level": "L2",
-        "processing:lineage": f"Mask of scene {scene.scene_id} by weights {weights.weights_id} (version {weights.version}).",
+        "processing:lineage": (
+            f"Mask of scene {scene.scene_id} by weights {weights.weights_id} (version {weights.version})."
+        ),
         "processing:software": {"cloudseg": __version__},
         "cloudseg:scene_id": scene.scene_id,
         "cloudseg:place": scene.place,
@@ -166,7 +165,7 @@ def carried_tags(scene: Scene) -> dict[str, str]:
 
 
 def class_names() -> str:
-    """Return the legend of the mask in one line; GeoTIFF holds colours of classes, but no names."""
+    """Return the legend of the mask in one line; GeoTIFF stores colors of classes, but no names."""
     return ", ".join(f"{value} {title.lower()}" for value, _, title, _ in _CLASSES)
 
 
@@ -198,7 +197,7 @@ def _links(key: str, scene: Scene, weights: Weights) -> list[pystac.Link]:
 
 
 def relative(target: str, folder: str) -> str:
-    """Return the link from an object in a folder of keys to another key: it holds wherever the store moves."""
+    """Return the relative href from an object in a folder of keys to another key."""
     path = posixpath.relpath(target, folder)
     return path if path.startswith("../") else f"./{path}"
 
@@ -211,7 +210,7 @@ def _classes(facts: MaskFacts) -> list[Classification]:
             name=name,
             title=title,
             description=description,
-            color_hint="".join(f"{part:02X}" for part in COLOURS[value]),
+            color_hint="".join(f"{part:02X}" for part in COLORS[value]),
             percentage=math.floor(100 * counts[value] / facts.pixels * 1e4 + 0.5) / 1e4,
             count=counts[value],
             nodata=True if value == MASK_NO_DATA else None,

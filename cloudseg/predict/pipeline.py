@@ -16,8 +16,9 @@ _END: Final = object()
 
 @contextmanager
 def read_ahead(items: Iterable[T], size: int = 1) -> Iterator[Iterator[T]]:
-    """Advance an iterable in another thread, at most `size` finished items ahead of the caller (one more is being made).
+    """Advance an iterable in another thread, at most `size` finished items ahead of the caller.
 
+    One more item is being made.
     The iterable is started, advanced and closed in that one thread: it may hold a GDAL dataset, which belongs to one
     thread.
     """

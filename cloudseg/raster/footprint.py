@@ -1,4 +1,4 @@
-"""The true footprint of a scene: the outline of its valid pixels in lon/lat, right at the antimeridian and at the poles.
+"""The footprint of a scene: the outline of its valid pixels in lon/lat, right at the antimeridian and at the poles.
 
 Geometries follow RFC 7946 section 3.1.9: what crosses 180° is cut there into parts of a MultiPolygon, with every
 longitude in [-180, 180]. Why no library does it: docs/decisions/0027.
@@ -34,7 +34,7 @@ A swath edge of a full overview has 1 000.
 """
 
 _GRID: Final = 1e-9
-"""Degrees, a tenth of a millimetre: coordinates are rounded to it, or a shift by 360° would leave gaps without width."""
+"""Degrees, a tenth of a millimeter, to which coordinates are rounded: a shift by 360° would leave gaps otherwise."""
 
 Bool = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float64]

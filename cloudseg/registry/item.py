@@ -1,6 +1,7 @@
 """The STAC item of published weights, with the Machine Learning Model extension v1.4.0.
 
-Links and assets are relative: the item lies in the same folder as what it describes, wherever the store is.
+Links and assets are relative: the item is in the same folder as what it describes, wherever the store is. The `mlm:*`
+fields are set by name: pystac's classes (1.4.1) take one `value_scaling` an input, the extension one a band.
 """
 
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ _EXTENSIONS: Final = (
     "https://stac-extensions.github.io/mlm/v1.4.0/schema.json",
     "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
 )
-# The MLM specification's own examples say "any time" so.
+# As in the examples of the MLM specification for "any time".
 _BEGINNING = datetime(1900, 1, 1, tzinfo=UTC)
 _END = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 _ASSETS: Final = {
@@ -90,14 +91,14 @@ def model_item(
 def _properties(weights_id: str, metadata: Json) -> Json:
     properties: Json = {
         "title": f"Cloud mask weights {weights_id}",
-        "description": "A U-Net that gives the probability of cloud for every pixel of a multispectral scene.",
+        "description": "A U-Net that predicts the probability of cloud for every pixel of a multispectral scene.",
         "mlm:name": weights_id,
         "mlm:architecture": metadata["architecture"],
         "mlm:framework": "PyTorch",
         "mlm:tasks": ["semantic-segmentation"],
         "mlm:accelerator": "amd64",
         "mlm:accelerator_constrained": False,
-        "mlm:accelerator_summary": "A CPU is enough; a CUDA GPU is used where there is one.",
+        "mlm:accelerator_summary": "A CPU suffices; a CUDA GPU is used where there is one.",
         "mlm:pretrained": True,
         "mlm:input": [_input(metadata)],
         "mlm:output": [_output(metadata)],
@@ -106,19 +107,20 @@ def _properties(weights_id: str, metadata: Json) -> Json:
     if (parameters := metadata.get("total_parameters")) is not None:
         properties["mlm:total_parameters"] = parameters
     if metadata.get("encoder_weights") is not None:
-        properties["mlm:pretrained_source"] = f"the encoder began with {metadata['encoder_weights']}"
+        properties["mlm:pretrained_source"] = f"encoder initialized with {metadata['encoder_weights']}"
     return properties
 
 
 def _input(metadata: Json) -> Json:
-    """Reflectance x 10 000 in, clipped and divided before the z-score of each band."""
+    """Return `mlm:input`: reflectance x 10 000, scaled and clipped before the z-score of each band."""
     bands: list[str] = list(metadata["bands"])
     means, stds = _per_band(metadata["mean"], bands), _per_band(metadata["std"], bands)
     return {
         "name": "canonical scene",
         "description": (
-            f"What the parameters see. `dn` is top-of-atmosphere reflectance x {REFLECTANCE_SCALE} (uint16, 0 where nothing was "
-            "observed); pre-processing and z-score make it float32, and pixels without observation are 0 after both."
+            f"Input of the net. `dn` is top-of-atmosphere reflectance x {REFLECTANCE_SCALE} (uint16, 0 where "
+            "nothing was observed); pre-processing and z-score make it float32, and pixels without observation are 0 "
+            "after both."
         ),
         "bands": bands,
         "input": {
@@ -182,18 +184,21 @@ def _hyperparameters(metadata: Json) -> Json:
 
 
 def _descriptions(metadata: Json) -> dict[str, str]:
-    """Say what goes in and out of each file: the ONNX graph holds pre- and post-processing, the parameters do not."""
+    """Return input and output of each file: the ONNX graph includes pre- and post-processing, the parameters do not."""
     bands = ", ".join(metadata["bands"])
     sides = f"height and width multiples of {_multiple(metadata)}" if metadata.get("widths") else "any height and width"
     return {
-        "weights": "Parameters of the net that mlm:input and mlm:output describe: normalised float32 in, logits out; "
-        f"{sides}. The file's own metadata hold everything needed to build and use it.",
-        "onnx": f"Pre-processing, net and sigmoid in one graph. In: `dn` uint16 (batch, {bands}, height, width), reflectance x "
-        f"{REFLECTANCE_SCALE}, 0 = no data, {sides}. Out: `probability` of cloud, float32 (batch, height, width); what stands at "
-        "pixels without data means nothing. mlm:input and mlm:output do not describe this file.",
-        "int8": "Input and output of the ONNX export, computed with unsigned 8-bit activations and signed 8-bit weights (QDQ): for CPUs that "
-        "sum these exactly (VNNI, Arm's dot product). Its mask agreed with that of the parameters when it was published.",
-        "golden": "`dn` uint16 (1, band, height, width) and the `probability` float32 (1, height, width) that the net gave for it.",
+        "weights": "Parameters of the net that mlm:input and mlm:output describe: normalized float32 in, logits out; "
+        f"{sides}. The metadata of the file hold everything that is needed to build and use the net.",
+        "onnx": "Pre-processing, net and sigmoid in one graph. "
+        f"In: `dn` uint16 (batch, {bands}, height, width), reflectance x {REFLECTANCE_SCALE}, 0 = no data, {sides}. "
+        "Out: `probability` of cloud, float32 (batch, height, width), undefined at pixels without data. "
+        "mlm:input and mlm:output do not describe this file.",
+        "int8": "Input and output of the ONNX export, computed with unsigned 8-bit activations and signed 8-bit "
+        "weights (QDQ): for CPUs that sum these exactly (VNNI, Arm's dot product). Its mask agreed with that of the "
+        "parameters when it was published.",
+        "golden": "`dn` uint16 (1, band, height, width) and the `probability` float32 (1, height, width) that the net "
+        "predicted for it.",
     }
 
 

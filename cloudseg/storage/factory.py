@@ -9,10 +9,17 @@ from cloudseg.storage.protocol import S3Options, Store
 
 
 def open_store(url: str, s3: S3Options | None = None) -> Store:
-    """Open the store of a folder, a `file://` URL (the folder is made when absent) or `s3://bucket/prefix`.
+    """Open the store of a directory (created where it is missing), a `file://` URL or `s3://bucket/prefix`.
 
-    No server is asked yet. Raises SettingsError for a scheme that no store speaks, StoreUnreachable for a folder that
-    cannot be made.
+    No request is sent to a server yet.
+
+    Args:
+        url: `CLOUDSEG_STORE_URL`.
+        s3: how S3 is reached; None: the defaults.
+
+    Raises:
+        SettingsError: the scheme is unknown, or boto3 is not installed.
+        StoreUnreachable: the directory cannot be created.
     """
     parts = urlsplit(url)
     if parts.scheme == "s3":
@@ -22,7 +29,7 @@ def open_store(url: str, s3: S3Options | None = None) -> Store:
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
         return LocalStore(Path(unquote(parts.path)))
     raise SettingsError(
-        "no store speaks this scheme",
+        "unknown scheme of a store URL",
         subject="CLOUDSEG_STORE_URL",
         found=parts.scheme,
         expected="a folder, file:///folder or s3://bucket/prefix",
@@ -35,7 +42,7 @@ def _open_s3(url: str, options: S3Options) -> Store:
         from cloudseg.storage.s3 import S3Store
     except ImportError as error:
         raise SettingsError(
-            "boto3, which speaks to S3, is not installed",
+            "boto3, which a store on S3 needs, is not installed",
             subject="CLOUDSEG_STORE_URL",
             found=error.name,
             next_step="Install the extra: pip install 'cloudseg[s3]'.",

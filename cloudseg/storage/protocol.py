@@ -1,4 +1,4 @@
-"""What the rest of the code may ask of an object store."""
+"""The protocol of an object store, which the rest of the code knows, and the options for S3."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -10,48 +10,50 @@ from typing import Final, Literal, Protocol
 from cloudseg.records import GdalPath, ListedObject, StoredObject
 
 ABANDONED_AFTER_S: Final = 24 * 3600
-"""An unfinished write this old has lost its writer: no upload of one object takes a day."""
+"""Age in seconds at which an unfinished write counts as abandoned: no upload of one object takes a day."""
 
 
 @dataclass(frozen=True)
 class S3Options:
-    """How S3 is reached.
-
-    Credentials are no part of it: the standard chain of boto3 finds them (environment, profile, role).
-    """
+    """How S3 is reached, without credentials: boto3's standard chain finds those (environment, profile, role)."""
 
     endpoint: str | None = None
     """`http(s)://host[:port]` of the server; None: AWS."""
     link_endpoint: str | None = None
-    """The same server as people reach it, for presigned links; None: `endpoint`."""
+    """Address of the same server for users of presigned URLs; None: `endpoint`."""
     region: str | None = None
-    """None: what environment or profile say."""
+    """None: that of the environment or the profile."""
     addressing: Literal["auto", "path", "virtual"] = "auto"
-    """Whether the bucket's name stands in the path or in the host; auto: in the path where an endpoint is given."""
+    """Path-style or virtual-hosted-style requests; auto: path style where an endpoint is given."""
     ca_bundle: Path | None = None
-    """Certificates (PEM) of the authority behind an https endpoint; None: the well-known ones."""
+    """Certificates (PEM) of the authority of an https endpoint; None: the well-known ones."""
     timeout_s: float = 60.0
-    """Longest silence of the server. SeaweedFS lets the losers of a contended key wait for several seconds."""
+    """Read timeout. SeaweedFS lets the losing writers of a contended key wait for several seconds."""
     attempts: int = 5
-    """Of every request, the first one included."""
+    """Attempts of every request, the first one included."""
 
 
 class Store(Protocol):
     """Immutable objects under checked keys (`cloudseg.keys`). Safe to share between threads.
 
-    Every method raises StoreUnreachable where the store does not answer, StoreRefused where it will not serve us,
-    ValueError for a key that is none.
+    Beside the errors that a method lists, every one of them raises:
+
+    Raises:
+        StoreUnreachable: the store does not answer; a retry can help.
+        StoreRefused: the store refuses the request.
+        ValueError: the key is not valid.
     """
 
     @property
     def uri(self) -> str:
-        """Where the store is, for people: no secrets."""
+        """Address of the store, without secrets."""
         ...
 
     def put(self, key: str, data: bytes) -> StoredObject:
-        """Create an object. The same bytes under the same key again: nothing changes.
+        """Create an object. Where the key holds the same bytes already, nothing changes.
 
-        Raises ObjectExists where other bytes stand under the key.
+        Raises:
+            ObjectExists: the key holds other bytes.
         """
         ...
 
@@ -62,12 +64,23 @@ class Store(Protocol):
     def replace(self, key: str, data: bytes, expected: bytes | None = None) -> StoredObject:
         """Write a derived object (a pointer) that may change; readers see the old or the new bytes, never a mixture.
 
-        With `expected` only where the object holds just these bytes (compare and swap): raises ObjectExists otherwise.
+        Args:
+            key: of the object.
+            data: its new bytes.
+            expected: write only where the object holds just these bytes (compare and swap).
+
+        Raises:
+            ObjectExists: the object does not hold the expected bytes.
         """
         ...
 
     def get(self, key: str, sha256: str | None = None) -> bytes:
-        """Return an object's bytes. Raises ObjectMissing, and ObjectCorrupt where the checksum does not match."""
+        """Return the bytes of an object.
+
+        Raises:
+            ObjectMissing: there is no object under the key.
+            ObjectCorrupt: the bytes do not match the checksum.
+        """
         ...
 
     def stat(self, key: str) -> tuple[int, datetime]:
@@ -75,7 +88,7 @@ class Store(Protocol):
         ...
 
     def exists(self, key: str) -> bool:
-        """Return whether an object is there."""
+        """Return whether there is an object under the key."""
         ...
 
     def list_keys(self, prefix: str = "") -> Iterator[str]:
@@ -83,40 +96,39 @@ class Store(Protocol):
         ...
 
     def list_objects(self, prefix: str = "") -> Iterator[ListedObject]:
-        """Yield what `list_keys` gives, in the store's own order, with size and time.
+        """Yield the objects whose keys begin with the prefix, with size and time, in the order of the store.
 
-        One question for many objects, none held.
+        One request lists many objects, and none of them is kept in memory.
         """
         ...
 
     def delete(self, key: str) -> None:
-        """Remove an object; one that is not there is no error."""
+        """Delete an object; a missing one is no error."""
         ...
 
     def local_file(self, key: str) -> AbstractContextManager[Path]:
-        """Yield a readable local file with the object's bytes, for memory mapping. Raises ObjectMissing."""
+        """Yield a local file with the bytes of the object, for memory mapping. Raises ObjectMissing."""
         ...
 
     def gdal_path(self, key: str) -> GdalPath:
-        """Return what `raster.read.open_raster` opens by ranges, without a copy.
+        """Return what `raster.read.open_raster` reads by ranges, without a copy.
 
-        Good for some minutes where credentials expire.
+        It holds for some minutes where credentials expire.
         """
         ...
 
     def uri_of(self, key: str) -> str:
-        """Return the address of an object for people and STAC items."""
+        """Return the URI of an object."""
         ...
 
     def link(self, key: str, expires_s: int) -> str:
-        """Return a URL that anyone may read the object with until it expires.
+        """Return a URL by which anyone can read the object until it expires; the object may be missing.
 
-        Whether the object exists is not looked at.
-
-        Raises InputError where the store has no such links, or not for so long.
+        Raises:
+            InputError: the store has no such URLs, or none that last so long.
         """
         ...
 
     def clear_abandoned(self) -> int:
-        """Remove what killed writers left unfinished more than a day ago; tell how much that was."""
+        """Remove the unfinished writes of killed processes that are older than a day; return how many there were."""
         ...

@@ -11,7 +11,7 @@ from sqlalchemy import URL, inspect, text
 from cloudseg.catalog import Catalog, model_rows, scene_rows, tables, training_rows
 from cloudseg.catalog.roles import ROLES
 from cloudseg.catalog.session import sql_folder
-from cloudseg.catalog.views import _OURS
+from cloudseg.catalog.views import _VIEWS
 from cloudseg.errors import SettingsError, StateError
 
 
@@ -124,7 +124,7 @@ def test_airflow_reads_and_writes_nothing(airflow: Catalog):
 
 
 def test_a_gis_reader_sees_no_table_and_no_view_of_ours(gis: Catalog):
-    for name in sorted({*tables.metadata.tables, *_OURS, "alembic_version"}):
+    for name in sorted({*tables.metadata.tables, *_VIEWS, "alembic_version"}):
         refused(gis, f"SELECT * FROM public.{name}")  # noqa: S608
 
 
@@ -182,7 +182,7 @@ def test_the_reviewed_file_names_every_table_and_view():
     grants = (sql_folder() / "roles" / "0002_grants.sql").read_text("utf-8")
     revoked = grants.partition("FROM PUBLIC, cloudseg_app")[0].rpartition("REVOKE ALL ON\n")[2]
     named = {name.strip() for name in revoked.replace("\n", " ").split(",")}
-    assert named == {*tables.metadata.tables, *_OURS, "alembic_version"}
+    assert named == {*tables.metadata.tables, *_VIEWS, "alembic_version"}
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])

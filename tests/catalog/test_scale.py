@@ -1,4 +1,4 @@
-"""The questions of a large catalog are answered from indexes (benchmarks/catalog_scale.py has the figures for a million scenes)."""
+"""Queries of a large catalog use indexes; benchmarks/catalog_scale.py has the figures for a million scenes."""
 
 import pytest
 from sqlalchemy import URL

@@ -33,7 +33,7 @@ def test_the_folder_is_made(tmp_path: Path):
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CatalogUnreachable, match="folder cannot be made"):
+    with pytest.raises(CatalogUnreachable, match="directory cannot be created"):
         Catalog(f"sqlite:///{tmp_path}/file/below/catalog.db")
 
 

@@ -135,5 +135,5 @@ def test_the_service_needs_no_more_than_its_bucket(store: S3Store, server: Seawe
     store.delete("a/b")
     assert not store.exists("a/b")
     server.client().create_bucket(Bucket="another")
-    with pytest.raises(StoreRefused, match="forbids"):
+    with pytest.raises(StoreRefused, match="denies access"):
         S3Store.at("s3://another/store", S3Options(endpoint=server.endpoint, region="us-east-1")).put("a/b", b"1")

@@ -129,6 +129,7 @@ class LocalStore:
         return iter(sorted(self._keys(prefix)))
 
     def _keys(self, prefix: str) -> Iterator[str]:
+        """Yield the keys that begin with the prefix, in the order of the file system."""
         # The prefix may end in the middle of a name, so the folder before its last slash is walked.
         folder = self.root / checked(prefix.rpartition("/")[0]) if "/" in prefix else self.root
         try:
@@ -185,6 +186,7 @@ class LocalStore:
 
     @contextmanager
     def _reading(self, key: str) -> Iterator[None]:
+        """Turn errors of the file system into ObjectMissing and StoreUnreachable."""
         try:
             yield
         except _NOT_THERE as error:
@@ -258,6 +260,7 @@ def _files_under(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def _raise_unless_gone(error: OSError) -> None:
+    """Pass over a directory that was removed while `os.walk` was under way; raise any other error."""
     if not isinstance(error, _NOT_THERE):
         raise error
 

@@ -46,9 +46,7 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import model as models
-from cloudseg.catalog import scene as scenes
+from cloudseg.catalog import Catalog, model_rows, scene_rows
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.lineage import lineage_of_mask
 from cloudseg.records import MaintainRecord
@@ -133,16 +131,16 @@ def ask(catalog: Catalog, store: Store, turns: int) -> list[Answer]:
             db.execute(select(table.c.key).limit(_ASKED)).scalars().all() for table in (t.scene, t.mask)
         )
     questions: dict[str, Callable[[Connection], Sequence[Any]]] = {
-        "new scenes without a mask of the champion": lambda db: scenes.list_scenes_without_mask(db, CHAMPION),
+        "new scenes without a mask of the champion": lambda db: scene_rows.list_scenes_without_mask(db, CHAMPION),
         "masks that touch this box in June": lambda db: _touching(db, TOUCHING),
         "lineage of one mask": lambda db: lineage_of_mask(db, one)["labels"],
-        "how many scenes have no mask of the champion": lambda db: [scenes.count_scenes_without_mask(db, CHAMPION)],
+        "how many scenes have no mask of the champion": lambda db: [scene_rows.count_scenes_without_mask(db, CHAMPION)],
         "which of 100 scenes' objects a row names": lambda db: sorted(find_named(db, store, of_scenes)),
         "which of 100 masks' objects a row names": lambda db: sorted(find_named(db, store, of_masks)),
-        "the 20 newest masks of the weights before": lambda db: models.list_masks(db, weights_id=FORMER, limit=20),
-        "the 20 newest masks": lambda db: models.list_masks(db, limit=20),
-        "the 20 newest scenes": lambda db: scenes.list_scenes(db, limit=20),
-        "the scene of a name": lambda db: [scenes.find_newest_scene(db, name)],
+        "the 20 newest masks of the weights before": lambda db: model_rows.list_masks(db, weights_id=FORMER, limit=20),
+        "the 20 newest masks": lambda db: model_rows.list_masks(db, limit=20),
+        "the 20 newest scenes": lambda db: scene_rows.list_scenes(db, limit=20),
+        "the scene of a name": lambda db: [scene_rows.find_newest_scene(db, name)],
     }
     if _has_geometry(catalog):
         questions["masks that touch this box in June, by geometry"] = lambda db: _touching(db, TOUCHING_GEOMETRY)

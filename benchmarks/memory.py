@@ -18,7 +18,7 @@ from rasterio.transform import Affine
 
 from benchmarks.world import cpu, open_world
 from cloudseg import keys
-from cloudseg.catalog.scene import add_scene
+from cloudseg.catalog.scene_rows import add_scene
 from cloudseg.model.nets import build_model
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.weights import load_weights, pack_weights

@@ -17,8 +17,8 @@ import torch
 
 from benchmarks.harness import Turn, serve, stopwatch
 from benchmarks.world import baseline_recipe, cpu, open_world
-from cloudseg.catalog import scene as scenes
-from cloudseg.catalog.training import list_snapshots
+from cloudseg.catalog import scene_rows
+from cloudseg.catalog.training_rows import list_snapshots
 from cloudseg.dataset.chips import open_chips
 from cloudseg.dataset.snapshot import build_snapshot
 from cloudseg.model.device import set_up
@@ -45,7 +45,7 @@ def naive(folder: Path) -> Iterator[Turn]:
     """Train with one image a step."""
     store, catalog = open_world(folder)
     with catalog.read() as db:
-        pairs = [(scenes.get_scene(db, label.scene_id), label) for label in scenes.list_newest_labels(db)]
+        pairs = [(scene_rows.get_scene(db, label.scene_id), label) for label in scene_rows.list_newest_labels(db)]
     paths = [(str(store.gdal_path(scene.key)), str(store.gdal_path(label.key))) for scene, label in pairs]
     size = baseline_recipe().data.chip_size
     torch.manual_seed(0)

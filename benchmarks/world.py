@@ -8,9 +8,7 @@ import psutil
 import torch
 
 from cloudseg.bands import MASK_NO_DATA
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import model as models
-from cloudseg.catalog import scene as scenes
+from cloudseg.catalog import Catalog, model_rows, scene_rows
 from cloudseg.ingest import DecodeLimits, ingest_source
 from cloudseg.model.device import Device, choose_device
 from cloudseg.model.golden import REFERENCE_DEVICE
@@ -108,7 +106,7 @@ def baseline_recipe() -> Recipe:
 def masked_scenes(catalog: Catalog, count: int = TILES) -> list[Scene]:
     """Return the publishable scenes to measure with, by id, so that both sides see the same ones."""
     with catalog.read() as db:
-        found = [scene for scene in scenes.list_scenes(db) if scene.publishable]
+        found = [scene for scene in scene_rows.list_scenes(db) if scene.publishable]
     return sorted(found, key=lambda scene: scene.scene_id)[:count]
 
 
@@ -124,7 +122,7 @@ def read_tiles(store: LocalStore, catalog: Catalog) -> list[npt.NDArray[np.uint1
 def published(store: LocalStore, catalog: Catalog, recipe_name: str = "baseline") -> tuple[Weights, LoadedModel]:
     """Return the published weights of a recipe and their net."""
     with catalog.read() as db:
-        weights = next(found for found in models.list_weights(db) if found.metadata["recipe_name"] == recipe_name)
+        weights = next(found for found in model_rows.list_weights(db) if found.metadata["recipe_name"] == recipe_name)
     return weights, load_weights(store.get(weights.key, weights.sha256))
 
 

@@ -1,7 +1,7 @@
-"""Band names and the radiometry of the sensors: how a stored number becomes a reflectance.
+"""Band names and the radiometry of the sensors: how a digital number becomes a reflectance.
 
-A canonical scene holds top-of-atmosphere reflectance × 10 000 as uint16 with 0 for "no data"; every sensor's own
-numbers are brought to that once, at ingest, by the table below. Nothing else in the code knows a sensor's scale.
+A canonical scene holds top-of-atmosphere reflectance × 10 000 as uint16 with 0 for no data. Ingest converts the digital
+numbers of every sensor to that by the table below; no other code knows the scale of a sensor.
 """
 
 from dataclasses import dataclass
@@ -23,16 +23,16 @@ MASK_NO_DATA: Final = 255
 
 @dataclass(frozen=True)
 class Radiometry:
-    """`reflectance = digital_number * scale + offset`; `fill` marks pixels that were not observed."""
+    """`reflectance = digital_number * scale + offset`; `fill` marks pixels without data."""
 
     scale: float
     """Reflectance per digital number."""
     offset: float
     """Reflectance of digital number 0."""
     fill: float | None
-    """Digital number of a pixel without data, None where every number is an observation."""
+    """Digital number of a pixel without data; None: there is none."""
     source: str
-    """Where scale and offset come from."""
+    """Source of scale and offset."""
 
 
 SENTINEL2: Final = Radiometry(

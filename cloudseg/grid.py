@@ -1,4 +1,4 @@
-"""Pixel windows and places: pure arithmetic, no raster is opened here."""
+"""Pixel windows and places on the ground: arithmetic only."""
 
 import math
 from collections.abc import Iterator
@@ -38,10 +38,15 @@ class Window:
 
 
 def starts(length: int, size: int, overlap: int = 0) -> list[int]:
-    """Return the first pixels of the spans of `size` that cover `length`; the last slides back to end at the edge.
+    """Return the first pixels of the spans that cover a length; the last span is shifted back to end at the edge.
 
-    Neighbours share at least `overlap` pixels. One span at 0 where `length <= size`. Raises ValueError for a length or
-    size below 1 and for an overlap that leaves no progress.
+    Args:
+        length: pixels to cover; at most `size` of them need one span.
+        size: of a span.
+        overlap: least number of pixels that neighboring spans share.
+
+    Raises:
+        ValueError: length or size is below 1, or the overlap is not smaller than the size.
     """
     if length <= 0 or size <= 0 or not 0 <= overlap < size:
         raise ValueError(f"spans of size {size} with overlap {overlap} cannot cover a length of {length}")
@@ -70,8 +75,8 @@ def iter_strips(window: Window, step: int) -> Iterator[Window]:
 def decimation(resolution_m: float | None, working_resolution_m: float | None) -> int:
     """Return how many scene pixels make one working pixel along an axis (at least 1).
 
-    A scene finer than the model's working resolution is averaged down by a whole factor before the model sees it;
-    a coarser one is used as it is.
+    A scene that is finer than the working resolution of the model is downsampled by an integer factor before the
+    forward pass; a coarser one is used as it is.
     """
     if not resolution_m or not working_resolution_m:
         return 1
@@ -79,11 +84,9 @@ def decimation(resolution_m: float | None, working_resolution_m: float | None) -
 
 
 def mgrs_place(lon: float, lat: float) -> str:
-    """Return the place of a point.
+    """Return the place of a point: its MGRS 100 km square, such as `mgrs:31UDQ` (polar: `mgrs:ZAH`).
 
-    Its MGRS 100 km square as `mgrs:31UDQ` (a polar square such as `mgrs:ZAH` beyond UTM).
-
-    Sentinel-2 tiles carry the names of these squares, so a scene of any sensor falls into the same places.
+    Sentinel-2 tiles have the names of these squares, so scenes of all sensors share the same places.
     """
     return f"mgrs:{mgrs.MGRS().toMGRS(lat, wrap_lon(lon), MGRSPrecision=0)}"
 
@@ -94,6 +97,6 @@ def wrap_lon(lon: float) -> float:
 
 
 def metres_per_degree(lat: float) -> tuple[float, float]:
-    """Return metres per degree of latitude and of longitude on the mean sphere at a latitude."""
+    """Return meters per degree of latitude and of longitude on the mean sphere at a latitude."""
     one = math.radians(EARTH_RADIUS_M)
     return one, one * math.cos(math.radians(lat))

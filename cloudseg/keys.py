@@ -10,6 +10,19 @@ import re
 from typing import Any, Final
 
 CHAMPION_POINTER: Final = "models/champion.json"
+PREFIXES: Final = (
+    "scenes/",
+    "labels/",
+    "snapshots/",
+    "shards/",
+    "runs/",
+    "models/",
+    "evaluations/",
+    "verdicts/",
+    "masks/",
+    "doctor/",
+)
+"""Every key of this module begins with one of these. What lies elsewhere in a store, such as an inbox, is not ours."""
 _PART = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
@@ -19,7 +32,7 @@ def sha256_of(data: bytes) -> str:
 
 
 def canonical_json(value: Any) -> bytes:
-    """Return the one JSON text of a value: sorted keys, no blanks, UTF-8, NaN refused."""
+    """Return a value as canonical JSON: sorted keys, no blanks, UTF-8. Raises ValueError for NaN and infinity."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     # A file name that is no UTF-8 reaches us with lone surrogates, which only a JSON escape can hold.
     return text.encode("utf-8", "backslashreplace")
@@ -36,7 +49,7 @@ def id_from_hash(prefix: str, sha256: str) -> str:
 
 
 def checked(key: str) -> str:
-    """Return the key back, or raise ValueError: absolute, `..`, empty or odd parts never reach a store."""
+    """Return the key, or raise ValueError: absolute keys, `..` and empty parts never reach a store."""
     if not is_key(key):
         raise ValueError(f"not an object key: {key!r}")
     return key
@@ -51,64 +64,69 @@ def is_key(key: str) -> bool:
 
 
 def scene(sha256: str) -> str:
-    """Canonical COG of a scene."""
+    """Return the key of the canonical COG of a scene."""
     return f"scenes/{sha256[:2]}/{sha256}.tif"
 
 
 def label(sha256: str) -> str:
-    """Canonical COG of a label."""
+    """Return the key of the canonical COG of a label."""
     return f"labels/{sha256[:2]}/{sha256}.tif"
 
 
 def snapshot_manifest(snapshot_id: str) -> str:
-    """List of chips."""
+    """Return the key of a snapshot's manifest, the list of its chips."""
     return f"snapshots/{snapshot_id}/manifest.json"
 
 
 def snapshot_shard(sha256: str) -> str:
-    """Packed chips; shared between snapshots that hold the same chips."""
+    """Return the key of packed chips, shared between the snapshots that hold them."""
     return f"shards/{sha256[:2]}/{sha256}.bin"
 
 
 def checkpoint(run_id: str, step: int, sha256: str) -> str:
-    """State of a run."""
+    """Return the key of the state of a run after a step."""
     return f"runs/{slug(run_id)}/checkpoints/{step:08d}.{sha256[:12]}.safetensors"
 
 
 def weights(sha256: str) -> str:
-    """Published parameters."""
+    """Return the key of published parameters."""
     return f"models/{sha256}/weights.safetensors"
 
 
 def weights_companion(weights_sha256: str, name: str, sha256: str) -> str:
-    """ONNX twin, card, STAC item or golden tile of weights; `name` is a file name such as `model.onnx`."""
+    """Return the key of an artifact of weights (ONNX export, card, …); `name` is a file name such as `model.onnx`."""
     stem, _, suffix = name.rpartition(".")
     return f"models/{weights_sha256}/{stem}.{sha256[:12]}.{suffix}"
 
 
 def evaluation(evaluation_id: str, name: str, sha256: str) -> str:
-    """A part of a report; `name` is a file name such as `report.html`."""
+    """Return the key of a part of a report; `name` is a file name such as `report.html`."""
     stem, _, suffix = name.rpartition(".")
     return f"evaluations/{evaluation_id}/{stem}.{sha256[:12]}.{suffix}"
 
 
 def verdict(verdict_id: str) -> str:
-    """Canonical JSON of a verdict."""
+    """Return the key of the canonical JSON of a verdict."""
     return f"verdicts/{verdict_id}.json"
 
 
 def mask(weights_id: str, scene_id: str, name: str, sha256: str) -> str:
-    """A published raster or its companion; `name` is a file name such as `mask.tif`."""
+    """Return the key of a published raster or an artifact beside it; `name` is a file name such as `mask.tif`."""
     stem, _, suffix = name.rpartition(".")
     return f"masks/{weights_id}/{scene_id}/{stem}.{sha256[:12]}.{suffix}"
 
 
 def parts_of_mask(key: str) -> tuple[str, str] | None:
-    """Return weights' id and scene's id of a key that `mask` made, None for any other."""
+    """Return the weights id and the scene id of a key that `mask` built, None for any other."""
     match key.split("/"):
         case ["masks", weights_id, scene_id, _]:
             return weights_id, scene_id
     return None
+
+
+def doctor_probe(name: str) -> str:
+    """Return the key of the object that `cloudseg doctor` writes, reads and deletes."""
+    return f"doctor/{name}.txt"
 
 
 def slug(text: str) -> str:

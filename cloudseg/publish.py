@@ -1,9 +1,9 @@
-"""Bytes first, row last: the one way in which objects and the row that names them come into being.
+"""Store objects first and write the row that names them last: the only way in which the two come into being.
 
-Killed between the two there is an object that no row names, which maintenance collects; never a row without bytes.
-Maintenance may even delete an object while it is being published a second time: it is looked for once more in the
-transaction of the row. Everything here may be called again with the same arguments: objects that stand already are
-compared and kept.
+A process killed between the two leaves an object that no row names, which maintenance deletes; never a row without its
+objects. Maintenance may delete an object while it is being published a second time, so the transaction of the row looks
+for it once more. Every function may be called again with the same arguments: objects that exist already are compared
+and kept.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,18 +26,20 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class StagedObject:
-    """Content that is about to be stored under a key that its checksum decides."""
+    """Content that is ready to be stored, with the key that its checksum decides."""
 
     content: bytes | Path
-    """The bytes, or a finished file that holds them."""
+    """The bytes, or a complete file that holds them."""
     stored: StoredObject
     """What the store must hold afterwards."""
 
 
 def stage_object(content: bytes | Path, key_of: Callable[[str], str]) -> StagedObject:
-    """Return content with its key; `key_of` turns the hex SHA-256 into a key (`cloudseg.keys`).
+    """Return content together with its key, checksum and size. A file is read once, in pieces.
 
-    A file is read once, in pieces.
+    Args:
+        content: the bytes, or a complete file.
+        key_of: turns the hex SHA-256 of the content into a key (`cloudseg.keys`).
     """
     if isinstance(content, bytes):
         sha256, size = sha256_of(content), len(content)
@@ -47,10 +49,12 @@ def stage_object(content: bytes | Path, key_of: Callable[[str], str]) -> StagedO
 
 
 def put_all(store: Store, objects: Mapping[str, StagedObject]) -> dict[str, StoredObject]:
-    """Store every object in the order given and tell, by name, what was stored.
+    """Store every object in the order given and return what was stored, by name.
 
-    Raises ObjectExists where other bytes stand under a key, ObjectCorrupt where a file changed since its checksum was
-    taken, StoreUnreachable.
+    Raises:
+        ObjectExists: a key holds other bytes.
+        ObjectCorrupt: a file changed since its checksum was taken.
+        StoreUnreachable: the store does not answer.
     """
     return {name: _put(store, item) for name, item in objects.items()}
 
@@ -61,10 +65,20 @@ def publish(
     objects: Mapping[str, StagedObject],
     write_row: Callable[[Connection, dict[str, StoredObject]], R],
 ) -> R:
-    """Store the objects, then call `write_row` in one transaction and return what it gives.
+    """Store the objects, then call `write_row` in one transaction and return its result.
 
-    `write_row` gets the connection and the stored objects by name. It must be content with a row that is there already
-    (`catalog.session.insert` is): another process may have published the same thing a moment ago.
+    Args:
+        store: where the objects go.
+        catalog: where the row goes.
+        objects: what to store, by name.
+        write_row: is called with the connection and the stored objects by name. It must accept a row that exists
+            already (`catalog.session.insert` does): another process may have published the same thing a moment ago.
+
+    Raises:
+        ObjectExists: a key holds other bytes.
+        ObjectCorrupt: a file changed since its checksum was taken.
+        StoreUnreachable: the store does not answer.
+        CatalogUnreachable: the catalog does not answer.
     """
     stored = put_all(store, objects)
     with catalog.begin() as db:
@@ -74,6 +88,7 @@ def publish(
 
 
 def _put(store: Store, item: StagedObject) -> StoredObject:
+    """Store one object and compare what the store holds with what was staged."""
     key = item.stored.key
     found = store.put(key, item.content) if isinstance(item.content, bytes) else store.put_file(key, item.content)
     if found != item.stored:

@@ -1,7 +1,7 @@
-"""Private folders below the system's temporary folder, and the removal of those that a killed process left.
+"""Scratch directories below the system's temporary directory, removed even after the process that made them was killed.
 
-The owner holds a lock (flock) on its folder for as long as it lives; the kernel releases it however the owner ends. So
-a folder whose lock is free is abandoned, and whoever gets that lock may remove it.
+A process holds a lock (flock) on its scratch directory while it runs, and the kernel releases the lock however the
+process ends. A directory whose lock is free is therefore abandoned, and the process that takes the lock may remove it.
 """
 
 import fcntl
@@ -19,18 +19,20 @@ from cloudseg.errors import InputError, SettingsError, StoreUnreachable
 log = logging.getLogger(__name__)
 _PREFIX: Final = "cloudseg-work-"
 _LEAST_FREE: Final = 64 << 20
-"""Bytes; with less left on its disk a decoder that fails probably failed for that reason."""
+"""Bytes: a decoder that fails with less left on its disk probably failed for that reason."""
 
 
 @contextmanager
 def scratch_directory(purpose: str) -> Iterator[Path]:
-    """Yield a new empty folder that only this user can enter; it is removed at the end.
+    """Yield a new empty directory that only this user can enter and that is removed at the end.
 
-    Abandoned ones of this user are removed first.
+    Abandoned scratch directories of this user are removed first.
 
-    `purpose` becomes part of its name, for the person who looks at a full disk.
+    Args:
+        purpose: becomes part of the name, for whoever looks for what fills a disk.
 
-    Raises SettingsError where no temporary folder can be written.
+    Raises:
+        SettingsError: the temporary directory cannot be written.
     """
     try:
         top = Path(tempfile.gettempdir())
@@ -38,10 +40,10 @@ def scratch_directory(purpose: str) -> Iterator[Path]:
         folder, lock = _locked_folder(top, purpose)
     except OSError as error:
         raise SettingsError(
-            "no temporary folder can be written",
+            "the temporary directory cannot be written",
             subject="TMPDIR",
             found=error.strerror or error,
-            next_step="Name a folder with room for the largest scene in TMPDIR.",
+            next_step="Set TMPDIR to a directory with room for the largest scene.",
         ) from error
     try:
         yield folder
@@ -51,25 +53,30 @@ def scratch_directory(purpose: str) -> Iterator[Path]:
 
 
 def check_room(folder: Path, error: InputError) -> None:
-    """Tell a full disk from a bad file, so that a good file is never quarantined for it.
+    """Tell a full disk from a bad file, so that a good file is never quarantined because of the disk.
 
-    Raises StoreUnreachable where the disk of the folder is full: a retry can help, and `error` is what it led to.
+    Args:
+        folder: the scratch directory in which the decoder worked.
+        error: the error that it ended with.
+
+    Raises:
+        StoreUnreachable: the disk of the directory is full; a retry can help.
     """
     free = shutil.disk_usage(folder).free
     if free < _LEAST_FREE:
         raise StoreUnreachable(
-            "the disk of the temporary folder is full",
+            "the disk of the temporary directory is full",
             subject=str(folder.parent),
             found=f"{free >> 20} MB free after: {error.what}",
             expected=f"at least {_LEAST_FREE >> 20} MB",
-            next_step="Make room, or name another folder in TMPDIR; then ingest again.",
+            next_step="Make room, or set TMPDIR to another directory; then ingest again.",
         ) from error
 
 
 def _locked_folder(top: Path, purpose: str) -> tuple[Path, int]:
-    """Make a folder and lock it.
+    """Make a directory and lock it; return its path and the descriptor that holds the lock.
 
-    Between the two another process may take it for abandoned; then another one is made.
+    Between the two steps another process may take the directory for abandoned and remove it; then a new one is made.
     """
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{purpose}-", dir=top))
@@ -83,6 +90,7 @@ def _locked_folder(top: Path, purpose: str) -> tuple[Path, int]:
 
 
 def _remove_abandoned(top: Path) -> None:
+    """Remove the scratch directories of this user whose lock is free."""
     for folder in sorted(top.glob(f"{_PREFIX}*")):
         lock = _open_folder(folder)
         if lock is None:
@@ -93,13 +101,13 @@ def _remove_abandoned(top: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
                 log.info("removed %s, which a killed process had left", folder)
         except BlockingIOError:
-            continue  # its owner lives
+            continue  # its process still runs
         finally:
             os.close(lock)
 
 
 def _open_folder(folder: Path) -> int | None:
-    """Open a folder to lock it; None where it is gone, a link, or another user's."""
+    """Open a directory in order to lock it; None where it is missing, a link, or another user's."""
     try:
         return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -107,6 +115,7 @@ def _open_folder(folder: Path) -> int | None:
 
 
 def _is_same(folder: Path, lock: int) -> bool:
+    """Return whether the path still names the directory that was locked."""
     try:
         return os.path.samestat(folder.stat(), os.fstat(lock))
     except FileNotFoundError:

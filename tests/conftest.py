@@ -14,8 +14,8 @@ from sqlalchemy import make_url
 from cloudseg.catalog import Catalog
 from cloudseg.raster.synthetic import make_tiles
 from cloudseg.storage import LocalStore
+from cloudseg.storage.protocol import S3Options
 from cloudseg.storage.s3 import S3Store
-from cloudseg.storage.store import S3Options
 from tests import baseline_cpu
 from tests.seaweed import Seaweed, weed
 from tests.skip_summary import skip_summary
@@ -23,7 +23,7 @@ from tests.skip_summary import skip_summary
 REPO = Path(__file__).parents[1]
 # Races need many processes: each is forked from a server that has imported all this once.
 multiprocessing.set_forkserver_preload(
-    ["pytest", "cloudseg.storage.s3", "cloudseg.catalog.scene", "cloudseg.catalog.model"]
+    ["pytest", "cloudseg.storage.s3", "cloudseg.catalog.scene_rows", "cloudseg.catalog.model_rows"]
 )
 SHARED_DATA = REPO.parent / "shared" / "data"
 

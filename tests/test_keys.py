@@ -1,5 +1,6 @@
 """Keys and ids: stable, safe, never one the folder of another."""
 
+import inspect
 import itertools
 import json
 import math
@@ -35,6 +36,7 @@ def every_key() -> list[str]:
         keys.evaluation("ev-1", "report.html", SHA),
         keys.verdict("ve-1"),
         keys.mask("w-1", "sc-1", "mask.tif", SHA),
+        keys.doctor_probe("1"),
     ]
 
 
@@ -45,6 +47,20 @@ def test_every_key_is_a_key():
 def test_no_key_is_the_folder_of_another():
     for one, two in itertools.permutations(every_key(), 2):
         assert not two.startswith(one + "/")
+
+
+def test_the_prefixes_are_those_of_the_keys() -> None:
+    assert {key.partition("/")[0] + "/" for key in every_key()} == set(keys.PREFIXES)
+    assert len(keys.PREFIXES) == len(set(keys.PREFIXES))
+
+
+def test_every_function_that_builds_a_key_is_listed_above() -> None:
+    source = inspect.getsource(every_key)
+    functions = [
+        name for name, value in inspect.getmembers(keys, inspect.isfunction) if value.__module__ == keys.__name__
+    ]
+    other = {"sha256_of", "canonical_json", "make_id", "id_from_hash", "checked", "is_key", "parts_of_mask", "slug"}
+    assert {name for name in functions if f"keys.{name}(" not in source} == other
 
 
 def test_content_is_part_of_the_key():

@@ -39,7 +39,7 @@ def test_the_core_never_loads_torch_or_airflow(name: str):
 
 
 def test_the_command_line_does_not_load_gdal_for_its_help():
-    code = "import sys, cloudseg.cli; print(*sorted({'rasterio', 'torch', 'numpy', 'sqlalchemy'} & set(sys.modules)))"
+    code = "import sys, cloudseg.cli; print(*sorted({'rasterio', 'torch', 'numpy', 'sqlalchemy', 'pystac'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
 
 

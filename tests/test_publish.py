@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Connection
 
 from cloudseg.catalog import Catalog
-from cloudseg.catalog.scene import add_quarantined, list_quarantined
+from cloudseg.catalog.scene_rows import add_quarantined, list_quarantined
 from cloudseg.catalog.session import now
 from cloudseg.errors import ObjectCorrupt, ObjectExists
 from cloudseg.keys import sha256_of

@@ -69,5 +69,5 @@ def test_a_full_disk_is_no_fault_of_the_file(tmp_path: Path, monkeypatch: pytest
     fault = BadScene("the file cannot be decoded")
     check_room(tmp_path, fault)
     monkeypatch.setattr(scratch, "_LEAST_FREE", 1 << 62)
-    with pytest.raises(StoreUnreachable, match="disk of the temporary folder is full"):
+    with pytest.raises(StoreUnreachable, match="disk of the temporary directory is full"):
         check_room(tmp_path, fault)

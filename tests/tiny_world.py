@@ -10,8 +10,7 @@ from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 
 from cloudseg import keys
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import scene as scenes
+from cloudseg.catalog import Catalog, scene_rows
 from cloudseg.dataset import build_snapshot, split_of
 from cloudseg.model.device import Device
 from cloudseg.recipe import Recipe, recipe_from
@@ -121,8 +120,8 @@ def add_scene(store: LocalStore, catalog: Catalog) -> Callable[..., str]:
             created_at=DAY,
         )
         with catalog.begin() as db:
-            scenes.add_scene(db, scene)
-            scenes.add_label(db, row)
+            scene_rows.add_scene(db, scene)
+            scene_rows.add_label(db, row)
         return row.label_id
 
     return add

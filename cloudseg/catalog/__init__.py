@@ -1,4 +1,4 @@
-"""Facts in a database: one row for every scene, label, snapshot, run, weights, verdict and mask."""
+"""The catalog: a database with one row for every scene, label, snapshot, run, set of weights, verdict and mask."""
 
 from cloudseg.catalog.session import Catalog
 

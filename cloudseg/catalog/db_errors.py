@@ -1,4 +1,4 @@
-"""What a database's errors mean to cloudseg: which of them may pass, and what to do about the others."""
+"""Errors of the database as errors of this project: whether a retry helps, and what to do otherwise."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ from cloudseg.errors import CatalogOutdated, CatalogUnreachable, CloudsegError, 
 # SQLite any that tell these apart, so there the message decides.
 _NO_TABLE_OR_COLUMN = {"42P01", "42703", "3F000"}
 _NOT_ALLOWED = {"42501"}
-# The driver calls more than these "operational": connection, rollback, resources, intervention, system; read-only after
-# a fail-over, lock.
-_PASSING_CLASSES = {"08", "40", "53", "57", "58"}
-_PASSING = {"25006", "55P03"}
+# Classes: connection, rollback, resources, operator intervention, system. Codes: read-only after a fail-over, lock. The
+# driver calls more than these "operational".
+_TRANSIENT_CLASSES = {"08", "40", "53", "57", "58"}
+_TRANSIENT = {"25006", "55P03"}
 _REFUSED_USER = (
     "authentication failed",
     "no pg_hba.conf entry",
@@ -25,21 +25,27 @@ _REFUSED_USER = (
 
 @contextmanager
 def translate_db_errors(uri: str) -> Iterator[None]:
-    """Turn the database's errors into our own; `uri` names the catalog, without a password.
+    """Turn the database's errors into those of this project; errors in a statement itself are not translated.
 
-    Raises CatalogUnreachable where a retry can help, CatalogOutdated where migrations are missing, SettingsError where
-    the file, the database or the user is wrong. Faults of our own, such as a syntax error, stay as they are.
+    Args:
+        uri: the catalog without its password, for messages.
+
+    Raises:
+        CatalogUnreachable: the catalog does not answer; a retry can help.
+        CatalogOutdated: migrations are missing.
+        SettingsError: the file, the database or the user is wrong.
     """
     try:
         yield
     except DatabaseError as error:
-        if (fault := _fault(error, uri)) is None:
+        if (translated := _translate(error, uri)) is None:
             raise
-        raise fault from error
+        raise translated from error
 
 
-def _fault(error: DatabaseError, uri: str) -> CloudsegError | None:
-    reason = str(error.orig).partition("\n")[0]  # PostgreSQL goes on with a drawing of the statement
+def _translate(error: DatabaseError, uri: str) -> CloudsegError | None:
+    """Return the error to raise, or None for one that says that the statement is wrong."""
+    reason = str(error.orig).partition("\n")[0]  # PostgreSQL adds an excerpt of the statement
     code = getattr(error.orig, "sqlstate", None)
     if code is None and (refusal := _refused(reason, uri)) is not None:
         return refusal
@@ -49,26 +55,27 @@ def _fault(error: DatabaseError, uri: str) -> CloudsegError | None:
         )
     if code in _NOT_ALLOWED:
         return SettingsError(
-            "the database user may not do this",
+            "the database user lacks the permission",
             subject=uri,
             found=reason,
             next_step="Stages need a member of the role cloudseg_app, `cloudseg db` the owner (docs/how-to/postgresql.md).",
         )
-    if not _passes(error, code) or "syntax error" in reason:
+    if not _is_transient(error, code) or "syntax error" in reason:
         return None
     return CatalogUnreachable(
         "the catalog does not answer", subject=uri, found=reason, next_step="Try again; `cloudseg doctor` tells more."
     )
 
 
-def _passes(error: DatabaseError, code: str | None) -> bool:
+def _is_transient(error: DatabaseError, code: str | None) -> bool:
+    """Return whether the same statement may succeed later."""
     if error.connection_invalidated:
         return True
-    return isinstance(error, OperationalError) if code is None else code[:2] in _PASSING_CLASSES or code in _PASSING
+    return isinstance(error, OperationalError) if code is None else code[:2] in _TRANSIENT_CLASSES or code in _TRANSIENT
 
 
 def _refused(reason: str, uri: str) -> SettingsError | None:
-    """Return the error of a file or a server that answers and will say the same next time."""
+    """Return the error of a file or a server that a retry does not change, or None."""
     if "not a database" in reason or "malformed" in reason:
         return SettingsError(
             "the catalog's file is damaged or no SQLite database",
@@ -81,7 +88,7 @@ def _refused(reason: str, uri: str) -> SettingsError | None:
             "the database server refuses this user",
             subject=uri,
             found=reason,
-            next_step="Correct user and password in CLOUDSEG_CATALOG_URL, or let the user in.",
+            next_step="Correct user and password in CLOUDSEG_CATALOG_URL, or allow the user on the server.",
         )
     if 'database "' in reason and "does not exist" in reason:
         return SettingsError(

@@ -37,13 +37,15 @@ _LABEL = ("label_id", "version", "source", "source_uri", "source_sha256", "key",
 
 
 def lineage_of_mask(db: Connection, mask_id: str) -> Json:
-    """Return `{mask, scene, weights, run, snapshot, labels, ancestors}` of a mask; JSON-able, times as ISO 8601.
+    """Return `{mask, scene, weights, run, snapshot, labels, ancestors}` of a mask as JSON values, times as ISO 8601.
 
     `labels` lists every label of the snapshot by split and id, each with its `split` and its `scene` (source address
-    and checksum). One query for all of that. `ancestors` lists the weights that a warm start goes back to, nearest
-    first, with run and snapshot ids: their labels shaped the mask too. A second, recursive query finds them; it runs
-    only for a warm start. `run` and `snapshot` are None and `labels` empty for weights that were imported. Raises
-    NotInCatalog.
+    and checksum). `ancestors` lists the weights that a warm start goes back to, nearest first, with run and snapshot
+    ids: their labels influenced the mask too. `run` and `snapshot` are None and `labels` is empty for imported weights.
+    One query finds everything but the ancestors; a second, recursive one runs only for a warm start.
+
+    Raises:
+        NotInCatalog: there is no such mask.
     """
     rows = db.execute(_statement(mask_id)).all()
     if not rows:
@@ -56,7 +58,7 @@ def lineage_of_mask(db: Connection, mask_id: str) -> Json:
 
 
 def _statement(mask_id: str) -> Select[Any]:
-    """Join mask, scene and model with every label of the snapshot and the scene under it: one row a label."""
+    """Return the query that joins mask, scene and model with the labels of the snapshot: one row a label."""
     source = t.scene.alias("source")
     tables = {"mask": t.mask, "scene": t.scene, "weights": t.weights, "run": t.run, "snapshot": t.snapshot}
     wanted = {"mask": _MASK, "scene": _SCENE, **_MODEL}
@@ -77,7 +79,7 @@ def _statement(mask_id: str) -> Select[Any]:
 
 
 def _ancestors(db: Connection, weights_id: str) -> list[Json]:
-    """Follow `run.parent_weights_id` from these weights; they are the first of the list."""
+    """Return these weights and those that `run.parent_weights_id` leads to, nearest first."""
     w, r = t.weights.c, t.run.c
     start = select(w.weights_id, literal(1).label("generation")).where(w.weights_id == weights_id)
     line = start.cte("line", recursive=True)
@@ -87,8 +89,8 @@ def _ancestors(db: Connection, weights_id: str) -> list[Json]:
         .select_from(line.join(t.weights, w.weights_id == line.c.weights_id).join(t.run, r.run_id == w.run_id))
         .join(parent, parent.c.weights_id == r.parent_weights_id)
     )
-    # UNION, not UNION ALL, would not stop a circle (the generation differs); none can arise: a parent is older than its
-    # child.
+    # UNION in place of UNION ALL would not stop a cycle (the generation differs); a parent is older than its child, so
+    # there is none.
     line = line.union_all(step)
     statement = (
         select(w.weights_id, w.version, w.sha256, w.run_id, w.snapshot_id)

@@ -1,7 +1,4 @@
-"""The roles of PostgreSQL and what they may do.
-
-`sql/roles`, plain SQL that an administrator can read before it runs.
-"""
+"""The roles of PostgreSQL and their privileges: `sql/roles`, plain SQL that an administrator can read beforehand."""
 
 from pathlib import Path
 from typing import Final
@@ -12,20 +9,22 @@ from cloudseg.catalog.views import run_files
 from cloudseg.errors import SettingsError
 
 _OWNS: Final = text(
-    "SELECT bool_and(pg_has_role(owner, 'USAGE')) FROM (SELECT datdba AS owner FROM pg_database WHERE datname = current_database() "
+    "SELECT bool_and(pg_has_role(owner, 'USAGE')) "
+    "FROM (SELECT datdba AS owner FROM pg_database WHERE datname = current_database() "
     "UNION ALL SELECT relowner FROM pg_class WHERE oid = to_regclass(:table)) AS owners"
 )
 ROLES: Final = ("cloudseg_app", "cloudseg_airflow", "gis_reader")
 
 
 def make_roles(db: Connection, folder: Path) -> list[str]:
-    """Create the roles that are missing, grant what each may do and return the names of the new ones.
+    """Create the roles that are missing, grant the privileges of all and return the names of the new ones.
 
-    Raises SettingsError for a user who does not own the catalog: PostgreSQL only warns of grants that it does not make.
+    Raises:
+        SettingsError: the user does not own the catalog. PostgreSQL would only warn of grants that it does not make.
     """
     if not db.execute(_OWNS, {"table": "scene"}).scalar_one():
         raise SettingsError(
-            "only the owner of the catalog gives rights in it",
+            "only the owner of the catalog can grant privileges in it",
             subject="CLOUDSEG_CATALOG_URL",
             next_step="Run `cloudseg db roles` as the owner of the database.",
         )
@@ -35,7 +34,7 @@ def make_roles(db: Connection, folder: Path) -> list[str]:
 
 
 def grant_again(db: Connection, folder: Path) -> bool:
-    """Grant what an upgrade has taken by making the views anew; tell whether the roles are there at all."""
+    """Grant the privileges again that an upgrade revokes by creating the views anew; return whether the roles exist."""
     if db.dialect.name != "postgresql" or set(ROLES) - _existing(db):
         return False
     run_files(db, folder, "*_grants.sql")

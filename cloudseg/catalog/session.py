@@ -3,7 +3,7 @@
 import logging
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from sqlalchemy import URL, Connection, Engine, Select, Table, create_engine, ev
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, OperationalError
 
+from cloudseg.backoff import pauses
 from cloudseg.catalog.db_errors import translate_db_errors
 from cloudseg.catalog.roles import grant_again, make_roles
 from cloudseg.catalog.views import create_gis_views, drop_views, run_files
@@ -28,19 +29,16 @@ log = logging.getLogger(__name__)
 R = TypeVar("R", bound=Record)
 _LOCK_WAIT_S = 60
 _RESTART_WAIT_S = 30
-"""How long a server that answered before may be gone.
-
-A restart takes seconds, a fail-over of a managed one somewhat longer.
-"""
+"""How long to wait for a server that answered before: a restart takes seconds, a fail-over somewhat longer."""
 _POSTGRESQL = {
     "application_name": "cloudseg",
     "connect_timeout": "10",
     "keepalives_idle": "30",
-    # A worker that hangs inside a transaction holds its locks; others give up waiting, and the server gives up on the
-    # worker. The second is long because maintenance reads manifests from the store between two statements.
+    # A worker that hangs inside a transaction holds its locks: others stop waiting, and the server ends the
+    # transaction. The second limit is long because maintenance reads manifests from the store between two statements.
     "options": f"-c lock_timeout={_LOCK_WAIT_S}s -c idle_in_transaction_session_timeout=30min",
 }
-"""libpq's parameters; the same ones in the URL come first (postgresql.org/docs/current/libpq-connect.html)."""
+"""Parameters of libpq; those in the URL take precedence (postgresql.org/docs/current/libpq-connect.html)."""
 
 
 def sql_folder() -> Path:
@@ -50,20 +48,21 @@ def sql_folder() -> Path:
 
 
 class Catalog:
-    """Facts in a database. `begin()` for one transaction that writes, `read()` for one that only looks."""
+    """The database of the catalog: `begin()` opens a transaction that writes, `read()` one that only reads."""
 
     def __init__(self, url: str | URL) -> None:
-        """Remember the URL; nothing is opened yet, only a SQLite file's folder is made.
+        """Create the engine, and the directory of a SQLite file; no connection is opened yet.
 
-        Raises SettingsError for a URL that names no SQLite or PostgreSQL database, or whose driver is not installed;
-        CatalogUnreachable where the folder cannot be made.
+        Raises:
+            SettingsError: the URL names no SQLite or PostgreSQL database, or its driver is not installed.
+            CatalogUnreachable: the directory cannot be created.
         """
         try:
             self._url = make_url(url)
             self.engine = _make_engine(self._url)
         except (ArgumentError, ImportError, ValueError) as error:
             raise SettingsError(
-                "no database can be opened by this URL",
+                "not the URL of a SQLite or PostgreSQL database",
                 subject="CLOUDSEG_CATALOG_URL",
                 found=type(error).__name__,
                 expected="sqlite:////folder/catalog.db or postgresql+psycopg://user@host/database",
@@ -71,8 +70,8 @@ class Catalog:
             ) from error
         _make_folder(self._url)
         self._answered = False
-        # A page makes a catalog for each request: its connections end with it, not when the garbage is collected some
-        # day.
+        # A web page opens a catalog for each request: its connections are closed with it, not by a later garbage
+        # collection.
         weakref.finalize(self, self.engine.dispose)
 
     @property
@@ -82,28 +81,33 @@ class Catalog:
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
-        """Open a transaction that writes: committed at the end of the block, undone where it raises.
+        """Open a transaction that writes: committed at the end of the block, rolled back where it raises.
 
         On SQLite it takes the write lock at once, so that what was read inside still holds when it writes. On
-        PostgreSQL every statement sees what others have committed; unique constraints decide who was first, and
-        `advisory_lock` is there for the rest.
+        PostgreSQL every statement sees what others have committed (READ COMMITTED): unique constraints decide between
+        two writers, and `advisory_lock` where these do not suffice.
         """
         with self._transaction(cloudseg_writes=True) as connection:
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Open a transaction that only reads: all its statements see one moment, and the database refuses a write."""
-        one_moment = {} if self.engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
-        with self._transaction(postgresql_readonly=True, **one_moment) as connection:
+        """Open a transaction that only reads: all its statements see the same snapshot, and a write is refused."""
+        isolation = {} if self.engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
+        with self._transaction(postgresql_readonly=True, **isolation) as connection:
             yield connection
 
     def upgrade(self, *, url: str | None = None, gdal: str | None = None) -> str:
-        """Bring the schema to the newest revision, make the views anew and return the revision's name.
+        """Migrate the schema to the newest revision, create the views anew and return the name of the revision.
 
-        Running it again changes nothing; two processes at once take turns. `url` and `gdal` are what the views for GIS
-        people put before an object's key (`cloudseg.catalog.views`). Raises CatalogOutdated where a newer version of
-        the code made the catalog.
+        Running it again changes nothing; of two processes at once one waits.
+
+        Args:
+            url: what stands before a key in the URI of an object, for the views in schema `gis`.
+            gdal: what stands before a key in the path by which GDAL opens an object, for the same views.
+
+        Raises:
+            CatalogOutdated: a newer version of the code made the catalog.
         """
         head = self.head_revision()
         with self._migration() as (connection, config):
@@ -115,16 +119,19 @@ class Catalog:
         return head
 
     def make_roles(self) -> list[str]:
-        """Create the roles of `sql/roles` that are missing, say what each may do, and return the names of the new ones.
+        """Create the roles of `sql/roles` that are missing, grant all privileges and return the names of the new ones.
 
-        Running it again changes nothing. Raises StateError on SQLite, which has no users; SettingsError where the user
-        of the URL may not create roles or does not own the database.
+        Running it again changes nothing.
+
+        Raises:
+            StateError: SQLite has no users.
+            SettingsError: the user may not create roles, or does not own the database.
         """
         if self.engine.dialect.name != "postgresql":
             raise StateError(
                 "SQLite has no users and no roles",
                 subject=self.uri,
-                next_step="Whoever may write the file may do everything.",
+                next_step="Use the permissions of the file.",
             )
         self.check()
         with self.begin() as connection:
@@ -132,10 +139,7 @@ class Catalog:
             return make_roles(connection, sql_folder() / "roles")
 
     def downgrade(self, revision: str) -> None:
-        """Take the schema back to a revision (`base`: to nothing), with the rows of what is taken away.
-
-        For developers.
-        """
+        """Migrate the schema back to a revision (`base`: to nothing) and drop the rows that need it. For developers."""
         with self._migration() as (_, config):
             command.downgrade(config, revision)
 
@@ -149,7 +153,12 @@ class Catalog:
             return MigrationContext.configure(connection).get_current_revision()
 
     def check(self) -> None:
-        """Raise CatalogOutdated where migrations are missing, CatalogUnreachable where nothing answers."""
+        """Check that the schema is that of this version.
+
+        Raises:
+            CatalogOutdated: migrations are missing, or another version made the catalog.
+            CatalogUnreachable: the database does not answer.
+        """
         found, expected = self.revision(), self.head_revision()
         self._refuse_unknown(found)
         if found != expected:
@@ -182,29 +191,28 @@ class Catalog:
             yield connection
 
     def _connect(self) -> Connection:
-        """Open a connection. A server that answered before may just be restarting: it is waited for.
+        """Open a connection, and wait for a server that answered before: it may be restarting.
 
-        Waiting is safe here and only here, because nothing of the transaction has been done. One that breaks later ends
-        as CatalogUnreachable, and whoever called the stage calls it again.
+        Only here is it safe to wait, because the transaction has not begun. A connection that breaks later ends as
+        CatalogUnreachable, and the caller runs the stage again.
         """
-        give_up = time.monotonic() + (
-            _RESTART_WAIT_S if self._answered and self.engine.dialect.name == "postgresql" else 0
-        )
-        while True:
+        answered_before = self._answered and self.engine.dialect.name == "postgresql"
+        for pause in pauses(within_s=_RESTART_WAIT_S if answered_before else 0, longest_s=2):
             try:
                 connection = self.engine.connect()
             except OperationalError as error:
-                if time.monotonic() >= give_up:
+                if pause is None:
                     raise
-                log.warning("the catalog is gone, trying again: %s", str(error.orig).partition("\n")[0])
-                time.sleep(1)
+                log.warning("the catalog does not answer, trying again: %s", str(error.orig).partition("\n")[0])
+                time.sleep(pause)
             else:
                 self._answered = True
                 return connection
+        raise AssertionError("the last pause is None")
 
     @contextmanager
     def _migration(self) -> Iterator[tuple[Connection, Config]]:
-        """Open a transaction for Alembic, one at a time. Views go first: SQLite renames no table that a view names."""
+        """Open a transaction for Alembic, one at a time, without views: SQLite renames no table that a view names."""
         with self._transaction(cloudseg_writes=True, cloudseg_migrates=True) as connection:
             advisory_lock(connection, "migrations")
             drop_views(connection)
@@ -229,7 +237,7 @@ def _make_folder(url: URL) -> None:
         Path(url.database).absolute().parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CatalogUnreachable(
-            "the catalog's folder cannot be made", subject=url.database, found=error.strerror
+            "the catalog's directory cannot be created", subject=url.database, found=error.strerror
         ) from error
 
 
@@ -243,8 +251,8 @@ def _make_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _: Any) -> None:
-        # pysqlite must not open transactions by itself, or BEGIN IMMEDIATE below comes too late (SQLAlchemy docs,
-        # pysqlite).
+        # pysqlite must not open transactions by itself, or BEGIN IMMEDIATE below comes too late (SQLAlchemy
+        # documentation, pysqlite).
         connection.isolation_level = None
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
@@ -272,17 +280,17 @@ def _make_postgresql_engine(url: URL) -> Engine:
 
 
 def _json_text(value: Any) -> str:
-    """Return JSON for a column; NaN, which is no JSON and which PostgreSQL refuses, is refused everywhere."""
+    """Return JSON for a column. Raises ValueError for NaN, which is not JSON: SQLite would accept it."""
     return canonical_json(value).decode()
 
 
 def now() -> datetime:
-    """Return the time for a `created_at` column. Never used to decide what a stage works on."""
+    """Return the time for a `created_at` column; what a stage works on never depends on it."""
     return datetime.now(UTC)
 
 
 def insert(db: Connection, table: Table, record: Record) -> bool:
-    """Add a row; tell False, and change nothing, where a row with the same unique values is there."""
+    """Add a row; return False, and change nothing, where a row with the same unique values exists."""
     build = sqlite.insert if db.dialect.name == "sqlite" else postgresql.insert
     # RETURNING, not rowcount: SQLAlchemy does not keep the row count of an INSERT on PostgreSQL.
     statement = (
@@ -292,9 +300,11 @@ def insert(db: Connection, table: Table, record: Record) -> bool:
 
 
 def advisory_lock(db: Connection, what: str) -> None:
-    """Wait until no other transaction has named the same thing here.
+    """Hold PostgreSQL's advisory lock of this name until the transaction ends; SQLite has one writer at a time anyway.
 
-    SQLite's `begin` is alone with everything already.
+    Args:
+        db: a transaction that writes.
+        what: the name of the lock.
     """
     if db.dialect.name == "postgresql":
         db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"cloudseg {what}", 0))))
@@ -326,8 +336,3 @@ def get_by(db: Connection, kind: type[R], table: Table, column: str, value: str)
     if found is None:
         raise NotInCatalog(f"no such {table.name}", subject=value, next_step=_WHERE_LISTED.get(table.name, ""))
     return found
-
-
-def get_many(db: Connection, kind: type[R], table: Table, column: str, values: Sequence[str]) -> list[R]:
-    """Return rows in the order of the values. Raises NotInCatalog for the first that is missing."""
-    return [get_by(db, kind, table, column, value) for value in values]

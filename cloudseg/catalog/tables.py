@@ -1,6 +1,6 @@
 """The schema. A table has exactly the columns of its row class in `cloudseg.records`.
 
-Migrations in `sql/migrations` make it; a test compares the two. Times are stored in UTC, JSON as text where the
+Migrations in `sql/migrations` create it; a test compares the two. Times are stored in UTC, JSON as text where the
 database has no JSON type.
 """
 
@@ -39,13 +39,13 @@ metadata = MetaData(
 
 
 class Utc(TypeDecorator[datetime]):
-    """Aware UTC in Python; SQLite, which has no time zones, keeps UTC without one."""
+    """Time zone aware UTC in Python; SQLite, which has no time zones, stores UTC without one."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse naive times instead of guessing their zone."""
+        """Return the time to store. Raises ValueError for a naive time: its zone would be a guess."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -54,7 +54,7 @@ class Utc(TypeDecorator[datetime]):
         return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return the time its zone back."""
+        """Return a stored time with its zone."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -108,7 +108,7 @@ scene = Table(
     Index(None, "place"),
     Index(
         None, "acquired_at", "min_lon", "max_lon", "min_lat", "max_lat"
-    ),  # a box in June, without looking at other scenes
+    ),  # a box in June, without reading other scenes
     Index(None, "min_lon", "min_lat"),
     Index(None, "created_at"),
     Index(
@@ -278,7 +278,7 @@ decision = Table(
 promotion = Table(
     "promotion",
     metadata,
-    # The primary key makes two champions impossible: two promotions at once want the same next generation.
+    # The primary key makes two champions impossible: two promotions at once ask for the same next generation.
     Column("generation", Integer, primary_key=True, autoincrement=False),
     _text("weights_id", _to("weights.weights_id")),
     _text("previous_weights_id", _to("weights.weights_id"), null=True),
@@ -303,7 +303,7 @@ mask = Table(
     Column("companions", JSON, nullable=False),
     _created(),
     UniqueConstraint("scene_id", "weights_id"),
-    Index(None, "weights_id", "scene_id"),  # which scenes these weights have masked, without looking at a mask
+    Index(None, "weights_id", "scene_id"),  # which scenes these weights have masked, without reading a mask
     Index(None, "weights_id", "created_at"),
     Index(None, "created_at"),
 )

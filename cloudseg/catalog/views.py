@@ -1,8 +1,6 @@
-"""The views of `sql/views` and, on PostGIS, the geometry and the views of `sql/gis`.
+"""The views of `sql/views` and, on PostGIS, the geometry and the views of `sql/gis`; every upgrade creates them anew.
 
-Made anew by every `Catalog.upgrade`.
-
-They hold no facts of their own, so they need no migration: the numbered files are their only source. Those of
+They hold no data of their own, so they need no migration: the numbered files are their only source. Those of
 `sql/views` are each one `CREATE VIEW` that SQLite and PostgreSQL both read. Migrations run without them, because SQLite
 alters no table that a view names.
 """
@@ -15,7 +13,7 @@ from sqlalchemy import Connection, func, inspect, select, text
 
 log = logging.getLogger(__name__)
 
-_OURS = (
+_VIEWS = (
     "champion_history",
     "current_mask",
     "mask_lineage",
@@ -24,7 +22,7 @@ _OURS = (
     "scene_label",
     "training_run",
 )
-"""Every view that a version of cloudseg has made: what to drop. A view that somebody else made is left alone."""
+"""Every view that any version of cloudseg created: what to drop. Other views are left alone."""
 _GIS = ("masks", "scenes", "store")
 _NOT_MIGRATED = {("table", "spatial_ref_sys"), ("column", "footprint"), ("index", "ix_scene_footprint")}
 
@@ -33,16 +31,21 @@ def run_files(db: Connection, folder: Path, pattern: str = "[0-9]*.sql") -> list
     """Run the files `NNNN_name.sql` of a folder in order and return their names."""
     files = sorted(folder.glob(pattern))
     for file in files:
-        # Without this option the driver would take a percent sign for a place of a parameter.
+        # Without this option the driver would take a percent sign for a placeholder.
         db.exec_driver_sql(file.read_text(encoding="utf-8"), execution_options={"no_parameters": True})
     return [file.name for file in files]
 
 
 def create_gis_views(db: Connection, folder: Path, url: str | None, gdal: str | None) -> bool:
-    """Add the geometry of scenes and the views of schema `gis` where the database has PostGIS; tell whether it has.
+    """Create the geometry of scenes and the views of schema `gis`; return False where the database has no PostGIS.
 
-    Decided at every upgrade, so PostGIS may come later. `url` and `gdal` stand before a key in an object's address and
-    in the name under which GDAL opens it; where they are None, so are the addresses in the views.
+    Every upgrade checks, so PostGIS may be installed later.
+
+    Args:
+        db: the transaction of the upgrade.
+        folder: of the SQL files.
+        url: what stands before a key in the URI of an object; None: the views have none.
+        gdal: what stands before a key in the path by which GDAL opens an object; None: the views have none.
     """
     if db.dialect.name != "postgresql":
         return False
@@ -54,7 +57,7 @@ def create_gis_views(db: Connection, folder: Path, url: str | None, gdal: str | 
         return False
     db.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS gis")
     store = (
-        "CREATE VIEW gis.store AS SELECT %L::text AS url, %L::text AS gdal"  # %L makes an SQL literal of its argument
+        "CREATE VIEW gis.store AS SELECT %L::text AS url, %L::text AS gdal"  # %L turns its argument into an SQL literal
     )
     db.exec_driver_sql(
         db.execute(select(func.format(store, url, gdal))).scalar_one(), execution_options={"no_parameters": True}
@@ -65,9 +68,9 @@ def create_gis_views(db: Connection, folder: Path, url: str | None, gdal: str | 
 
 
 def drop_views(db: Connection) -> None:
-    """Drop our views; those that are not there are passed over."""
+    """Drop the views of this project that exist."""
     there = set(inspect(db).get_view_names())
-    for name in _OURS:
+    for name in _VIEWS:
         if name in there:
             db.exec_driver_sql(f"DROP VIEW {name}")
     if db.dialect.name == "postgresql":
@@ -76,8 +79,8 @@ def drop_views(db: Connection) -> None:
 
 
 def is_migrated(_: Any, name: str | None, kind: str, reflected: bool, counterpart: Any) -> bool:
-    """Tell Alembic's comparison (`include_object`) whether migrations make this.
+    """Return whether migrations create an object of the schema (Alembic's `include_object`).
 
-    PostGIS's own table and the geometry are not theirs.
+    PostGIS's own table and the geometry are created elsewhere.
     """
     return not (reflected and counterpart is None and (kind, name) in _NOT_MIGRATED)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from cloudseg.catalog import scene as scenes
+from cloudseg.catalog import scene_rows
 from cloudseg.catalog.tables import place as place_table
 from cloudseg.dataset.split import split_of
 from cloudseg.errors import EmptySplit
@@ -40,7 +40,7 @@ def list_sources(db: Connection, recipe: Recipe, *, write: bool) -> list[Source]
     Raises:
         EmptySplit: no scene fits.
     """
-    pairs = [(scenes.get_scene(db, label.scene_id), label) for label in scenes.list_newest_labels(db)]
+    pairs = [(scene_rows.get_scene(db, label.scene_id), label) for label in scene_rows.list_newest_labels(db)]
     needed = set(recipe.model.bands)
     fitting = sorted(((s, n) for s, n in pairs if needed <= set(s.bands)), key=lambda pair: pair[0].scene_id)
     if not fitting:
@@ -62,7 +62,7 @@ def _band_sets(found: Iterable[Scene]) -> str:
 def _splits(db: Connection, places: set[str], *, write: bool) -> dict[str, Split]:
     proposed = {place: split_of(place) for place in places}
     if write:
-        return scenes.decide_places(db, proposed)
+        return scene_rows.decide_places(db, proposed)
     decided: dict[str, Split] = {
         row.place: row.split for row in db.execute(place_table.select()) if row.place in places
     }

@@ -11,8 +11,7 @@ from sqlalchemy import Connection
 
 from cloudseg import keys
 from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import training as rows
+from cloudseg.catalog import Catalog, training_rows
 from cloudseg.catalog.session import now
 from cloudseg.dataset.manifest import Manifest, read_manifest, snapshot_id_of
 from cloudseg.dataset.plan import Source, list_sources
@@ -86,7 +85,7 @@ def _publish(store: Store, catalog: Catalog, manifest: Manifest, labels: dict[st
 
     def write(db: Connection, _: object) -> bool | None:
         whole = all(store.exists(shard.object.key) for shard in manifest.shards)
-        return rows.add_snapshot(db, snapshot, labels) if whole else None
+        return training_rows.add_snapshot(db, snapshot, labels) if whole else None
 
     created = publish(store, catalog, {"manifest": out}, write)
     if created is None:
@@ -99,9 +98,13 @@ def _find_same(store: Store, catalog: Catalog, recipe: Recipe, labels: dict[str,
     """Return the snapshot of the same labels with the same chip size, bands and resolution, if its objects exist."""
     wanted = (recipe.data.chip_size, list(recipe.model.bands), recipe.input.working_resolution_m)
     with catalog.read() as db:
-        for snapshot in rows.list_snapshots(db):
+        for snapshot in training_rows.list_snapshots(db):
             same = (snapshot.chip_size, snapshot.bands, snapshot.working_resolution_m) == wanted
-            if same and rows.list_snapshot_labels(db, snapshot.snapshot_id) == labels and _is_whole(store, snapshot):
+            if (
+                same
+                and training_rows.list_snapshot_labels(db, snapshot.snapshot_id) == labels
+                and _is_whole(store, snapshot)
+            ):
                 return snapshot
     return None
 

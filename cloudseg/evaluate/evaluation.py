@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from cloudseg import keys
 from cloudseg.bands import REFLECTANCE_SCALE
-from cloudseg.catalog import Catalog, training
-from cloudseg.catalog import model as rows
-from cloudseg.catalog import scene as scene_rows
+from cloudseg.catalog import Catalog, model_rows, scene_rows, training_rows
 from cloudseg.catalog.session import now
 from cloudseg.dataset.chips import open_chips
 from cloudseg.evaluate.brightness import STEP
@@ -50,8 +48,8 @@ def evaluate_weights(
     DataError where the snapshot lacks bands, ObjectMissing and ObjectCorrupt.
     """
     with catalog.read() as db:
-        weights, snapshot = rows.get_weights(db, weights_id), training.get_snapshot(db, snapshot_id)
-        known = rows.find_evaluation(db, weights_id, snapshot_id, split)
+        weights, snapshot = model_rows.get_weights(db, weights_id), training_rows.get_snapshot(db, snapshot_id)
+        known = model_rows.find_evaluation(db, weights_id, snapshot_id, split)
     if known is not None:
         return known
     predictor = open_predictor(store, weights, device)
@@ -81,8 +79,8 @@ def _subject(
     catalog: Catalog, weights: Weights, snapshot: Snapshot, split: Split, judged: SplitCounts, facts: Sequence[Facts]
 ) -> Subject:
     with catalog.read() as db:
-        run = training.find_run(db, weights.run_id) if weights.run_id else None
-        epochs = training.list_epochs(db, weights.run_id) if weights.run_id else []
+        run = training_rows.find_run(db, weights.run_id) if weights.run_id else None
+        epochs = training_rows.list_epochs(db, weights.run_id) if weights.run_id else []
     table = CountsTable(
         weights_id=weights.weights_id,
         snapshot_id=snapshot.snapshot_id,
@@ -120,7 +118,7 @@ def _publish(store: Store, catalog: Catalog, subject: Subject, pictures: Sequenc
         store,
         catalog,
         objects,
-        lambda db, stored: rows.add_evaluation(
+        lambda db, stored: model_rows.add_evaluation(
             db,
             Evaluation(
                 evaluation_id=subject.evaluation_id,

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from cloudseg import keys
-from cloudseg.catalog import Catalog, training
-from cloudseg.catalog import model as rows
+from cloudseg.catalog import Catalog, model_rows, training_rows
 from cloudseg.catalog.session import now
 from cloudseg.evaluate.clean_process import SmokeTest, run_smoke_test
 from cloudseg.evaluate.comparison import GateResult, compare_with_champion, compare_with_trivial_masks
@@ -95,7 +94,9 @@ def _find_verdict(
     """Return the stored verdict of this comparison, if its smoke test passed."""
     wanted = {"format": FORMAT, "snapshot_id": snapshot_id, "policy": policy.model_dump(mode="json")}
     with catalog.read() as db:
-        given = [v for v in rows.list_verdicts(db) if (v.challenger_id, v.champion_id) == (challenger_id, champion_id)]
+        given = [
+            v for v in model_rows.list_verdicts(db) if (v.challenger_id, v.champion_id) == (challenger_id, champion_id)
+        ]
     fitting = (verdict for verdict in given if all(verdict.body.get(name) == value for name, value in wanted.items()))
     return next((verdict for verdict in fitting if verdict.body["blessing"]["passed"]), None)
 
@@ -130,8 +131,8 @@ def _is_comparable(
         result.holds.append("challenger and champion are the same weights")
         return False
     with catalog.read() as db:
-        needed = rows.get_weights(db, champion_id).metadata["bands"]
-        missing = [band for band in needed if band not in training.get_snapshot(db, snapshot_id).bands]
+        needed = model_rows.get_weights(db, champion_id).metadata["bands"]
+        missing = [band for band in needed if band not in training_rows.get_snapshot(db, snapshot_id).bands]
     if missing:
         result.holds.append(
             f"inconclusive: champion {champion_id} needs bands that snapshot {snapshot_id} lacks ({' '.join(missing)}); "
@@ -148,7 +149,7 @@ def _smoke_test(
     result: GateResult,
 ) -> Json:
     with catalog.read() as db:
-        weights = rows.get_weights(db, weights_id)
+        weights = model_rows.get_weights(db, weights_id)
     found = smoke_test(store, weights)
     (result.pros if found.passed else result.rejects).append(f"smoke test: {found.reason}")
     return {"passed": found.passed, "reason": found.reason}
@@ -168,9 +169,9 @@ def _publish(store: Store, catalog: Catalog, body: Json) -> Verdict:
     )
     log.info("verdict %s: %s, because %s", verdict.verdict_id, verdict.outcome, "; ".join(body["reasons"]))
     objects = {"verdict": stage_object(text, lambda _: keys.verdict(verdict.verdict_id))}
-    publish(store, catalog, objects, lambda db, _: rows.add_verdict(db, verdict))
+    publish(store, catalog, objects, lambda db, _: model_rows.add_verdict(db, verdict))
     with catalog.read() as db:
-        return rows.get_verdict(db, verdict.verdict_id)
+        return model_rows.get_verdict(db, verdict.verdict_id)
 
 
 def rounded(value: Any) -> Any:

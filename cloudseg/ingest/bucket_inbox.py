@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 from cloudseg.errors import ObjectMissing, SettingsError
 from cloudseg.ingest.inbox_file import S3_SCHEME, InboxFile, escape_name, is_skipped, unreadable_file
-from cloudseg.storage import S3Options
 from cloudseg.storage.bucket import Bucket
+from cloudseg.storage.protocol import S3Options
 from cloudseg.storage.s3 import is_bucket_name
 
 

@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from cloudseg.catalog.scene import find_newest_scene
+from cloudseg.catalog.scene_rows import find_newest_scene
 from cloudseg.errors import InputError
 from cloudseg.ingest.candidate import Candidate, UnmatchedFile
 from cloudseg.ingest.context import IngestContext, Outcome

@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from cloudseg import keys
-from cloudseg.catalog.scene import add_label, find_label, release_source
+from cloudseg.catalog.scene_rows import add_label, find_label, release_source
 from cloudseg.catalog.session import now
 from cloudseg.errors import CloudsegError, InputError
 from cloudseg.ingest.candidate import LabelFile

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from cloudseg import keys
 from cloudseg.bands import SENTINEL2, Radiometry
-from cloudseg.catalog.scene import add_scene, find_scene_by_source, release_source
+from cloudseg.catalog.scene_rows import add_scene, find_scene_by_source, release_source
 from cloudseg.catalog.session import now
 from cloudseg.grid import mgrs_place
 from cloudseg.ingest.candidate import Candidate, SourceFile

@@ -5,7 +5,7 @@ the same way, are recorded once.
 """
 
 from cloudseg import keys
-from cloudseg.catalog.scene import add_quarantined, find_quarantined, is_source_quarantined, release_source
+from cloudseg.catalog.scene_rows import add_quarantined, find_quarantined, is_source_quarantined, release_source
 from cloudseg.catalog.session import now
 from cloudseg.errors import BadLabel, CloudsegError, InputError
 from cloudseg.ingest.context import IngestContext, Outcome

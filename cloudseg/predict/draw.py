@@ -1,8 +1,6 @@
-"""Draws the two rasters of a mask window by window.
+"""Write the two rasters of a mask window by window; reading, computing and writing overlap.
 
-Reading, computing and writing overlap, nothing holds a whole scene.
-
-Memory: one forward pass (`budget_bytes`), two windows of input and two of output in the queues, GDAL's block cache.
+Memory: one forward pass (`budget_bytes`), two windows of input and two of output that wait, and GDAL's block cache.
 """
 
 import logging
@@ -22,8 +20,8 @@ from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA
 from cloudseg.grid import Window, decimation, iter_strips
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.windows import BUDGET_BYTES, PaddedWindow, plan_windows
-from cloudseg.predict.item import COLOURS, MaskFacts
-from cloudseg.predict.pipeline import WriteBehind, read_ahead
+from cloudseg.predict.item import COLORS, MaskFacts
+from cloudseg.predict.pipeline import read_ahead, write_behind
 from cloudseg.raster.cog import BLOCK_SIZE, create_tiled
 from cloudseg.raster.probability import STEPS, classify, encode_probability
 from cloudseg.raster.read import open_raster, read_scene
@@ -35,42 +33,42 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the masking of a scene has come."""
+    """Progress of the mask of a scene."""
 
     scene_id: str
     done: int
     """Windows finished, skipped ones included."""
     total: int
     skipped: int
-    """Windows without a single observed pixel: no forward pass was made for them."""
+    """Windows without an observed pixel, for which there was no forward pass."""
 
 
 OnProgress = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How a scene is cut for certain weights."""
+class WindowGrid:
+    """The windows of a scene for certain weights."""
 
     factor: int
-    """Scene pixels a working pixel, along an axis."""
+    """Scene pixels per working pixel along an axis."""
     windows: list[PaddedWindow]
     bands: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class _Block:
-    """One window on its way through the three threads."""
+    """The data of one window on their way through the three threads."""
 
     window: PaddedWindow
     target: Window
     """The core in scene pixels."""
     valid_bits: npt.NDArray[np.uint8]
-    """What was observed, `(target.height, target.width)`, eight pixels a byte along a row.
+    """Validity of `(target.height, target.width)` scene pixels, eight a byte along a row.
 
-    At a coarse working resolution
-    the core of one window is most of the scene."""
-    numbers: npt.NDArray[np.uint16] | None
+    Packed, because at a coarse working resolution the core of one window may be most of the scene.
+    """
+    dn: npt.NDArray[np.uint16] | None
     """`(band, row, col)` over `window.padded`; None where nothing in the core was observed."""
     observed: npt.NDArray[np.bool_] | None
     """`(row, col)` over `window.padded`."""
@@ -80,19 +78,26 @@ class _Block:
 
 def plan_scene(
     scene: Scene, predictor: Predictor, *, budget_bytes: int = BUDGET_BYTES, core: int | None = None
-) -> Plan:
-    """Choose windows: as large as one forward pass may be, or of the core that is given (working pixels)."""
+) -> WindowGrid:
+    """Return the windows of a scene, as large as one forward pass may be.
+
+    Args:
+        scene: to be masked.
+        predictor: the weights; their receptive field decides how far windows overlap.
+        budget_bytes: memory of one forward pass.
+        core: side of the cores in working pixels, in place of what the budget allows.
+    """
     factor = decimation(scene.resolution_m, predictor.meta.working_resolution_m)
     height, width = working_shape(scene.height, scene.width, factor)
     windows = plan_windows(predictor, height, width, factor, budget_bytes=budget_bytes, core=core)
-    return Plan(factor, windows, predictor.meta.bands)
+    return WindowGrid(factor, windows, predictor.meta.bands)
 
 
 def draw_rasters(
     source: GdalPath | str,
     scene: Scene,
     predictor: Predictor,
-    plan: Plan,
+    grid: WindowGrid,
     *,
     mask: Path,
     probability: Path,
@@ -100,22 +105,34 @@ def draw_rasters(
 ) -> MaskFacts:
     """Write the mask and the probability of a scene as tiled GeoTIFFs and return the counts.
 
-    `source` is what `Store.gdal_path` gives for the scene. Windows without observed pixels cost no forward pass.
-    Raises DataError for a band that the scene lacks, ObjectCorrupt for unreadable pixels.
+    There is no forward pass for windows without observed pixels.
+
+    Args:
+        source: what `Store.gdal_path` returns for the scene.
+        scene: its row.
+        predictor: the weights.
+        grid: from `plan_pieces`.
+        mask: path of the classes.
+        probability: path of the probability.
+        on_progress: is called after every window.
+
+    Raises:
+        DataError: the scene lacks a band.
+        ObjectCorrupt: pixels cannot be read.
     """
     with ExitStack() as stack:
         classes = stack.enter_context(_create(mask, scene, "cloud mask", _colormap()))
         steps = stack.enter_context(_create(probability, scene, "cloud probability", None))
         steps.scales, steps.offsets = (1 / STEPS,), (0.0,)
-        writer = _Writer(classes, steps, predictor.meta.threshold, plan.factor)
-        behind = stack.enter_context(WriteBehind(writer.write))
-        blocks = stack.enter_context(read_ahead(_read_blocks(source, scene, plan)))
+        writer = _Writer(classes, steps, predictor.meta.threshold, grid.factor)
+        write = stack.enter_context(write_behind(writer.write))
+        blocks = stack.enter_context(read_ahead(_read_blocks(source, scene, grid)))
         skipped = 0
         for done, block in enumerate(blocks, start=1):
-            skipped += block.numbers is None
-            behind.put(_predicted(block, predictor))
+            skipped += block.dn is None
+            write(_predicted(block, predictor))
             if on_progress is not None:
-                on_progress(Progress(scene.scene_id, done, len(plan.windows), skipped))
+                on_progress(Progress(scene.scene_id, done, len(grid.windows), skipped))
     pixels, arithmetic = scene.height * scene.width, predictor.arithmetic
     return MaskFacts(
         predictor.meta.threshold, cloud=writer.cloud, valid=writer.valid, pixels=pixels, arithmetic=arithmetic
@@ -123,23 +140,23 @@ def draw_rasters(
 
 
 def _predicted(block: _Block, predictor: Predictor) -> _Block:
-    if block.numbers is None or block.observed is None:
+    if block.dn is None or block.observed is None:
         return block
-    probability = predictor.probability(block.numbers[None], block.observed[None])[0]
+    probability = predictor.probability(block.dn[None], block.observed[None])[0]
     return _Block(block.window, block.target, block.valid_bits, None, block.observed, probability)
 
 
-def _read_blocks(source: GdalPath | str, scene: Scene, plan: Plan) -> Iterator[_Block]:
+def _read_blocks(source: GdalPath | str, scene: Scene, grid: WindowGrid) -> Iterator[_Block]:
     with open_raster(source) as dataset:
-        for window in plan.windows:
-            target = scene_window(window.core, plan.factor, scene.height, scene.width)
-            bits = [_valid_bits(dataset, strip, plan.bands) for strip in iter_strips(target, BLOCK_SIZE)]
+        for window in grid.windows:
+            target = scene_window(window.core, grid.factor, scene.height, scene.width)
+            bits = [_valid_bits(dataset, strip, grid.bands) for strip in iter_strips(target, BLOCK_SIZE)]
             valid_bits = np.concatenate(bits)
             if not valid_bits.any():
                 yield _Block(window, target, valid_bits, None, None)
                 continue
-            numbers, observed = _read_by_strips(dataset, window.padded, plan)
-            yield _Block(window, target, valid_bits, numbers, observed)
+            dn, observed = _read_by_strips(dataset, window.padded, grid)
+            yield _Block(window, target, valid_bits, dn, observed)
 
 
 def _valid_bits(dataset: rasterio.DatasetReader, window: Window, bands: tuple[str, ...]) -> npt.NDArray[np.uint8]:
@@ -147,22 +164,22 @@ def _valid_bits(dataset: rasterio.DatasetReader, window: Window, bands: tuple[st
 
 
 def _read_by_strips(
-    dataset: rasterio.DatasetReader, window: Window, plan: Plan
+    dataset: rasterio.DatasetReader, window: Window, grid: WindowGrid
 ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
-    """Read a window of working pixels.
+    """Return reflectance and validity of a window of working pixels, as `read_scene` does.
 
-    Averaging down needs the scene's own pixels, `factor`² as many, so a strip at a time.
+    It is read by strips, because the mean needs `factor`² scene pixels for each working pixel.
     """
-    numbers = np.empty((len(plan.bands), window.height, window.width), np.uint16)
+    dn = np.empty((len(grid.bands), window.height, window.width), np.uint16)
     observed = np.empty((window.height, window.width), np.bool_)
-    for strip in iter_strips(window, max(1, BLOCK_SIZE // plan.factor)):
+    for strip in iter_strips(window, max(1, BLOCK_SIZE // grid.factor)):
         rows, _ = strip.within(window)
-        numbers[:, rows], observed[rows] = read_scene(dataset, strip, plan.bands, plan.factor)
-    return numbers, observed
+        dn[:, rows], observed[rows] = read_scene(dataset, strip, grid.bands, grid.factor)
+    return dn, observed
 
 
 class _Writer:
-    """Turns probabilities into the two rasters and counts; its `write` runs in one thread."""
+    """Writes the two rasters and counts pixels; `write` runs in one thread."""
 
     def __init__(self, mask: Any, probability: Any, threshold: float, factor: int) -> None:
         self._mask, self._probability, self._threshold, self._factor = mask, probability, threshold, factor
@@ -170,7 +187,7 @@ class _Writer:
         self.valid = 0
 
     def write(self, block: _Block) -> None:
-        """Write the core of a block, a strip at a time: at full resolution it may be most of the scene."""
+        """Write the core of a block by strips: at full resolution it may be most of the scene."""
         for strip in iter_strips(block.target, BLOCK_SIZE):
             steps = self._steps(block, strip)
             classes = classify(steps, self._threshold)
@@ -181,6 +198,7 @@ class _Writer:
             self._probability.write(steps, 1, window=window)
 
     def _steps(self, block: _Block, strip: Window) -> npt.NDArray[np.uint8]:
+        """Return the encoded probability of a strip of scene pixels."""
         if block.probability is None or block.observed is None:
             return np.full((strip.height, strip.width), MASK_NO_DATA, np.uint8)
         bits = block.valid_bits[strip.within(block.target)[0]]
@@ -204,6 +222,6 @@ def _create(path: Path, scene: Scene, description: str, colormap: dict[int, tupl
 
 
 def _colormap() -> dict[int, tuple[int, int, int, int]]:
-    """Return RGBA for the classes; GeoTIFF keeps no alpha, but nodata is drawn transparent."""
+    """Return RGBA of the classes; GeoTIFF stores no alpha, but viewers draw nodata transparent."""
     alpha = {MASK_CLEAR: 255, MASK_CLOUD: 255, MASK_NO_DATA: 0}
-    return {value: (*colour, alpha[value]) for value, colour in COLOURS.items()}
+    return {value: (*color, alpha[value]) for value, color in COLORS.items()}

@@ -1,4 +1,4 @@
-"""Masks one scene and publishes what came of it."""
+"""Mask one scene and publish the result."""
 
 import logging
 import posixpath
@@ -8,11 +8,10 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from cloudseg import __version__, keys
-from cloudseg.catalog import Catalog, model
-from cloudseg.catalog import scene as scenes
+from cloudseg.catalog import Catalog, model_rows, scene_rows
 from cloudseg.catalog.session import now
 from cloudseg.errors import DataError, StateError
-from cloudseg.keys import canonical_json, make_id
+from cloudseg.keys import make_id
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.windows import BUDGET_BYTES
 from cloudseg.predict.draw import OnProgress, draw_rasters, plan_scene
@@ -23,6 +22,7 @@ from cloudseg.raster.probability import STEPS
 from cloudseg.raster.thumbnail import make_thumbnail
 from cloudseg.records import Mask, Scene, StoredObject, Weights
 from cloudseg.scratch import scratch_directory
+from cloudseg.stac import item_bytes
 from cloudseg.storage import Store
 
 log = logging.getLogger(__name__)
@@ -38,19 +38,31 @@ def predict_scene(
     budget_bytes: int = BUDGET_BYTES,
     on_progress: OnProgress | None = None,
 ) -> Mask:
-    """Return the mask of a scene by certain weights; made and published where it is not there yet.
+    """Return the mask of a scene by certain weights; it is made and published where it does not exist yet.
 
-    Running it twice changes nothing: the second call finds the row. Killed anywhere, the next call makes the same bytes
-    under the same keys and adds the row. `predictor` must hold these weights. `budget_bytes` bounds one forward pass.
+    A second call finds the row and changes nothing. After a kill at any point, the next call makes the same bytes under
+    the same keys and adds the row.
 
-    Raises NotInCatalog; StateError for a scene that may not be published (no georeference) or a predictor of other
-    weights; DataError for a scene without the bands that the weights need; StoreError.
+    Args:
+        store: of the scene and of the mask.
+        catalog: of the rows.
+        scene_id: the scene.
+        weights_id: the weights.
+        predictor: holds these weights.
+        budget_bytes: memory of one forward pass.
+        on_progress: is called after every window.
+
+    Raises:
+        NotInCatalog: there are no such scene or weights.
+        StateError: the scene has no georeference, or the predictor holds other weights.
+        DataError: the scene lacks bands that the weights read.
+        StoreError: the store fails.
     """
     with catalog.read() as db:
-        known = model.find_mask(db, scene_id, weights_id)
+        known = model_rows.find_mask(db, scene_id, weights_id)
         if known is not None:
             return known
-        scene, weights = scenes.get_scene(db, scene_id), model.get_weights(db, weights_id)
+        scene, weights = scene_rows.get_scene(db, scene_id), model_rows.get_weights(db, weights_id)
     _check(scene, weights, predictor)
     began = time.monotonic()
     with scratch_directory("mask") as folder:
@@ -68,20 +80,21 @@ def predict_scene(
 
 
 def _check(scene: Scene, weights: Weights, predictor: Predictor) -> None:
+    """Raise StateError or DataError where the weights cannot mask the scene."""
     if not scene.publishable or scene.crs is None or scene.footprint_wkb is None:
         raise StateError(
-            "no mask is published of a scene whose place on the ground is unknown",
+            "no mask is published of a scene without georeference",
             subject=scene.scene_id,
             found=f"{scene.name}, layout {scene.layout}",
             expected="a scene with CRS and transform",
-            next_step="It may train and be evaluated; ingest a georeferenced file to have a mask.",
+            next_step="Ingest a georeferenced file; this scene can be used for training and evaluation only.",
         )
     if predictor.weights_id != weights.weights_id:
         raise StateError(
             "the predictor holds other weights",
             subject=weights.weights_id,
             found=predictor.weights_id,
-            next_step="Load the weights that are asked for.",
+            next_step="Load the weights of this id.",
         )
     missing = [band for band in predictor.meta.bands if band not in scene.bands]
     if missing:
@@ -90,7 +103,7 @@ def _check(scene: Scene, weights: Weights, predictor: Predictor) -> None:
             subject=scene.scene_id,
             found=", ".join(scene.bands),
             expected=", ".join(predictor.meta.bands),
-            next_step="Use weights for the bands that it has, or ingest it again with all.",
+            next_step="Use weights for the bands that it has, or ingest it again with all bands.",
         )
 
 
@@ -103,13 +116,13 @@ def _make(
     budget_bytes: int,
     on_progress: OnProgress | None,
 ) -> tuple[MaskFacts, dict[str, StagedObject]]:
-    """Make the four files of a mask; the names are those of the row's columns and companions."""
+    """Make the four files of a mask; their names are those of the column and of the companions of the row."""
     drawn = {name: folder / f"{name}-drawn.tif" for name in ("mask", "probability")}
     source = store.gdal_path(scene.key)
-    plan = plan_scene(scene, predictor, budget_bytes=budget_bytes)
-    log.info("scene %s: %d windows, %d pixels a working pixel", scene.scene_id, len(plan.windows), plan.factor**2)
+    grid = plan_scene(scene, predictor, budget_bytes=budget_bytes)
+    log.info("scene %s: %d windows, %d pixels per working pixel", scene.scene_id, len(grid.windows), grid.factor**2)
     facts = draw_rasters(
-        source, scene, predictor, plan, mask=drawn["mask"], probability=drawn["probability"], on_progress=on_progress
+        source, scene, predictor, grid, mask=drawn["mask"], probability=drawn["probability"], on_progress=on_progress
     )
     tags = _tags(scene, weights, facts)
     cogs = {name: folder / f"{name}.tif" for name in drawn}
@@ -122,7 +135,7 @@ def _make(
     assets = {name: file.stored for name, file in files.items()}
     mask_id, folder_key = mask_id_of(scene.scene_id, weights.weights_id), posixpath.dirname(assets["mask"].key)
     item = mask_item(key=folder_key, mask_id=mask_id, scene=scene, weights=weights, facts=facts, assets=assets)
-    files["item"] = _named(weights, scene, "item.json", canonical_json(item))
+    files["item"] = _named(weights, scene, "item.json", item_bytes(item))
     return facts, files
 
 
@@ -130,7 +143,7 @@ _ENCODING = f"probability = value / {STEPS}; 255 = no data; cloud where probabil
 
 
 def mask_id_of(scene_id: str, weights_id: str) -> str:
-    """Return the id that the mask of a scene by certain weights has or will have."""
+    """Return the id of the mask of a scene by certain weights, whether it exists or not."""
     return make_id("mk", scene_id, weights_id)
 
 
@@ -139,7 +152,7 @@ def _named(weights: Weights, scene: Scene, name: str, content: bytes | Path) -> 
 
 
 def _tags(scene: Scene, weights: Weights, facts: MaskFacts) -> dict[str, str]:
-    """Return what a reader of the file alone should know; nothing that changes from one making to the next."""
+    """Return tags for a reader of the file alone, without any that would differ when the mask is made again."""
     tags = {
         "MASK_ID": mask_id_of(scene.scene_id, weights.weights_id),
         "SCENE_ID": scene.scene_id,
@@ -163,7 +176,7 @@ def _tags(scene: Scene, weights: Weights, facts: MaskFacts) -> dict[str, str]:
 def _write_row(
     db: Connection, scene: Scene, weights: Weights, facts: MaskFacts, stored: dict[str, StoredObject]
 ) -> Mask:
-    """Add the row, or give the one that another process added a moment ago."""
+    """Add the row, or return the one that another process added meanwhile."""
     mask = Mask(
         mask_id=mask_id_of(scene.scene_id, weights.weights_id),
         scene_id=scene.scene_id,
@@ -175,5 +188,5 @@ def _write_row(
         companions={name: file.model_dump() for name, file in stored.items() if name != "mask"},
         created_at=now(),
     )
-    model.add_mask(db, mask)
-    return model.get_mask(db, mask.mask_id)
+    model_rows.add_mask(db, mask)
+    return model_rows.get_mask(db, mask.mask_id)

@@ -1,7 +1,7 @@
-"""Writes Cloud-Optimized GeoTIFFs: first a tiled file by windows, then one pass that adds overviews and order.
+"""Write Cloud-Optimized GeoTIFFs: first a tiled file by windows, then a pass that adds overviews and orders the tiles.
 
-Two passes because a COG has its overviews before its pixels; memory stays at GDAL's block cache (`GDAL_ENV`).
-The same pixels and tags give the same bytes: one thread, no time stamp, no software tag.
+Two passes, because a COG has its overviews before its pixels; memory stays at GDAL's block cache (`GDAL_ENV`). The same
+pixels and tags give the same bytes: one thread, no time stamp, no software tag.
 """
 
 import warnings
@@ -19,7 +19,7 @@ from rasterio.transform import Affine
 from cloudseg.raster.read import GDAL_ENV
 
 BLOCK_SIZE: Final = 512
-"""Pixels a side of a tile in every file that the service writes."""
+"""Side in pixels of a tile in every file that the service writes."""
 
 Resampling = Literal["nearest", "mode", "average"]
 Compression = Literal["DEFLATE", "ZSTD"]
@@ -42,10 +42,20 @@ def create_tiled(
 ) -> Iterator[rasterio.io.DatasetWriter]:
     """Open a new tiled GeoTIFF to be written by windows, best aligned to `BLOCK_SIZE`; the source of `write_cog`.
 
-    `colormap` gives RGBA of the values of the only band (QGIS takes its legend from it); `crs` is 'EPSG:n' or WKT.
+    Args:
+        path: of the new file.
+        height: in pixels.
+        width: in pixels.
+        count: number of bands.
+        dtype: of every band.
+        crs: 'EPSG:n' or WKT.
+        transform: from pixels to the CRS.
+        nodata: of every band.
+        descriptions: one a band.
+        colormap: RGBA of the values of the only band; QGIS takes its legend from it.
     """
     with rasterio.Env(**GDAL_ENV), warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # 38-Cloud patches have no place on the ground
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # 38-Cloud patches have no georeference
         options = {
             "tiled": True,
             "blockxsize": BLOCK_SIZE,
@@ -74,7 +84,7 @@ def create_tiled(
             if colormap is not None:
                 dataset.write_colormap(1, colormap)
             else:
-                # Without this GDAL takes the fourth band of four for transparency.
+                # Without this GDAL takes the fourth of four bands for alpha.
                 dataset.colorinterp = tuple(
                     ColorInterp.gray if band == 0 else ColorInterp.undefined for band in range(count)
                 )
@@ -90,10 +100,15 @@ def write_cog(
     compression: Compression = "DEFLATE",
     predictor: bool = False,
 ) -> None:
-    """Turn a tiled GeoTIFF into a Cloud-Optimized one with 512-pixel tiles and overviews by `resampling`.
+    """Turn a tiled GeoTIFF into a Cloud-Optimized one with 512-pixel tiles and overviews that ignore nodata.
 
-    `tags` are added to the source's own. `predictor` stores differences of neighbours: smaller for reflectance, larger
-    for classes. Overviews ignore nodata; classes need `mode` or `nearest`. Reads and writes the pixels about twice.
+    Args:
+        out: path of the COG.
+        source: the tiled GeoTIFF; its tags are changed.
+        resampling: of the overviews; classes need `mode` or `nearest`.
+        tags: added to those of the source.
+        compression: of tiles and overviews.
+        predictor: store differences of neighboring pixels: smaller for reflectance, larger for classes.
     """
     with rasterio.Env(**GDAL_ENV), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)

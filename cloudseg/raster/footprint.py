@@ -1,7 +1,7 @@
-"""The true footprint of a scene: the outline of its valid pixels in lon/lat, safe at the antimeridian and at the poles.
+"""The footprint of a scene: the outline of its valid pixels in lon/lat, right at the antimeridian and at the poles.
 
 Geometries follow RFC 7946 section 3.1.9: what crosses 180° is cut there into parts of a MultiPolygon, with every
-longitude in [-180, 180].
+longitude in [-180, 180]. Why no library does it: docs/decisions/0027.
 """
 
 from typing import Any, Final
@@ -33,6 +33,9 @@ _MAX_EDGES: Final = 4_000
 A swath edge of a full overview has 1 000.
 """
 
+_GRID: Final = 1e-9
+"""Degrees, a tenth of a millimeter, to which coordinates are rounded: a shift by 360° would leave gaps otherwise."""
+
 Bool = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float64]
 
@@ -42,22 +45,30 @@ def footprint_of(
 ) -> BaseGeometry:
     """Return the outline of the valid pixels as a (multi)polygon in lon/lat (EPSG:4326), cut at 180°.
 
-    `valid` is an overview `(row, col)` of at most about `OVERVIEW_SIZE` pixels a side and `transform` leads from *its*
-    pixels to `crs`. `extent` is height and width of the true grid in overview pixels where the last row and column
-    reach beyond it. Simplified by one overview pixel; a full grid gives its four corners with densified edges.
-    Raises BadScene where nothing is valid or the place on the ground makes no sense.
+    It is simplified by one overview pixel; a full grid gives its four corners with densified edges.
+
+    Args:
+        valid: overview `(row, col)` of at most about `OVERVIEW_SIZE` pixels a side.
+        transform: from pixels of the overview to `crs`.
+        crs: what `rasterio.crs.CRS.from_user_input` takes.
+        extent: height and width of the true grid in overview pixels, where the last row and column of the overview
+            reach beyond it.
+
+    Raises:
+        BadScene: nothing is valid, or the coordinates are not on the Earth.
     """
     outline = _outline(valid, extent or valid.shape)
     if outline.is_empty:
         raise BadScene("no pixel is valid, so there is no footprint")
     dense = shapely.segmentize(outline, max(valid.shape) / _EDGE_PARTS)
-    polygons = [_to_lonlat(polygon, transform, crs) for polygon in _parts(dense)]
-    folded = _fold(shapely.union_all([polygon for polygon in polygons if not polygon.is_empty]))
-    if folded.is_empty:
+    found = shapely.union_all([_to_lonlat(polygon, transform, crs) for polygon in _parts(dense)], grid_size=_GRID)
+    # A ninth of a metre: what vertices of one straight edge differ by.
+    footprint = shapely.simplify(shapely.orient_polygons(found), 1e-6)
+    if footprint.is_empty:
         raise BadScene(
             "the footprint is empty on the ground", next_step="Check the geotransform and the CRS of the file."
         )
-    return folded
+    return footprint
 
 
 def footprint_bounds(geometry: BaseGeometry) -> tuple[float, float, float, float]:
@@ -77,12 +88,12 @@ def footprint_bounds(geometry: BaseGeometry) -> tuple[float, float, float, float
 
 
 def lonlat_of(x: float, y: float, crs: str) -> tuple[float, float]:
-    """Return lon/lat of a point of a CRS. Raises BadScene where the point lies outside of what the CRS can project."""
+    """Return lon/lat of a point of a CRS. Raises BadScene for a point that the CRS cannot project."""
     return tuple(float(value) for value in _transform(np.array([[x, y]]), crs)[0])  # type: ignore[return-value]
 
 
 def _outline(valid: Bool, extent: tuple[float, float]) -> BaseGeometry:
-    """Outline in overview pixels (col, row)."""
+    """Return the outline of the valid pixels in overview pixels `(col, row)`."""
     if valid.all():
         return box(0, 0, extent[1], extent[0])
     height, width = valid.shape
@@ -99,26 +110,30 @@ def _outline(valid: Bool, extent: tuple[float, float]) -> BaseGeometry:
 
 
 def _is_speckled(valid: Bool) -> bool:
-    """Return whether the outline would have so many vertices that nobody wants them: salt-and-pepper validity."""
+    """Return whether the outline would have too many vertices, as that of salt-and-pepper validity has."""
     edges = np.count_nonzero(valid[1:] != valid[:-1]) + np.count_nonzero(valid[:, 1:] != valid[:, :-1])
     return bool(edges > _MAX_EDGES)
 
 
 def _to_lonlat(polygon: Polygon, transform: Affine, crs: str) -> BaseGeometry:
-    """Project one polygon; its longitudes run on beyond ±180 rather than jump."""
-    shell, turns = _unwrapped(np.asarray(polygon.exterior.coords), transform, crs)
-    if turns:
-        shell = _over_the_pole(shell, turns)
-    middle = float(shell[:, 0].mean())
-    holes = []
-    for ring in polygon.interiors:
-        hole, _ = _unwrapped(np.asarray(ring.coords), transform, crs)
-        holes.append(hole + np.array([360.0 * round((middle - float(hole[:, 0].mean())) / 360), 0.0]))
-    return shapely.make_valid(Polygon(shell, holes))
+    """Return a polygon of pixel coordinates in lon/lat: the area of its shell minus that of its holes, cut at 180°.
+
+    A hole may hold a pole too, so it cannot become an interior ring of the shell.
+    """
+    shell, *holes = (
+        _enclosed(np.asarray(ring.coords), transform, crs) for ring in (polygon.exterior, *polygon.interiors)
+    )
+    return shapely.difference(shell, shapely.union_all(holes), grid_size=_GRID)
+
+
+def _enclosed(pixels: Points, transform: Affine, crs: str) -> BaseGeometry:
+    """Return the area within a ring of pixel coordinates, in lon/lat and cut at 180°."""
+    ring, turns = _unwrapped(pixels, transform, crs)
+    return _fold(shapely.make_valid(Polygon(_over_the_pole(ring, turns) if turns else ring)))
 
 
 def _unwrapped(pixels: Points, transform: Affine, crs: str) -> tuple[Points, int]:
-    """Return a ring in lon/lat without jumps, and how often it winds around a pole (-1, 0 or 1)."""
+    """Return a ring in lon/lat whose longitudes run on beyond ±180, and its winding number about a pole (-1, 0, 1)."""
     x = transform.a * pixels[:, 0] + transform.b * pixels[:, 1] + transform.c
     y = transform.d * pixels[:, 0] + transform.e * pixels[:, 1] + transform.f
     ring = _transform(np.column_stack([x, y]), crs)
@@ -126,13 +141,19 @@ def _unwrapped(pixels: Points, transform: Affine, crs: str) -> tuple[Points, int
     return ring, round((ring[-1, 0] - ring[0, 0]) / 360)
 
 
-def _over_the_pole(shell: Points, turns: int) -> Points:
-    """Close a ring that runs once around a pole along the pole's own edge of the lon/lat plane."""
-    pole = 90.0 if shell[:, 1].mean() > 0 else -90.0
-    return np.concatenate([shell, [[shell[-1, 0], pole], [shell[0, 0], pole]], shell[:1]])
+def _over_the_pole(ring: Points, turns: int) -> Points:
+    """Close a ring that runs once around a pole along the edge of the lon/lat plane that stands for the pole.
+
+    The ring is left and entered at its vertex nearest to the pole: no other edge lies between that one and the pole.
+    """
+    pole = 90.0 if ring[:, 1].mean() > 0 else -90.0
+    nearest = int(np.abs(ring[:, 1] - pole).argmin())
+    ring = np.concatenate([ring[nearest:], ring[1 : nearest + 1] + np.array([360.0 * turns, 0.0])])
+    return np.concatenate([ring, [[ring[-1, 0], pole], [ring[0, 0], pole]], ring[:1]])
 
 
 def _transform(points: Points, crs: str) -> Points:
+    """Return points `(n, 2)` of a CRS as lon/lat. Raises BadScene where that is not possible or not on the Earth."""
     try:
         with rasterio.Env(**GDAL_ENV):
             lon, lat = transform_points(crs, "EPSG:4326", points[:, 0].tolist(), points[:, 1].tolist())
@@ -143,7 +164,7 @@ def _transform(points: Points, crs: str) -> Points:
     found = np.column_stack([lon, lat]).astype(np.float64)
     if not np.isfinite(found).all() or np.abs(found[:, 1]).max() > 90 + 1e-6 or np.abs(found[:, 0]).max() > 540:
         raise BadScene(
-            "the corners lie outside of the Earth",
+            "the corners are not on the Earth",
             found=f"lon/lat {found[0].round(3).tolist()}",
             expected="-180..180, -90..90",
             next_step="Check the geotransform and the CRS of the file.",
@@ -153,14 +174,12 @@ def _transform(points: Points, crs: str) -> Points:
 
 
 def _fold(geometry: BaseGeometry) -> BaseGeometry:
-    """Bring longitudes beyond ±180 back, cutting at 180°."""
+    """Shift longitudes beyond ±180 back into [-180, 180], cutting at 180°."""
     pieces: list[BaseGeometry] = []
     for shift in (-720.0, -360.0, 0.0, 360.0, 720.0):
         piece = geometry.intersection(box(-180 + shift, -90, 180 + shift, 90))
         pieces += [shapely.transform(part, lambda points, by=shift: points - [by, 0.0]) for part in _parts(piece)]
-    union = shapely.orient_polygons(shapely.union_all(pieces))
-    # A ninth of a metre: what vertices of one straight edge differ by.
-    return shapely.simplify(union, 1e-6)
+    return shapely.union_all(pieces, grid_size=_GRID)
 
 
 def _parts(geometry: BaseGeometry) -> list[Any]:

@@ -1,7 +1,7 @@
-"""Fractal noise that is the same to the last bit everywhere, evaluated at any pixels of an endless plane.
+"""Fractal noise that is bit-identical on every machine, evaluated at any pixels of an infinite plane.
 
-Only additions, multiplications and integer hashes are used: IEEE 754 rounds these the same on every processor, while
-`exp`, `sin` or a BLAS product differ with the vector unit. The synthetic scenes are made of it.
+Only additions, multiplications and integer hashes are used: IEEE 754 rounds these alike on every processor, while
+`exp`, `sin` and BLAS products differ with the vector unit. The synthetic scenes are made of it.
 """
 
 import math
@@ -14,16 +14,14 @@ Floats = NDArray[np.float32]
 Hashes = NDArray[np.uint64]
 
 _SPLINE_GAIN: Final = np.float32(3.62)
-"""Brings one octave to a standard deviation near 1.
-
-Uniform numbers have 1/3, a bicubic B-spline keeps 0.23 of the variance.
-"""
+"""Factor by which one octave gets a standard deviation near 1: uniform numbers in [-1, 1] have a variance of 1/3, of
+which a bicubic B-spline keeps 0.23."""
 
 
 def hashed(seed: int, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> Hashes:
-    """Return 64 mixed bits for integer coordinates (arrays that broadcast).
+    """Return 64-bit hashes of integer coordinates (arrays that broadcast), mixed as in SplitMix64.
 
-    The mixing steps are those of SplitMix64 (Steele, Lea and Flood 2014).
+    G. Steele, D. Lea and C. Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014.
     """
     start = np.full(1, seed % 2**64, np.uint64)
     return _mixed(_mixed(_mixed(start) ^ rows.astype(np.uint64)) ^ cols.astype(np.uint64))
@@ -37,7 +35,7 @@ def _mixed(bits: Hashes) -> Hashes:
 
 
 def uniform(bits: Hashes, part: int = 0) -> Floats:
-    """Return numbers in [0, 1) from 16 of the hash's bits (`part` 0..3 chooses which)."""
+    """Return numbers in [0, 1) from 16 bits of the hashes; `part` 0..3 chooses which."""
     return ((bits >> np.uint64(16 * part)) & np.uint64(0xFFFF)).astype(np.float32) / np.float32(65536)
 
 
@@ -48,10 +46,17 @@ def smoothstep(values: Floats) -> Floats:
 
 
 def fractal(seed: int, rows: Floats, cols: Floats, *, period: float, octaves: int, gain: float = 0.55) -> Floats:
-    """Return noise (len(rows), len(cols)), float32, mean near 0 and standard deviation near 1.
+    """Return float32 noise `(len(rows), len(cols))` of mean near 0 and standard deviation near 1.
 
-    `rows` and `cols` are pixel coordinates, `period` the size in pixels of the coarsest features; each octave halves
-    the size and multiplies the strength by `gain`. Cost: about 5 ns a pixel and octave.
+    It takes about 5 ns a pixel and octave.
+
+    Args:
+        seed: of the noise.
+        rows: pixel coordinates.
+        cols: pixel coordinates.
+        period: size in pixels of the coarsest features.
+        octaves: how many; each halves the size of the features.
+        gain: by which each octave multiplies the amplitude.
     """
     total = np.zeros((len(rows), len(cols)), np.float32)
     strength, power = 1.0, 0.0
@@ -64,10 +69,7 @@ def fractal(seed: int, rows: Floats, cols: Floats, *, period: float, octaves: in
 
 
 def _octave(seed: int, rows: Floats, cols: Floats) -> Floats:
-    """Interpolate random numbers at whole coordinates by a bicubic B-spline.
-
-    Smooth, without the creases of bilinear noise.
-    """
+    """Return random numbers at whole coordinates interpolated by a bicubic B-spline, which is smooth."""
     first_row, row_at, row_weights = _taps(rows)
     first_col, col_at, col_weights = _taps(cols)
     grid_rows = np.arange(first_row, first_row + int(row_at.max()) + 4, dtype=np.int64)[:, None]
@@ -83,7 +85,7 @@ def _octave(seed: int, rows: Floats, cols: Floats) -> Floats:
 
 
 def _taps(at: Floats) -> tuple[int, NDArray[np.int64], list[Floats]]:
-    """Return the first grid coordinate, each position's index from there and the four cubic B-spline weights."""
+    """Return the first grid coordinate, the index of each position from there, and the four cubic B-spline weights."""
     whole = np.floor(at)
     part = (at - whole).astype(np.float32)
     rest = np.float32(1) - part

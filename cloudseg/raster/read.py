@@ -1,8 +1,7 @@
-"""Reads the canonical rasters (scenes, labels, masks) that this service wrote itself, by windows.
+"""Read the canonical rasters (scenes, labels, masks) that this service wrote itself, by windows.
 
-It never opens what came from outside: that is `cloudseg.ingest.decode`, in a bounded child process. A window is
-always in *working* pixels: `factor` × `factor` scene pixels each, the last row and column of the grid made of what
-is left.
+Files from outside are never opened here but by `cloudseg.ingest.decode`, in a child process with limits. A window is
+always in *working* pixels of `factor` × `factor` scene pixels; those of the last row and column may be smaller.
 """
 
 import warnings
@@ -33,22 +32,22 @@ UInt16 = npt.NDArray[np.uint16]
 Bool = npt.NDArray[np.bool_]
 
 GDAL_ENV: Final[dict[str, Any]] = {
-    # No sidecar is ever looked for (.ovr, .msk, .aux.xml, .tfw, world files, MTL): a raster is the bytes of its object.
+    # No sidecar file is looked for (.ovr, .msk, .aux.xml, .tfw, world files, MTL): a raster is the bytes of its object.
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_PAM_ENABLED": "NO",
     "GDAL_GEOREF_SOURCES": "INTERNAL",
-    # Megabytes. GDAL's default is 5 % of the memory of the machine, for every process.
+    # Megabytes. GDAL's default is 5 % of the memory of the machine for every process.
     "GDAL_CACHEMAX": 128,
     "VSI_CACHE": "NO",
-    # Neighbouring tiles of an object in S3 come in one request.
+    # Neighboring tiles of an object in S3 are read by one request.
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
     "GDAL_INGESTED_BYTES_AT_OPEN": 32_768,
 }
 """GDAL options under which every raster of the service is read and written."""
 
 
-class _Given(Session):  # type: ignore[misc]
-    """Hands rasterio the options of a store as they are: it takes credentials from a session only."""
+class _StoreSession(Session):  # type: ignore[misc]
+    """The options of a store as a session of rasterio, which takes credentials from nothing else."""
 
     def __init__(self, options: Mapping[str, str]) -> None:
         self._options = dict(options)
@@ -61,18 +60,26 @@ class _Given(Session):  # type: ignore[misc]
 def open_raster(path: GdalPath | str) -> Iterator[rasterio.DatasetReader]:
     """Open a canonical raster: GeoTIFF only, no sidecar files. A dataset belongs to one thread.
 
-    `path` is a file or what `Store.gdal_path` gives. Raises ObjectCorrupt where the bytes are no GeoTIFF, the store's
-    own errors where it does not give them.
+    Args:
+        path: a file, or what `Store.gdal_path` returns.
+
+    Raises:
+        ObjectCorrupt: the bytes are no GeoTIFF.
+        StoreError: the store does not deliver the bytes.
     """
     source = path if isinstance(path, GdalPath) else GdalPath(path)
-    with rasterio.Env(session=_Given(source.options), **GDAL_ENV), _store_errors(source), _open(source) as dataset:
+    with (
+        rasterio.Env(session=_StoreSession(source.options), **GDAL_ENV),
+        _store_errors(source),
+        _open(source) as dataset,
+    ):
         yield dataset
 
 
 def _open(source: GdalPath) -> rasterio.DatasetReader:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # 38-Cloud patches have no place on the ground
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # 38-Cloud patches have no georeference
             return rasterio.open(source.path, driver="GTiff")
     except RasterioIOError as error:
         raise ObjectCorrupt(
@@ -85,7 +92,7 @@ def _open(source: GdalPath) -> rasterio.DatasetReader:
 
 @contextmanager
 def decoded(dataset: rasterio.DatasetReader) -> Iterator[None]:
-    """Read pixels under this: raises ObjectCorrupt where they cannot be read."""
+    """Raise ObjectCorrupt where the pixels that are read in this block cannot be decoded."""
     try:
         yield
     except RasterioIOError as error:
@@ -99,7 +106,7 @@ def decoded(dataset: rasterio.DatasetReader) -> Iterator[None]:
 
 @contextmanager
 def _store_errors(source: GdalPath) -> Iterator[None]:
-    """Tell a store that failed from an object that is damaged: to GDAL both are a failed read."""
+    """Tell a store that failed from a damaged object: for GDAL both are a failed read."""
     try:
         yield
     except ObjectCorrupt as error:
@@ -117,14 +124,14 @@ def _store_errors(source: GdalPath) -> Iterator[None]:
 
 
 def _is_no_raster(error: ObjectCorrupt) -> bool:
-    """Return whether GDAL saw the bytes and did not know them."""
+    """Return whether GDAL read the bytes and did not recognize a GeoTIFF."""
     return error.__cause__ is not None and isinstance(error.__cause__.__context__, CPLE_OpenFailedError)
 
 
 def read_scene(
     dataset: rasterio.DatasetReader, window: Window, bands: Sequence[str], factor: int = 1
 ) -> tuple[UInt16, Bool]:
-    """Return reflectance × 10 000 as uint16 `(band, height, width)` in the order of `bands`, and what is valid `(height, width)`.
+    """Return reflectance × 10 000 as uint16 `(band, height, width)`, and which pixels are valid, `(height, width)`.
 
     A working pixel is the rounded mean of its valid scene pixels, valid where it has at least one, and 0 in every band
     otherwise. A scene pixel is valid where no band is 0. Costs `factor`² times the memory of the result, twice.
@@ -140,17 +147,20 @@ def read_scene(
 def read_label(dataset: rasterio.DatasetReader, window: Window, factor: int = 1) -> UInt8:
     """Return the classes of a label or mask as uint8 `(height, width)`: 0 clear, 1 cloud, 255 none.
 
-    A working pixel takes the majority of its labelled pixels; half and half counts as cloud, since a mask that misses
-    a cloud does more harm than one that is a pixel too wide. Raises ValueError for a window outside of the raster.
+    A working pixel takes the majority of its labeled pixels; half and half counts as cloud, since a mask that misses
+    a cloud does more harm than one that is a pixel too wide.
+
+    Raises:
+        ValueError: the window lies outside of the raster.
     """
     source = _source_window(dataset, window, factor)
     classes: UInt8 = _read(dataset, source, indexes=1)
     if factor == 1:
         return classes
-    labelled = block_sums((classes != MASK_NO_DATA)[np.newaxis], factor)[0]
+    labeled = block_sums((classes != MASK_NO_DATA)[np.newaxis], factor)[0]
     cloud = block_sums((classes == MASK_CLOUD)[np.newaxis], factor)[0]
-    majority = np.where(2 * cloud >= labelled, MASK_CLOUD, MASK_CLEAR)
-    return np.where(labelled > 0, majority, MASK_NO_DATA).astype(np.uint8)
+    majority = np.where(2 * cloud >= labeled, MASK_CLOUD, MASK_CLEAR)
+    return np.where(labeled > 0, majority, MASK_NO_DATA).astype(np.uint8)
 
 
 def _source_window(dataset: rasterio.DatasetReader, window: Window, factor: int) -> Window:

@@ -1,7 +1,7 @@
-"""Synthetic scenes: georeferenced, seeded, the same bytes on every machine with the pinned libraries.
+"""Synthetic scenes for the demo, the tests and the benchmarks: georeferenced, seeded, the same bytes on every machine.
 
-For the demo, the tests and the benchmarks. Names begin with `synthetic_` and every file carries SYNTHETIC=YES: nobody
-may take them for observations. The folder is one of the layouts that ingest knows, `images/` beside `labels/`.
+Their names begin with `synthetic_` and every file has the tag SYNTHETIC=YES, so that they are not taken for
+observations. The folder has a layout that ingest knows, `images/` beside `labels/`.
 """
 
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ RESOLUTION_M: Final = 30.0
 
 @dataclass(frozen=True)
 class _Site:
-    """Where a synthetic scene pretends to lie: the centre of its grid in the metres of a UTM zone."""
+    """Location of a synthetic scene: the center of its grid in meters of a UTM zone, and its ground."""
 
     name: str
     epsg: int
@@ -34,12 +34,11 @@ class _Site:
     northing: int
     ground: Ground
     swath_edge: bool = False
-    """The orbit's edge cuts the scene at an angle; beyond it there are no data."""
+    """Whether the edge of the swath cuts the scene at an angle; there are no data beyond it."""
 
 
 _SITES: Final = (
-    # Twelve MGRS squares: by the rule of the split six train, three validate and three are held out, mixed in this
-    # order.
+    # Twelve MGRS squares: the split rule takes six for training, three for validation and three as held out.
     _Site("fields", 32631, 395760, 5328360, Ground(101)),
     _Site("desert", 32733, 540480, 7279260, Ground(102, base="sand", forest=9, water=-9, city=2.2)),
     _Site("city", 32630, 440580, 4472400, Ground(103, city=0.0, forest=1.1, water=-2.0)),
@@ -56,31 +55,31 @@ _SITES: Final = (
     _Site("dunes", 32632, 333480, 3142680, Ground(112, base="sand", forest=2.2, water=-9, city=1.7)),
 )
 _CLOUD_FRACTIONS: Final = (0.35, 0.55, 0.15, 0.75, 0.25, 0.0, 0.4)
-"""Taken in turn; seven and twelve have no common factor, so a place meets them all."""
+"""Used in turn; seven and twelve have no common factor, so each site gets them all."""
 _FIRST_DAY: Final = datetime(2024, 1, 8, tzinfo=UTC)
 
 
 def make_tiles(folder: Path, *, count: int, size: int = 512, seed: int = 0, unlabelled: int = 2) -> list[Path]:
-    """Write `count` labelled scenes and `unlabelled` ones without label, and return the paths of the images in that order.
+    """Write labeled scenes, then scenes without label, and return the paths of the images.
 
     Images lie in `folder/images`: `size` × `size` pixels of 30 m, uint16 reflectance × 10 000 in red, green, blue and
     near infrared, 0 = no data, UTM. Labels lie in `folder/labels` under the same name: uint8 0 clear, 1 cloud, 255 no
-    data. Twelve places repeat with other dates and clouds. The same arguments give the same bytes; about 0.3 s a scene
-    of 512².
+    data. Twelve sites repeat with other dates and clouds. The same arguments give the same bytes. A scene of 512² takes
+    about 0.3 s.
     """
     if count < 0 or unlabelled < 0 or size < 16:
         raise ValueError(f"count {count}, unlabelled {unlabelled} and size {size} make no tiles")
     (folder / "images").mkdir(parents=True, exist_ok=True)
     (folder / "labels").mkdir(parents=True, exist_ok=True)
-    return [_make_tile(folder, index, size, seed, labelled=index < count) for index in range(count + unlabelled)]
+    return [_make_tile(folder, index, size, seed, labeled=index < count) for index in range(count + unlabelled)]
 
 
 def make_large_scene(path: Path, *, size: int = 10_980, bands: int = 4, seed: int = 0) -> Path:
     """Write one scene of `size` × `size` pixels window by window, for benchmarks; return its path.
 
-    10 m pixels in the place of a full Sentinel-2 tile. One square of a sixth of the side is computed and laid out
-    mirrored, so that no seam shows and the time goes into writing: made for timing, not for looking at. Memory: one
-    such square (27 MB for 10 980 and 4 bands) and GDAL's cache of 64 MB.
+    10 m pixels at the location of a full Sentinel-2 tile. One square of a sixth of the side is computed and repeated
+    mirrored, so that the time goes into writing: for timing, not for looks. Memory: one such square (27 MB for 10 980
+    and 4 bands) and GDAL's cache of 64 MB.
     """
     if not 1 <= bands <= len(BANDS):
         raise ValueError(f"{bands} bands, but a synthetic scene has 1 to {len(BANDS)}")
@@ -106,12 +105,12 @@ def make_large_scene(path: Path, *, size: int = 10_980, bands: int = 4, seed: in
     return path
 
 
-def _make_tile(folder: Path, index: int, size: int, seed: int, *, labelled: bool) -> Path:
+def _make_tile(folder: Path, index: int, size: int, seed: int, *, labeled: bool) -> Path:
     site, visit = _SITES[index % len(_SITES)], index // len(_SITES)
-    # A later visit looks at the ground half a frame further north, so that it shows something new and something known.
+    # A later visit is shifted by half a frame to the north, so that half of its ground is new.
     rows = np.arange(size, dtype=np.int64) - (visit % 4) * (size // 2)
     cols = np.arange(size, dtype=np.int64)
-    name = f"synthetic_{site.name}_{index:03d}" + ("" if labelled else "_unlabelled")
+    name = f"synthetic_{site.name}_{index:03d}" + ("" if labeled else "_unlabelled")
     sky = _sky(
         seed * 1_000_033 + index,
         rows,
@@ -131,7 +130,7 @@ def _make_tile(folder: Path, index: int, size: int, seed: int, *, labelled: bool
     with rasterio.open(image, "w", **_profile(size, len(BANDS), "uint16", site.epsg, transform, NO_DATA)) as out:
         _describe(out, BANDS, name, _acquired_at(index, site.epsg), site.name)
         out.write(pixels)
-    if labelled:
+    if labeled:
         with rasterio.open(
             folder / "labels" / f"{name}.tif", "w", **_profile(size, 1, "uint8", site.epsg, transform, MASK_NO_DATA)
         ) as out:
@@ -144,18 +143,18 @@ def _sky(
     seed: int, rows: NDArray[np.int64], cols: NDArray[np.int64], fraction: float, *, cirrus: float, southern: bool
 ) -> Sky:
     level = cloud_level(seed, rows[:: max(1, len(rows) // 128)], cols[:: max(1, len(cols) // 128)], fraction)
-    # Mid-morning sun stands in the south-east of a northern scene and in the north-east of a southern one.
+    # The mid-morning sun is in the south-east of a northern scene and in the north-east of a southern one.
     return Sky(seed=seed, thick=level, cirrus=cirrus, shadow=(19 if southern else -19, -27))
 
 
 def _digital(
     seen: NDArray[np.float32], seed: int, rows: NDArray[np.int64], cols: NDArray[np.int64]
 ) -> NDArray[np.uint16]:
-    """Return digital numbers of reflectance, with a few counts of sensor noise; never 0, which means no data."""
+    """Return reflectance as digital numbers with a few counts of sensor noise; never 0, which means no data."""
     bits = hashed(seed + 29, rows[:, None], cols[None, :])
     noise = np.stack([uniform(bits, band) for band in range(len(seen))]) - np.float32(0.5)
-    numbers = np.rint(seen * np.float32(REFLECTANCE_SCALE) + noise * np.float32(36))
-    return np.clip(numbers, 1, 65535).astype(np.uint16)
+    dn = np.rint(seen * np.float32(REFLECTANCE_SCALE) + noise * np.float32(36))
+    return np.clip(dn, 1, 65535).astype(np.uint16)
 
 
 def _swath(size: int) -> NDArray[np.bool_]:
@@ -165,7 +164,7 @@ def _swath(size: int) -> NDArray[np.bool_]:
 
 
 def _acquired_at(index: int, epsg: int) -> datetime:
-    """Half past ten in the morning at the zone's central meridian, 37 days after the last one."""
+    """Return 10:30 local solar time at the central meridian of the zone, 37 days after the previous scene."""
     central_meridian = 6 * (epsg % 100) - 183
     return _FIRST_DAY + timedelta(days=37 * index % 700, hours=10.5 - central_meridian / 15)
 

@@ -11,8 +11,7 @@ from contextlib import suppress
 from sqlalchemy import Connection
 
 from cloudseg import keys
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import model as rows
+from cloudseg.catalog import Catalog, model_rows
 from cloudseg.catalog.session import advisory_lock, now
 from cloudseg.errors import InputError, ObjectExists, ObjectMissing, PromotionRefused
 from cloudseg.records import Promotion, Weights, utc_iso
@@ -24,8 +23,8 @@ log = logging.getLogger(__name__)
 def find_champion(catalog: Catalog) -> Weights | None:
     """Return the weights in use, or None before the first promotion."""
     with catalog.read() as db:
-        newest = rows.find_champion(db)
-        return None if newest is None else rows.get_weights(db, newest.weights_id)
+        newest = model_rows.find_champion(db)
+        return None if newest is None else model_rows.get_weights(db, newest.weights_id)
 
 
 def promote(
@@ -60,11 +59,11 @@ def promote(
         ObjectCorrupt: the weights' bytes are damaged.
     """
     with catalog.read() as db:
-        _check_bytes(store, rows.get_weights(db, weights_id))
+        _check_bytes(store, model_rows.get_weights(db, weights_id))
     with catalog.begin() as db:
         # The primary key alone allows one champion; the lock lets a second try of this promotion find the first one's row.
         advisory_lock(db, "the champion")
-        current = rows.find_champion(db)
+        current = model_rows.find_champion(db)
         if current is not None and _is_same(current, weights_id, expected_champion, verdict_id):
             promotion = current
         else:
@@ -97,7 +96,7 @@ def rollback(store: Store, catalog: Catalog, *, expected_champion: str | None, a
     """
     with catalog.begin() as db:
         advisory_lock(db, "the champion")
-        current = rows.find_champion(db)
+        current = model_rows.find_champion(db)
         if current is not None and (current.action, current.previous_weights_id) == ("rollback", expected_champion):
             promotion = current
         else:
@@ -111,14 +110,14 @@ def rollback(store: Store, catalog: Catalog, *, expected_champion: str | None, a
 
 def _earlier(store: Store, db: Connection, champion: str | None) -> str:
     """Return the champion before this one, once its bytes are verified."""
-    earlier = _champions(rows.list_promotions(db))[:-1]
+    earlier = _champions(model_rows.list_promotions(db))[:-1]
     if not earlier:
         raise PromotionRefused(
             "no champion was before this one",
             subject=champion or "champion",
             next_step="Promote other weights instead.",
         )
-    _check_bytes(store, rows.get_weights(db, earlier[-1]))
+    _check_bytes(store, model_rows.get_weights(db, earlier[-1]))
     return earlier[-1]
 
 
@@ -148,10 +147,10 @@ def is_pointer_right(store: Store, catalog: Catalog) -> bool:
 
 def _pointer(catalog: Catalog) -> bytes | None:
     with catalog.read() as db:
-        newest = rows.find_champion(db)
+        newest = model_rows.find_champion(db)
         if newest is None:
             return None
-        weights = rows.get_weights(db, newest.weights_id)
+        weights = model_rows.get_weights(db, newest.weights_id)
     return keys.canonical_json(
         {
             "weights_id": weights.weights_id,
@@ -209,7 +208,7 @@ def _check_verdict(
                 next_step="Give a reason, or compare it with the champion first.",
             )
         return
-    verdict = rows.get_verdict(db, verdict_id)
+    verdict = model_rows.get_verdict(db, verdict_id)
     if (verdict.challenger_id, verdict.champion_id) != (weights_id, expected):
         raise PromotionRefused(
             "the verdict compares other weights",
@@ -246,7 +245,7 @@ def _next(
 
 
 def _add(db: Connection, promotion: Promotion) -> None:
-    if not rows.add_promotion(db, promotion):
+    if not model_rows.add_promotion(db, promotion):
         raise PromotionRefused(
             "another promotion came first",
             subject=promotion.weights_id,

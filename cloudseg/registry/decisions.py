@@ -5,8 +5,7 @@ A verdict PROMOTE lets weights replace the champion. A person may be asked first
 never promotes what waits for a person or was rejected.
 """
 
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import model as models
+from cloudseg.catalog import Catalog, model_rows
 from cloudseg.catalog.session import now
 from cloudseg.errors import PromotionRefused
 from cloudseg.records import Decision, Promotion, Verdict
@@ -31,7 +30,7 @@ def find_blocking_decision(catalog: Catalog, weights_id: str) -> Decision | None
     Decisions on any verdict count: weights stay rejected when the champion changes.
     """
     with catalog.read() as db:
-        found = models.list_decisions(db, weights_id)
+        found = model_rows.list_decisions(db, weights_id)
     return next((entry for kind in ("declined", "asked") for entry in found if entry.decision == kind), None)
 
 
@@ -96,4 +95,4 @@ def _facts(verdict: Verdict, actor: str, reason: str) -> dict[str, object]:
 
 def _record(catalog: Catalog, decision: Decision) -> None:
     with catalog.begin() as db:
-        models.add_decision(db, decision)
+        model_rows.add_decision(db, decision)

@@ -2,9 +2,7 @@
 
 from sqlalchemy import Connection
 
-from cloudseg.catalog import model as models
-from cloudseg.catalog import scene as scenes
-from cloudseg.catalog import training
+from cloudseg.catalog import model_rows, scene_rows, training_rows
 from cloudseg.errors import EmptySplit, RecipeError
 from cloudseg.keys import make_id
 from cloudseg.recipe import Recipe, recipe_from
@@ -14,7 +12,7 @@ from cloudseg.records import Run, Snapshot, Weights
 def count_new_labels(db: Connection, recipe: Recipe) -> int:
     """Return how many labels the snapshot of the recipe's newest compared run lacks; all of them without such a run."""
     last = newest_compared_run(db, recipe)
-    return scenes.count_labels_outside(db, last.snapshot_id if last else None)
+    return scene_rows.count_labels_outside(db, last.snapshot_id if last else None)
 
 
 def reason_to_skip(db: Connection, recipe: Recipe, *, min_new_labels: int) -> str | None:
@@ -26,7 +24,7 @@ def reason_to_skip(db: Connection, recipe: Recipe, *, min_new_labels: int) -> st
         min_new_labels: how many labels must be new; at least 1.
     """
     last, needed = newest_compared_run(db, recipe), max(1, min_new_labels)
-    new_labels = scenes.count_labels_outside(db, last.snapshot_id if last else None)
+    new_labels = scene_rows.count_labels_outside(db, last.snapshot_id if last else None)
     if new_labels >= needed:
         return None
     if last is None and new_labels == 0:
@@ -41,7 +39,7 @@ def reason_to_skip_snapshot(db: Connection, recipe: Recipe, snapshot_id: str) ->
     Raises:
         EmptySplit: the snapshot has nothing to train, validate or evaluate on; better before the training than after.
     """
-    _check_splits(training.get_snapshot(db, snapshot_id))
+    _check_splits(training_rows.get_snapshot(db, snapshot_id))
     last = newest_compared_run(db, recipe)
     if last is None or last.snapshot_id != snapshot_id:
         return None
@@ -53,8 +51,8 @@ def newest_compared_run(db: Connection, recipe: Recipe) -> Run | None:
 
     A run counts from its verdict on: one that was killed before is resumed.
     """
-    compared = training.list_compared_run_ids(db)
-    runs = (run for run in training.list_runs(db) if run.run_id in compared and run.recipe_name == recipe.name)
+    compared = training_rows.list_compared_run_ids(db)
+    runs = (run for run in training_rows.list_runs(db) if run.run_id in compared and run.recipe_name == recipe.name)
     return next((run for run in runs if _is_same(run, recipe)), None)
 
 
@@ -63,7 +61,7 @@ def run_id_of(db: Connection, snapshot_id: str, recipe: Recipe, *, attempt: int 
 
     `attempt` above 0 gives another run of the same three, for a forced retraining.
     """
-    champion = models.find_champion(db) if recipe.warm_start else None
+    champion = model_rows.find_champion(db) if recipe.warm_start else None
     parts = [snapshot_id, recipe.recipe_hash, champion.weights_id if champion else ""]
     return make_id("run", *parts, *([str(attempt)] if attempt else []))
 
@@ -83,14 +81,16 @@ def find_unapplied_promotion(db: Connection, recipe: Recipe) -> Weights | None:
     Granted: a verdict PROMOTE against the champion of now. Weights that wait for approval or were rejected are left out.
     """
     run = newest_compared_run(db, recipe)
-    weights = models.find_weights_of_run(db, run.run_id) if run else None
-    history = models.list_promotions(db)
+    weights = model_rows.find_weights_of_run(db, run.run_id) if run else None
+    history = model_rows.list_promotions(db)
     if weights is None or weights.weights_id in {promotion.weights_id for promotion in history}:
         return None
-    if models.list_decisions(db, weights.weights_id):
+    if model_rows.list_decisions(db, weights.weights_id):
         return None
     granted = ("PROMOTE", weights.weights_id, history[0].weights_id if history else None)
-    verdicts = {(verdict.outcome, verdict.challenger_id, verdict.champion_id) for verdict in models.list_verdicts(db)}
+    verdicts = {
+        (verdict.outcome, verdict.challenger_id, verdict.champion_id) for verdict in model_rows.list_verdicts(db)
+    }
     return weights if granted in verdicts else None
 
 
@@ -124,5 +124,5 @@ def _without_minutes(recipe: Recipe) -> Recipe:
 
 
 def _has_verdict(db: Connection, run_id: str) -> bool:
-    weights = models.find_weights_of_run(db, run_id)
-    return weights is not None and models.find_verdict(db, weights.weights_id) is not None
+    weights = model_rows.find_weights_of_run(db, run_id)
+    return weights is not None and model_rows.find_verdict(db, weights.weights_id) is not None

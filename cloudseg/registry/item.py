@@ -1,6 +1,7 @@
 """The STAC item of published weights, with the Machine Learning Model extension v1.4.0.
 
-Links and assets are relative: the item lies in the same folder as what it describes, wherever the store is.
+Links and assets are relative: the item is in the same folder as what it describes, wherever the store is. The `mlm:*`
+fields are set by name: pystac's classes (1.4.1) take one `value_scaling` an input, the extension one a band.
 """
 
 from collections.abc import Mapping
@@ -8,32 +9,41 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Final
 
+import pystac
+from shapely.geometry import box, mapping
+
 from cloudseg import keys
 from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA, REFLECTANCE_SCALE
 from cloudseg.recipe import Model
-from cloudseg.records import Json, StoredObject, utc_iso
+from cloudseg.records import Json, StoredObject
 from cloudseg.registry.extent import NOWHERE, Extent
+from cloudseg.stac import add_asset
 
-EXTENSIONS: Final = (
+_EXTENSIONS: Final = (
     "https://stac-extensions.github.io/mlm/v1.4.0/schema.json",
-    "https://stac-extensions.github.io/file/v2.1.0/schema.json",
     "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
 )
-# The MLM specification's own examples say "any time" so.
+# As in the examples of the MLM specification for "any time".
 _BEGINNING = datetime(1900, 1, 1, tzinfo=UTC)
 _END = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 _ASSETS: Final = {
-    "onnx": ("application/octet-stream; application=onnx", "ONNX twin", ["mlm:model"], "onnx"),
+    "weights": (
+        "application/octet-stream; application=safetensors",
+        "Parameters with their metadata",
+        ["mlm:model", "mlm:weights"],
+        "safetensors",
+    ),
+    "onnx": ("application/octet-stream; application=onnx", "ONNX export", ["mlm:model"], "onnx"),
     "int8": (
         "application/octet-stream; application=onnx",
-        "ONNX twin in int8, for CPUs with VNNI",
+        "ONNX export in int8, for CPUs with VNNI",
         ["mlm:model"],
         "onnx",
     ),
     "card": ("text/markdown", "Model card", ["metadata"], None),
     "golden": (
         "application/octet-stream; application=safetensors",
-        "GoldenSample tile: what a clean process must reproduce",
+        "Golden sample: what a clean process must reproduce",
         ["data"],
         None,
     ),
@@ -42,8 +52,8 @@ _ASSETS: Final = {
 
 def model_item(
     *, weights: StoredObject, companions: Mapping[str, StoredObject], metadata: Json, extent: Extent = NOWHERE
-) -> Json:
-    """Return the item of weights as JSON.
+) -> pystac.Item:
+    """Return the item of weights.
 
     Args:
         weights: the safetensors object; the item's id is the weights id.
@@ -52,46 +62,43 @@ def model_item(
         extent: bounds (lon/lat) and times of the training scenes; its geometry is null where nothing is known.
     """
     weights_id = keys.id_from_hash("w", weights.sha256)
-    return {
-        "type": "Feature",
-        "stac_version": "1.1.0",
-        "stac_extensions": list(EXTENSIONS),
-        "id": weights_id,
-        **_place(extent),
-        "properties": {**_times(extent), **_properties(weights_id, metadata)},
-        "links": [],
-        "assets": _assets(weights, companions, metadata),
-    }
-
-
-def _place(extent: Extent) -> Json:
-    """Geometry and bounding box; a null geometry must come without a box (GeoJSON, STAC item specification)."""
-    if extent.bounds is None:
-        return {"geometry": None}
-    west, south, east, north = extent.bounds
-    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
-    return {"geometry": {"type": "Polygon", "coordinates": [ring]}, "bbox": [west, south, east, north]}
-
-
-def _times(extent: Extent) -> Json:
-    return {
-        "datetime": None,
-        "start_datetime": utc_iso(extent.begins_at or _BEGINNING),
-        "end_datetime": utc_iso(extent.ends_at or _END),
-    }
+    item = pystac.Item(
+        id=weights_id,
+        # A null geometry must come without a box (GeoJSON, STAC item specification).
+        geometry=mapping(box(*extent.bounds)) if extent.bounds else None,
+        bbox=list(extent.bounds) if extent.bounds else None,
+        datetime=None,
+        start_datetime=extent.begins_at or _BEGINNING,
+        end_datetime=extent.ends_at or _END,
+        properties=_properties(weights_id, metadata),
+        stac_extensions=list(_EXTENSIONS),
+    )
+    descriptions = _descriptions(metadata)
+    for name, stored in {"weights": weights, **dict(sorted(companions.items()))}.items():
+        media_type, title, roles, artifact_type = _ASSETS.get(name, ("application/octet-stream", name, ["data"], None))
+        asset = pystac.Asset(
+            href=f"./{PurePosixPath(stored.key).name}",
+            title=title,
+            description=descriptions.get(name),
+            media_type=media_type,
+            roles=roles,
+            extra_fields={"mlm:artifact_type": artifact_type} if artifact_type else None,
+        )
+        add_asset(item, name, stored, asset)
+    return item
 
 
 def _properties(weights_id: str, metadata: Json) -> Json:
     properties: Json = {
         "title": f"Cloud mask weights {weights_id}",
-        "description": "A U-Net that gives the probability of cloud for every pixel of a multispectral scene.",
+        "description": "A U-Net that predicts the probability of cloud for every pixel of a multispectral scene.",
         "mlm:name": weights_id,
         "mlm:architecture": metadata["architecture"],
         "mlm:framework": "PyTorch",
         "mlm:tasks": ["semantic-segmentation"],
         "mlm:accelerator": "amd64",
         "mlm:accelerator_constrained": False,
-        "mlm:accelerator_summary": "A CPU is enough; a CUDA GPU is used where there is one.",
+        "mlm:accelerator_summary": "A CPU suffices; a CUDA GPU is used where there is one.",
         "mlm:pretrained": True,
         "mlm:input": [_input(metadata)],
         "mlm:output": [_output(metadata)],
@@ -100,19 +107,20 @@ def _properties(weights_id: str, metadata: Json) -> Json:
     if (parameters := metadata.get("total_parameters")) is not None:
         properties["mlm:total_parameters"] = parameters
     if metadata.get("encoder_weights") is not None:
-        properties["mlm:pretrained_source"] = f"the encoder began with {metadata['encoder_weights']}"
+        properties["mlm:pretrained_source"] = f"encoder initialized with {metadata['encoder_weights']}"
     return properties
 
 
 def _input(metadata: Json) -> Json:
-    """Reflectance x 10 000 in, clipped and divided before the z-score of each band."""
+    """Return `mlm:input`: reflectance x 10 000, scaled and clipped before the z-score of each band."""
     bands: list[str] = list(metadata["bands"])
     means, stds = _per_band(metadata["mean"], bands), _per_band(metadata["std"], bands)
     return {
         "name": "canonical scene",
         "description": (
-            f"What the parameters see. `dn` is top-of-atmosphere reflectance x {REFLECTANCE_SCALE} (uint16, 0 where nothing was "
-            "observed); pre-processing and z-score make it float32, and pixels without observation are 0 after both."
+            f"Input of the net. `dn` is top-of-atmosphere reflectance x {REFLECTANCE_SCALE} (uint16, 0 where "
+            "nothing was observed); pre-processing and z-score make it float32, and pixels without observation are 0 "
+            "after both."
         ),
         "bands": bands,
         "input": {
@@ -175,52 +183,25 @@ def _hyperparameters(metadata: Json) -> Json:
     return {name: metadata[name] for name in names if metadata.get(name) is not None}
 
 
-def _assets(weights: StoredObject, companions: Mapping[str, StoredObject], metadata: Json) -> Json:
-    media_type = "application/octet-stream; application=safetensors"
-    assets: Json = {
-        "weights": _asset(
-            weights, media_type, "Parameters with their metadata", ["mlm:model", "mlm:weights"], "safetensors"
-        )
-    }
-    for name, stored in sorted(companions.items()):
-        assets[name] = _asset(stored, *_ASSETS.get(name, ("application/octet-stream", name, ["data"], None)))
-    for name, text in _descriptions(metadata).items():
-        if name in assets:
-            assets[name]["description"] = text
-    return assets
-
-
 def _descriptions(metadata: Json) -> dict[str, str]:
-    """Say what goes in and out of each file: the ONNX graph holds pre- and post-processing, the parameters do not."""
+    """Return input and output of each file: the ONNX graph includes pre- and post-processing, the parameters do not."""
     bands = ", ".join(metadata["bands"])
     sides = f"height and width multiples of {_multiple(metadata)}" if metadata.get("widths") else "any height and width"
     return {
-        "weights": "Parameters of the net that mlm:input and mlm:output describe: normalised float32 in, logits out; "
-        f"{sides}. The file's own metadata hold everything needed to build and use it.",
-        "onnx": f"Pre-processing, net and sigmoid in one graph. In: `dn` uint16 (batch, {bands}, height, width), reflectance x "
-        f"{REFLECTANCE_SCALE}, 0 = no data, {sides}. Out: `probability` of cloud, float32 (batch, height, width); what stands at "
-        "pixels without data means nothing. mlm:input and mlm:output do not describe this file.",
-        "int8": "Input and output of the ONNX twin, computed with unsigned 8-bit activations and signed 8-bit weights (QDQ): for CPUs that "
-        "sum these exactly (VNNI, Arm's dot product). Its mask agreed with that of the parameters when it was published.",
-        "golden": "`dn` uint16 (1, band, height, width) and the `probability` float32 (1, height, width) that the net gave for it.",
+        "weights": "Parameters of the net that mlm:input and mlm:output describe: normalized float32 in, logits out; "
+        f"{sides}. The metadata of the file hold everything that is needed to build and use the net.",
+        "onnx": "Pre-processing, net and sigmoid in one graph. "
+        f"In: `dn` uint16 (batch, {bands}, height, width), reflectance x {REFLECTANCE_SCALE}, 0 = no data, {sides}. "
+        "Out: `probability` of cloud, float32 (batch, height, width), undefined at pixels without data. "
+        "mlm:input and mlm:output do not describe this file.",
+        "int8": "Input and output of the ONNX export, computed with unsigned 8-bit activations and signed 8-bit "
+        "weights (QDQ): for CPUs that sum these exactly (VNNI, Arm's dot product). Its mask agreed with that of the "
+        "parameters when it was published.",
+        "golden": "`dn` uint16 (1, band, height, width) and the `probability` float32 (1, height, width) that the net "
+        "predicted for it.",
     }
 
 
 def _multiple(metadata: Json) -> int:
     described = {name: metadata[name] for name in ("architecture", "bands", "widths")}
     return Model.model_validate(described).multiple
-
-
-def _asset(stored: StoredObject, media_type: str, title: str, roles: list[str], artifact_type: str | None) -> Json:
-    asset: Json = {
-        "href": f"./{PurePosixPath(stored.key).name}",
-        "type": media_type,
-        "title": title,
-        "roles": roles,
-        "file:size": stored.size,
-        # Multihash (STAC file extension): 12 = SHA-256, 20 = 32 bytes, both hexadecimal.
-        "file:checksum": f"1220{stored.sha256}",
-    }
-    if artifact_type is not None:
-        asset["mlm:artifact_type"] = artifact_type
-    return asset

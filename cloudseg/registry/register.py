@@ -4,8 +4,7 @@ import logging
 from collections.abc import Mapping
 
 from cloudseg import keys
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import model as rows
+from cloudseg.catalog import Catalog, model_rows
 from cloudseg.catalog.session import fetch_one, now
 from cloudseg.catalog.tables import weights as weights_table
 from cloudseg.errors import InputError
@@ -14,6 +13,7 @@ from cloudseg.records import Json, StoredObject, Weights
 from cloudseg.registry.card import model_card
 from cloudseg.registry.extent import Extent, training_extent
 from cloudseg.registry.item import model_item
+from cloudseg.stac import item_bytes
 from cloudseg.storage import Store
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def register(
         metadata=metadata,
         created_at=now(),
     )
-    registered = publish(store, catalog, {"weights": packed, **beside}, lambda db, _: rows.add_weights(db, row))
+    registered = publish(store, catalog, {"weights": packed, **beside}, lambda db, _: model_rows.add_weights(db, row))
     log.info("registered %s as version %d", weights_id, registered.version)
     return registered
 
@@ -115,6 +115,6 @@ def _companions(
         add(
             "item",
             "item.json",
-            keys.canonical_json(model_item(weights=weights, companions=listed, metadata=metadata, extent=extent)),
+            item_bytes(model_item(weights=weights, companions=listed, metadata=metadata, extent=extent)),
         )
     return beside

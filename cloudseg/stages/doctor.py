@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from cloudseg.catalog.roles import ROLES
 from cloudseg.errors import CloudsegError, ObjectExists, StoreRefused
-from cloudseg.keys import CHAMPION_POINTER
+from cloudseg.keys import CHAMPION_POINTER, doctor_probe
 from cloudseg.recipe import load_recipe, recipe_names
 from cloudseg.records import Json, Record
 from cloudseg.runtime import Runtime, open_runtime
@@ -94,7 +94,7 @@ def _catalog(runtime: Runtime) -> str:
 
 def _store(runtime: Runtime) -> str:
     """Write, read back and delete a small object; see that the store keeps the promise on which everything rests."""
-    key, data = f"doctor/{uuid4().hex}.txt", b"cloudseg doctor\n"
+    key, data = doctor_probe(uuid4().hex), b"cloudseg doctor\n"
     stored = runtime.store.put(key, data)
     try:
         runtime.store.get(key, stored.sha256)
@@ -112,7 +112,7 @@ def _check_create_only(runtime: Runtime, key: str) -> None:
     try:
         runtime.store.put(key, b"another\n")
     except ObjectExists:
-        if key in runtime.store.list_keys("doctor/"):
+        if key in runtime.store.list_keys(key):
             return
         raise StoreRefused(
             "the store does not list what it holds", subject=runtime.store.uri, next_step="Use another server."

@@ -1,7 +1,6 @@
 """Stage: evaluate weights on places that they never saw."""
 
-from cloudseg.catalog import model as models
-from cloudseg.catalog import training
+from cloudseg.catalog import model_rows, training_rows
 from cloudseg.errors import NotInCatalog
 from cloudseg.records import EvaluateRecord, Evaluation, Split, Weights
 from cloudseg.runtime import Runtime, open_runtime
@@ -52,11 +51,11 @@ def resolve_evaluation_target(runtime: Runtime, weights_id: str, snapshot_id: st
         NotInCatalog: an id is unknown, or there is no snapshot at all.
     """
     with runtime.catalog.read() as db:
-        weights = models.get_weights(db, weights_id)
+        weights = model_rows.get_weights(db, weights_id)
         wanted = snapshot_id or weights.snapshot_id
         if wanted is not None:
-            return weights, training.get_snapshot(db, wanted).snapshot_id
-        newest = training.list_snapshots(db, limit=1)
+            return weights, training_rows.get_snapshot(db, wanted).snapshot_id
+        newest = training_rows.list_snapshots(db, limit=1)
     if not newest:
         raise NotInCatalog(
             "there is no snapshot to evaluate on", subject=weights_id, next_step="Run `cloudseg snapshot` first."

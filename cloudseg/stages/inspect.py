@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 
-from cloudseg.catalog import model as registered
-from cloudseg.catalog import scene as rows
-from cloudseg.catalog import training
+from cloudseg.catalog import model_rows, scene_rows, training_rows
 from cloudseg.records import Evaluation, Json, Weights
 from cloudseg.runtime import open_runtime
 
@@ -12,7 +10,7 @@ from cloudseg.runtime import open_runtime
 def scenes(*, limit: int | None = 20) -> list[Json]:
     """List scenes, newest first, without their raw footprint."""
     with open_runtime().catalog.read() as db:
-        found = rows.list_scenes(db, limit=limit)
+        found = scene_rows.list_scenes(db, limit=limit)
     return [scene.model_dump(mode="json", exclude={"footprint_wkb"}) for scene in found]
 
 
@@ -22,26 +20,26 @@ def runs(*, limit: int | None = 20) -> list[Json]:
         return [
             {
                 **run.model_dump(mode="json", exclude={"recipe"}),
-                "epoch": next((e.as_json() for e in training.list_epochs(db, run.run_id)[-1:]), None),
+                "epoch": next((e.as_json() for e in training_rows.list_epochs(db, run.run_id)[-1:]), None),
             }
-            for run in training.list_runs(db, limit=limit)
+            for run in training_rows.list_runs(db, limit=limit)
         ]
 
 
 def models(*, limit: int | None = 20) -> list[Json]:
     """List weights, newest version first, with alias, held-out metrics, newest verdict and what a person said or is asked about it."""
     with open_runtime().catalog.read() as db:
-        champion = registered.find_champion(db)
+        champion = model_rows.find_champion(db)
         return [
             {
                 **weights.model_dump(mode="json", exclude={"metadata"}),
                 "alias": "champion" if champion and champion.weights_id == weights.weights_id else None,
                 "recipe": weights.metadata.get("recipe_name"),
-                "verdict": verdict.outcome if (verdict := registered.find_verdict(db, weights.weights_id)) else None,
-                "decision": next((entry.decision for entry in registered.list_decisions(db, weights.weights_id)), None),
-                "held_out": _newest_figures(weights, registered.list_evaluations(db, weights.weights_id)),
+                "verdict": verdict.outcome if (verdict := model_rows.find_verdict(db, weights.weights_id)) else None,
+                "decision": next((entry.decision for entry in model_rows.list_decisions(db, weights.weights_id)), None),
+                "held_out": _newest_figures(weights, model_rows.list_evaluations(db, weights.weights_id)),
             }
-            for weights in registered.list_weights(db, limit=limit)
+            for weights in model_rows.list_weights(db, limit=limit)
         ]
 
 
@@ -55,15 +53,15 @@ def masks(*, weights_id: str | None = None, limit: int | None = 20, link_s: int 
     link = runtime.store.link
     with runtime.catalog.read() as db:
         if weights_id is not None:
-            registered.get_weights(db, weights_id)
+            model_rows.get_weights(db, weights_id)
         return [
             {
                 **mask.as_json(),
-                "scene": rows.get_scene(db, mask.scene_id).name,
+                "scene": scene_rows.get_scene(db, mask.scene_id).name,
                 "uri": runtime.store.uri_of(mask.key),
                 **({"link": link(mask.key, link_s)} if link_s is not None else {}),
             }
-            for mask in registered.list_masks(db, weights_id=weights_id, limit=limit)
+            for mask in model_rows.list_masks(db, weights_id=weights_id, limit=limit)
         ]
 
 
@@ -72,9 +70,9 @@ def quarantine(*, release: Sequence[str] = (), limit: int | None = 20) -> list[J
     catalog = open_runtime().catalog
     if release:
         with catalog.begin() as db:
-            rows.release_quarantined(db, release)
+            scene_rows.release_quarantined(db, release)
     with catalog.read() as db:
-        return [entry.as_json() for entry in rows.list_quarantined(db, limit=limit)]
+        return [entry.as_json() for entry in scene_rows.list_quarantined(db, limit=limit)]
 
 
 def lineage(mask_id: str) -> Json:

@@ -13,16 +13,16 @@ from typing import TypeVar
 from sqlalchemy import and_, delete, or_, select
 
 from cloudseg.catalog import tables as t
-from cloudseg.catalog import training
+from cloudseg.catalog import training_rows
 from cloudseg.catalog.gc_lock import lock_for_gc
 from cloudseg.catalog.session import now
 from cloudseg.errors import InputError, ObjectCorrupt, ObjectMissing
-from cloudseg.keys import CHAMPION_POINTER
+from cloudseg.keys import CHAMPION_POINTER, PREFIXES
 from cloudseg.records import MaintainRecord
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
 from cloudseg.stages.listing import Listing
-from cloudseg.stages.references import OURS, PAGE, find_named, iter_named
+from cloudseg.stages.references import PAGE, find_named, iter_named
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -118,7 +118,7 @@ def _expire_checkpoints(runtime: Runtime, before: datetime, *, dry_run: bool) ->
         return len(expired)
     for row in expired:
         with runtime.catalog.begin() as db:
-            training.delete_checkpoint(db, row.run_id, row.step)
+            training_rows.delete_checkpoint(db, row.run_id, row.step)
     return len(expired)
 
 
@@ -158,7 +158,7 @@ def _collect_orphans(runtime: Runtime, listing: Listing, before: datetime, *, dr
     to name an old orphan, so it is checked once more under the lock that keeps rows from being written (`cloudseg.catalog.gc_lock`).
     """
     store, found = runtime.store, dict[str, int]()
-    for part in _parts(chain.from_iterable(store.list_objects(prefix) for prefix in OURS), PAGE):
+    for part in _parts(chain.from_iterable(store.list_objects(prefix) for prefix in PREFIXES), PAGE):
         listing.add([entry.key for entry in part])
         old = {entry.key: entry.size for entry in part if entry.written_at < before}
         with runtime.catalog.read() as db:

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from cloudseg.catalog import model as models
-from cloudseg.catalog import training
+from cloudseg.catalog import model_rows, training_rows
 from cloudseg.catalog.session import sql_folder
 from cloudseg.errors import PromotionRefused
 from cloudseg.recipe import load_recipe
@@ -20,10 +19,10 @@ def plan_train(
     """Return which run would be begun, resumed, or is finished already."""
     wanted = load_recipe(recipe).with_minutes(minutes)
     with open_runtime().catalog.read() as db:
-        frozen = training.get_snapshot(db, snapshot_id)
+        frozen = training_rows.get_snapshot(db, snapshot_id)
         run_id = run_id or run_id_of(db, snapshot_id, wanted)
-        known = training.find_run(db, run_id)
-        checkpoints = training.list_checkpoints(db, run_id)
+        known = training_rows.find_run(db, run_id)
+        checkpoints = training_rows.list_checkpoints(db, run_id)
     would = "begin" if known is None else ("nothing: it is finished" if known.status == "finished" else "resume")
     return {
         "run_id": run_id,
@@ -41,8 +40,8 @@ def plan_evaluate(weights_id: str, *, snapshot_id: str | None = None, split: Spl
     runtime = open_runtime()
     weights, wanted = resolve_evaluation_target(runtime, weights_id, snapshot_id)
     with runtime.catalog.read() as db:
-        known = models.find_evaluation(db, weights.weights_id, wanted, split)
-        counts = training.get_snapshot(db, wanted).counts
+        known = model_rows.find_evaluation(db, weights.weights_id, wanted, split)
+        counts = training_rows.get_snapshot(db, wanted).counts
     would = "evaluate" if known is None else f"nothing: it is {known.evaluation_id}"
     return {
         "would": would,
@@ -58,8 +57,8 @@ def plan_promote(weights_id: str, *, snapshot_id: str | None = None) -> Json:
     runtime = open_runtime()
     weights, wanted = resolve_evaluation_target(runtime, weights_id, snapshot_id)
     with runtime.catalog.read() as db:
-        champion = models.find_champion(db)
-        decisions = {entry.decision for entry in models.list_decisions(db, weights.weights_id)}
+        champion = model_rows.find_champion(db)
+        decisions = {entry.decision for entry in model_rows.list_decisions(db, weights.weights_id)}
     champion_id = champion.weights_id if champion else None
     would = (
         "nothing: they are the champion"
@@ -74,7 +73,7 @@ def plan_promote(weights_id: str, *, snapshot_id: str | None = None) -> Json:
 def plan_rollback() -> Json:
     """Return the champion and how often it changed. Raises PromotionRefused where there is none."""
     with open_runtime().catalog.read() as db:
-        history = models.list_promotions(db)
+        history = model_rows.list_promotions(db)
     if not history:
         raise PromotionRefused(
             "there is no champion to roll back", subject="champion", next_step="`cloudseg retrain` makes the first one."
@@ -105,7 +104,7 @@ def plan_masks(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: 
     """Return which scenes would get a mask. Raises InputError and NotInCatalog as `predict` does."""
     with open_runtime().catalog.read() as db:
         weights, wanted = resolve_scenes(db, scene_ids, new=new, weights_id=weights_id)
-        have = models.find_masked(db, weights.weights_id, wanted)
+        have = model_rows.find_masked(db, weights.weights_id, wanted)
     return {
         "would": "mask",
         "weights_id": weights.weights_id,

@@ -7,8 +7,7 @@ from typing import Final, TypedDict
 
 from sqlalchemy import Connection
 
-from cloudseg.catalog import model as models
-from cloudseg.catalog import scene as scenes
+from cloudseg.catalog import model_rows, scene_rows
 from cloudseg.errors import CloudsegError, InputError, Interrupted, NotInCatalog
 from cloudseg.records import Json, PredictRecord, Weights
 from cloudseg.runtime import Runtime, open_runtime
@@ -62,7 +61,7 @@ def predict(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: str
     runtime = open_runtime()
     with runtime.catalog.read() as db:
         weights, wanted = resolve_scenes(db, scene_ids, new=new, weights_id=weights_id)
-        before = models.find_masked(db, weights.weights_id, wanted)
+        before = model_rows.find_masked(db, weights.weights_id, wanted)
     log.started("predict", weights_id=weights.weights_id, scenes=len(wanted), new=new)
     masks, failed = _mask_all(runtime, weights, wanted) if wanted else ({}, {})
     record = PredictRecord(
@@ -149,16 +148,16 @@ def _leave_if_asked(signal_name: str | None, done: int, total: int) -> None:
 
 def _find_weights(db: Connection, weights_id: str | None) -> Weights | None:
     if weights_id is not None:
-        return models.get_weights(db, weights_id)
-    champion = models.find_champion(db)
-    return models.get_weights(db, champion.weights_id) if champion else None
+        return model_rows.get_weights(db, weights_id)
+    champion = model_rows.find_champion(db)
+    return model_rows.get_weights(db, champion.weights_id) if champion else None
 
 
-def _waiting(db: Connection, weights: Weights) -> list[scenes.WaitingScene]:
+def _waiting(db: Connection, weights: Weights) -> list[scene_rows.WaitingScene]:
     """List scenes without a mask that have the bands these weights read; others could never be masked by them."""
-    return scenes.list_scenes_without_mask(db, weights.weights_id, bands=weights.metadata["bands"])
+    return scene_rows.list_scenes_without_mask(db, weights.weights_id, bands=weights.metadata["bands"])
 
 
-def _batch(weights: Weights, part: Sequence[scenes.WaitingScene]) -> PredictBatch:
+def _batch(weights: Weights, part: Sequence[scene_rows.WaitingScene]) -> PredictBatch:
     name = part[0].name if len(part) == 1 else f"{part[0].name} and {len(part) - 1} more"
     return PredictBatch(weights_id=weights.weights_id, scene_ids=[scene.scene_id for scene in part], name=name)

@@ -6,8 +6,7 @@ verdict with what became of it; they differ in who decides.
 
 from collections.abc import Sequence
 
-from cloudseg.catalog import model as models
-from cloudseg.catalog import training
+from cloudseg.catalog import model_rows, training_rows
 from cloudseg.errors import PromotionRefused
 from cloudseg.recipe import Promotion as Policy
 from cloudseg.records import PromoteRecord, Promotion, Verdict, Weights
@@ -155,7 +154,7 @@ def rollback(champion_id: str | None = None, *, actor: str = "cli", reason: str 
 
     runtime = open_runtime()
     with runtime.catalog.read() as db:
-        champion = models.find_champion(db)
+        champion = model_rows.find_champion(db)
     expected = champion_id or (champion.weights_id if champion else None)
     log.started("rollback", champion=expected, actor=actor, reason=reason)
     record = roll_back(runtime.store, runtime.catalog, expected_champion=expected, actor=actor, reason=reason)
@@ -200,8 +199,8 @@ def _compare(runtime: Runtime, weights: Weights, snapshot_id: str) -> Verdict:
     from cloudseg.evaluate.gate import decide
 
     with runtime.catalog.read() as db:
-        champion = models.find_champion(db)
-        run = training.find_run(db, weights.run_id) if weights.run_id else None
+        champion = model_rows.find_champion(db)
+        run = training_rows.find_run(db, weights.run_id) if weights.run_id else None
     # Only this part of the stored recipe: the rules for recipes may have become stricter since the run began.
     policy = Policy.model_validate(run.recipe.get("promotion", {})) if run else Policy()
     return decide(
@@ -236,11 +235,11 @@ def _find_champion_record(runtime: Runtime, weights: Weights) -> PromoteRecord |
     from cloudseg.registry import repair_pointer
 
     with runtime.catalog.read() as db:
-        history = models.list_promotions(db)
+        history = model_rows.list_promotions(db)
         if not history or history[0].weights_id != weights.weights_id:
             return None
         verdict_id = next((p.verdict_id for p in history if p.weights_id == weights.weights_id and p.verdict_id), None)
-        verdict = models.get_verdict(db, verdict_id) if verdict_id else None
+        verdict = model_rows.get_verdict(db, verdict_id) if verdict_id else None
     repair_pointer(runtime.store, runtime.catalog)
     if verdict is not None:
         return _record(verdict, promoted=True, champion_id=weights.weights_id)

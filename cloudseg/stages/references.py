@@ -18,22 +18,6 @@ from cloudseg.records import Json
 from cloudseg.storage import Store
 
 _log = logging.getLogger(__name__)
-OURS: Final = (
-    "scenes/",
-    "labels/",
-    "snapshots/",
-    "shards/",
-    "runs/",
-    "models/",
-    "evaluations/",
-    "verdicts/",
-    "masks/",
-    "doctor/",
-)
-"""Prefixes that only cloudseg writes (`cloudseg.keys`).
-
-What lies elsewhere, such as an inbox in the store, is a person's.
-"""
 PAGE: Final = 1000
 """Rows or keys that are held at a time.
 

@@ -1,6 +1,7 @@
-"""Bytes under keys: immutable objects, verified by checksum, behind one small protocol."""
+"""Immutable objects under keys, verified by checksum, behind one small protocol."""
 
+from cloudseg.storage.factory import open_store
 from cloudseg.storage.local import LocalStore
-from cloudseg.storage.store import S3Options, Store, open_store
+from cloudseg.storage.protocol import S3Options, Store
 
 __all__ = ["LocalStore", "S3Options", "Store", "open_store"]

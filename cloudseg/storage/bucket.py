@@ -1,13 +1,11 @@
-"""One S3 bucket through a plain boto3 client: raw names, every fault translated into an error of `cloudseg.errors`.
+"""One S3 bucket through a plain boto3 client: names of objects as they are, errors as those of `cloudseg.errors`.
 
-Requests are retried by botocore's standard mode (exponential pauses with jitter); what breaks after the answer has
-begun, a download, is taken up here where it broke. Nothing of cloudseg's keys is known here: `cloudseg.storage.s3` is
-built on it.
+botocore's standard mode retries requests (exponential back-off with jitter); a download that breaks off is resumed
+here. Keys and checksums are the business of `cloudseg.storage.s3`, which is built on this module.
 """
 
 import logging
 import os
-import random
 import threading
 import time
 from base64 import b64decode, b64encode
@@ -21,16 +19,16 @@ from urllib.parse import urlsplit
 import boto3
 from botocore.config import Config
 
+from cloudseg.backoff import pauses
 from cloudseg.errors import ObjectExists, ObjectMissing, SettingsError, StoreRefused, StoreUnreachable
-from cloudseg.storage.s3_errors import translated
-from cloudseg.storage.store import S3Options
+from cloudseg.storage.protocol import S3Options
+from cloudseg.storage.s3_errors import translate_s3_errors
 
-PIECE: Final = 1 << 20
-"""Bytes of a download that are held at a time."""
+CHUNK: Final = 1 << 20
+"""Bytes of a download that are in memory at a time."""
 _CONNECT_S: Final = 10.0
-_LONGEST_PAUSE_S: Final = 20.0
 _CHATTY: Final = ("boto3", "botocore", "s3transfer", "urllib3")
-"""Their DEBUG log holds signed requests and session tokens, and INFO tells where credentials were found, again and again."""
+"""Loggers whose DEBUG level prints signed requests and session tokens, and INFO where credentials were found."""
 _DEFAULT_REGION: Final = "us-east-1"
 
 Answer = dict[str, Any]
@@ -38,20 +36,17 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True)
 class Head:
-    """What the store says about an object without sending it."""
+    """What a HEAD request returns."""
 
     size: int
     written_at: datetime
     etag: str
     sha256: str | None
-    """As the server verified it, else as the writer noted it; None for an object that neither did."""
+    """As the server verified it, else from the metadata; None where neither has it."""
 
 
 class Bucket:
-    """A bucket.
-
-    Safe to share between threads, and to send to another process: credentials stay behind, each finds its own.
-    """
+    """A bucket. Safe to share between threads and to pickle: every process finds its own credentials."""
 
     def __init__(self, name: str, options: S3Options) -> None:
         _check_endpoints(options)
@@ -66,65 +61,62 @@ class Bucket:
 
     @property
     def where(self) -> str:
-        """For people: bucket and endpoint, no secrets."""
+        """Bucket and endpoint for messages, without secrets."""
         endpoint = self._client.meta.endpoint_url if self._client else self.options.endpoint
         return f"s3://{self.name}" + (f" at {endpoint}" if endpoint else "")
 
     def call(self, operation: str, name: str, **parameters: Any) -> Answer:
-        """Ask the server about one object. Raises what `s3_errors.translated` gives."""
-        with translated(self.where, name):
+        """Send a request about one object. Raises what `s3_errors.translate_s3_errors` raises."""
+        with translate_s3_errors(self.where, name):
             answer: Answer = getattr(self.client(), operation)(Bucket=self.name, Key=name, **parameters)
             return answer
 
     def head(self, name: str) -> Head:
-        """Look at an object. Raises ObjectMissing, StoreRefused where there is no such bucket, StoreUnreachable."""
+        """Return the head of an object.
+
+        Raises:
+            ObjectMissing: there is no such object.
+            StoreRefused: there is no such bucket, or access is denied.
+            StoreUnreachable: the server does not answer.
+        """
         try:
             found = self.call("head_object", name, ChecksumMode="ENABLED")
         except (ObjectMissing, StoreRefused):
-            # The answer to HEAD has no body: it does not say whether the object or its bucket is missing, or why it is
-            # forbidden.
+            # The answer to HEAD has no body: it does not say whether the object or its bucket is missing, or why access
+            # is denied.
             self.check()
             raise
         return _head(found)
 
     def check(self) -> None:
-        """Raise StoreRefused where there is no such bucket or no right to look at it, StoreUnreachable."""
-        with translated(self.where, ""):
+        """Check the bucket with one request.
+
+        Raises:
+            StoreRefused: there is no such bucket, or access is denied.
+            StoreUnreachable: the server does not answer.
+        """
+        with translate_s3_errors(self.where, ""):
             self.client().list_objects_v2(Bucket=self.name, MaxKeys=1)
 
     def download(self, name: str) -> "Download":
-        """Stream an object in pieces. The server is asked when the first piece is."""
+        """Return the chunks of an object; the first request is sent with the first chunk."""
         return Download(self, name)
 
     def list(self, prefix: str) -> Iterator[Answer]:
-        """Yield the entries below a prefix in the order of the server: `Key`, `Size`, `LastModified`."""
-        with translated(self.where, prefix):
+        """Yield the objects below a prefix in the order of the server: `Key`, `Size`, `LastModified`."""
+        with translate_s3_errors(self.where, prefix):
             for page in self.client().get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix):
                 yield from page.get("Contents", [])
 
     def unfinished(self, prefix: str) -> Iterator[Answer]:
-        """Yield the multipart uploads below a prefix that nobody completed: `Key`, `UploadId`, `Initiated`."""
-        with translated(self.where, prefix):
+        """Yield the incomplete multipart uploads below a prefix: `Key`, `UploadId`, `Initiated`."""
+        with translate_s3_errors(self.where, prefix):
             for page in self.client().get_paginator("list_multipart_uploads").paginate(Bucket=self.name, Prefix=prefix):
                 yield from page.get("Uploads", [])
 
-    def pauses(self) -> Iterator[float | None]:
-        """Yield the seconds to wait after each failed attempt: full jitter over a doubling span.
-
-        None after the last one.
-
-        M. Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
-        """
-        for attempt in range(self.options.attempts - 1):
-            yield random.uniform(0, min(_LONGEST_PAUSE_S, 0.5 * 2**attempt))  # noqa: S311 -- no secret hangs on it
-        yield None
-
     def link(self, name: str, expires_s: int) -> str:
-        """Return a URL that reads the object without credentials until it expires.
-
-        The URL itself is a secret until then.
-        """
-        with translated(self.where, name):
+        """Return a presigned URL of an object; until it expires it is a secret."""
+        with translate_s3_errors(self.where, name):
             client = self._linking_client()
             return str(
                 client.generate_presigned_url(
@@ -133,12 +125,9 @@ class Bucket:
             )
 
     def gdal_options(self) -> dict[str, str]:
-        """Return the options under which GDAL reads `/vsis3/<bucket>/…`.
-
-        The same endpoint and credentials, nothing from elsewhere.
-        """
+        """Return the options by which GDAL reads `/vsis3/<bucket>/…`, with the endpoint and credentials of boto3."""
         endpoint, options = urlsplit(self.client().meta.endpoint_url), self.options
-        with translated(self.where, ""):
+        with translate_s3_errors(self.where, ""):
             found = self._session.get_credentials()
             keys = found.get_frozen_credentials() if found else None
         return {
@@ -152,11 +141,11 @@ class Bucket:
             "AWS_VIRTUAL_HOSTING": "TRUE" if self._addressing() == "virtual" else "FALSE",
             "GDAL_HTTP_CONNECTTIMEOUT": f"{_CONNECT_S:g}",
             "GDAL_HTTP_TIMEOUT": f"{options.timeout_s:g}",
-            # GDAL doubles the delay after each try and adds jitter by itself.
+            # GDAL doubles the delay after each attempt and adds jitter.
             "GDAL_HTTP_MAX_RETRY": str(options.attempts - 1),
             "GDAL_HTTP_RETRY_DELAY": "0.5",
             "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".tif",
-            # An object that was missing a moment ago may be there now; GDAL would remember its absence.
+            # GDAL would remember that an object was missing, though it may exist now.
             "CPL_VSIL_CURL_NON_CACHED": f"/vsis3/{self.name}/",
             "CPL_CURL_VERBOSE": "NO",
             **({"GDAL_CURL_CA_BUNDLE": str(options.ca_bundle)} if options.ca_bundle else {}),
@@ -164,12 +153,12 @@ class Bucket:
 
     @property
     def region(self) -> str:
-        """As the settings say, else as the environment or the profile of boto3 says."""
+        """From the settings, else from the environment or the profile of boto3."""
         self.client()
         return self.options.region or self._session.region_name or _DEFAULT_REGION
 
     def client(self) -> Any:
-        """Return the client, made when it is first needed."""
+        """Return the client, which the first call creates."""
         with self._lock:
             if self._client is None:
                 self._session = self._open_session()
@@ -177,7 +166,7 @@ class Bucket:
             return self._client
 
     def _linking_client(self) -> Any:
-        """Return a client whose URLs people can reach: a signature holds the name of the host."""
+        """Return the client for presigned URLs: a signature covers the name of the host that users reach."""
         usual = self.client()
         if self.options.link_endpoint is None:
             return usual
@@ -189,7 +178,7 @@ class Bucket:
         for name in _CHATTY:
             logger = logging.getLogger(name)
             logger.setLevel(max(logger.level, logging.WARNING))
-        with translated(self.where, ""):
+        with translate_s3_errors(self.where, ""):
             return boto3.Session()
 
     def _make_client(self, endpoint: str | None) -> Any:
@@ -202,13 +191,12 @@ class Bucket:
             s3={"addressing_style": self._addressing()},
             max_pool_connections=16,
             user_agent_extra="cloudseg",
-            # Checksums are SHA-256 and sent by `s3.py`; botocore's own CRCs would be a second one, and some servers do
-            # not know them.
+            # `s3.py` sends SHA-256 checksums; botocore's own CRC would be a second one that some servers do not know.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
         region = options.region or self._session.region_name or _DEFAULT_REGION
-        with translated(self.where, ""):
+        with translate_s3_errors(self.where, ""):
             return self._session.client(
                 "s3",
                 endpoint_url=endpoint,
@@ -220,14 +208,19 @@ class Bucket:
     def _addressing(self) -> Literal["path", "virtual"]:
         if self.options.addressing != "auto":
             return self.options.addressing
-        # Own servers seldom have a DNS name for each bucket; AWS wants one.
+        # Other servers seldom have a DNS name for each bucket; AWS requires one.
         return "path" if self.options.endpoint else "virtual"
 
 
 class Download:
-    """The pieces of an object, once; a broken connection goes on where it broke, by a range of the same version.
+    """The chunks of an object; a broken download is resumed by a range request for the same version (ETag).
 
-    Holds one piece at a time. Raises ObjectMissing, StoreRefused, StoreUnreachable.
+    Iterate over it once. One chunk is in memory at a time.
+
+    Raises:
+        ObjectMissing: there is no such object.
+        StoreRefused: the server refuses the request.
+        StoreUnreachable: no attempt succeeded, or the object changed while it was read.
     """
 
     def __init__(self, bucket: Bucket, name: str) -> None:
@@ -237,12 +230,12 @@ class Download:
 
     @property
     def head(self) -> Head:
-        """What the server said when the first piece came."""
+        """Head of the object, known after the first chunk."""
         assert self._head is not None  # noqa: S101
         return self._head
 
     def __iter__(self) -> Iterator[bytes]:
-        for pause in self._bucket.pauses():
+        for pause in pauses(attempts=self._bucket.options.attempts):
             try:
                 yield from self._rest()
             except StoreUnreachable:
@@ -253,15 +246,15 @@ class Download:
                 return
 
     def _rest(self) -> Iterator[bytes]:
-        """Yield what has not been given yet."""
+        """Yield the chunks that have not been yielded yet."""
         if self._head is not None and self._at == self._head.size:
             return
         answer = self._ask()
         self._head = self._head or _head(answer)
-        with translated(self._bucket.where, self._name), closing(answer["Body"]) as body:
-            for piece in body.iter_chunks(PIECE):
-                self._at += len(piece)
-                yield piece
+        with translate_s3_errors(self._bucket.where, self._name), closing(answer["Body"]) as body:
+            for chunk in body.iter_chunks(CHUNK):
+                self._at += len(chunk)
+                yield chunk
 
     def _ask(self) -> Answer:
         if self._head is None:
@@ -275,7 +268,7 @@ class Download:
 
 
 def checksum(digest: bytes) -> str:
-    """Return a SHA-256 as S3 writes it."""
+    """Return a SHA-256 digest in the base64 form of S3."""
     return b64encode(digest).decode()
 
 
@@ -286,10 +279,7 @@ def _head(answer: Answer) -> Head:
 
 
 def _sha256(answer: Answer) -> str | None:
-    """Return the hex SHA-256 of the whole object.
-
-    That of a multipart upload is one over its parts and of no use here.
-    """
+    """Return the hex SHA-256 of the whole object; that of a multipart upload covers its parts and is not used."""
     verified = answer.get("ChecksumSHA256", "")
     if verified and "-" not in verified and answer.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT":
         return b64decode(verified).hex()
@@ -298,6 +288,7 @@ def _sha256(answer: Answer) -> str | None:
 
 
 def _check_endpoints(options: S3Options) -> None:
+    """Raise SettingsError for an endpoint that is no plain http(s) URL and for unreadable certificates."""
     for name, endpoint in (("ENDPOINT", options.endpoint), ("LINK_ENDPOINT", options.link_endpoint)):
         if endpoint is None:
             continue

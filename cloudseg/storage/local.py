@@ -1,4 +1,4 @@
-"""A folder as object store: create-only by hard link, atomic replacement by rename, everything fsynced.
+"""A directory as object store: create-only by hard link, atomic replacement by rename, everything fsynced.
 
 One machine (or a file system with working hard links); several processes may write at once.
 """
@@ -19,23 +19,23 @@ from typing import IO
 from cloudseg.errors import InputError, ObjectCorrupt, ObjectExists, ObjectMissing, StoreUnreachable
 from cloudseg.keys import checked, is_key, sha256_of
 from cloudseg.records import GdalPath, ListedObject, StoredObject
-from cloudseg.storage.store import ABANDONED_AFTER_S
+from cloudseg.storage.protocol import ABANDONED_AFTER_S
 
 _INCOMING = ".incoming"
 _NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
 class LocalStore:
-    """Objects as plain files under `root`; unfinished writes lie in `root/.incoming` and are never listed."""
+    """Objects as plain files below `root`; unfinished writes are in `root/.incoming` and are never listed."""
 
     def __init__(self, root: Path) -> None:
-        """Make the folder where it is absent. Raises StoreUnreachable where it cannot be made."""
+        """Create the directory where it is missing. Raises StoreUnreachable where that is not possible."""
         self.root = root.absolute()
         try:
             (self.root / _INCOMING).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreUnreachable(
-                "the store's folder cannot be made", subject=str(self.root), found=error.strerror
+                "the store's directory cannot be created", subject=str(self.root), found=error.strerror
             ) from error
 
     @property
@@ -79,7 +79,7 @@ class LocalStore:
 
     @contextmanager
     def _one_replacer(self) -> Iterator[None]:
-        """Let one replacement at a time compare and swap; the kernel lets go of the lock however its holder ends."""
+        """Hold the lock of compare and swap; the kernel releases it however the process ends."""
         lock = os.open(self.root / _INCOMING, os.O_RDONLY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -125,10 +125,11 @@ class LocalStore:
                 yield ListedObject(key=key, size=size, written_at=written_at)
 
     def list_keys(self, prefix: str = "") -> Iterator[str]:
-        """See Store.list_keys. Files that no key could name (a stray `.DS_Store`) are passed over."""
+        """See Store.list_keys. Files whose names are no keys (such as `.DS_Store`) are skipped."""
         return iter(sorted(self._keys(prefix)))
 
     def _keys(self, prefix: str) -> Iterator[str]:
+        """Yield the keys that begin with the prefix, in the order of the file system."""
         # The prefix may end in the middle of a name, so the folder before its last slash is walked.
         folder = self.root / checked(prefix.rpartition("/")[0]) if "/" in prefix else self.root
         try:
@@ -159,7 +160,7 @@ class LocalStore:
         return self._path(key).as_uri()
 
     def link(self, key: str, expires_s: int) -> str:
-        """See Store.link: a folder has none."""
+        """See Store.link: a local store has none and raises InputError."""
         raise InputError(
             "a local store has no links that expire",
             subject=checked(key),
@@ -185,6 +186,7 @@ class LocalStore:
 
     @contextmanager
     def _reading(self, key: str) -> Iterator[None]:
+        """Turn errors of the file system into ObjectMissing and StoreUnreachable."""
         try:
             yield
         except _NOT_THERE as error:
@@ -194,7 +196,7 @@ class LocalStore:
 
     @contextmanager
     def _incoming(self) -> Iterator[tuple[IO[bytes], Path]]:
-        """Yield an unfinished file; it is gone at the end, whatever happened."""
+        """Yield an unfinished file that is removed at the end, whatever happens."""
         try:
             handle = tempfile.NamedTemporaryFile(dir=self.root / _INCOMING, delete=False)  # noqa: SIM115
         except OSError as error:
@@ -209,7 +211,7 @@ class LocalStore:
             path.unlink(missing_ok=True)
 
     def _link(self, path: Path, handle: IO[bytes], stored: StoredObject) -> None:
-        """Return the finished file its name; os.link fails where the name is taken, so two writers cannot both win."""
+        """Link the complete file under its key; where the name is taken os.link fails, so only one writer succeeds."""
         _finish(handle, path)
         target = self._path(stored.key)
         self._make_folder(target)
@@ -219,31 +221,29 @@ class LocalStore:
             found = file_sha256(target) if target.is_file() else "a folder of other objects"
             if found != stored.sha256:
                 raise ObjectExists(
-                    "other bytes stand under this key",
+                    "the key holds other bytes",
                     subject=stored.key,
                     found=found,
                     expected=stored.sha256,
                     next_step="Objects are never overwritten: find out which writer made the other one.",
                 ) from error
-            os.utime(target)  # young again: maintenance must not take it for an old orphan before its row is there
+            os.utime(target)  # maintenance must not take it for an old orphan before its row is written
         _sync_folder(target.parent)
 
     def _make_folder(self, target: Path) -> None:
-        """Make the folders of a key, each durable before the next.
-
-        Raises ObjectExists where one of them is an object.
-        """
+        """Create the directories of a key, each durable before the next. Raises ObjectExists where one is an object."""
         try:
             _make_durable(target.parent)
         except (FileExistsError, NotADirectoryError) as error:
             raise ObjectExists(
-                "an object stands where this key needs a folder",
+                "this key needs a directory where there is an object",
                 subject=target.relative_to(self.root).as_posix(),
-                next_step="No key may be the folder of another: see cloudseg.keys.",
+                next_step="No key may be the prefix folder of another: see cloudseg.keys.",
             ) from error
 
 
 def _make_durable(folder: Path) -> None:
+    """Create a directory with its parents; each entry is on disk before the next is made."""
     if folder.is_dir():
         return
     _make_durable(folder.parent)
@@ -252,10 +252,7 @@ def _make_durable(folder: Path) -> None:
 
 
 def _files_under(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Yield the folders below a folder, itself included, with the names of their files.
-
-    Unfinished writes are left out.
-    """
+    """Yield a directory and those below it with the names of their files, unfinished writes left out."""
     for parent, folders, names in os.walk(folder, onerror=_raise_unless_gone):
         if _INCOMING in folders:
             folders.remove(_INCOMING)
@@ -263,15 +260,16 @@ def _files_under(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def _raise_unless_gone(error: OSError) -> None:
+    """Pass over a directory that was removed while `os.walk` was under way; raise any other error."""
     if not isinstance(error, _NOT_THERE):
         raise error
 
 
 def remove_abandoned(paths: Iterable[Path]) -> int:
-    """Remove the files that nobody has written to for a day; return how many."""
+    """Remove the files whose last write is older than a day; return how many there were."""
     removed = 0
     for path in paths:
-        with suppress(FileNotFoundError):  # another process clears away too
+        with suppress(FileNotFoundError):  # another process removes them too
             if path.stat().st_mtime < time.time() - ABANDONED_AFTER_S:
                 path.unlink()
                 removed += 1
@@ -279,13 +277,13 @@ def remove_abandoned(paths: Iterable[Path]) -> int:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the hex SHA-256 of a file, read in pieces."""
+    """Return the hex SHA-256 of a file, without loading it into memory."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _finish(handle: IO[bytes], path: Path) -> None:
-    """Make the bytes durable and the file readable for others (temporary files are private)."""
+    """Make the bytes durable and the file readable by others (temporary files are not)."""
     handle.flush()
     path.chmod(0o644)
     os.fsync(handle.fileno())

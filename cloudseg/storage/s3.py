@@ -1,7 +1,7 @@
-"""A bucket, or a prefix of one, as object store. What a promise rests on is a condition that the server checks.
+"""A bucket, or a prefix of one, as object store. Its guarantees rest on conditions that the server checks.
 
 Create-only is `If-None-Match: *`, compare and swap is `If-Match`. Every byte is sent with its SHA-256, which the server
-verifies before it keeps anything, and compared with the SHA-256 that stands beside the object when it comes back.
+verifies before it stores anything, and compared with the SHA-256 in the metadata of the object when it is read.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 from urllib.parse import quote, urlsplit
 
+from cloudseg.backoff import pauses
 from cloudseg.errors import (
     CloudsegError,
     InputError,
@@ -31,13 +32,13 @@ from cloudseg.keys import checked, is_key, sha256_of
 from cloudseg.records import GdalPath, ListedObject, StoredObject
 from cloudseg.scratch import scratch_directory
 from cloudseg.storage.bucket import Bucket, Head, checksum
-from cloudseg.storage.store import ABANDONED_AFTER_S, S3Options
+from cloudseg.storage.protocol import ABANDONED_AFTER_S, S3Options
 
 PART: Final = 16 << 20
 """Bytes of a part; S3 wants 5 MiB at least. Smaller files go in one request."""
 _MOST_PARTS: Final = 10_000
 _AT_ONCE: Final = 4
-"""Parts under way: so many times `PART` of memory."""
+"""Parts that are sent at a time: so many times `PART` of memory."""
 LONGEST_LINK_S: Final = 7 * 24 * 3600
 """AWS, "Sharing objects with presigned URLs": signature version 4 is good for seven days at most."""
 _BUCKET: Final = re.compile(r"(?!\d+\.\d+\.\d+\.\d+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -53,12 +54,12 @@ class S3Store:
 
     @classmethod
     def at(cls, url: str, options: S3Options) -> "S3Store":
-        """Open `s3://bucket/prefix`; the server is not asked yet. Raises SettingsError for what is no such URL."""
+        """Open `s3://bucket/prefix` without a request to the server. Raises SettingsError for any other URL."""
         parts = urlsplit(url)
         prefix = parts.path.strip("/")
         if not is_bucket_name(parts.netloc) or (prefix and not is_key(prefix)) or parts.query or parts.fragment:
             raise SettingsError(
-                "not a bucket of S3",
+                "not the URL of an S3 bucket",
                 subject="CLOUDSEG_STORE_URL",
                 found=f"s3://{parts.netloc.rpartition('@')[2]}/{prefix}",
                 expected="s3://bucket or s3://bucket/prefix, lower case",
@@ -78,14 +79,14 @@ class S3Store:
         return stored
 
     def put_file(self, key: str, path: Path) -> StoredObject:
-        """See Store.put_file. Large files go in parts, a few at a time; the object appears whole or not at all."""
+        """See Store.put_file. Large files are sent in parts; the object appears whole or not at all."""
         checked(key)
         size = path.stat().st_size
         if size <= PART:
             return self.put(key, path.read_bytes())
         digests, sha256 = _digests(path, _part_size(size))
         stored = StoredObject(key=key, sha256=sha256, size=size)
-        if not self._stands(stored):
+        if not self._holds(stored):
             self._create(stored, lambda: self._send_parts(stored, path, digests))
         return stored
 
@@ -102,7 +103,7 @@ class S3Store:
         return stored
 
     def get(self, key: str, sha256: str | None = None) -> bytes:
-        """See Store.get. Without `sha256` the bytes are compared with what their writer noted."""
+        """See Store.get. Without `sha256` the bytes are compared with the checksum in the metadata."""
         head, data = self._read(key)
         _compare(key, sha256_of(data), sha256 or head.sha256)
         return data
@@ -125,7 +126,7 @@ class S3Store:
         return iter(sorted(entry.key for entry in self.list_objects(prefix)))
 
     def list_objects(self, prefix: str = "") -> Iterator[ListedObject]:
-        """See Store.list_objects. Objects that no key could name are passed over."""
+        """See Store.list_objects. Objects whose names are no keys are skipped."""
         if "/" in prefix:
             checked(prefix.rpartition("/")[0])
         return self._listed(prefix)
@@ -142,14 +143,14 @@ class S3Store:
 
     @contextmanager
     def local_file(self, key: str) -> Iterator[Path]:
-        """See Store.local_file: a verified copy in the temporary folder, gone at the end."""
+        """See Store.local_file: a verified copy in a scratch directory, removed at the end."""
         name = self._name(key)
         with _copy_file() as copy:
             download, digest = self.bucket.download(name), hashlib.sha256()
             with _missing_by_key(key):
-                for piece in download:
-                    digest.update(piece)
-                    _write(copy, piece)
+                for chunk in download:
+                    digest.update(chunk)
+                    _write(copy, chunk)
             _write(copy, None)
             _compare(key, digest.hexdigest(), download.head.sha256)
             yield Path(copy.name)
@@ -168,10 +169,10 @@ class S3Store:
         return f"s3://{self.bucket.name}/{quote(self._name(key))}"
 
     def link(self, key: str, expires_s: int) -> str:
-        """See Store.link. A link dies earlier where the credentials that signed it are temporary."""
+        """See Store.link. The URL expires earlier where the credentials that signed it are temporary."""
         if not 1 <= expires_s <= LONGEST_LINK_S:
             raise InputError(
-                "links do not last that long",
+                "presigned URLs do not last that long",
                 subject=checked(key),
                 found=f"{expires_s} s",
                 expected=f"1 to {LONGEST_LINK_S} s",
@@ -179,11 +180,11 @@ class S3Store:
         return self.bucket.link(self._name(key), expires_s)
 
     def clear_abandoned(self) -> int:
-        """See Store.clear_abandoned: parts of uploads that nobody completed cost room and are never listed."""
+        """See Store.clear_abandoned: parts of incomplete uploads take up space and are never listed."""
         before = datetime.now(UTC) - timedelta(seconds=ABANDONED_AFTER_S)
         old = [upload for upload in self.bucket.unfinished(self.prefix) if upload["Initiated"] < before]
         for upload in old:
-            with suppress(ObjectMissing):  # another process clears away too
+            with suppress(ObjectMissing):  # another process aborts them too
                 self.bucket.call("abort_multipart_upload", upload["Key"], UploadId=upload["UploadId"])
         return len(old)
 
@@ -212,27 +213,31 @@ class S3Store:
             )
 
     def _create(self, stored: StoredObject, send: Callable[[], None]) -> None:
-        """Send, unless the key is taken: by the same bytes it is done, by other bytes it is refused.
+        """Create an object; where the key holds the same bytes already, nothing changes.
 
-        A request that was answered by nobody is sent again by botocore, and then finds its own object: the same bytes.
+        A request whose answer was lost is sent again by botocore and then finds its own object: the same bytes.
+
+        Raises:
+            ObjectExists: the key holds other bytes.
+            StoreUnreachable: other writers were at the key in every attempt.
         """
-        for pause in self.bucket.pauses():
+        for pause in pauses(attempts=self.bucket.options.attempts):
             try:
                 send()
             except ObjectExists:
-                if self._stands(stored):
+                if self._holds(stored):
                     return
             else:
                 return
             if pause is None:
                 break
-            time.sleep(pause)  # two writers at once, of whom neither has won yet
+            time.sleep(pause)  # two writers at once, and neither has succeeded yet
         raise StoreUnreachable(
-            "other writers are always at this key", subject=stored.key, next_step="Try again in a moment."
+            "other writers are busy with this key", subject=stored.key, next_step="Try again in a moment."
         )
 
-    def _stands(self, stored: StoredObject) -> bool:
-        """Return whether the same bytes stand under the key; raises ObjectExists for other bytes."""
+    def _holds(self, stored: StoredObject) -> bool:
+        """Return whether the key holds the same bytes, False where it is free. Raises ObjectExists for other bytes."""
         try:
             head = self._head(stored.key)
             found = head.sha256 or sha256_of(self._read(stored.key)[1])
@@ -240,7 +245,7 @@ class S3Store:
             return False
         if (found, head.size) != (stored.sha256, stored.size):
             raise ObjectExists(
-                "other bytes stand under this key",
+                "the key holds other bytes",
                 subject=stored.key,
                 found=found,
                 expected=stored.sha256,
@@ -249,6 +254,7 @@ class S3Store:
         return True
 
     def _send_parts(self, stored: StoredObject, path: Path, digests: list[bytes]) -> None:
+        """Create an object by a multipart upload that is aborted where it fails; `digests` has one entry a part."""
         name, size = self._name(stored.key), _part_size(stored.size)
         upload = self.bucket.call("create_multipart_upload", name, ChecksumAlgorithm="SHA256", **_about(stored))[
             "UploadId"
@@ -268,7 +274,8 @@ class S3Store:
 
         try:
             with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="upload") as threads:
-                parts = _all(threads, send, len(digests))
+                # The first failure cancels the parts that have not begun.
+                parts = list(threads.map(send, range(len(digests))))
             with _exists_by_key(stored.key):
                 self.bucket.call(
                     "complete_multipart_upload",
@@ -278,28 +285,18 @@ class S3Store:
                     IfNoneMatch="*",
                 )
         except BaseException:
-            with suppress(CloudsegError):  # what cannot be aborted now, maintenance does after a day
+            with suppress(CloudsegError):  # maintenance aborts after a day what cannot be aborted now
                 self.bucket.call("abort_multipart_upload", name, UploadId=upload)
             raise
 
 
 def is_bucket_name(name: str) -> bool:
-    """Return whether S3 may have a bucket of this name."""
+    """Return whether a bucket of S3 may have this name."""
     return _BUCKET.fullmatch(name) is not None
 
 
-def _all(threads: ThreadPoolExecutor, send: Callable[[int], dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """Send every part; the first failure keeps those that have not begun from beginning."""
-    futures = [threads.submit(send, number) for number in range(count)]
-    try:
-        return [future.result() for future in futures]
-    except BaseException:
-        threads.shutdown(wait=True, cancel_futures=True)
-        raise
-
-
 def _about(stored: StoredObject) -> dict[str, Any]:
-    """Return what stands beside the bytes: their SHA-256, and the type by which a browser shows them."""
+    """Return what is stored beside the bytes: their SHA-256, and their media type for browsers."""
     content_type = mimetypes.guess_type(stored.key)[0] or "application/octet-stream"
     return {"Metadata": {"sha256": stored.sha256}, "ContentType": content_type}
 
@@ -315,7 +312,7 @@ def _part(path: Path, number: int, size: int) -> bytes:
 
 
 def _digests(path: Path, size: int) -> tuple[list[bytes], str]:
-    """Return the SHA-256 of each part and the hex SHA-256 of the whole file; holds one part at a time."""
+    """Return the SHA-256 of each part and the hex SHA-256 of the whole file, with one part in memory at a time."""
     whole, parts = hashlib.sha256(), []
     with path.open("rb") as handle:
         while part := handle.read(size):
@@ -337,7 +334,7 @@ def _compare(key: str, found: str, expected: str | None) -> None:
 
 @contextmanager
 def _missing_by_key(key: str) -> Iterator[None]:
-    """Name a missing object by its key, as the callers know it, not by its name in the bucket."""
+    """Name a missing object by its key, which the caller knows, instead of its name in the bucket."""
     try:
         yield
     except ObjectMissing as error:
@@ -346,9 +343,10 @@ def _missing_by_key(key: str) -> Iterator[None]:
 
 @contextmanager
 def _exists_by_key(key: str) -> Iterator[None]:
+    """Turn a condition of the server that did not hold into ObjectExists of the key."""
     try:
         yield
-    except (ObjectExists, ObjectMissing) as error:  # ObjectMissing: If-Match on an object that is gone (AWS says 404)
+    except (ObjectExists, ObjectMissing) as error:  # ObjectMissing: If-Match on a deleted object (AWS answers 404)
         raise ObjectExists(
             "the object is not what the writer expected", subject=key, found=error.found, next_step="Read it again."
         ) from error
@@ -356,6 +354,7 @@ def _exists_by_key(key: str) -> Iterator[None]:
 
 @contextmanager
 def _copy_file() -> Iterator[IO[bytes]]:
+    """Yield an empty file in a scratch directory. Raises StoreUnreachable for a full disk."""
     with scratch_directory("object") as folder:
         try:
             copy = (folder / "copy").open("wb")
@@ -365,10 +364,10 @@ def _copy_file() -> Iterator[IO[bytes]]:
             yield copy
 
 
-def _write(copy: IO[bytes], piece: bytes | None) -> None:
-    """Write a piece, or what the buffer still holds. Raises StoreUnreachable for a full disk."""
+def _write(copy: IO[bytes], chunk: bytes | None) -> None:
+    """Write a chunk, or flush the buffer for None. Raises StoreUnreachable for a full disk."""
     try:
-        copy.flush() if piece is None else copy.write(piece)
+        copy.flush() if chunk is None else copy.write(chunk)
     except OSError as error:
         raise _no_room(error) from error
 
@@ -378,5 +377,5 @@ def _no_room(error: OSError) -> StoreUnreachable:
         "the copy of an object cannot be written",
         subject=tempfile.gettempdir(),
         found=error.strerror or os.strerror(error.errno or 0),
-        next_step="Make room, or name another folder in TMPDIR.",
+        next_step="Make room, or set TMPDIR to another directory.",
     )

@@ -1,6 +1,6 @@
-"""What an S3 server or the way to it can answer, as errors of this project: whether a retry can help, and what to do.
+"""Errors of S3 servers and of connections to them as errors of this project: whether a retry helps, and what to do.
 
-Nothing secret is passed on: code and message of the server, never a request, a header or a signed URL.
+Messages hold the code and the message of the server, never a request, a header or a signed URL.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from cloudseg.errors import ObjectExists, ObjectMissing, StoreError, StoreRefuse
 
 _MISSING: Final = ("NoSuchKey", "NotFound", "404")
 _TAKEN: Final = ("PreconditionFailed", "ConditionalRequestConflict", "412")
-"""The second: another conditional writer of the same key is at it just now (AWS, "Conditional writes", 409)."""
+"""The second: another conditional write of the same key is in progress (AWS, "Conditional writes", 409)."""
 _LATER: Final = (
     "SlowDown",
     "InternalError",
@@ -29,7 +29,7 @@ _LATER: Final = (
     "XAmzContentChecksumMismatch",
     "IncompleteBody",
 )
-"""A retry can help. The digests: bytes were damaged on the way, and the server kept nothing."""
+"""A retry can help. The digests: bytes were damaged in transit, and the server stored nothing."""
 _FULL: Final = ("InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "StorageFull", "507")
 _FULL_WORDS: Final = ("no writable volumes", "no space left", "no free volume", "quota", "not enough data nodes")
 _CREDENTIALS: Final = (
@@ -44,7 +44,7 @@ _RIGHTS: Final = ("AccessDenied", "AllAccessDisabled", "AccountProblem", "Forbid
 _PLACE: Final = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301")
 _LONGEST: Final = 300
 
-_CHECK_KEYS: Final = "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile or role that stands for them."
+_CHECK_KEYS: Final = "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile or role in their place."
 _NO_HELP: Final = (
     boto.NoCredentialsError,
     boto.PartialCredentialsError,
@@ -59,10 +59,18 @@ _NO_HELP: Final = (
 
 
 @contextmanager
-def translated(where: str, name: str) -> Iterator[None]:
-    """Turn what boto3 raises into an error about the object `name` (empty: the whole store).
+def translate_s3_errors(where: str, name: str) -> Iterator[None]:
+    """Turn what boto3 raises into an error about an object.
 
-    Raises ObjectMissing, ObjectExists (a condition did not hold), StoreRefused, StoreUnreachable.
+    Args:
+        where: the bucket, for messages.
+        name: the object; empty: the error concerns the whole store.
+
+    Raises:
+        ObjectMissing: there is no such object.
+        ObjectExists: the condition of a write did not hold.
+        StoreRefused: the server refuses the request; a retry does not help.
+        StoreUnreachable: the server does not answer; a retry can help.
     """
     try:
         yield
@@ -93,17 +101,17 @@ def _from_answer(error: ClientError, where: str, name: str) -> StoreError:
         return ObjectExists("the object is not what the writer expected", subject=name, found=found)
     if code in _FULL or any(word in message.lower() for word in _FULL_WORDS):
         return StoreUnreachable(
-            "the store has no room",
+            "the store has no space left",
             subject=where,
             found=found,
-            next_step="Make room or raise its quota; then try again.",
+            next_step="Free space or raise the quota; then try again.",
         )
     if code in _LATER or status >= 500 or status == 429:
         return StoreUnreachable(
-            "the store cannot serve this just now",
+            "the store cannot serve the request at the moment",
             subject=subject,
             found=found,
-            next_step="Try again in a moment; if it lasts, look at the server's log and at the room that it has left.",
+            next_step="Try again in a moment; if it lasts, check the server's log and its free space.",
         )
     return _refused(code, found, where, subject)
 
@@ -115,10 +123,10 @@ def _refused(code: str, found: str, where: str, subject: str) -> StoreRefused:
         )
     if code in _RIGHTS:
         return StoreRefused(
-            "the store forbids this",
+            "the store denies access",
             subject=subject,
             found=found,
-            next_step="Check the credentials, and that they have the rights which docs/how-to/s3.md lists.",
+            next_step="Check that the credentials have the permissions listed in docs/how-to/s3.md.",
         )
     if code in _PLACE:
         return StoreRefused(
@@ -131,7 +139,9 @@ def _refused(code: str, found: str, where: str, subject: str) -> StoreRefused:
         return StoreRefused(
             "this machine's clock is wrong", subject=where, found=found, next_step="Set the clock (NTP)."
         )
-    return StoreRefused("the store refuses this", subject=subject, found=found, next_step="Run `cloudseg doctor`.")
+    return StoreRefused(
+        "the store refuses the request", subject=subject, found=found, next_step="Run `cloudseg doctor`."
+    )
 
 
 def _from_client(error: BotoCoreError, where: str, name: str) -> StoreError:
@@ -151,5 +161,5 @@ def _from_client(error: BotoCoreError, where: str, name: str) -> StoreError:
         "the store does not answer",
         subject=where,
         found=found,
-        next_step="Check that it runs and CLOUDSEG_S3_ENDPOINT names it; then try again.",
+        next_step="Check that it runs and that CLOUDSEG_S3_ENDPOINT is its address; then try again.",
     )

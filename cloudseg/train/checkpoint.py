@@ -12,8 +12,7 @@ from safetensors.torch import load, save
 from sqlalchemy import Connection
 
 from cloudseg import keys
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import training as rows
+from cloudseg.catalog import Catalog, training_rows
 from cloudseg.catalog.session import now
 from cloudseg.errors import CheckpointMismatch, ObjectCorrupt, ObjectMissing
 from cloudseg.keys import canonical_json
@@ -84,7 +83,7 @@ class Checkpoints:
             CheckpointMismatch: the checkpoint belongs to another run, recipe or snapshot.
         """
         with self._catalog.read() as db:
-            found = rows.list_checkpoints(db, self._run.run_id)
+            found = training_rows.list_checkpoints(db, self._run.run_id)
         for row in found:
             try:
                 return self._read(self._store.get(row.key, row.sha256))
@@ -97,9 +96,9 @@ class Checkpoints:
     def clear(self) -> None:
         """Delete all of them: the run is finished."""
         with self._catalog.begin() as db:
-            found = rows.list_checkpoints(db, self._run.run_id)
+            found = training_rows.list_checkpoints(db, self._run.run_id)
             for row in found:
-                rows.delete_checkpoint(db, self._run.run_id, row.step)
+                training_rows.delete_checkpoint(db, self._run.run_id, row.step)
         for row in found:
             self._store.delete(row.key)
 
@@ -131,12 +130,12 @@ class Checkpoints:
 
 def _write_row(db: Connection, row: Checkpoint) -> list[str]:
     """Add the row, delete those that it replaces, and return the keys that no row names any more."""
-    before = rows.list_checkpoints(db, row.run_id)
+    before = training_rows.list_checkpoints(db, row.run_id)
     again = [entry for entry in before if entry.step == row.step]
     old = [entry for entry in before if entry.step != row.step][_KEPT - 1 :]
     for entry in [*again, *old]:
-        rows.delete_checkpoint(db, row.run_id, entry.step)
-    rows.add_checkpoint(db, row)
+        training_rows.delete_checkpoint(db, row.run_id, entry.step)
+    training_rows.add_checkpoint(db, row)
     return [entry.key for entry in [*again, *old] if entry.key != row.key]
 
 

@@ -5,8 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import training as rows
+from cloudseg.catalog import Catalog, training_rows
 from cloudseg.catalog.session import now
 from cloudseg.errors import Interrupted
 from cloudseg.recipe import Budget
@@ -113,7 +112,7 @@ class Loop:
         if self._dist.is_main:
             row = Epoch(run_id=self._run_id, epoch=epoch, step=progress.step, metrics=metrics, created_at=now())
             with self._catalog.begin() as db:
-                rows.add_epoch(db, row)
+                training_rows.add_epoch(db, row)
             log.info(
                 "run %s epoch %d, step %d of %d: %s", self._run_id, epoch, progress.step, progress.total_steps, metrics
             )

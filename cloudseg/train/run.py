@@ -5,10 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import model as models
-from cloudseg.catalog import scene as scenes
-from cloudseg.catalog import training as rows
+from cloudseg.catalog import Catalog, model_rows, scene_rows, training_rows
 from cloudseg.catalog.session import now
 from cloudseg.dataset.chips import open_chips
 from cloudseg.errors import CheckpointMismatch, CloudsegError
@@ -75,7 +72,7 @@ def train_run(
     with open_process_group(device) as dist:
         set_up(dist.device)
         with catalog.read() as db:
-            snapshot = rows.get_snapshot(db, snapshot_id)
+            snapshot = training_rows.get_snapshot(db, snapshot_id)
         run = _begin(catalog, snapshot, recipe, run_id, dist, parent_weights_id)
         if (finished := _find_weights(catalog, run)) is not None:
             if dist.is_main:
@@ -189,7 +186,7 @@ def _load_parent(store: Store, catalog: Catalog, run: Run, recipe: Recipe) -> Te
     if run.parent_weights_id is None:
         return None
     with catalog.read() as db:
-        parent = models.get_weights(db, run.parent_weights_id)
+        parent = model_rows.get_weights(db, run.parent_weights_id)
     loaded = load_weights(store.get(parent.key, parent.sha256))
     own = (recipe.model.architecture, recipe.model.bands, recipe.model.widths)
     others = (loaded.meta.architecture, loaded.meta.bands, loaded.meta.widths)
@@ -235,12 +232,12 @@ def _begin(
             finished_at=None,
         )
         with catalog.begin() as db:
-            run = rows.add_run(db, row)
+            run = training_rows.add_run(db, row)
             if run.status == "failed":
-                rows.set_run_status(db, run_id, "running")
+                training_rows.set_run_status(db, run_id, "running")
     dist.barrier()
     with catalog.read() as db:
-        run = rows.get_run(db, run_id)
+        run = training_rows.get_run(db, run_id)
     _check_question(run, snapshot, recipe, parent_weights_id or run.parent_weights_id)
     return run
 
@@ -273,13 +270,13 @@ def _champion_id(catalog: Catalog) -> str | None:
 def _find_weights(catalog: Catalog, run: Run) -> Weights | None:
     """Return the weights of a finished run, or None."""
     with catalog.read() as db:
-        return models.find_weights_of_run(db, run.run_id)
+        return model_rows.find_weights_of_run(db, run.run_id)
 
 
 def _close(store: Store, catalog: Catalog, run: Run) -> None:
     """Mark the run as finished and delete its checkpoints; what is done already stays as it is."""
     with catalog.read() as db:
-        finished = rows.get_run(db, run.run_id).status == "finished"
+        finished = training_rows.get_run(db, run.run_id).status == "finished"
     if not finished:
         _set_status(catalog, run.run_id, "finished")
     Checkpoints(store, catalog, run).clear()
@@ -287,7 +284,7 @@ def _close(store: Store, catalog: Catalog, run: Run) -> None:
 
 def _set_status(catalog: Catalog, run_id: str, status: RunStatus, error: str | None = None) -> None:
     with catalog.begin() as db:
-        rows.set_run_status(db, run_id, status, error=error)
+        training_rows.set_run_status(db, run_id, status, error=error)
 
 
 @contextmanager
@@ -312,13 +309,13 @@ def _failure_recorded(catalog: Catalog, run_id: str, dist: DistributedContext) -
 
 def _label_sources(catalog: Catalog, snapshot_id: str) -> tuple[str, ...]:
     with catalog.read() as db:
-        label_ids = rows.list_snapshot_labels(db, snapshot_id)
-        return tuple(sorted({scenes.get_label(db, label_id).source for label_id in label_ids}))
+        label_ids = training_rows.list_snapshot_labels(db, snapshot_id)
+        return tuple(sorted({scene_rows.get_label(db, label_id).source for label_id in label_ids}))
 
 
 def _record(catalog: Catalog, run: Run, weights: Weights, *, resumed_from: int | None, seconds: float) -> TrainRecord:
     with catalog.read() as db:
-        epochs = rows.list_epochs(db, run.run_id)
+        epochs = training_rows.list_epochs(db, run.run_id)
     return TrainRecord(
         run_id=run.run_id,
         snapshot_id=run.snapshot_id,

@@ -7,10 +7,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, func, select
 
-from cloudseg.catalog import model as models
-from cloudseg.catalog import scene as scenes
+from cloudseg.catalog import model_rows, scene_rows, training_rows
 from cloudseg.catalog import tables as t
-from cloudseg.catalog import training
 from cloudseg.catalog.lineage import lineage_of_mask
 from cloudseg.errors import NotInCatalog
 from cloudseg.records import Decision, Epoch, Evaluation, Mask, Promotion, Run, Verdict, Weights
@@ -27,23 +25,23 @@ _CURVE: Final = (120, 32)
 def overview(runtime: Runtime) -> Values:
     """Return counts, models with metrics and verdicts, running trainings, the latest masks and the quarantine."""
     with runtime.catalog.read() as db:
-        champion = models.find_champion(db)
-        shown = models.list_masks(db, limit=_MASKS)
+        champion = model_rows.find_champion(db)
+        shown = model_rows.list_masks(db, limit=_MASKS)
         return {
             "counts": _counts(db, champion),
             "champion": champion,
             "models": _models(db, champion),
-            "runs": [_run(db, run) for run in training.list_runs(db, limit=_MODELS) if run.status == "running"],
+            "runs": [_run(db, run) for run in training_rows.list_runs(db, limit=_MODELS) if run.status == "running"],
             "masks": [_mask(db, mask, champion) for mask in shown],
-            "quarantine": scenes.list_quarantined(db, limit=_QUARANTINED),
+            "quarantine": scene_rows.list_quarantined(db, limit=_QUARANTINED),
         }
 
 
 def mask(runtime: Runtime, mask_id: str) -> Values:
     """Return a mask with where it came from. Raises NotInCatalog."""
     with runtime.catalog.read() as db:
-        found = models.get_mask(db, mask_id)
-        tags = scenes.get_scene(db, found.scene_id).tags
+        found = model_rows.get_mask(db, mask_id)
+        tags = scene_rows.get_scene(db, found.scene_id).tags
         line = lineage_of_mask(db, mask_id)
     splits: dict[str, int] = {}
     for label in line["labels"]:
@@ -62,12 +60,12 @@ def mask(runtime: Runtime, mask_id: str) -> Values:
 def weights(runtime: Runtime, weights_id: str) -> Values:
     """Return weights with their metadata, verdicts and whether there is a report. Raises NotInCatalog."""
     with runtime.catalog.read() as db:
-        found = models.get_weights(db, weights_id)
-        champion = models.find_champion(db)
-        verdicts = models.list_verdicts(db, challenger_id=weights_id)
+        found = model_rows.get_weights(db, weights_id)
+        champion = model_rows.find_champion(db)
+        verdicts = model_rows.list_verdicts(db, challenger_id=weights_id)
         evaluation = _held_out(db, weights_id)
         decision = _decision(db, weights_id)
-        epochs = training.list_epochs(db, found.run_id) if found.run_id else []
+        epochs = training_rows.list_epochs(db, found.run_id) if found.run_id else []
     return {
         "weights": found,
         "is_champion": champion is not None and champion.weights_id == weights_id,
@@ -87,7 +85,7 @@ def weights(runtime: Runtime, weights_id: str) -> Values:
 def thumbnail(runtime: Runtime, mask_id: str) -> bytes:
     """Return the PNG of a mask. Raises NotInCatalog, ObjectMissing, ObjectCorrupt."""
     with runtime.catalog.read() as db:
-        stored = models.get_mask(db, mask_id).companions["thumbnail"]
+        stored = model_rows.get_mask(db, mask_id).companions["thumbnail"]
     return runtime.store.get(stored["key"], stored["sha256"])
 
 
@@ -97,7 +95,7 @@ def report(runtime: Runtime, weights_id: str) -> bytes:
     Raises NotInCatalog, ObjectMissing, ObjectCorrupt.
     """
     with runtime.catalog.read() as db:
-        models.get_weights(db, weights_id)
+        model_rows.get_weights(db, weights_id)
         evaluation = _held_out(db, weights_id)
     if evaluation is None or "html" not in evaluation.report:
         raise NotInCatalog("these weights have no report", subject=weights_id, next_step="Run `cloudseg evaluate`.")
@@ -107,18 +105,18 @@ def report(runtime: Runtime, weights_id: str) -> bytes:
 
 def _counts(db: Connection, champion: Promotion | None) -> Values:
     return {
-        "scenes": scenes.count_scenes(db),
-        "labels": scenes.count_newest_labels(db),
+        "scenes": scene_rows.count_scenes(db),
+        "labels": scene_rows.count_newest_labels(db),
         "masks": db.execute(select(func.count()).select_from(t.mask)).scalar_one(),
-        "waiting": scenes.count_scenes_without_mask(db, champion.weights_id) if champion else 0,
+        "waiting": scene_rows.count_scenes_without_mask(db, champion.weights_id) if champion else 0,
         "quarantined": db.execute(select(func.count()).select_from(t.quarantine)).scalar_one(),
     }
 
 
 def _models(db: Connection, champion: Promotion | None) -> list[Values]:
     return [
-        _model(db, found, champion, models.find_verdict(db, found.weights_id))
-        for found in models.list_weights(db, limit=_MODELS)
+        _model(db, found, champion, model_rows.find_verdict(db, found.weights_id))
+        for found in model_rows.list_weights(db, limit=_MODELS)
     ]
 
 
@@ -141,14 +139,14 @@ def _decision(db: Connection, weights_id: str) -> Decision | None:
 
     None where the weights became champion or no approval was requested.
     """
-    if any(promotion.weights_id == weights_id for promotion in models.list_promotions(db)):
+    if any(promotion.weights_id == weights_id for promotion in model_rows.list_promotions(db)):
         return None
-    found = models.list_decisions(db, weights_id)
+    found = model_rows.list_decisions(db, weights_id)
     return next((entry for kind in ("declined", "asked") for entry in found if entry.decision == kind), None)
 
 
 def _held_out(db: Connection, weights_id: str) -> Evaluation | None:
-    return next((found for found in models.list_evaluations(db, weights_id) if found.split == "held_out"), None)
+    return next((found for found in model_rows.list_evaluations(db, weights_id) if found.split == "held_out"), None)
 
 
 def _metrics(evaluation: Evaluation | None) -> dict[str, float | None]:
@@ -164,7 +162,7 @@ def _reasons(verdict: Verdict) -> list[str]:
 
 
 def _run(db: Connection, run: Run) -> Values:
-    epochs = training.list_epochs(db, run.run_id)
+    epochs = training_rows.list_epochs(db, run.run_id)
     return {
         "run": run,
         "epochs": list(reversed(epochs[-5:])),
@@ -176,7 +174,7 @@ def _run(db: Connection, run: Run) -> Values:
 def _mask(db: Connection, found: Mask, champion: Promotion | None) -> Values:
     return {
         "mask": found,
-        "scene": scenes.get_scene(db, found.scene_id),
+        "scene": scene_rows.get_scene(db, found.scene_id),
         "is_champions": champion is not None and champion.weights_id == found.weights_id,
     }
 

@@ -1,4 +1,4 @@
--- Every scene with its footprint. gdal is what GDAL and QGIS open, url the address for people and scripts.
+-- Every scene with its footprint. gdal is the path for GDAL and QGIS, url the address for people and scripts.
 CREATE VIEW gis.scenes AS
 SELECT
     scene.scene_id,

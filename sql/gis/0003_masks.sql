@@ -1,4 +1,4 @@
--- Every published mask with the footprint of its scene. is_current: made by the champion, at most one a scene.
+-- Every published mask with the footprint of its scene. is_current: by the champion, at most one for each scene.
 CREATE VIEW gis.masks AS
 SELECT
     mask.mask_id,

@@ -1,5 +1,5 @@
--- Group roles that nobody logs in as: give them to users of your own, `GRANT cloudseg_app TO somebody`.
--- Needs a user who may create roles. Running it again changes nothing.
+-- Group roles without login: grant them to users, `GRANT cloudseg_app TO alice`.
+-- Needs the privilege CREATEROLE. Running it again changes nothing.
 DO $$
 DECLARE
     wanted text;

@@ -1,9 +1,10 @@
--- Who may do what. Needs the owner of the database; every `cloudseg db upgrade` runs it again, because it makes the views anew.
---   cloudseg_app      stages: what they write, no more. Nobody rewrites the history of the champion or deletes a scene.
+-- The privileges of each role. Must be run by the owner of the database; every `cloudseg db upgrade` runs it again,
+-- because it creates the views anew.
+--   cloudseg_app      stages: only what they write. No role may change the history of the champion or delete a scene.
 --   cloudseg_airflow  Airflow's own processes (API server with the pages, scheduler): read.
---   gis_reader        GIS people: the two views of schema gis, and nothing else.
+--   gis_reader        GIS users: the two views of schema gis only.
 
--- PUBLIC is everybody with a password on this server.
+-- PUBLIC is every user of this server.
 DO $$
 BEGIN
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
@@ -12,29 +13,29 @@ END
 $$;
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 REVOKE ALL ON
-    alembic_version, checkpoint, decision, epoch, evaluation, label, mask, place, promotion, quarantine, run, scene, snapshot,
-    snapshot_label, verdict, weights,
+    alembic_version, checkpoint, decision, epoch, evaluation, label, mask, place, promotion, quarantine, run, scene,
+    snapshot, snapshot_label, verdict, weights,
     champion_history, current_mask, mask_lineage, model_history, published_mask, scene_label, training_run
 FROM PUBLIC, cloudseg_app, cloudseg_airflow, gis_reader;
 
 GRANT USAGE ON SCHEMA public TO cloudseg_app, cloudseg_airflow, gis_reader;
 GRANT SELECT ON
-    alembic_version, checkpoint, decision, epoch, evaluation, label, mask, place, promotion, quarantine, run, scene, snapshot,
-    snapshot_label, verdict, weights,
+    alembic_version, checkpoint, decision, epoch, evaluation, label, mask, place, promotion, quarantine, run, scene,
+    snapshot, snapshot_label, verdict, weights,
     champion_history, current_mask, mask_lineage, model_history, published_mask, scene_label, training_run
 TO cloudseg_app, cloudseg_airflow;
 GRANT INSERT ON
-    checkpoint, decision, epoch, evaluation, label, mask, place, promotion, quarantine, run, scene, snapshot, snapshot_label,
-    verdict, weights
+    checkpoint, decision, epoch, evaluation, label, mask, place, promotion, quarantine, run, scene, snapshot,
+    snapshot_label, verdict, weights
 TO cloudseg_app;
--- A run ends; retention forgets checkpoints and reports; a mended file leaves quarantine. All else stays as it was written.
+-- A run ends; retention deletes checkpoints and reports; a corrected file leaves quarantine. All else is never changed.
 GRANT UPDATE (status, error, finished_at) ON run TO cloudseg_app;
 GRANT DELETE ON checkpoint, evaluation, quarantine TO cloudseg_app;
 
--- What the owner makes later is read by whom it concerns, and by nobody else.
+-- The same for what the owner creates later.
 ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO cloudseg_app, cloudseg_airflow;
 
--- Schema gis is there where PostGIS is.
+-- Schema gis exists where PostGIS does.
 DO $$
 BEGIN
     IF to_regclass('gis.masks') IS NOT NULL THEN

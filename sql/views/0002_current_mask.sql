@@ -1,4 +1,4 @@
--- The masks of the champion only: at most one a scene, the layer to put on a map.
+-- The masks of the champion only, at most one for each scene: the layer for a map.
 CREATE VIEW current_mask AS
 SELECT published_mask.*
 FROM published_mask

@@ -1,4 +1,5 @@
--- From a mask to what taught its model: one row for every label of the snapshot, with its scene and the sources' checksums.
+-- From a mask to the training data of its model: one row for every label of the snapshot, with its scene and the
+-- checksums of the sources.
 CREATE VIEW mask_lineage AS
 SELECT
     mask.mask_id,

@@ -1,4 +1,4 @@
--- Every training: its state, how far it came, what it made and how the gate judged that last.
+-- Every training: its status, its progress, its weights and the newest verdict of the gate about them.
 CREATE VIEW training_run AS
 SELECT
     run.run_id,

@@ -1,4 +1,5 @@
--- Who was champion from when until when, who decided it and why. The champion of today has no until_at.
+-- Every champion with the time of its promotion and of its replacement, who decided and why. until_at of the current
+-- champion is null.
 CREATE VIEW champion_history AS
 SELECT
     promotion.generation,

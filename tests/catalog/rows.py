@@ -3,10 +3,10 @@
 from datetime import UTC, datetime, timedelta
 
 from shapely import box, to_wkb
+from sqlalchemy import Connection, select
 
-from cloudseg.catalog import Catalog, training
-from cloudseg.catalog import model as models
-from cloudseg.catalog import scene as scenes
+from cloudseg.catalog import Catalog, model_rows, scene_rows, tables, training_rows
+from cloudseg.catalog.session import fetch
 from cloudseg.keys import sha256_of
 from cloudseg.records import (
     Decision,
@@ -29,6 +29,12 @@ START = datetime(2024, 6, 1, 10, 30, tzinfo=UTC)
 def _stored(kind: str, number: int) -> dict[str, object]:
     sha256 = sha256_of(f"{kind} {number}".encode())
     return {"key": f"{kind}/{sha256}.bin", "sha256": sha256, "size": 3_000_000_000 + number}
+
+
+def labels_of(db: Connection, scene_id: str) -> list[Label]:
+    """Return every label of a scene, newest version first; the library asks for the newest only."""
+    statement = select(tables.label).where(tables.label.c.scene_id == scene_id).order_by(tables.label.c.version.desc())
+    return fetch(db, Label, statement)
 
 
 def scene(number: int, **other: object) -> Scene:
@@ -213,21 +219,21 @@ def quarantined(number: int) -> Quarantined:
 def fill(catalog: Catalog) -> None:
     """Two scenes (one labelled twice), a snapshot, a run, two weights, two promotions and two masks."""
     with catalog.begin() as db:
-        scenes.add_scene(db, scene(1))
-        scenes.add_scene(db, scene(2, min_lon=179.9, max_lon=-179.9, acquired_at=None, crs=None))
-        scenes.add_label(db, label(1, of=1))
-        scenes.add_label(db, label(2, of=1))
-        scenes.decide_places(db, {"mgrs:31UBQ": "train"})
-        scenes.add_quarantined(db, quarantined(1))
-        training.add_snapshot(db, snapshot(), {label(2, of=1).label_id: "train"})
-        training.add_run(db, run())
-        training.add_epoch(db, epoch(1))
-        models.add_weights(db, weights(1, run_id="run-1"))
-        models.add_weights(db, weights(2))
-        models.add_evaluation(db, evaluation(1, of=1))
-        models.add_verdict(db, verdict(1, challenger=1))
-        models.add_decision(db, decision(1))
-        models.add_promotion(db, promotion(1, of=2))
-        models.add_promotion(db, promotion(2, of=1, previous=2))
-        models.add_mask(db, mask(1, of=1, by=1))
-        models.add_mask(db, mask(2, of=1, by=2))
+        scene_rows.add_scene(db, scene(1))
+        scene_rows.add_scene(db, scene(2, min_lon=179.9, max_lon=-179.9, acquired_at=None, crs=None))
+        scene_rows.add_label(db, label(1, of=1))
+        scene_rows.add_label(db, label(2, of=1))
+        scene_rows.decide_places(db, {"mgrs:31UBQ": "train"})
+        scene_rows.add_quarantined(db, quarantined(1))
+        training_rows.add_snapshot(db, snapshot(), {label(2, of=1).label_id: "train"})
+        training_rows.add_run(db, run())
+        training_rows.add_epoch(db, epoch(1))
+        model_rows.add_weights(db, weights(1, run_id="run-1"))
+        model_rows.add_weights(db, weights(2))
+        model_rows.add_evaluation(db, evaluation(1, of=1))
+        model_rows.add_verdict(db, verdict(1, challenger=1))
+        model_rows.add_decision(db, decision(1))
+        model_rows.add_promotion(db, promotion(1, of=2))
+        model_rows.add_promotion(db, promotion(2, of=1, previous=2))
+        model_rows.add_mask(db, mask(1, of=1, by=1))
+        model_rows.add_mask(db, mask(2, of=1, by=2))

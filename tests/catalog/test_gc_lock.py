@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from cloudseg.catalog import Catalog
 from cloudseg.catalog.gc_lock import lock_for_gc, lock_for_publish
-from cloudseg.catalog.scene import add_quarantined, list_quarantined
+from cloudseg.catalog.scene_rows import add_quarantined, list_quarantined
 from cloudseg.publish import publish, stage_object
 from cloudseg.records import StoredObject
 from cloudseg.storage import LocalStore

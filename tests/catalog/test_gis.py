@@ -9,7 +9,7 @@ from shapely import box, from_wkb, to_wkb
 from sqlalchemy import URL, text
 from sqlalchemy.exc import InternalError
 
-from cloudseg.catalog import Catalog, scene
+from cloudseg.catalog import Catalog, scene_rows
 
 ADDRESSES = {"url": "s3://bucket/100% sure/", "gdal": "/vsis3/bucket/100% sure/"}
 pytestmark = pytest.mark.parametrize("backend", ["postgis"])
@@ -30,7 +30,7 @@ def test_the_geometry_is_the_footprint(full_catalog: Catalog):
 
 def test_a_scene_without_footprint_has_no_geometry(full_catalog: Catalog):
     with full_catalog.begin() as db:
-        scene.add_scene(db, rows.scene(3, footprint_wkb=None))
+        scene_rows.add_scene(db, rows.scene(3, footprint_wkb=None))
     assert query(full_catalog, "SELECT footprint FROM gis.scenes WHERE name = 'synthetic_3'") == [{"footprint": None}]
 
 
@@ -93,4 +93,4 @@ def test_going_down_takes_it_along_and_up_brings_it_back(full_catalog: Catalog):
 
 def test_bytes_that_are_no_footprint_are_refused(catalog: Catalog):
     with pytest.raises(InternalError, match=r"geometry|WKB"), catalog.begin() as db:
-        scene.add_scene(db, rows.scene(1, footprint_wkb=to_wkb(box(0, 0, 1, 1))[:-4]))
+        scene_rows.add_scene(db, rows.scene(1, footprint_wkb=to_wkb(box(0, 0, 1, 1))[:-4]))

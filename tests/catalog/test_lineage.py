@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event
 
-from cloudseg.catalog import Catalog, training
-from cloudseg.catalog import model as models
-from cloudseg.catalog import scene as scenes
+from cloudseg.catalog import Catalog, model_rows, scene_rows, training_rows
 from cloudseg.catalog.lineage import lineage_of_mask
 from cloudseg.errors import NotInCatalog
 from cloudseg.records import Label, Mask, Run, Scene, Snapshot, Weights
@@ -49,7 +47,7 @@ def add_scene(db: Connection, name: str) -> str:
         created_at=DAY,
         **stored(name),
     )
-    scenes.add_scene(db, scene)
+    scene_rows.add_scene(db, scene)
     return scene.scene_id
 
 
@@ -67,7 +65,7 @@ def add_label(db: Connection, scene_id: str, name: str) -> str:
         created_at=DAY,
         **stored(f"label-{name}"),
     )
-    scenes.add_label(db, label)
+    scene_rows.add_label(db, label)
     return label.label_id
 
 
@@ -82,7 +80,7 @@ def add_model(db: Connection, name: str, labels: dict[str, Any], parent: str | N
         counts={},
         created_at=DAY,
     )
-    training.add_snapshot(db, snapshot, labels)
+    training_rows.add_snapshot(db, snapshot, labels)
     run = Run(
         run_id=f"run-{name}",
         snapshot_id=snapshot.snapshot_id,
@@ -98,7 +96,7 @@ def add_model(db: Connection, name: str, labels: dict[str, Any], parent: str | N
         created_at=DAY,
         finished_at=DAY,
     )
-    training.add_run(db, run)
+    training_rows.add_run(db, run)
     return add_weights(db, name, run.run_id, snapshot.snapshot_id)
 
 
@@ -114,7 +112,7 @@ def add_weights(db: Connection, name: str, run_id: str | None, snapshot_id: str 
         created_at=DAY,
         **stored(f"w-{name}"),
     )
-    models.add_weights(db, weights)
+    model_rows.add_weights(db, weights)
     return weights.weights_id
 
 
@@ -130,7 +128,7 @@ def add_mask(db: Connection, scene_id: str, weights_id: str) -> str:
         created_at=DAY,
         **stored("mask"),
     )
-    models.add_mask(db, mask)
+    model_rows.add_mask(db, mask)
     return mask.mask_id
 
 

@@ -10,7 +10,7 @@ import pytest
 import rows
 from sqlalchemy import URL, make_url, text
 
-from cloudseg.catalog import Catalog, model, scene, session
+from cloudseg.catalog import Catalog, model_rows, scene_rows, session
 from cloudseg.errors import CatalogUnreachable, CloudsegError, SettingsError
 from cloudseg.storage import LocalStore
 
@@ -96,12 +96,12 @@ def catalog(databases: postgres_server.Databases) -> Iterator[Catalog]:
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 def test_a_restart_between_two_transactions_is_not_noticed(catalog: Catalog, server: postgres_server.Server, mode: str):
     with catalog.begin() as db:
-        scene.add_scene(db, rows.scene(1))
+        scene_rows.add_scene(db, rows.scene(1))
     server.restart(mode)
     with catalog.begin() as db:
-        scene.add_scene(db, rows.scene(2))
+        scene_rows.add_scene(db, rows.scene(2))
     with catalog.read() as db:
-        assert scene.count_scenes(db) == 2
+        assert scene_rows.count_scenes(db) == 2
 
 
 def test_a_server_that_is_away_for_a_moment_is_waited_for(catalog: Catalog, server: postgres_server.Server):
@@ -109,7 +109,7 @@ def test_a_server_that_is_away_for_a_moment_is_waited_for(catalog: Catalog, serv
     later = threading.Timer(2, server.start)
     later.start()
     with catalog.begin() as db:
-        assert scene.add_scene(db, rows.scene(1))
+        assert scene_rows.add_scene(db, rows.scene(1))
     later.join()
 
 
@@ -129,25 +129,25 @@ def test_a_restart_inside_a_transaction_costs_a_retry_and_loses_nothing(
 ):
     def stage(*, disturbed: bool) -> None:
         with catalog.begin() as db:
-            scene.add_scene(db, rows.scene(1))
+            scene_rows.add_scene(db, rows.scene(1))
         with catalog.begin() as db:
-            scene.add_scene(db, rows.scene(2))
-            scene.add_label(db, rows.label(1, of=1))
+            scene_rows.add_scene(db, rows.scene(2))
+            scene_rows.add_label(db, rows.label(1, of=1))
             if disturbed:
                 server.restart(mode)
-            scene.add_label(db, rows.label(2, of=1))
+            scene_rows.add_label(db, rows.label(2, of=1))
 
     with pytest.raises(CatalogUnreachable) as caught:
         stage(disturbed=True)
     assert caught.value.retry_helps
     with catalog.read() as db:
-        assert (scene.count_scenes(db), scene.list_labels(db, rows.scene(1).scene_id)) == (1, []), (
+        assert (scene_rows.count_scenes(db), rows.labels_of(db, rows.scene(1).scene_id)) == (1, []), (
             "all of a transaction or nothing"
         )
     stage(disturbed=False)
     with catalog.read() as db:
-        assert scene.count_scenes(db) == 2
-        assert [label.version for label in scene.list_labels(db, rows.scene(1).scene_id)] == [2, 1]
+        assert scene_rows.count_scenes(db) == 2
+        assert [label.version for label in rows.labels_of(db, rows.scene(1).scene_id)] == [2, 1]
 
 
 def test_a_stage_through_restarts_ends_as_an_undisturbed_one(
@@ -189,10 +189,10 @@ def test_a_stage_through_restarts_ends_as_an_undisturbed_one(
         disturber.join()
     assert restarts > 0
     with catalog.read() as db:
-        assert scene.count_scenes(db) == 14
-        assert len(scene.list_newest_labels(db)) == 12
-        assert scene.list_quarantined(db) == []
-        keys = [s.key for s in scene.list_scenes(db)]
+        assert scene_rows.count_scenes(db) == 14
+        assert len(scene_rows.list_newest_labels(db)) == 12
+        assert scene_rows.list_quarantined(db) == []
+        keys = [s.key for s in scene_rows.list_scenes(db)]
     store = LocalStore(runtime_env / "store")
     assert all(store.exists(key) for key in keys)
 
@@ -204,7 +204,7 @@ def test_a_promotion_through_a_crash_is_one_promotion(
 
     stored = store.put("models/w-1/model.safetensors", b"weights")
     with catalog.begin() as db:
-        model.add_weights(db, rows.weights(1).model_copy(update=stored.model_dump()))
+        model_rows.add_weights(db, rows.weights(1).model_copy(update=stored.model_dump()))
     for _ in range(3):
         server.restart()
         found = promote(store, catalog, "w-1", expected_champion=None, verdict_id=None, actor="test", reason="first")

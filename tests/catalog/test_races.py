@@ -16,7 +16,7 @@ import rows
 from lock_waits import wait_until_sessions_wait
 from sqlalchemy import URL, text
 
-from cloudseg.catalog import Catalog, model, scene
+from cloudseg.catalog import Catalog, model_rows, scene_rows
 from cloudseg.registry import champion
 from cloudseg.storage import LocalStore
 
@@ -32,16 +32,16 @@ def _ingest(url: URL, number: int) -> object:
     catalog, added = Catalog(url), 0
     for turn in range(10):
         with catalog.begin() as db:
-            added += scene.add_scene(db, rows.scene(turn))
-            scene.add_label(db, rows.label(100 * turn + number, of=turn))
-            model.add_weights(db, rows.weights(100 * turn + number))
-            scene.decide_places(db, {"mgrs:31UDQ": ("train", "validation", "held_out")[number % 3]})
+            added += scene_rows.add_scene(db, rows.scene(turn))
+            scene_rows.add_label(db, rows.label(100 * turn + number, of=turn))
+            model_rows.add_weights(db, rows.weights(100 * turn + number))
+            scene_rows.decide_places(db, {"mgrs:31UDQ": ("train", "validation", "held_out")[number % 3]})
     return added
 
 
 def _add_generation(url: URL, number: int) -> object:
     with Catalog(url).begin() as db:
-        return model.add_promotion(db, rows.promotion(1, of=number))
+        return model_rows.add_promotion(db, rows.promotion(1, of=number))
 
 
 def _promote(url: URL, folder: str, number: int) -> object:
@@ -80,7 +80,7 @@ def _same_rollback(url: URL, folder: str, number: int) -> object:
 def _hang(url: URL, inside: object) -> None:
     """Hold what a writer holds until somebody kills this process."""
     with Catalog(url).begin() as db:
-        scene.add_scene(db, rows.scene(1, name="of the dead"))
+        scene_rows.add_scene(db, rows.scene(1, name="of the dead"))
         inside.set()
         time.sleep(600)
 
@@ -119,17 +119,17 @@ def test_six_processes_write_without_loss_or_gap(catalog: Catalog, catalog_url: 
     assert all(isinstance(added, int) for added in outcome), outcome
     assert sum(outcome) == 10, "each scene was new exactly once"
     with catalog.read() as db:
-        assert scene.count_scenes(db) == 10
+        assert scene_rows.count_scenes(db) == 10
         for turn in range(10):
-            assert [label.version for label in scene.list_labels(db, rows.scene(turn).scene_id)] == [6, 5, 4, 3, 2, 1]
-        assert [w.version for w in model.list_weights(db)] == list(range(60, 0, -1))
+            assert [label.version for label in rows.labels_of(db, rows.scene(turn).scene_id)] == [6, 5, 4, 3, 2, 1]
+        assert [w.version for w in model_rows.list_weights(db)] == list(range(60, 0, -1))
         assert db.execute(text("SELECT COUNT(*) FROM place")).scalar() == 1
 
 
 def test_a_generation_is_given_once(catalog: Catalog, catalog_url: URL):
     with catalog.begin() as db:
         for number in range(8):
-            model.add_weights(db, rows.weights(number))
+            model_rows.add_weights(db, rows.weights(number))
     assert sorted(together(_add_generation, catalog_url, processes=8)) == [False] * 7 + [True]
 
 
@@ -139,7 +139,7 @@ def contest(catalog: Catalog, store: LocalStore) -> Iterator[Catalog]:
     with catalog.begin() as db:
         for number in range(9):
             stored = store.put(f"models/w-{number}/model.safetensors", f"models {number}".encode())
-            model.add_weights(db, rows.weights(number).model_copy(update=stored.model_dump()))
+            model_rows.add_weights(db, rows.weights(number).model_copy(update=stored.model_dump()))
     champion.promote(store, catalog, "w-0", expected_champion=None, verdict_id=None, actor="test", reason="first")
     return catalog
 
@@ -151,14 +151,14 @@ def test_of_eight_promotions_one_wins_and_the_pointer_is_its(contest: Catalog, c
     # w-0 is the champion already: the process that wants it is refused too.
     assert (winners, len(losers)) == ([2], 7), outcome
     with contest.read() as db:
-        assert [p.generation for p in model.list_promotions(db)] == [2, 1]
+        assert [p.generation for p in model_rows.list_promotions(db)] == [2, 1]
     assert champion.is_pointer_right(store, contest)
 
 
 def test_eight_tries_of_one_promotion_are_one_promotion(contest: Catalog, catalog_url: URL, store: LocalStore):
     assert together(_same_promotion, catalog_url, str(store.root), processes=8) == [2] * 8
     with contest.read() as db:
-        assert [p.generation for p in model.list_promotions(db)] == [2, 1]
+        assert [p.generation for p in model_rows.list_promotions(db)] == [2, 1]
 
 
 @pytest.mark.parametrize(("attempt", "generation"), [(_same_promotion, 2), (_same_rollback, 3)])
@@ -185,5 +185,5 @@ def test_a_worker_that_dies_holding_a_lock_holds_nobody_up(catalog: Catalog, cat
     assert inside.wait(60)
     os.kill(process.pid, signal.SIGKILL)
     with catalog.begin() as db:
-        assert scene.add_scene(db, rows.scene(1)), "what the dead process wrote was undone"
+        assert scene_rows.add_scene(db, rows.scene(1)), "what the dead process wrote was undone"
     process.join(60)

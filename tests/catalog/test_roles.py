@@ -8,10 +8,10 @@ import rows
 from postgres_server import run_sql
 from sqlalchemy import URL, inspect, text
 
-from cloudseg.catalog import Catalog, model, scene, tables, training
+from cloudseg.catalog import Catalog, model_rows, scene_rows, tables, training_rows
 from cloudseg.catalog.roles import ROLES
 from cloudseg.catalog.session import sql_folder
-from cloudseg.catalog.views import _OURS
+from cloudseg.catalog.views import _VIEWS
 from cloudseg.errors import SettingsError, StateError
 
 
@@ -99,11 +99,11 @@ def test_the_app_does_what_stages_do(app: Catalog, roles: Catalog):
             db.execute(table.delete())
     rows.fill(app)
     with app.begin() as db:
-        training.set_run_status(db, "run-1", "finished")
-        training.delete_checkpoint(db, "run-1", 10)
-        assert scene.release_quarantined(db, ["qu-1"]) == 1
+        training_rows.set_run_status(db, "run-1", "finished")
+        training_rows.delete_checkpoint(db, "run-1", 10)
+        assert scene_rows.release_quarantined(db, ["qu-1"]) == 1
         assert db.execute(tables.evaluation.delete()).rowcount == 1
-        assert model.get_mask(db, "mk-1") == rows.mask(1, of=1, by=1)
+        assert model_rows.get_mask(db, "mk-1") == rows.mask(1, of=1, by=1)
     refused(app, "DELETE FROM mask")
 
 
@@ -117,14 +117,14 @@ def test_the_app_can_neither_upgrade_nor_make_roles(app: Catalog):
 def test_airflow_reads_and_writes_nothing(airflow: Catalog):
     airflow.check()
     with airflow.read() as db:
-        assert scene.count_scenes(db) == 2
+        assert scene_rows.count_scenes(db) == 2
         assert len(db.execute(text("SELECT * FROM champion_history")).all()) == 2
     refused(airflow, "INSERT INTO place VALUES ('mgrs:31UDQ', 'train', now())")
     refused(airflow, "DELETE FROM quarantine")
 
 
 def test_a_gis_reader_sees_no_table_and_no_view_of_ours(gis: Catalog):
-    for name in sorted({*tables.metadata.tables, *_OURS, "alembic_version"}):
+    for name in sorted({*tables.metadata.tables, *_VIEWS, "alembic_version"}):
         refused(gis, f"SELECT * FROM public.{name}")  # noqa: S608
 
 
@@ -182,7 +182,7 @@ def test_the_reviewed_file_names_every_table_and_view():
     grants = (sql_folder() / "roles" / "0002_grants.sql").read_text("utf-8")
     revoked = grants.partition("FROM PUBLIC, cloudseg_app")[0].rpartition("REVOKE ALL ON\n")[2]
     named = {name.strip() for name in revoked.replace("\n", " ").split(",")}
-    assert named == {*tables.metadata.tables, *_OURS, "alembic_version"}
+    assert named == {*tables.metadata.tables, *_VIEWS, "alembic_version"}
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])

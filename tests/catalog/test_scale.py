@@ -1,10 +1,10 @@
-"""The questions of a large catalog are answered from indexes (benchmarks/catalog_scale.py has the figures for a million scenes)."""
+"""Queries of a large catalog use indexes; benchmarks/catalog_scale.py has the figures for a million scenes."""
 
 import pytest
 from sqlalchemy import URL
 
 from benchmarks import catalog_scale as scale
-from cloudseg.catalog import Catalog, scene
+from cloudseg.catalog import Catalog, scene_rows
 from cloudseg.storage import LocalStore
 
 SCENES = 4000
@@ -54,5 +54,5 @@ def test_every_question_is_answered_rightly_and_from_an_index(large: Catalog, st
         rows["masks that touch this box in June"],
     )
     with large.read() as db:
-        assert scene.count_scenes_without_mask(db, scale.CHAMPION) == SCENES // scale.WAITING
-        assert scene.count_scenes_without_mask(db, scale.FORMER) == SCENES - SCENES // scale.WAITING
+        assert scene_rows.count_scenes_without_mask(db, scale.CHAMPION) == SCENES // scale.WAITING
+        assert scene_rows.count_scenes_without_mask(db, scale.FORMER) == SCENES - SCENES // scale.WAITING

@@ -4,62 +4,62 @@ import pytest
 import rows
 from sqlalchemy.exc import IntegrityError
 
-from cloudseg.catalog import Catalog, scene, training
+from cloudseg.catalog import Catalog, scene_rows, training_rows
 from cloudseg.errors import NotInCatalog
 
 
 def test_the_same_source_is_one_scene(catalog: Catalog):
     with catalog.begin() as db:
-        assert scene.add_scene(db, rows.scene(1))
-        assert not scene.add_scene(db, rows.scene(1, name="another name"))
-        assert scene.get_scene(db, rows.scene(1).scene_id).name == "synthetic_1"
-        assert scene.find_scene_by_source(db, rows.scene(1).source_sha256) == rows.scene(1)
-        assert scene.find_scene_by_source(db, "unknown") is None
+        assert scene_rows.add_scene(db, rows.scene(1))
+        assert not scene_rows.add_scene(db, rows.scene(1, name="another name"))
+        assert scene_rows.get_scene(db, rows.scene(1).scene_id).name == "synthetic_1"
+        assert scene_rows.find_scene_by_source(db, rows.scene(1).source_sha256) == rows.scene(1)
+        assert scene_rows.find_scene_by_source(db, "unknown") is None
 
 
 def test_an_unknown_scene_is_named(catalog: Catalog):
     with pytest.raises(NotInCatalog, match="sc-x: no such scene"), catalog.read() as db:
-        scene.get_scene(db, "sc-x")
+        scene_rows.get_scene(db, "sc-x")
 
 
 def test_labels_are_versions_of_their_scene(catalog: Catalog):
     with catalog.begin() as db:
         for number in (1, 2):
-            scene.add_scene(db, rows.scene(number))
-        first = scene.add_label(db, rows.label(1, of=1))
-        second = scene.add_label(db, rows.label(2, of=1))
-        other = scene.add_label(db, rows.label(3, of=2))
+            scene_rows.add_scene(db, rows.scene(number))
+        first = scene_rows.add_label(db, rows.label(1, of=1))
+        second = scene_rows.add_label(db, rows.label(2, of=1))
+        other = scene_rows.add_label(db, rows.label(3, of=2))
         assert [added and added.version for added in (first, second, other)] == [1, 2, 1]
         assert first is not None
-        assert scene.add_label(db, rows.label(1, of=1)) is None
-        assert scene.list_labels(db, first.scene_id) == [second, first]
-        assert scene.list_newest_labels(db) == [second, other]
-        assert scene.count_newest_labels(db) == 2
-        assert scene.get_label(db, first.label_id) == first
+        assert scene_rows.add_label(db, rows.label(1, of=1)) is None
+        assert rows.labels_of(db, first.scene_id) == [second, first]
+        assert scene_rows.list_newest_labels(db) == [second, other]
+        assert scene_rows.count_newest_labels(db) == 2
+        assert scene_rows.get_label(db, first.label_id) == first
 
 
 def test_a_label_without_scene_is_refused(catalog: Catalog):
     with pytest.raises(IntegrityError, match=r"(?i)foreign key"), catalog.begin() as db:
-        scene.add_label(db, rows.label(1, of=1))
+        scene_rows.add_label(db, rows.label(1, of=1))
 
 
 def test_new_labels_are_those_outside_the_snapshot(full_catalog: Catalog):
     with full_catalog.begin() as db:
-        assert scene.count_labels_outside(db, None) == 1
-        assert scene.count_labels_outside(db, "sn-1") == 0
-        scene.add_label(db, rows.label(9, of=2))
-        assert scene.count_labels_outside(db, "sn-1") == 1
-        assert training.list_snapshot_labels(db, "sn-1") == {rows.label(2, of=1).label_id: "train"}
+        assert scene_rows.count_labels_outside(db, None) == 1
+        assert scene_rows.count_labels_outside(db, "sn-1") == 0
+        scene_rows.add_label(db, rows.label(9, of=2))
+        assert scene_rows.count_labels_outside(db, "sn-1") == 1
+        assert training_rows.list_snapshot_labels(db, "sn-1") == {rows.label(2, of=1).label_id: "train"}
 
 
 def test_a_place_never_changes_its_split(catalog: Catalog):
     with catalog.begin() as db:
-        assert scene.decide_places(db, {"mgrs:31UDQ": "held_out", "mgrs:31UDP": "train"}) == {
+        assert scene_rows.decide_places(db, {"mgrs:31UDQ": "held_out", "mgrs:31UDP": "train"}) == {
             "mgrs:31UDQ": "held_out",
             "mgrs:31UDP": "train",
         }
     with catalog.begin() as db:
-        assert scene.decide_places(db, {"mgrs:31UDQ": "train", "mgrs:32TMS": "validation"}) == {
+        assert scene_rows.decide_places(db, {"mgrs:31UDQ": "train", "mgrs:32TMS": "validation"}) == {
             "mgrs:31UDQ": "held_out",
             "mgrs:32TMS": "validation",
         }
@@ -67,10 +67,10 @@ def test_a_place_never_changes_its_split(catalog: Catalog):
 
 def test_scenes_without_mask_are_publishable_and_oldest_first(full_catalog: Catalog):
     with full_catalog.begin() as db:
-        scene.add_scene(db, rows.scene(3, publishable=False))
-        scene.add_scene(db, rows.scene(4, created_at=rows.START))
+        scene_rows.add_scene(db, rows.scene(3, publishable=False))
+        scene_rows.add_scene(db, rows.scene(4, created_at=rows.START))
         second, fourth = rows.scene(2), rows.scene(4)
-        assert scene.list_scenes_without_mask(db, "w-1") == [
+        assert scene_rows.list_scenes_without_mask(db, "w-1") == [
             (fourth.scene_id, fourth.name),
             (second.scene_id, second.name),
         ]
@@ -78,11 +78,11 @@ def test_scenes_without_mask_are_publishable_and_oldest_first(full_catalog: Cata
 
 def test_scenes_without_mask_are_those_with_every_band_that_is_asked_for(full_catalog: Catalog):
     with full_catalog.begin() as db:
-        scene.add_scene(db, rows.scene(3, bands=["nir", "red"]))
-        scene.add_scene(db, rows.scene(4, bands=[]))
+        scene_rows.add_scene(db, rows.scene(3, bands=["nir", "red"]))
+        scene_rows.add_scene(db, rows.scene(4, bands=[]))
 
         def waiting(*bands: str) -> list[str]:
-            return [s.name for s in scene.list_scenes_without_mask(db, "w-1", bands=bands)]
+            return [s.name for s in scene_rows.list_scenes_without_mask(db, "w-1", bands=bands)]
 
         assert waiting("red") == ["synthetic_2", "synthetic_3"]
         assert waiting("red", "nir") == ["synthetic_3"]
@@ -92,14 +92,14 @@ def test_scenes_without_mask_are_those_with_every_band_that_is_asked_for(full_ca
 
 def test_quarantine_is_written_once_and_released(catalog: Catalog):
     with catalog.begin() as db:
-        assert scene.add_quarantined(db, rows.quarantined(1))
-        assert not scene.add_quarantined(db, rows.quarantined(1))
-        assert scene.release_quarantined(db, []) == 0
-        assert scene.release_quarantined(db, ["qu-1", "qu-unknown"]) == 1
-        assert scene.list_quarantined(db) == []
+        assert scene_rows.add_quarantined(db, rows.quarantined(1))
+        assert not scene_rows.add_quarantined(db, rows.quarantined(1))
+        assert scene_rows.release_quarantined(db, []) == 0
+        assert scene_rows.release_quarantined(db, ["qu-1", "qu-unknown"]) == 1
+        assert scene_rows.list_quarantined(db) == []
 
 
 def test_lists_have_a_limit(full_catalog: Catalog):
     with full_catalog.read() as db:
-        assert [s.name for s in scene.list_scenes(db, limit=1)] == ["synthetic_2"]
-        assert len(scene.list_scenes(db)) == 2
+        assert [s.name for s in scene_rows.list_scenes(db, limit=1)] == ["synthetic_2"]
+        assert len(scene_rows.list_scenes(db)) == 2

@@ -10,11 +10,10 @@ from sqlalchemy import URL, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError, ProgrammingError, StatementError
 
-from cloudseg.catalog import Catalog, model, scene, tables, training
-from cloudseg.catalog.session import advisory_lock, get_many
+from cloudseg.catalog import Catalog, model_rows, scene_rows, tables, training_rows
+from cloudseg.catalog.session import advisory_lock
 from cloudseg.catalog.tables import Utc
-from cloudseg.errors import CatalogOutdated, CatalogUnreachable, NotInCatalog, SettingsError
-from cloudseg.records import Scene
+from cloudseg.errors import CatalogOutdated, CatalogUnreachable, SettingsError
 
 # --- opening --------------------------------------------------------------------------------------------------------
 
@@ -34,7 +33,7 @@ def test_the_folder_is_made(tmp_path: Path):
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CatalogUnreachable, match="folder cannot be made"):
+    with pytest.raises(CatalogUnreachable, match="directory cannot be created"):
         Catalog(f"sqlite:///{tmp_path}/file/below/catalog.db")
 
 
@@ -58,28 +57,28 @@ def test_a_folder_in_place_of_the_file(tmp_path: Path):
 
 def test_begin_commits_and_undoes(catalog: Catalog):
     with catalog.begin() as db:
-        scene.add_scene(db, rows.scene(1))
+        scene_rows.add_scene(db, rows.scene(1))
     with pytest.raises(ZeroDivisionError), catalog.begin() as db:
-        _ = scene.add_scene(db, rows.scene(2)) / 0
+        _ = scene_rows.add_scene(db, rows.scene(2)) / 0
     with catalog.read() as db:
-        assert [s.scene_id for s in scene.list_scenes(db)] == [rows.scene(1).scene_id]
+        assert [s.scene_id for s in scene_rows.list_scenes(db)] == [rows.scene(1).scene_id]
 
 
 def test_read_refuses_to_write(catalog: Catalog):
     with pytest.raises(CatalogUnreachable, match=r"readonly|read-only"), catalog.read() as db:
-        scene.add_scene(db, rows.scene(1))
+        scene_rows.add_scene(db, rows.scene(1))
     with catalog.begin() as db:
-        assert scene.add_scene(db, rows.scene(1))
+        assert scene_rows.add_scene(db, rows.scene(1))
 
 
 def test_a_reader_sees_one_moment(catalog: Catalog):
     with catalog.read() as reader:
-        assert scene.count_scenes(reader) == 0
+        assert scene_rows.count_scenes(reader) == 0
         with catalog.begin() as writer:
-            scene.add_scene(writer, rows.scene(1))
-        assert scene.count_scenes(reader) == 0
+            scene_rows.add_scene(writer, rows.scene(1))
+        assert scene_rows.count_scenes(reader) == 0
     with catalog.read() as reader:
-        assert scene.count_scenes(reader) == 1
+        assert scene_rows.count_scenes(reader) == 1
 
 
 def test_a_writer_waits_for_the_other(catalog: Catalog):
@@ -106,12 +105,12 @@ def test_a_lock_that_never_ends_is_unreachable_not_a_traceback(catalog: Catalog,
     hasty = {"timeout": "0.05"} if catalog_url.drivername == "sqlite" else {"options": "-c lock_timeout=50ms"}
     impatient = Catalog(catalog_url.update_query_dict(hasty))
     with catalog.begin() as holder:
-        scene.add_scene(holder, rows.scene(1))
+        scene_rows.add_scene(holder, rows.scene(1))
         with (
             pytest.raises(CatalogUnreachable, match=r"database is locked|lock timeout") as caught,
             impatient.begin() as db,
         ):
-            scene.add_scene(db, rows.scene(1))
+            scene_rows.add_scene(db, rows.scene(1))
     assert caught.value.retry_helps
     impatient.engine.dispose()
 
@@ -128,12 +127,12 @@ def test_faults_of_our_own_stay_visible(catalog: Catalog):
 
 def test_rows_come_back_as_they_went_in(full_catalog: Catalog):
     with full_catalog.read() as db:
-        assert scene.get_scene(db, rows.scene(1).scene_id) == rows.scene(1)
-        assert training.get_snapshot(db, "sn-1") == rows.snapshot()
-        assert training.list_epochs(db, "run-1") == [rows.epoch(1)]
-        assert model.get_mask(db, "mk-1") == rows.mask(1, of=1, by=1)
-        assert model.get_verdict(db, "ve-1") == rows.verdict(1, challenger=1)
-        assert scene.list_quarantined(db) == [rows.quarantined(1)]
+        assert scene_rows.get_scene(db, rows.scene(1).scene_id) == rows.scene(1)
+        assert training_rows.get_snapshot(db, "sn-1") == rows.snapshot()
+        assert training_rows.list_epochs(db, "run-1") == [rows.epoch(1)]
+        assert model_rows.get_mask(db, "mk-1") == rows.mask(1, of=1, by=1)
+        assert model_rows.get_verdict(db, "ve-1") == rows.verdict(1, challenger=1)
+        assert scene_rows.list_quarantined(db) == [rows.quarantined(1)]
 
 
 def test_utc_refuses_naive_times():
@@ -151,9 +150,9 @@ def test_utc_refuses_naive_times_in_statements(catalog: Catalog):
 def test_utc_keeps_the_moment_not_the_zone(catalog: Catalog):
     elsewhere = datetime(2024, 6, 1, 2, 0, 0, 123456, tzinfo=timezone(timedelta(hours=5, minutes=30)))
     with catalog.begin() as db:
-        scene.add_scene(db, rows.scene(1, acquired_at=elsewhere))
+        scene_rows.add_scene(db, rows.scene(1, acquired_at=elsewhere))
     with catalog.read() as db:
-        found = scene.get_scene(db, rows.scene(1).scene_id).acquired_at
+        found = scene_rows.get_scene(db, rows.scene(1).scene_id).acquired_at
     assert found == elsewhere
     assert found is not None
     assert found.tzinfo is UTC
@@ -161,12 +160,4 @@ def test_utc_keeps_the_moment_not_the_zone(catalog: Catalog):
 
 def test_nan_is_refused_because_it_is_no_json(full_catalog: Catalog):
     with pytest.raises((StatementError, ValueError), match="not JSON compliant"), full_catalog.begin() as db:
-        training.add_epoch(db, rows.epoch(2).model_copy(update={"metrics": {"train_loss": float("nan")}}))
-
-
-def test_get_many_keeps_the_order_and_names_the_missing(full_catalog: Catalog):
-    wanted = [rows.scene(2).scene_id, rows.scene(1).scene_id]
-    with full_catalog.read() as db:
-        assert [s.scene_id for s in get_many(db, Scene, tables.scene, "scene_id", wanted)] == wanted
-        with pytest.raises(NotInCatalog, match="sc-none: no such scene"):
-            get_many(db, Scene, tables.scene, "scene_id", [*wanted, "sc-none"])
+        training_rows.add_epoch(db, rows.epoch(2).model_copy(update={"metrics": {"train_loss": float("nan")}}))

@@ -8,7 +8,7 @@ from sqlalchemy import inspect, text
 
 from cloudseg.catalog import Catalog
 from cloudseg.catalog.session import sql_folder
-from cloudseg.catalog.views import _OURS
+from cloudseg.catalog.views import _VIEWS
 
 FILES = sorted((sql_folder() / "views").glob("*.sql"))
 
@@ -31,7 +31,7 @@ def test_upgrade_makes_and_drops_exactly_these(full_catalog: Catalog):
         assert set(inspect(db).get_view_names()) - {"geometry_columns", "geography_columns"} == {
             file.stem[5:] for file in FILES
         }
-    assert {file.stem[5:] for file in FILES} == set(_OURS)
+    assert {file.stem[5:] for file in FILES} == set(_VIEWS)
 
 
 def test_views_of_others_stay(full_catalog: Catalog):

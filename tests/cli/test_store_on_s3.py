@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudseg.catalog.model import list_masks
+from cloudseg.catalog.model_rows import list_masks
 from cloudseg.runtime import open_runtime
 from cloudseg.storage import LocalStore
 from tests.catalog import rows

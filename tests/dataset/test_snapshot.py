@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 
 from cloudseg.bands import MASK_NO_DATA
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import scene as scenes
-from cloudseg.catalog import training as rows
+from cloudseg.catalog import Catalog, scene_rows, training_rows
 from cloudseg.dataset import build_snapshot, open_chips
 from cloudseg.dataset.shard import ShardWriter
 from cloudseg.errors import EmptySplit, SnapshotChanged
@@ -25,7 +23,7 @@ AddScene = Callable[..., str]
 
 def get(catalog: Catalog, snapshot_id: str) -> Snapshot:
     with catalog.read() as db:
-        return rows.get_snapshot(db, snapshot_id)
+        return training_rows.get_snapshot(db, snapshot_id)
 
 
 def other_world(folder: Path) -> tuple[LocalStore, Catalog]:
@@ -47,13 +45,13 @@ def test_the_same_labels_give_the_same_snapshot_in_any_order(
 
     store2, catalog2 = other_world(tmp_path)
     with catalog.read() as db:
-        pairs = [(scenes.get_scene(db, label.scene_id), label) for label in scenes.list_newest_labels(db)]
+        pairs = [(scene_rows.get_scene(db, label.scene_id), label) for label in scene_rows.list_newest_labels(db)]
     for scene, label in reversed(pairs):
         for key in (scene.key, label.key):
             store2.put(key, store.get(key))
         with catalog2.begin() as db:
-            scenes.add_scene(db, scene)
-            scenes.add_label(db, label)
+            scene_rows.add_scene(db, scene)
+            scene_rows.add_label(db, label)
     assert build_snapshot(store2, catalog2, recipe()).snapshot_id == first.snapshot_id
 
 
@@ -143,7 +141,7 @@ def test_held_out_places_stay_held_out(store: LocalStore, catalog: Catalog, add_
     # What the catalog has recorded takes precedence over the rule: a place keeps the split that was decided.
     odd = places("train", 3)[-1]
     with catalog.begin() as db:
-        scenes.decide_places(db, {odd: "held_out"})
+        scene_rows.decide_places(db, {odd: "held_out"})
     add_scene(odd, seed=9)
     for dry_run in (True, False):
         counts = build_snapshot(store, catalog, recipe(), dry_run=dry_run).counts
@@ -158,7 +156,7 @@ def test_dry_run_writes_nothing(store: LocalStore, catalog: Catalog, add_scene: 
     assert record.counts["train"] == {"chips": 1, "scenes": 1, "places": 1, "cloud_fraction": None}
     assert sorted(store.list_keys()) == before
     with catalog.read() as db:
-        assert rows.list_snapshots(db) == []
+        assert training_rows.list_snapshots(db) == []
 
 
 def test_no_fitting_scene_is_an_error(store: LocalStore, catalog: Catalog, add_scene: AddScene) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cloudseg.catalog import Catalog
-from cloudseg.catalog.training import get_snapshot
+from cloudseg.catalog.training_rows import get_snapshot
 from cloudseg.dataset.chips import open_chips
 from cloudseg.evaluate import brightness
 from cloudseg.storage import LocalStore

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from cloudseg.bands import MASK_CLOUD
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import model as rows
-from cloudseg.catalog.scene import list_scenes
-from cloudseg.catalog.training import get_snapshot
+from cloudseg.catalog import Catalog, model_rows
+from cloudseg.catalog.scene_rows import list_scenes
+from cloudseg.catalog.training_rows import get_snapshot
 from cloudseg.dataset.chips import open_chips
 from cloudseg.errors import DataError, EmptySplit, NotInCatalog
 from cloudseg.evaluate import evaluate_weights
@@ -57,7 +56,7 @@ def test_running_twice_gives_the_same_row_and_writes_nothing(store: LocalStore, 
         assert len(store.get(stored.key, stored.sha256)) == stored.size
     assert {"html", "json", "counts"} <= set(first.report)
     with catalog.read() as db:
-        assert rows.list_evaluations(db, weights.weights_id) == [first]
+        assert model_rows.list_evaluations(db, weights.weights_id) == [first]
 
 
 def test_other_splits_are_other_evaluations(store: LocalStore, catalog: Catalog) -> None:

@@ -9,8 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from cloudseg import keys
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import model as rows
+from cloudseg.catalog import Catalog, model_rows
 from cloudseg.evaluate import decide
 from cloudseg.evaluate.clean_process import SmokeTest, run_smoke_test
 from cloudseg.model.golden import pack_golden
@@ -92,7 +91,7 @@ def test_the_verdict_is_canonical_json_under_its_hash(store: LocalStore, catalog
     assert verdict.body["policy"] == Promotion().model_dump(mode="json")
     assert judged(store, catalog, snapshot_id, weights.weights_id, None) == verdict
     with catalog.read() as db:
-        assert rows.list_verdicts(db) == [verdict]
+        assert model_rows.list_verdicts(db) == [verdict]
 
 
 def test_weights_that_do_not_reproduce_their_golden_tile_are_rejected(

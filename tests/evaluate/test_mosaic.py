@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from cloudseg.catalog import Catalog
-from cloudseg.catalog.scene import list_scenes
-from cloudseg.catalog.training import get_snapshot
+from cloudseg.catalog.scene_rows import list_scenes
+from cloudseg.catalog.training_rows import get_snapshot
 from cloudseg.dataset.chips import open_chips
 from cloudseg.evaluate.mosaic import read_mosaic, window_of
 from cloudseg.evaluate.scene import Evaluator

@@ -9,8 +9,8 @@ import torch
 
 from cloudseg import keys
 from cloudseg.catalog import Catalog
-from cloudseg.catalog.scene import add_label, add_scene
-from cloudseg.catalog.training import add_snapshot
+from cloudseg.catalog.scene_rows import add_label, add_scene
+from cloudseg.catalog.training_rows import add_snapshot
 from cloudseg.dataset.manifest import Manifest, snapshot_id_of
 from cloudseg.dataset.shard import ShardWriter
 from cloudseg.grid import Window, iter_windows

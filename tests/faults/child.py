@@ -19,10 +19,9 @@ from typing import Any
 from sqlalchemy import select
 
 from cloudseg.catalog import tables
-from cloudseg.keys import CHAMPION_POINTER, canonical_json
+from cloudseg.keys import CHAMPION_POINTER, PREFIXES, canonical_json
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import maintain
-from cloudseg.stages.references import OURS
 from tests.faults import steps
 from tests.faults.points import Points
 
@@ -107,7 +106,9 @@ def look(runtime: Runtime) -> Look:
             for name, table in tables.metadata.tables.items()
         }
     store = runtime.store
-    objects = {key: hashlib.sha256(store.get(key)).hexdigest() for prefix in OURS for key in store.list_keys(prefix)}
+    objects = {
+        key: hashlib.sha256(store.get(key)).hexdigest() for prefix in PREFIXES for key in store.list_keys(prefix)
+    }
     pointer = _timeless(json.loads(store.get(CHAMPION_POINTER))) if objects.pop(CHAMPION_POINTER, None) else None
     return {"rows": rows, "objects": objects, "pointer": pointer}
 

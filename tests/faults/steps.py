@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cloudseg import keys, stages
-from cloudseg.catalog import model as models
-from cloudseg.catalog import training
+from cloudseg.catalog import model_rows, training_rows
 from cloudseg.records import Checkpoint, Evaluation, StoredObject, Weights
 from cloudseg.runtime import Runtime, open_runtime
 
@@ -92,8 +91,10 @@ def mess_up(ids: Ids) -> Ids:
     report = _put(runtime, "an old report", lambda sha256: keys.evaluation("ev-loser", "report.html", sha256))
     parameters = _put(runtime, "a loser", keys.weights)
     with runtime.catalog.begin() as db:
-        training.add_checkpoint(db, Checkpoint(run_id="run-first", step=2, **stored.model_dump(), created_at=LONG_AGO))
-        loser = models.add_weights(db, _loser(parameters))
+        training_rows.add_checkpoint(
+            db, Checkpoint(run_id="run-first", step=2, **stored.model_dump(), created_at=LONG_AGO)
+        )
+        loser = model_rows.add_weights(db, _loser(parameters))
         evaluation = Evaluation(
             evaluation_id="ev-loser",
             weights_id=loser.weights_id,
@@ -104,7 +105,7 @@ def mess_up(ids: Ids) -> Ids:
             report={"html": report.model_dump()},
             created_at=LONG_AGO,
         )
-        models.add_evaluation(db, evaluation)
+        model_rows.add_evaluation(db, evaluation)
     runtime.store.replace(keys.CHAMPION_POINTER, b"[]")
     # Ages count from here: later than all that the circle made, so that the loser's report is old and the run was long
     # ago.

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from cloudseg.catalog import Catalog
-from cloudseg.catalog.scene import list_labels, list_quarantined, list_scenes
+from cloudseg.catalog.scene_rows import list_quarantined, list_scenes
 from cloudseg.ingest import DecodeLimits, ingest_source
 from cloudseg.records import IngestRecord, Label, Quarantined, Scene
 from cloudseg.storage import LocalStore
+from tests.catalog.rows import labels_of
 
 
 class Service:
@@ -31,7 +32,7 @@ class Service:
 
     def labels(self, scene: Scene) -> list[Label]:
         with self.catalog.read() as db:
-            return list_labels(db, scene.scene_id)
+            return labels_of(db, scene.scene_id)
 
     def quarantine(self) -> dict[str, Quarantined]:
         with self.catalog.read() as db:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cloudseg.catalog.scene import list_newest_labels
+from cloudseg.catalog.scene_rows import list_newest_labels
 from tests.ingest.conftest import Service
 from tests.ingest.tiles import SIZE, UTM, clouds, random_dn, write
 

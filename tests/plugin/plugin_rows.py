@@ -11,9 +11,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from cloudseg import keys
-from cloudseg.catalog import Catalog, training
-from cloudseg.catalog import model as models
-from cloudseg.catalog import scene as scenes
+from cloudseg.catalog import Catalog, model_rows, scene_rows, training_rows
 from cloudseg.records import (
     Epoch,
     Evaluation,
@@ -129,7 +127,7 @@ def fill(runtime: Runtime, *, scene_count: int = 3) -> None:
     )
     with runtime.catalog.begin() as db:
         for number in range(scene_count):
-            scenes.add_scene(db, _scene(number, blob))
+            scene_rows.add_scene(db, _scene(number, blob))
         label = Label(
             label_id="lb-1",
             scene_id=_scene(1, blob).scene_id,
@@ -143,19 +141,19 @@ def fill(runtime: Runtime, *, scene_count: int = 3) -> None:
             created_at=NOON,
             **blob.model_dump(),
         )
-        scenes.add_label(db, label)
-        training.add_snapshot(db, snapshot, {"lb-1": "train"})
-        training.add_run(db, _run("run-old", "finished"))
-        training.add_run(db, _run("run-now", "running"))
+        scene_rows.add_label(db, label)
+        training_rows.add_snapshot(db, snapshot, {"lb-1": "train"})
+        training_rows.add_run(db, _run("run-old", "finished"))
+        training_rows.add_run(db, _run("run-now", "running"))
         for run_id in ("run-old", "run-now"):
             for epoch in range(1, 7):
                 metrics = {"train_loss": 0.9 / epoch, "validation_iou": 1 - 1 / (epoch + 1)}
-                training.add_epoch(
+                training_rows.add_epoch(
                     db, Epoch(run_id=run_id, epoch=epoch, step=epoch * 50, metrics=metrics, created_at=NOON)
                 )
         for number in (1, 2):
             _add_model(db, store, number)
-        models.add_promotion(
+        model_rows.add_promotion(
             db,
             Promotion(
                 generation=1,
@@ -169,8 +167,8 @@ def fill(runtime: Runtime, *, scene_count: int = 3) -> None:
             ),
         )
         for number in range(scene_count - 1):
-            models.add_mask(db, _mask(store, number))
-        scenes.add_quarantined(
+            model_rows.add_mask(db, _mask(store, number))
+        scene_rows.add_quarantined(
             db,
             Quarantined(
                 quarantine_id="qu-1",
@@ -219,7 +217,7 @@ def _add_model(db: object, store: LocalStore, number: int) -> None:
         created_at=NOON + timedelta(hours=number),
         **blob.model_dump(),
     )
-    models.add_weights(db, weights)
+    model_rows.add_weights(db, weights)
     html = store.put(f"evaluations/ev-{number}/report.abc.html", b"<h1>Report</h1><script>alert(2)</script>")
     report = {"html": html.model_dump()} if number == 1 else {}
     metrics = {"iou": 0.7 + number / 100, "f1": 0.8, "precision": 0.9, "recall": 0.85, "scene_mean": {"iou": 0.6}}
@@ -233,7 +231,7 @@ def _add_model(db: object, store: LocalStore, number: int) -> None:
         report=report,
         created_at=NOON,
     )
-    models.add_evaluation(db, evaluation)
+    model_rows.add_evaluation(db, evaluation)
     body = {"reasons": ["better than the trivial masks"] if number == 1 else [f"the difference is noise {EVIL}"]}
     verdict = Verdict(
         verdict_id=f"ve-{number}",
@@ -243,7 +241,7 @@ def _add_model(db: object, store: LocalStore, number: int) -> None:
         body=body,
         created_at=NOON,
     )
-    models.add_verdict(db, verdict)
+    model_rows.add_verdict(db, verdict)
 
 
 def _mask(store: LocalStore, number: int) -> Mask:

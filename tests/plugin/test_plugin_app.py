@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from plugin_rows import EVIL, NOON
 
 from cloudseg.catalog import Catalog
-from cloudseg.catalog.model import add_decision
+from cloudseg.catalog.model_rows import add_decision
 from cloudseg.records import Decision
 from cloudseg.runtime import Runtime, read_settings
 from cloudseg.storage import LocalStore

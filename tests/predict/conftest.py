@@ -13,7 +13,7 @@ from rasterio.transform import Affine
 
 from cloudseg import keys
 from cloudseg.catalog import Catalog
-from cloudseg.catalog.scene import add_scene
+from cloudseg.catalog.scene_rows import add_scene
 from cloudseg.model.device import Device
 from cloudseg.model.nets import build_model
 from cloudseg.model.predictor import Predictor
@@ -125,7 +125,7 @@ def world(store: LocalStore, catalog: Catalog, tmp_path: Path) -> World:
 def make_loaded(
     widths: tuple[int, ...] = (4, 6, 8), *, bands: tuple[str, ...] = BANDS[:3], seed: int = 0, **changes: Any
 ) -> LoadedModel:
-    """A net with random parameters and BatchNorm statistics, loud enough that a wrong pixel shows in the probability."""
+    """A net with random parameters and BatchNorm statistics, so large that a wrong pixel changes the result."""
     meta = {
         "architecture": "SimpleUNet",
         "bands": bands,

@@ -142,7 +142,7 @@ def test_a_missing_band_is_named_and_the_threads_end(world: Any, make_net: Calla
 
 
 def test_reading_by_strips_gives_what_one_read_gives(world: Any, tmp_path: Path) -> None:
-    from cloudseg.predict.draw import Plan, _read_by_strips
+    from cloudseg.predict.draw import WindowGrid, _read_by_strips
 
     numbers = numbers_of(1100, 64, 4)
     numbers[:, 500:520] = 0
@@ -150,7 +150,7 @@ def test_reading_by_strips_gives_what_one_read_gives(world: Any, tmp_path: Path)
     window = Window(50, 2, 450, 28)
     with open_raster(world.store.gdal_path(scene.key)) as dataset:
         expected = read_scene(dataset, window, ("blue", "red"), 2)
-        got = _read_by_strips(dataset, window, Plan(2, [], ("blue", "red")))
+        got = _read_by_strips(dataset, window, WindowGrid(2, [], ("blue", "red")))
     assert (got[0] == expected[0]).all()
     assert (got[1] == expected[1]).all()
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cloudseg.predict.pipeline import WriteBehind, read_ahead
+from cloudseg.predict.pipeline import read_ahead, write_behind
 
 
 def threads() -> list[str]:
@@ -15,9 +15,9 @@ def threads() -> list[str]:
 
 def test_order_is_kept_and_threads_end() -> None:
     written: list[int] = []
-    with WriteBehind(written.append) as behind, read_ahead(range(50)) as items:
+    with write_behind(written.append) as put, read_ahead(range(50)) as items:
         for item in items:
-            behind.put(item)
+            put(item)
     assert written == list(range(50))
     assert threads() == []
 
@@ -51,7 +51,7 @@ def test_reading_happens_and_is_closed_in_one_thread() -> None:
 
     with read_ahead(items()) as ahead:
         next(ahead)
-    assert names == ["cloudseg-read", "cloudseg-read"]
+    assert names == ["cloudseg-read_0", "cloudseg-read_0"]
 
 
 def test_an_error_while_reading_comes_up() -> None:
@@ -70,13 +70,13 @@ def test_an_error_while_writing_comes_up_even_after_the_last_item() -> None:
     def write(item: int) -> None:
         raise OSError(f"full at {item}")
 
-    with pytest.raises(OSError, match="full at 7"), WriteBehind(write) as behind:
-        behind.put(7)
+    with pytest.raises(OSError, match="full at 7"), write_behind(write) as put:
+        put(7)
 
     def write_many() -> None:
-        with WriteBehind(write) as behind:
+        with write_behind(write) as put:
             for item in range(100):
-                behind.put(item)
+                put(item)
 
     with pytest.raises(OSError, match="full at 0"):
         write_many()
@@ -91,9 +91,9 @@ def test_an_error_of_the_caller_drops_what_waits() -> None:
         written.append(item)
 
     def fail() -> None:
-        with WriteBehind(write, size=10) as behind:
+        with write_behind(write, size=10) as put:
             for item in range(5):
-                behind.put(item)
+                put(item)
             raise KeyError
 
     with pytest.raises(KeyError):

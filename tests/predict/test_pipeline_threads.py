@@ -8,21 +8,24 @@ from types import FrameType
 
 import pytest
 
-from cloudseg.predict.pipeline import WriteBehind
+from cloudseg.predict.pipeline import write_behind
 
 
 class Alarm(Exception):
     """What a task's time limit raises in the main thread."""
 
 
-def _write_one(write: Callable[[int], None], writing: threading.Event) -> None:
-    with WriteBehind(write) as behind:
-        behind.put(1)
+def _write_one(write: Callable[[int], None], writing: threading.Event, *, fails: bool) -> None:
+    with write_behind(write) as put:
+        put(1)
         assert writing.wait(60)
         signal.setitimer(signal.ITIMER_REAL, 0.05)
+        if fails:
+            raise KeyError
 
 
-def test_a_signal_while_waiting_for_the_writer_still_waits_for_it() -> None:
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_signal_while_waiting_for_the_writer_still_waits_for_it(fails: bool) -> None:
     """Else the caller closes the file under the writer, and the process dies of it."""
     writing = threading.Event()
 
@@ -37,7 +40,7 @@ def test_a_signal_while_waiting_for_the_writer_still_waits_for_it() -> None:
     before = signal.signal(signal.SIGALRM, ring)
     try:
         with pytest.raises(Alarm):
-            _write_one(write, writing)
+            _write_one(write, writing, fails=fails)
         assert not writing.is_set()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -15,13 +15,14 @@ from PIL import Image
 from rasterio.transform import Affine
 from rio_cogeo.cogeo import cog_validate
 
-from cloudseg.catalog import model
+from cloudseg.catalog import model_rows
 from cloudseg.errors import DataError, ObjectExists, StateError
 from cloudseg.model.weights import LoadedModel
 from cloudseg.predict import mask_id_of, predict_scene
 from cloudseg.raster.read import open_raster
 from cloudseg.records import Mask, Scene, Weights
 from cloudseg.storage import LocalStore
+from tests.stac_schemas import validate_extensions
 
 
 def numbers_of(height: int, width: int, seed: int = 0, count: int = 4) -> np.ndarray:
@@ -106,6 +107,14 @@ def test_thumbnail_is_a_small_picture(published: Any) -> None:
     colours = np.asarray(picture).reshape(-1, 3)
     assert (colours == (255, 0, 170)).all(axis=1).sum() > 100, "clouds are outlined"
     assert (colours == (96, 96, 96)).all(axis=1).mean() == pytest.approx(50 / 700, abs=0.01)
+
+
+def test_item_follows_the_schemas_of_its_extensions(published: Any, shared_data: Path) -> None:
+    world, _, _, _, mask = published
+    item = json.loads(world.store.get(mask.companions["item"]["key"]))
+    # The schema of classification at hand is 1.1.0: what the two versions share.
+    used = validate_extensions(item, shared_data / "stac_schemas", classification="2.0.0")
+    assert used == {"classification", "eo", "file", "processing", "projection", "raster"}
 
 
 def test_item_is_valid_and_says_what_the_files_say(published: Any) -> None:
@@ -215,7 +224,7 @@ def test_killed_between_bytes_and_row(world: Any, make_net: Callable[..., Loaded
     orphans = list(world.store.list_keys("masks/"))
     assert len(orphans) == 4
     with world.catalog.read() as db:
-        assert model.find_mask(db, scene.scene_id, weights.weights_id) is None
+        assert model_rows.find_mask(db, scene.scene_id, weights.weights_id) is None
     mask = predict_scene(world.store, world.catalog, **names)
     assert sorted([mask.key, *(companion["key"] for companion in mask.companions.values())]) == orphans
 

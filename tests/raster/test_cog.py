@@ -1,4 +1,4 @@
-"""Cloud-Optimized GeoTIFFs: valid, deterministic, with tags, names and colours."""
+"""Cloud-Optimized GeoTIFFs: valid, deterministic, with tags, names and colors."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from rio_cogeo.cogeo import cog_validate
 
 from cloudseg.raster.cog import create_tiled, write_cog
 
-COLOURS = {0: (120, 160, 200, 255), 1: (255, 255, 255, 255), 255: (0, 0, 0, 0)}
+COLORS = {0: (120, 160, 200, 255), 1: (255, 255, 255, 255), 255: (0, 0, 0, 0)}
 
 
 def _mask(folder: Path, name: str) -> Path:
@@ -27,7 +27,7 @@ def _mask(folder: Path, name: str) -> Path:
         transform=from_origin(300000, 8200000, 10, 10),
         nodata=255,
         descriptions=["mask"],
-        colormap=COLOURS,
+        colormap=COLORS,
     ) as dataset:
         dataset.write(classes, 1)
     write_cog(out, tiled, resampling="mode", tags={"CLOUDSEG_THRESHOLD": "0.5", "NAME": "Wölkchen <b>"})

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import shapely
-from rasterio.transform import Affine, from_origin
+from rasterio.transform import Affine, from_origin, xy
+from rasterio.warp import transform as transform_points
 from shapely.geometry import MultiPolygon, Point, Polygon
 
 from cloudseg.errors import BadScene
@@ -69,6 +70,66 @@ def test_a_scene_over_a_pole_holds_the_pole(crs: str, lat: float) -> None:
     assert footprint.distance(Point(37, lat)) < 1e-6
     assert footprint_bounds(footprint)[0] == -180
     assert footprint_bounds(footprint)[2] == 180
+
+
+def test_a_ring_around_a_pole_leaves_the_pole_out() -> None:
+    valid = _disc(45) & ~_disc(20)
+    footprint = footprint_of(valid, from_origin(-500_000, 500_000, 10_000, 10_000), "EPSG:3995")
+    assert footprint_bounds(footprint) == pytest.approx((-180, 85.80, 180, 88.25), abs=0.01)
+
+
+@pytest.mark.parametrize("off", range(0, 100_000, 7_919))
+def test_a_disc_over_a_pole_covers_every_longitude(off: int) -> None:
+    footprint = footprint_of(_disc(45), from_origin(-500_000 - off, 500_000 + off / 3, 10_000, 10_000), "EPSG:3031")
+    assert isinstance(footprint, Polygon)
+    min_lon, min_lat, max_lon, _ = footprint_bounds(footprint)
+    assert (min_lon, min_lat, max_lon) == (-180, -90, 180)
+
+
+_ROW, _COL = np.mgrid[:100, :100]
+
+
+def _disc(radius: float) -> np.ndarray:
+    return radius**2 > (_ROW - 49.5) ** 2 + (_COL - 49.5) ** 2
+
+
+@pytest.mark.parametrize("shape", ["full", "nodata", "swath", "ring", "waves"])
+@pytest.mark.parametrize(
+    ("crs", "west", "north", "size"),
+    [
+        ("EPSG:32601", 300_000, 7_000_000, 3000),  # across 180°
+        ("EPSG:32760", 500_000, 2_500_000, 3000),
+        ("EPSG:32660", 600_000, 9_200_000, 1000),
+        ("EPSG:3995", -500_000, 500_000, 10_000),  # the pole in the middle
+        ("EPSG:3995", -999_999, 1_000_000, 10_000),  # the pole on an edge
+        ("EPSG:3031", 0, 0, 10_000),  # the pole at a corner
+        ("EPSG:3413", -100_000, 1_000_000, 10_000),
+        ("EPSG:4326", 180, 0, 0.02),  # begins at 180°
+        ("EPSG:4326", 170, 89, 0.2),
+        ("EPSG:4326", 0, 90, 1.8),  # longitudes 0 to 180
+        ("EPSG:4326", -190, 85, 3.6),  # the whole circle
+        ("+proj=laea +lat_0=60 +lon_0=180", -500_000, 3_500_000, 10_000),
+    ],
+)
+def test_a_place_is_inside_where_its_pixel_is_valid(
+    crs: str, west: float, north: float, size: float, shape: str
+) -> None:
+    valid = {
+        "full": FULL,
+        "nodata": FULL & ~((_ROW < 50) & (_COL < 50)) & ~_disc(6),
+        "swath": np.abs(_ROW - _COL) < 35,
+        "ring": _disc(45) & ~_disc(20),
+        "waves": np.sin(_COL / 7) + np.cos(_ROW / 5) > 0,
+    }[shape]
+    transform = from_origin(west, north, size, min(size, 1.7) if crs == "EPSG:4326" else size)
+    footprint = footprint_of(valid, transform, crs)
+    assert footprint.is_valid
+    # Three pixels from any edge: the outline is simplified by one and has a vertex every three.
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(valid, 3), (7, 7))
+    rows, cols = np.nonzero(around.all(axis=(2, 3)) | ~around.any(axis=(2, 3)))
+    lon, lat = transform_points(crs, "EPSG:4326", *xy(transform, rows, cols))
+    inside = shapely.intersects_xy(footprint, (np.asarray(lon) + 180) % 360 - 180, lat)
+    assert np.array_equal(inside, valid[rows, cols])
 
 
 def test_the_overhang_of_the_overview_is_cut_off() -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 from rasterio.transform import Affine
 
 from cloudseg.raster.cog import create_tiled, write_cog
-from cloudseg.raster.thumbnail import MAX_SIDE, NO_DATA_GREY, OUTLINE, make_thumbnail, render, small_shape
+from cloudseg.raster.thumbnail import MAX_SIDE, NO_DATA_GRAY, OUTLINE, make_thumbnail, render, small_shape
 
 RNG = np.random.default_rng(0)
 
@@ -41,7 +41,7 @@ def test_overcast_shows_a_frame_and_clear_shows_none() -> None:
 @pytest.mark.parametrize("level", [1, 3000, 65535])
 def test_a_constant_scene_and_one_without_pixels_are_drawn(level: int) -> None:
     assert picture_of(np.full((3, 8, 8), level), np.zeros((8, 8))).shape == (8, 8, 3)
-    assert (picture_of(np.zeros((3, 8, 8)), np.full((8, 8), 255)) == NO_DATA_GREY).all()
+    assert (picture_of(np.zeros((3, 8, 8)), np.full((8, 8), 255)) == NO_DATA_GRAY).all()
 
 
 @pytest.mark.parametrize(

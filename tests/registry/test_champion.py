@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from cloudseg import keys
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import model as rows
+from cloudseg.catalog import Catalog, model_rows
 from cloudseg.catalog.session import now
 from cloudseg.errors import InputError, NotInCatalog, ObjectCorrupt, ObjectMissing, PromotionRefused
 from cloudseg.records import Outcome, Verdict, Weights
@@ -48,7 +47,7 @@ def add_verdict(catalog: Catalog, challenger: str, champion: str | None, outcome
         created_at=now(),
     )
     with catalog.begin() as db:
-        rows.add_verdict(db, verdict)
+        model_rows.add_verdict(db, verdict)
     return verdict_id
 
 
@@ -192,7 +191,7 @@ def test_rollback_goes_back_step_by_step(
         rollback(store, catalog, expected_champion=names[1], actor="cli", reason="long ago")
     assert rollback(store, catalog, expected_champion=names[2], actor="cli", reason="again").weights_id == names[0]
     with catalog.read() as db:
-        assert [row.generation for row in rows.list_promotions(db)] == [7, 6, 5, 4, 3, 2, 1]
+        assert [row.generation for row in model_rows.list_promotions(db)] == [7, 6, 5, 4, 3, 2, 1]
 
 
 def test_rollback_without_a_champion_refuses(store: LocalStore, catalog: Catalog) -> None:

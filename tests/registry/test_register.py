@@ -10,11 +10,10 @@ import pystac.validation
 import pytest
 
 from cloudseg import keys
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import model as rows
-from cloudseg.catalog.scene import add_label, add_scene
-from cloudseg.catalog.training import add_run
-from cloudseg.catalog.training import add_snapshot as insert_snapshot
+from cloudseg.catalog import Catalog, model_rows
+from cloudseg.catalog.scene_rows import add_label, add_scene
+from cloudseg.catalog.training_rows import add_run
+from cloudseg.catalog.training_rows import add_snapshot as insert_snapshot
 from cloudseg.errors import InputError, StateError
 from cloudseg.records import Label, Run, Scene, Snapshot, StoredObject, Weights
 from cloudseg.registry import register
@@ -22,6 +21,7 @@ from cloudseg.registry.card import model_card
 from cloudseg.registry.extent import training_extent
 from cloudseg.registry.item import model_item
 from cloudseg.storage import LocalStore
+from tests.stac_schemas import validate_extensions
 
 DAY = datetime(2018, 7, 1, 10, 30, tzinfo=UTC)
 METADATA = {
@@ -183,7 +183,7 @@ def test_a_run_has_one_result(store: LocalStore, catalog: Catalog) -> None:
     with pytest.raises(StateError, match=first.weights_id):
         publish(store, catalog, b"other", run_id="run-1", snapshot_id="sn-1")
     with catalog.read() as db:
-        assert rows.list_weights(db) == [first]
+        assert model_rows.list_weights(db) == [first]
 
 
 def test_killed_before_the_row_it_recovers(store: LocalStore, catalog: Catalog, tmp_path: Path) -> None:
@@ -227,6 +227,13 @@ def test_the_item_is_valid_stac_with_the_mlm_fields(store: LocalStore, catalog: 
     assert store.exists(str(Path(row.key).parent / item["assets"]["onnx"]["href"]))
 
 
+def test_the_item_follows_the_schema_of_its_files(store: LocalStore, catalog: Catalog, shared_data: Path) -> None:
+    row = publish(store, catalog, companions={"onnx": ("model.onnx", b"onnx")})
+    item = json.loads(store.get(row.companions["item"]["key"]))
+    # The schema of the MLM extension at hand is 1.5.2, which asks for what 1.4.0 does not know.
+    assert validate_extensions(item, shared_data / "stac_schemas") == {"file"}
+
+
 def test_every_file_says_what_goes_in_and_out() -> None:
     def stored(name: str) -> StoredObject:
         return StoredObject(key=f"models/{'a' * 64}/{name}", sha256="a" * 64, size=3)
@@ -234,7 +241,7 @@ def test_every_file_says_what_goes_in_and_out() -> None:
     metadata = METADATA | {"widths": [8, 16, 32]}
     assets = model_item(
         weights=stored("weights.safetensors"), companions={"onnx": stored("model.onnx")}, metadata=metadata
-    )["assets"]
+    ).to_dict()["assets"]
     assert "logits out" in assets["weights"]["description"]
     assert "multiples of 4" in assets["weights"]["description"]
     for word in ("`dn` uint16", "red, green, blue", "`probability`", "sigmoid"):
@@ -244,7 +251,7 @@ def test_every_file_says_what_goes_in_and_out() -> None:
 
 def test_pystac_reads_the_mlm_extension_back() -> None:
     stored = StoredObject(key=f"models/{'a' * 64}/weights.safetensors", sha256="a" * 64, size=3)
-    item = pystac.Item.from_dict(model_item(weights=stored, companions={}, metadata=METADATA))
+    item = model_item(weights=stored, companions={}, metadata=METADATA)
     assert item.ext.has("mlm")
     assert item.ext.mlm.architecture == "SimpleUNet"
     assert item.ext.mlm.input[0].bands == ["red", "green", "blue"]

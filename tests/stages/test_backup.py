@@ -8,8 +8,7 @@ import postgres_server
 import pytest
 from sqlalchemy import URL
 
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import model as models
+from cloudseg.catalog import Catalog, model_rows
 from cloudseg.errors import InputError, ObjectCorrupt, StateError
 from cloudseg.raster.synthetic import make_tiles
 from cloudseg.runtime import open_runtime
@@ -42,7 +41,7 @@ def _settle(patch: pytest.MonkeyPatch, home: Path) -> None:
 
 def _masks() -> dict[str, tuple[str, str]]:
     with open_runtime().catalog.read() as db:
-        return {mask.scene_id: (mask.mask_id, mask.sha256) for mask in models.list_masks(db)}
+        return {mask.scene_id: (mask.mask_id, mask.sha256) for mask in model_rows.list_masks(db)}
 
 
 def test_restored_into_an_empty_place_the_same_mask_is_drawn(

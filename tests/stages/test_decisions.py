@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from cloudseg import keys
-from cloudseg.catalog import model as models
-from cloudseg.catalog import tables
+from cloudseg.catalog import model_rows, tables
 from cloudseg.errors import PromotionRefused, RecipeError
 from cloudseg.evaluate.gate import FORMAT
 from cloudseg.recipe import Promotion, load_recipe, recipe_from
@@ -57,12 +56,12 @@ def add_verdict(runtime: Runtime, weights: Weights, outcome: str, champion_id: s
         }
     )
     with runtime.catalog.begin() as db:
-        models.add_verdict(db, verdict)
+        model_rows.add_verdict(db, verdict)
 
 
 def decisions(runtime: Runtime, weights: Weights) -> list[str]:
     with runtime.catalog.read() as db:
-        return [entry.decision for entry in models.list_decisions(db, weights.weights_id)]
+        return [entry.decision for entry in model_rows.list_decisions(db, weights.weights_id)]
 
 
 def test_a_promotion_that_was_granted_and_lost_is_taken_up_again(runtime: Runtime):
@@ -119,7 +118,7 @@ def test_declined_is_declined_for_every_later_automatic_run(runtime: Runtime):
     assert not promote_unattended(weights.weights_id).promoted, "another champion does not undo the rejection"
     assert promote(weights.weights_id, force=True, actor="bob", reason="looked again").promoted
     with runtime.catalog.read() as db:
-        why = models.list_promotions(db)[0].reason
+        why = model_rows.list_promotions(db)[0].reason
     assert why.startswith("forced against 'declined by airflow:ada")
     assert why.endswith("looked again")
 

@@ -11,9 +11,7 @@ import pytest
 from sqlalchemy import Connection
 
 from cloudseg import keys
-from cloudseg.catalog import Catalog, training
-from cloudseg.catalog import model as models
-from cloudseg.catalog import scene as scenes
+from cloudseg.catalog import Catalog, model_rows, scene_rows, training_rows
 from cloudseg.dataset.manifest import Manifest, Shard, snapshot_id_of
 from cloudseg.errors import InputError
 from cloudseg.publish import publish, stage_object
@@ -24,7 +22,6 @@ from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import maintain
 from cloudseg.stages.listing import Listing
 from cloudseg.stages.maintain import _collect_orphans
-from cloudseg.stages.references import OURS
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 LATER = (NOW + timedelta(days=1000)).isoformat()
@@ -49,7 +46,7 @@ def make_old(runtime: Runtime, key: str) -> None:
 def add_scene(runtime: Runtime, data: bytes = b"scene") -> Scene:
     scene = scene_row(put(runtime, keys.scene, data))
     with runtime.catalog.begin() as db:
-        scenes.add_scene(db, scene)
+        scene_rows.add_scene(db, scene)
     return scene
 
 
@@ -107,7 +104,7 @@ def add_snapshot(runtime: Runtime) -> tuple[Snapshot, StoredObject]:
         created_at=NOW,
     )
     with runtime.catalog.begin() as db:
-        training.add_snapshot(db, snapshot, {})
+        training_rows.add_snapshot(db, snapshot, {})
     return snapshot, shard
 
 
@@ -116,7 +113,7 @@ def add_run(runtime: Runtime, run_id: str, snapshot: Snapshot, *, finished: bool
     stored = put(runtime, lambda sha: keys.checkpoint(run_id, 10, sha), f"state of {run_id}".encode())
     checkpoint = Checkpoint(run_id=run_id, step=10, created_at=NOW, **stored.model_dump())
     with runtime.catalog.begin() as db:
-        training.add_run(
+        training_rows.add_run(
             db,
             Run(
                 run_id=run_id,
@@ -134,7 +131,7 @@ def add_run(runtime: Runtime, run_id: str, snapshot: Snapshot, *, finished: bool
                 finished_at=NOW if finished else None,
             ),
         )
-        training.add_checkpoint(db, checkpoint)
+        training_rows.add_checkpoint(db, checkpoint)
     return checkpoint
 
 
@@ -155,14 +152,14 @@ def add_weights(runtime: Runtime, data: bytes) -> Weights:
         **stored.model_dump(),
     )
     with runtime.catalog.begin() as db:
-        return models.add_weights(db, weights)
+        return model_rows.add_weights(db, weights)
 
 
 def add_evaluation(runtime: Runtime, weights: Weights, snapshot: Snapshot) -> Evaluation:
     evaluation_id = keys.make_id("ev", weights.weights_id)
     report = put(runtime, lambda sha: keys.evaluation(evaluation_id, "report.html", sha), weights.weights_id.encode())
     with runtime.catalog.begin() as db:
-        return models.add_evaluation(
+        return model_rows.add_evaluation(
             db,
             Evaluation(
                 evaluation_id=evaluation_id,
@@ -228,7 +225,7 @@ def test_an_orphan_collected_while_it_is_published_again_is_put_back(runtime: Ru
     orphan = put(runtime, keys.scene, b"the same scene once more")
     busy = _interrupted(runtime, lambda: maintain(dry_run=False, as_of=LATER))
     out = stage_object(b"the same scene once more", keys.scene)
-    publish(busy.store, busy.catalog, {"cog": out}, lambda db, _: scenes.add_scene(db, scene_row(out.stored)))
+    publish(busy.store, busy.catalog, {"cog": out}, lambda db, _: scene_rows.add_scene(db, scene_row(out.stored)))
     assert runtime.store.get(orphan.key, orphan.sha256)
     assert maintain().missing == []
 
@@ -263,7 +260,7 @@ def test_every_key_that_cloudseg_makes_lies_under_a_prefix_of_its_own():
         keys.verdict("ve-1"),
         keys.mask("w-1", "sc-1", "mask.tif", sample),
     ]
-    assert [key for key in made if not key.startswith(OURS)] == []
+    assert [key for key in made if not key.startswith(keys.PREFIXES)] == []
 
 
 def test_an_orphan_inside_the_grace_period_stays(runtime: Runtime):
@@ -313,7 +310,7 @@ def test_evaluations_of_champions_past_and_present_are_kept(runtime: Runtime):
     assert maintain(dry_run=False, as_of=LATER).expired_evaluations == 1
     assert [weights_id for weights_id, key in reports.items() if not runtime.store.exists(key)] == [loser.weights_id]
     with runtime.catalog.read() as db:
-        assert models.list_evaluations(db, loser.weights_id) == []
+        assert model_rows.list_evaluations(db, loser.weights_id) == []
 
 
 @pytest.mark.parametrize("damage", ["gone", "wrong"])

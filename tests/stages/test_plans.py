@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 
 from cloudseg import keys
-from cloudseg.catalog import model as models
-from cloudseg.catalog import scene as scenes
-from cloudseg.catalog import tables, training
+from cloudseg.catalog import model_rows, scene_rows, tables, training_rows
 from cloudseg.errors import EmptySplit, InputError, NotInCatalog, PromotionRefused
 from cloudseg.recipe import Recipe, load_recipe
 from cloudseg.records import Json, Label, Run, Scene, Snapshot, Verdict, Weights
@@ -58,7 +56,7 @@ def add_scene(
         **stored.model_dump(),
     )
     with runtime.catalog.begin() as db:
-        scenes.add_scene(db, scene)
+        scene_rows.add_scene(db, scene)
     return scene
 
 
@@ -78,7 +76,7 @@ def add_label(runtime: Runtime, scene: Scene) -> Label:
         **stored.model_dump(),
     )
     with runtime.catalog.begin() as db:
-        scenes.add_label(db, label)
+        scene_rows.add_label(db, label)
     return label
 
 
@@ -94,14 +92,14 @@ def add_snapshot(runtime: Runtime, name: str, labels: list[Label], counts: Json 
         created_at=NOW,
     )
     with runtime.catalog.begin() as db:
-        training.add_snapshot(db, snapshot, {label.label_id: "train" for label in labels})
+        training_rows.add_snapshot(db, snapshot, {label.label_id: "train" for label in labels})
     return snapshot
 
 
 def add_run(runtime: Runtime, snapshot: Snapshot, recipe: Recipe, *, judged: bool, number: int = 0) -> Weights:
     with runtime.catalog.begin() as db:
         run_id = run_id_of(db, snapshot.snapshot_id, recipe, attempt=number)
-        training.add_run(
+        training_rows.add_run(
             db,
             Run(
                 run_id=run_id,
@@ -142,14 +140,14 @@ def add_weights(
         **stored.model_dump(),
     )
     with runtime.catalog.begin() as db:
-        return models.add_weights(db, weights)
+        return model_rows.add_weights(db, weights)
 
 
 def add_verdict(runtime: Runtime, weights: Weights) -> None:
     verdict_id = keys.make_id("ve", weights.weights_id)
     body = {"reasons": ["a test"]}
     with runtime.catalog.begin() as db:
-        models.add_verdict(
+        model_rows.add_verdict(
             db,
             Verdict(
                 verdict_id=verdict_id,
@@ -211,7 +209,7 @@ def test_a_run_whose_recipe_cannot_be_read_any_more_is_another_recipe(runtime: R
     weights = add_run(runtime, add_snapshot(runtime, "first", [label]), load_recipe("smoke"), judged=True)
     assert plan_retrain("smoke")["skip"]
     with runtime.catalog.begin() as db:
-        older = training.get_run(db, str(weights.run_id)).recipe | {"a_value_that_is_gone": 1}
+        older = training_rows.get_run(db, str(weights.run_id)).recipe | {"a_value_that_is_gone": 1}
         db.execute(tables.run.update().values(recipe=older))
     assert plan_retrain("smoke")["skip"] is None
 

@@ -9,7 +9,7 @@ from sqlalchemy import make_url
 from cloudseg import keys
 from cloudseg.catalog import Catalog, tables
 from cloudseg.stages.listing import Listing
-from cloudseg.stages.references import OURS, PAGE, find_named, iter_named
+from cloudseg.stages.references import PAGE, find_named, iter_named
 from cloudseg.storage import LocalStore
 from tests.catalog import rows
 
@@ -75,7 +75,7 @@ def mask_key(number: int, name: str) -> str:
 def test_what_is_read_in_pages_is_found_by_key(catalog: Catalog, tmp_path: Path):
     store = LocalStore(tmp_path / "store")
     named = [key for key, _ in iter_named(catalog, store)]
-    kinds = {prefix: [key for key in named if key.startswith(prefix)] for prefix in OURS}
+    kinds = {prefix: [key for key in named if key.startswith(prefix)] for prefix in keys.PREFIXES}
     assert (len(kinds["scenes/"]), len(kinds["masks/"])) == (SCENES + 2, 2 * SCENES)
     assert {prefix for prefix, found in kinds.items() if not found} == {"shards/", "doctor/"}, (
         "no manifest is in the store"
@@ -90,7 +90,7 @@ def test_what_is_read_in_pages_is_found_by_key(catalog: Catalog, tmp_path: Path)
 @pytest.mark.parametrize(
     "key",
     [
-        *(f"{prefix}x" for prefix in OURS if prefix != "shards/"),
+        *(f"{prefix}x" for prefix in keys.PREFIXES if prefix != "shards/"),
         keys.mask("w-1", "sc-1", "mask.tif", SHA),
         "masks/w-1/sc-100/a/b",
     ],

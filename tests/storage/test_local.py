@@ -107,13 +107,13 @@ def test_a_lost_folder_is_a_store_error(store: LocalStore):
 def test_a_root_that_is_a_file_is_a_store_error(tmp_path: Path):
     (tmp_path / "file").write_text("")
     for root in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(StoreUnreachable, match="cannot be made"):
+        with pytest.raises(StoreUnreachable, match="cannot be created"):
             LocalStore(root)
 
 
 def test_no_key_is_the_folder_of_another(store: LocalStore):
     store.put("a/b", b"x")
-    with pytest.raises(ObjectExists, match="needs a folder"):
+    with pytest.raises(ObjectExists, match="needs a directory"):
         store.put("a/b/c", b"x")
     with pytest.raises(ObjectExists, match="a folder of other objects"):
         store.put("a", b"x")

@@ -63,7 +63,7 @@ def test_large_files_go_in_parts_and_come_back_whole(seaweed: Seaweed, s3_store:
 def test_a_file_that_changes_while_it_is_stored_leaves_nothing(
     seaweed: Seaweed, s3_store: S3Store, big: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(s3_store, "_stands", lambda stored: big.write_bytes(b"!" + BIG[1:]) == 0)
+    monkeypatch.setattr(s3_store, "_holds", lambda stored: big.write_bytes(b"!" + BIG[1:]) == 0)
     with pytest.raises(ObjectCorrupt, match="changed while it was stored"):
         s3_store.put_file("shards/x.bin", big)
     assert list(s3_store.list_keys()) == []
@@ -319,7 +319,7 @@ def test_rasters_are_read_by_ranges(seaweed: Seaweed, s3_env: dict[str, str], tm
 def test_a_refusal_of_the_server_is_no_crash():
     from botocore.exceptions import ClientError
 
-    from cloudseg.storage.s3_errors import translated
+    from cloudseg.storage.s3_errors import translate_s3_errors
 
     for code, status_code, kind in (
         ("PermanentRedirect", 301, StoreRefused),
@@ -333,7 +333,7 @@ def test_a_refusal_of_the_server_is_no_crash():
         ("PreconditionFailed", 412, ObjectExists),
     ):
         answer = {"Error": {"Code": code, "Message": "m"}, "ResponseMetadata": {"HTTPStatusCode": status_code}}
-        with pytest.raises(kind) as caught, translated("s3://b", "a"):
+        with pytest.raises(kind) as caught, translate_s3_errors("s3://b", "a"):
             raise ClientError(answer, "PutObject")  # type: ignore[arg-type]
         assert caught.value.retry_helps == (kind is StoreUnreachable)
         assert caught.value.next_step or kind is ObjectExists

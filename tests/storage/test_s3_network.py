@@ -14,12 +14,12 @@ import rasterio
 from cloudseg.errors import StoreUnreachable
 from cloudseg.raster.read import decoded, open_raster
 from cloudseg.storage import S3Options
-from cloudseg.storage.bucket import PIECE
+from cloudseg.storage.bucket import CHUNK
 from cloudseg.storage.s3 import PART, S3Store
 from tests.proxy import Proxy, proxy
 from tests.seaweed import BUCKET, Seaweed
 
-DATA = bytes(range(251)) * (6 * PIECE // 251)
+DATA = bytes(range(251)) * (6 * CHUNK // 251)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def always(verdict: str, after: int = 0) -> Callable[[int, int], str]:
 
 
 @pytest.mark.parametrize(
-    ("verdict", "after"), [("drop", 0), ("drop", 1000), ("drop", 2 * PIECE), ("stall", 0), ("stall", 2 * PIECE)]
+    ("verdict", "after"), [("drop", 0), ("drop", 1000), ("drop", 2 * CHUNK), ("stall", 0), ("stall", 2 * CHUNK)]
 )
 def test_a_download_goes_on_where_it_broke(
     s3_env: dict[str, str], s3_store: S3Store, between: Proxy, verdict: str, after: int
@@ -74,13 +74,13 @@ def test_a_download_is_never_begun_again_from_nothing(behind: S3Store, s3_store:
 
     def fault(connection: int, done: int) -> str:
         came.append((connection, done))
-        return "drop" if done >= 2 * PIECE and connection <= 2 else "pass"
+        return "drop" if done >= 2 * CHUNK and connection <= 2 else "pass"
 
     between.down = fault
     assert behind.get("a/b.bin") == DATA
     assert between.dropped == 2
     carried = {connection: max(done for number, done in came if number == connection) for connection, _ in came}
-    assert sum(carried.values()) < len(DATA) + 2 * PIECE
+    assert sum(carried.values()) < len(DATA) + 2 * CHUNK
 
 
 @pytest.mark.parametrize("verdict", ["drop", "stall"])
@@ -128,7 +128,7 @@ def test_the_lost_answer_to_a_finished_upload_is_no_second_object(
     assert not seaweed.client().list_multipart_uploads(Bucket=BUCKET, Prefix=s3_store.prefix).get("Uploads")
 
 
-@pytest.mark.parametrize("after", [0, 5 * PIECE])
+@pytest.mark.parametrize("after", [0, 5 * CHUNK])
 def test_an_upload_that_drops_is_sent_again(
     behind: S3Store, s3_store: S3Store, between: Proxy, tmp_path: Path, after: int
 ):
@@ -145,7 +145,7 @@ def test_an_upload_that_always_drops_leaves_nothing(
 ):
     path = tmp_path / "big.bin"
     path.write_bytes(DATA * (2 * PART // len(DATA) + 1))
-    between.up = always("drop", PIECE)
+    between.up = always("drop", CHUNK)
     with pytest.raises(StoreUnreachable) as caught:
         behind.put_file("a/b.bin", path)
     assert caught.value.retry_helps

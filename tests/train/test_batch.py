@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import training as rows
+from cloudseg.catalog import Catalog, training_rows
 from cloudseg.dataset import ChipSet, build_snapshot, open_chips
 from cloudseg.recipe import Optimizer
 from cloudseg.storage import LocalStore
@@ -30,7 +29,7 @@ AUGMENT = {
 @pytest.fixture
 def chip_set(store: LocalStore, catalog: Catalog, snapshot_id: str) -> Iterator[ChipSet]:
     with catalog.read() as db:
-        snapshot = rows.get_snapshot(db, snapshot_id)
+        snapshot = training_rows.get_snapshot(db, snapshot_id)
     with open_chips(store, snapshot) as chips:
         yield chips
 
@@ -89,7 +88,7 @@ def test_crops_stay_on_the_scene_where_the_chip_is_padded(
     add_scene(places("train", 1)[0], size=(40, 48))
     built = build_snapshot(store, catalog, recipe())
     with catalog.read() as db:
-        snapshot = rows.get_snapshot(db, built.snapshot_id)
+        snapshot = training_rows.get_snapshot(db, built.snapshot_id)
     with open_chips(store, snapshot) as chips:
         batches = Batches(chips, chips.chips, recipe())
         assert all((batches.make(step).label != 255).all() for step in range(10))

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import torch
 
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import model as models
-from cloudseg.catalog import training as rows
+from cloudseg.catalog import Catalog, model_rows, training_rows
 from cloudseg.model.weights import load_weights
 from cloudseg.storage import LocalStore
 from cloudseg.train import train_run
@@ -66,8 +64,8 @@ def test_two_processes_end_with_one_net(store: LocalStore, catalog: Catalog, sna
     assert first["sha256"] == second["sha256"], "both processes hold the same parameters"
     assert first["record"]["weights_id"] == second["record"]["weights_id"]
     with catalog.read() as db:
-        weights = models.get_weights(db, first["record"]["weights_id"])
-        epochs = rows.list_epochs(db, "run-two")
+        weights = model_rows.get_weights(db, first["record"]["weights_id"])
+        epochs = training_rows.list_epochs(db, "run-two")
     assert weights.sha256 == first["sha256"]
     assert [epoch.step for epoch in epochs] == [3, 6]
     assert all(0 < epoch.metrics["train_loss"] < 5 for epoch in epochs)
@@ -83,7 +81,7 @@ def test_two_processes_end_with_one_net(store: LocalStore, catalog: Catalog, sna
         device=CPU,
     )
     with catalog.read() as db:
-        single = load_weights(store.get(models.get_weights(db, alone.weights_id).key))
+        single = load_weights(store.get(model_rows.get_weights(db, alone.weights_id).key))
     for name in ("enc1.conv.1.running_mean", "enc1.conv.1.running_var"):
         found, expected = together.net.state_dict()[name], single.net.state_dict()[name]
         torch.testing.assert_close(found, expected, rtol=0.2, atol=0.02, msg=f"{name} is the mean of both processes")

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import model as models
-from cloudseg.catalog import training as rows
+from cloudseg.catalog import Catalog, model_rows, training_rows
 from cloudseg.dataset import ChipSet, build_snapshot, open_chips, split_of
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.weights import load_weights
@@ -27,7 +25,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "held_out")
 
 def get_snapshot(catalog: Catalog, snapshot_id: str) -> Snapshot:
     with catalog.read() as db:
-        return rows.get_snapshot(db, snapshot_id)
+        return training_rows.get_snapshot(db, snapshot_id)
 
 
 @pytest.mark.parametrize("balance", [False, True])
@@ -89,7 +87,7 @@ def test_the_threshold_is_the_one_that_validation_chips_want(
 def best_threshold(store: LocalStore, catalog: Catalog, weights_id: str, chips: ChipSet, split: Split) -> float:
     """The threshold that published weights would get on the chips of a split."""
     with catalog.read() as db:
-        weights = models.get_weights(db, weights_id)
+        weights = model_rows.get_weights(db, weights_id)
     predictor = Predictor(load_weights(store.get(weights.key)), CPU)
     validator = Validator(TrainingData(chips, [], chips.of(split)), 4, DistributedContext(0, 1, CPU))
     return choose_threshold(validator.count(predictor))
@@ -106,7 +104,7 @@ def test_other_held_out_chips_give_the_same_weights(
     for number, name in enumerate((snapshot_id, other_id)):
         record = train_run(store, catalog, snapshot_id=name, recipe=recipe(), run_id=f"run-{number}", device=CPU)
         with catalog.read() as db:
-            results.append((record, models.get_weights(db, record.weights_id)))
+            results.append((record, model_rows.get_weights(db, record.weights_id)))
     (first, weights), (second, other_weights) = results
     assert first.metrics == second.metrics
     tensors, other_tensors = (load_weights(store.get(row.key)).net.state_dict() for row in (weights, other_weights))

@@ -13,9 +13,7 @@ import onnxruntime
 import pytest
 import torch
 
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import model as models
-from cloudseg.catalog import training as rows
+from cloudseg.catalog import Catalog, model_rows, training_rows
 from cloudseg.catalog.session import now
 from cloudseg.dataset import build_snapshot, open_chips
 from cloudseg.errors import (
@@ -49,10 +47,10 @@ def test_learns_and_registers(store: LocalStore, catalog: Catalog, snapshot_id: 
     assert record.epochs == 4
     assert record.metrics["validation_iou"] > 0.8
     with catalog.read() as db:
-        weights = models.get_weights(db, record.weights_id)
-        run = rows.get_run(db, "run-a")
-        assert [epoch.step for epoch in rows.list_epochs(db, "run-a")] == [10, 20, 30, 40]
-        assert rows.list_checkpoints(db, "run-a") == []
+        weights = model_rows.get_weights(db, record.weights_id)
+        run = training_rows.get_run(db, "run-a")
+        assert [epoch.step for epoch in training_rows.list_epochs(db, "run-a")] == [10, 20, 30, 40]
+        assert training_rows.list_checkpoints(db, "run-a") == []
     assert run.status == "finished"
     assert not list(store.list_keys("runs/"))
     loaded = load_weights(store.get(weights.key, weights.sha256))
@@ -67,7 +65,7 @@ def test_learns_and_registers(store: LocalStore, catalog: Catalog, snapshot_id: 
         store.get(weights.companions["onnx"]["key"]), providers=["CPUExecutionProvider"]
     )
     with catalog.read() as db:
-        snapshot = rows.get_snapshot(db, snapshot_id)
+        snapshot = training_rows.get_snapshot(db, snapshot_id)
     with open_chips(store, snapshot) as chips:
         dn = chips.pixels(chips.chips[0])[None]
         expected = Predictor(loaded, CPU).probability(dn, observed(dn))
@@ -118,14 +116,14 @@ def test_killed_runs_end_with_the_weights_of_an_uninterrupted_run(
         )
         assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
         with catalog.read() as db:
-            assert rows.get_run(db, "run-killed").status == "running"
+            assert training_rows.get_run(db, "run-killed").status == "running"
     resumed = train(store, catalog, snapshot_id, "run-killed", **RESUME)
     assert resumed.resumed_from_step == 9
     uninterrupted = train(store, catalog, snapshot_id, "run-whole", **RESUME)
     with catalog.read() as db:
-        first, second = (models.get_weights(db, record.weights_id) for record in (resumed, uninterrupted))
+        first, second = (model_rows.get_weights(db, record.weights_id) for record in (resumed, uninterrupted))
         losses = [
-            [epoch.metrics["train_loss"] for epoch in rows.list_epochs(db, name)]
+            [epoch.metrics["train_loss"] for epoch in training_rows.list_epochs(db, name)]
             for name in ("run-killed", "run-whole")
         ]
     nets = [load_weights(store.get(weights.key)).net.state_dict() for weights in (first, second)]
@@ -144,8 +142,8 @@ def test_sigterm_writes_a_checkpoint(store: LocalStore, catalog: Catalog, snapsh
         train_run(store, catalog, snapshot_id=snapshot_id, recipe=recipe(), run_id="run-a", device=CPU, on_progress=ask)
     assert signal.getsignal(signal.SIGTERM) is before
     with catalog.read() as db:
-        assert rows.list_checkpoints(db, "run-a")[0].step == 5
-        assert rows.get_run(db, "run-a").status == "running"
+        assert training_rows.list_checkpoints(db, "run-a")[0].step == 5
+        assert training_rows.get_run(db, "run-a").status == "running"
     assert train(store, catalog, snapshot_id).resumed_from_step == 5
 
 
@@ -162,7 +160,7 @@ def test_the_names_in_a_checkpoint_are_those_of_earlier_releases(
     with pytest.raises(Interrupted):
         train_run(store, catalog, snapshot_id=snapshot_id, recipe=wanted, run_id="run-a", device=CPU, on_progress=ask)
     with catalog.read() as db:
-        data = store.get(rows.list_checkpoints(db, "run-a")[0].key)
+        data = store.get(training_rows.list_checkpoints(db, "run-a")[0].key)
     header = read_metadata(data)
     assert set(header) == {"format", "run_id", "snapshot_id", "recipe_hash", "world", "progress"}
     assert header["format"] == "cloudseg-checkpoint-1"
@@ -218,7 +216,7 @@ def test_a_run_of_an_earlier_release_resumes(store: LocalStore, catalog: Catalog
         finished_at=None,
     )
     with catalog.begin() as db:
-        rows.add_run(db, row)
+        training_rows.add_run(db, row)
 
     def ask(done: int, total: int, phrase: str) -> None:
         if done == 5:
@@ -232,7 +230,7 @@ def test_a_run_of_an_earlier_release_resumes(store: LocalStore, catalog: Catalog
     record = train_run(store, catalog, recipe=today, **given)
     assert record.resumed_from_step == 5
     with catalog.read() as db:
-        assert models.get_weights(db, record.weights_id).metadata["recipe_hash"] == "0" * 64
+        assert model_rows.get_weights(db, record.weights_id).metadata["recipe_hash"] == "0" * 64
 
 
 def test_another_recipe_or_snapshot_is_refused(
@@ -247,7 +245,7 @@ def test_another_recipe_or_snapshot_is_refused(
     with pytest.raises(CheckpointMismatch, match="another snapshot"):
         train(store, catalog, other)
     with catalog.read() as db:
-        assert rows.get_run(db, "run-a").status == "finished", "a wrong question is no failure of the run"
+        assert training_rows.get_run(db, "run-a").status == "finished", "a wrong question is no failure of the run"
 
 
 def test_a_snapshot_cut_for_another_recipe_is_refused(store: LocalStore, catalog: Catalog, snapshot_id: str) -> None:
@@ -259,7 +257,7 @@ def test_nan_fails_the_run(store: LocalStore, catalog: Catalog, snapshot_id: str
     with pytest.raises(TrainingDiverged, match=r"not finite.*at step"):
         train(store, catalog, snapshot_id, optimizer={"lr": 1e30}, budget={"steps": 12})
     with catalog.read() as db:
-        run = rows.get_run(db, "run-a")
+        run = training_rows.get_run(db, "run-a")
     assert run.status == "failed"
     assert "not finite" in (run.error or "")
 
@@ -278,7 +276,7 @@ def train_until(
             store, catalog, snapshot_id=snapshot_id, recipe=recipe(), run_id="run-a", device=CPU, on_progress=tell
         )
     with catalog.read() as db:
-        run = rows.get_run(db, "run-a")
+        run = training_rows.get_run(db, "run-a")
     return run.status, run.error
 
 
@@ -295,7 +293,7 @@ def test_an_error_fails_the_run_and_it_can_be_taken_up_again(
     assert train_until(store, catalog, snapshot_id, 5, error) == ("failed", recorded)
     assert train(store, catalog, snapshot_id).resumed_from_step == 4
     with catalog.read() as db:
-        run = rows.get_run(db, "run-a")
+        run = training_rows.get_run(db, "run-a")
     assert (run.status, run.error) == ("finished", None)
 
 
@@ -328,7 +326,7 @@ def test_a_last_step_that_breaks_the_net_fails_the_run(store: LocalStore, catalo
     with pytest.raises(TrainingDiverged, match="not finite"):
         train(store, catalog, snapshot_id, optimizer={"lr": 3e37}, budget={"steps": 1})
     with catalog.read() as db:
-        assert rows.get_run(db, "run-a").status == "failed"
+        assert training_rows.get_run(db, "run-a").status == "failed"
 
 
 def test_an_empty_split_is_named_with_counts(
@@ -340,7 +338,7 @@ def test_an_empty_split_is_named_with_counts(
     with pytest.raises(EmptySplit, match=r"validation split has no chips.*train 2, validation 0, held_out 0") as caught:
         train(store, catalog, only_train)
     with catalog.read() as db:
-        run = rows.get_run(db, "run-a")
+        run = training_rows.get_run(db, "run-a")
     assert (run.status, run.error) == ("failed", str(caught.value))
 
 
@@ -364,7 +362,7 @@ def test_warm_start_begins_with_the_parent(store: LocalStore, catalog: Catalog, 
         parent_weights_id=parent.weights_id,
     )
     with catalog.read() as db:
-        child, old = (models.get_weights(db, weights_id) for weights_id in (record.weights_id, parent.weights_id))
+        child, old = (model_rows.get_weights(db, weights_id) for weights_id in (record.weights_id, parent.weights_id))
     assert child.metadata["parent_weights_id"] == parent.weights_id
     first, second = (load_weights(store.get(weights.key)).net.final.weight for weights in (child, old))
     torch.testing.assert_close(first, second, atol=1e-6, rtol=0)
@@ -380,7 +378,7 @@ def test_warm_start_begins_with_the_parent(store: LocalStore, catalog: Catalog, 
             parent_weights_id=parent_id,
         )
         with catalog.read() as db:
-            assert rows.list_epochs(db, run_id)[-1].metrics["lr"] == pytest.approx(lr), (
+            assert training_rows.list_epochs(db, run_id)[-1].metrics["lr"] == pytest.approx(lr), (
                 "without a champion the start is cold"
             )
     with pytest.raises(CheckpointMismatch, match="another parent"):

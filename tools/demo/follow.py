@@ -5,9 +5,7 @@ from typing import Final
 
 from rich.markup import escape
 
-from cloudseg.catalog import Catalog, training
-from cloudseg.catalog import model as models
-from cloudseg.catalog import scene as scenes
+from cloudseg.catalog import Catalog, model_rows, scene_rows, training_rows
 from cloudseg.errors import CloudsegError
 from cloudseg.records import Epoch, Json
 from tools.airflow_api import ENDED
@@ -94,9 +92,9 @@ class RunFollower:
     def _counts(self) -> str:
         """Return the counts of the catalog for the status line."""
         with self._catalog.read() as db:
-            masks, bad = len(models.list_masks(db)), len(scenes.list_quarantined(db))
+            masks, bad = len(model_rows.list_masks(db)), len(scene_rows.list_quarantined(db))
             words = [
-                f"{scenes.count_scenes(db)} scenes",
+                f"{scene_rows.count_scenes(db)} scenes",
                 f"{masks} masks" if masks else "",
                 f"{bad} in quarantine" if bad else "",
             ]
@@ -105,8 +103,8 @@ class RunFollower:
     def _training_status(self, minutes: float | None) -> str:
         """Print new epochs of the newest training run; return its remaining time for the status line."""
         with self._catalog.read() as db:
-            runs = training.list_runs(db, limit=1)
-            epochs = training.list_epochs(db, runs[0].run_id) if runs else []
+            runs = training_rows.list_runs(db, limit=1)
+            epochs = training_rows.list_epochs(db, runs[0].run_id) if runs else []
         for epoch in epochs:
             if (epoch.run_id, epoch.epoch) not in self._printed_epochs:
                 self._printed_epochs.add((epoch.run_id, epoch.epoch))

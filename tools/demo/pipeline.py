@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cloudseg.catalog import Catalog
-from cloudseg.catalog import model as models
-from cloudseg.catalog import scene as scenes
+from cloudseg.catalog import Catalog, model_rows, scene_rows
 from cloudseg.errors import InputError
 from tools.airflow_api import wait_for
 from tools.demo.follow import RunFollower
@@ -83,7 +81,7 @@ class _Pipeline:
         run_id = self._api.trigger("cloudseg_ingest", {"source": str(source), "min_new_labels": None})
         self._follower.follow("cloudseg_ingest", run_id, limit_s=_INGEST_S)
         with self._catalog.read() as db:
-            found, quarantined = scenes.count_scenes(db), len(scenes.list_quarantined(db))
+            found, quarantined = scene_rows.count_scenes(db), len(scene_rows.list_quarantined(db))
         self._screen.print(f"  {found} scenes in the catalog, {quarantined} files in quarantine")
         if not found:
             raise InputError(
@@ -108,7 +106,7 @@ class _Pipeline:
 
     def _champion(self) -> str | None:
         with self._catalog.read() as db:
-            promotion = models.find_champion(db)
+            promotion = model_rows.find_champion(db)
         return promotion.weights_id if promotion else None
 
     def _follow_new(self, dag_id: str, before: set[str]) -> None:

@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from sqlalchemy import Connection
 
-from cloudseg.catalog import model as models
-from cloudseg.catalog import scene as scenes
+from cloudseg.catalog import model_rows, scene_rows
 from cloudseg.records import Evaluation, Json, Weights
 from cloudseg.storage import Store
 from tools.demo.home import DemoHome
@@ -23,21 +22,21 @@ def summarize(home: DemoHome) -> Json:
     """Return the figures and paths of what the demo made, ready for JSON."""
     catalog, store = home.catalog(), home.store()
     with catalog.read() as db:
-        newest = next(iter(models.list_weights(db, limit=1)), None)
-        champion = models.find_champion(db)
-        labels = scenes.list_newest_labels(db)
+        newest = next(iter(model_rows.list_weights(db, limit=1)), None)
+        champion = model_rows.find_champion(db)
+        labels = scene_rows.list_newest_labels(db)
         labeled = {label.scene_id for label in labels}
-        masks = models.list_masks(db, weights_id=champion.weights_id) if champion else []
+        masks = model_rows.list_masks(db, weights_id=champion.weights_id) if champion else []
         masks.sort(key=lambda mask: mask.scene_id in labeled)  # masks of scenes without a label first
         return {
-            "scenes": scenes.count_scenes(db),
+            "scenes": scene_rows.count_scenes(db),
             "labels": len(labels),
-            "quarantined": len(scenes.list_quarantined(db)),
+            "quarantined": len(scene_rows.list_quarantined(db)),
             "weights": _weights(db, store, newest) if newest else None,
             "champion_id": champion.weights_id if champion else None,
             "masks": [
                 {
-                    "scene": scenes.get_scene(db, mask.scene_id).name,
+                    "scene": scene_rows.get_scene(db, mask.scene_id).name,
                     "cloud_fraction": mask.cloud_fraction,
                     "path": _path(store, mask.key),
                 }
@@ -48,9 +47,9 @@ def summarize(home: DemoHome) -> Json:
 
 def _weights(db: Connection, store: Store, weights: Weights) -> Json:
     evaluation = next(
-        (found for found in models.list_evaluations(db, weights.weights_id) if found.split == "held_out"), None
+        (found for found in model_rows.list_evaluations(db, weights.weights_id) if found.split == "held_out"), None
     )
-    verdict = models.find_verdict(db, weights.weights_id)
+    verdict = model_rows.find_verdict(db, weights.weights_id)
     return {
         "weights_id": weights.weights_id,
         "version": weights.version,

@@ -157,7 +157,7 @@ def test_the_manual_approval_is_in_the_history(demo: DemoRun) -> None:
     states = demo.states("cloudseg_retrain", demo.retrain_run)
     assert states["approve"] == states["promote"] == {"success"}
     with demo.service.home.catalog().read() as db:
-        from cloudseg.catalog.model import list_promotions
+        from cloudseg.catalog.model_rows import list_promotions
 
         promotion = list_promotions(db)[0]
     assert promotion.actor == "airflow:admin"
@@ -176,7 +176,7 @@ def test_nothing_listens_beyond_this_machine(demo: DemoRun) -> None:
 
 
 def test_the_training_has_the_id_of_its_dag_run(demo: DemoRun) -> None:
-    from cloudseg.catalog.training import list_runs
+    from cloudseg.catalog.training_rows import list_runs
 
     with demo.service.home.catalog().read() as db:
         assert [run.run_id for run in list_runs(db)] == [f"airflow-{demo.retrain_run}"]

@@ -13,8 +13,7 @@ from urllib.parse import quote
 import psutil
 from receivers import Heard
 
-from cloudseg.catalog import model as models
-from cloudseg.catalog import training
+from cloudseg.catalog import model_rows, training_rows
 from cloudseg.raster.synthetic import make_tiles
 from cloudseg.records import Weights
 from cloudseg.runtime import Runtime, open_runtime
@@ -127,11 +126,11 @@ class World:
 
             def is_under_way() -> bool:
                 with runtime.catalog.read() as db:
-                    run = training.find_run(db, f"airflow-{run_id}")
+                    run = training_rows.find_run(db, f"airflow-{run_id}")
                     assert run is None or run.status == "running", (
                         "the training completed before it could be interrupted"
                     )
-                    return any(found.step > 0 for found in training.list_checkpoints(db, f"airflow-{run_id}"))
+                    return any(found.step > 0 for found in training_rows.list_checkpoints(db, f"airflow-{run_id}"))
 
             self.wait("a checkpoint in the store", is_under_way, 900, 0.05)
         return str(run_id)
@@ -155,7 +154,7 @@ class World:
 
     def weights_of(self, weights_id: str) -> Weights:
         with self.runtime() as runtime, runtime.catalog.read() as db:
-            return models.get_weights(db, weights_id)
+            return model_rows.get_weights(db, weights_id)
 
     def tensors(self, weights_id: str) -> dict[str, Any]:
         from cloudseg.model.weights import load_weights

@@ -18,7 +18,7 @@ pytest.importorskip("airflow.providers.celery", reason="the extra `production` i
 from receivers import receivers
 from stack_world import QUICK, World, choose_tiles
 
-from cloudseg.catalog import model as models
+from cloudseg.catalog import model_rows
 from cloudseg.errors import SettingsError
 from tools.airflow_api import ENDED
 from tools.stack.home import prepare_home
@@ -135,7 +135,7 @@ def test_a_gpu_worker_that_gets_sigterm_hands_over(world: World, table: Table) -
 
 def _masks(world: World, weights_id: str) -> dict[str, object]:
     with world.runtime() as runtime, runtime.catalog.read() as db:
-        return {mask.scene_id: mask.created_at for mask in models.list_masks(db, weights_id=weights_id)}
+        return {mask.scene_id: mask.created_at for mask in model_rows.list_masks(db, weights_id=weights_id)}
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,14 @@ from cloudseg.records import Label, Place, Quarantined, Scene, Split
 
 
 class WaitingScene(NamedTuple):
-    """A scene that wants a mask: so little of its row that a million of them can wait."""
+    """A scene without a mask: little of its row, so that a list of a million stays small."""
 
     scene_id: str
     name: str
 
 
 def add_scene(db: Connection, scene: Scene) -> bool:
-    """Add a scene; False where the same source bytes are catalogued already."""
+    """Add a scene; return False where the same source bytes are in the catalog already."""
     return insert(db, t.scene, scene)
 
 
@@ -28,12 +28,12 @@ def get_scene(db: Connection, scene_id: str) -> Scene:
 
 
 def find_scene_by_source(db: Connection, source_sha256: str) -> Scene | None:
-    """Return the scene made of these source bytes, or None."""
+    """Return the scene of these source bytes, or None."""
     return fetch_one(db, Scene, select(t.scene).where(t.scene.c.source_sha256 == source_sha256))
 
 
 def find_newest_scene(db: Connection, name: str) -> Scene | None:
-    """Return the scene of exactly this name that came last, or None; names are not unique."""
+    """Return the newest scene of exactly this name, or None; names are not unique."""
     statement = (
         select(t.scene).where(t.scene.c.name == name).order_by(t.scene.c.created_at.desc(), t.scene.c.scene_id).limit(1)
     )
@@ -52,7 +52,7 @@ def count_scenes(db: Connection) -> int:
 
 def list_scenes_without_mask(db: Connection, weights_id: str, *, bands: Collection[str] = ()) -> list[WaitingScene]:
     """List publishable scenes that these weights have not masked and that have all these bands, oldest first."""
-    # The ids first: indexes alone answer that, and only the scenes that wait are read.
+    # The ids first: indexes suffice for those, and only the rows of waiting scenes are read.
     waiting = select(t.scene.c.scene_id, t.scene.c.name).where(t.scene.c.scene_id.in_(_without_mask(weights_id)))
     waiting = waiting.where(*(_has_band(db, band) for band in sorted(bands)))
     rows = db.execute(waiting.order_by(t.scene.c.created_at, t.scene.c.scene_id))
@@ -65,16 +65,16 @@ def count_scenes_without_mask(db: Connection, weights_id: str) -> int:
 
 
 def _has_band(db: Connection, band: str) -> ColumnElement[bool]:
-    """Return the condition that a band is among those of a scene, a JSON list."""
+    """Return the condition that a scene has a band; `scene.bands` is a JSON list."""
     elements = func.json_each if db.dialect.name == "sqlite" else func.json_array_elements_text
     element = elements(t.scene.c.bands).table_valued("value")
     return exists().where(element.c.value == band)
 
 
 def _without_mask(weights_id: str) -> Select[tuple[str]]:
-    """Select the ids of publishable scenes that these weights have not masked."""
+    """Return the query for the ids of publishable scenes that these weights have not masked."""
     any_scene = t.scene.alias("any_scene")
-    # A column, not all of them as `exists()` asks for: SQLite would read the mask's row for these.
+    # One column, not all as `exists()` selects: SQLite would read the row of the mask for those.
     has_mask = exists(t.mask.c.scene_id).where(
         and_(t.mask.c.scene_id == any_scene.c.scene_id, t.mask.c.weights_id == weights_id)
     )
@@ -82,7 +82,7 @@ def _without_mask(weights_id: str) -> Select[tuple[str]]:
 
 
 def add_label(db: Connection, label: Label) -> Label | None:
-    """Add a label as the next version of its scene (`label.version` is overwritten); None where it is there already.
+    """Add a label as the next version of its scene (`label.version` is overwritten); return None where it exists.
 
     Where another transaction took that version first, the next one is tried.
     """
@@ -92,11 +92,6 @@ def add_label(db: Connection, label: Label) -> Label | None:
         if insert(db, t.label, numbered):
             return numbered
     return None
-
-
-def list_labels(db: Connection, scene_id: str) -> list[Label]:
-    """List the labels of a scene, newest version first."""
-    return fetch(db, Label, select(t.label).where(t.label.c.scene_id == scene_id).order_by(t.label.c.version.desc()))
 
 
 def get_label(db: Connection, label_id: str) -> Label:
@@ -110,23 +105,24 @@ def find_label(db: Connection, label_id: str) -> Label | None:
 
 
 def list_newest_labels(db: Connection) -> list[Label]:
-    """List the newest label of every labelled scene, by label id."""
+    """List the newest label of every labeled scene, by label id."""
     return fetch(db, Label, _newest_labels(t.label).order_by(t.label.c.label_id))
 
 
 def count_newest_labels(db: Connection) -> int:
-    """Count labelled scenes: each has one newest label."""
+    """Count labeled scenes: each has one newest label."""
     return db.execute(select(func.count(t.label.c.scene_id.distinct()))).scalar_one()
 
 
 def count_labels_outside(db: Connection, snapshot_id: str | None) -> int:
-    """Count newest labels that a snapshot lacks: what a retraining would see for the first time (None: all)."""
+    """Count the newest labels that a snapshot lacks, which a retraining would use for the first time (None: all)."""
     known = select(t.snapshot_label.c.label_id).where(t.snapshot_label.c.snapshot_id == snapshot_id)
     outside = _newest_labels(t.label.c.label_id).where(t.label.c.label_id.not_in(known))
     return db.execute(select(func.count()).select_from(outside.subquery())).scalar_one()
 
 
 def _newest_labels(what: Table | Column[str]) -> Select[Any]:
+    """Return the query for the newest label of every scene, or for one column of it."""
     newest = (
         select(t.label.c.scene_id, func.max(t.label.c.version).label("version")).group_by(t.label.c.scene_id).subquery()
     )
@@ -136,14 +132,14 @@ def _newest_labels(what: Table | Column[str]) -> Select[Any]:
 
 
 def decide_places(db: Connection, splits: dict[str, Split]) -> dict[str, Split]:
-    """Write the split of places that have none yet and return the split of all; a decision is never changed."""
+    """Write the split of places that have none yet and return the split of all; a split is never changed."""
     for place, split in sorted(splits.items()):
         insert(db, t.place, Place(place=place, split=split, decided_at=now()))
     return {row.place: row.split for row in fetch(db, Place, select(t.place)) if row.place in splits}
 
 
 def add_quarantined(db: Connection, entry: Quarantined) -> bool:
-    """Add an entry; False where the same bytes at the same place were quarantined before."""
+    """Add an entry; return False where the same bytes at the same address were quarantined before."""
     return insert(db, t.quarantine, entry)
 
 
@@ -162,15 +158,15 @@ def find_quarantined(db: Connection, quarantine_id: str) -> Quarantined | None:
 
 
 def is_source_quarantined(db: Connection, source_uri: str) -> bool:
-    """Return whether the quarantine has an entry of this file."""
+    """Return whether a file is quarantined."""
     return db.execute(select(exists().where(t.quarantine.c.source_uri == source_uri))).scalar_one()
 
 
 def release_source(db: Connection, source_uri: str) -> int:
-    """Forget the entries of a file that has become good in the meantime; return how many there were."""
+    """Delete the entries of a file that has since become readable; return how many there were."""
     return db.execute(delete(t.quarantine).where(t.quarantine.c.source_uri == source_uri)).rowcount
 
 
 def release_quarantined(db: Connection, quarantine_ids: Sequence[str]) -> int:
-    """Forget entries, so that the next ingest tries those files again; return how many there were."""
+    """Delete entries, so that the next ingest reads those files again; return how many there were."""
     return db.execute(delete(t.quarantine).where(t.quarantine.c.quarantine_id.in_(quarantine_ids))).rowcount

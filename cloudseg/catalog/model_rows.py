@@ -9,15 +9,17 @@ from cloudseg.catalog.session import fetch, fetch_one, get_by, insert
 from cloudseg.errors import StateError
 from cloudseg.records import Decision, Evaluation, Mask, Promotion, Split, Verdict, Weights
 
-_ASKED_AT_ONCE = 1000
-"""Values of one statement; SQLite takes 32 766 (sqlite.org/limits.html)."""
+_PAGE = 1000
+"""Values in one statement; SQLite takes 32 766 (sqlite.org/limits.html)."""
 
 
 def add_weights(db: Connection, weights: Weights) -> Weights:
-    """Register weights under the next version (`weights.version` is overwritten), or give the row that is there.
+    """Register weights under the next version (`weights.version` is overwritten), or return the row that exists.
 
-    Where another transaction took that version first, the next one is tried. Raises StateError where the run has
-    registered other weights.
+    Where another transaction took that version first, the next one is tried.
+
+    Raises:
+        StateError: the run has registered other weights.
     """
     while (
         known := fetch_one(db, Weights, select(t.weights).where(t.weights.c.weights_id == weights.weights_id))
@@ -42,7 +44,7 @@ def get_weights(db: Connection, weights_id: str) -> Weights:
 
 
 def find_weights_of_run(db: Connection, run_id: str) -> Weights | None:
-    """Return the weights that a run made, or None."""
+    """Return the weights of a run, or None."""
     return fetch_one(db, Weights, select(t.weights).where(t.weights.c.run_id == run_id))
 
 
@@ -52,7 +54,7 @@ def list_weights(db: Connection, *, limit: int | None = None) -> list[Weights]:
 
 
 def add_evaluation(db: Connection, evaluation: Evaluation) -> Evaluation:
-    """Add an evaluation, or give the one that is there: the same weights on the same chips are judged once."""
+    """Add an evaluation, or return the one that exists: the same weights are evaluated once on the same chips."""
     insert(db, t.evaluation, evaluation)
     return get_evaluation(db, evaluation.evaluation_id)
 
@@ -84,7 +86,7 @@ def list_evaluations(db: Connection, weights_id: str) -> list[Evaluation]:
 
 
 def add_verdict(db: Connection, verdict: Verdict) -> bool:
-    """Add a verdict; False where the same one is there."""
+    """Add a verdict; return False where it exists already."""
     return insert(db, t.verdict, verdict)
 
 
@@ -94,7 +96,7 @@ def get_verdict(db: Connection, verdict_id: str) -> Verdict:
 
 
 def list_verdicts(db: Connection, *, challenger_id: str | None = None, limit: int | None = None) -> list[Verdict]:
-    """List verdicts, of all weights or about one challenger, newest first."""
+    """List verdicts, all of them or those about one challenger, newest first."""
     statement = select(t.verdict).order_by(t.verdict.c.created_at.desc(), t.verdict.c.verdict_id).limit(limit)
     return fetch(
         db, Verdict, statement if challenger_id is None else statement.where(t.verdict.c.challenger_id == challenger_id)
@@ -132,12 +134,12 @@ def list_promotions(db: Connection) -> list[Promotion]:
 
 
 def add_promotion(db: Connection, promotion: Promotion) -> bool:
-    """Add a generation; False where another promotion took it first."""
+    """Add a generation; return False where another promotion took it first."""
     return insert(db, t.promotion, promotion)
 
 
 def add_mask(db: Connection, mask: Mask) -> bool:
-    """Add a mask, after its bytes; False where it is there already."""
+    """Add a mask, after its objects; return False where it exists already."""
     return insert(db, t.mask, mask)
 
 
@@ -149,8 +151,8 @@ def find_mask(db: Connection, scene_id: str, weights_id: str) -> Mask | None:
 def find_masked(db: Connection, weights_id: str, scene_ids: Sequence[str]) -> set[str]:
     """Return those of the scenes that have a mask by these weights."""
     m, found = t.mask.c, set[str]()
-    for at in range(0, len(scene_ids), _ASKED_AT_ONCE):
-        asked = scene_ids[at : at + _ASKED_AT_ONCE]
+    for at in range(0, len(scene_ids), _PAGE):
+        asked = scene_ids[at : at + _PAGE]
         found.update(db.execute(select(m.scene_id).where(m.weights_id == weights_id, m.scene_id.in_(asked))).scalars())
     return found
 

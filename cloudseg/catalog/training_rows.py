@@ -10,7 +10,7 @@ from cloudseg.records import Checkpoint, Epoch, Run, RunStatus, Snapshot, Split
 
 
 def add_snapshot(db: Connection, snapshot: Snapshot, labels: dict[str, Split]) -> bool:
-    """Add a snapshot with the labels it holds (label id to split); False where it is there already."""
+    """Add a snapshot with its labels (label id to split); return False where it exists already."""
     if not insert(db, t.snapshot, snapshot):
         return False
     rows = [
@@ -27,11 +27,6 @@ def get_snapshot(db: Connection, snapshot_id: str) -> Snapshot:
     return get_by(db, Snapshot, t.snapshot, "snapshot_id", snapshot_id)
 
 
-def find_snapshot(db: Connection, snapshot_id: str) -> Snapshot | None:
-    """Return a snapshot or None."""
-    return fetch_one(db, Snapshot, select(t.snapshot).where(t.snapshot.c.snapshot_id == snapshot_id))
-
-
 def list_snapshots(db: Connection, *, limit: int | None = None) -> list[Snapshot]:
     """List snapshots, newest first."""
     return fetch(
@@ -40,7 +35,7 @@ def list_snapshots(db: Connection, *, limit: int | None = None) -> list[Snapshot
 
 
 def list_snapshot_labels(db: Connection, snapshot_id: str) -> dict[str, Split]:
-    """Return label id to split."""
+    """Return the labels of a snapshot: label id to split."""
     rows = db.execute(
         select(t.snapshot_label)
         .where(t.snapshot_label.c.snapshot_id == snapshot_id)
@@ -50,7 +45,7 @@ def list_snapshot_labels(db: Connection, snapshot_id: str) -> dict[str, Split]:
 
 
 def add_run(db: Connection, run: Run) -> Run:
-    """Add a run, or give the one that has this id already: a run is begun once and resumed afterwards."""
+    """Add a run, or return the one of this id: a run begins once and is resumed afterwards."""
     insert(db, t.run, run)
     return get_run(db, run.run_id)
 
@@ -77,7 +72,7 @@ def list_compared_run_ids(db: Connection) -> set[str]:
 
 
 def set_run_status(db: Connection, run_id: str, status: RunStatus, *, error: str | None = None) -> None:
-    """Write the state of a run. Raises NotInCatalog."""
+    """Write the status of a run. Raises NotInCatalog."""
     finished_at = None if status == "running" else now()
     changed = db.execute(
         update(t.run).where(t.run.c.run_id == run_id).values(status=status, error=error, finished_at=finished_at)
@@ -87,7 +82,7 @@ def set_run_status(db: Connection, run_id: str, status: RunStatus, *, error: str
 
 
 def add_epoch(db: Connection, epoch: Epoch) -> bool:
-    """Add an epoch's row; False where a resumed run repeats it."""
+    """Add an epoch; return False where a resumed run repeats it."""
     return insert(db, t.epoch, epoch)
 
 
@@ -97,7 +92,7 @@ def list_epochs(db: Connection, run_id: str) -> list[Epoch]:
 
 
 def add_checkpoint(db: Connection, checkpoint: Checkpoint) -> bool:
-    """Add a checkpoint's row, after its bytes; False where a resumed run repeats it."""
+    """Add a checkpoint, after its object; return False where a resumed run repeats it."""
     return insert(db, t.checkpoint, checkpoint)
 
 
@@ -109,5 +104,5 @@ def list_checkpoints(db: Connection, run_id: str) -> list[Checkpoint]:
 
 
 def delete_checkpoint(db: Connection, run_id: str, step: int) -> None:
-    """Forget a checkpoint; its object becomes an orphan that maintenance collects."""
+    """Delete the row of a checkpoint; maintenance deletes its object."""
     db.execute(delete(t.checkpoint).where(t.checkpoint.c.run_id == run_id, t.checkpoint.c.step == step))

@@ -1,0 +1,28 @@
+"""How long to wait between the attempts of something that another machine refused for the moment."""
+
+import itertools
+import math
+import random
+import time
+from collections.abc import Iterator
+
+
+def pauses(
+    *, attempts: float = math.inf, within_s: float = math.inf, longest_s: float = 20.0
+) -> Iterator[float | None]:
+    """Yield the seconds to wait after each failed attempt, and None after the last one.
+
+    Full jitter over a span that doubles from half a second (M. Brooker, "Exponential Backoff and Jitter", AWS
+    Architecture Blog, 2015).
+
+    Args:
+        attempts: how many there are, the first one included.
+        within_s: seconds after which no further attempt is made.
+        longest_s: bound of a pause.
+    """
+    give_up = time.monotonic() + within_s
+    for attempt in itertools.count(1):
+        if attempt >= attempts or time.monotonic() >= give_up:
+            break
+        yield random.uniform(0, min(longest_s, 0.5 * 2.0 ** (attempt - 1)))  # noqa: S311 -- no secret depends on it
+    yield None

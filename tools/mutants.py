@@ -91,8 +91,8 @@ MUTANTS: Final = (
     Mutant(
         "proposed-split-over-the-stored-one",
         "cloudseg/dataset/plan.py",
-        "return scenes.decide_places(db, proposed)",
-        "return scenes.decide_places(db, proposed) | proposed",
+        "return scene_rows.decide_places(db, proposed)",
+        "return scene_rows.decide_places(db, proposed) | proposed",
         ("tests/dataset/test_snapshot.py::test_held_out_places_stay_held_out",),
     ),
     Mutant(
@@ -185,17 +185,17 @@ MUTANTS: Final = (
     Mutant(
         "promotion-without-its-lock",
         "cloudseg/registry/champion.py",
-        'advisory_lock(db, "the champion")\n        current = rows.find_champion(db)\n'
+        'advisory_lock(db, "the champion")\n        current = model_rows.find_champion(db)\n'
         "        if current is not None and _is_same(",
-        "current = rows.find_champion(db)\n        if current is not None and _is_same(",
+        "current = model_rows.find_champion(db)\n        if current is not None and _is_same(",
         ("tests/catalog/test_races.py::test_two_tries_at_the_same_moment_are_one",),
     ),
     Mutant(
         "rollback-without-its-lock",
         "cloudseg/registry/champion.py",
-        'advisory_lock(db, "the champion")\n        current = rows.find_champion(db)\n'
+        'advisory_lock(db, "the champion")\n        current = model_rows.find_champion(db)\n'
         "        if current is not None and (current.action",
-        "current = rows.find_champion(db)\n        if current is not None and (current.action",
+        "current = model_rows.find_champion(db)\n        if current is not None and (current.action",
         ("tests/catalog/test_races.py::test_two_tries_at_the_same_moment_are_one",),
     ),
     Mutant(

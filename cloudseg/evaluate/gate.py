@@ -1,9 +1,9 @@
-"""The gate: does the challenger replace the champion? Statistics first, then slices, then a smoke test.
+"""The gate decides whether a challenger replaces the champion: statistics, then slices, then a smoke test.
 
 PROMOTE: the lower bound of the IoU difference exceeds the recipe's margin, no compared slice falls by more than its
 limit, and a clean process reproduces the golden sample. REJECT: significantly worse (upper bound below `reject_below`),
-worse than a trivial mask, or the smoke test failed. HOLD: everything between, and any comparison on too few places to
-be significant. The first model must be significantly better than every trivial mask instead.
+worse than a trivial mask, or the smoke test failed. HOLD: everything else, such as a comparison on too few places to be
+significant. The first model must be significantly better than every trivial mask instead.
 """
 
 import logging
@@ -40,12 +40,12 @@ def decide(
     device: Device,
     smoke_test: Callable[[Store, Weights], SmokeTest] = run_smoke_test,
 ) -> Verdict:
-    """Compare challenger and champion on the held-out chips of a snapshot; store the verdict and return its row.
+    """Compare challenger and champion on the held-out chips of a snapshot and store the verdict.
 
     Weights without an evaluation on these chips are evaluated first, the champion with its own bands and its own
     working resolution. The same comparison gives the same verdict: the bootstrap is seeded by the ids and the body
-    holds no time. A stored verdict is returned as it is, unless its smoke test failed, which may have been the
-    machine's fault. Nothing is promoted here (`cloudseg.registry.promote` does that).
+    holds no time. A stored verdict is returned as it is, unless its smoke test failed, which can have other causes than
+    the weights (a busy machine). Nothing is promoted here (`cloudseg.registry.promote` does that).
 
     Args:
         store: gets evaluation reports and the verdict.
@@ -57,7 +57,11 @@ def decide(
         device: where missing evaluations are computed.
         smoke_test: by default in a clean process.
 
+    Returns:
+        The row of the verdict, new or stored earlier.
+
     Raises:
+        NotInCatalog: the weights or the snapshot are unknown.
         DataError: the snapshot lacks a band that the challenger needs.
         EmptySplit: the snapshot has no held-out chips.
     """
@@ -92,7 +96,7 @@ def decide(
 def _find_verdict(
     catalog: Catalog, challenger_id: str, champion_id: str | None, snapshot_id: str, policy: Promotion
 ) -> Verdict | None:
-    """Return the stored verdict of this comparison, if its smoke test passed."""
+    """Return the stored verdict of this comparison if its smoke test passed, else None."""
     wanted = {"format": FORMAT, "snapshot_id": snapshot_id, "policy": policy.model_dump(mode="json")}
     with catalog.read() as db:
         given = [v for v in rows.list_verdicts(db) if (v.challenger_id, v.champion_id) == (challenger_id, champion_id)]
@@ -122,7 +126,7 @@ def _figures(evaluation: Evaluation) -> Json:
 def _is_comparable(
     catalog: Catalog, challenger_id: str, champion_id: str | None, snapshot_id: str, result: GateResult
 ) -> bool:
-    """Return whether there is a champion that can be evaluated on the same chips; else add the reason to the result."""
+    """Return whether a champion can be evaluated on the same chips, else add the reason to the result."""
     if champion_id is None:
         result.pros.append("there is no champion yet")
         return False
@@ -134,8 +138,8 @@ def _is_comparable(
         missing = [band for band in needed if band not in training.get_snapshot(db, snapshot_id).bands]
     if missing:
         result.holds.append(
-            f"inconclusive: champion {champion_id} needs bands that snapshot {snapshot_id} lacks ({' '.join(missing)}); "
-            "compare on a snapshot with these bands, or promote manually"
+            f"inconclusive: champion {champion_id} needs bands that snapshot {snapshot_id} lacks "
+            f"({' '.join(missing)}); compare on a snapshot with these bands, or promote manually"
         )
     return not missing
 

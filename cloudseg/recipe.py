@@ -316,7 +316,7 @@ def recipe_from(values: dict[str, Any], *, subject: str = "recipe") -> Recipe:
 
 
 def _updated(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values under current names, without removed ones that had no effect; validation reports the others."""
+    """Return the values under the names of today; removed ones go where they change nothing, else validation names them."""
     updated = dict(values)
     for old, new in _RENAMED_VALUES.items():
         if old in updated and new not in updated:

@@ -114,7 +114,7 @@ def read_settings() -> Settings:
     except ValidationError as error:
         faults = "; ".join(f"CLOUDSEG_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         raise SettingsError(
-            "invalid setting", found=faults, next_step="docs/reference/settings.md lists every setting."
+            "unusable setting", found=faults, next_step="docs/reference/settings.md lists every setting."
         ) from error
 
 

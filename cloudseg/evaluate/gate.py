@@ -8,7 +8,7 @@ significant. The first model must be significantly better than every trivial mas
 
 import logging
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from cloudseg import keys
 from cloudseg.catalog import Catalog, training
@@ -17,7 +17,7 @@ from cloudseg.catalog.session import now
 from cloudseg.evaluate.clean_process import SmokeTest, run_smoke_test
 from cloudseg.evaluate.comparison import GateResult, compare_with_champion, compare_with_trivial_masks
 from cloudseg.evaluate.evaluation import evaluate_weights
-from cloudseg.evaluate.table import CountsTable, read_table
+from cloudseg.evaluate.table import CountsTable, read_table, rounded
 from cloudseg.model.device import Device
 from cloudseg.publish import publish, stage_object
 from cloudseg.recipe import Promotion
@@ -175,12 +175,3 @@ def _publish(store: Store, catalog: Catalog, body: Json) -> Verdict:
     publish(store, catalog, objects, lambda db, _: rows.add_verdict(db, verdict))
     with catalog.read() as db:
         return rows.get_verdict(db, verdict.verdict_id)
-
-
-def rounded(value: Any) -> Any:
-    """Return JSON with every float rounded to 6 digits, so that its hash does not depend on the last bit."""
-    if isinstance(value, float):
-        return round(value, 6)
-    if isinstance(value, dict):
-        return {name: rounded(entry) for name, entry in value.items()}
-    return [rounded(entry) for entry in value] if isinstance(value, list | tuple) else value

@@ -1,7 +1,7 @@
 """The counts table of an evaluation: one row a scene, stored, so that report and gate need no other prediction."""
 
 from collections.abc import Callable, Sequence
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
@@ -101,9 +101,13 @@ def _trivial(counts: Sequence[Counts]) -> Json:
     }
 
 
-def rounded(values: dict[str, float], digits: int = 6) -> dict[str, float]:
-    """Return the values rounded, so that JSON stays short and the same on every machine."""
-    return {name: round(value, digits) for name, value in values.items()}
+def rounded(value: Any) -> Any:
+    """Return JSON with every float rounded to 6 digits, so that its hash does not depend on the machine's last bit."""
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, dict):
+        return {name: rounded(entry) for name, entry in value.items()}
+    return [rounded(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def threshold_curve(curve: tuple[list[int], list[int]]) -> list[dict[str, float]]:

@@ -97,7 +97,7 @@ def _catalog(runtime: Runtime) -> str:
 
 
 def _store(runtime: Runtime) -> str:
-    """Write, read back and delete a small object; check that the store never overwrites an object."""
+    """Write, read back and delete a small object; see that the store keeps the promise on which everything rests."""
     key, data = f"doctor/{uuid4().hex}.txt", b"cloudseg doctor\n"
     stored = runtime.store.put(key, data)
     try:

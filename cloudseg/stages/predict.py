@@ -176,7 +176,7 @@ def _find_weights(db: Connection, weights_id: str | None) -> Weights | None:
 
 
 def _waiting(db: Connection, weights: Weights) -> list[scenes.WaitingScene]:
-    """List scenes without a mask that have all bands that these weights need."""
+    """List scenes without a mask that have the bands these weights read; others could never be masked by them."""
     return scenes.list_scenes_without_mask(db, weights.weights_id, bands=weights.metadata["bands"])
 
 

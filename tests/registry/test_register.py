@@ -227,7 +227,7 @@ def test_the_item_is_valid_stac_with_the_mlm_fields(store: LocalStore, catalog: 
     assert store.exists(str(Path(row.key).parent / item["assets"]["onnx"]["href"]))
 
 
-def test_every_asset_describes_input_and_output() -> None:
+def test_every_file_says_what_goes_in_and_out() -> None:
     def stored(name: str) -> StoredObject:
         return StoredObject(key=f"models/{'a' * 64}/{name}", sha256="a" * 64, size=3)
 

@@ -1,16 +1,16 @@
-"""Every error that cloudseg raises deliberately, and what each interface does with it.
+"""Errors that cloudseg raises deliberately, with exit codes, HTTP statuses and whether a retry can help.
 
 The tree::
 
     CloudsegError
-    ├── InputError            the caller or the outside world sent something unusable; a retry cannot help
+    ├── InputError            an argument or a file is unusable; a retry cannot help
     │   ├── BadScene          a raster that cannot become a scene
     │   ├── BadLabel          a mask that cannot become a label of its scene
     │   ├── BadWeights        a weights file that cannot be loaded
-    │   ├── LayoutUnknown     no layout recognises these files
+    │   ├── LayoutUnknown     no layout recognizes these files
     │   ├── RecipeError       a recipe that cannot be read or does not fit the data
-    │   ├── SettingsError     the environment is unusable
-    │   └── NotInCatalog      an id that no row has
+    │   ├── SettingsError     a setting is invalid or does not fit this machine
+    │   └── NotInCatalog      no row has this id
     ├── DataError             the data are readable but a stage cannot work with them
     │   ├── EmptySplit        a split without chips, or with one class only
     │   ├── SnapshotChanged   stored chips do not match their manifest
@@ -22,21 +22,23 @@ The tree::
     │   └── CatalogOutdated   migrations are missing
     ├── StoreError            the object store refused or failed
     │   ├── ObjectMissing
-    │   ├── ObjectExists      a different object stands under a create-only key
+    │   ├── ObjectExists      a different object exists under a create-only key
     │   ├── ObjectCorrupt     bytes do not match their checksum
-    │   ├── StoreRefused      wrong credentials, no such bucket, no right: a person must act
+    │   ├── StoreRefused      wrong credentials, bucket or rights; a retry cannot help
     │   └── StoreUnreachable  a retry can help
     └── CatalogUnreachable    a retry can help
 
-A message says what went wrong, with which id, what was found, what was expected and what to do next.
+A message consists of what went wrong, the id, what was found, what was expected and the next step.
 """
 
 
 class CloudsegError(Exception):
     """Base of all deliberate errors.
 
-    `retry_helps` tells a scheduler whether the same call may succeed later, `exit_code` is the status of the command
-    line, `http_status` that of a page.
+    Attributes:
+        retry_helps: whether the same call may succeed later; schedulers retry it.
+        exit_code: exit status of the command line.
+        http_status: status of a page of the Airflow plugin.
     """
 
     retry_helps = False
@@ -60,11 +62,11 @@ class CloudsegError(Exception):
         super().__init__(what, subject, self.found, self.expected, next_step)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Survive a process pool: exceptions with keyword arguments do not by themselves."""
+        """Support pickling, which exceptions with keyword arguments do not by themselves (process pools need it)."""
         return _rebuild, (type(self), self.what, self.subject, self.found, self.expected, self.next_step)
 
     def __str__(self) -> str:
-        """One sentence: what · which id · found · expected · next step."""
+        """Return one line: id, what went wrong, found, expected, next step."""
         head = f"{self.subject}: {self.what}" if self.subject else self.what
         facts = [
             f"found {self.found}" if self.found is not None else "",
@@ -92,7 +94,7 @@ def _rebuild(
 
 
 class InputError(CloudsegError):
-    """The caller or the outside world sent something unusable."""
+    """An argument or a file is unusable."""
 
     exit_code = 2
     http_status = 400
@@ -111,7 +113,7 @@ class BadWeights(InputError):
 
 
 class LayoutUnknown(InputError):
-    """No layout recognises these files."""
+    """No layout recognizes these files."""
 
 
 class RecipeError(InputError):
@@ -119,11 +121,11 @@ class RecipeError(InputError):
 
 
 class SettingsError(InputError):
-    """The environment is unusable."""
+    """A setting is invalid or does not fit this machine."""
 
 
 class NotInCatalog(InputError):
-    """An id that no row has."""
+    """No row has this id."""
 
     http_status = 404
 
@@ -185,7 +187,7 @@ class ObjectMissing(StoreError):
 
 
 class ObjectExists(StoreError):
-    """A different object stands under a create-only key."""
+    """A different object exists under a create-only key."""
 
 
 class ObjectCorrupt(StoreError):
@@ -193,7 +195,7 @@ class ObjectCorrupt(StoreError):
 
 
 class StoreRefused(StoreError):
-    """The object store answers and will not: credentials, bucket or rights are wrong."""
+    """The object store refuses the request: credentials, bucket or rights are wrong."""
 
 
 class StoreUnreachable(StoreError):

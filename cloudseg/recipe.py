@@ -1,6 +1,7 @@
-"""How a run is made: a versioned TOML file, frozen, hashed into the run row, the weights and the mask's tags.
+"""Recipes: all parameters of a training, read from a TOML file.
 
-Recipes that ship with the package lie in `cloudseg/recipes/`; a path to a `.toml` file works everywhere a name does.
+The hash of a recipe is stored in the run's row, in the metadata of the weights and in the tags of masks. The package
+ships recipes in `cloudseg/recipes/`; the path of a `.toml` file can be used wherever a name can.
 """
 
 import tomllib
@@ -27,7 +28,7 @@ from cloudseg.keys import canonical_json, sha256_of
 Architecture = Literal["SimpleUNet", "SimpleUNetV2", "EfficientUNet"]
 EncoderWeights = Literal["imagenet"]
 EFFICIENT_LEVELS: Final = 4
-"""Halvings of the encoder of EfficientUNet."""
+"""Maximum number of decoder levels of EfficientUNet; the encoder halves the resolution so many times."""
 
 
 class _Part(BaseModel):
@@ -36,22 +37,22 @@ class _Part(BaseModel):
 
 
 class Model(_Part):
-    """Which net."""
+    """The architecture and its bands."""
 
     architecture: Architecture = "SimpleUNet"
     encoder_weights: EncoderWeights | None = Field(
-        None, description="what the encoder of EfficientUNet begins with; a warm start goes before it"
+        None, description="pretrained weights of the encoder of EfficientUNet; not used where the run starts warm"
     )
     bands: tuple[str, ...] = Field(
         RGB,
         min_length=1,
-        description="names of `cloudseg.bands`, in the order in which the net sees them",
+        description="names of `cloudseg.bands`, in the order of the net's input channels",
     )
     widths: tuple[PositiveInt, ...] = Field(
         (64, 128, 256),
         min_length=1,
         max_length=8,
-        description="channels of each level; their number is the number of levels (EfficientUNet: at most 4, of the decoder)",
+        description="channels of each level; EfficientUNet: of the decoder, at most 4 levels",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout2d after each double convolution")
 
@@ -66,7 +67,7 @@ class Model(_Part):
 
     @property
     def multiple(self) -> int:
-        """Height and width of the net's input are multiples of this.
+        """Number that height and width of the net's input must be multiples of.
 
         Every level but the first halves the resolution, in EfficientUNet the first too.
         """
@@ -79,16 +80,14 @@ class Model(_Part):
         if self.encoder_weights is not None and self.architecture != "EfficientUNet":
             raise ValueError(f"encoder_weights {self.encoder_weights} fit EfficientUNet only, not {self.architecture}")
         if self.encoder_weights is not None and not set(RGB) <= set(self.bands):
-            raise ValueError(
-                f"encoder_weights {self.encoder_weights} know {', '.join(RGB)}, which must be among the bands"
-            )
+            raise ValueError(f"encoder_weights {self.encoder_weights} need the bands {', '.join(RGB)}")
         return self
 
 
 class Input(_Part):
-    """The one preprocessing: `x = (min(reflectance, clip) - mean) / std` per band, 0 where nothing was observed."""
+    """Preprocessing: `x = (min(reflectance, clip) - mean) / std` per band, 0 where nothing was observed."""
 
-    clip: float = Field(1.0, gt=0, description="highest reflectance that the net sees")
+    clip: float = Field(1.0, gt=0, description="reflectance is clipped to this maximum")
     mean: tuple[float, ...] = Field((0.0,), description="reflectance; one value for all bands, or one a band")
     std: tuple[PositiveFloat, ...] = Field((1.0,), description="one value for all bands, or one a band")
     working_resolution_m: float | None = Field(
@@ -97,12 +96,14 @@ class Input(_Part):
 
 
 class Data(_Part):
-    """Which chips, cut how."""
+    """Chips of a training."""
 
     chip_size: int = Field(384, ge=32, le=2048, description="pixels a side in the snapshot")
-    crop_size: int | None = Field(None, ge=16, description="random crop for a training step; None takes the whole chip")
+    crop_size: int | None = Field(
+        None, ge=16, description="pixels a side of a random crop for a training step; None takes the whole chip"
+    )
     max_chips: int | None = Field(None, ge=1, description="train on this many chips, chosen by the seed")
-    balance: bool = Field(False, description="draw clear, mixed and overcast chips equally often")
+    balance: bool = Field(False, description="balanced sampling: draw clear, mixed and overcast chips equally often")
 
 
 class Optimizer(_Part):
@@ -114,57 +115,62 @@ class Optimizer(_Part):
         1.0,
         gt=0,
         le=1,
-        description="of lr where the run begins with the champion's parameters: the whole lr would undo them first",
+        description="factor of lr where the run starts from the champion's parameters, which the full lr would destroy",
     )
     weight_decay: float = Field(0.0, ge=0, description="decoupled from the gradient with adamw, part of it with adam")
     schedule: Literal["constant", "cosine", "onecycle"] = Field(
-        "constant", description="course of the learning rate over all steps"
+        "constant", description="learning rate schedule over all steps"
     )
     warmup_fraction: float = Field(0.05, ge=0, lt=1, description="of all steps, for cosine and onecycle")
-    clip_norm: float | None = Field(None, gt=0, description="longest gradient (L2 norm over all parameters)")
+    clip_norm: float | None = Field(
+        None, gt=0, description="gradients are clipped to this norm (L2 over all parameters)"
+    )
 
 
 class Augment(_Part):
-    """Training only; off by default."""
+    """Augmentation, in training only; off by default."""
 
-    flip: bool = Field(False, description="mirror rows and columns, each with chance one half")
-    rotate90: bool = Field(False, description="turn by a random number of right angles")
+    flip: bool = Field(False, description="flip rows and columns, each with probability 0.5")
+    rotate90: bool = Field(False, description="rotate by a random multiple of 90 degrees")
     gain: float = Field(0.0, ge=0, description="factor of all bands, log-uniform in [1/(1+gain), 1+gain]")
     band_gain: float = Field(0.0, ge=0, description="the same, independently for each band")
     saturate: float = Field(
-        0.0, ge=0, le=1, description="chance of clipping at a random reflectance between 0.3 and clip"
+        0.0, ge=0, le=1, description="probability of clipping at a random reflectance between 0.3 and clip"
     )
     scale: float = Field(0.0, ge=0, description="zoom log-uniform in [1/(1+scale), 1+scale]")
 
 
 class Budget(_Part):
-    """When to stop: whichever comes first of those that are set."""
+    """When training ends: at the first of the limits that are set."""
 
-    batch_size: int = Field(4, ge=1, description="chips or crops of a step, for each process")
-    epochs: int | None = Field(None, ge=1, description="epochs of epoch_steps steps")
-    steps: int | None = Field(None, ge=1, description="optimizer steps")
+    batch_size: int = Field(4, ge=1, description="chips or crops in a step of each process")
+    epochs: int | None = Field(None, ge=1, description="number of epochs")
+    steps: int | None = Field(None, ge=1, description="number of optimizer steps")
     minutes: float | None = Field(
         None,
         gt=0,
-        description="wall clock of the whole training; the pace measured before the first step fixes the number of steps",
+        description="wall clock of the whole training; its speed, measured before the first step, determines the steps",
     )
     patience: int | None = Field(
         None,
         ge=1,
-        description="epochs without a lower validation loss before stopping early; with it the best epoch is published. "
-        "Watched on the same validation chips all the time: all, or a draw of a quarter of the chips that an epoch trains on, at least 16",
+        description="early stopping: epochs without a lower validation loss before the training ends; the best epoch "
+        "is published. Every epoch uses the same validation chips: all, or at least 16 and a quarter as many as it "
+        "trains on",
     )
     epoch_steps: int | None = Field(
         None,
         ge=1,
-        description="steps an epoch; None passes once over the chips; fewer where the minutes allow less than eight epochs",
+        description="steps of an epoch; None: one pass over the chips, less where the minutes allow fewer than eight",
     )
-    checkpoint_every_steps: int = Field(100, ge=1, description="besides one after every epoch")
+    checkpoint_every_steps: int = Field(
+        100, ge=1, description="steps between checkpoints; there is one after every epoch too"
+    )
 
     @model_validator(mode="after")
     def _ends(self) -> "Budget":
         if self.epochs is None and self.steps is None and self.minutes is None:
-            raise ValueError("set epochs, steps or minutes, or the training never ends")
+            raise ValueError("set epochs, steps or minutes, otherwise the training never ends")
         return self
 
 
@@ -173,28 +179,29 @@ class Promotion(_Part):
 
     confidence: float = Field(0.95, gt=0.5, lt=1, description="one-sided, of the paired bootstrap over places")
     margin: float = Field(0.0, ge=0, le=1, description="the lower bound of the IoU difference must exceed this")
-    reject_below: float = Field(
-        -0.02, ge=-1, le=0, description="an upper bound below this rejects the challenger for good"
-    )
-    slice_limit: float = Field(0.05, ge=0, le=1, description="no slice may fall by more")
-    slice_min_scenes: int = Field(8, ge=1, description="smaller slices are shown, not compared")
-    bootstrap_samples: int = Field(2000, ge=100)
+    reject_below: float = Field(-0.02, ge=-1, le=0, description="an upper bound below this rejects the challenger")
+    slice_limit: float = Field(0.05, ge=0, le=1, description="largest decrease that is accepted in a slice")
+    slice_min_scenes: int = Field(8, ge=1, description="smaller slices are reported, not compared")
+    bootstrap_samples: int = Field(2000, ge=100, description="draws of the bootstrap")
 
 
 class Recipe(_Part):
-    """All of it."""
+    """A recipe."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")
     description: str
     seed: int = Field(0, ge=0, lt=2**31)
     warm_start: bool = Field(
-        False, description="begin from the champion's parameters when it has the same architecture"
+        False, description="start from the champion's parameters where it has the same architecture"
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the device has it")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the device supports it")
     ema_decay: float | None = Field(
-        None, gt=0, lt=1, description="decay of an exponential moving average of the weights"
+        None, gt=0, lt=1, description="decay of the exponential moving average (EMA) of the weights"
     )
-    tta_flip: bool = Field(False, description="average the probability over a mirrored copy (twice the time)")
+    tta_flip: bool = Field(
+        False,
+        description="test-time augmentation: average the probability with that of the flipped image (twice the time)",
+    )
     model: Model = Model()
     input: Input = Input()
     data: Data = Data()
@@ -227,9 +234,10 @@ class Recipe(_Part):
         return sha256_of(canonical_json(self.model_dump(mode="json")))
 
     def with_minutes(self, minutes: float | None) -> "Recipe":
-        """Return the recipe with another time budget (None changes nothing).
+        """Return the recipe with another time budget; None changes nothing.
 
-        Raises RecipeError for one that is no time.
+        Raises:
+            RecipeError: `minutes` is not above 0.
         """
         if minutes is None:
             return self
@@ -253,7 +261,7 @@ _REMOVED_VALUES: Final = {
     ("augment", "gamma"): 0.0,
     ("augment", "noise"): 0.0,
 }
-"""Values that did not pay (docs/log.md), with the only setting under which a recipe that still names them means the same."""
+"""Removed values that did not help (docs/log.md), each with the setting that had no effect: it is still accepted."""
 
 
 def load_recipe(name_or_path: str) -> Recipe:
@@ -263,7 +271,7 @@ def load_recipe(name_or_path: str) -> Recipe:
         name_or_path: name of a recipe that ships with the package (`nightly`), or path of a TOML file (`./mine.toml`).
 
     Raises:
-        RecipeError: unknown name, unreadable file, wrong TOML, unknown or impossible values.
+        RecipeError: the name is unknown, the file cannot be read, or its TOML or its values are invalid.
     """
     if name := _RENAMED_RECIPES.get(name_or_path):
         _warn_renamed(f"recipe '{name_or_path}'", f"'{name}'")
@@ -277,7 +285,7 @@ def load_recipe(name_or_path: str) -> Recipe:
                     "no such recipe",
                     subject=name_or_path,
                     expected=", ".join(recipe_names()),
-                    next_step="Name one of these or give the path of a .toml file.",
+                    next_step="Use one of these or the path of a .toml file.",
                 )
             text = (resources.files("cloudseg.recipes") / f"{name_or_path}.toml").read_text(encoding="utf-8")
         return recipe_from(tomllib.loads(text), subject=name_or_path)
@@ -291,17 +299,17 @@ def recipe_from(values: dict[str, Any], *, subject: str = "recipe", stored: bool
     Args:
         values: as in a TOML file.
         subject: names the recipe in errors.
-        stored: whether the values come from a run row: nobody can rename values there, so old names are not warned of.
+        stored: whether the values come from a run row: old names cause no warning there.
 
     Raises:
-        RecipeError: unknown or impossible values.
+        RecipeError: a value is unknown or invalid.
     """
     try:
         return Recipe.model_validate(_updated(values, warn=not stored))
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
         raise RecipeError(
-            "the recipe has unusable values",
+            "the recipe has invalid values",
             subject=subject,
             found=faults,
             next_step="docs/reference/recipes.md lists every value.",
@@ -323,7 +331,7 @@ def is_same_training(stored: dict[str, Any], recipe: Recipe) -> bool:
 
 
 def _updated(values: dict[str, Any], *, warn: bool) -> dict[str, Any]:
-    """Return the values under the names of today; removed ones go where they change nothing, else validation names them."""
+    """Return the values under current names, without removed ones that had no effect."""
     updated = dict(values)
     for old, new in _RENAMED_VALUES.items():
         if old in updated and new not in updated:

@@ -1,6 +1,7 @@
-"""Builds the store, the catalog and the log from the settings: the only reader of `cloudseg.settings`.
+"""Open the store and the catalog, and set up logging, from the settings.
 
-Stages call `open_runtime()`; everything below a stage gets what it needs as arguments.
+This is the only module that reads `cloudseg.settings`: stages call `open_runtime()`, and everything below a stage gets
+what it needs as arguments.
 """
 
 import functools
@@ -26,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Runtime:
-    """What a stage works with."""
+    """Settings, store and catalog of a stage."""
 
     settings: Settings
     store: Store
@@ -36,12 +37,12 @@ class Runtime:
 
     @property
     def threads(self) -> int:
-        """CPU threads to use: as the settings say, else every core that this process may use."""
+        """CPU threads to use: the setting, or every core that this process may use."""
         return self.settings.threads or len(os.sched_getaffinity(0))
 
 
 def open_runtime(*, check: bool = True) -> Runtime:
-    """Open store and catalog as the environment says.
+    """Open the store and the catalog of the environment's settings.
 
     The embedded catalog (no CLOUDSEG_CATALOG_URL) is migrated to the newest schema; a server's is checked.
 
@@ -49,7 +50,7 @@ def open_runtime(*, check: bool = True) -> Runtime:
         check: False skips migration and check.
 
     Raises:
-        SettingsError: the environment is unusable.
+        SettingsError: a setting is unknown or invalid.
         StoreUnreachable: the object store does not answer.
         CatalogUnreachable: the database does not answer.
         CatalogOutdated: the server's catalog lacks migrations.
@@ -57,7 +58,7 @@ def open_runtime(*, check: bool = True) -> Runtime:
     settings = read_settings()
     home = settings.home.expanduser().absolute()
     store = open_store(settings.store_url or str(home / "store"), s3_options(settings))
-    # URL.create, not text: a folder's name may hold a question mark.
+    # URL.create, not a string: the name of a folder may contain a question mark.
     embedded = URL.create("sqlite", database=str(home / "catalog.db"))
     catalog = Catalog(settings.catalog_url.get_secret_value() if settings.catalog_url else embedded)
     if check and settings.catalog_url is None and catalog.revision() != catalog.head_revision():
@@ -70,12 +71,12 @@ def open_runtime(*, check: bool = True) -> Runtime:
 
 
 def s3_options(settings: Settings) -> S3Options:
-    """Return how S3 is reached.
+    """Return the connection options of S3.
 
-    Credentials are left to boto3, which looks into the environment, the profile and the machine's role.
+    Credentials are left to boto3, which reads the environment, the profile and the role of the machine.
     """
     return S3Options(
-        # boto3 knows the variables that begin with AWS_ itself; GDAL and the choice of addressing must follow them too.
+        # boto3 reads the variables that begin with AWS_ itself, but GDAL and the choice of addressing need them too.
         endpoint=settings.s3_endpoint
         or os.environ.get("AWS_ENDPOINT_URL_S3")
         or os.environ.get("AWS_ENDPOINT_URL")
@@ -96,7 +97,7 @@ def read_settings() -> Settings:
     """Return the settings of the environment.
 
     Raises:
-        SettingsError: A variable is unknown or its value cannot be used; the message names it.
+        SettingsError: a variable is unknown or its value is invalid; the message names it.
     """
     given = sorted(name for name in os.environ if name.startswith("CLOUDSEG_"))
     for name in _RETIRED_SETTINGS:
@@ -113,7 +114,7 @@ def read_settings() -> Settings:
     except ValidationError as error:
         faults = "; ".join(f"CLOUDSEG_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         raise SettingsError(
-            "unusable setting", found=faults, next_step="docs/reference/settings.md lists every setting."
+            "invalid setting", found=faults, next_step="docs/reference/settings.md lists every setting."
         ) from error
 
 
@@ -131,4 +132,4 @@ def set_up_logging(level: str | None = None, handler: logging.Handler | None = N
         format="%(asctime)s %(levelname)-7s %(message)s",
         datefmt="%H:%M:%S",
     )
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it greets at every look at the schema's revision
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it logs two lines whenever the revision is read

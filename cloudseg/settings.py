@@ -11,9 +11,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """The settings. By default catalog and store are a SQLite file and a folder in `home`; no server is needed."""
+    """The settings. By default, catalog and store are a SQLite file and a folder in `home`; no server is needed."""
 
-    # Compose files pass unset variables as empty text.
+    # Compose files pass unset variables as empty strings.
     model_config = SettingsConfigDict(env_prefix="CLOUDSEG_", frozen=True, extra="forbid", env_ignore_empty=True)
 
     home: Path = Field(Path("var"), description="Folder of the embedded catalog, store and inbox.")
@@ -40,8 +40,8 @@ class Settings(BaseSettings):
     )
     s3_addressing: Literal["auto", "path", "virtual"] = Field(
         "auto",
-        description="Whether requests name the bucket in the path or in the host name; "
-        "auto: in the path where an endpoint is set.",
+        description="Whether the bucket is part of the path or of the host name of requests; "
+        "auto: of the path where an endpoint is set.",
     )
     s3_ca_bundle: Path | None = Field(
         None, description="PEM file of the certificate authority of an https endpoint; AWS_CA_BUNDLE when unset."

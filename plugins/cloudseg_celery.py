@@ -1,12 +1,12 @@
-"""Celery settings of scheduler and workers: Airflow's own, graceful shutdown of tasks, and a metric of queue waits.
+"""Celery configuration of scheduler and workers: Airflow's own, graceful shutdown of tasks, a metric of queue waits.
 
 Airflow imports it by `[celery] celery_config_options`. By default a worker that gets SIGTERM waits for its tasks, and a
-training takes hours: it would be killed at the end of the grace period. So the tasks get the signal too: a training
-writes a checkpoint, a prediction ends its scene, both end as "up for retry", and the next try resumes elsewhere.
+training takes hours: it would be killed at the end of the grace period. So SIGTERM is forwarded to the tasks: a
+training writes a checkpoint, a prediction completes its scene, both end as "up for retry", and the next try resumes.
 
-Airflow 3.3 counts how long a task was `scheduled` (it waits for its pool), but says nothing of how long it was then
-`queued` (it waits for a worker): its `task.queued_duration` is not sent for tasks that run on workers. So each message
-carries the time when it was sent.
+Airflow 3.3 measures how long a task was `scheduled` (waiting for its pool), but not how long it was then `queued`
+(waiting for a worker): its `task.queued_duration` is not sent for tasks that run on workers. So the time of sending is
+a header of each message.
 """
 
 import os
@@ -24,7 +24,7 @@ _SENT_AT: Final = "cloudseg_sent_at"
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]
 def forward_sigterm(**_: Any) -> None:
-    """Send SIGTERM to the tasks that run here: the children of the pool's processes, which pass it on themselves."""
+    """Send SIGTERM to the pool processes that run a task, which have children; they forward it to the task."""
     for process in psutil.Process(os.getpid()).children():
         if process.children():
             process.terminate()
@@ -32,13 +32,13 @@ def forward_sigterm(**_: Any) -> None:
 
 @before_task_publish.connect  # type: ignore[untyped-decorator]
 def stamp_sent_at(headers: dict[str, Any], **_: Any) -> None:
-    """In the scheduler: write the time on the message."""
+    """Add the current time to the headers of a message (in the scheduler)."""
     headers[_SENT_AT] = time.time()
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]
 def initialize_stats(**_: Any) -> None:
-    """In a process that runs tasks: Airflow does this for the task's own process only, which begins later."""
+    """Initialize metrics in a pool process; Airflow does so in the process of the task only, which starts later."""
     from airflow.sdk.observability import stats
     from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
 
@@ -47,7 +47,7 @@ def initialize_stats(**_: Any) -> None:
 
 @task_prerun.connect  # type: ignore[untyped-decorator]
 def emit_queue_wait(task: Any, **_: Any) -> None:
-    """In the worker: send how long the task waited in its queue. The clocks of scheduler and worker must agree."""
+    """Emit how long a task waited in its queue (in the worker); the clocks of scheduler and worker must agree."""
     from airflow.sdk.observability import stats
 
     sent_at = getattr(task.request, _SENT_AT, None)

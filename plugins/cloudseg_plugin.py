@@ -1,7 +1,7 @@
-"""Puts the page "Cloud masks" into the Airflow UI (menu Browse).
+"""Add the page "Cloud masks" to the Airflow UI (menu Browse).
 
-Every Airflow process loads plugins, tasks too, so nothing heavy is imported here: the app is built on its first
-request.
+Every Airflow process loads plugins, task processes too, so no large package is imported here: the app is built when its
+first request comes.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from cloudseg_ui import LazyApp
 
 
 def _build() -> Any:
-    """Build the app behind Airflow's own login: plugin routes are public unless each demands it."""
+    """Build the app with Airflow's login as a dependency; without one, routes of a plugin are public."""
     from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
     from airflow.api_fastapi.core_api.security import requires_access_view
     from cloudseg_ui.app import create_app
@@ -23,11 +23,11 @@ def _build() -> Any:
 
 
 class CloudsegPlugin(AirflowPlugin):
-    """The page, its app, and nothing else."""
+    """The page and its app."""
 
     name = "cloudseg"
     fastapi_apps: list[Any] = [{"app": LazyApp(_build), "url_prefix": "/cloudseg", "name": "cloudseg"}]  # noqa: RUF012  (Airflow declares it so)
-    # No slash at the beginning: the UI's own base address comes first, with whatever prefix a proxy gives Airflow.
+    # No leading slash: the address is relative to the base URL of the UI, which may have a prefix behind a proxy.
     external_views: list[Any] = [  # noqa: RUF012
         {
             "name": "Cloud masks",

@@ -1,4 +1,4 @@
-"""The verb that judges weights on places that they never saw, and challenger against champion."""
+"""Evaluate weights on places that they were not trained on, and compare a challenger with the champion."""
 
 from cloudseg.evaluate.evaluation import evaluate_weights
 from cloudseg.evaluate.gate import decide

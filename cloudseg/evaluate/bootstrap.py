@@ -1,7 +1,7 @@
-"""The paired bootstrap over places: how sure is it that one mask is better than another on the same pixels?
+"""The paired bootstrap over places: confidence bounds of the IoU difference of two masks on the same pixels.
 
-Scenes of one place resemble each other, so places are drawn, not scenes (a cluster bootstrap: Field and Welsh 2007).
-Both masks are counted on the same draw, which takes the difficulty of the places out of the difference.
+Scenes of one place resemble each other, so places are drawn, not scenes (a cluster bootstrap: Field and Welsh 2007,
+"Bootstrapping clustered data"). Both masks are counted on the same draw, so the difficulty of the places cancels out.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,12 @@ from cloudseg.keys import canonical_json, sha256_of
 
 Float = npt.NDArray[np.float64]
 _CHUNK: Final = 256
+"""Draws that are held in memory at a time."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Two masks on the same scene."""
+    """Counts of two masks on the same scene."""
 
     place: str
     challenger: Counts
@@ -29,10 +30,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better the challenger is, with one-sided bounds.
-
-    Each is exceeded, or missed, with the confidence asked for.
-    """
+    """The IoU of the challenger minus that of the other mask, with a one-sided lower and a one-sided upper bound."""
 
     observed: float
     lower: float
@@ -40,20 +38,23 @@ class Difference:
 
 
 def seed_of(*ids: str) -> int:
-    """Return the seed that belongs to ids: the same comparison always gives the same bounds."""
+    """Return the bootstrap seed of a comparison of these ids, so that it always gives the same bounds."""
     return int(sha256_of(canonical_json(list(ids)))[:16], 16)
 
 
 def compare(rows: Sequence[Row], *, confidence: float, samples: int, seed: int) -> dict[str, Difference]:
-    """Compare pooled IoU ('pooled') and scene-mean IoU ('scene_mean') of two masks.
+    """Compare two masks by pooled IoU and by scene-mean IoU.
+
+    Memory: 256 draws at a time.
 
     Args:
         rows: every scene once.
         confidence: of each bound, 0.5..1.
-        samples: draws.
+        samples: number of draws.
         seed: of the draws.
 
-    Memory: some hundred draws at a time.
+    Returns:
+        The differences, under 'pooled' and 'scene_mean'.
     """
     places = sorted({row.place for row in rows})
     sums = _sums_by_place(rows, places)
@@ -80,7 +81,11 @@ def compare(rows: Sequence[Row], *, confidence: float, samples: int, seed: int) 
 def spread(scenes: Sequence[tuple[str, Counts]], *, confidence: float, samples: int, seed: int) -> tuple[float, float]:
     """Return one-sided lower and upper bounds of the pooled IoU of one mask.
 
-    Places and counts of every scene, draws of places.
+    Args:
+        scenes: place and counts of every scene.
+        confidence: of each bound, 0.5..1.
+        samples: number of draws of places.
+        seed: of the draws.
     """
     nothing = Counts(fn=1)  # its IoU is 0 in every draw, so that the difference is the mask's own IoU
     found = compare(

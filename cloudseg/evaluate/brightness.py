@@ -1,4 +1,4 @@
-"""Brightness: of the ground, of saturated scenes, and the trivial mask that calls everything bright a cloud."""
+"""Brightness of pixels: a trivial mask that is cloud where it is bright, the reflectance of the ground, saturation."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -11,28 +11,28 @@ from cloudseg.dataset.chips import ChipSet
 from cloudseg.records import Chip
 
 STEP: Final = 50
-"""Digital numbers a bin: reflectance 0.005, about 3.6 steps of an 8-bit true-colour image."""
+"""Digital numbers in a bin: reflectance 0.005, about 3.6 steps of an 8-bit true-color image."""
 _BINS: Final = 65536 // STEP + 1
 _STRIDE: Final = 4
-"""Every 4th row and column of the training chips decides the threshold: a sixteenth of the pixels."""
+"""The threshold is tuned on every 4th row and column of the training chips: a sixteenth of the pixels."""
 _BRIGHT_DN: Final = 0.3 * REFLECTANCE_SCALE
-"""A scene's maximum below this is a dark scene, not a saturated one (8-bit true colour saturates at 0.3558)."""
-
+"""A scene whose maximum is below this is dark, not saturated (8-bit true color saturates at 0.3558)."""
 _PLATEAU: Final = 0.98
+"""Share of the scene's maximum from which on a pixel counts as saturated."""
 
 UInt16 = npt.NDArray[np.uint16]
 Histogram = npt.NDArray[np.int64]
 
 
 def visible(bands: Sequence[str]) -> list[int]:
-    """Return the positions of red, green and blue, or of all bands where one of them is missing."""
+    """Return the positions of red, green and blue, or of all bands where one of the three is missing."""
     return [bands.index(name) for name in RGB] if set(RGB) <= set(bands) else list(range(len(bands)))
 
 
 def brightness(dn: UInt16, positions: Sequence[int]) -> npt.NDArray[np.intp]:
     """Return the brightness bin `(row, col)` of digital numbers `(band, row, col)`.
 
-    Mean of the bands at `positions`.
+    The brightness is the mean of the bands at `positions`.
     """
     total = np.zeros(dn.shape[1:], np.uint32)
     for position in positions:
@@ -41,14 +41,14 @@ def brightness(dn: UInt16, positions: Sequence[int]) -> npt.NDArray[np.intp]:
 
 
 def histograms(dn: UInt16, label: npt.NDArray[np.uint8], positions: Sequence[int]) -> tuple[Histogram, Histogram]:
-    """Count pixels by brightness bin: of clear ground, and of cloud."""
+    """Return the number of pixels by brightness bin: of clear ground, and of cloud."""
     bins = brightness(dn, positions)
     clear, cloud = (np.bincount(bins[label == value], minlength=_BINS) for value in (MASK_CLEAR, MASK_CLOUD))
     return clear, cloud
 
 
 def median_reflectance(histogram: Histogram) -> float | None:
-    """Return the median reflectance of a histogram by brightness bin, None of an empty one."""
+    """Return the median reflectance of a histogram by brightness bin, None for an empty one."""
     total = int(histogram.sum())
     if not total:
         return None
@@ -57,9 +57,11 @@ def median_reflectance(histogram: Histogram) -> float | None:
 
 
 def tune_threshold(chips: ChipSet) -> int | None:
-    """Return the brightness bin from which on "cloud" has the best pooled IoU on the training places.
+    """Return the threshold of the brightness mask, tuned on the training places.
 
-    None without any.
+    Returns:
+        The brightness bin from which on the mask is cloud, so that its pooled IoU is highest; None without training
+        pixels.
     """
     positions = visible(chips.bands)
     clear, cloud = np.zeros(_BINS, np.int64), np.zeros(_BINS, np.int64)
@@ -76,7 +78,7 @@ def tune_threshold(chips: ChipSet) -> int | None:
 
 
 def above(clear: Histogram, cloud: Histogram, threshold: int) -> dict[str, int]:
-    """Count the mask "cloud from this brightness bin on" against the label: tp, fp, fn, tn."""
+    """Return tp, fp, fn and tn of the mask that is cloud from this brightness bin on."""
     return {
         "tp": int(cloud[threshold:].sum()),
         "fp": int(clear[threshold:].sum()),
@@ -86,10 +88,10 @@ def above(clear: Histogram, cloud: Histogram, threshold: int) -> dict[str, int]:
 
 
 class Saturation:
-    """Share of a scene's labelled pixels that stand near the scene's own maximum in every visible band.
+    """Finds the labeled pixels of a scene that are near the scene's maximum in every visible band.
 
-    An unsaturated scene has few pixels there, so no table of sensors is needed; a dark scene has a low maximum and does
-    not count. Near, because compression ripples a plateau: 250 of 255 in an 8-bit image.
+    An unsaturated scene has few such pixels, so no table of sensors is needed. A scene with a low maximum is dark and
+    has no saturated pixels. Near, not equal, because lossy compression spreads a plateau: 250 of 255 in an 8-bit image.
     """
 
     def __init__(self, chips: ChipSet, of_scene: Iterable[Chip], positions: Sequence[int]) -> None:
@@ -99,9 +101,9 @@ class Saturation:
         self._bright = bool((top >= _BRIGHT_DN).all())
         self._near_top = (top * _PLATEAU)[:, np.newaxis, np.newaxis]
 
-    def count(self, dn: UInt16, labelled: npt.NDArray[np.bool_]) -> int:
-        """Count saturated labelled pixels of a chip."""
+    def count(self, dn: UInt16, labeled: npt.NDArray[np.bool_]) -> int:
+        """Return the number of saturated labeled pixels of a chip."""
         if not self._bright:
             return 0
         at_top = (dn[self._positions] >= self._near_top).all(axis=0)
-        return int(np.count_nonzero(at_top & labelled))
+        return int(np.count_nonzero(at_top & labeled))

@@ -1,4 +1,4 @@
-"""Charts as numbers: where lines, bars and ticks stand in an SVG. The template draws them."""
+"""Geometry of the report's charts: positions of lines, bars and ticks in an SVG, which the template draws."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 12, 38
 
 @dataclass(frozen=True)
 class Tick:
-    """A number on an axis and where it stands."""
+    """A tick of an axis: its position in the SVG and its text."""
 
     at: float
     text: str
@@ -21,11 +21,11 @@ class Tick:
 
 @dataclass(frozen=True)
 class Line:
-    """A polyline with its name."""
+    """A named polyline."""
 
     name: str
-    colour: int
-    """Number of a colour of the page's palette, 1 to 4."""
+    color: int
+    """Number of a color of the page's palette, 1 to 4."""
     points: str
     """SVG points."""
     dots: list[tuple[float, float]] = field(default_factory=list)
@@ -33,7 +33,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """What the template draws."""
+    """All that the template draws of a chart, in units of the SVG; (0, 0) is the top left corner."""
 
     title: str
     x_name: str
@@ -71,13 +71,13 @@ def chart(
     diagonal: bool = False,
     dots: bool = False,
 ) -> Chart | None:
-    """Return a chart, or None without any finite point.
+    """Return a chart, or None where no point is finite.
 
     Args:
         title: heading.
         x_name: what the x axis shows.
         y_name: what the y axis shows.
-        series: name, colour number and points of each line; points that are not finite are left out.
+        series: name, color number and points of each line; points that are not finite are left out.
         x_range: of the axis; None takes the points'.
         y_range: likewise.
         marker: x and text of a vertical line.
@@ -86,8 +86,8 @@ def chart(
         dots: mark every point.
     """
     clean = [
-        (name, colour, [p for p in points if math.isfinite(p[0]) and math.isfinite(p[1])])
-        for name, colour, points in series
+        (name, color, [p for p in points if math.isfinite(p[0]) and math.isfinite(p[1])])
+        for name, color, points in series
     ]
     everything = [point for _, _, points in clean for point in points]
     if not everything:
@@ -96,9 +96,9 @@ def chart(
     ys = y_range or _range([y for _, y in everything])
     to_x, to_y = _scale(xs, _LEFT, WIDTH - _RIGHT), _scale(ys, HEIGHT - _BOTTOM, _TOP)
 
-    def line(name: str, colour: int, points: Sequence[tuple[float, float]]) -> Line:
+    def line(name: str, color: int, points: Sequence[tuple[float, float]]) -> Line:
         placed = [(to_x(x), to_y(min(max(y, ys[0]), ys[1]))) for x, y in points]
-        return Line(name, colour, " ".join(f"{x},{y}" for x, y in placed), placed if dots or len(placed) == 1 else [])
+        return Line(name, color, " ".join(f"{x},{y}" for x, y in placed), placed if dots or len(placed) == 1 else [])
 
     def bar(first: float, last: float, share: float) -> tuple[float, float, float, float]:
         tall = round(share * (to_y(ys[0]) - to_y(ys[1])), 1)
@@ -125,6 +125,7 @@ def _scale(span: tuple[float, float], first: float, last: float) -> Callable[[fl
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
+    """Return the range of values with 5 % of margin, not below 0 where no value is."""
     low, high = min(values), max(values)
     if low == high:
         return low - 0.5, high + 0.5
@@ -133,7 +134,10 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[tuple[float, str]]:
-    """Return round numbers between low and high: steps of 1, 2 or 5 times a power of ten (Heckbert 1990)."""
+    """Return ticks between low and high with their texts: steps of 1, 2 or 5 times a power of ten.
+
+    After Heckbert (1990), "Nice numbers for graph labels", Graphics Gems.
+    """
     raw = (high - low) / about
     power = 10 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)

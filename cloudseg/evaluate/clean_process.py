@@ -1,7 +1,7 @@
 """The smoke test of the gate: a clean process on the CPU loads the published file and reproduces its golden sample.
 
-The process knows nothing of the one that trained: no GPU, no settings, no state. (After TFX, whose InfraValidator does
-this beside its Evaluator.)
+It shares nothing with the process that trained: no GPU, no settings, no state. (TFX has a component for this, the
+InfraValidator, beside its Evaluator.)
 """
 
 import json
@@ -22,25 +22,27 @@ from cloudseg.storage import Store
 
 TIMEOUT_S: Final = 300.0
 _INHERITED: Final = ("PATH", "LANG", "LD_LIBRARY_PATH", "SYSTEMROOT")
-"""Environment variables without which an interpreter may not start at all; no other one is passed on."""
+"""Environment variables that an interpreter may need to start; no others are passed on."""
 _PROGRAM: Final = "import sys; from cloudseg.evaluate.clean_process import main; sys.exit(main(sys.argv[1:]))"
 
 
 @dataclass(frozen=True)
 class SmokeTest:
-    """Whether the published file predicts what the net predicted when it was published."""
+    """Result of the smoke test: whether the published file predicts what the net predicted when it was published."""
 
     passed: bool
     reason: str
 
 
 def run_smoke_test(store: Store, weights: Weights, *, timeout_s: float = TIMEOUT_S) -> SmokeTest:
-    """Return the result of the smoke test in a process of its own; unusable weights fail it with the reason.
+    """Run the smoke test in a process of its own and return its result.
+
+    Weights that cannot be loaded fail the test; no error is raised for them.
 
     Args:
         store: holds the weights and their golden sample.
         weights: the published weights.
-        timeout_s: how long the process may take.
+        timeout_s: seconds after which the process is killed.
     """
     if "golden" not in weights.companions:
         return SmokeTest(False, "no golden sample was published with the weights")
@@ -48,16 +50,16 @@ def run_smoke_test(store: Store, weights: Weights, *, timeout_s: float = TIMEOUT
     with store.local_file(weights.key) as weights_path, store.local_file(golden.key) as golden_path:
         arguments = [str(weights_path), weights.sha256, str(golden_path), golden.sha256]
         try:
-            done = _run(arguments, timeout_s)
+            completed = _run(arguments, timeout_s)
         except subprocess.TimeoutExpired:
-            return SmokeTest(False, f"the clean process did not answer within {timeout_s:.0f} s")
-    return _read(done)
+            return SmokeTest(False, f"the clean process timed out after {timeout_s:g} s")
+    return _parse(completed)
 
 
 def main(arguments: list[str]) -> int:
-    """Run the smoke test here, in the clean process.
+    """Run the smoke test in this process, the clean one.
 
-    Prints one line, `{"passed": bool, "reason": str}`.
+    Print one line of JSON: `{"passed": bool, "reason": str}`.
 
     Args:
         arguments: path and SHA-256 of the weights, path and SHA-256 of the golden sample.
@@ -95,7 +97,7 @@ def _run(arguments: list[str], timeout_s: float) -> "subprocess.CompletedProcess
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "1",
     }
-    # The folder of this package, so that a checkout that is not installed finds itself too.
+    # The folder that holds the package, so that a checkout works that is not installed.
     environment["PYTHONPATH"] = str(Path(__file__).parents[2])
     with scratch_directory("smoke-test") as folder:
         return subprocess.run(  # noqa: S603 -- our own interpreter and program, paths from the store
@@ -109,10 +111,10 @@ def _run(arguments: list[str], timeout_s: float) -> "subprocess.CompletedProcess
         )
 
 
-def _read(done: "subprocess.CompletedProcess[str]") -> SmokeTest:
+def _parse(completed: "subprocess.CompletedProcess[str]") -> SmokeTest:
     try:
-        answer = json.loads(done.stdout.splitlines()[-1])
-        return SmokeTest(passed=done.returncode == 0 and answer["passed"] is True, reason=str(answer["reason"]))
+        result = json.loads(completed.stdout.splitlines()[-1])
+        return SmokeTest(passed=completed.returncode == 0 and result["passed"] is True, reason=str(result["reason"]))
     except (IndexError, ValueError, KeyError, TypeError):
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        return SmokeTest(False, f"the clean process ended with status {done.returncode}: {last[:300]}")
+        last = (completed.stderr.strip().splitlines() or ["no output"])[-1]
+        return SmokeTest(False, f"the clean process ended with status {completed.returncode}: {last[:300]}")

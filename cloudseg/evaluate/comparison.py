@@ -1,6 +1,6 @@
-"""Compares the counts of a challenger with those of others and turns the differences into reasons.
+"""Compare the counts of a challenger with those of the champion and of trivial masks; explain the differences.
 
-Pure functions; no store, no catalog, no net.
+Pure functions: they read no store and no catalog and run no net.
 """
 
 import math
@@ -18,31 +18,31 @@ from cloudseg.records import Json, Outcome
 def places_needed(confidence: float) -> int:
     """Return how many places a comparison needs to be significant at this confidence.
 
-    The clearest result of n places, better at every one, comes by chance once in 2**n (sign test): 5 places for 95 %.
-    With fewer, bootstrap draws repeat each other and the bounds are narrower than they should be.
+    Of two equal models, a given one is better at all of n places with a probability of 2**-n (sign test): 5 places for
+    95 %. With fewer places, bootstrap draws repeat each other and the bounds are narrower than they should be.
     """
     return math.ceil(math.log2(1 / (1 - confidence)) - 1e-9)
 
 
 @dataclass
 class GateResult:
-    """Reasons, collected check by check."""
+    """Reasons for and against a promotion, collected check by check."""
 
     rejects: list[str] = field(default_factory=list)
-    """Any of these makes the verdict REJECT."""
+    """Each of these makes the verdict REJECT."""
     holds: list[str] = field(default_factory=list)
-    """Any of these makes it HOLD, where nothing rejects."""
+    """Each of these makes the verdict HOLD, unless it is REJECT."""
     pros: list[str] = field(default_factory=list)
     """Checks that passed."""
 
     @property
     def outcome(self) -> Outcome:
-        """The verdict."""
+        """The verdict on the challenger."""
         return "REJECT" if self.rejects else "HOLD" if self.holds else "PROMOTE"
 
     @property
     def reasons(self) -> list[str]:
-        """All reasons, those that decide first."""
+        """All reasons, the decisive ones first."""
         return self.rejects + self.holds + self.pros
 
 
@@ -51,7 +51,7 @@ def compare_with_trivial_masks(
 ) -> dict[str, Difference]:
     """Compare with the trivial masks: no model may be worse than one, the first must be significantly better than each.
 
-    With very few places the bounds are rough; that is accepted for a first model, which replaces none.
+    With very few places the bounds are approximate; that is accepted for a first model, which replaces none.
 
     Args:
         table: counts of the challenger.
@@ -67,27 +67,37 @@ def compare_with_trivial_masks(
     for name, counts in trivial_masks(table.scenes).items():
         difference = _compare(table, own, counts, policy, name)["pooled"]
         found[name] = difference
-        words = f"IoU {_words(difference)} against the trivial mask '{name}'"
+        text = f"IoU {_describe(difference)} against the trivial mask '{name}'"
         if difference.observed < 0:
-            result.rejects.append(f"worse than a trivial mask: {words}")
+            result.rejects.append(f"worse than a trivial mask: {text}")
         elif is_first and difference.lower <= 0:
-            result.holds.append(f"not significantly better than a trivial mask: {words}")
+            result.holds.append(f"not significantly better than a trivial mask: {text}")
         elif is_first:
-            result.pros.append(words)
+            result.pros.append(text)
     places, needed = _places(table), places_needed(policy.confidence)
     if is_first and places < needed:
         result.pros.append(
-            f"the bounds are rough: {places} held-out places, {needed} are needed for a confidence of "
+            f"the bounds are approximate: {places} held-out places, {needed} are needed for a confidence of "
             f"{policy.confidence:.0%}; accepted for a first model, which replaces none"
         )
     return found
 
 
 def compare_with_champion(table: CountsTable, champion: CountsTable, policy: Promotion, result: GateResult) -> Json:
-    """Compare with the champion on the same scenes: the whole, then the slices. Return the figures for the verdict."""
+    """Compare with the champion on the same scenes: all of them, then slice by slice.
+
+    Args:
+        table: counts of the challenger.
+        champion: counts of the champion.
+        policy: limits of the comparison.
+        result: gets the reasons.
+
+    Returns:
+        Part of the verdict: differences of pooled and scene-mean IoU, and the slices.
+    """
     of_scene = {scene.scene_id: scene.counts for scene in champion.scenes}
-    theirs = [of_scene[scene.scene_id] for scene in table.scenes]
-    differences = _compare(table, [scene.counts for scene in table.scenes], theirs, policy, champion.weights_id)
+    other = [of_scene[scene.scene_id] for scene in table.scenes]
+    differences = _compare(table, [scene.counts for scene in table.scenes], other, policy, champion.weights_id)
     _check_difference(differences["pooled"], policy, result, places=_places(table))
     return {
         "difference": {name: vars(difference) for name, difference in differences.items()},
@@ -98,7 +108,7 @@ def compare_with_champion(table: CountsTable, champion: CountsTable, policy: Pro
 def _compare(
     table: CountsTable, own: Sequence[Counts], other: Sequence[Counts], policy: Promotion, other_name: str
 ) -> dict[str, Difference]:
-    pairs = [Row(scene.place, mine, theirs) for scene, mine, theirs in zip(table.scenes, own, other, strict=True)]
+    pairs = [Row(scene.place, a, b) for scene, a, b in zip(table.scenes, own, other, strict=True)]
     seed = seed_of(table.weights_id, other_name, table.snapshot_id)
     return compare(pairs, confidence=policy.confidence, samples=policy.bootstrap_samples, seed=seed)
 
@@ -108,26 +118,26 @@ def _places(table: CountsTable) -> int:
 
 
 def _check_difference(difference: Difference, policy: Promotion, result: GateResult, *, places: int) -> None:
-    words, needed = f"IoU {_words(difference)} against the champion", places_needed(policy.confidence)
+    text, needed = f"IoU {_describe(difference)} against the champion", places_needed(policy.confidence)
     if places < needed:
         result.holds.append(
-            f"inconclusive: {words}, but {places} held-out places are too few for a confidence of "
+            f"inconclusive: {text}, but {places} held-out places are too few for a confidence of "
             f"{policy.confidence:.0%}, {needed} are needed; ingest labels of more places, or promote manually"
         )
     elif difference.upper < policy.reject_below:
-        result.rejects.append(f"significantly worse: {words}, the upper bound is below {policy.reject_below:+.3f}")
+        result.rejects.append(f"significantly worse: {text}, the upper bound is below {policy.reject_below:+.3f}")
     elif difference.lower > policy.margin:
-        result.pros.append(f"{words}: the lower bound exceeds the margin {policy.margin:.3f}")
+        result.pros.append(f"{text}: the lower bound exceeds the margin {policy.margin:.3f}")
     else:
-        result.holds.append(f"inconclusive: {words}, the lower bound does not exceed the margin {policy.margin:.3f}")
+        result.holds.append(f"inconclusive: {text}, the lower bound does not exceed the margin {policy.margin:.3f}")
 
 
 def _check_slices(table: CountsTable, champion: CountsTable, policy: Promotion, result: GateResult) -> list[Json]:
-    """Compare slice by slice. Both tables have the same slices: these depend on scenes and labels only."""
-    theirs = {(entry.kind, entry.value): entry for entry in all_slices(champion.scenes)}
+    """Compare slice by slice and return the slices; both tables have the same ones, whatever was predicted."""
+    of_champion = {(entry.kind, entry.value): entry for entry in all_slices(champion.scenes)}
     lines = []
     for own in all_slices(table.scenes):
-        other = theirs[own.kind, own.value]
+        other = of_champion[own.kind, own.value]
         change, compared = own.score - other.score, own.scenes >= policy.slice_min_scenes
         fell = compared and change < -policy.slice_limit
         lines.append(
@@ -151,5 +161,5 @@ def _check_slices(table: CountsTable, champion: CountsTable, policy: Promotion, 
     return lines
 
 
-def _words(difference: Difference) -> str:
+def _describe(difference: Difference) -> str:
     return f"{difference.observed:+.3f} (bounds {difference.lower:+.3f} and {difference.upper:+.3f})"

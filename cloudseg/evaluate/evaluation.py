@@ -1,4 +1,4 @@
-"""Evaluator weights on one split of a snapshot: counts, figures and report, stored once."""
+"""Evaluate weights on one split of a snapshot: counts, metrics and report, stored once."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,9 @@ from cloudseg.catalog import Catalog, model_rows, scene_rows, training_rows
 from cloudseg.catalog.session import now
 from cloudseg.dataset.chips import open_chips
 from cloudseg.evaluate.brightness import STEP
-from cloudseg.evaluate.pictures import choose, triptych
-from cloudseg.evaluate.report import Picture, Subject, report_html, report_json
+from cloudseg.evaluate.pictures import choose, draw_panels
+from cloudseg.evaluate.report import Picture, Subject, citations, report_html, report_json
 from cloudseg.evaluate.scene import Evaluator, Facts, Progress, SplitCounts, chips_by_scene, evaluate_scenes
-from cloudseg.evaluate.sources import citations
 from cloudseg.evaluate.table import CountsTable, headline
 from cloudseg.model.device import Device
 from cloudseg.model.predictor import open_predictor
@@ -33,19 +32,29 @@ def evaluate_weights(
     device: Device,
     on_progress: Progress | None = None,
 ) -> Evaluation:
-    """Evaluator weights and store the report; the same weights on the same split are judged once.
+    """Evaluate weights and store the report; the same weights on the same split are evaluated once.
+
+    Memory: one forward pass and a few chips at a time, whatever the size of the scenes.
 
     Args:
         store: holds weights and chips, takes the report.
         catalog: takes the evaluation's row, after the bytes.
-        weights_id: what to judge.
-        snapshot_id: whose chips.
-        split: which of them.
+        weights_id: the weights.
+        snapshot_id: the snapshot whose chips are predicted.
+        split: the split of its chips.
         device: where to predict.
-        on_progress: gets scenes done and scenes in all.
+        on_progress: called with scenes done and scenes in all.
 
-    Memory: one forward pass and a few chips at a time, whatever the size of the scenes. Raises NotInCatalog, EmptySplit, SnapshotChanged,
-    DataError where the snapshot lacks bands, ObjectMissing and ObjectCorrupt.
+    Returns:
+        The row of the evaluation, new or known.
+
+    Raises:
+        NotInCatalog: the weights or the snapshot are unknown.
+        DataError: the snapshot lacks a band that the weights need.
+        EmptySplit: the split has no chips.
+        SnapshotChanged: stored chips do not match the manifest.
+        ObjectMissing: the store lacks the weights or a shard.
+        ObjectCorrupt: the bytes of one do not match their checksum.
     """
     with catalog.read() as db:
         weights, snapshot = model_rows.get_weights(db, weights_id), training_rows.get_snapshot(db, snapshot_id)
@@ -55,14 +64,14 @@ def evaluate_weights(
     predictor = open_predictor(store, weights, device)
     log.info("evaluate: %s on %s of %s, %s", weights_id, split, snapshot_id, device.reason)
     with open_chips(store, snapshot) as chips:
-        judge = Evaluator(
+        evaluator = Evaluator(
             chips, predictor, snapshot_id=snapshot_id, snapshot_resolution_m=snapshot.working_resolution_m
         )
         scenes = chips_by_scene(chips, split, snapshot_id)
         facts = _facts(catalog, scenes)
-        judged = evaluate_scenes(judge, scenes, facts, on_progress)
-        subject = _subject(catalog, weights, snapshot, split, judged, list(facts.values()))
-        pictures = _pictures(judge, scenes, facts, judged, subject.evaluation_id)
+        counted = evaluate_scenes(evaluator, scenes, facts, on_progress)
+        subject = _subject(catalog, weights, snapshot, split, counted, list(facts.values()))
+        pictures = _pictures(evaluator, scenes, facts, counted, subject.evaluation_id)
     return _publish(store, catalog, subject, pictures)
 
 
@@ -76,7 +85,7 @@ def _facts(catalog: Catalog, scenes: Mapping[str, list[Chip]]) -> dict[str, Fact
 
 
 def _subject(
-    catalog: Catalog, weights: Weights, snapshot: Snapshot, split: Split, judged: SplitCounts, facts: Sequence[Facts]
+    catalog: Catalog, weights: Weights, snapshot: Snapshot, split: Split, counted: SplitCounts, facts: Sequence[Facts]
 ) -> Subject:
     with catalog.read() as db:
         run = training_rows.find_run(db, weights.run_id) if weights.run_id else None
@@ -86,23 +95,25 @@ def _subject(
         snapshot_id=snapshot.snapshot_id,
         split=split,
         threshold=weights.metadata["threshold"],
-        bright_from_reflectance=None if judged.bright_from is None else judged.bright_from * STEP / REFLECTANCE_SCALE,
-        scenes=judged.scenes,
-        curve=(judged.curve[0].tolist(), judged.curve[1].tolist()),
+        bright_from_reflectance=None if counted.bright_from is None else counted.bright_from * STEP / REFLECTANCE_SCALE,
+        scenes=counted.scenes,
+        curve=(counted.curve[0].tolist(), counted.curve[1].tolist()),
     )
     evaluation_id = keys.make_id("ev", weights.weights_id, snapshot.snapshot_id, split)
-    return Subject(evaluation_id, weights, run, epochs, table, headline(judged.scenes), citations(facts))
+    return Subject(evaluation_id, weights, run, epochs, table, headline(counted.scenes), citations(facts))
 
 
 def _pictures(
-    judge: Evaluator,
+    evaluator: Evaluator,
     scenes: Mapping[str, list[Chip]],
     facts: Mapping[str, Facts],
-    judged: SplitCounts,
+    counted: SplitCounts,
     evaluation_id: str,
 ) -> list[Picture]:
-    chosen = choose(judged.scenes, evaluation_id)
-    return [Picture(c, triptych(judge, scenes[c.result.scene_id], facts[c.result.scene_id].scene)) for c in chosen]
+    chosen = choose(counted.scenes, evaluation_id)
+    return [
+        Picture(c, draw_panels(evaluator, scenes[c.result.scene_id], facts[c.result.scene_id].scene)) for c in chosen
+    ]
 
 
 def _publish(store: Store, catalog: Catalog, subject: Subject, pictures: Sequence[Picture]) -> Evaluation:

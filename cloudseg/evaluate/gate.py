@@ -1,14 +1,14 @@
-"""The gate: does the challenger replace the champion? Statistics first, then slices, then a smoke test.
+"""The gate decides whether a challenger replaces the champion: statistics, then slices, then a smoke test.
 
 PROMOTE: the lower bound of the IoU difference exceeds the recipe's margin, no compared slice falls by more than its
 limit, and a clean process reproduces the golden sample. REJECT: significantly worse (upper bound below `reject_below`),
-worse than a trivial mask, or the smoke test failed. HOLD: everything between, and any comparison on too few places to
-be significant. The first model must be significantly better than every trivial mask instead.
+worse than a trivial mask, or the smoke test failed. HOLD: everything else, such as a comparison on too few places to be
+significant. The first model must be significantly better than every trivial mask instead.
 """
 
 import logging
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from cloudseg import keys
 from cloudseg.catalog import Catalog, model_rows, training_rows
@@ -16,7 +16,7 @@ from cloudseg.catalog.session import now
 from cloudseg.evaluate.clean_process import SmokeTest, run_smoke_test
 from cloudseg.evaluate.comparison import GateResult, compare_with_champion, compare_with_trivial_masks
 from cloudseg.evaluate.evaluation import evaluate_weights
-from cloudseg.evaluate.table import CountsTable, read_table
+from cloudseg.evaluate.table import CountsTable, read_table, rounded
 from cloudseg.model.device import Device
 from cloudseg.publish import publish, stage_object
 from cloudseg.recipe import Promotion
@@ -39,12 +39,12 @@ def decide(
     device: Device,
     smoke_test: Callable[[Store, Weights], SmokeTest] = run_smoke_test,
 ) -> Verdict:
-    """Compare challenger and champion on the held-out chips of a snapshot; store the verdict and return its row.
+    """Compare challenger and champion on the held-out chips of a snapshot and store the verdict.
 
     Weights without an evaluation on these chips are evaluated first, the champion with its own bands and its own
     working resolution. The same comparison gives the same verdict: the bootstrap is seeded by the ids and the body
-    holds no time. A stored verdict is returned as it is, unless its smoke test failed, which may have been the
-    machine's fault. Nothing is promoted here (`cloudseg.registry.promote` does that).
+    holds no time. A stored verdict is returned as it is, unless its smoke test failed, which can have other causes than
+    the weights (a busy machine). Nothing is promoted here (`cloudseg.registry.promote` does that).
 
     Args:
         store: gets evaluation reports and the verdict.
@@ -56,7 +56,11 @@ def decide(
         device: where missing evaluations are computed.
         smoke_test: by default in a clean process.
 
+    Returns:
+        The row of the verdict, new or stored earlier.
+
     Raises:
+        NotInCatalog: the weights or the snapshot are unknown.
         DataError: the snapshot lacks a band that the challenger needs.
         EmptySplit: the snapshot has no held-out chips.
     """
@@ -91,7 +95,7 @@ def decide(
 def _find_verdict(
     catalog: Catalog, challenger_id: str, champion_id: str | None, snapshot_id: str, policy: Promotion
 ) -> Verdict | None:
-    """Return the stored verdict of this comparison, if its smoke test passed."""
+    """Return the stored verdict of this comparison if its smoke test passed, else None."""
     wanted = {"format": FORMAT, "snapshot_id": snapshot_id, "policy": policy.model_dump(mode="json")}
     with catalog.read() as db:
         given = [
@@ -123,7 +127,7 @@ def _figures(evaluation: Evaluation) -> Json:
 def _is_comparable(
     catalog: Catalog, challenger_id: str, champion_id: str | None, snapshot_id: str, result: GateResult
 ) -> bool:
-    """Return whether there is a champion that can be evaluated on the same chips; else add the reason to the result."""
+    """Return whether a champion can be evaluated on the same chips, else add the reason to the result."""
     if champion_id is None:
         result.pros.append("there is no champion yet")
         return False
@@ -135,8 +139,8 @@ def _is_comparable(
         missing = [band for band in needed if band not in training_rows.get_snapshot(db, snapshot_id).bands]
     if missing:
         result.holds.append(
-            f"inconclusive: champion {champion_id} needs bands that snapshot {snapshot_id} lacks ({' '.join(missing)}); "
-            "compare on a snapshot with these bands, or promote manually"
+            f"inconclusive: champion {champion_id} needs bands that snapshot {snapshot_id} lacks "
+            f"({' '.join(missing)}); compare on a snapshot with these bands, or promote manually"
         )
     return not missing
 
@@ -172,12 +176,3 @@ def _publish(store: Store, catalog: Catalog, body: Json) -> Verdict:
     publish(store, catalog, objects, lambda db, _: model_rows.add_verdict(db, verdict))
     with catalog.read() as db:
         return model_rows.get_verdict(db, verdict.verdict_id)
-
-
-def rounded(value: Any) -> Any:
-    """Return JSON with every float rounded to 6 digits, so that its hash does not depend on the last bit."""
-    if isinstance(value, float):
-        return round(value, 6)
-    if isinstance(value, dict):
-        return {name: rounded(entry) for name, entry in value.items()}
-    return [rounded(entry) for entry in value] if isinstance(value, list | tuple) else value

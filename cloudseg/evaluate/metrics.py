@@ -1,9 +1,8 @@
-"""Counts first, rates after: what tells how good a mask is, defined for every scene, also a cloud-free one.
+"""Counts of a mask against its label, and the rates that follow from them, defined for cloud-free scenes too.
 
-Counts are added up over the pixels of a scene, scenes are added up to a pool, and only then a rate is taken. Rates that
-would be 0/0 are defined: a share of nothing is 1 ("of the cloud that is there, all was found"), with two exceptions
-that keep false alarms visible. IoU and F1 of a cloud-free scene are 1 where no cloud was predicted and 0 where some
-was, and balanced accuracy averages over the classes that occur.
+Pixels of a scene are counted, counts of scenes are added up, and rates are computed from the sums. A rate of 0/0 is 1
+("of the cloud that is there, all was found"). So IoU and F1 of a cloud-free scene are 1 where no cloud was predicted
+and 0 where some was. Balanced accuracy is the mean over the classes that occur, so false alarms lower it there too.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,7 +25,7 @@ BOUNDARY_TOLERANCE: Final = 2
 
 
 class Counts(Record):
-    """What can be counted once a mask and a label are laid over each other; only labelled, observed pixels enter."""
+    """Counts over the pixels of a mask and its label; only labeled, observed pixels are counted."""
 
     tp: int = Field(0, description="cloud in mask and label")
     fp: int = Field(0, description="cloud in the mask only")
@@ -47,7 +46,7 @@ class Counts(Record):
 
     @property
     def pixels(self) -> int:
-        """Labelled, observed pixels."""
+        """Labeled, observed pixels."""
         return self.tp + self.fp + self.fn + self.tn
 
     @property
@@ -66,13 +65,13 @@ def count(
     threshold: float,
     owned: tuple[slice, slice] = (slice(None), slice(None)),
 ) -> Counts:
-    """Count a chip.
+    """Return the counts of a chip.
 
     Args:
         steps: uint8 `(row, col)`, the probability as it is published (`cloudseg.raster.probability`).
         label: uint8 `(row, col)`: 0 clear, 1 cloud, 255 none; 255 where `steps` is 255.
         threshold: cloud where the probability reaches it.
-        owned: rows and columns to count; the pixels around them only lend their edges.
+        owned: rows and columns to count; the pixels around them are used to find edges only.
     """
     mask = classify(steps, threshold) == MASK_CLOUD
     cloud, clear = label == MASK_CLOUD, label == MASK_CLEAR
@@ -91,7 +90,7 @@ def _edge_cells(
 ) -> dict[str, npt.NDArray[np.bool_]]:
     """Return edge pixels and hits (F-measure of boundaries: Csurka et al. 2013, Perazzi et al. 2016).
 
-    An edge pixel is cloud beside clear; the rim of the labelled area is no edge.
+    An edge pixel is cloud beside clear; the border of the labeled area is not an edge.
     """
     of_mask, of_label = _edges(mask_cloud, mask_clear), _edges(label_cloud, label_clear)
     near_mask, near_label = _grow(of_mask, BOUNDARY_TOLERANCE), _grow(of_label, BOUNDARY_TOLERANCE)
@@ -164,14 +163,11 @@ def calibration_error(counts: Counts) -> float:
 
 
 def pool(scenes: Iterable[Counts]) -> Counts:
-    """Add scenes up."""
+    """Return the sum of the counts of scenes."""
     return sum(scenes, Counts())
 
 
 def mean_rates(scenes: Sequence[Counts]) -> dict[str, float]:
-    """Return the plain mean of each rate over scenes.
-
-    Every scene counts the same, however large (38-Cloud's protocol).
-    """
+    """Return the mean of each rate over scenes, all with the same weight, however large (38-Cloud's protocol)."""
     each = [rates(scene) for scene in scenes]
     return {name: sum(one[name] for one in each) / len(each) if each else 1.0 for name in RATES}

@@ -1,4 +1,4 @@
-"""A scene put together from its chips, and which pixels of each chip count: chips overlap, a pixel is counted once."""
+"""Read a scene from its chips, and assign every pixel of it to one chip: chips overlap, but a pixel counts once."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,11 @@ def window_of(chip: Chip) -> Window:
 def read_mosaic(chips: ChipSet, of_scene: Sequence[Chip], window: Window, bands: Sequence[int]) -> UInt16:
     """Return the digital numbers `(band, row, col)` of a window of a scene, from all chips that it touches.
 
-    0, no data, where no chip lies. The window may be any: that of a chip, or one with a margin around it.
+    Args:
+        chips: the snapshot.
+        of_scene: chips of the scene.
+        window: in the snapshot's pixels; it may be larger than a chip. Pixels outside every chip are 0, no data.
+        bands: positions of the bands to read.
     """
     dn = np.zeros((len(bands), window.height, window.width), np.uint16)
     for chip in of_scene:
@@ -31,11 +35,8 @@ def read_mosaic(chips: ChipSet, of_scene: Sequence[Chip], window: Window, bands:
 def owned_windows(windows: Sequence[Window]) -> list[Window]:
     """Return the part of each window that it owns, in pixels of the scene.
 
-    Neighbours meet in the middle of their overlap.
-
-    There every chip sees most of what lies around, as it does when a scene is predicted. The windows are those of a
-    grid (`cloudseg.grid.iter_windows`), some may be missing; the parts are disjoint and together cover all that any
-    two neighbours cover.
+    The overlap of neighbors is divided in the middle. The windows are those of a grid (`cloudseg.grid.iter_windows`),
+    some may be missing; the parts are disjoint and together cover all that any two neighbors cover.
     """
     rows = _cuts(sorted({(window.row_off, window.height) for window in windows}))
     cols = _cuts(sorted({(window.col_off, window.width) for window in windows}))

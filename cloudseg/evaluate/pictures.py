@@ -1,4 +1,4 @@
-"""Triptychs: a scene in its colours, its label, the mask, and where the two differ."""
+"""Pictures of scenes for the report: true color, label, mask, and the difference of the two, side by side."""
 
 import io
 import random
@@ -27,11 +27,11 @@ SIDE: Final = 288
 """Longest side of a panel in pixels."""
 _GAP: Final = 6
 _FRAME: Final = (150, 158, 168, 255)
-"""A thin line, so that white cloud ends somewhere on a white page."""
+"""A thin line around a panel, so that white cloud stands out from a white page."""
 _WHITE_AT: Final = 0.3558 * REFLECTANCE_SCALE
-"""Reflectance shown as white: where the 8-bit true colour of Sentinel-2 ends."""
-# Colours of Okabe and Ito (2008), told apart by colour-blind readers too.
-COLOURS: Final = {
+"""Reflectance shown as white: where the 8-bit true color of Sentinel-2 ends."""
+# Colors of Okabe and Ito (2008), which color-blind readers can distinguish.
+COLORS: Final = {
     "clear": (48, 52, 58),
     "cloud": (245, 247, 250),
     "none": (140, 128, 150),
@@ -44,26 +44,30 @@ UInt8 = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Choice:
-    """A scene worth looking at."""
+    """A scene for the report, and why it was chosen."""
 
     why: Why
     result: SceneResult
 
 
 def choose(scenes: Sequence[SceneResult], seed: str) -> list[Choice]:
-    """Choose best (IoU, of scenes with 5 to 95 % cloud where there are such), worst (share of wrong pixels) and random scenes.
+    """Choose the scenes that the report shows: best, worst, saturated and random ones, none of them twice.
 
-    No scene comes twice. Scenes that are white from edge to edge would fill the worst ones and teach nothing: they have
-    a place of their own where there are others. By share of wrong pixels, because the IoU of a cloud-free scene is 0
-    after one wrong pixel.
+    Best: highest IoU, of the scenes with 5 to 95 % cloud where there are any. Worst: highest share of wrong pixels, not
+    lowest IoU, which is 0 in a cloud-free scene with a single wrong pixel. Saturated: the worst saturated scene; the
+    others are left out where there are unsaturated ones, because they would take all places among the worst.
+
+    Args:
+        scenes: all scenes of the evaluation.
+        seed: of the random ones.
     """
     mixed = [scene for scene in scenes if 0.05 <= scene.cloud_fraction <= 0.95] or list(scenes)
     by_wrong = sorted(scenes, key=lambda scene: (rates(scene.counts)["accuracy"], scene.scene_id))
-    sharp = [scene for scene in by_wrong if not is_saturated(scene)]
+    unsaturated = [scene for scene in by_wrong if not is_saturated(scene)]
     orders: list[tuple[Why, list[SceneResult]]] = [
         ("best", sorted(mixed, key=lambda scene: (-rates(scene.counts)["iou"], scene.scene_id))),
-        ("worst", sharp or by_wrong),
-        ("saturated", [scene for scene in by_wrong if is_saturated(scene)][:1] if sharp else []),
+        ("worst", unsaturated or by_wrong),
+        ("saturated", [scene for scene in by_wrong if is_saturated(scene)][:1] if unsaturated else []),
         ("random", random.Random(seed).sample(list(scenes), len(scenes))),  # noqa: S311 -- not a secret, must repeat
     ]
     chosen: list[Choice] = []
@@ -73,56 +77,57 @@ def choose(scenes: Sequence[SceneResult], seed: str) -> list[Choice]:
     return chosen
 
 
-def triptych(judge: Evaluator, of_scene: list[Chip], scene: Scene) -> bytes:
+def draw_panels(evaluator: Evaluator, of_scene: list[Chip], scene: Scene) -> bytes:
     """Return a PNG with four panels side by side: RGB, label, mask, difference.
 
-    The scene is thinned to twice `SIDE` pixels at most while it is put together, so memory does not grow with it.
+    The scene is decimated to at most twice `SIDE` pixels a side while it is read, so memory does not grow with it.
     """
     canvas = _Canvas([window_of(chip) for chip in of_scene])
-    threshold, positions = judge.predictor.meta.threshold, visible(judge.chips.bands)[:3]
-    for (chip, steps), owned in zip(judge.iter_probabilities(of_scene, scene), canvas.owned, strict=True):
-        dn = judge.chips.pixels(chip)[positions, : chip.height, : chip.width]
-        label = judge.chips.label(chip)[: chip.height, : chip.width]
-        canvas.put(window_of(chip), owned, _colours(dn), label, classify(steps, threshold))
+    threshold, positions = evaluator.predictor.meta.threshold, visible(evaluator.chips.bands)[:3]
+    for (chip, steps), owned in zip(evaluator.iter_probabilities(of_scene, scene), canvas.owned, strict=True):
+        dn = evaluator.chips.pixels(chip)[positions, : chip.height, : chip.width]
+        label = evaluator.chips.label(chip)[: chip.height, : chip.width]
+        canvas.put(window_of(chip), owned, _colors(dn), label, classify(steps, threshold))
     return _png(
         [
-            canvas.colour,
+            canvas.color,
             _classes(canvas.label),
             _classes(canvas.mask),
-            _difference(canvas.label, canvas.mask, canvas.colour),
+            _difference(canvas.label, canvas.mask, canvas.color),
         ]
     )
 
 
 class _Canvas:
-    """A thinned scene: every `step`-th row and column."""
+    """A decimated scene: every `step`-th row and column."""
 
     def __init__(self, windows: list[Window]) -> None:
         height, width = max(w.row_off + w.height for w in windows), max(w.col_off + w.width for w in windows)
         self.step = max(1, -(-max(height, width) // (2 * SIDE)))
         shape = (-(-height // self.step), -(-width // self.step))
         self.owned = owned_windows(windows)
-        self.colour = np.zeros((*shape, 3), np.uint8)
+        self.color = np.zeros((*shape, 3), np.uint8)
         self.label, self.mask = np.full(shape, MASK_NO_DATA, np.uint8), np.full(shape, MASK_NO_DATA, np.uint8)
 
-    def put(self, window: Window, owned: Window, colour: UInt8, label: UInt8, mask: UInt8) -> None:
-        """Put the owned part of a chip in its place."""
-        rows, cols = _thin(owned.row_off, owned.height, self.step), _thin(owned.col_off, owned.width, self.step)
+    def put(self, window: Window, owned: Window, color: UInt8, label: UInt8, mask: UInt8) -> None:
+        """Write the owned part of a chip."""
+        rows = _multiples(owned.row_off, owned.height, self.step)
+        cols = _multiples(owned.col_off, owned.width, self.step)
         source, target = (
             np.ix_(rows - window.row_off, cols - window.col_off),
             np.ix_(rows // self.step, cols // self.step),
         )
-        for canvas, part in ((self.colour, colour), (self.label, label), (self.mask, mask)):
+        for canvas, part in ((self.color, color), (self.label, label), (self.mask, mask)):
             canvas[target] = part[source]
 
 
-def _thin(start: int, length: int, step: int) -> npt.NDArray[np.intp]:
-    """Return the multiples of `step` from `start` on."""
+def _multiples(start: int, length: int, step: int) -> npt.NDArray[np.intp]:
+    """Return the multiples of `step` in `start` .. `start + length - 1`."""
     return np.arange(-(-start // step) * step, start + length, step)
 
 
-def _colours(dn: npt.NDArray[np.uint16]) -> UInt8:
-    """Return `(row, col, 3)`; fewer than three bands are shown as grey."""
+def _colors(dn: npt.NDArray[np.uint16]) -> UInt8:
+    """Return `(row, col, 3)`; fewer than three bands are shown as gray."""
     shown: UInt8 = np.clip(dn * (255 / _WHITE_AT), 0, 255).astype(np.uint8)
     of_three = shown if len(shown) == 3 else shown[:1].repeat(3, axis=0)
     picture: UInt8 = np.moveaxis(of_three, 0, 2)
@@ -130,22 +135,22 @@ def _colours(dn: npt.NDArray[np.uint16]) -> UInt8:
 
 
 def _classes(classes: UInt8) -> UInt8:
-    picture = np.full((*classes.shape, 3), COLOURS["none"], np.uint8)
-    picture[classes == MASK_CLEAR], picture[classes == MASK_CLOUD] = COLOURS["clear"], COLOURS["cloud"]
+    picture = np.full((*classes.shape, 3), COLORS["none"], np.uint8)
+    picture[classes == MASK_CLEAR], picture[classes == MASK_CLOUD] = COLORS["clear"], COLORS["cloud"]
     return picture
 
 
-def _difference(label: UInt8, mask: UInt8, colour: UInt8) -> UInt8:
-    """Return the scene in dim grey with missed and false cloud painted over it."""
-    picture: UInt8 = (colour.mean(axis=2, keepdims=True) * 0.55 + 20).astype(np.uint8).repeat(3, axis=2)
-    picture[label == MASK_NO_DATA] = COLOURS["none"]
-    picture[(label == MASK_CLOUD) & (mask == MASK_CLEAR)] = COLOURS["missed"]
-    picture[(label == MASK_CLEAR) & (mask == MASK_CLOUD)] = COLOURS["false"]
+def _difference(label: UInt8, mask: UInt8, color: UInt8) -> UInt8:
+    """Return the scene in dark gray, with missed and false cloud in color."""
+    picture: UInt8 = (color.mean(axis=2, keepdims=True) * 0.55 + 20).astype(np.uint8).repeat(3, axis=2)
+    picture[label == MASK_NO_DATA] = COLORS["none"]
+    picture[(label == MASK_CLOUD) & (mask == MASK_CLEAR)] = COLORS["missed"]
+    picture[(label == MASK_CLEAR) & (mask == MASK_CLOUD)] = COLORS["false"]
     return picture
 
 
 def _png(panels: list[UInt8]) -> bytes:
-    """Lay panels side by side; colours are averaged when they shrink, classes are not."""
+    """Return panels side by side as a PNG; RGB is resampled with a Lanczos filter, classes by nearest neighbor."""
     height, width = panels[0].shape[:2]
     scale = SIDE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

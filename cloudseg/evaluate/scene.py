@@ -1,4 +1,4 @@
-"""Predict the chips of one scene after the other and count: a row of facts and counts for every scene."""
+"""Predict the scenes of a split one by one and count: a row of facts and counts for every scene."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -33,36 +33,36 @@ _STRIP_ROWS: Final = 512
 
 
 class SceneResult(Record):
-    """What the report and the gate know about a scene; no second prediction is ever needed."""
+    """Facts and counts of a scene: all that report and gate need, so that it is predicted once."""
 
     scene_id: str
     name: str
     place: str
     sensor: str
-    source: str = Field(description="who made the label")
+    source: str = Field(description="source of the label")
     tags: Json
-    cloud_fraction: float = Field(description="of the labelled pixels")
+    cloud_fraction: float = Field(description="of the labeled pixels")
     ground_reflectance: float | None = Field(
         description="median of the clear pixels' visible bands, None where all is cloud"
     )
-    saturated_fraction: float = Field(description="labelled pixels near the scene's maximum in every visible band")
+    saturated_fraction: float = Field(description="labeled pixels near the scene's maximum in every visible band")
     counts: Counts
     bright: Counts | None = Field(description="the brightness threshold's mask on the same pixels; only tp, fp, fn, tn")
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the catalog knows of a scene, by scene id."""
+    """What the catalog holds about a scene and its label."""
 
     scene: Scene
     source: str
-    """Who made its label."""
+    """Source of the label."""
     source_uri: str
-    """Where its label came from."""
+    """Address of the label's file."""
 
 
 class Evaluator:
-    """Weights at work on the chips of a snapshot."""
+    """Predicts and counts scenes of a snapshot with one model."""
 
     def __init__(
         self,
@@ -73,9 +73,17 @@ class Evaluator:
         snapshot_resolution_m: float | None,
         budget_bytes: int = BUDGET_BYTES,
     ) -> None:
-        """Raise DataError where the snapshot lacks a band that the weights need.
+        """Check that the snapshot fits the model.
 
-        `budget_bytes` bounds one forward pass and decides the windows, as in `cloudseg.predict`.
+        Args:
+            chips: the snapshot's chips.
+            predictor: the model.
+            snapshot_id: names the snapshot in errors.
+            snapshot_resolution_m: pixel size that finer scenes were downsampled to in the snapshot, None for their own.
+            budget_bytes: bounds one forward pass and determines the windows, as in `cloudseg.predict`.
+
+        Raises:
+            DataError: the snapshot lacks a band that the weights need.
         """
         self.chips = chips
         self.predictor = predictor
@@ -86,16 +94,16 @@ class Evaluator:
                 subject=f"{predictor.weights_id} on {snapshot_id}",
                 found=" ".join(chips.bands),
                 expected=" ".join(predictor.meta.bands),
-                next_step="Evaluator on a snapshot that was made with these bands.",
+                next_step="Evaluate on a snapshot that was made with these bands.",
             )
         self._bands = [chips.bands.index(band) for band in predictor.meta.bands]
         self._resolution_m = snapshot_resolution_m
         self._budget_bytes = budget_bytes
 
     def factor(self, scene: Scene) -> int:
-        """Return how many of the snapshot's pixels make one of the net's along an axis.
+        """Return how many of the snapshot's pixels are one pixel of the net along an axis.
 
-        A snapshot that is coarser than the net's own working resolution is used as it is, like a coarse scene.
+        A snapshot that is coarser than the net's working resolution is used as it is, like a coarse scene.
         """
         if scene.resolution_m is None:
             return 1
@@ -103,17 +111,17 @@ class Evaluator:
         return decimation(chip_resolution_m, self.predictor.meta.working_resolution_m)
 
     def _chip_factor(self, scene: Scene) -> int:
-        """Return how many scene pixels make one of the snapshot's along an axis."""
+        """Return how many scene pixels are one pixel of the snapshot along an axis."""
         return decimation(scene.resolution_m, self._resolution_m)
 
     def iter_probabilities(self, of_scene: list[Chip], scene: Scene) -> Iterator[tuple[Chip, UInt8]]:
         """Yield each chip with the encoded probability `(row, col)` of its pixels inside the scene.
 
         What is evaluated is what is published: the scene is cut into the windows of `cloudseg.predict`, resampled and
-        encoded by the same functions. On a snapshot of scene pixels the numbers are those of the published raster, bit
-        for bit; on one of the net's working pixels they are those that the published raster is interpolated from. The
-        cut into chips shows nowhere, and a snapshot that was cut for another recipe is as fair to these weights as
-        their own. Ground where no chip lies (no pixel is labelled) is no data to the net.
+        encoded by the same functions. On a snapshot of scene pixels the values are those of the published raster, bit
+        for bit; on one of the net's working pixels they are those that the published raster is interpolated from. So
+        they do not depend on how the snapshot was cut into chips, and weights can be evaluated on the snapshot of
+        another recipe. Where there is no chip no pixel is labeled, and the net gets no data.
 
         Memory: one forward pass, and a byte for each pixel of the scene in a temporary file.
         """
@@ -148,7 +156,7 @@ class Evaluator:
             yield strip, encode_probability(window.upsample(probability, seen, strip, factor), valid)
 
     def _read(self, of_scene: list[Chip], window: Window, factor: int, shape: tuple[int, int]) -> tuple[UInt16, Bools]:
-        """Return the net's pixels `(band, row, col)` of a window and which were observed, averaged strip by strip."""
+        """Return the net's pixels `(band, row, col)` of a window, downsampled by strips, and which were observed."""
         dn = np.empty((len(self._bands), window.height, window.width), np.uint16)
         seen = np.empty((window.height, window.width), np.bool_)
         for strip in iter_strips(window, max(1, _STRIP_ROWS // factor)):
@@ -160,7 +168,16 @@ class Evaluator:
     def evaluate_scene(
         self, of_scene: list[Chip], facts: Facts, bright_from: int | None
     ) -> tuple[SceneResult, npt.NDArray[np.int64]]:
-        """Count a scene; also give pixels by label (clear, cloud) and probability step for the threshold curve."""
+        """Predict and count a scene.
+
+        Args:
+            of_scene: chips of the scene.
+            facts: of the scene.
+            bright_from: threshold of the brightness mask (`brightness.tune_threshold`), None for no such mask.
+
+        Returns:
+            The scene's row, and its pixels `(2, CURVE_BINS)` by label (clear, cloud) and probability.
+        """
         positions = brightness.visible(self.chips.bands)
         saturation = brightness.Saturation(self.chips, of_scene, positions)
         counts, curve, saturated = Counts(), np.zeros((2, CURVE_BINS), np.int64), 0
@@ -210,37 +227,41 @@ def _curve(steps: UInt8, label: UInt8) -> npt.NDArray[np.int64]:
 
 
 def chips_by_scene(chips: ChipSet, split: Split, snapshot_id: str) -> dict[str, list[Chip]]:
-    """Return the chips of each scene of a split, in the order of scene ids. Raises EmptySplit."""
+    """Return the chips of each scene of a split, in the order of scene ids.
+
+    Raises:
+        EmptySplit: the snapshot has no chips of this split.
+    """
     of_split = sorted(chips.of(split), key=lambda chip: (chip.scene_id, chip.row_off, chip.col_off))
     if not of_split:
         raise EmptySplit(
             f"the snapshot has no {split} chips",
             subject=snapshot_id,
             found=f"{len(chips.chips)} chips of other splits",
-            next_step="Ingest labelled scenes of more places and build a new snapshot.",
+            next_step="Ingest labeled scenes of more places and build a new snapshot.",
         )
     return {scene_id: list(group) for scene_id, group in groupby(of_split, key=lambda chip: chip.scene_id)}
 
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """All scenes of a split."""
+    """Counts of all scenes of a split."""
 
     scenes: list[SceneResult]
     curve: npt.NDArray[np.int64]
     """Pixels `(2, CURVE_BINS)`: clear and cloud by probability step, pooled."""
     bright_from: int | None
-    """Brightness bin from which on the trivial mask says cloud, None where the snapshot trains on nothing."""
+    """Threshold of the trivial brightness mask, a bin (`brightness.tune_threshold`); None without training chips."""
 
 
 def evaluate_scenes(
-    judge: Evaluator, scenes: Mapping[str, list[Chip]], facts: Mapping[str, Facts], on_progress: Progress | None
+    evaluator: Evaluator, scenes: Mapping[str, list[Chip]], facts: Mapping[str, Facts], on_progress: Progress | None
 ) -> SplitCounts:
-    """Count every scene, one in memory at a time."""
-    bright_from = brightness.tune_threshold(judge.chips)
+    """Predict and count every scene, one in memory at a time; `on_progress` gets scenes done and scenes in all."""
+    bright_from = brightness.tune_threshold(evaluator.chips)
     results, curve = [], np.zeros((2, CURVE_BINS), np.int64)
     for done, (scene_id, of_scene) in enumerate(scenes.items(), start=1):
-        result, part = judge.evaluate_scene(of_scene, facts[scene_id], bright_from)
+        result, part = evaluator.evaluate_scene(of_scene, facts[scene_id], bright_from)
         results.append(result)
         curve += part
         if on_progress is not None:

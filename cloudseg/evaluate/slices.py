@@ -1,4 +1,4 @@
-"""Slices: groups of scenes in which a model may fail while the whole looks fine."""
+"""Slices: groups of scenes on which a model can be poor although it is good on average."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -8,17 +8,15 @@ from pydantic import Field
 
 from cloudseg.evaluate.metrics import Counts, mean_rates, pool, rates
 from cloudseg.evaluate.scene import SceneResult
+from cloudseg.metrics import share
 from cloudseg.records import Record
 
 SATURATED_ABOVE: Final = 0.3
-"""Share of saturated pixels above which a scene is shown apart (snow, ice, solid cloud at the top of 8 bits)."""
+"""Share of saturated pixels above which a scene is saturated (snow, ice, thick cloud in 8-bit images)."""
 NEARLY_CLEAR: Final = 0.05
-"""Cloud fraction below which IoU says little: a few pixels decide it.
-
-Such a slice is judged by the clear pixels it keeps.
-"""
+"""Cloud fraction below which IoU depends on a few pixels; such a slice is compared by the recall of clear pixels."""
 MOST_VALUES: Final = 24
-"""A tag with more values than this is a name, not a group."""
+"""A tag with more values than this identifies scenes rather than groups of them."""
 _COVER: Final = (
     (0.05, "below 5 %"),
     (0.35, "5 to 35 %"),
@@ -31,7 +29,7 @@ _GROUND: Final = ((0.08, "dark, below 0.08"), (0.2, "medium, 0.08 to 0.20"), (9.
 
 
 class Slice(Record):
-    """Figures of one group of scenes."""
+    """Metrics of one group of scenes."""
 
     kind: str = Field(description="'sensor', 'cloud cover', 'ground', 'saturated', 'label' or 'tag <name>'")
     value: str
@@ -40,12 +38,12 @@ class Slice(Record):
     cloud_fraction: float
     pooled: dict[str, float]
     scene_mean: dict[str, float]
-    measure: str = Field(description="what the gate looks at: 'iou', or 'clear_recall' where there is hardly any cloud")
+    measure: str = Field(description="what the gate compares: 'iou', or 'clear_recall' where there is hardly any cloud")
     score: float
 
 
 def slice_of(kind: str, value: str, scenes: Sequence[SceneResult]) -> Slice:
-    """Return the figures of a group."""
+    """Return the metrics of a group."""
     total = pool(scene.counts for scene in scenes)
     cloud_fraction = total.cloud / total.pixels if total.pixels else 0.0
     nearly_clear = cloud_fraction < NEARLY_CLEAR
@@ -63,13 +61,13 @@ def slice_of(kind: str, value: str, scenes: Sequence[SceneResult]) -> Slice:
 
 
 def _clear_recall(counts: Counts) -> float:
-    return counts.tn / (counts.tn + counts.fp) if counts.tn + counts.fp else 1.0
+    return share(counts.tn, counts.tn + counts.fp)
 
 
 def all_slices(scenes: Sequence[SceneResult]) -> list[Slice]:
-    """Return every slice, sorted by kind and value. It depends on scenes and labels only, never on the mask."""
+    """Return every slice, sorted by kind and value; which there are depends on scenes and labels, not on the mask."""
     groups: dict[tuple[str, str], list[SceneResult]] = defaultdict(list)
-    tags = _tags_worth_it(scenes)
+    tags = _grouping_tags(scenes)
     for scene in scenes:
         for kind, value in _memberships(scene, tags):
             groups[kind, value].append(scene)
@@ -89,7 +87,7 @@ def _memberships(scene: SceneResult, tags: Sequence[str]) -> list[tuple[str, str
 
 
 def is_saturated(scene: SceneResult) -> bool:
-    """Return whether a scene is among those that are shown apart."""
+    """Return whether more than 30 % of a scene's labeled pixels are saturated."""
     return scene.saturated_fraction > SATURATED_ABOVE
 
 
@@ -97,10 +95,11 @@ def _class(value: float, classes: Sequence[tuple[float, str]]) -> str:
     return next(name for below, name in classes if value < below)
 
 
-def _tags_worth_it(scenes: Sequence[SceneResult]) -> list[str]:
-    """List tags that make groups.
+def _grouping_tags(scenes: Sequence[SceneResult]) -> list[str]:
+    """Return the tags that divide the scenes into groups.
 
-    Not names, and not the same for all. 'sensor' and 'cloud_cover' are sliced already.
+    Left out are tags that identify scenes, tags that all scenes share, and 'sensor' and 'cloud_cover', which have
+    slices of their own.
     """
     values: dict[str, set[str]] = defaultdict(set)
     for scene in scenes:

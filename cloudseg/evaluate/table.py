@@ -1,7 +1,7 @@
-"""The counts table of an evaluation: a row a scene, stored, so that report and gate never predict again."""
+"""The counts table of an evaluation: one row a scene, stored, so that report and gate need no other prediction."""
 
 from collections.abc import Callable, Sequence
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
@@ -16,7 +16,7 @@ _DRAWS: Final = 2000
 
 
 class CountsTable(Record):
-    """All that was counted."""
+    """The counts of an evaluation."""
 
     format: Literal["cloudseg-counts-1"] = "cloudseg-counts-1"
     weights_id: str
@@ -24,23 +24,25 @@ class CountsTable(Record):
     split: Split
     threshold: float
     bright_from_reflectance: float | None = Field(
-        description="the trivial brightness mask says cloud from here on; tuned on training places"
+        description="the trivial brightness mask is cloud from this reflectance on; tuned on training places"
     )
     scenes: list[SceneResult]
     curve: tuple[list[int], list[int]] = Field(description="clear and cloud pixels by probability step, pooled")
 
 
 def read_table(store: Store, evaluation: Evaluation) -> CountsTable:
-    """Read the table of an evaluation. Raises ObjectMissing, ObjectCorrupt."""
+    """Read the table of an evaluation.
+
+    Raises:
+        ObjectMissing: the store lacks it.
+        ObjectCorrupt: its bytes do not match their checksum.
+    """
     stored = evaluation.report["counts"]
     return CountsTable.model_validate_json(store.get(stored["key"], stored["sha256"]))
 
 
 def trivial_masks(scenes: Sequence[SceneResult]) -> dict[str, list[Counts]]:
-    """Return the counts of the trivial masks, scene by scene.
-
-    All clear, all cloud and, where it was tuned, brightness.
-    """
+    """Return the counts of the trivial masks by scene: all clear, all cloud and, where it was tuned, brightness."""
     masks: dict[str, Callable[[SceneResult], Counts]] = {
         "all_clear": lambda scene: Counts(fn=scene.counts.cloud, tn=scene.counts.pixels - scene.counts.cloud),
         "all_cloud": lambda scene: Counts(tp=scene.counts.cloud, fp=scene.counts.pixels - scene.counts.cloud),
@@ -51,18 +53,18 @@ def trivial_masks(scenes: Sequence[SceneResult]) -> dict[str, list[Counts]]:
 
 
 def headline(scenes: Sequence[SceneResult]) -> Json:
-    """Return the figures of an evaluation: pooled ones at the top level, the rest nested; rounded to 6 digits.
+    """Return the metrics of an evaluation: pooled ones at the top level, the rest nested; rounded to 6 digits.
 
-    `without_saturated` is None where every scene is saturated, `iou_bounds` (of the pooled IoU, nine draws of ten)
-    where there is only one place.
+    `without_saturated` is None where every scene is saturated, `iou_bounds` (5 % and 95 % bootstrap quantiles of the
+    pooled IoU) where there is only one place.
     """
-    sharp = [scene for scene in scenes if not is_saturated(scene)]
+    unsaturated = [scene for scene in scenes if not is_saturated(scene)]
     total = pool(scene.counts for scene in scenes)
     return {
         **rounded(rates(total)),
         "iou_bounds": _bounds(scenes),
         "scene_mean": rounded(mean_rates([scene.counts for scene in scenes])),
-        "without_saturated": _both(sharp) if sharp else None,
+        "without_saturated": _pooled_and_mean(unsaturated) if unsaturated else None,
         "trivial": {name: _trivial(counts) for name, counts in trivial_masks(scenes).items()},
         "scenes": len(scenes),
         "places": len({scene.place for scene in scenes}),
@@ -72,14 +74,14 @@ def headline(scenes: Sequence[SceneResult]) -> Json:
 
 
 def _bounds(scenes: Sequence[SceneResult]) -> list[float] | None:
-    """Return the 5 % and 95 % quantiles of the pooled IoU over draws of places."""
+    """Return the 5 % and 95 % quantiles of the pooled IoU over draws of places, None for a single place."""
     if len({scene.place for scene in scenes}) < 2:
         return None
     low, high = spread([(scene.place, scene.counts) for scene in scenes], confidence=0.95, samples=_DRAWS, seed=0)
     return [round(low, 6), round(high, 6)]
 
 
-def _both(scenes: Sequence[SceneResult]) -> Json:
+def _pooled_and_mean(scenes: Sequence[SceneResult]) -> Json:
     total = pool(scene.counts for scene in scenes)
     return {
         **rounded(rates(total)),
@@ -90,7 +92,7 @@ def _both(scenes: Sequence[SceneResult]) -> Json:
 
 
 def _trivial(counts: Sequence[Counts]) -> Json:
-    """Only what a mask without probabilities and without edges counted has."""
+    """Return the rates of a trivial mask: it has no probability, and its edges are not counted."""
     pooled, mean = rates(pool(counts)), mean_rates(counts)
     kept = ("iou", "f1", "precision", "recall", "accuracy", "balanced_accuracy")
     return {
@@ -99,13 +101,17 @@ def _trivial(counts: Sequence[Counts]) -> Json:
     }
 
 
-def rounded(values: dict[str, float], digits: int = 6) -> dict[str, float]:
-    """Return the values rounded, so that JSON stays short and the same on every machine."""
-    return {name: round(value, digits) for name, value in values.items()}
+def rounded(value: Any) -> Any:
+    """Return JSON with every float rounded to 6 digits, so that its hash does not depend on the machine's last bit."""
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, dict):
+        return {name: rounded(entry) for name, entry in value.items()}
+    return [rounded(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def threshold_curve(curve: tuple[list[int], list[int]]) -> list[dict[str, float]]:
-    """Return IoU, precision, recall and false-cloud rate at every threshold 0, 1/100 … 1."""
+    """Return IoU, precision, recall and false positive rate (`false_cloud`) at every threshold 0, 1/100 … 1."""
     clear, cloud = curve
     points, fp, tp = [], sum(clear), sum(cloud)
     clear_all, cloud_all = fp, tp

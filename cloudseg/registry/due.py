@@ -114,7 +114,7 @@ def _check_splits(snapshot: Snapshot) -> None:
 def _is_same(run: Run, recipe: Recipe) -> bool:
     """Return whether a run was made by this recipe, time budgets aside; a recipe that cannot be read is another one."""
     try:
-        return _without_minutes(recipe_from(run.recipe, subject=run.run_id)) == _without_minutes(recipe)
+        return _without_minutes(recipe_from(run.recipe, subject=run.run_id, stored=True)) == _without_minutes(recipe)
     except RecipeError:
         return False
 

@@ -1,8 +1,7 @@
-"""Stages: copy the whole service to a folder, and bring such a copy back into an empty place.
+"""Stages: back up the catalog and the store to a folder, and restore such a backup into an empty catalog.
 
-A backup has the shape of an embedded home: `catalog.db` and `store/`. So it does not depend on the kind or version of
-the server that it came from, goes back into any other kind, and can be looked at: `CLOUDSEG_HOME=<folder> cloudseg
-masks`.
+A backup has the layout of an embedded home: `catalog.db` and `store/`. So it does not depend on the kind or version of
+the servers, can be restored to other ones, and can be inspected: `CLOUDSEG_HOME=<folder> cloudseg masks`.
 """
 
 from collections.abc import Iterator
@@ -27,20 +26,23 @@ _ROWS: Final = 1000
 def backup(folder: str) -> Json:
     """Copy the catalog and every object that its rows name into a folder.
 
-    Objects that are there already are left alone.
+    The catalog is copied first, in one transaction, then the objects: what is added meanwhile is not in the copy, and
+    every row of the copy has its object. Every object is compared with the checksum of its row. Objects that the folder
+    already holds are not copied again. Pause `cloudseg_maintain` meanwhile: it deletes checkpoints and old reports.
 
-    The catalog first, in one moment of its own, then the objects: what comes in meanwhile is not in the copy, and no
-    row of the copy lacks its object. Every object is compared with the checksum of its row. Called again, it copies
-    what is new. Pause `cloudseg_maintain` meanwhile: it forgets checkpoints and old reports.
+    Returns:
+        The folder, rows by table, and how many objects were copied and how many were there already.
 
-    Raises InputError for a folder that holds something else, ObjectMissing and ObjectCorrupt where the store lacks what
-    a row names.
+    Raises:
+        InputError: the folder holds something else.
+        ObjectMissing: the store lacks an object that a row names.
+        ObjectCorrupt: an object does not match its checksum.
     """
     root = Path(folder).expanduser().absolute()
     root.mkdir(parents=True, exist_ok=True)
     if any(path.name != "store" and not path.name.startswith("catalog.") for path in root.iterdir()):
         raise InputError(
-            "this folder holds something that is no backup", subject=str(root), next_step="Name an empty folder."
+            "this folder holds something that is no backup", subject=str(root), next_step="Use an empty folder."
         )
     catalog, store = root / "catalog.db", LocalStore(root / "store")
     runtime = open_runtime()
@@ -50,19 +52,26 @@ def backup(folder: str) -> Json:
     copy = Catalog(f"sqlite:///{fresh}")
     rows = _copy_rows(runtime.catalog, copy)
     record = {"folder": str(root), "rows": rows, **_copy_objects(copy, runtime.store, store)}
-    copy.engine.dispose()  # the last connection brings the write-ahead log into the file
-    fresh.replace(catalog)  # a backup that was killed leaves the older catalog, whose objects are all there
+    copy.engine.dispose()  # closing the last connection merges the write-ahead log into the file
+    fresh.replace(catalog)  # a backup that was killed keeps the older catalog, whose objects are complete
     log.ended("backup", record)
     return record
 
 
 def restore(folder: str) -> Json:
-    """Bring a backup into the empty catalog and the store that the settings name.
+    """Restore a backup into the empty catalog and the store of the settings.
 
-    Called again after a kill, it resumes.
+    Objects are copied first, then all rows in one transaction; until then the catalog stays empty. After a kill, call
+    it again to resume.
 
-    Bytes first, rows last, all rows in one transaction: until then the place is as empty as before.
-    Raises InputError where the folder is no backup, StateError where the catalog already has rows.
+    Returns:
+        The folder, how many objects were copied and how many were there already, and rows by table.
+
+    Raises:
+        InputError: the folder holds no backup.
+        StateError: the catalog already has rows.
+        ObjectMissing: the backup lacks an object that a row names.
+        ObjectCorrupt: an object does not match its checksum.
     """
     root = Path(folder).expanduser().absolute()
     if not (root / "catalog.db").is_file():
@@ -97,7 +106,7 @@ def _counts(db: Connection) -> dict[str, int]:
 
 
 def _copy_rows(source: Catalog, target: Catalog) -> dict[str, int]:
-    """Copy every row, those that others name first, in one transaction on either side; return the counts by table."""
+    """Copy every row, referenced tables first, in one transaction on either side; return the counts by table."""
     if target.revision() != target.head_revision():
         target.upgrade()
     with source.read() as there, target.begin() as here:
@@ -108,7 +117,7 @@ def _copy_rows(source: Catalog, target: Catalog) -> dict[str, int]:
 
 
 def _read(db: Connection, table: Table) -> Iterator[list[dict[str, Any]]]:
-    # Rows of one table may name older ones of the same table.
+    # Rows may refer to older rows of the same table.
     order = [table.c[name] for name in ("created_at", "generation") if name in table.c]
     result = db.execution_options(yield_per=_ROWS).execute(select(table).order_by(*order)).mappings()
     for part in result.partitions(_ROWS):
@@ -116,12 +125,9 @@ def _read(db: Connection, table: Table) -> Iterator[list[dict[str, Any]]]:
 
 
 def _copy_objects(catalog: Catalog, source: Store, target: Store) -> dict[str, int]:
-    """Copy what the rows of a catalog name, each object verified.
-
-    Return how many were copied and how many were there.
-    """
+    """Copy and verify the objects that rows name; return how many were copied and how many were there already."""
     total = sum(1 for _ in iter_named(catalog, source))
-    tell, copied, there = log.progress("objects"), 0, 0
+    report_progress, copied, there = log.progress("objects"), 0, 0
     for number, (key, sha256) in enumerate(iter_named(catalog, source), start=1):
         if key == CHAMPION_POINTER:
             if source.exists(key):
@@ -131,7 +137,7 @@ def _copy_objects(catalog: Catalog, source: Store, target: Store) -> dict[str, i
         else:
             _copy(source, target, key, sha256)
             copied += 1
-        tell(number, total, key)
+        report_progress(number, total, key)
     return {"objects_copied": copied, "objects_there": there}
 
 

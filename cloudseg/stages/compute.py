@@ -1,4 +1,4 @@
-"""Chooses the device of a stage that computes, with the threads that the settings allow. Imports torch when called."""
+"""Choose the device of a stage that computes. Torch is imported when it is called."""
 
 import logging
 from typing import TYPE_CHECKING, Literal
@@ -13,9 +13,10 @@ log = logging.getLogger(__name__)
 
 
 def open_device(runtime: Runtime, *, precision: Literal["auto", "fp32", "bf16"] = "auto") -> "Device":
-    """Choose the device, log the choice and its reason.
+    """Choose the device and set up torch for it, with the threads of the settings; log the choice and its reason.
 
-    Raises SettingsError where torch is not installed (the core works without it) or the wanted device is absent.
+    Raises:
+        SettingsError: torch is not installed (the core works without it), or the device of the settings is missing.
     """
     try:
         from cloudseg.model.device import choose_device, set_up
@@ -28,5 +29,5 @@ def open_device(runtime: Runtime, *, precision: Literal["auto", "fp32", "bf16"] 
         ) from error
     device = choose_device(runtime.settings.device, precision, runtime.settings.threads, runtime.settings.int8)
     set_up(device)
-    log.info("device: %s, because %s", device.kind, device.reason)
+    log.info("device: %s (%s)", device.kind, device.reason)
     return device

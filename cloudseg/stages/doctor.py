@@ -1,4 +1,4 @@
-"""Stages that tell whether the service can work here, and bring the catalog up to date."""
+"""Stages that check the installation, migrate the catalog and create its roles."""
 
 import importlib.util
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from cloudseg.stages import log
 
 
 class Check(Record):
-    """One finding of the doctor."""
+    """Result of one check."""
 
     name: str
     ok: bool
@@ -22,16 +22,19 @@ class Check(Record):
 
 
 class DoctorRecord(Record):
-    """Whether the service can work here."""
+    """Whether all checks passed, and their results."""
 
     ok: bool
     checks: list[Check]
 
 
 def doctor(*, device: bool = True) -> DoctorRecord:
-    """Look at the settings, the catalog and its migrations, the store, the recipes and the device. Changes nothing.
+    """Check the settings, the catalog and its migrations, the store, the recipes and the device.
 
-    Without `device` torch is not imported, which takes seconds.
+    Nothing is changed; a small object is written to the store and deleted again.
+
+    Args:
+        device: check the device too, which imports torch (seconds).
     """
     try:
         runtime = open_runtime(check=False)
@@ -50,10 +53,10 @@ def doctor(*, device: bool = True) -> DoctorRecord:
 
 
 def upgrade_catalog() -> Json:
-    """Bring the catalog's schema to the newest revision. Running it again changes nothing."""
+    """Migrate the catalog to the newest revision; running it again changes nothing."""
     runtime = open_runtime(check=False)
     before = runtime.catalog.revision()
-    key = CHAMPION_POINTER  # any key: what stands before it is the same for all
+    key = CHAMPION_POINTER  # any key: the prefix is the same for all
     url, gdal = (
         address.removesuffix(key) for address in (runtime.store.uri_of(key), str(runtime.store.gdal_path(key)))
     )
@@ -67,7 +70,7 @@ def upgrade_catalog() -> Json:
 
 
 def make_roles() -> Json:
-    """Create the catalog's roles on PostgreSQL and grant what each may do. Running it again changes nothing."""
+    """Create the catalog's roles on PostgreSQL and grant their rights; running it again changes nothing."""
     runtime = open_runtime(check=False)
     record: Json = {"catalog": runtime.catalog.uri, "created": runtime.catalog.make_roles(), "roles": list(ROLES)}
     log.ended("db roles", record)
@@ -87,13 +90,14 @@ def _probe(name: str, probe: Callable[[Runtime], str], runtime: Runtime) -> Chec
 
 def _catalog(runtime: Runtime) -> str:
     if runtime.settings.catalog_url is None and runtime.catalog.revision() != runtime.catalog.head_revision():
-        return f"{runtime.catalog.uri} is embedded: the next command brings it to revision {runtime.catalog.head_revision()}"
+        head = runtime.catalog.head_revision()
+        return f"{runtime.catalog.uri} is embedded: the next command migrates it to revision {head}"
     runtime.catalog.check()
     return f"{runtime.catalog.uri} at revision {runtime.catalog.revision()}"
 
 
 def _store(runtime: Runtime) -> str:
-    """Write, read back and delete a small object; see that the store keeps the promise on which everything rests."""
+    """Write, read back and delete a small object; check that the store never overwrites an object."""
     key, data = doctor_probe(uuid4().hex), b"cloudseg doctor\n"
     stored = runtime.store.put(key, data)
     try:
@@ -105,9 +109,10 @@ def _store(runtime: Runtime) -> str:
 
 
 def _check_create_only(runtime: Runtime, key: str) -> None:
-    """Raise StoreRefused for a server that lets a second writer win.
+    """Check that a second writer cannot replace an object; some S3 servers accept the condition and ignore it.
 
-    Some S3 servers accept the condition and ignore it.
+    Raises:
+        StoreRefused: the store overwrites the object, or does not list it.
     """
     try:
         runtime.store.put(key, b"another\n")
@@ -115,10 +120,12 @@ def _check_create_only(runtime: Runtime, key: str) -> None:
         if key in runtime.store.list_keys(key):
             return
         raise StoreRefused(
-            "the store does not list what it holds", subject=runtime.store.uri, next_step="Use another server."
+            "the store does not list an object that it holds",
+            subject=runtime.store.uri,
+            next_step="Use another server.",
         ) from None
     raise StoreRefused(
-        "the store overwrites objects that may only be created",
+        "the store overwrites existing objects",
         subject=runtime.store.uri,
         found="If-None-Match is ignored",
         next_step="Use a server with conditional writes: SeaweedFS from 4.48 on, or AWS.",

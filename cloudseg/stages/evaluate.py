@@ -1,4 +1,4 @@
-"""Stage: evaluate weights on places that they never saw."""
+"""Stage: evaluate weights on places that they were not trained on."""
 
 from cloudseg.catalog import model_rows, training_rows
 from cloudseg.errors import NotInCatalog
@@ -15,8 +15,14 @@ def evaluate(weights_id: str, *, snapshot_id: str | None = None, split: Split = 
 
     Args:
         weights_id: the weights.
-        snapshot_id: by default that of their training.
-        split: `held_out` is the test split: places that no training and no threshold has seen.
+        snapshot_id: by default that of their training, for imported weights the newest one.
+        split: `held_out` is the test split: no training and no threshold uses its places.
+
+    Raises:
+        NotInCatalog: an id is unknown, or there is no snapshot at all.
+        DataError: the snapshot lacks a band that the weights need.
+        EmptySplit: the snapshot has no chips of this split.
+        SettingsError: torch is not installed, or the device of the settings is missing.
     """
     return run_evaluation(open_runtime(), weights_id, snapshot_id=snapshot_id, split=split)
 
@@ -24,7 +30,7 @@ def evaluate(weights_id: str, *, snapshot_id: str | None = None, split: Split = 
 def run_evaluation(
     runtime: Runtime, weights_id: str, *, snapshot_id: str | None = None, split: Split = "held_out"
 ) -> EvaluateRecord:
-    """Do what `evaluate` does, with a runtime that is open."""
+    """Evaluate as `evaluate` does, with an open runtime."""
     weights, snapshot_id = resolve_evaluation_target(runtime, weights_id, snapshot_id)
     log.started("evaluate", weights_id=weights_id, snapshot_id=snapshot_id, split=split)
     device = open_device(runtime)

@@ -10,7 +10,7 @@ from cloudseg.stages import log
 
 
 class ImportRecord(Record):
-    """Weights that came from outside and are registered now."""
+    """Imported weights."""
 
     weights_id: str
     version: int
@@ -20,10 +20,18 @@ class ImportRecord(Record):
 
 
 def import_weights(path: str, *, dry_run: bool = False) -> ImportRecord:
-    """Register the `.pth` file that the original project published, with its own preprocessing; again changes nothing.
+    """Register the `.pth` file that the original project published, with its own preprocessing.
 
     Only tensors are read, nothing is unpickled. Imported weights have no run and no snapshot: `promote` evaluates them
-    on the newest one. `dry_run` reads and checks the file and writes nothing (version 0).
+    on the newest one. Importing the same file again changes nothing.
+
+    Args:
+        path: the file.
+        dry_run: read and check the file, and write nothing; the version is 0.
+
+    Raises:
+        SettingsError: torch is not installed.
+        BadWeights: the file cannot be loaded.
     """
     log.started("model import", path=path, dry_run=dry_run)
     try:
@@ -36,7 +44,7 @@ def import_weights(path: str, *, dry_run: bool = False) -> ImportRecord:
             "this step needs torch",
             subject=str(error.name),
             found="not installed",
-            next_step="pip install 'cloudseg[ml]'",
+            next_step="Install the extra: pip install 'cloudseg[ml]'.",
         ) from error
     from cloudseg.registry import register
 

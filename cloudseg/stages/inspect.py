@@ -1,4 +1,4 @@
-"""Read-only stages: what the catalog holds, as JSON-able lists for people and scripts."""
+"""Read-only stages: list the contents of the catalog as JSON-able values."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ def scenes(*, limit: int | None = 20) -> list[Json]:
 
 
 def runs(*, limit: int | None = 20) -> list[Json]:
-    """List runs, newest first, with their newest epoch: how to watch a training in progress."""
+    """List runs, newest first, with their newest epoch, to follow a training in progress."""
     with open_runtime().catalog.read() as db:
         return [
             {
@@ -27,7 +27,7 @@ def runs(*, limit: int | None = 20) -> list[Json]:
 
 
 def models(*, limit: int | None = 20) -> list[Json]:
-    """List weights, newest version first, with alias, held-out metrics, newest verdict and what a person said or is asked about it."""
+    """List weights, newest version first, with alias, held-out metrics, newest verdict and manual decision."""
     with open_runtime().catalog.read() as db:
         champion = model_rows.find_champion(db)
         return [
@@ -44,10 +44,16 @@ def models(*, limit: int | None = 20) -> list[Json]:
 
 
 def masks(*, weights_id: str | None = None, limit: int | None = 20, link_s: int | None = None) -> list[Json]:
-    """List masks, newest first, with the name of their scene and where the file lies.
+    """List masks, newest first, with the name of their scene and the address of the file.
 
-    `link_s` adds a link to each that anyone may read the file with for so many seconds: do not log it. Raises
-    NotInCatalog for unknown weights, InputError where the store has no such links.
+    Args:
+        weights_id: list the masks of these weights only.
+        limit: list at most so many.
+        link_s: add presigned URLs that are valid for so many seconds; they grant access, so do not log them.
+
+    Raises:
+        NotInCatalog: the weights are unknown.
+        InputError: the store cannot presign URLs.
     """
     runtime = open_runtime()
     link = runtime.store.link
@@ -66,7 +72,12 @@ def masks(*, weights_id: str | None = None, limit: int | None = 20, link_s: int 
 
 
 def quarantine(*, release: Sequence[str] = (), limit: int | None = 20) -> list[Json]:
-    """List the quarantine, newest first, or forget the named entries (their files are tried again) and list the rest."""
+    """List the quarantine, newest first.
+
+    Args:
+        release: entries to delete first, so that their files are tried again.
+        limit: list at most so many.
+    """
     catalog = open_runtime().catalog
     if release:
         with catalog.begin() as db:
@@ -76,9 +87,10 @@ def quarantine(*, release: Sequence[str] = (), limit: int | None = 20) -> list[J
 
 
 def lineage(mask_id: str) -> Json:
-    """Return what a mask was made of: weights, snapshot, scenes, labels and source checksums.
+    """Return the lineage of a mask: weights, snapshot, scenes, labels and source checksums.
 
-    Raises NotInCatalog.
+    Raises:
+        NotInCatalog: the mask is unknown.
     """
     from cloudseg.catalog.lineage import lineage_of_mask
 

@@ -1,7 +1,4 @@
-"""What a store held when it was listed, on disk.
-
-A million masked scenes have five million objects, too many names for memory.
-"""
+"""The keys of a store on disk: a million scenes with masks have five million objects, too many for memory."""
 
 import json
 import sqlite3
@@ -12,10 +9,10 @@ from typing import Self
 
 
 class Listing:
-    """Keys in a temporary file, for the length of a block; about 100 bytes of disk each."""
+    """Set of keys in a temporary file, as a context manager; about 100 bytes of disk a key."""
 
     def __enter__(self) -> Self:
-        # No name: a file of SQLite's own, which is gone with the connection (sqlite.org/inmemorydb.html).
+        # An empty name is a temporary file that SQLite deletes with the connection (sqlite.org/inmemorydb.html).
         self._db = sqlite3.connect("")
         self._db.execute("CREATE TABLE listed (key TEXT PRIMARY KEY) WITHOUT ROWID")
         return self
@@ -26,12 +23,12 @@ class Listing:
         self._db.close()
 
     def add(self, keys: Sequence[str]) -> None:
-        """Note keys; one that is there already changes nothing."""
+        """Add keys; adding one twice changes nothing."""
         with self._db:
             self._db.executemany("INSERT OR IGNORE INTO listed VALUES (?)", [(key,) for key in keys])
 
     def lacking(self, keys: Sequence[str]) -> list[str]:
-        """Return those of the keys that were not noted."""
+        """Return those of the keys that were not added."""
         absent = "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT key FROM listed)"
         with closing(self._db.execute(absent, (json.dumps(keys),))) as found:
             return [key for (key,) in found]

@@ -1,7 +1,7 @@
-"""One start line and one end line for every stage, and progress in between, all through `logging`.
+"""Log the start and the end of every stage, and progress in between, with `logging`.
 
-A line carries its facts in `extra` too (`stage`, `facts`, `progress`), so that a handler can find every line of a
-run, draw a bar, or print JSON.
+A record also has its values in `extra` (`stage`, `facts`, `progress`), so that a handler can find all records of a
+stage, draw a progress bar, or print JSON.
 """
 
 import json
@@ -18,7 +18,7 @@ _MOST_ITEMS = 5
 
 
 def started(stage: str, **facts: object) -> None:
-    """Log the start of a stage with the ids that it was given."""
+    """Log the start of a stage with its arguments."""
     given = {name: value for name, value in facts.items() if value is not None}
     log.info("%s starts: %s", stage, _short(given), extra={"stage": stage, "facts": given})
 
@@ -30,18 +30,15 @@ def ended(stage: str, record: Record | Json) -> None:
 
 
 def brief(facts: Json) -> Json:
-    """Return the facts with every long list as its count and its first few items.
-
-    What travels and is logged stays small.
-    """
+    """Return the facts with every long list replaced by its length and first few items, to keep logs small."""
     return {name: _brief(value) for name, value in facts.items()}
 
 
 def progress(stage: str, *, every_s: float = _EVERY_S) -> Callable[..., None]:
-    """Return a callback `(done, total, *words)` that logs at most every few seconds, and always the last step."""
+    """Return a callback `(done, total, *words)` that logs at most every `every_s` seconds, and always the last step."""
     last = 0.0
 
-    def tell(done: int, total: int, *words: object) -> None:
+    def report(done: int, total: int, *words: object) -> None:
         nonlocal last
         moment = time.monotonic()
         if done < total and moment - last < every_s:
@@ -50,7 +47,7 @@ def progress(stage: str, *, every_s: float = _EVERY_S) -> Callable[..., None]:
         text = " ".join(str(word) for word in words)
         log.info("%s: %d of %d %s", stage, done, total, text, extra={"stage": stage, "progress": (done, total)})
 
-    return tell
+    return report
 
 
 def _brief(value: object) -> object:

@@ -1,6 +1,6 @@
-"""Stage: maintenance. Finds, and unless it is a dry run removes, unreferenced objects; repairs what can be derived.
+"""Stage: maintenance. Find, and unless it is a dry run remove, unreferenced objects; repair what can be derived.
 
-The opposite order of publishing holds here: a row goes first, its bytes last, so that no row ever names nothing.
+The order is opposite to publishing: a row is deleted before its object, so that every row's object exists.
 """
 
 import hashlib
@@ -27,10 +27,10 @@ from cloudseg.stages.references import PAGE, find_named, iter_named
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 _OLDEST = 36_500
-"""Days or hours; far more than any age that makes sense, and dates stay within the calendar."""
+"""Maximum age in days or hours: more than anybody needs, and dates stay in the range of `datetime`."""
 _FIRST_YEAR = 1970
 _BATCH = 100
-"""Orphans that go while others wait with their rows; an object store takes about 10 ms each."""
+"""Orphans that are deleted under one lock, while no row can be written; an object store takes about 10 ms each."""
 
 
 def maintain(
@@ -42,17 +42,20 @@ def maintain(
     verify: bool = False,
     as_of: str | None = None,
 ) -> MaintainRecord:
-    """Collect orphans, expire checkpoints and evaluations, repair the champion's pointer, look for missing objects.
+    """Collect orphans, expire checkpoints and evaluations, repair the champion's pointer, find missing objects.
+
+    Running it twice changes nothing the second time.
 
     Args:
-        dry_run: tell only; the default.
-        orphan_hours: an object that no row names is left alone while it is younger: its row may be on the way.
-        checkpoint_days: checkpoints of a finished run go after so many days; unfinished runs keep theirs.
-        evaluation_days: evaluations of weights that were never champion go after so many days.
-        verify: read every object and compare its checksum (slow); otherwise only its presence is looked at.
-        as_of: the moment (ISO 8601 with zone) that ages are counted from; None is now.
+        dry_run: report only, change nothing.
+        orphan_hours: an object that no row names is kept until it is so old: its row may not be written yet.
+        checkpoint_days: checkpoints of a finished run expire after so many days; those of other runs are kept.
+        evaluation_days: evaluations of weights that were never champion expire after so many days.
+        verify: read every object and compare its checksum (slow); by default only its presence is checked.
+        as_of: time that ages are counted from (ISO 8601 with zone); None is now.
 
-    Running twice changes nothing the second time. Raises InputError for a negative age or a time without zone.
+    Raises:
+        InputError: an age is negative or too large, or the time cannot be read or has no zone.
     """
     ages = {"orphan_hours": orphan_hours, "checkpoint_days": checkpoint_days, "evaluation_days": evaluation_days}
     _check_ages(ages)
@@ -109,7 +112,7 @@ def _moment(as_of: str | None) -> datetime:
 
 
 def _expire_checkpoints(runtime: Runtime, before: datetime, *, dry_run: bool) -> int:
-    """Forget the checkpoints of runs that finished before the moment; their bytes are orphans now."""
+    """Delete the checkpoint rows of runs that finished before the moment; their objects become orphans."""
     old = and_(t.run.c.status == "finished", t.run.c.finished_at < before)
     statement = select(t.checkpoint.c.run_id, t.checkpoint.c.step).join(t.run).where(old)
     with runtime.catalog.read() as db:
@@ -123,11 +126,9 @@ def _expire_checkpoints(runtime: Runtime, before: datetime, *, dry_run: bool) ->
 
 
 def _expire_evaluations(runtime: Runtime, before: datetime, *, dry_run: bool) -> int:
-    """Forget old evaluations of weights that no promotion or champion's verdict speaks of.
+    """Delete old evaluation rows of weights that were never champion; their reports become orphans.
 
-    Their reports are orphans now.
-
-    The verdicts themselves stay: they hold the figures that were compared.
+    Verdicts are kept: they hold the metrics that were compared.
     """
     e = t.evaluation.c
     kept = select(t.promotion.c.weights_id)
@@ -152,10 +153,14 @@ def _repair_pointer(runtime: Runtime, *, dry_run: bool) -> list[str]:
 
 
 def _collect_orphans(runtime: Runtime, listing: Listing, before: datetime, *, dry_run: bool) -> tuple[list[str], int]:
-    """Return the keys and bytes of objects older than the moment that no row names; delete them unless it is a dry run.
+    """Delete the objects older than the moment that no row names, unless it is a dry run.
 
-    Objects are listed before rows are read: what a writer adds in between is named or too young. A writer may be about
-    to name an old orphan, so it is checked once more under the lock that keeps rows from being written (`cloudseg.catalog.gc_lock`).
+    Objects are listed before rows are read, so an object that is written in between is either named or too young. A
+    writer may be about to name an old orphan, so each is checked again under the lock that keeps writers from adding
+    rows (`cloudseg.catalog.gc_lock`).
+
+    Returns:
+        Keys of the orphans, and their total size in bytes.
     """
     store, found = runtime.store, dict[str, int]()
     for part in _parts(chain.from_iterable(store.list_objects(prefix) for prefix in PREFIXES), PAGE):
@@ -175,16 +180,15 @@ def _collect_orphans(runtime: Runtime, listing: Listing, before: datetime, *, dr
 
 
 def _missing(runtime: Runtime, listing: Listing, *, verify: bool) -> list[str]:
-    """List the objects that a row names but the store lacks or, with `verify`, holds damaged."""
+    """Return the keys that a row names and whose object is missing or, with `verify`, damaged."""
     lost = set[str]()
     for part in _parts(iter_named(runtime.catalog, runtime.store), PAGE):
         named = dict(part)
-        asked = (
-            list(named) if verify else listing.lacking(list(named))
-        )  # those may have come since the store was listed
+        # Objects that were not listed may have been written since.
+        candidates = list(named) if verify else listing.lacking(list(named))
         lost.update(
             key
-            for key in asked
+            for key in candidates
             if key != CHAMPION_POINTER and not _is_there(runtime, key, named[key] if verify else None)
         )
     if lost:

@@ -1,4 +1,4 @@
-"""What a stage would do, without doing it: the dry runs of the command line. Each returns a small JSON-able dict."""
+"""Dry runs of the command line: what a stage would do, as a small JSON-able dict."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ from cloudseg.stages.predict import resolve_scenes
 def plan_train(
     snapshot_id: str, *, recipe: str = "nightly", run_id: str | None = None, minutes: float | None = None
 ) -> Json:
-    """Return which run would be begun, resumed, or is finished already."""
+    """Return which run would be started or resumed, or that it is finished."""
     wanted = load_recipe(recipe).with_minutes(minutes)
     with open_runtime().catalog.read() as db:
         frozen = training_rows.get_snapshot(db, snapshot_id)
@@ -36,7 +36,7 @@ def plan_train(
 
 
 def plan_evaluate(weights_id: str, *, snapshot_id: str | None = None, split: Split = "held_out") -> Json:
-    """Return which chips would be evaluated, or that they were."""
+    """Return which chips would be evaluated, or that they were evaluated."""
     runtime = open_runtime()
     weights, wanted = resolve_evaluation_target(runtime, weights_id, snapshot_id)
     with runtime.catalog.read() as db:
@@ -53,7 +53,7 @@ def plan_evaluate(weights_id: str, *, snapshot_id: str | None = None, split: Spl
 
 
 def plan_promote(weights_id: str, *, snapshot_id: str | None = None) -> Json:
-    """Return with which champion the weights would be compared."""
+    """Return the champion that the weights would be compared with."""
     runtime = open_runtime()
     weights, wanted = resolve_evaluation_target(runtime, weights_id, snapshot_id)
     with runtime.catalog.read() as db:
@@ -71,7 +71,11 @@ def plan_promote(weights_id: str, *, snapshot_id: str | None = None) -> Json:
 
 
 def plan_rollback() -> Json:
-    """Return the champion and how often it changed. Raises PromotionRefused where there is none."""
+    """Return the champion and how often it changed.
+
+    Raises:
+        PromotionRefused: there is no champion.
+    """
     with open_runtime().catalog.read() as db:
         history = model_rows.list_promotions(db)
     if not history:
@@ -92,7 +96,7 @@ def plan_upgrade() -> Json:
 
 
 def plan_roles() -> Json:
-    """Return the SQL that would run, for an administrator to read."""
+    """Return the SQL that would be executed, for an administrator to review."""
     files = sorted((sql_folder() / "roles").glob("*.sql"))
     return {
         "catalog": open_runtime(check=False).catalog.uri,
@@ -101,7 +105,12 @@ def plan_roles() -> Json:
 
 
 def plan_masks(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: str | None = None) -> Json:
-    """Return which scenes would get a mask. Raises InputError and NotInCatalog as `predict` does."""
+    """Return which scenes would get a mask.
+
+    Raises:
+        InputError: both or neither of `scene_ids` and `new` are given.
+        NotInCatalog: the weights are unknown, or there is no champion yet.
+    """
     with open_runtime().catalog.read() as db:
         weights, wanted = resolve_scenes(db, scene_ids, new=new, weights_id=weights_id)
         have = model_rows.find_masked(db, weights.weights_id, wanted)

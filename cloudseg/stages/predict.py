@@ -1,4 +1,4 @@
-"""Stages: which scenes need a mask, and masking them."""
+"""Stages: plan which scenes need a mask, and predict masks."""
 
 import math
 import time
@@ -16,11 +16,11 @@ from cloudseg.stages import log
 from cloudseg.stages.compute import open_device
 
 _MOST_BATCHES: Final = 1000
-"""A plan has no more: Airflow refuses to map a task over more than 1024 entries (its setting `core.max_map_length`)."""
+"""Maximum of a plan: Airflow does not map a task over more than 1024 entries (its setting `core.max_map_length`)."""
 
 
 class PredictBatch(TypedDict):
-    """Scenes that one task masks, under a name for people."""
+    """Scenes that one task predicts, with a name that the Airflow UI shows."""
 
     weights_id: str
     scene_ids: list[str]
@@ -28,10 +28,21 @@ class PredictBatch(TypedDict):
 
 
 def plan_predict(*, weights_id: str | None = None, batch_size: int = 8) -> list[PredictBatch]:
-    """Divide the scenes that lack a mask of these weights (default: the champion's) into batches, oldest first.
+    """Divide the scenes that lack a mask of the weights into batches, oldest first.
 
-    Where that made more than 1000 batches, they hold more scenes instead: a new champion may find a million without a
-    mask. No champion yet: no batches. The weights' id is fixed here, so that later tasks never ask for "the newest".
+    A new champion may have a million scenes to predict: where there would be more than 1000 batches, they hold more
+    scenes instead. The batches name the weights, so tasks that start later use the same ones.
+
+    Args:
+        weights_id: by default the champion.
+        batch_size: scenes in a batch.
+
+    Returns:
+        The batches; none without a champion.
+
+    Raises:
+        InputError: `batch_size` is below 1.
+        NotInCatalog: the weights are unknown.
     """
     if batch_size < 1:
         raise InputError(
@@ -51,11 +62,21 @@ def plan_predict(*, weights_id: str | None = None, batch_size: int = 8) -> list[
 
 
 def predict(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: str | None = None) -> PredictRecord:
-    """Publish the masks of the named scenes, or with `new` of all that lack one, by the champion or the given weights.
+    """Predict and publish masks; a mask that exists is returned unchanged.
 
-    A mask that exists is returned unchanged. A scene that cannot be masked is listed under `failed` and does not
-    stop the others; an unreachable store or catalog, a full disk or too little memory does (a retry can help there).
-    SIGTERM and SIGINT let the scene at hand end, then raise Interrupted; a second one has its usual effect.
+    A scene that fails is listed under `failed`, and the others are predicted. Errors that a retry can fix (an
+    unreachable store or catalog, a full disk, too little memory) are raised. After SIGTERM or SIGINT the current scene
+    is completed, then Interrupted is raised; a second signal has its usual effect.
+
+    Args:
+        scene_ids: the scenes.
+        new: predict all scenes without a mask instead.
+        weights_id: by default the champion.
+
+    Raises:
+        InputError: both or neither of `scene_ids` and `new` are given.
+        NotInCatalog: the weights are unknown, or there is no champion yet.
+        Interrupted: a signal asked to stop; masks that were published stay.
     """
     began = time.monotonic()
     runtime = open_runtime()
@@ -78,9 +99,11 @@ def predict(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: str
 def resolve_scenes(
     db: Connection, scene_ids: Sequence[str], *, new: bool, weights_id: str | None
 ) -> tuple[Weights, list[str]]:
-    """Return the weights and the ids of the scenes to mask.
+    """Return the weights and the ids of the scenes to predict.
 
-    Raises InputError unless either scenes are named or `new` is set, NotInCatalog for unknown weights or no champion.
+    Raises:
+        InputError: both or neither of `scene_ids` and `new` are given.
+        NotInCatalog: the weights are unknown, or there is no champion yet.
     """
     if bool(scene_ids) == new:
         raise InputError(
@@ -97,13 +120,13 @@ def resolve_scenes(
 
 
 def _mask_all(runtime: Runtime, weights: Weights, scene_ids: Sequence[str]) -> tuple[dict[str, str], Json]:
-    """Return scene id to mask id, and scene id to what went wrong."""
+    """Return mask id by scene id, and the error record by id of each scene that failed."""
     device = open_device(runtime)
     from cloudseg.model.predictor import open_predictor
     from cloudseg.predict import predict_scene
 
     predictor = open_predictor(runtime.store, weights, device)
-    tell = log.progress("predict")
+    report_progress = log.progress("predict")
     masks: dict[str, str] = {}
     failed: Json = {}
     with listen_for_stop() as request:
@@ -124,15 +147,13 @@ def _mask_all(runtime: Runtime, weights: Weights, scene_ids: Sequence[str]) -> t
                 log.log.warning("no mask of scene %s: %s", scene_id, error)
                 failed[scene_id] = error.as_record()
             except (OSError, MemoryError):
-                raise  # the machine's fault, not this scene's: the next scene would meet it too
-            except (
-                Exception
-            ) as error:  # whatever is odd about one scene: it is named, and the others are not its hostages
+                raise  # a problem of the machine, not of this scene: the next one would fail too
+            except Exception as error:  # unforeseen, in one scene: record it and go on with the others
                 log.log.exception("no mask of scene %s", scene_id)
                 failed[scene_id] = CloudsegError(
                     f"unexpected {type(error).__name__}: {error}", subject=scene_id
                 ).as_record()
-            tell(number, len(scene_ids), "scenes")
+            report_progress(number, len(scene_ids), "scenes")
     return masks, failed
 
 
@@ -142,7 +163,7 @@ def _leave_if_asked(signal_name: str | None, done: int, total: int) -> None:
             f"asked to stop by {signal_name}",
             subject="predict",
             found=f"{done} of {total} scenes are done",
-            next_step="Call it again: masks that exist are left as they are.",
+            next_step="Run it again: masks that exist are kept.",
         )
 
 
@@ -154,7 +175,7 @@ def _find_weights(db: Connection, weights_id: str | None) -> Weights | None:
 
 
 def _waiting(db: Connection, weights: Weights) -> list[scene_rows.WaitingScene]:
-    """List scenes without a mask that have the bands these weights read; others could never be masked by them."""
+    """List scenes without a mask that have all bands that these weights need."""
     return scene_rows.list_scenes_without_mask(db, weights.weights_id, bands=weights.metadata["bands"])
 
 

@@ -1,6 +1,6 @@
-"""Which objects the rows of the catalog name: what maintenance must keep, and what must be there.
+"""Find the objects that rows of the catalog name: maintenance must keep them, and they must exist.
 
-Scenes, labels and masks may be millions: they are read in pages or looked up by key, and never held as a whole.
+There may be millions of scenes, labels and masks: they are read in pages or looked up by key, never all at once.
 """
 
 import logging
@@ -19,20 +19,17 @@ from cloudseg.storage import Store
 
 _log = logging.getLogger(__name__)
 PAGE: Final = 1000
-"""Rows or keys that are held at a time.
-
-One statement asks for as many; SQLite takes 32 766 values (sqlite.org/limits.html).
-"""
+"""Rows or keys that are held at a time, and bound to one statement; SQLite allows 32 766 (sqlite.org/limits.html)."""
 Named = tuple[str, str | None]
-"""A key, and the SHA-256 that its bytes must have (None: no row knows it)."""
+"""A key and the SHA-256 of its object, None where no row holds it."""
 
 
 def iter_named(catalog: Catalog, store: Store) -> Iterator[Named]:
-    """Yield every key that a row names; one that two rows name comes twice.
+    """Yield every key that a row names; a key that two rows name is yielded twice.
 
-    Every page of rows is a transaction of its own, none is open while the caller looks at the store. Shards are named
-    by the manifests of snapshots, so these are read too; a manifest that is missing or damaged names no shards, and
-    shows up as missing itself.
+    Every page of rows is read in a transaction of its own, and none is open while the caller reads the store. Shards
+    are named by the manifests of snapshots, so these are read too; a missing or damaged manifest names no shards, and
+    is itself reported as missing.
     """
     with catalog.read() as db:
         few, manifests = list(_few(db)), _manifests(db)
@@ -48,22 +45,27 @@ def iter_named(catalog: Catalog, store: Store) -> Iterator[Named]:
 
 
 def find_named(db: Connection, store: Store, keys: Collection[str]) -> set[str]:
-    """Return those of the keys (at most PAGE) that a row names.
+    """Return those of the keys that a row names.
 
-    While a manifest cannot be read, it is unknown which shards are orphans: all of them count as named.
+    Where a manifest cannot be read it is unknown which shards it names, so all shards count as named.
+
+    Args:
+        db: a transaction.
+        store: holds the manifests.
+        keys: at most PAGE.
     """
     by_kind: dict[str, list[str]] = {}
     for key in keys:
         by_kind.setdefault(key.partition("/")[0], []).append(key)
     found = _of_rows(db, t.scene, by_kind.pop("scenes", [])) | _of_rows(db, t.label, by_kind.pop("labels", []))
     found |= _of_masks(db, by_kind.pop("masks", [])) | _of_manifests(db, store, by_kind.pop("shards", []))
-    if by_kind:  # what is left is little: a model has a dozen objects
+    if by_kind:  # the other kinds are few: a model has a dozen objects
         found.update(key for key, _ in _few(db))
     return found.intersection(keys)
 
 
 def _few(db: Connection) -> Iterator[Named]:
-    """Yield the keys of what a catalog has hundreds of: checkpoints, weights, reports, verdicts and manifests."""
+    """Yield the keys of kinds that number in the hundreds: checkpoints, weights, reports, verdicts and manifests."""
     yield CHAMPION_POINTER, None
     for key, sha256 in db.execute(select(t.checkpoint.c.key, t.checkpoint.c.sha256)):
         yield key, sha256
@@ -78,7 +80,7 @@ def _few(db: Connection) -> Iterator[Named]:
 
 
 def _pages(catalog: Catalog, table: Table) -> Iterator[Sequence[Row[Any]]]:
-    """Yield the rows in the order of their id."""
+    """Yield pages of rows in the order of their id."""
     (by,) = table.primary_key.columns
     columns = [by, table.c.key, table.c.sha256, *([table.c.companions] if table is t.mask else [])]
     last = ""
@@ -96,7 +98,7 @@ def _of_rows(db: Connection, table: Table, keys: list[str]) -> set[str]:
 
 
 def _of_masks(db: Connection, keys: list[str]) -> set[str]:
-    """Look for masks by weights and scene, of which their keys are made: companions have no index."""
+    """Find masks by weights and scene, which are part of their keys: the keys of companions have no index."""
     asked: dict[str, set[str]] = {}
     for weights_id, scene_id in filter(None, map(parts_of_mask, keys)):
         asked.setdefault(weights_id, set()).add(scene_id)

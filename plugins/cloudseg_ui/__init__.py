@@ -5,14 +5,14 @@ from typing import Any
 
 
 class LazyApp:
-    """An ASGI app that is built when the first request comes."""
+    """An ASGI app that is built at the first request."""
 
     def __init__(self, build: Callable[[], Any]) -> None:
         self._build = build
         self._app: Any = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Hand the request on."""
+        """Forward the request to the app."""
         if self._app is None:
             self._app = self._build()
         await self._app(scope, receive, send)

@@ -1,7 +1,7 @@
-"""The FastAPI app of the pages. It reads the catalog and the store, and writes nothing.
+"""The FastAPI app of the pages. It reads the catalog and the store and writes nothing.
 
-Every route, the style sheet and unknown paths included, stands behind the guards. All values are escaped by the
-templates, no script is allowed anywhere, and a report (HTML that a training wrote) is shown in a sandbox of its own.
+Every route has the guards as dependencies, the style sheet and unknown paths too. Templates escape all values, no
+script is allowed, and a report (HTML from an evaluation) is shown in a sandboxed frame.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -33,10 +33,10 @@ def create_app(open_runtime: Callable[[], Runtime], *, guards: Sequence[Depends]
     """Build the app.
 
     Args:
-        open_runtime: gives catalog and store; called once, on the first request that needs them.
-        guards: dependencies that every route demands (Airflow's login); without them the pages are public.
+        open_runtime: opens catalog and store; called once, at the first request that needs them.
+        guards: dependencies of every route (Airflow's login); without them the pages are public.
     """
-    # The generated documentation would be public: it does not pass the guards.
+    # The generated documentation would be public: the guards do not apply to it.
     app = FastAPI(title="cloudseg", docs_url=None, redoc_url=None, openapi_url=None, dependencies=list(guards))
     runtime, templates = cache(open_runtime), _templates()
     app.middleware("http")(_add_headers)
@@ -112,10 +112,7 @@ async def _add_headers(request: Request, call_next: Callable[[Request], Awaitabl
 
 
 def _explain_with(templates: jinja2.Environment) -> Callable[[Request, Exception], Response]:
-    """Return the handler that turns a deliberate error into a page.
-
-    A catalog without tables is not an error: nothing was ingested yet.
-    """
+    """Return the handler that shows an error as a page; a catalog without tables is shown as empty."""
 
     def explain(request: Request, error: Exception) -> Response:
         assert isinstance(error, CloudsegError)  # noqa: S101  (registered for this class only)

@@ -1,4 +1,4 @@
-"""What the pages show, read from the catalog in one transaction a page, as plain values for the templates."""
+"""Values of the pages, read from the catalog in one transaction a page."""
 
 import math
 from collections.abc import Sequence
@@ -38,7 +38,11 @@ def overview(runtime: Runtime) -> Values:
 
 
 def mask(runtime: Runtime, mask_id: str) -> Values:
-    """Return a mask with where it came from. Raises NotInCatalog."""
+    """Return a mask with its lineage.
+
+    Raises:
+        NotInCatalog: the mask is unknown.
+    """
     with runtime.catalog.read() as db:
         found = model_rows.get_mask(db, mask_id)
         tags = scene_rows.get_scene(db, found.scene_id).tags
@@ -58,7 +62,11 @@ def mask(runtime: Runtime, mask_id: str) -> Values:
 
 
 def weights(runtime: Runtime, weights_id: str) -> Values:
-    """Return weights with their metadata, verdicts and whether there is a report. Raises NotInCatalog."""
+    """Return weights with their metadata, metrics, verdicts and whether there is a report.
+
+    Raises:
+        NotInCatalog: the weights are unknown.
+    """
     with runtime.catalog.read() as db:
         found = model_rows.get_weights(db, weights_id)
         champion = model_rows.find_champion(db)
@@ -83,7 +91,13 @@ def weights(runtime: Runtime, weights_id: str) -> Values:
 
 
 def thumbnail(runtime: Runtime, mask_id: str) -> bytes:
-    """Return the PNG of a mask. Raises NotInCatalog, ObjectMissing, ObjectCorrupt."""
+    """Return the thumbnail of a mask, a PNG.
+
+    Raises:
+        NotInCatalog: the mask is unknown.
+        ObjectMissing: the store lacks the thumbnail.
+        ObjectCorrupt: its bytes do not match their checksum.
+    """
     with runtime.catalog.read() as db:
         stored = model_rows.get_mask(db, mask_id).companions["thumbnail"]
     return runtime.store.get(stored["key"], stored["sha256"])
@@ -92,7 +106,10 @@ def thumbnail(runtime: Runtime, mask_id: str) -> bytes:
 def report(runtime: Runtime, weights_id: str) -> bytes:
     """Return the HTML of the newest held-out evaluation of weights.
 
-    Raises NotInCatalog, ObjectMissing, ObjectCorrupt.
+    Raises:
+        NotInCatalog: the weights are unknown or have no report.
+        ObjectMissing: the store lacks the report.
+        ObjectCorrupt: its bytes do not match their checksum.
     """
     with runtime.catalog.read() as db:
         model_rows.get_weights(db, weights_id)
@@ -150,7 +167,7 @@ def _held_out(db: Connection, weights_id: str) -> Evaluation | None:
 
 
 def _metrics(evaluation: Evaluation | None) -> dict[str, float | None]:
-    """Return the figures that the tables show; None for what an evaluation does not hold."""
+    """Return the metrics that the tables show, None for those that the evaluation lacks."""
     pooled = evaluation.metrics if evaluation else {}
     mean = pooled.get("scene_mean", {})
     names = ("iou", "f1", "precision", "recall", "balanced_accuracy")
@@ -180,9 +197,9 @@ def _mask(db: Connection, found: Mask, champion: Promotion | None) -> Values:
 
 
 def curve(epochs: Sequence[Epoch]) -> str | None:
-    """Return the validation IoU over the epochs as points of an SVG polyline, 0 at the bottom and 1 at the top.
+    """Return the validation IoU over the epochs as points of an SVG polyline, None for fewer than two epochs.
 
-    None for one epoch.
+    The bottom of the polyline's box is 0, the top is 1.
     """
     values = [
         epoch.metrics["validation_iou"]
@@ -198,7 +215,7 @@ def curve(epochs: Sequence[Epoch]) -> str | None:
 
 
 def percent(value: float | None) -> str:
-    """Return a fraction as whole per cent."""
+    """Return a fraction in whole percent."""
     return "–" if value is None else f"{value:.0%}"
 
 

@@ -37,7 +37,7 @@ def test_equal_masks_differ_by_nothing() -> None:
     assert (found.observed, found.lower, found.upper) == (0, 0, 0)
 
 
-def test_a_constant_gain_is_sure_however_hard_the_places_differ() -> None:
+def test_a_constant_gain_has_narrow_bounds_however_different_the_places_are() -> None:
     found = compare(rows(0.05), **WANTED)
     for name in ("pooled", "scene_mean"):
         assert found[name].observed == pytest.approx(0.05, abs=0.001)
@@ -59,12 +59,12 @@ def test_bounds_are_those_of_the_normal_approximation() -> None:
 
 
 def test_scenes_of_one_place_are_drawn_together() -> None:
-    """Ten copies of every scene at its place tell nothing new: the bounds stay as wide."""
+    """Ten copies of every scene at its place add no information: the bounds stay as wide."""
     one, ten = (compare(rows(0.05, spread=0.1, scenes_a_place=n), **WANTED)["pooled"] for n in (1, 10))
     assert (ten.lower, ten.upper) == pytest.approx((one.lower, one.upper))
 
 
-def test_cloud_free_places_are_no_trouble() -> None:
+def test_cloud_free_places_have_finite_bounds() -> None:
     clear = [Row("a", Counts(tn=10), Counts(tn=10)), Row("b", Counts(tn=9, fp=1), Counts(tn=10))]
     found = compare(clear, **WANTED)["pooled"]
     assert found.observed == -1

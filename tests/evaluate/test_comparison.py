@@ -1,4 +1,4 @@
-"""What the gate says to counts: promote, hold, reject, and why."""
+"""Outcomes of the gate and their reasons, from counts: promote, hold, reject."""
 
 import pytest
 
@@ -164,7 +164,7 @@ def test_places_count_not_scenes() -> None:
     assert compared(table("a", pair[0]), table("b", pair[1])).outcome == "HOLD"
 
 
-def test_a_first_model_on_few_places_is_promoted_and_the_reasons_say_how_rough_that_is() -> None:
+def test_a_first_model_on_few_places_is_promoted_and_the_reasons_say_so() -> None:
     result = GateResult()
     compare_with_trivial_masks(masks("a", [400, 420, 450]), POLICY, result, is_first=True)
     assert result.outcome == "PROMOTE"
@@ -189,8 +189,8 @@ def test_a_falling_slice_holds_a_better_challenger() -> None:
     assert compared(challenger, champion, larger).outcome == "PROMOTE"
 
 
-def test_nearly_cloud_free_slices_are_judged_by_the_clear_pixels() -> None:
-    """One wrong pixel takes such a slice's IoU from 1 to 0; that is no fall."""
+def test_nearly_cloud_free_slices_are_compared_by_the_clear_pixels() -> None:
+    """A single wrong pixel changes the IoU of such a slice from 1 to 0; that is no decrease of the recall."""
     cloudy = [Counts(tp=400, fn=100, tn=500)] * 4
     better = [Counts(tp=450, fn=50, tn=500)] * 4
     champion = table("b", [scene(n, c) for n, c in enumerate([*cloudy, *[Counts(tn=1000)] * 4])])

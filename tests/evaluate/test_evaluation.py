@@ -1,4 +1,4 @@
-"""Weights judged on a tiny snapshot: once, every pixel once, with the net's own bands and working pixels."""
+"""Weights evaluated on a tiny snapshot: once, every pixel once, with the net's own bands and working pixels."""
 
 import json
 
@@ -35,7 +35,7 @@ def test_counts_are_those_of_whole_scenes(store: LocalStore, catalog: Catalog) -
         for name, cell in expected.items():
             assert getattr(found[tile.name], name) == pytest.approx(
                 cell.sum(), abs=1
-            )  # one pixel may stand on the threshold
+            )  # one pixel may be at the threshold
     assert evaluation.metrics["scenes"] == 10
     assert evaluation.metrics["pixels"] == 10 * 48 * 48
     assert 0.3 < evaluation.metrics["iou"] < 0.95

@@ -36,7 +36,7 @@ def test_the_mask_is_that_of_the_published_steps(probability: float, threshold: 
     assert counted([[probability]], [[1]], threshold).tp == cloud
 
 
-def test_unlabelled_pixels_never_count() -> None:
+def test_unlabeled_pixels_never_count() -> None:
     assert counted([[0.9, 0.1]], [[255, 255]]) == Counts()
 
 
@@ -81,7 +81,7 @@ def test_one_edge_too_many_costs_precision_only() -> None:
     assert rates(c)["boundary_f1"] == pytest.approx(2 * 0.5 / 1.5)
 
 
-def test_the_rim_of_the_labelled_area_is_no_edge() -> None:
+def test_the_border_of_the_labeled_area_is_no_edge() -> None:
     label = np.ones((8, 8), np.uint8)
     label[:, 4:] = 255
     c = count(np.full((8, 8), 250, np.uint8), label, 0.5)
@@ -102,7 +102,7 @@ def test_a_probability_of_one_falls_into_the_last_bin() -> None:
 
 @given(st.data())
 def test_pooled_from_parts_equals_direct(data: st.DataObject) -> None:
-    """Counting disjoint parts and adding up gives what counting the whole gives (edges aside: they look around)."""
+    """Counts of disjoint parts add up to those of the whole."""
     steps = data.draw(arrays(np.uint8, (6, 9), elements=st.integers(0, 250)))
     label = data.draw(arrays(np.uint8, (6, 9), elements=st.sampled_from([0, 1, 255])))
     cut = data.draw(st.integers(1, 8))

@@ -1,4 +1,4 @@
-"""A chip is judged as part of its scene: the cut into chips must not show."""
+"""A chip is evaluated as part of its scene: the cut into chips has no effect."""
 
 import numpy as np
 import numpy.typing as npt
@@ -68,7 +68,7 @@ def naive_down(dn: npt.NDArray[np.uint16], factor: int) -> tuple[npt.NDArray[np.
 
 
 def naive_up(probability: npt.NDArray[np.float32], seen: npt.NDArray[np.bool_], factor: int) -> npt.NDArray[np.float64]:
-    """Bilinear between the centres of observed working pixels, one scene pixel at a time."""
+    """Bilinear between the centers of observed working pixels, one scene pixel at a time."""
     side, found = len(probability), np.zeros((SIZE, SIZE))
     for row, col in np.ndindex(SIZE, SIZE):
         at = [min(max((i + 0.5) / factor - 0.5, 0), side - 1) for i in (row, col)]
@@ -99,9 +99,9 @@ def test_chips_give_the_probability_of_the_whole_scene(
         snapshot = get_snapshot(db, snapshot_id)
         (scene,) = list_scenes(db)
     with open_chips(store, snapshot) as chips:
-        judge = Evaluator(chips, predictor, snapshot_id=snapshot_id, snapshot_resolution_m=None)
+        evaluator = Evaluator(chips, predictor, snapshot_id=snapshot_id, snapshot_resolution_m=None)
         times = np.zeros((SIZE, SIZE), int)
-        for one, steps in judge.iter_probabilities(chips.of("held_out"), scene):
+        for one, steps in evaluator.iter_probabilities(chips.of("held_out"), scene):
             window = window_of(one).slices
             times[window] += 1
             assert ((steps == 255) == ~valid[window]).all()
@@ -143,9 +143,9 @@ def test_a_scene_with_few_chips_costs_few_forward_passes(store: LocalStore, cata
 
     predictor = Counting(random_net_loaded(None), CPU)
     with open_chips(store, snapshot) as chips:
-        judge = Evaluator(chips, predictor, snapshot_id=snapshot_id, snapshot_resolution_m=None, budget_bytes=1)
+        evaluator = Evaluator(chips, predictor, snapshot_id=snapshot_id, snapshot_resolution_m=None, budget_bytes=1)
         corner = [chip for chip in chips.chips if (chip.row_off, chip.col_off) == (0, 0)]
-        assert [chip for chip, _ in judge.iter_probabilities(corner, scene)] == corner
+        assert [chip for chip, _ in evaluator.iter_probabilities(corner, scene)] == corner
         assert predictor.passes == 1
-        assert len(list(judge.iter_probabilities(chips.chips, scene))) == 100
+        assert len(list(evaluator.iter_probabilities(chips.chips, scene))) == 100
         assert predictor.passes == 1 + 9

@@ -22,7 +22,7 @@ def test_owned_parts_cover_the_scene_once(height: int, width: int, size: int, da
     assert (times == 1).all()
 
 
-def test_neighbours_meet_in_the_middle() -> None:
+def test_neighbors_meet_in_the_middle() -> None:
     left, right = owned_windows([Window(0, 0, 10, 10), Window(0, 6, 10, 10)])
     assert (left, right) == (Window(0, 0, 10, 8), Window(0, 8, 10, 8))
 

@@ -1,4 +1,4 @@
-"""The page stands alone, escapes what came from outside, and its charts and pictures are where they should be."""
+"""The page is self-contained, escapes all values, and has its charts and pictures."""
 
 import io
 import re
@@ -13,7 +13,7 @@ from cloudseg.catalog import Catalog
 from cloudseg.evaluate import evaluate_weights
 from cloudseg.evaluate.charts import chart, ticks
 from cloudseg.evaluate.metrics import Counts
-from cloudseg.evaluate.pictures import COLOURS, choose
+from cloudseg.evaluate.pictures import COLORS, choose
 from cloudseg.evaluate.report import Picture, Subject, reliability, report_html
 from cloudseg.evaluate.scene import CURVE_BINS, SceneResult
 from cloudseg.evaluate.table import CountsTable, headline, threshold_curve
@@ -143,18 +143,18 @@ def test_a_training_of_one_epoch_is_drawn_on_axes_that_mean_something() -> None:
     assert "-0." not in axis[: axis.index("</svg>")].replace('="-', "")
 
 
-def test_what_says_nothing_is_left_out() -> None:
+def test_what_has_no_information_is_left_out() -> None:
     html = report_html(subject(), [])
     assert "without saturated" not in html
-    assert "All scenes have in common, so these are no groups:" in html
-    assert "nine times out of ten" not in html, "six scenes of one place have no range"
+    assert "Common to all scenes, so not listed:" in html
+    assert "interval" not in html, "six scenes of one place have no interval"
     about = subject()
     spread_out = [
         entry.model_copy(update={"place": f"p{n}", "sensor": f"s{n % 2}"}) for n, entry in enumerate(about.table.scenes)
     ]
     table = about.table.model_copy(update={"scenes": spread_out})
     html = report_html(Subject("ev-1", about.weights, None, [], table, headline(spread_out), []), [])
-    assert "nine times out of ten (bootstrap over 6 places; with so few" in html
+    assert "bootstrap over 6 places; it is approximate" in html
     assert html.count("<td>sensor</td>") == 2
 
 
@@ -183,15 +183,15 @@ def test_the_stored_page_of_a_real_evaluation(store: LocalStore, catalog: Catalo
 
 
 def test_pictures_show_what_was_missed(store: LocalStore, catalog: Catalog) -> None:
-    """A net that never says cloud: the left, cloudy half of the fourth panel is painted as missed."""
+    """A net that never predicts cloud: the left, cloudy half of the fourth panel has the color of missed cloud."""
     snapshot_id = build_world(store, catalog, [make_tile("A", "held_out", 0.5)])
     weights = register_net(store, catalog, 0.99)
     evaluation = evaluate_weights(store, catalog, weights_id=weights.weights_id, snapshot_id=snapshot_id, device=CPU)
     pixels = np.asarray(Image.open(io.BytesIO(store.get(evaluation.report["best-1"]["key"]))).convert("RGB"))
     label, mask, difference = (pixels[144, n * 294 + 60] for n in (1, 2, 3))
-    assert tuple(label) == COLOURS["cloud"]
-    assert tuple(mask) == COLOURS["clear"]
-    assert tuple(difference) == COLOURS["missed"]
+    assert tuple(label) == COLORS["cloud"]
+    assert tuple(mask) == COLORS["clear"]
+    assert tuple(difference) == COLORS["missed"]
 
 
 def test_best_worst_and_random_never_repeat_a_scene() -> None:

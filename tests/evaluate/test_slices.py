@@ -58,6 +58,6 @@ def test_places_and_figures() -> None:
     assert (entry.scenes, entry.places, entry.cloud_fraction, entry.measure, entry.score) == (3, 2, 0.5, "iou", 1)
 
 
-def test_a_nearly_clear_slice_is_judged_by_its_clear_pixels() -> None:
+def test_a_nearly_clear_slice_is_compared_by_its_clear_pixels() -> None:
     (entry,) = [entry for entry in all_slices([scene(0, 0, counts=Counts(tn=90, fp=10))]) if entry.kind == "sensor"]
     assert (entry.measure, entry.score, entry.pooled["iou"]) == ("clear_recall", 0.9, 0)

@@ -112,17 +112,17 @@ def test_every_scene_pixel_has_its_published_probability(
     valid = (numbers != 0).all(axis=0)
     assert published[valid].std() > 10, "a flat picture would prove nothing"
     with open_chips(store, snapshot) as chips:
-        judge = Evaluator(
+        evaluator = Evaluator(
             chips, predictor, snapshot_id=snapshot.snapshot_id, snapshot_resolution_m=None, budget_bytes=1
         )
         covered = np.zeros((height, width), bool)
-        for chip, steps in judge.iter_probabilities(chips.chips, scene):
+        for chip, steps in evaluator.iter_probabilities(chips.chips, scene):
             window = window_of(chip).slices
             covered[window] = True
             np.testing.assert_array_equal(steps, published[window])
         assert covered[valid].all()
         assert same_bits(floats["evaluated"], floats["published"])
-        counts = judge.evaluate_scene(chips.chips, Facts(scene, "test", "file:///y"), None)[0].counts
+        counts = evaluator.evaluate_scene(chips.chips, Facts(scene, "test", "file:///y"), None)[0].counts
     expected = {"tp": (1, 1), "fp": (1, 0), "fn": (0, 1), "tn": (0, 0)}
     for name, (in_mask, in_label) in expected.items():
         assert getattr(counts, name) == ((mask == in_mask) & (label == in_label)).sum(), name
@@ -159,10 +159,10 @@ def test_a_snapshot_of_working_pixels_has_the_numbers_that_are_interpolated(
     published, seen[:] = list(seen), []
     resolution_m = snapshot.working_resolution_m
     with open_chips(store, snapshot) as chips:
-        judge = Evaluator(
+        evaluator = Evaluator(
             chips, predictor, snapshot_id=snapshot.snapshot_id, snapshot_resolution_m=resolution_m, budget_bytes=1
         )
-        assert judge.factor(scene) == 1
-        assert len(list(judge.iter_probabilities(chips.chips, scene))) == len(chips.chips)
+        assert evaluator.factor(scene) == 1
+        assert len(list(evaluator.iter_probabilities(chips.chips, scene))) == len(chips.chips)
     assert len(published) > 1
     assert same_bits(seen, published)

@@ -1,4 +1,4 @@
-"""A tiny world to judge in: scenes that are bright where there is cloud, and nets that are a brightness threshold."""
+"""A tiny snapshot to evaluate on: scenes that are bright where there is cloud, and nets that threshold brightness."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,7 +32,7 @@ CLOUD_DN, GROUND_DN = 6000, 1000
 
 @dataclass(frozen=True)
 class Tile:
-    """A scene: digital numbers and label, where it lies and which split it is in."""
+    """A scene: digital numbers, label, place and split."""
 
     name: str
     split: Split
@@ -227,15 +227,15 @@ def brightness_net(reflectance: float, *, gain: float = 40.0, **changes: object)
 def register_net(
     store: Store, catalog: Catalog, reflectance: float, *, golden: bytes | None = None, **changes: object
 ) -> Weights:
-    """Publish a brightness net with its golden tile (or with another one)."""
+    """Publish a brightness net with its golden sample (or with another one)."""
     data, meta = brightness_net(reflectance, **changes)
-    tile = golden if golden is not None else pack_golden(load_weights(data))
+    sample = golden if golden is not None else pack_golden(load_weights(data))
     return register(
         store,
         catalog,
         weights=data,
         metadata=meta.model_dump(mode="json"),
-        companions={"golden": (GOLDEN_FILE, tile)},
+        companions={"golden": (GOLDEN_FILE, sample)},
         run_id=None,
         snapshot_id=None,
         architecture=meta.architecture,

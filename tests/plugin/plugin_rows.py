@@ -1,4 +1,4 @@
-"""The app of the pages over a real catalog and store, and rows to show."""
+"""The app of the pages with a real catalog and store, and rows to show."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ EVIL = "<script>alert(1)</script>"
 
 
 def login(request: Request) -> None:
-    """Stand in for Airflow's login; the real one is tried in tests/tools/demo/test_standalone.py."""
+    """Stand in for Airflow's login; the real one is tested in tests/tools/demo/test_standalone.py."""
     if request.headers.get("Authorization") != "Bearer good":
         raise HTTPException(401, "Not authenticated")
 

@@ -1,4 +1,4 @@
-"""What a Celery worker does with running tasks when it is asked to stop, and what it says of their waiting."""
+"""A Celery worker forwards SIGTERM to running tasks and emits how long they were queued."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ print(busy.wait(30), idle.poll(), flush=True)
 idle.kill()
 """
 
-# A message waits for a quarter of a second, then a worker of Celery's comes. In real life Redis lies between the two.
+# A message waits for a quarter of a second, then a Celery worker starts. In production the broker is Redis.
 _QUEUE = """
 import time
 import cloudseg_celery
@@ -68,7 +68,7 @@ def test_running_tasks_get_the_signal_and_idle_processes_do_not(tmp_path: Path):
     assert _python(_WORKER, tmp_path)[-1:] == ["7 None"]
 
 
-def test_how_long_a_task_waited_for_its_worker_is_told(tmp_path: Path):
+def test_how_long_a_task_was_queued_is_emitted(tmp_path: Path):
     with receivers(free_ports(1)[0]) as (heard, leads_there):
         assert _python(_QUEUE, tmp_path, leads_there)[-1:] == ["done"]
         waited_ms = heard.metrics["airflow.cloudseg.queue_wait.gpu"]

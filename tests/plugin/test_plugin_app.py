@@ -1,4 +1,4 @@
-"""The pages, without Airflow: what they show, to whom, and how they fail."""
+"""The pages, without Airflow: what they show, the login, and errors."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_every_route_stands_behind_the_guard(client: TestClient) -> None:
 
 
 def test_no_route_takes_anything_but_get(client: TestClient) -> None:
-    """But for the one that says 404 to whatever there is not, and so must know every method."""
+    """Except the one that answers 404 to unknown paths, which takes every method."""
     routes = {route.path: route.methods for route in client.app.routes}  # type: ignore[attr-defined]
     assert routes.pop("/{path:path}") == {"GET", "POST", "PUT", "PATCH", "DELETE"}
     assert {method for methods in routes.values() for method in methods} == {"GET"}
@@ -82,14 +82,14 @@ def test_the_overview_shows_models_masks_runs_and_quarantine(client: TestClient,
     assert 'http-equiv="refresh"' in page
 
 
-def test_an_empty_catalog_is_a_beginning(client: TestClient) -> None:
+def test_an_empty_catalog_is_shown(client: TestClient) -> None:
     page = client.get("/")
     assert page.status_code == 200
     assert "No model yet" in page.text
     assert "refresh" not in page.text
 
 
-def test_a_catalog_without_tables_is_a_beginning(
+def test_a_catalog_without_tables_is_shown_as_empty(
     client_of: Callable[[Callable[[], Runtime]], TestClient], store: LocalStore, tmp_path: Path
 ) -> None:
     bare = Runtime(
@@ -134,20 +134,20 @@ def test_nothing_can_be_written(client: TestClient, filled: Runtime) -> None:
             assert client.request(method, path).status_code in (404, 405)
 
 
-def test_a_mask_tells_where_it_came_from(client: TestClient, filled: Runtime) -> None:
+def test_a_mask_shows_its_lineage(client: TestClient, filled: Runtime) -> None:
     page = client.get("/masks/mk-1").text
     for expected in ("synthetic_1", "file:///tiles/1.tif", "sn-1", "1 labels in train", "masks/w-1/1.tif", "v1"):
         assert expected in page
 
 
-def test_a_mask_says_what_is_not_as_it_seems(client: TestClient, filled: Runtime) -> None:
+def test_a_mask_shows_notes_on_its_scene(client: TestClient, filled: Runtime) -> None:
     with filled.catalog.begin() as db:
         db.exec_driver_sql(
             "UPDATE scene SET tags = ?", ('{"georeference": "approximate: somewhere", "source": "cite me"}',)
         )
     page = client.get("/masks/mk-1").text
     assert "approximate: somewhere" in page
-    assert "<dt>Cite</dt><dd>cite me</dd>" in page
+    assert "<dt>Citation</dt><dd>cite me</dd>" in page
 
 
 @pytest.mark.parametrize(("decision", "shown"), [("asked", "waits for approval"), ("declined", "declined")])
@@ -164,7 +164,7 @@ def test_a_model_shows_its_manual_decision(
     assert shown in overview
     assert shown in weights
     assert EVIL not in overview + weights
-    assert "champion by now" not in overview, "who is champion is no question any more"
+    assert "champion by now" not in overview, "the champion needs no decision"
 
 
 def test_a_thumbnail_is_the_stored_png(client: TestClient, filled: Runtime) -> None:

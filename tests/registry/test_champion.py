@@ -1,4 +1,4 @@
-"""One champion, whoever asks at once; the pointer follows the row; history is kept."""
+"""One champion under concurrent promotions; the pointer follows the row; history is kept."""
 
 import json
 from collections.abc import Callable
@@ -55,11 +55,11 @@ def pointer(store: LocalStore) -> dict[str, object]:
     return json.loads(store.get(keys.CHAMPION_POINTER))
 
 
-def put_in_office(store: LocalStore, catalog: Catalog, weights_id: str, expected: str | None) -> None:
+def make_champion(store: LocalStore, catalog: Catalog, weights_id: str, expected: str | None) -> None:
     promote(store, catalog, weights_id, expected_champion=expected, verdict_id=None, actor="test", reason="a test")
 
 
-def test_nobody_is_champion_at_first(store: LocalStore, catalog: Catalog) -> None:
+def test_there_is_no_champion_at_first(store: LocalStore, catalog: Catalog) -> None:
     assert find_champion(catalog) is None
     assert repair_pointer(store, catalog) is False
     assert not store.exists(keys.CHAMPION_POINTER)
@@ -101,13 +101,13 @@ def test_another_champion_than_expected_refuses(
     store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights]
 ) -> None:
     one, two, three = (publish(name) for name in ("one", "two", "three"))
-    put_in_office(store, catalog, one.weights_id, None)
+    make_champion(store, catalog, one.weights_id, None)
     with pytest.raises(PromotionRefused, match=f"found {one.weights_id}, expected {two.weights_id}"):
-        put_in_office(store, catalog, three.weights_id, two.weights_id)
+        make_champion(store, catalog, three.weights_id, two.weights_id)
     with pytest.raises(PromotionRefused, match="expected none"):
-        put_in_office(store, catalog, three.weights_id, None)
+        make_champion(store, catalog, three.weights_id, None)
     with pytest.raises(PromotionRefused, match="champion already"):
-        put_in_office(store, catalog, one.weights_id, one.weights_id)
+        make_champion(store, catalog, one.weights_id, one.weights_id)
     assert find_champion(catalog) == one
 
 
@@ -128,9 +128,9 @@ def test_a_verdict_against_it_refuses_unless_forced(
 def test_a_verdict_about_others_refuses(
     store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights], force: bool
 ) -> None:
-    """Even a person who overrules a verdict must overrule one about these weights and this champion."""
+    """Even a forced promotion needs a verdict about these weights and this champion."""
     one, two, three = (publish(name).weights_id for name in ("one", "two", "three"))
-    put_in_office(store, catalog, one, None)
+    make_champion(store, catalog, one, None)
     for challenger, champion in ((three, one), (two, None), (two, three)):
         verdict_id = add_verdict(catalog, challenger, champion, "PROMOTE")
         with pytest.raises(PromotionRefused, match=f"other weights.*{challenger} against {champion or 'none'}"):
@@ -160,11 +160,11 @@ def test_bytes_must_be_there_and_whole(store: LocalStore, catalog: Catalog, publ
     store.delete(one.key)
     store.replace(two.key, b"damaged")
     with pytest.raises(ObjectMissing):
-        put_in_office(store, catalog, one.weights_id, None)
+        make_champion(store, catalog, one.weights_id, None)
     with pytest.raises(ObjectCorrupt):
-        put_in_office(store, catalog, two.weights_id, None)
+        make_champion(store, catalog, two.weights_id, None)
     with pytest.raises(NotInCatalog):
-        put_in_office(store, catalog, "w-unknown", None)
+        make_champion(store, catalog, "w-unknown", None)
     assert find_champion(catalog) is None
 
 
@@ -173,7 +173,7 @@ def test_rollback_goes_back_step_by_step(
 ) -> None:
     names = [publish(name).weights_id for name in ("one", "two", "three")]
     for expected, weights_id in zip([None, *names], names, strict=False):
-        put_in_office(store, catalog, weights_id, expected)
+        make_champion(store, catalog, weights_id, expected)
     back = rollback(store, catalog, expected_champion=names[2], actor="cli", reason="seams")
     assert (back.generation, back.weights_id, back.previous_weights_id, back.action) == (
         4,
@@ -186,7 +186,7 @@ def test_rollback_goes_back_step_by_step(
     assert rollback(store, catalog, expected_champion=names[1], actor="cli", reason="seams").weights_id == names[0]
     with pytest.raises(PromotionRefused, match="no champion was before"):
         rollback(store, catalog, expected_champion=names[0], actor="cli", reason="seams")
-    put_in_office(store, catalog, names[2], names[0])
+    make_champion(store, catalog, names[2], names[0])
     with pytest.raises(PromotionRefused, match="another champion"):
         rollback(store, catalog, expected_champion=names[1], actor="cli", reason="long ago")
     assert rollback(store, catalog, expected_champion=names[2], actor="cli", reason="again").weights_id == names[0]
@@ -203,7 +203,7 @@ def test_pointer_is_repaired_from_the_row(
     store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights]
 ) -> None:
     weights = publish("one")
-    put_in_office(store, catalog, weights.weights_id, None)
+    make_champion(store, catalog, weights.weights_id, None)
     right = store.get(keys.CHAMPION_POINTER)
     store.replace(keys.CHAMPION_POINTER, b"{}")
     assert repair_pointer(store, catalog) is True
@@ -247,13 +247,13 @@ class OvertakenStore(LocalStore):
 def test_a_late_pointer_write_does_not_undo_a_newer_one(
     store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights]
 ) -> None:
-    """Not for a moment either: a reader never sees an earlier champion again, and a kill right then does no harm."""
+    """Not even for a moment: a reader never sees an earlier champion again, and a kill at that time does no harm."""
     one, two, three, four = (publish(name) for name in ("one", "two", "three", "four"))
-    slow = OvertakenStore(store.root, lambda: put_in_office(store, catalog, two.weights_id, one.weights_id))
-    put_in_office(slow, catalog, one.weights_id, None)
+    slow = OvertakenStore(store.root, lambda: make_champion(store, catalog, two.weights_id, one.weights_id))
+    make_champion(slow, catalog, one.weights_id, None)
     assert slow.written == []
     assert pointer(store)["weights_id"] == two.weights_id
-    slow = OvertakenStore(store.root, lambda: put_in_office(store, catalog, four.weights_id, three.weights_id))
-    put_in_office(slow, catalog, three.weights_id, two.weights_id)
+    slow = OvertakenStore(store.root, lambda: make_champion(store, catalog, four.weights_id, three.weights_id))
+    make_champion(slow, catalog, three.weights_id, two.weights_id)
     assert slow.written == []
     assert pointer(store)["weights_id"] == four.weights_id

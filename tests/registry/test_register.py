@@ -153,9 +153,9 @@ def test_versions_count_up_and_the_same_bytes_are_one_row(store: LocalStore, cat
     assert store.get(one.key, one.sha256) == b"weights"
 
 
-def test_companions_lie_beside_the_weights(store: LocalStore, catalog: Catalog) -> None:
+def test_companions_are_stored_beside_the_weights(store: LocalStore, catalog: Catalog) -> None:
     row = publish(
-        store, catalog, companions={"onnx": ("model.onnx", b"onnx bytes"), "golden": ("golden.safetensors", b"tile")}
+        store, catalog, companions={"onnx": ("model.onnx", b"onnx bytes"), "golden": ("golden.safetensors", b"sample")}
     )
     assert sorted(row.companions) == ["card", "golden", "item", "onnx"]
     for entry in row.companions.values():
@@ -234,7 +234,7 @@ def test_the_item_follows_the_schema_of_its_files(store: LocalStore, catalog: Ca
     assert validate_extensions(item, shared_data / "stac_schemas") == {"file"}
 
 
-def test_every_file_says_what_goes_in_and_out() -> None:
+def test_every_asset_describes_input_and_output() -> None:
     def stored(name: str) -> StoredObject:
         return StoredObject(key=f"models/{'a' * 64}/{name}", sha256="a" * 64, size=3)
 

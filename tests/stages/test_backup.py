@@ -1,4 +1,4 @@
-"""A backup goes back into an empty place of another kind, and there the same champion draws the same mask."""
+"""A backup is restored into an empty catalog of another kind, and there the champion predicts the same mask."""
 
 import os
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from tests.seaweed import Seaweed
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A turned circle in an embedded home, with one scene that has no mask yet."""
+    """An embedded home after one run of the pipeline, with scenes that have no mask yet."""
     folder = tmp_path_factory.mktemp("backup")
     make_tiles(folder / "tiles", count=12, size=128)
     with pytest.MonkeyPatch.context() as patch:
@@ -44,7 +44,7 @@ def _masks() -> dict[str, tuple[str, str]]:
         return {mask.scene_id: (mask.mask_id, mask.sha256) for mask in model_rows.list_masks(db)}
 
 
-def test_restored_into_an_empty_place_the_same_mask_is_drawn(
+def test_restored_into_an_empty_home_the_same_mask_is_predicted(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     _settle(monkeypatch, home / "home")
@@ -72,10 +72,10 @@ def _enter_servers(patch: pytest.MonkeyPatch, tmp_path: Path, database: URL, sea
     patch.setenv("CLOUDSEG_CATALOG_URL", database.render_as_string(hide_password=False))
 
 
-def test_from_servers_into_empty_servers_the_same_mask_is_drawn(
+def test_from_servers_into_empty_servers_the_same_mask_is_predicted(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgresql: postgres_server.Databases, seaweed: Seaweed
 ):
-    """The embedded copy becomes a place on servers; the backup of that place goes into an empty one."""
+    """The embedded backup is restored to servers; a backup of these is restored to empty servers."""
     with postgresql.migrated() as first, postgresql.migrated() as second:
         _enter_servers(monkeypatch, tmp_path, first, seaweed)
         filled = restore(str(home / "copy"))
@@ -103,7 +103,7 @@ def test_a_second_backup_copies_what_is_new(home: Path, tmp_path: Path, monkeypa
     assert again["rows"] == first["rows"]
 
 
-def test_a_backup_can_be_looked_at(home: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_backup_can_be_inspected(home: Path, monkeypatch: pytest.MonkeyPatch):
     _settle(monkeypatch, home / "copy")
     assert len(scenes(limit=None)) == 14
     assert len(_masks()) == 2

@@ -1,4 +1,4 @@
-"""Manual approval: what waits for a person or was rejected is never promoted by an unattended run."""
+"""Manual approval: what waits for approval or was declined is never promoted by an unattended run."""
 
 from pathlib import Path
 
@@ -19,19 +19,16 @@ from tests.stages.test_plans import NOW, add_label, add_run, add_scene, add_snap
 
 @pytest.fixture
 def runtime(runtime_env: Path) -> Runtime:
-    """An empty catalog.
-
-    Verdicts are put into it, so that nothing has to be trained and judged (a question is answered once).
-    """
+    """An empty catalog; tests add verdicts to it, so that nothing has to be trained and compared."""
     return open_runtime()
 
 
 def challenger(
     runtime: Runtime, *, outcome: str = "PROMOTE", champion_id: str | None = None, name: str = "a"
 ) -> Weights:
-    """The judged result of the newest smoke run: no label is new since."""
+    """The result of the newest smoke run with a verdict, and no new label since."""
     snapshot = add_snapshot(runtime, name, [add_label(runtime, add_scene(runtime, name))])
-    weights = add_run(runtime, snapshot, load_recipe("smoke"), judged=False)
+    weights = add_run(runtime, snapshot, load_recipe("smoke"), compared=False)
     add_verdict(runtime, weights, outcome, champion_id)
     return weights
 
@@ -64,11 +61,11 @@ def decisions(runtime: Runtime, weights: Weights) -> list[str]:
         return [entry.decision for entry in model_rows.list_decisions(db, weights.weights_id)]
 
 
-def test_a_promotion_that_was_granted_and_lost_is_taken_up_again(runtime: Runtime):
+def test_a_promotion_that_was_interrupted_is_completed(runtime: Runtime):
     weights = challenger(runtime)
-    taken_up = retrain("smoke").promote
-    assert taken_up is not None
-    assert (taken_up.promoted, taken_up.champion_id) == (True, weights.weights_id)
+    completed = retrain("smoke").promote
+    assert completed is not None
+    assert (completed.promoted, completed.champion_id) == (True, weights.weights_id)
     assert retrain("smoke").promote is None
 
 
@@ -84,7 +81,7 @@ def test_a_run_whose_recipe_would_be_refused_today_can_still_be_promoted(runtime
     assert promote(weights.weights_id).promoted
 
 
-def test_what_waits_for_a_person_is_not_taken_up(runtime: Runtime):
+def test_what_waits_for_approval_is_not_promoted(runtime: Runtime):
     weights = challenger(runtime)
     asked = request_approval(weights.weights_id, actor="airflow")
     assert (asked.outcome, asked.promoted) == ("PROMOTE", False)
@@ -123,7 +120,7 @@ def test_declined_is_declined_for_every_later_automatic_run(runtime: Runtime):
     assert why.endswith("looked again")
 
 
-def test_only_a_verdict_promote_asks_a_person(runtime: Runtime):
+def test_only_a_verdict_promote_requests_approval(runtime: Runtime):
     weights = challenger(runtime, outcome="HOLD")
     assert request_approval(weights.weights_id).outcome == "HOLD"
     assert decisions(runtime, weights) == []
@@ -139,7 +136,7 @@ def test_a_champion_without_a_verdict_stays(runtime: Runtime):
         decline(weights.weights_id, reason="too late")
 
 
-def test_after_a_rollback_the_earlier_champion_says_what_made_it_one(runtime: Runtime):
+def test_after_a_rollback_the_earlier_champion_has_its_verdict(runtime: Runtime):
     first = challenger(runtime)
     promote(first.weights_id)
     second = add_weights(runtime, snapshot_id=first.snapshot_id)

@@ -1,4 +1,4 @@
-"""The lines of a stage stay short however many ids its record holds."""
+"""Log lines of a stage stay short however many ids its record holds."""
 
 import logging
 

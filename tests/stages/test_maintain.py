@@ -1,4 +1,4 @@
-"""Housekeeping: what it removes, what it must never remove, and that a dry run only tells."""
+"""Maintenance: what it removes, what it must never remove, and that a dry run changes nothing."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -178,12 +178,12 @@ def test_only_old_orphans_go_and_everything_named_stays(runtime: Runtime):
     scene, (snapshot, shard) = add_scene(runtime), add_snapshot(runtime)
     checkpoint, weights = add_run(runtime, "run-a", snapshot, finished=False), add_weights(runtime, b"weights")
     report = add_evaluation(runtime, weights, snapshot).report["html"]["key"]
-    orphan = put(runtime, keys.scene, b"nobody names me")
+    orphan = put(runtime, keys.scene, b"no row names me")
     young = runtime.store.put(keys.scene(keys.sha256_of(b"young")), b"young")
     as_of = (NOW + timedelta(hours=25)).isoformat()
 
-    told = maintain(as_of=as_of)
-    assert (told.dry_run, told.orphans, told.orphan_bytes) == (True, [orphan.key], orphan.size)
+    planned = maintain(as_of=as_of)
+    assert (planned.dry_run, planned.orphans, planned.orphan_bytes) == (True, [orphan.key], orphan.size)
     assert runtime.store.exists(orphan.key)
 
     done = maintain(dry_run=False, as_of=as_of)
@@ -230,17 +230,17 @@ def test_an_orphan_collected_while_it_is_published_again_is_put_back(runtime: Ru
     assert maintain().missing == []
 
 
-def test_an_orphan_published_while_maintenance_looks_at_it_stays(runtime: Runtime):
+def test_an_orphan_published_while_it_is_checked_stays(runtime: Runtime):
     orphan = put(runtime, keys.scene, b"scene")
     busy = _interrupted(runtime, lambda: add_scene(runtime))
     with Listing() as listing:
         found, _ = _collect_orphans(busy, listing, NOW + timedelta(days=1), dry_run=False)
-    assert found == [orphan.key], "it was one at the first look"
+    assert found == [orphan.key], "it was one at the first check"
     assert runtime.store.exists(orphan.key)
     assert maintain().missing == []
 
 
-def test_what_people_put_into_the_store_is_no_orphan(runtime: Runtime):
+def test_other_files_in_the_store_are_no_orphans(runtime: Runtime):
     tile = put(runtime, lambda _: "inbox/tiles/a.tif", b"a tile that waits for ingest")
     assert maintain(dry_run=False, as_of=LATER).orphans == []
     assert runtime.store.exists(tile.key)

@@ -10,7 +10,7 @@ from cloudseg.catalog import model_rows, scene_rows, tables, training_rows
 from cloudseg.errors import EmptySplit, InputError, NotInCatalog, PromotionRefused
 from cloudseg.recipe import Recipe, load_recipe
 from cloudseg.records import Json, Label, Run, Scene, Snapshot, Verdict, Weights
-from cloudseg.registry import promote as exchange
+from cloudseg.registry import promote as promote_in_registry
 from cloudseg.registry.due import next_run_id, run_id_of
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import plan_predict, plan_retrain, predict, promote, quarantine, rollback
@@ -96,7 +96,7 @@ def add_snapshot(runtime: Runtime, name: str, labels: list[Label], counts: Json 
     return snapshot
 
 
-def add_run(runtime: Runtime, snapshot: Snapshot, recipe: Recipe, *, judged: bool, number: int = 0) -> Weights:
+def add_run(runtime: Runtime, snapshot: Snapshot, recipe: Recipe, *, compared: bool, number: int = 0) -> Weights:
     with runtime.catalog.begin() as db:
         run_id = run_id_of(db, snapshot.snapshot_id, recipe, attempt=number)
         training_rows.add_run(
@@ -118,7 +118,7 @@ def add_run(runtime: Runtime, snapshot: Snapshot, recipe: Recipe, *, judged: boo
             ),
         )
     weights = add_weights(runtime, run_id, snapshot.snapshot_id)
-    if judged:
+    if compared:
         add_verdict(runtime, weights)
     return weights
 
@@ -161,7 +161,7 @@ def add_verdict(runtime: Runtime, weights: Weights) -> None:
 
 
 def make_champion(runtime: Runtime, weights: Weights) -> None:
-    exchange(
+    promote_in_registry(
         runtime.store,
         runtime.catalog,
         weights.weights_id,
@@ -177,19 +177,19 @@ def test_nothing_is_due_without_labels(runtime: Runtime):
     assert plan_retrain("smoke", force=True)["skip"] is None
 
 
-def test_due_until_a_run_of_this_recipe_was_judged_on_all_labels(runtime: Runtime):
+def test_due_until_a_run_of_this_recipe_was_compared_on_all_labels(runtime: Runtime):
     smoke = load_recipe("smoke")
     first = add_label(runtime, add_scene(runtime, "a"))
     assert plan_retrain("smoke") == {"skip": None, "new_labels": 1}
 
     snapshot = add_snapshot(runtime, "first", [first])
-    add_run(runtime, snapshot, smoke.with_minutes(7), judged=False)
+    add_run(runtime, snapshot, smoke.with_minutes(7), compared=False)
     assert plan_retrain("smoke")["skip"] is None, "trained but not compared: it was killed in between"
 
-    add_run(runtime, snapshot, smoke.with_minutes(7), judged=True, number=1)
+    add_run(runtime, snapshot, smoke.with_minutes(7), compared=True, number=1)
     assert plan_retrain("smoke")["new_labels"] == 0
     assert "force" in str(plan_retrain("smoke")["skip"])
-    assert plan_retrain("baseline")["skip"] is None, "another recipe has not seen them"
+    assert plan_retrain("baseline")["skip"] is None, "another recipe was not trained on them"
 
     add_label(runtime, add_scene(runtime, "b"))
     assert plan_retrain("smoke") == {"skip": None, "new_labels": 1}
@@ -206,7 +206,7 @@ def test_a_snapshot_without_held_out_places_is_refused_before_the_training(runti
 
 def test_a_run_whose_recipe_cannot_be_read_any_more_is_another_recipe(runtime: Runtime):
     label = add_label(runtime, add_scene(runtime, "a"))
-    weights = add_run(runtime, add_snapshot(runtime, "first", [label]), load_recipe("smoke"), judged=True)
+    weights = add_run(runtime, add_snapshot(runtime, "first", [label]), load_recipe("smoke"), compared=True)
     assert plan_retrain("smoke")["skip"]
     with runtime.catalog.begin() as db:
         older = training_rows.get_run(db, str(weights.run_id)).recipe | {"a_value_that_is_gone": 1}
@@ -255,10 +255,10 @@ def test_predict_wants_either_scenes_or_all_new_ones(runtime: Runtime):
         predict(new=True)
 
 
-def test_dry_runs_tell_what_would_be_done(runtime: Runtime):
+def test_dry_runs_return_what_would_be_done(runtime: Runtime):
     snapshot = add_snapshot(runtime, "first", [add_label(runtime, add_scene(runtime, "a"))])
     assert plan_train(snapshot.snapshot_id, recipe="smoke")["would"] == "begin"
-    weights = add_run(runtime, snapshot, load_recipe("smoke"), judged=True)
+    weights = add_run(runtime, snapshot, load_recipe("smoke"), compared=True)
     assert "finished" in plan_train(snapshot.snapshot_id, recipe="smoke")["would"]
     assert plan_evaluate(weights.weights_id)["would"] == "evaluate"
     assert plan_promote(weights.weights_id)["champion_id"] is None
@@ -269,7 +269,7 @@ def test_dry_runs_tell_what_would_be_done(runtime: Runtime):
     assert "nothing" in plan_promote(weights.weights_id)["would"]
 
 
-def test_imported_weights_need_some_snapshot_to_be_judged_on(runtime: Runtime):
+def test_imported_weights_need_some_snapshot_to_be_evaluated_on(runtime: Runtime):
     weights = add_weights(runtime)
     with pytest.raises(NotInCatalog, match="cloudseg snapshot"):
         plan_evaluate(weights.weights_id)
@@ -316,12 +316,12 @@ def test_a_forced_retraining_is_another_attempt_and_a_killed_one_resumes(runtime
     snapshot = add_snapshot(runtime, "first", [])
     first = next_run_of(runtime, snapshot.snapshot_id, smoke, force=True)
     assert first == next_run_of(runtime, snapshot.snapshot_id, smoke, force=False)
-    weights = add_run(runtime, snapshot, smoke, judged=False)
+    weights = add_run(runtime, snapshot, smoke, compared=False)
     assert weights.run_id == first
     assert next_run_of(runtime, snapshot.snapshot_id, smoke, force=True) == first, "not compared yet: resumed"
     add_verdict(runtime, weights)
     second = next_run_of(runtime, snapshot.snapshot_id, smoke, force=True)
     assert second != first
     assert next_run_of(runtime, snapshot.snapshot_id, smoke, force=False) == first
-    add_run(runtime, snapshot, smoke, judged=True, number=1)
+    add_run(runtime, snapshot, smoke, compared=True, number=1)
     assert next_run_of(runtime, snapshot.snapshot_id, smoke, force=True) not in (first, second)

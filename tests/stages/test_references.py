@@ -1,4 +1,4 @@
-"""What the rows name: read in pages and asked by key, the answer is the same, on SQLite and on PostgreSQL."""
+"""Keys that rows name: reading pages and looking up keys give the same, on SQLite and on PostgreSQL."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,7 +43,7 @@ def fill(catalog: Catalog) -> None:
         db.execute(tables.evaluation.update().values(report=report))
         state = {"run_id": "run-1", "step": 7, "key": keys.checkpoint("run-1", 7, SHA), **stored}
         db.execute(tables.checkpoint.insert(), state | {"created_at": rows.START})
-        db.execute(tables.mask.delete())  # their keys are none of cloudseg's
+        db.execute(tables.mask.delete())  # their keys do not have the form of cloudseg's
         numbers = range(100, 100 + SCENES)
         db.execute(
             tables.scene.insert(),
@@ -95,12 +95,12 @@ def test_what_is_read_in_pages_is_found_by_key(catalog: Catalog, tmp_path: Path)
         "masks/w-1/sc-100/a/b",
     ],
 )
-def test_what_nobody_names_is_not_found(catalog: Catalog, tmp_path: Path, key: str):
+def test_what_no_row_names_is_not_found(catalog: Catalog, tmp_path: Path, key: str):
     with catalog.read() as db:
         assert find_named(db, LocalStore(tmp_path / "store"), [key]) == set()
 
 
-def test_a_listing_tells_what_it_lacks():
+def test_a_listing_returns_what_it_lacks():
     with Listing() as listing:
         listing.add(["b", "a", "b"])
         listing.add(["a", "quote\"'s", "ü"])

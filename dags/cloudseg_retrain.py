@@ -56,8 +56,9 @@ from cloudseg_dagkit import (
     training_id,
 )
 
-APPROVAL_BODY = """**{{ ti.xcom_pull(task_ids='compare', key='outcome') }}**: weights `{{ ti.xcom_pull(task_ids='train', key='weights_id') }}`
-against champion `{{ ti.xcom_pull(task_ids='compare', key='champion_id') or 'none yet' }}`.
+APPROVAL_BODY = """**{{ ti.xcom_pull(task_ids='compare', key='outcome') }}**:
+weights `{{ ti.xcom_pull(task_ids='train', key='weights_id') }}` against champion
+`{{ ti.xcom_pull(task_ids='compare', key='champion_id') or 'none yet' }}`.
 
 {% for reason in ti.xcom_pull(task_ids='compare', key='reasons') %}- {{ reason }}
 {% endfor %}

@@ -6,13 +6,13 @@ champion; repairs the pointer that is derived from rows (`models/champion.json`)
 row names exists and, with `verify`, that its bytes are intact. Its record counts what it found and did. Ages are
 relative to the logical time of the DAG run.
 
-**Started by** the clock (03:30 UTC), or by hand with a form: a dry run only reports.
+**Started by** the schedule (03:30 UTC), or manually with params: a dry run only reports.
 
 **When it fails** with "objects are missing or damaged": the store lost bytes that rows reference. Restore them
 from a backup under the same keys; their checksums are part of the keys. Nothing else is deleted meanwhile.
 
 **What it does not protect against.** A store without a backup. Objects that are younger than the grace period are left
-alone even when no row names them: something may be writing their row right now.
+alone even if no row names them, because their row may be about to be written.
 
 Example conf: `{"dry_run": true}`
 """

@@ -28,7 +28,7 @@ def _upgrade(url: URL, number: int) -> object:
 
 
 def _ingest(url: URL, number: int) -> object:
-    """Add the same scenes as every process, own labels and weights, and propose another split for the same place."""
+    """Add the same scenes as all other processes, other labels and weights, and another split for the same place."""
     catalog, added = Catalog(url), 0
     for turn in range(10):
         with catalog.begin() as db:

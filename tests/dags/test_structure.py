@@ -105,7 +105,7 @@ def test_every_dag_follows_the_conventions(dags: dict[str, Any], dag_id: str) ->
         "**When it fails",
         "Example conf: `{",
     ):
-        assert heading in dag.doc_md, f"{dag_id} does not say: {heading}"
+        assert heading in dag.doc_md, f"{dag_id} lacks: {heading}"
 
 
 @pytest.mark.parametrize("dag_id", DAG_IDS)

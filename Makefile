@@ -1,11 +1,12 @@
-# The handful of commands that people and CI share. `make demo` and `make test` need nothing done before.
+# The commands for developers and CI. `make demo` and `make test` need no preparation.
 #   make demo [DATA=folder] [KEEP=0]   the pipeline end to end under a real Airflow
-#   make test                          everything that must be green
+#   make test                          all checks that must pass
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .ONESHELL:
-.PHONY: help setup demo test test-baseline-cpu postgis test-faults mutants fuzz audit stack stack-test up down lint types contracts docs docs-check docs-site unit bench clean
+.PHONY: help setup demo test test-baseline-cpu postgis test-faults mutants fuzz audit stack stack-test up down \
+	lint types contracts docs docs-check docs-site unit bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,21 +17,26 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 DATA ?=
 KEEP ?= 1
 
-help:  ## What there is
+help:  ## List the targets
 	@sed -nE 's/^([a-z-]+):.*  ## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: $(STAMP)  ## Create .venv once: pinned, editable, every extra
 
-# The stamp holds the checksum of what it was made from: a touched but unchanged file installs nothing again.
+# The stamp contains the checksum of its inputs: a touched but unchanged file does not install anything again.
 $(STAMP): pyproject.toml $(CONSTRAINTS)
-	@if [[ -f $(STAMP) ]] && cat pyproject.toml $(CONSTRAINTS) | sha256sum --check --status $(STAMP); then touch $(STAMP); exit 0; fi
+	@if [[ -f $(STAMP) ]] && cat pyproject.toml $(CONSTRAINTS) | sha256sum --check --status $(STAMP); then
+		touch $(STAMP); exit 0
+	fi
 	python="$(PYTHON)"
 	refuse() { echo "setup: $$*" >&2; exit 1; }
 	[[ -n $$python ]] || refuse "Python 3.11 or newer is needed: apt install python3 python3-venv"
-	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || refuse "$$python is older than Python 3.11; name another: make setup PYTHON=..."
-	"$$python" -c 'import ensurepip, venv' 2>/dev/null || refuse "$$python cannot make a virtual environment: apt install python3-venv"
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| refuse "$$python is older than Python 3.11; use another one: make setup PYTHON=..."
+	"$$python" -c 'import ensurepip, venv' 2>/dev/null \
+		|| refuse "$$python cannot create a virtual environment: apt install python3-venv"
 	pin=(-c $(CONSTRAINTS))
-	"$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { pin=(); echo "setup: not Python 3.11, so nothing is pinned"; }
+	"$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+		|| { pin=(); echo "setup: not Python 3.11, so versions are not pinned"; }
 	echo "setup 1/3: $(VENV) with $$python"
 	[[ -x $(BIN)/python ]] || "$$python" -m venv $(VENV)
 	echo "setup 2/3: torch (the largest download, a minute or two)"
@@ -43,12 +49,12 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 demo: setup  ## The pipeline end to end under a real Airflow
 	@$(BIN)/python -m tools.demo $(if $(DATA),--data "$(DATA)") $(if $(filter 0 no false,$(KEEP)),--no-keep,--keep)
 
-test: setup lint types contracts docs-check unit  ## Everything that must be green, in under 10 minutes on 2 cores
+test: setup lint types contracts docs-check unit  ## All checks that must pass, in under 10 minutes on 2 cores
 
 stack: setup  ## The services of docker/compose.yaml as plain processes on loopback, until Ctrl-C
 	@$(BIN)/python -m tools.stack
 
-stack-test: setup  ## The pipeline and the kill tests on PostgreSQL, SeaweedFS, Redis and Celery (a quarter of an hour on 2 cores)
+stack-test: setup  ## Pipeline and kill tests on PostgreSQL, SeaweedFS, Redis and Celery (a quarter of an hour)
 	@$(BIN)/python -m pytest -m stack tests/tools/stack
 
 PROFILE ?= gpu
@@ -56,12 +62,12 @@ up:  ## The same services as containers: make up [PROFILE=cpu]; needs Docker and
 	@[[ -f docker/.env ]] || { echo "up: copy docker/.env.example to docker/.env and fill in the secrets" >&2; exit 1; }
 	docker compose --file docker/compose.yaml --profile $(PROFILE) up --build --detach --wait
 
-down:  ## Stop the containers; what they stored stays
+down:  ## Stop the containers and keep their data
 	@docker compose --file docker/compose.yaml --profile '*' down
 
 ON ?=
-# Outages are waited for and not computed: four at once. Each has a server of its own.
-test-faults: setup  ## Every step killed at every commit point, and servers killed; ON=SQLite or ON=PostgreSQL for half of it
+# Outage tests mostly wait, so four run at a time, each with its own server.
+test-faults: setup  ## Kill every step at every commit point, and the servers; ON=SQLite or ON=PostgreSQL for half of it
 	@$(BIN)/python -m pytest -m faults $(if $(ON),-k "$(ON)") tests/faults
 	@$(if $(ON),,$(BIN)/python -m pytest -m faults --numprocesses 4 --dist load tests/storage)
 
@@ -70,10 +76,10 @@ mutants: setup  ## Mutation tests: break the code in a copy and check that a tes
 	@$(BIN)/python tools/mutants.py $(addprefix --only ,$(ONLY))
 
 MINUTES ?= 5
-fuzz: setup  ## Damaged and crafted input for a while: make fuzz [MINUTES=5]; a culprit stays in tests/fuzz/corpus
+fuzz: setup  ## Fuzz tests: make fuzz [MINUTES=5]; a failing input is added to tests/fuzz/corpus
 	@FUZZ_SECONDS=$$(awk 'BEGIN { print 60 * $(MINUTES) }') $(BIN)/python -m pytest --timeout=0 tests/fuzz
 
-audit: setup  ## Known vulnerabilities of the pinned packages, where the network allows
+audit: setup  ## Known vulnerabilities of the pinned packages (needs network)
 	@.ci/audit $(CONSTRAINTS) "$(PYTHON)"
 
 lint: setup
@@ -85,7 +91,7 @@ types: setup
 contracts: setup
 	@echo "import contracts" && $(BIN)/lint-imports
 
-docs: setup  ## Write the generated pages of docs/ again
+docs: setup  ## Regenerate the generated pages of docs/
 	@$(BIN)/python docs/generate.py
 
 docs-check: setup
@@ -94,21 +100,21 @@ docs-check: setup
 docs-site: setup  ## Build the site of docs/ into site/, without network; a warning is an error (a test does too)
 	@echo "mkdocs" && NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict 2>&1 | sed '/^INFO/d'
 
-# Whole files go to as many processes as there are CPUs: half of the time is waiting for servers, children and time-outs.
+# One process per CPU, a whole test file each: half of the time is waiting for servers, child processes and timeouts.
 unit: setup postgis
 	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-# PostGIS for the tests, where this system has none: unpacked from its packages, without root (54 MB, a quarter of a minute).
+# PostGIS for the tests if it is not installed: unpacked from packages, without root (54 MB, a quarter of a minute).
 postgis:
 	@.ci/postgis .postgis
 
-# What computes, once more without the CPU's extensions, on one core. The names are those of PyTorch, oneDNN, MKL, OpenBLAS.
-test-baseline-cpu: setup  ## The tests that compute, as on a CPU without AVX, VNNI and AMX (two minutes)
+# Numerical tests without CPU extensions, on one core. The variables belong to PyTorch, oneDNN, MKL and OpenBLAS.
+test-baseline-cpu: setup  ## Numerical tests as on a CPU without AVX, VNNI and AMX (two minutes)
 	@ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENBLAS_CORETYPE=Nehalem \
 		$(BIN)/python -m pytest --baseline-cpu tests/model tests/predict tests/evaluate tests/train tests/stages
 
-bench: setup  ## Speed and memory against the naive way
+bench: setup  ## Speed and memory, compared with naive implementations
 	@$(BIN)/python -m benchmarks.run
 
-clean:  ## Remove what make setup and the checks made (never var/)
+clean:  ## Remove what make setup and the checks created (never var/)
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .postgis

@@ -1,4 +1,4 @@
-"""Run by `.ci/run` in an environment with the core dependencies only: it works, and it is really alone."""
+"""Check that the core works without its extras; `.ci/run` calls it in an environment with the core dependencies."""
 
 import importlib.util
 import json
@@ -21,7 +21,7 @@ def cloudseg(*arguments: str, status: int = 0) -> dict:
 
 for name in ("torch", "airflow", "onnxruntime", "safetensors"):
     if importlib.util.find_spec(name) is not None:
-        sys.exit(f"{name} is installed here: this proves nothing")
+        sys.exit(f"{name} is installed here, so this check is void")
 
 from cloudseg.raster.synthetic import make_tiles  # noqa: E402
 
@@ -35,10 +35,10 @@ if not added or {scene["scene_id"] for scene in listed} != set(added) or again["
 cloudseg("snapshot", "--recipe", "smoke")
 cloudseg("maintain")
 if not cloudseg("doctor")["ok"]:
-    sys.exit("the doctor found a fault")
+    sys.exit("cloudseg doctor found a problem")
 refused = cloudseg(
     "model", "import", str(Path("tiles").resolve() / "images" / next(Path("tiles/images").iterdir()).name), status=2
 )
 if "torch" not in refused["what"]:
-    sys.exit(f"without torch, a step that needs it must say so: {refused}")
+    sys.exit(f"the error of a step that needs torch does not name it: {refused}")
 print(f"core alone: {len(added)} scenes ingested, listed, frozen; no torch, no Airflow")

@@ -26,10 +26,10 @@ LABELS = Asset("cloudseg.labels", group="cloudseg")
 CHAMPION = Asset("cloudseg.champion", group="cloudseg")
 MASKS = Asset("cloudseg.masks", group="cloudseg")
 
-# One pool slot for each GPU worker: a second training waits as `scheduled`. Without the pool it would wait in the
-# queue, where Airflow gives it up after `[scheduler] task_queued_timeout`. A pool that does not exist blocks the task:
-# `airflow pools set gpu 1 training`. Where it runs: on Celery a worker of this queue, on Kubernetes a pod of this
-# template; each executor ignores what is the other's.
+# One pool slot for each GPU worker: a second training waits in state `scheduled`. Without the pool it would wait in the
+# queue, where Airflow fails it after `[scheduler] task_queued_timeout`. A pool that does not exist blocks the task:
+# `airflow pools set gpu 1 training`. Celery runs the task on a worker of this queue, Kubernetes in a pod of this
+# template; each executor ignores the other's setting.
 GPU: Json = {
     "pool": "gpu",
     "queue": "gpu",
@@ -42,24 +42,21 @@ START = datetime(2026, 1, 1, tzinfo=timezone.utc)  # noqa: UP017  (the form that
 
 
 class RetryWhereItHelps(RetryPolicy):
-    """Retry what may go better next time: a store, database or network that did not answer. Fail at once for the rest.
+    """Retry transient errors: a store, database or network that did not answer. Fail at once for all others.
 
-    A worker that died is not seen here: the scheduler gives its task another try by `retries`.
+    Tasks of a worker that died never get here: the scheduler retries them as often as `retries` allows.
     """
 
     def evaluate(self, exception: BaseException, try_number: int, max_tries: int, context: Any = None) -> RetryDecision:
-        """Decide by the error's own `retry_helps`.
-
-        Errors that are not cloudseg's: OSError and Airflow's own may pass.
-        """
+        """Return RETRY if the error has `retry_helps`; of other libraries' errors, for OSError and Airflow's own."""
         helps = getattr(exception, "retry_helps", isinstance(exception, OSError | AirflowException))
         if helps:
-            return RetryDecision.retry(reason=f"{type(exception).__name__} may pass")
+            return RetryDecision.retry(reason=f"{type(exception).__name__} may be transient")
         return RetryDecision.fail(reason=f"{type(exception).__name__}: the same call would fail again")
 
 
 def find_connection(conn_id: str) -> Connection | None:
-    """Return an Airflow connection (environment, secrets backend or database), None where there is none of that name."""
+    """Return an Airflow connection (environment, secrets backend or database), None if it does not exist."""
     try:
         found: Connection = Connection.get(conn_id)
     except AirflowNotFoundException:
@@ -68,13 +65,11 @@ def find_connection(conn_id: str) -> Connection | None:
 
 
 def use_connections(context: Any) -> None:
-    """Before a task: read catalog and store from the connections `cloudseg_catalog` and `cloudseg_store`.
+    """Before a task: set catalog and store from the connections `cloudseg_catalog` and `cloudseg_store`.
 
-    The environment takes precedence.
-
-    `cloudseg_catalog` is a PostgreSQL connection. `cloudseg_store` is one of type aws with the store's `url` in its
-    extra, and if need be `endpoint_url` and `region_name`. A task is a process of its own: what is set here ends with
-    it.
+    Environment variables take precedence. `cloudseg_catalog` is a PostgreSQL connection. `cloudseg_store` has type aws,
+    with the store's `url` in its extra, and optionally `endpoint_url` and `region_name`. Each task is a separate
+    process, so the variables that are set here end with it.
     """
     if "CLOUDSEG_CATALOG_URL" not in os.environ and (catalog := find_connection("cloudseg_catalog")):
         os.environ["CLOUDSEG_CATALOG_URL"] = "postgresql+psycopg://" + catalog.get_uri().split("://", 1)[1]
@@ -98,7 +93,7 @@ def emit_metrics_and_notify(context: Any, result: Any) -> None:
 
 
 def notify_failure(context: Any) -> None:
-    """After the last retry of a task failed: notify people."""
+    """After the last retry of a task failed: send a notification."""
     from cloudseg_notify import notify
 
     run_id, error = context["run_id"], context.get("exception")
@@ -153,47 +148,44 @@ def cloudseg_dag(*, description: str, schedule: Any, params: Json | None = None)
 
 @task
 def doctor() -> None:
-    """Fail with the first fault as one sentence where the service cannot work: the first task of every DAG."""
+    """Fail with the first problem if the service is not operational; the first task of every DAG."""
     from cloudseg import stages
 
     for check in stages.doctor(device=False).as_json()["checks"]:
         if not check["ok"]:
-            raise AirflowException(f"cloudseg cannot work here, {check['name']}: {check['detail']}")
+            raise AirflowException(f"cloudseg is not operational, {check['name']}: {check['detail']}")
 
 
 def form() -> Json:
-    """Return the values of this run's form; Airflow has checked them against the DAG's params."""
+    """Return the params of this DAG run, as validated by Airflow."""
     return dict(get_current_context()["params"])
 
 
 def training_id() -> str:
-    """Return the run id of this DAG run's training: the same for every try, so that a retry resumes."""
+    """Return the training's run id: the same for every try of this DAG run, so that a retry resumes."""
     return f"airflow-{get_current_context()['run_id']}"
 
 
 def began_at() -> str:
-    """Return the moment that this DAG run stands for, the same for every try (ISO 8601): tasks never ask the clock."""
+    """Return the time that this DAG run stands for (ISO 8601): unlike the clock, the same for every try."""
     return str(get_current_context()["dag_run"].run_after.isoformat())
 
 
 def planned(plan: Mapping[str, Any]) -> Json:
-    """Return the plan back, or skip this task and what follows with the plan's reason."""
+    """Return the plan, or skip this task and those downstream with the plan's reason."""
     if plan["skip"]:
         skip(plan["skip"])
     return dict(plan)
 
 
 def skip(reason: str) -> NoReturn:
-    """End this task as skipped; the reason stands in its log and in its XCom `reason`."""
+    """Skip this task; the reason is in its log and in its XCom `reason`."""
     get_current_context()["ti"].xcom_push(key="reason", value=reason)
     raise AirflowSkipException(reason)
 
 
 def shortened(record: Json) -> Json:
-    """Return a record that stays a few kilobytes in the metadata database.
-
-    Of every list the first 20, all of them in `counts`.
-    """
+    """Return a record that is small enough for XCom: the first 20 items of every list, and their number in `counts`."""
     lists = {name: value for name, value in record.items() if isinstance(value, list)}
     return (
         record
@@ -203,21 +195,21 @@ def shortened(record: Json) -> Json:
 
 
 def may_retrain(labelled: list[str], least: int | None) -> int:
-    """Return how many new labels start a retraining, or skip where none came in or this run is told to start none."""
+    """Return how many new labels start a retraining; skip if there are none, or if `least` is empty."""
     if not labelled:
         skip("no label is new")
-    return least or skip("this run starts no retraining: its form names no number of new labels")
+    return least or skip("retraining after new labels is disabled for this run")
 
 
 def announce(asset: Asset, count: int, first: list[str], reason: str) -> None:
-    """Write into the asset's event how many ids came, and the first five; skip, so that no event is made, where none came."""
+    """Write the number of ids and the first five into the asset's event; skip, without an event, if there are none."""
     if not count:
         skip(reason)
     get_current_context()["outlet_events"][asset].extra = {"count": count, "first": list(first[:5])}
 
 
 def announce_champion(record: Json) -> Json:
-    """Return the promotion back with the champion in the asset's event; skip where the champion stays."""
+    """Write the champion into the asset's event and return the promotion; skip if the champion is unchanged."""
     if not record["promoted"]:
         why = "PROMOTE, not approved" if record["outcome"] == "PROMOTE" else record["outcome"]
         skip(f"{why}: the champion stays. " + " ".join(record["reasons"]))
@@ -229,9 +221,10 @@ def announce_champion(record: Json) -> Json:
 
 
 def announce_masks(record: Json) -> Json:
-    """Return a batch's record back with its masks in the asset's event.
+    """Write the number of masks into the asset's event and return the batch's record.
 
-    Raises AirflowFailException where the batch has none.
+    Raises:
+        AirflowFailException: The batch has no mask.
     """
     if not record["masks"]:
         raise AirflowFailException("no scene of this batch could be masked: " + _named(record["failed"]))
@@ -243,7 +236,7 @@ def announce_masks(record: Json) -> Json:
 
 
 def next_after_verdict(outcome: str) -> str:
-    """Return the id of the next task: a person is asked only when the form says so and the verdict is PROMOTE."""
+    """Return the id of the next task: `approve` only if the run asks for approval and the verdict is PROMOTE."""
     return "approve" if form()["approval"] == "ask" and outcome == "PROMOTE" else "promote"
 
 
@@ -251,8 +244,8 @@ def answer(approval: Json | None) -> Json:
     """Return how to promote: the name of the stage (`stage`), and its `actor` and `reason` for the history.
 
     Args:
-        approval: result of the task `approve`; None where nobody was asked. Airflow closes a request that nobody
-            answered with its default and no user: that is no decision, so the request stays open in the catalog.
+        approval: result of the task `approve`; None if it did not run. Airflow closes an unanswered request with its
+            default option and without a user: that is no decision, so the request stays open in the catalog.
     """
     person = (approval or {}).get("responded_by_user")
     if approval is None or person is None:
@@ -263,12 +256,16 @@ def answer(approval: Json | None) -> Json:
 
 
 def show_as(name: str) -> None:
-    """Show this mapped task under a name instead of its number (`map_index_template="{{ shown_as }}"`)."""
+    """Display this mapped task by name instead of number (`map_index_template="{{ shown_as }}"`)."""
     get_current_context()["shown_as"] = name  # type: ignore[typeddict-unknown-key]
 
 
 def all_done(records: list[Json]) -> Json:
-    """Return the counts of all batches. Raises AirflowFailException naming the scenes that could not be masked."""
+    """Return the total counts of all batches.
+
+    Raises:
+        AirflowFailException: Scenes have no mask; the message lists them.
+    """
     failed = {scene_id: what for record in records for scene_id, what in record["failed"].items()}
     if failed:
         raise AirflowFailException(f"{len(failed)} scenes have no mask: " + _named(failed))
@@ -283,9 +280,10 @@ def _named(failed: Json) -> str:
 
 
 def nothing_missing(count: int, first: list[str]) -> None:
-    """Do nothing where maintenance missed no object.
+    """Check the result of maintenance.
 
-    Raises AirflowFailException where rows name objects that the store lacks.
+    Raises:
+        AirflowFailException: Rows name objects that are missing from the store or damaged.
     """
     if count:
         more = f" and {count - len(first)} more (`cloudseg maintain --json`)" if count > len(first) else ""

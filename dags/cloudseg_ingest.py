@@ -1,22 +1,22 @@
-"""Ingest what lies in the inbox.
+"""Ingest new files from the inbox.
 
 **What it does.** Every five minutes it reads the configured inbox (`CLOUDSEG_INBOX`) and catalogs what is new: scenes
 and labels become canonical files in the store and rows in the catalog. Files that cannot become a scene or a label go
 to quarantine with a reason and never stop the others. An empty inbox is no error. Files stay where they are; the same
 bytes are ingested once.
 
-**Started by** the clock (`*/5 * * * *`), or by hand with a form: another source, its layout, its band order.
+**Started by** the schedule (`*/5 * * * *`), or manually with params: another source, its layout, its band order.
 
 **Leads to** the asset `cloudseg.scenes` when scenes are new (starts `cloudseg_predict`), and the asset
 `cloudseg.labels` when at least `min_new_labels` labels are waiting that the newest nightly training has not seen
-(starts `cloudseg_retrain` with the defaults of its form). When there is nothing to announce, the announcing task is
-skipped and its log and its XCom `reason` say why.
+(starts `cloudseg_retrain` with its default params). If nothing is new, the announcing task is skipped; the reason is
+in its log and its XCom `reason`.
 
 **What it does not protect against.** A file that is still being copied: it is quarantined as truncated, and ingested by
 the next run once it is complete. Move files into the inbox, do not copy them there. A label of the wrong scene: only
 its grid is compared.
 
-**When it fails.** An unreachable store or catalog is retried; nothing is lost, the next run begins where this one
+**When it fails.** An unreachable store or catalog is retried; nothing is lost, the next run continues where this one
 ended. Watch the quarantine: `cloudseg quarantine`, or the page "Cloud masks".
 
 Example conf: `{"source": "/data/new_tiles", "layout": "pairs", "bands": ["red", "green", "blue"]}`

@@ -1,18 +1,18 @@
 """Maintain store and catalog: orphans, retention, pointer repair, missing objects.
 
-**What it does.** Once a day: removes objects that no row names (left behind by something that was killed between
-writing bytes and writing their row), drops old checkpoints of finished runs and old evaluations of weights that were
-never champion, repairs the pointer that is derived from rows (`models/champion.json`), and checks that every object
-that a row names exists; with `verify`, that its bytes are undamaged. Its record counts what it found and what it did. Ages
-are measured from the logical time of the DAG run.
+**What it does.** Once a day: deletes objects that no row names (left by a process that was killed after writing the
+bytes and before writing the row), old checkpoints of finished runs, and old evaluations of weights that were never
+champion; repairs the pointer that is derived from rows (`models/champion.json`); and checks that every object that a
+row names exists and, with `verify`, that its bytes are intact. Its record counts what it found and did. Ages are
+relative to the logical time of the DAG run.
 
-**Started by** the clock (03:30 UTC), or by hand with a form: a dry run only reports.
+**Started by** the schedule (03:30 UTC), or manually with params: a dry run only reports.
 
-**When it fails** with "objects are missing or damaged": the store lost bytes that the catalog promises. Restore them
-from a backup under the same keys; content addresses tell the right ones. Nothing else is deleted meanwhile.
+**When it fails** with "objects are missing or damaged": the store lost bytes that rows reference. Restore them
+from a backup under the same keys; their checksums are part of the keys. Nothing else is deleted meanwhile.
 
 **What it does not protect against.** A store without a backup. Objects that are younger than the grace period are left
-alone even when no row names them: something may be writing their row right now.
+alone even if no row names them, because their row may be about to be written.
 
 Example conf: `{"dry_run": true}`
 """

@@ -1,7 +1,7 @@
 """Metrics through Airflow's own statistics; notifications by webhook and mail.
 
-Both are configured from outside: `[metrics]` of Airflow, and the Airflow connections `cloudseg_webhook` (http) and
-`cloudseg_mail` (smtp, with the recipients in the extra `to`). Neither may cost a task its result: a notification that
+Both are configured in Airflow: section `[metrics]`, and the connections `cloudseg_webhook` (http) and
+`cloudseg_mail` (smtp, with the recipients in the extra `to`). Neither may fail a task: a notification that
 cannot be sent is logged. Not a DAG file itself (`.airflowignore`).
 """
 
@@ -20,11 +20,11 @@ _SECONDS_PER_HOUR = 3600
 
 
 def emit_metrics_and_notify(task_id: str, record: Any) -> None:
-    """Emit the metrics of a task that succeeded, and notify people where it matters to them.
+    """Emit the metrics of a task that succeeded, and send notifications about important results.
 
     Args:
-        task_id: of the task.
-        record: what the task returned.
+        task_id: id of the task.
+        record: return value of the task.
     """
     if isinstance(record, Mapping) and task_id in _REPORTERS:
         _REPORTERS[task_id](record)
@@ -82,14 +82,14 @@ def notify(event: str, text: str, facts: Json) -> None:
     """Send a notification through every channel that is configured: one JSON object to the webhook, one mail.
 
     Args:
-        event: what happened, in a few text.
-        text: one or two sentences for people.
+        event: what happened, in a few words.
+        text: one or two sentences.
         facts: ids and counts, JSON-able.
     """
     for send in (_send_webhook, _send_mail):
         try:
             send(event, text, facts)
-        except Exception:  # the receiver may be down, moved or misconfigured: no reason to fail a task that succeeded
+        except Exception:  # an unreachable or misconfigured receiver must not fail a task that succeeded
             log.warning(
                 "notification '%s' was not sent (%s)", event, send.__name__.removeprefix("_send_"), exc_info=True
             )

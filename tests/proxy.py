@@ -1,7 +1,4 @@
-"""A TCP proxy on loopback that fails on purpose.
-
-Connections dropped, stalled or refused between a client and a real server.
-"""
+"""A TCP proxy on loopback that drops, stalls or refuses connections between a client and a real server."""
 
 import socket
 import threading
@@ -10,20 +7,20 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 Fault = Callable[[int, int], str]
-"""Told the number of the connection and the bytes that came back on it so far: 'pass', 'drop' or 'stall'."""
+"""Called with the number of a connection and the bytes that it has carried; returns 'pass', 'drop' or 'stall'."""
 
 
 @dataclass
 class Proxy:
-    """Forwards to a port; `down` decides about what comes back, `up` about what is sent."""
+    """Forwards to a port; `down` decides about bytes of the server, `up` about bytes of the client."""
 
     target: int
     down: Fault = lambda connection, done: "pass"
     up: Fault = lambda connection, done: "pass"
     connections: int = 0
     dropped: int = 0
-    outwaited: int = 0
-    """Stalled connections that the other side kept open for two minutes."""
+    timed_out: int = 0
+    """Stalled connections that the client kept open for two minutes."""
     _sockets: list[socket.socket] = field(default_factory=list)
     _closed: threading.Event = field(default_factory=threading.Event)
 
@@ -50,7 +47,7 @@ class Proxy:
             except OSError:
                 if self._closed.is_set():
                     return
-                client.close()  # the server is down: the client sees a connection that ends at once
+                client.close()  # the server is down: the client's connection is closed at once
                 continue
             self.connections += 1
             self._sockets += [client, server]
@@ -60,16 +57,16 @@ class Proxy:
     def _pump(self, number: int, source: socket.socket, sink: socket.socket, fault: Fault) -> None:
         done = 0
         with suppress(OSError):
-            while piece := source.recv(1 << 14):
+            while chunk := source.recv(1 << 14):
                 verdict = fault(number, done)
                 if verdict == "stall":
-                    self.outwaited += not self._closed.wait(120)
+                    self.timed_out += not self._closed.wait(120)
                     break
                 if verdict == "drop":
                     self.dropped += 1
                     break
-                sink.sendall(piece)
-                done += len(piece)
+                sink.sendall(chunk)
+                done += len(chunk)
         for one in (source, sink):
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""Real receivers on loopback of what the service tells: a webhook, a mail server, a StatsD collector."""
+"""Real receivers on loopback of notifications and metrics: a webhook, a mail server, a StatsD collector."""
 
 import contextlib
 import json
@@ -14,8 +14,8 @@ from aiosmtpd.controller import Controller
 
 
 @dataclass
-class Heard:
-    """What came in."""
+class Received:
+    """Everything that was received."""
 
     posts: list[dict[str, Any]] = field(default_factory=list)
     mails: list[Any] = field(default_factory=list)
@@ -28,26 +28,30 @@ class Heard:
         return {str(mail["Subject"]) for mail in self.mails}
 
 
+Heard = Received  # former name, still imported by tests/tools/stack
+
+
 class _Mailbox:
-    def __init__(self, heard: Heard) -> None:
-        self._heard = heard
+    def __init__(self, received: Received) -> None:
+        self._received = received
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
-        self._heard.mails.append(message_from_bytes(envelope.content))
-        return "250 taken"
+        self._received.mails.append(message_from_bytes(envelope.content))
+        return "250 OK"
 
 
 @contextlib.contextmanager
-def receivers(smtp_port: int) -> Iterator[tuple[Heard, dict[str, str]]]:
+def receivers(smtp_port: int) -> Iterator[tuple[Received, dict[str, str]]]:
     """Run a webhook, a mail server and a StatsD collector on loopback.
 
-    Return what they hear and the settings that lead there.
+    Yields:
+        What they received so far, and the Airflow settings with their addresses.
     """
-    heard = Heard()
+    received = Received()
 
     class Hook(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            heard.posts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            received.posts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(204)
             self.end_headers()
 
@@ -56,11 +60,11 @@ def receivers(smtp_port: int) -> Iterator[tuple[Heard, dict[str, str]]]:
 
     web = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
     threading.Thread(target=web.serve_forever, daemon=True).start()
-    mail = Controller(_Mailbox(heard), hostname="127.0.0.1", port=smtp_port)
+    mail = Controller(_Mailbox(received), hostname="127.0.0.1", port=smtp_port)
     mail.start()
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     udp.bind(("127.0.0.1", 0))
-    threading.Thread(target=_collect, args=(udp, heard), daemon=True).start()
+    threading.Thread(target=_collect, args=(udp, received), daemon=True).start()
     smtp = {
         "conn_type": "smtp",
         "host": "127.0.0.1",
@@ -74,7 +78,7 @@ def receivers(smtp_port: int) -> Iterator[tuple[Heard, dict[str, str]]]:
     }
     try:
         yield (
-            heard,
+            received,
             {
                 "AIRFLOW_CONN_CLOUDSEG_WEBHOOK": json.dumps(
                     {"conn_type": "http", "host": f"http://127.0.0.1:{web.server_address[1]}/hook"}
@@ -92,7 +96,7 @@ def receivers(smtp_port: int) -> Iterator[tuple[Heard, dict[str, str]]]:
         udp.close()
 
 
-def _collect(udp: socket.socket, heard: Heard) -> None:
+def _collect(udp: socket.socket, received: Received) -> None:
     while True:
         try:
             packet = udp.recv(65535).decode()
@@ -101,4 +105,4 @@ def _collect(udp: socket.socket, heard: Heard) -> None:
         for line in packet.splitlines():
             name, _, rest = line.partition(":")
             with contextlib.suppress(ValueError):
-                heard.metrics[name] = float(rest.split("|")[0])
+                received.metrics[name] = float(rest.split("|")[0])

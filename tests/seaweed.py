@@ -22,20 +22,20 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 ACCESS_KEY, SECRET_KEY = "testkey", "testsecret-8d1f"
-"""Made up, for servers that live as long as a test."""
+"""Valid for test servers only."""
 BUCKET = "cloudseg-test"
 _PORTS = ("master.port", "volume.port", "filer.port", "s3.port", "admin.port")
 _READY_S = 60.0
 
 
 def weed() -> str | None:
-    """Return the server's program: beside this Python, or on the PATH."""
+    """Return the path of the server's program, next to this Python or on the PATH; None if it is not installed."""
     beside = Path(sys.executable).parent / "weed"
     return str(beside) if beside.is_file() else shutil.which("weed")
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that were free a moment ago; all are held at once, so that none comes twice."""
+    """Return different ports that are free; all are bound at the same time, so that none is returned twice."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -45,11 +45,11 @@ def free_ports(count: int) -> list[int]:
 
 @dataclass
 class Seaweed:
-    """One server; it may be stopped, killed and started again on the same ports and data."""
+    """A server that can be stopped, killed and restarted with the same ports and data."""
 
     folder: Path
     more: tuple[str, ...] = ()
-    """Further flags."""
+    """Additional flags."""
     ports: list[int] = field(default_factory=lambda: free_ports(2 * len(_PORTS)))
     process: "subprocess.Popen[bytes] | None" = None
 
@@ -62,7 +62,7 @@ class Seaweed:
         return self.ports[3]
 
     def settings(self, store_url: str = f"s3://{BUCKET}/store") -> dict[str, str]:
-        """Return the environment under which cloudseg works on this server."""
+        """Return the environment variables with which cloudseg uses this server."""
         return {
             "CLOUDSEG_STORE_URL": store_url,
             "CLOUDSEG_S3_ENDPOINT": self.endpoint,
@@ -73,9 +73,9 @@ class Seaweed:
         }
 
     def enter(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> dict[str, str]:
-        """Put settings and credentials for a prefix of its own into the environment, and nothing of the person's.
+        """Set settings and credentials for a new prefix in the environment, and return them.
 
-        Return them.
+        All other AWS variables are removed.
         """
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             monkeypatch.delenv(name)
@@ -88,11 +88,11 @@ class Seaweed:
         return settings
 
     def start(self) -> None:
-        """Start it and wait until a signed request would be answered."""
+        """Start the server and wait until it answers signed requests."""
         program = weed()
         assert program is not None
         self.folder.mkdir(parents=True, exist_ok=True)
-        # Every gRPC port would be the HTTP port + 10000 by itself, which may be no port at all.
+        # The default of a gRPC port is the HTTP port + 10000, which may exceed 65535.
         ports = [f"-{name}={self.ports[i]}" for i, name in enumerate(_PORTS)]
         ports += [f"-{name}.grpc={self.ports[len(_PORTS) + i]}" for i, name in enumerate(_PORTS)]
         command = [
@@ -124,7 +124,7 @@ class Seaweed:
         self._wait()
 
     def client(self) -> Any:
-        """Return a plain client, to look at the server past cloudseg."""
+        """Return a boto3 client, to inspect the server without cloudseg."""
         return boto3.client(
             "s3",
             endpoint_url=self.endpoint,
@@ -135,7 +135,7 @@ class Seaweed:
         )
 
     def _wait(self) -> None:
-        """Its bucket comes a moment after its health."""
+        """Wait for the bucket, which is created after the server reports healthy."""
         deadline, client = time.monotonic() + _READY_S, self.client()
         while time.monotonic() < deadline and self.process is not None and self.process.poll() is None:
             try:
@@ -147,11 +147,11 @@ class Seaweed:
         raise RuntimeError(f"weed did not start: {(self.folder / 'weed.log').read_text()[-2000:]}")
 
     def kill(self) -> None:
-        """As a crash would: SIGKILL, nothing is flushed."""
+        """Kill the server with SIGKILL, like a crash: nothing is flushed."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """Ask it to end; what does not within a while is killed."""
+        """Stop the server with SIGTERM, with SIGKILL after a timeout."""
         self._end(signal.SIGTERM)
 
     def _end(self, how: signal.Signals) -> None:

@@ -1,4 +1,4 @@
-"""One line at the end of a test run that says what was skipped, how often and what would run it."""
+"""One line at the end of a test run: what was skipped, how often, and what to install to run it."""
 
 import re
 from collections import Counter
@@ -8,7 +8,7 @@ import pytest
 
 
 def skip_summary(reports: Iterable[pytest.TestReport | pytest.CollectReport]) -> str:
-    """Return the line for skipped tests and files, grouped by reason; empty where nothing was skipped.
+    """Return the line for skipped tests and files, grouped by reason; empty if nothing was skipped.
 
     The reason "no PostGIS: apt install postgresql-postgis" becomes "91 PostGIS (apt install postgresql-postgis)".
     """

@@ -1,4 +1,4 @@
-"""One error class per condition, with its message, its record and what each front door does with it."""
+"""Error classes: message, record, exit code and HTTP status."""
 
 import copy
 import pickle
@@ -22,14 +22,14 @@ def test_the_message_has_all_its_parts():
     assert str(error) == "sc-1: has too few bands (found 3, expected 4). Give --bands."
 
 
-def test_parts_that_are_not_there_leave_no_trace():
+def test_missing_parts_are_left_out_of_the_message():
     assert str(errors.BadScene("is empty")) == "is empty"
     assert str(errors.BadScene("is empty", subject="x", found=0)) == "x: is empty (found 0)"
     assert str(errors.BadScene("is empty", expected="pixels")) == "is empty (expected pixels)"
 
 
 @pytest.mark.parametrize("kind", EVERY)
-def test_every_error_survives_a_process_pool(kind: type[CloudsegError]):
+def test_every_error_can_be_pickled(kind: type[CloudsegError]):
     error = kind("what", subject="id", found=[1], expected=None, next_step="Do.")
     for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):  # noqa: S301
         assert type(again) is kind
@@ -37,7 +37,7 @@ def test_every_error_survives_a_process_pool(kind: type[CloudsegError]):
         assert str(again) == str(error)
 
 
-def test_the_record_is_plain():
+def test_the_record_is_json_able():
     assert errors.BadLabel("w", subject="s", found=1.5, expected={"a": 1}).as_record() == {
         "error": "BadLabel",
         "what": "w",
@@ -48,14 +48,14 @@ def test_the_record_is_plain():
     }
 
 
-def test_the_tree_in_the_docstring_is_the_tree():
+def test_the_tree_in_the_docstring_lists_every_class():
     drawn = re.findall(r"[├└]── (\w+)", errors.__doc__ or "")
     assert sorted(drawn) == sorted(
         kind.__name__ for kind in EVERY if kind is not CloudsegError and kind.__module__ == errors.__name__
     )
 
 
-def test_only_what_passes_by_itself_is_worth_a_retry():
+def test_only_transient_errors_are_retried():
     assert {kind.__name__ for kind in EVERY if kind.retry_helps} == {
         "StoreUnreachable",
         "CatalogUnreachable",
@@ -63,7 +63,7 @@ def test_only_what_passes_by_itself_is_worth_a_retry():
     }
 
 
-def test_front_doors_tell_conditions_apart():
+def test_error_classes_have_different_exit_codes():
     assert [
         kind.exit_code
         for kind in (CloudsegError, errors.InputError, errors.DataError, errors.StateError, errors.StoreError)

@@ -1,4 +1,4 @@
-"""Windows cover exactly and stay inside; places are the squares of Sentinel-2's tiles."""
+"""Windows cover a raster exactly; places are the MGRS squares of the Sentinel-2 tiles."""
 
 import itertools
 import math
@@ -21,7 +21,7 @@ SMALL_SPANS = st.tuples(st.integers(1, 60), st.integers(1, 60), st.integers(4, 3
 
 
 @given(SPANS)
-def test_spans_cover_stay_inside_and_overlap(span: tuple[int, int, int]):
+def test_spans_cover_the_length_and_overlap(span: tuple[int, int, int]):
     length, size, overlap = span
     begins = starts(length, size, overlap)
     inside = min(size, length)

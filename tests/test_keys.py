@@ -1,4 +1,4 @@
-"""Keys and ids: stable, safe, never one the folder of another."""
+"""Keys and ids are stable and safe, and no key is a prefix of another."""
 
 import inspect
 import itertools
@@ -40,11 +40,11 @@ def every_key() -> list[str]:
     ]
 
 
-def test_every_key_is_a_key():
+def test_every_key_is_valid():
     assert [keys.checked(key) for key in every_key()] == every_key()
 
 
-def test_no_key_is_the_folder_of_another():
+def test_no_key_is_a_prefix_of_another():
     for one, two in itertools.permutations(every_key(), 2):
         assert not two.startswith(one + "/")
 
@@ -63,13 +63,13 @@ def test_every_function_that_builds_a_key_is_listed_above() -> None:
     assert {name for name in functions if f"keys.{name}(" not in source} == other
 
 
-def test_content_is_part_of_the_key():
+def test_keys_contain_the_checksum():
     assert keys.mask("w-1", "sc-1", "mask.tif", SHA) == "masks/w-1/sc-1/mask.ab0000000000.tif"
     assert keys.weights_companion(SHA, "model.onnx", SHA) == f"models/{SHA}/model.ab0000000000.onnx"
     assert keys.checkpoint("run-1", 12, SHA) == "runs/run-1/checkpoints/00000012.ab0000000000.safetensors"
 
 
-def test_a_mask_is_found_by_its_key_and_by_no_other():
+def test_only_mask_keys_are_parsed_as_masks():
     assert [keys.parts_of_mask(key) for key in every_key() if key.startswith("masks/")] == [("w-1", "sc-1")]
     assert [keys.parts_of_mask(key) for key in every_key() if not key.startswith("masks/")] == [None] * (
         len(every_key()) - 1
@@ -80,7 +80,7 @@ def test_a_mask_is_found_by_its_key_and_by_no_other():
 @pytest.mark.parametrize(
     "key", ["", "/a", "a/", "a//b", "..", "a/../b", ".a", "A", "ä", "a b", "a\n", "x" * 201, "a/" * 300 + "a"]
 )
-def test_odd_keys_are_refused(key: str):
+def test_invalid_keys_are_refused(key: str):
     assert not keys.is_key(key)
     with pytest.raises(ValueError, match="not an object key"):
         keys.checked(key)
@@ -110,7 +110,7 @@ def test_canonical_json_is_json_and_stable(value: object):
     assert keys.canonical_json(json.loads(text)) == text
 
 
-def test_canonical_json_does_not_see_the_order_of_keys():
+def test_canonical_json_ignores_the_order_of_keys():
     assert keys.canonical_json({"b": 1, "a": [1, {"d": 2, "c": 3}]}) == keys.canonical_json(
         {"a": [1, {"c": 3, "d": 2}], "b": 1}
     )
@@ -118,19 +118,19 @@ def test_canonical_json_does_not_see_the_order_of_keys():
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, {"a": [-math.inf]}])
-def test_what_is_no_json_is_refused(value: object):
+def test_values_outside_json_are_refused(value: object):
     with pytest.raises(ValueError, match="not JSON compliant"):
         keys.canonical_json(value)
 
 
-def test_names_that_are_no_utf8_still_have_ids():
+def test_names_that_are_not_utf8_have_ids():
     name = b"bad-\xff.tif".decode("utf-8", "surrogateescape")
     assert json.loads(keys.canonical_json({"name": name})) == {"name": name}
     assert keys.is_key(keys.slug(name))
     assert keys.make_id("qu", name) == keys.make_id("qu", name)
 
 
-def test_ids_are_stable_and_parts_cannot_run_together():
+def test_ids_are_stable_and_depend_on_the_separation_of_parts():
     assert keys.make_id("mk", "sc-1", "w-1") == "mk-" + keys.sha256_of(b'["sc-1","w-1"]')[:20]
     assert keys.make_id("mk", "ab", "c") != keys.make_id("mk", "a", "bc")
     assert keys.make_id("mk", "a") != keys.make_id("mk", "a", "")

@@ -1,4 +1,4 @@
-"""The tests mirror the packages, and what every process loads stays light."""
+"""Test folders mirror the packages, and modules that every process imports are light."""
 
 import subprocess
 import sys
@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).parents[1]
-# Folders of tests that belong to no package of cloudseg.
-OTHERS = {"dags", "plugin", "e2e", "docs", "examples", "benchmarks", "data", "faults", "fuzz", "tools"}
+# Test folders without a package of cloudseg.
+OTHER_FOLDERS = {"dags", "plugin", "e2e", "docs", "examples", "benchmarks", "data", "faults", "fuzz", "tools"}
 
 
-def test_every_folder_of_tests_has_its_package():
+def test_every_test_folder_has_a_package():
     folders = {path.name for path in (REPO / "tests").iterdir() if path.is_dir() and any(path.glob("test_*.py"))}
     packages = {path.name for path in (REPO / "cloudseg").iterdir() if path.is_dir()}
-    assert folders - packages - OTHERS == set()
+    assert folders - packages - OTHER_FOLDERS == set()
 
 
 def test_every_package_has_tests():
@@ -23,7 +23,7 @@ def test_every_package_has_tests():
     assert packages - tested == set()
 
 
-def test_every_package_of_the_tools_has_tests():
+def test_every_package_of_tools_has_tests():
     packages = {path.parent.name for path in (REPO / "tools").glob("*/__init__.py")}
     tested = {path.parent.name for path in (REPO / "tests" / "tools").glob("*/test_*.py")}
     assert packages == tested
@@ -33,34 +33,34 @@ def test_every_package_of_the_tools_has_tests():
     "name",
     ["cloudseg.cli", "cloudseg.stages", "cloudseg.runtime", "cloudseg.ingest", "cloudseg.registry", "cloudseg.publish"],
 )
-def test_the_core_never_loads_torch_or_airflow(name: str):
+def test_the_core_does_not_import_torch_or_airflow(name: str):
     code = f"import sys, {name}; print(*sorted({{'torch', 'airflow', 'onnxruntime'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
 
 
-def test_the_command_line_does_not_load_gdal_for_its_help():
+def test_the_command_line_does_not_import_gdal_for_its_help():
     code = "import sys, cloudseg.cli; print(*sorted({'rasterio', 'torch', 'numpy', 'sqlalchemy', 'pystac'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
 
 
-def test_no_grab_bag_modules():
-    odd = [
+def test_no_catch_all_modules():
+    found = [
         path
         for package in ("cloudseg", "tools")
         for path in (REPO / package).rglob("*.py")
         if path.stem in {"utils", "util", "helpers", "common", "misc", "manager"}
     ]
-    assert odd == []
+    assert found == []
 
 
 def test_no_two_test_files_have_one_name():
-    """Test folders are no packages: two files of one name cannot be collected together."""
+    """Test folders are not packages: two files of the same name cannot be collected together."""
     names = [path.stem for path in (REPO / "tests").rglob("*.py") if path.stem not in {"conftest", "__init__"}]
     assert sorted(name for name in set(names) if names.count(name) > 1) == []
 
 
-def test_every_pin_fits_the_oldest_python_that_the_readme_names():
-    """Debian 12 has Python 3.11.2; a pin that wants a later 3.11 makes `make setup` fail there and nowhere else."""
+def test_every_pin_supports_the_oldest_python_of_the_readme():
+    """Debian 12 has Python 3.11.2; a pin that requires a later 3.11 would make `make setup` fail only there."""
     from importlib.metadata import distributions
 
     from packaging.specifiers import SpecifierSet

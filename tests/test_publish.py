@@ -1,4 +1,4 @@
-"""Bytes first, row last."""
+"""Publishing writes bytes before the row that references them."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ def key_of(sha256: str) -> str:
 
 
 def write_row(db: Connection, stored: dict[str, StoredObject]) -> list[str]:
-    """Any row will do: what counts is that it names keys that are there."""
+    """Add a row per object; any table that stores keys would do."""
     for name, item in stored.items():
         row = Quarantined(
             quarantine_id=f"qu-{name}",
@@ -54,7 +54,7 @@ def test_bytes_and_files_get_the_key_of_their_checksum(tmp_path: Path, store: Lo
     assert rows(catalog) == sorted(store.list_keys())
 
 
-def test_again_changes_nothing(store: LocalStore, catalog: Catalog) -> None:
+def test_publishing_again_changes_nothing(store: LocalStore, catalog: Catalog) -> None:
     objects = {"a": stage_object(b"one", key_of)}
     publish(store, catalog, objects, write_row)
     before = rows(catalog), list(store.list_keys())
@@ -67,7 +67,7 @@ def test_killed_before_the_row_leaves_an_orphan_and_never_a_row(store: LocalStor
 
     def die(db: Connection, stored: dict[str, StoredObject]) -> Any:
         write_row(db, stored)
-        raise KeyboardInterrupt  # inside the transaction: it is undone
+        raise KeyboardInterrupt  # inside the transaction, which is rolled back
 
     with pytest.raises(KeyboardInterrupt):
         publish(store, catalog, objects, die)
@@ -85,7 +85,7 @@ def test_a_store_that_fails_writes_no_row(store: LocalStore, catalog: Catalog) -
     assert rows(catalog) == []
 
 
-def test_a_file_that_changes_on_the_way_is_noticed(tmp_path: Path, store: LocalStore) -> None:
+def test_a_file_that_changes_during_the_upload_is_detected(tmp_path: Path, store: LocalStore) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"before")
     item = stage_object(path, key_of)

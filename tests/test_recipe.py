@@ -1,4 +1,4 @@
-"""Recipes: those that ship load, the hash sees values only, and a bad value is named."""
+"""Shipped recipes load, the hash depends on values only, and invalid values are reported."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ SMALL: dict[str, Any] = {"name": "mine", "description": "for a test", "budget": 
 TOML = 'name = "mine"\ndescription = "for a test"\n[budget]\nsteps = 10\n'
 
 
-def test_the_recipes_that_the_service_needs_are_there():
+def test_the_recipes_that_the_service_needs_exist():
     assert {"baseline", "baseline_4200", "nightly", "smoke"} <= set(recipe_names())
 
 
@@ -23,27 +23,27 @@ def test_every_shipped_recipe_loads(name: str):
     assert recipe.name == name
     assert len(recipe.recipe_hash) == 64
     assert recipe_from(json.loads(json.dumps(recipe.model_dump(mode="json")))) == recipe, (
-        "a run row gives the recipe back"
+        "the recipe can be read from the row of a run"
     )
 
 
-def test_the_hash_sees_values_not_their_order_or_their_file(tmp_path: Path):
-    turned = dict(reversed(SMALL.items()))
+def test_the_hash_ignores_order_and_file(tmp_path: Path):
+    reordered = dict(reversed(SMALL.items()))
     (tmp_path / "mine.toml").write_text("# a comment\n" + TOML)
     hashes = {
         recipe_from(SMALL).recipe_hash,
-        recipe_from(turned).recipe_hash,
+        recipe_from(reordered).recipe_hash,
         load_recipe(str(tmp_path / "mine.toml")).recipe_hash,
     }
     assert len(hashes) == 1
 
 
-def test_a_default_that_is_written_out_is_the_same_recipe():
-    spelled = {**SMALL, "seed": 0, "optimizer": {"lr": 0.001}, "model": {"bands": ["red", "green", "blue"]}}
-    assert recipe_from(spelled).recipe_hash == recipe_from(SMALL).recipe_hash
+def test_explicit_defaults_do_not_change_the_hash():
+    explicit = {**SMALL, "seed": 0, "optimizer": {"lr": 0.001}, "model": {"bands": ["red", "green", "blue"]}}
+    assert recipe_from(explicit).recipe_hash == recipe_from(SMALL).recipe_hash
 
 
-def test_every_value_is_in_the_hash():
+def test_the_hash_depends_on_every_value():
     assert recipe_from({**SMALL, "seed": 1}).recipe_hash != recipe_from(SMALL).recipe_hash
     assert recipe_from({**SMALL, "augment": {"flip": True}}).recipe_hash != recipe_from(SMALL).recipe_hash
 
@@ -64,7 +64,7 @@ def test_every_value_is_in_the_hash():
         ("model", {"bands": []}, "model.bands"),
         ("model", {"bands": ["red", "B04"]}, "model.bands.*B04: no such band"),
         ("model", {"bands": ["red", "red"]}, "model.bands.*twice"),
-        ("model", {"colour": 1}, "model.colour"),
+        ("model", {"color": 1}, "model.color"),
         ("input", {"std": [0.0]}, "input.std.0"),
         ("input", {"mean": [0.1, 0.2]}, "input.mean has 2 values for 3 bands"),
         ("input", {"clip": float("nan")}, "input.clip"),
@@ -79,19 +79,19 @@ def test_every_value_is_in_the_hash():
         ("promotion", {"reject_below": 0.1}, "promotion.reject_below"),
     ],
 )
-def test_a_bad_value_is_named(part: str, value: object, named: str):
+def test_an_invalid_value_is_reported(part: str, value: object, named: str):
     with pytest.raises(RecipeError, match=named) as caught:
         recipe_from({**SMALL, part: value}, subject="mine.toml")
     assert caught.value.subject == "mine.toml"
     assert caught.value.next_step
 
 
-def test_all_faults_are_named_at_once():
+def test_all_invalid_values_are_reported_at_once():
     with pytest.raises(RecipeError, match=r"seed: .*; .*optimizer\.lr: "):
         recipe_from({**SMALL, "seed": -1, "optimizer": {"lr": -1}})
 
 
-def test_an_unknown_name_lists_what_there_is():
+def test_an_unknown_name_lists_the_recipes():
     with pytest.raises(RecipeError, match=r"weekly: no such recipe.*baseline, baseline_4200, nightly, smoke"):
         load_recipe("weekly")
 

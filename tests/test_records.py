@@ -1,4 +1,4 @@
-"""Records are frozen, strict and JSON-able."""
+"""Records are frozen and strict, and can be serialized as JSON."""
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
@@ -14,19 +14,19 @@ class WithBytes(Record):
     at: datetime
 
 
-def test_geometry_and_time_become_json_and_come_back():
+def test_geometry_and_time_round_trip_through_json():
     record = WithBytes(footprint_wkb=b"\x01\xff\x00\x80", at=datetime(2024, 6, 1, 10, 30, tzinfo=UTC))
     plain = record.as_json()
     assert plain == {"footprint_wkb": "01ff0080", "at": "2024-06-01T10:30:00Z"}
     assert WithBytes.model_validate_json(json.dumps(plain)) == record
 
 
-def test_records_are_frozen_and_know_their_fields():
+def test_records_are_frozen_and_forbid_extra_fields():
     stored = StoredObject(key="a", sha256="b", size=1)
     with pytest.raises(ValidationError, match="frozen"):
         stored.size = 2  # type: ignore[misc]
     with pytest.raises(ValidationError, match="extra"):
-        StoredObject.model_validate({"key": "a", "sha256": "b", "size": 1, "colour": "red"})
+        StoredObject.model_validate({"key": "a", "sha256": "b", "size": 1, "color": "red"})
 
 
 def test_times_need_a_zone():

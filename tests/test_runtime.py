@@ -1,4 +1,4 @@
-"""Settings come from the environment, are checked by name, and open store and catalog."""
+"""Settings are read from the environment and validated, and open store and catalog."""
 
 import logging
 from pathlib import Path
@@ -21,13 +21,13 @@ def test_the_embedded_default_needs_no_server(runtime_env: Path):
     assert runtime.threads >= 1
 
 
-def test_opening_again_finds_what_was_there(runtime_env: Path):
+def test_opening_again_finds_earlier_objects(runtime_env: Path):
     open_runtime().store.put("a", b"x")
     assert open_runtime().store.get("a") == b"x"
 
 
 @pytest.mark.parametrize("name", ["with space", "what?", "100%", "hash#mark", "ünïcode"])
-def test_homes_of_any_name(runtime_env: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+def test_home_can_have_any_name(runtime_env: Path, monkeypatch: pytest.MonkeyPatch, name: str):
     monkeypatch.setenv("CLOUDSEG_HOME", str(runtime_env / name))
     runtime = open_runtime()
     assert (runtime_env / name / "catalog.db").is_file()
@@ -40,7 +40,7 @@ def test_a_tilde_is_the_users_home(runtime_env: Path, monkeypatch: pytest.Monkey
     assert open_runtime().home == runtime_env / "e2e"
 
 
-def test_a_catalog_of_ones_own_is_checked_not_upgraded(runtime_env: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_configured_catalog_is_checked_not_upgraded(runtime_env: Path, monkeypatch: pytest.MonkeyPatch):
     url = f"sqlite:///{runtime_env}/own.db"
     monkeypatch.setenv("CLOUDSEG_CATALOG_URL", url)
     with pytest.raises(CatalogOutdated, match="cloudseg db upgrade"):
@@ -50,7 +50,7 @@ def test_a_catalog_of_ones_own_is_checked_not_upgraded(runtime_env: Path, monkey
     assert open_runtime().catalog.uri == url
 
 
-def test_store_and_inbox_elsewhere(runtime_env: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_store_and_inbox_can_be_configured(runtime_env: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("CLOUDSEG_STORE_URL", (tmp_path / "far").as_uri())
     monkeypatch.setenv("CLOUDSEG_INBOX", "/srv/inbox")
     runtime = open_runtime()
@@ -63,7 +63,7 @@ def test_empty_means_unset(runtime_env: Path, monkeypatch: pytest.MonkeyPatch):
     assert open_runtime().catalog.uri.endswith("/home/catalog.db")
 
 
-def test_an_unknown_setting_is_named(runtime_env: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_unknown_setting_is_reported(runtime_env: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CLOUDSEG_STORE_ULR", "x")
     with pytest.raises(SettingsError, match="CLOUDSEG_STORE_ULR: unknown setting"):
         open_runtime()
@@ -79,7 +79,7 @@ def test_an_unknown_setting_is_named(runtime_env: Path, monkeypatch: pytest.Monk
         ("MAX_SCENE_PIXELS", "many"),
     ],
 )
-def test_an_unusable_setting_is_named(runtime_env: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str):
+def test_an_invalid_setting_is_reported(runtime_env: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str):
     monkeypatch.setenv(f"CLOUDSEG_{name}", value)
     with pytest.raises(SettingsError, match=f"CLOUDSEG_{name}"):
         read_settings()
@@ -90,13 +90,13 @@ def test_passwords_stay_hidden(runtime_env: Path, monkeypatch: pytest.MonkeyPatc
     assert "hunter2" not in repr(read_settings())
 
 
-def test_every_setting_says_what_it_is():
+def test_every_setting_has_a_description():
     for name, field in Settings.model_fields.items():
         assert field.description, name
         assert field.description.endswith("."), name
 
 
-def test_logging_is_never_set_up_by_importing(runtime_env: Path, monkeypatch: pytest.MonkeyPatch):
+def test_set_up_logging_configures_the_root_logger(runtime_env: Path, monkeypatch: pytest.MonkeyPatch):
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
     monkeypatch.setattr(root, "level", logging.WARNING)

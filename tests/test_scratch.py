@@ -1,4 +1,4 @@
-"""The private folder of an ingest: gone at the end, gone after a kill, never taken from a living owner."""
+"""Scratch directories are deleted at the end and after a kill, but never while their owner runs."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ def _owner() -> "tuple[subprocess.Popen[str], Path]":
     return process, Path(process.stdout.readline().strip())
 
 
-def test_a_killed_owners_folder_goes_and_a_living_ones_stays(top: Path) -> None:
+def test_directories_of_killed_owners_are_deleted_and_of_running_ones_kept(top: Path) -> None:
     (dead, left), (alive, kept) = _owner(), _owner()
     os.kill(dead.pid, signal.SIGKILL)
     dead.communicate()
@@ -49,7 +49,7 @@ def test_a_killed_owners_folder_goes_and_a_living_ones_stays(top: Path) -> None:
     assert list(top.iterdir()) == []
 
 
-def test_a_link_that_looks_like_ours_is_not_followed(top: Path, tmp_path: Path) -> None:
+def test_links_with_the_prefix_are_not_followed(top: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "precious").touch()
@@ -59,15 +59,15 @@ def test_a_link_that_looks_like_ours_is_not_followed(top: Path, tmp_path: Path) 
         assert (outside / "precious").exists()
 
 
-def test_an_unusable_temporary_folder_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unusable_temporary_folder_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     with pytest.raises(SettingsError, match="TMPDIR"), scratch_directory("test"):
         pass
 
 
-def test_a_full_disk_is_no_fault_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fault = BadScene("the file cannot be decoded")
-    check_room(tmp_path, fault)
+def test_a_full_disk_is_not_blamed_on_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = BadScene("the file cannot be decoded")
+    check_room(tmp_path, error)
     monkeypatch.setattr(scratch, "_LEAST_FREE", 1 << 62)
     with pytest.raises(StoreUnreachable, match="disk of the temporary directory is full"):
-        check_room(tmp_path, fault)
+        check_room(tmp_path, error)

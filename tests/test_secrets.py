@@ -1,4 +1,4 @@
-"""What is secret in the environment is never said: not on stdout, not in the log at its chattiest, not in an error."""
+"""Secrets of the environment are never printed: not to stdout, not in the log at DEBUG, not in an error."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ SECRETS = {
 }
 
 
-def _said(home: Path, *arguments: str, **environment: str) -> tuple[int, str]:
+def _run(home: Path, *arguments: str, **environment: str) -> tuple[int, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLOUDSEG_", "AWS_", "AIRFLOW_"))}
     command = [sys.executable, "-m", "cloudseg", *arguments]
     wanted = kept | {"CLOUDSEG_HOME": str(home), "CLOUDSEG_LOG_LEVEL": "DEBUG"} | SECRETS | environment
@@ -33,19 +33,19 @@ def _said(home: Path, *arguments: str, **environment: str) -> tuple[int, str]:
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )
-def test_no_command_says_a_secret(tmp_path: Path, arguments: list[str], code: int | None) -> None:
-    status, said = _said(tmp_path, *arguments)
-    assert code in (None, status), said
+def test_no_command_prints_a_secret(tmp_path: Path, arguments: list[str], code: int | None) -> None:
+    status, output = _run(tmp_path, *arguments)
+    assert code in (None, status), output
     assert status != 0
-    assert "127.0.0.1:1" in said, "it says where it looked"
-    assert "hunter" not in said
+    assert "127.0.0.1:1" in output, "the message names the server"
+    assert "hunter" not in output
 
 
 @pytest.mark.parametrize(
     "url", ["postgresql://a:hunter6@[::1", "mysql://a:hunter7@host/db", "postgresql+psycopg://u:hunter8@h:port/x"]
 )
-def test_an_unusable_address_is_not_repeated(tmp_path: Path, url: str) -> None:
-    status, said = _said(tmp_path, "models", CLOUDSEG_CATALOG_URL=url)
-    assert status == 2, said
-    assert "CLOUDSEG_CATALOG_URL" in said
-    assert "hunter" not in said
+def test_an_invalid_url_is_not_repeated(tmp_path: Path, url: str) -> None:
+    status, output = _run(tmp_path, "models", CLOUDSEG_CATALOG_URL=url)
+    assert status == 2, output
+    assert "CLOUDSEG_CATALOG_URL" in output
+    assert "hunter" not in output

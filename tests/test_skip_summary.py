@@ -1,4 +1,4 @@
-"""Skipped tests are counted by reason in one line."""
+"""Skipped tests are summarized by reason in one line."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tiny labelled scenes in a real store and catalog: bright discs on dark ground, one scene a place."""
+"""Tiny labeled scenes in a real store and catalog: bright discs on dark ground, one scene per place."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ CPU = Device(kind="cpu", precision="fp32", threads=1, reason="test")
 
 
 def places(split: str, count: int) -> list[str]:
-    """The first places of a split, by number."""
+    """Return the first `count` places of a split."""
     return [f"block:{i}" for i in range(400) if split_of(f"block:{i}") == split][:count]
 
 
@@ -44,7 +44,7 @@ def tif_bytes(array: np.ndarray, descriptions: tuple[str, ...]) -> bytes:
 
 
 def draw(seed: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Reflectance x 10 000 `(3, row, col)` and label: two bright discs on noisy dark ground."""
+    """Draw two bright discs on dark ground; return reflectance x 10 000 `(3, row, col)` and label `(row, col)`."""
     rng = np.random.default_rng(seed)
     rows, cols = np.mgrid[: size[0], : size[1]]
     label = np.zeros(size, np.uint8)
@@ -61,7 +61,10 @@ def draw(seed: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def add_scene(store: LocalStore, catalog: Catalog) -> Callable[..., str]:
-    """Call with a place; gives the label id. Pixels and label may be given, or are drawn from the seed."""
+    """Return a function that adds a scene with a label at a place and returns the label id.
+
+    Pixels and label are arguments, or drawn from the seed.
+    """
 
     def add(
         place: str,
@@ -128,7 +131,7 @@ def add_scene(store: LocalStore, catalog: Catalog) -> Callable[..., str]:
 
 
 def recipe(**parts: Any) -> Recipe:
-    """A tiny recipe; `parts` replace or extend its tables."""
+    """Return a tiny recipe; `parts` replace or extend its tables."""
     values: dict[str, Any] = {
         "name": "tiny",
         "description": "for tests",
@@ -144,7 +147,7 @@ def recipe(**parts: Any) -> Recipe:
 
 @pytest.fixture
 def snapshot_id(store: LocalStore, catalog: Catalog, add_scene: Callable[..., str]) -> str:
-    """Six training places, three validation places, two held out."""
+    """Return a snapshot of six training places, three validation places and two held out."""
     for split, count in (("train", 6), ("validation", 3), ("held_out", 2)):
         for number, place in enumerate(places(split, count)):
             add_scene(place, seed=100 * len(split) + number)

@@ -188,7 +188,7 @@ MUTANTS: Final = (
         'advisory_lock(db, "the champion")\n        current = model_rows.find_champion(db)\n'
         "        if current is not None and _is_same(",
         "current = model_rows.find_champion(db)\n        if current is not None and _is_same(",
-        ("tests/catalog/test_races.py::test_two_tries_at_the_same_moment_are_one",),
+        ("tests/catalog/test_races.py::test_two_concurrent_attempts_are_one",),
     ),
     Mutant(
         "rollback-without-its-lock",
@@ -196,7 +196,7 @@ MUTANTS: Final = (
         'advisory_lock(db, "the champion")\n        current = model_rows.find_champion(db)\n'
         "        if current is not None and (current.action",
         "current = model_rows.find_champion(db)\n        if current is not None and (current.action",
-        ("tests/catalog/test_races.py::test_two_tries_at_the_same_moment_are_one",),
+        ("tests/catalog/test_races.py::test_two_concurrent_attempts_are_one",),
     ),
     Mutant(
         "unattended-run-promotes-what-was-declined",
@@ -220,7 +220,7 @@ MUTANTS: Final = (
         "cloudseg/publish.py",
         "        lock_for_publish(db)\n",
         "",
-        ("tests/catalog/test_gc_lock.py::test_a_collection_waits_for_what_is_being_published",),
+        ("tests/catalog/test_gc_lock.py::test_gc_waits_for_a_publication",),
     ),
     Mutant(
         "publishes-without-a-second-look",

@@ -1,4 +1,4 @@
-"""Catalogs on SQLite, on PostgreSQL and on PostGIS: every test that asks for one runs on all three."""
+"""Catalogs on SQLite, PostgreSQL and PostGIS: a test that uses one runs on all three."""
 
 import shutil
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def catalog_url(request: pytest.FixtureRequest, backend: str, tmp_path: Path) -> Iterator[URL]:
-    """A database of the test with every migration and view."""
+    """Yield the URL of a new database with every migration and view."""
     if backend == "sqlite":
         shutil.copy(request.getfixturevalue("migrated_file"), tmp_path / "catalog.db")
         yield make_url(f"sqlite:///{tmp_path / 'catalog.db'}")
@@ -29,7 +29,7 @@ def catalog_url(request: pytest.FixtureRequest, backend: str, tmp_path: Path) ->
 
 @pytest.fixture
 def empty_url(request: pytest.FixtureRequest, backend: str, tmp_path: Path) -> Iterator[URL]:
-    """A database of the test with nothing in it; on PostgreSQL not even PostGIS."""
+    """Yield the URL of a new, empty database, without PostGIS on PostgreSQL."""
     if backend == "sqlite":
         yield make_url(f"sqlite:///{tmp_path / 'empty' / 'catalog.db'}")
     else:
@@ -46,6 +46,6 @@ def catalog(catalog_url: URL) -> Iterator[Catalog]:
 
 @pytest.fixture
 def full_catalog(catalog: Catalog) -> Catalog:
-    """Two scenes (one labelled twice), a snapshot, a run, two weights, two promotions and two masks."""
+    """Return a catalog with the rows of `rows.fill`."""
     rows.fill(catalog)
     return catalog

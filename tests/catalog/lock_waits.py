@@ -1,4 +1,4 @@
-"""Whether sessions of a catalog wait for each other's locks, so that tests need not guess how long to sleep."""
+"""Wait until sessions of a catalog are blocked by a lock, so that tests need not guess how long to sleep."""
 
 import time
 from collections.abc import Sequence
@@ -9,21 +9,21 @@ from sqlalchemy import text
 from cloudseg.catalog import Catalog
 
 _WAITING = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-_AT_MOST_S = 60
+_TIMEOUT_S = 60
 
 
 def wait_until_sessions_wait(catalog: Catalog, calls: Sequence[Future[object]]) -> None:
     """Return when as many sessions wait for a lock as there are calls, or when one of the calls has ended.
 
-    SQLite does not tell who waits: there it is half a second, in which a call that does not wait would end.
+    SQLite does not report waiting sessions: there it waits half a second, in which an unblocked call would end.
     """
     if catalog.engine.dialect.name == "sqlite":
         time.sleep(0.5)
         return
-    give_up = time.monotonic() + _AT_MOST_S
+    deadline = time.monotonic() + _TIMEOUT_S
     while not any(call.done() for call in calls):
         with catalog.read() as db:
             if db.execute(text(_WAITING)).scalar() == len(calls):
                 return
-        assert time.monotonic() < give_up, "the calls neither wait nor end"
+        assert time.monotonic() < deadline, "the calls neither wait for a lock nor end"
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Plausible rows for the tests of the catalog: every field filled, ids made of a number."""
+"""Plausible rows for tests of the catalog, with every field set and ids derived from a number."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -217,7 +217,7 @@ def quarantined(number: int) -> Quarantined:
 
 
 def fill(catalog: Catalog) -> None:
-    """Two scenes (one labelled twice), a snapshot, a run, two weights, two promotions and two masks."""
+    """Add two scenes (one labeled twice), a snapshot, a run, two weights, two promotions and two masks."""
     with catalog.begin() as db:
         scene_rows.add_scene(db, scene(1))
         scene_rows.add_scene(db, scene(2, min_lon=179.9, max_lon=-179.9, acquired_at=None, crs=None))

@@ -1,4 +1,4 @@
-"""Naming objects and collecting them keep each other waiting; those who only name do not."""
+"""Publishing and garbage collection exclude each other; publishers do not."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -16,13 +16,13 @@ from cloudseg.storage import LocalStore
 
 
 def collect(catalog: Catalog) -> list[str]:
-    """Begin a collection and return the keys that rows name by then."""
+    """Start a garbage collection and return the keys that rows reference at that time."""
     with catalog.begin() as db:
         lock_for_gc(db)
         return [entry.source_uri for entry in list_quarantined(db)]
 
 
-def test_nothing_is_collected_while_a_row_is_being_written(catalog: Catalog) -> None:
+def test_gc_waits_while_a_row_is_being_written(catalog: Catalog) -> None:
     with ThreadPoolExecutor(1) as pool:
         with catalog.begin() as db:
             lock_for_publish(db)
@@ -32,13 +32,13 @@ def test_nothing_is_collected_while_a_row_is_being_written(catalog: Catalog) -> 
         collecting.result(60)
 
 
-def test_a_collection_waits_for_what_is_being_published(catalog: Catalog, store: LocalStore) -> None:
+def test_gc_waits_for_a_publication(catalog: Catalog, store: LocalStore) -> None:
     with ThreadPoolExecutor(1) as pool:
 
         def write_row(db: Connection, stored: dict[str, StoredObject]) -> Future[list[str]]:
             collecting = pool.submit(collect, catalog)
             wait_until_sessions_wait(catalog, [collecting])
-            assert not collecting.done(), "it would not see this row and would delete the object"
+            assert not collecting.done(), "a collection now would miss this row and delete the object"
             add_quarantined(db, rows.quarantined(1).model_copy(update={"source_uri": stored["it"].key}))
             return collecting
 
@@ -48,9 +48,9 @@ def test_a_collection_waits_for_what_is_being_published(catalog: Catalog, store:
         assert collecting.result(60) == list(store.list_keys("things/"))
 
 
-def test_two_writers_name_objects_at_the_same_time(catalog: Catalog) -> None:
+def test_two_publishers_do_not_block_each_other(catalog: Catalog) -> None:
     if catalog.engine.dialect.name == "sqlite":
-        pytest.skip("SQLite has one writer at a time, whatever it does")
+        pytest.skip("SQLite has one writer at a time")
     with catalog.begin() as one, catalog.begin() as other:
         lock_for_publish(one)
         lock_for_publish(other)

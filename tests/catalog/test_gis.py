@@ -1,4 +1,4 @@
-"""What GIS people get from PostGIS: geometry that follows the footprint, an index, two views with addresses."""
+"""PostGIS: a generated geometry column with an index, and two views with URLs for GIS users."""
 
 import logging
 
@@ -34,12 +34,12 @@ def test_a_scene_without_footprint_has_no_geometry(full_catalog: Catalog):
     assert query(full_catalog, "SELECT footprint FROM gis.scenes WHERE name = 'synthetic_3'") == [{"footprint": None}]
 
 
-def test_nobody_can_write_another_geometry(full_catalog: Catalog):
+def test_the_geometry_cannot_be_written(full_catalog: Catalog):
     with pytest.raises(Exception, match="generated column"), full_catalog.begin() as db:
         db.execute(text("UPDATE scene SET footprint = ST_MakeEnvelope(0, 0, 1, 1, 4326)"))
 
 
-def test_masks_have_addresses_model_and_place_on_the_map(full_catalog: Catalog):
+def test_masks_have_urls_and_model_and_scene_columns(full_catalog: Catalog):
     full_catalog.upgrade(**ADDRESSES)
     first, second = query(full_catalog, "SELECT * FROM gis.masks ORDER BY mask_id")
     assert first["url"] == f"s3://bucket/100% sure/{rows.mask(1, of=1, by=1).key}"
@@ -53,12 +53,12 @@ def test_masks_have_addresses_model_and_place_on_the_map(full_catalog: Catalog):
     assert first["acquired_at"] == rows.scene(1).acquired_at
 
 
-def test_without_addresses_the_views_have_none(full_catalog: Catalog):
+def test_urls_are_null_if_not_configured(full_catalog: Catalog):
     assert {row["url"] for row in query(full_catalog, "SELECT url FROM gis.scenes")} == {None}
 
 
-def test_what_a_gis_program_asks_for(full_catalog: Catalog):
-    """QGIS reads the type and the SRID from geometry_columns and then asks for a box."""
+def test_queries_of_a_gis_program(full_catalog: Catalog):
+    """QGIS reads type and SRID from geometry_columns, then queries a bounding box."""
     layers = query(
         full_catalog,
         "SELECT f_table_name, f_geometry_column, srid FROM geometry_columns WHERE f_table_schema = 'gis' ORDER BY 1",
@@ -66,12 +66,14 @@ def test_what_a_gis_program_asks_for(full_catalog: Catalog):
     assert layers == [
         {"f_table_name": name, "f_geometry_column": "footprint", "srid": 4326} for name in ("masks", "scenes")
     ]
-    asked = "SELECT mask_id FROM gis.masks WHERE footprint && ST_MakeEnvelope(:w, :s, :e, :n, 4326) ORDER BY mask_id"
-    assert query(full_catalog, asked, w=1.6, s=45.1, e=2, n=46) == [{"mask_id": "mk-1"}, {"mask_id": "mk-2"}]
-    assert query(full_catalog, asked, w=2, s=45.1, e=3, n=46) == []
+    statement = (
+        "SELECT mask_id FROM gis.masks WHERE footprint && ST_MakeEnvelope(:w, :s, :e, :n, 4326) ORDER BY mask_id"
+    )
+    assert query(full_catalog, statement, w=1.6, s=45.1, e=2, n=46) == [{"mask_id": "mk-1"}, {"mask_id": "mk-2"}]
+    assert query(full_catalog, statement, w=2, s=45.1, e=3, n=46) == []
 
 
-def test_postgis_may_come_later(empty_url: URL, caplog: pytest.LogCaptureFixture):
+def test_postgis_can_be_installed_later(empty_url: URL, caplog: pytest.LogCaptureFixture):
     catalog = Catalog(empty_url)
     with caplog.at_level(logging.INFO, "cloudseg"):
         catalog.upgrade()
@@ -84,13 +86,13 @@ def test_postgis_may_come_later(empty_url: URL, caplog: pytest.LogCaptureFixture
     catalog.engine.dispose()
 
 
-def test_going_down_takes_it_along_and_up_brings_it_back(full_catalog: Catalog):
+def test_downgrade_and_upgrade_recreate_the_geometry(full_catalog: Catalog):
     full_catalog.downgrade("base")
     full_catalog.upgrade()
     rows.fill(full_catalog)
     assert query(full_catalog, "SELECT count(*) AS n FROM gis.masks WHERE footprint IS NOT NULL") == [{"n": 2}]
 
 
-def test_bytes_that_are_no_footprint_are_refused(catalog: Catalog):
+def test_invalid_wkb_is_refused(catalog: Catalog):
     with pytest.raises(InternalError, match=r"geometry|WKB"), catalog.begin() as db:
         scene_rows.add_scene(db, rows.scene(1, footprint_wkb=to_wkb(box(0, 0, 1, 1))[:-4]))

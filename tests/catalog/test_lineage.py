@@ -1,4 +1,4 @@
-"""From a mask to the labels and source files that its model learned from, in one query."""
+"""From a mask to the labels and source files of its model's training, in one query."""
 
 import json
 from datetime import UTC, datetime
@@ -185,7 +185,7 @@ def test_one_query_from_the_mask_to_the_source_files(catalog: Catalog, world: di
     assert json.loads(json.dumps(found)) == found
 
 
-def test_a_warm_start_names_what_it_goes_back_to(catalog: Catalog, world: dict[str, str]) -> None:
+def test_a_warm_start_has_its_ancestors(catalog: Catalog, world: dict[str, str]) -> None:
     found, queries = queries_of(catalog, world["newest"])
     assert queries == 2
     assert [(parent["weights_id"], parent["snapshot_id"]) for parent in found["ancestors"]] == [

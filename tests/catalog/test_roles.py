@@ -1,4 +1,4 @@
-"""Who may do what on PostgreSQL: every right is tried, and so is what must be refused."""
+"""Privileges of the roles on PostgreSQL: what each may do and what must be refused."""
 
 import secrets
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def roles(full_catalog: Catalog) -> Catalog:
 
 
 def user(url: URL, role: str | None) -> Iterator[Catalog]:
-    """Let a new user log in who has this role and nothing else."""
+    """Yield a catalog opened as a new user that has this role only."""
     name, password = f"user_{secrets.token_hex(4)}", secrets.token_hex(8)
     run_sql(url, f"CREATE ROLE {name} LOGIN PASSWORD '{password}'" + (f" IN ROLE {role}" if role else ""))
     catalog = Catalog(url.set(username=name, password=password))
@@ -52,7 +52,7 @@ def gis(roles: Catalog, catalog_url: URL) -> Iterator[Catalog]:
 
 
 @pytest.fixture
-def stranger(roles: Catalog, catalog_url: URL) -> Iterator[Catalog]:
+def without_role(roles: Catalog, catalog_url: URL) -> Iterator[Catalog]:
     yield from user(catalog_url, None)
 
 
@@ -65,7 +65,7 @@ def refused(catalog: Catalog, statement: str) -> None:
     assert not caught.value.retry_helps
 
 
-OWNERS = [
+OWNER_ONLY = [
     "CREATE TABLE mine (a int)",
     "CREATE TEMPORARY TABLE mine (a int)",
     "CREATE SCHEMA mine",
@@ -86,9 +86,9 @@ OWNERS = [
 
 
 @pytest.mark.parametrize("role", ["app", "airflow", "gis"])
-def test_what_nobody_but_the_owner_may(request: pytest.FixtureRequest, role: str, backend: str):
+def test_owner_only_statements_are_refused(request: pytest.FixtureRequest, role: str, backend: str):
     catalog = request.getfixturevalue(role)
-    for statement in OWNERS:
+    for statement in OWNER_ONLY:
         refused(catalog, statement)
 
 
@@ -107,7 +107,7 @@ def test_the_app_does_what_stages_do(app: Catalog, roles: Catalog):
     refused(app, "DELETE FROM mask")
 
 
-def test_the_app_can_neither_upgrade_nor_make_roles(app: Catalog):
+def test_the_app_can_neither_upgrade_nor_create_roles(app: Catalog):
     with pytest.raises(SettingsError, match="cloudseg db"):
         app.upgrade()
     with pytest.raises(SettingsError, match="only the owner"):
@@ -123,7 +123,7 @@ def test_airflow_reads_and_writes_nothing(airflow: Catalog):
     refused(airflow, "DELETE FROM quarantine")
 
 
-def test_a_gis_reader_sees_no_table_and_no_view_of_ours(gis: Catalog):
+def test_a_gis_reader_sees_no_table_and_no_internal_view(gis: Catalog):
     for name in sorted({*tables.metadata.tables, *_VIEWS, "alembic_version"}):
         refused(gis, f"SELECT * FROM public.{name}")  # noqa: S608
 
@@ -142,12 +142,12 @@ def test_a_gis_reader_reads_the_two_views_and_writes_nothing(backend: str, gis: 
     refused(gis, "CREATE TABLE gis.mine (a int)")
 
 
-def test_a_stranger_is_not_let_in(stranger: Catalog):
+def test_a_user_without_role_is_refused(without_role: Catalog):
     with pytest.raises(SettingsError, match="refuses this user"):
-        stranger.check()
+        without_role.check()
 
 
-def test_an_upgrade_gives_back_what_making_the_views_anew_took(
+def test_an_upgrade_restores_the_grants_of_recreated_views(
     roles: Catalog, airflow: Catalog, gis: Catalog, backend: str
 ):
     roles.upgrade()
@@ -158,9 +158,7 @@ def test_an_upgrade_gives_back_what_making_the_views_anew_took(
             assert db.execute(text("SELECT count(*) FROM gis.masks")).scalar() == 2
 
 
-def test_what_the_owner_makes_later_is_read_by_the_service_and_not_by_gis_people(
-    roles: Catalog, app: Catalog, gis: Catalog
-):
+def test_later_objects_are_readable_by_the_service_but_not_by_gis_readers(roles: Catalog, app: Catalog, gis: Catalog):
     with roles.begin() as db:
         db.execute(text("CREATE VIEW my_own AS SELECT 1 AS one"))
     with app.read() as db:
@@ -171,14 +169,14 @@ def test_what_the_owner_makes_later_is_read_by_the_service_and_not_by_gis_people
 def test_running_it_again_changes_nothing(roles: Catalog):
     assert roles.make_roles() == []
     with roles.read() as db:
-        there = db.execute(
+        found = db.execute(
             text("SELECT rolname, rolcanlogin, rolsuper, rolcreaterole FROM pg_roles WHERE rolname = ANY(:names)"),
             {"names": list(ROLES)},
         )
-        assert {tuple(row) for row in there} == {(role, False, False, False) for role in ROLES}
+        assert {tuple(row) for row in found} == {(role, False, False, False) for role in ROLES}
 
 
-def test_the_reviewed_file_names_every_table_and_view():
+def test_the_grants_list_every_table_and_view():
     grants = (sql_folder() / "roles" / "0002_grants.sql").read_text("utf-8")
     revoked = grants.partition("FROM PUBLIC, cloudseg_app")[0].rpartition("REVOKE ALL ON\n")[2]
     named = {name.strip() for name in revoked.replace("\n", " ").split(",")}

@@ -17,12 +17,12 @@ def test_the_same_source_is_one_scene(catalog: Catalog):
         assert scene_rows.find_scene_by_source(db, "unknown") is None
 
 
-def test_an_unknown_scene_is_named(catalog: Catalog):
+def test_an_unknown_scene_is_reported(catalog: Catalog):
     with pytest.raises(NotInCatalog, match="sc-x: no such scene"), catalog.read() as db:
         scene_rows.get_scene(db, "sc-x")
 
 
-def test_labels_are_versions_of_their_scene(catalog: Catalog):
+def test_labels_are_versioned_per_scene(catalog: Catalog):
     with catalog.begin() as db:
         for number in (1, 2):
             scene_rows.add_scene(db, rows.scene(number))
@@ -76,7 +76,7 @@ def test_scenes_without_mask_are_publishable_and_oldest_first(full_catalog: Cata
         ]
 
 
-def test_scenes_without_mask_are_those_with_every_band_that_is_asked_for(full_catalog: Catalog):
+def test_scenes_without_mask_can_be_filtered_by_bands(full_catalog: Catalog):
     with full_catalog.begin() as db:
         scene_rows.add_scene(db, rows.scene(3, bands=["nir", "red"]))
         scene_rows.add_scene(db, rows.scene(4, bands=[]))

@@ -26,12 +26,12 @@ def test_unusable_urls_are_settings_errors(url: str):
         Catalog(url)
 
 
-def test_the_folder_is_made(tmp_path: Path):
+def test_the_folder_is_created(tmp_path: Path):
     Catalog(f"sqlite:///{tmp_path}/a/b/catalog.db").upgrade()
     assert (tmp_path / "a" / "b" / "catalog.db").is_file()
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path):
+def test_a_folder_that_cannot_be_created(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CatalogUnreachable, match="directory cannot be created"):
         Catalog(f"sqlite:///{tmp_path}/file/below/catalog.db")
@@ -55,7 +55,7 @@ def test_a_folder_in_place_of_the_file(tmp_path: Path):
 # --- transactions ---------------------------------------------------------------------------------------------------
 
 
-def test_begin_commits_and_undoes(catalog: Catalog):
+def test_begin_commits_and_rolls_back(catalog: Catalog):
     with catalog.begin() as db:
         scene_rows.add_scene(db, rows.scene(1))
     with pytest.raises(ZeroDivisionError), catalog.begin() as db:
@@ -71,7 +71,7 @@ def test_read_refuses_to_write(catalog: Catalog):
         assert scene_rows.add_scene(db, rows.scene(1))
 
 
-def test_a_reader_sees_one_moment(catalog: Catalog):
+def test_a_reader_sees_one_snapshot(catalog: Catalog):
     with catalog.read() as reader:
         assert scene_rows.count_scenes(reader) == 0
         with catalog.begin() as writer:
@@ -101,21 +101,21 @@ def test_a_writer_waits_for_the_other(catalog: Catalog):
     assert order == ["first", "second"]
 
 
-def test_a_lock_that_never_ends_is_unreachable_not_a_traceback(catalog: Catalog, catalog_url: URL):
-    hasty = {"timeout": "0.05"} if catalog_url.drivername == "sqlite" else {"options": "-c lock_timeout=50ms"}
-    impatient = Catalog(catalog_url.update_query_dict(hasty))
+def test_a_lock_timeout_is_catalog_unreachable(catalog: Catalog, catalog_url: URL):
+    options = {"timeout": "0.05"} if catalog_url.drivername == "sqlite" else {"options": "-c lock_timeout=50ms"}
+    other = Catalog(catalog_url.update_query_dict(options))
     with catalog.begin() as holder:
         scene_rows.add_scene(holder, rows.scene(1))
         with (
             pytest.raises(CatalogUnreachable, match=r"database is locked|lock timeout") as caught,
-            impatient.begin() as db,
+            other.begin() as db,
         ):
             scene_rows.add_scene(db, rows.scene(1))
     assert caught.value.retry_helps
-    impatient.engine.dispose()
+    other.engine.dispose()
 
 
-def test_faults_of_our_own_stay_visible(catalog: Catalog):
+def test_invalid_sql_is_not_translated(catalog: Catalog):
     with pytest.raises((OperationalError, ProgrammingError)), catalog.read() as db:
         db.execute(text("SELEC 1"))
     with pytest.raises(CatalogOutdated, match=r"no such column|column .* does not exist"), catalog.read() as db:
@@ -125,7 +125,7 @@ def test_faults_of_our_own_stay_visible(catalog: Catalog):
 # --- values ---------------------------------------------------------------------------------------------------------
 
 
-def test_rows_come_back_as_they_went_in(full_catalog: Catalog):
+def test_rows_are_read_as_they_were_written(full_catalog: Catalog):
     with full_catalog.read() as db:
         assert scene_rows.get_scene(db, rows.scene(1).scene_id) == rows.scene(1)
         assert training_rows.get_snapshot(db, "sn-1") == rows.snapshot()
@@ -147,7 +147,7 @@ def test_utc_refuses_naive_times_in_statements(catalog: Catalog):
         db.execute(select(tables.scene).where(tables.scene.c.acquired_at < datetime(2024, 1, 1)))  # noqa: DTZ001
 
 
-def test_utc_keeps_the_moment_not_the_zone(catalog: Catalog):
+def test_utc_keeps_the_instant_not_the_zone(catalog: Catalog):
     elsewhere = datetime(2024, 6, 1, 2, 0, 0, 123456, tzinfo=timezone(timedelta(hours=5, minutes=30)))
     with catalog.begin() as db:
         scene_rows.add_scene(db, rows.scene(1, acquired_at=elsewhere))
@@ -158,6 +158,6 @@ def test_utc_keeps_the_moment_not_the_zone(catalog: Catalog):
     assert found.tzinfo is UTC
 
 
-def test_nan_is_refused_because_it_is_no_json(full_catalog: Catalog):
+def test_nan_is_refused_in_json(full_catalog: Catalog):
     with pytest.raises((StatementError, ValueError), match="not JSON compliant"), full_catalog.begin() as db:
         training_rows.add_epoch(db, rows.epoch(2).model_copy(update={"metrics": {"train_loss": float("nan")}}))

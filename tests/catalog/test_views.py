@@ -1,4 +1,4 @@
-"""Every file of sql/views runs, and says what its rows say."""
+"""Every view of sql/views is created and returns the expected rows."""
 
 import re
 from pathlib import Path
@@ -19,14 +19,14 @@ def query(catalog: Catalog, statement: str) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_every_file_makes_the_view_of_its_name(full_catalog: Catalog, file: Path):
+def test_every_file_creates_the_view_of_its_name(full_catalog: Catalog, file: Path):
     assert re.fullmatch(r"\d{4}_[a-z_]+\.sql", file.name)
     view = file.stem[5:]
     assert f"CREATE VIEW {view} AS" in file.read_text("utf-8")
     assert query(full_catalog, f"SELECT * FROM {view}"), "a catalog with rows has rows in every view"  # noqa: S608
 
 
-def test_upgrade_makes_and_drops_exactly_these(full_catalog: Catalog):
+def test_upgrade_creates_exactly_these_views(full_catalog: Catalog):
     with full_catalog.read() as db:
         assert set(inspect(db).get_view_names()) - {"geometry_columns", "geography_columns"} == {
             file.stem[5:] for file in FILES
@@ -62,15 +62,15 @@ def test_model_history(full_catalog: Catalog):
     ]
 
 
-def test_mask_lineage_names_what_taught_the_model(full_catalog: Catalog):
-    taught, imported = query(full_catalog, "SELECT * FROM mask_lineage ORDER BY mask_id")
-    assert (taught["run_id"], taught["snapshot_id"], taught["taught_as"], taught["label_version"]) == (
+def test_mask_lineage_lists_the_training_labels(full_catalog: Catalog):
+    trained, imported = query(full_catalog, "SELECT * FROM mask_lineage ORDER BY mask_id")
+    assert (trained["run_id"], trained["snapshot_id"], trained["taught_as"], trained["label_version"]) == (
         "run-1",
         "sn-1",
         "train",
         2,
     )
-    assert taught["taught_scene_name"] == "synthetic_1"
+    assert trained["taught_scene_name"] == "synthetic_1"
     assert (imported["run_id"], imported["label_id"]) == (None, None)
 
 
@@ -82,13 +82,13 @@ def test_scene_label_is_the_newest(full_catalog: Catalog):
     ]
 
 
-def test_training_run_says_how_far_it_came_and_what_the_gate_said(full_catalog: Catalog):
+def test_training_run_has_progress_and_verdict(full_catalog: Catalog):
     (run,) = query(full_catalog, "SELECT * FROM training_run")
     assert (run["status"], run["epochs"], run["steps"], run["checkpoint_step"]) == ("running", 1, 10, None)
     assert (run["weights_id"], run["model_version"], run["outcome"]) == ("w-1", 1, "PROMOTE")
 
 
-def test_champion_history_says_from_when_until_when(full_catalog: Catalog):
+def test_champion_history_has_start_and_end(full_catalog: Catalog):
     first, second = query(full_catalog, "SELECT * FROM champion_history ORDER BY generation")
     assert (first["weights_id"], first["model_version"], first["until_at"]) == ("w-2", 2, second["from_at"])
     assert (second["weights_id"], second["until_at"], second["previous_weights_id"]) == ("w-1", None, "w-2")

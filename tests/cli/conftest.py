@@ -1,4 +1,4 @@
-"""The command line, run in the process of the test."""
+"""Run the command line in the test process."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -22,7 +22,7 @@ MOVED = {"demo", "stack"}
 
 
 @pytest.mark.parametrize("name", ["scenes", "models", "runs", "masks", "quarantine"])
-def test_an_empty_catalog_gives_an_empty_list(run: Run, name: str):
+def test_an_empty_catalog_returns_an_empty_list(run: Run, name: str):
     code, out, _ = run(name, "--json")
     assert (code, json.loads(out)) == (0, {name: []})
     assert run(name)[1].strip() == f"no {name}"
@@ -42,7 +42,7 @@ def test_doctor_finds_no_problem_with_the_embedded_default(run: Run):
         assert run("db", "upgrade")[0] == 0
 
 
-def test_doctor_names_what_is_wrong(run: Run, runtime_env: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_doctor_reports_problems(run: Run, runtime_env: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("CLOUDSEG_CATALOG_URL", f"sqlite:///{tmp_path / 'server.db'}")
     code, out, _ = run("doctor")
     assert code == 1
@@ -66,7 +66,7 @@ def test_db_roles_dry_run_prints_readable_sql(run: Run):
     code, out, _ = run("db", "roles", "--dry-run")
     assert code == 0
     assert "GRANT SELECT ON gis.scenes, gis.masks TO gis_reader;" in out
-    assert run("db", "roles")[0] == errors.StateError.exit_code, "SQLite has none"
+    assert run("db", "roles")[0] == errors.StateError.exit_code, "SQLite has no roles"
 
 
 @pytest.mark.parametrize(
@@ -89,9 +89,9 @@ def test_db_roles_dry_run_prints_readable_sql(run: Run):
         (["ingest", "/nowhere/at/all"], 2, ["no such folder"]),
         (["ingest", "a\0b"], 2, ["no such folder"]),
         (["ingest", os.fsdecode(b"/nowhere/\xff")], 2, [r"/nowhere/\xff"]),
-        (["ingest", "gopher://hole/x"], 2, ["no source speaks this scheme", "store://"]),
-        (["ingest", "store://../../etc"], 2, ["no prefix of the store"]),
-        (["ingest", "store://UPPER"], 2, ["no prefix of the store"]),
+        (["ingest", "gopher://hole/x"], 2, ["unsupported URL scheme", "store://"]),
+        (["ingest", "store://../../etc"], 2, ["not a valid prefix of the store"]),
+        (["ingest", "store://UPPER"], 2, ["not a valid prefix of the store"]),
         (["ingest", ".", "--layout", "nonsense"], 2, ["no such layout", "multiband"]),
         (["ingest", ".", "--bands", "red,purple"], 2, ["purple", "rededge071"]),
         (["snapshot"], 3, ["no labeled scene"]),
@@ -99,7 +99,9 @@ def test_db_roles_dry_run_prints_readable_sql(run: Run):
         (["masks", "--weights", "w-0"], 2, ["w-0", "cloudseg models"]),
     ],
 )
-def test_a_users_error_is_one_message_with_its_exit_code(run: Run, arguments: list[str], code: int, words: list[str]):
+def test_user_errors_print_one_message_and_set_the_exit_code(
+    run: Run, arguments: list[str], code: int, words: list[str]
+):
     found, out, err = run(*arguments)
     assert (found, out) == (code, "")
     assert "Traceback" not in err
@@ -118,7 +120,7 @@ def test_a_command_that_moved_to_the_checkout_names_its_make_target(run: Run, na
     assert f"\n  {name} " not in run("--help")[1]
 
 
-def test_a_retired_setting_is_ignored_with_one_line(runtime_env: Path):
+def test_a_removed_setting_is_ignored_with_one_message(runtime_env: Path):
     done = subprocess.run(
         [sys.executable, "-m", "cloudseg", "scenes", "--json"],
         capture_output=True,
@@ -139,7 +141,7 @@ def test_unknown_settings_are_named(run: Run, monkeypatch: pytest.MonkeyPatch):
     assert "CLOUDSEG_HOEM" in err
 
 
-def test_wrong_usage_has_the_exit_code_of_wrong_input(run: Run):
+def test_usage_errors_have_the_exit_code_of_input_errors(run: Run):
     assert run("scenes", "--limit", "0")[0] == 2
     assert run("nonsense")[0] == 2
     assert run("--help")[0] == 0
@@ -172,7 +174,7 @@ def test_a_wrong_setting_is_one_message(
     assert err.strip().splitlines()[-1].startswith("error: ")
 
 
-def test_stdout_that_cannot_be_written_is_an_error_and_a_closed_pipe_is_none(runtime_env: Path):
+def test_unwritable_stdout_is_an_error_and_a_closed_pipe_is_not(runtime_env: Path):
     command = f"{sys.executable} -m cloudseg"
     ends = {
         f"{command} doctor --json > /dev/full": (1, "No space left"),
@@ -191,7 +193,7 @@ def test_stdout_that_cannot_be_written_is_an_error_and_a_closed_pipe_is_none(run
         assert words in done.stderr
 
 
-def test_names_that_the_terminals_encoding_lacks_are_escaped(runtime_env: Path):
+def test_characters_outside_the_terminals_encoding_are_escaped(runtime_env: Path):
     done = subprocess.run(
         [sys.executable, "-m", "cloudseg", "ingest", "/nowhere/ünï"],
         capture_output=True,
@@ -214,12 +216,12 @@ def test_ctrl_c_ends_with_130_and_no_traceback(run: Run, monkeypatch: pytest.Mon
 
 
 def test_main_exits_with_the_exit_code(runtime_env: Path):
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as caught:
         main(["lineage", "mk-0"])
-    assert left.value.code == 2
+    assert caught.value.code == 2
 
 
-def test_python_dash_m_keeps_stdout_for_the_record(runtime_env: Path):
+def test_python_dash_m_prints_only_the_record_to_stdout(runtime_env: Path):
     environment = {**os.environ, "CLOUDSEG_HOME": str(runtime_env)}
     done = subprocess.run(
         [sys.executable, "-m", "cloudseg", "maintain", "--json"],
@@ -233,7 +235,7 @@ def test_python_dash_m_keeps_stdout_for_the_record(runtime_env: Path):
     assert "maintain ends" in done.stderr
 
 
-def test_every_command_is_there():
+def test_every_command_exists():
     pipeline = {"ingest", "snapshot", "train", "evaluate", "promote", "rollback", "retrain", "predict"}
     inspecting = {"models", "runs", "scenes", "masks", "lineage", "quarantine"}
     wanted = pipeline | inspecting | {"maintain", "db", "doctor", "model", "backup", "restore"}
@@ -255,8 +257,8 @@ def test_a_command_has_the_arguments_of_its_stage(name: str):
     together = {"link": "link_s", "hours": "link_s"}  # two options of the command are one argument of the stage
     chooses_the_stage = {"apply", "ask", "decline", "automatic"} if name == "promote" else set()
     options = {together.get(option.name, option.name) for option in root.commands[name].params}
-    given = options - {"as_json", "dry_run"} - chooses_the_stage
-    assert given == set(inspect.signature(getattr(stages, name)).parameters) - {"dry_run"}
+    names = options - {"as_json", "dry_run"} - chooses_the_stage
+    assert names == set(inspect.signature(getattr(stages, name)).parameters) - {"dry_run"}
 
 
 def test_releasing_from_quarantine_has_a_dry_run(run: Run, tmp_path: Path):
@@ -277,7 +279,7 @@ def test_releasing_from_quarantine_has_a_dry_run(run: Run, tmp_path: Path):
     assert json.loads(run("ingest", str(inbox), "--json")[1])["quarantined"] == [wanted]
 
 
-def test_every_command_with_a_record_offers_json():
+def test_every_command_with_a_record_has_a_json_option():
     assert [
         name
         for name, command in root.commands.items()
@@ -319,7 +321,7 @@ def _printed(width: int, *, terminal: bool) -> list[str]:
 
 
 @pytest.mark.parametrize("width", [80, 60, 40])
-def test_a_narrow_terminal_keeps_ids_whole_and_lines_short(width: int):
+def test_narrow_terminals_keep_ids_and_truncate_other_columns(width: int):
     lines = _printed(width, terminal=True)
     rows = [line for line in lines if line.startswith("sc-")]
     assert [line[:23] for line in rows] == [row["scene_id"] for row in ROWS["scenes"]]
@@ -330,7 +332,7 @@ def test_a_narrow_terminal_keeps_ids_whole_and_lines_short(width: int):
 
 
 @pytest.mark.parametrize("width", [40, 2000])
-def test_a_pipe_gets_one_uncut_line_for_each_row(width: int):
+def test_output_to_a_pipe_has_one_untruncated_line_for_each_row(width: int):
     lines = _printed(width, terminal=False)
     assert len(lines) == 4
     assert lines[0].split() == ["scene_id", "name", "place", "acquired_at", "uri"]
@@ -345,13 +347,13 @@ def test_a_pipe_gets_one_uncut_line_for_each_row(width: int):
     assert [line for line in lines if line != line.rstrip()] == []
 
 
-def test_output_of_a_pipe_has_no_colors_and_no_lines():
+def test_output_to_a_pipe_has_no_colors_and_no_rules():
     console = Console(file=(out := io.StringIO()), width=2000, force_terminal=False)
     show_rows("scenes", ["scene_id", "name"])(console, {"scenes": [{"scene_id": "sc-1", "name": "a\nb [red]"}]})
     assert out.getvalue() == "scene_id  name\nsc-1      a b [red]\n"
 
 
-def test_an_id_is_whole_even_where_the_terminal_is_narrower():
+def test_ids_are_never_truncated():
     lines = _printed(15, terminal=True)
     assert [line for line in lines if line.startswith("sc-")] == [row["scene_id"] for row in ROWS["scenes"]]
 
@@ -370,7 +372,7 @@ def test_wide_characters_count_as_two_columns():
 
 
 def test_an_unexpected_exception_keeps_its_traceback():
-    """An unexpected exception is a bug: it keeps its traceback."""
+    """An unexpected exception is a bug and keeps its traceback."""
     import click
 
     @click.command()

@@ -33,7 +33,7 @@ def add_mask() -> str:
     return key
 
 
-def test_doctor_tries_the_store(on_s3: Run, monkeypatch: pytest.MonkeyPatch):
+def test_doctor_checks_the_store(on_s3: Run, monkeypatch: pytest.MonkeyPatch):
     code, out, _ = on_s3("doctor", "--json")
     store = next(check for check in json.loads(out)["checks"] if check["name"] == "store")
     assert (code, store["ok"]) == (0, True)
@@ -52,7 +52,7 @@ def test_doctor_tries_the_store(on_s3: Run, monkeypatch: pytest.MonkeyPatch):
         assert SECRET_KEY not in out + err
 
 
-def test_doctor_finds_a_store_that_overwrites(run: Run, monkeypatch: pytest.MonkeyPatch):
+def test_doctor_detects_a_store_that_overwrites(run: Run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(LocalStore, "put", LocalStore.replace)
     code, out, _ = run("doctor", "--json")
     store = next(check for check in json.loads(out)["checks"] if check["name"] == "store")
@@ -60,7 +60,7 @@ def test_doctor_finds_a_store_that_overwrites(run: Run, monkeypatch: pytest.Monk
     assert "If-None-Match is ignored" in store["detail"]
 
 
-def test_masks_with_links(on_s3: Run):
+def test_presigned_urls_of_masks(on_s3: Run):
     key = add_mask()
     plain = json.loads(on_s3("masks", "--json")[1])["masks"]
     assert all("link" not in mask for mask in plain)
@@ -81,7 +81,7 @@ def test_masks_with_links(on_s3: Run):
     assert on_s3("masks", "--link", "--expires", "200")[0] == 2
 
 
-def test_a_folder_has_no_links(run: Run):
+def test_a_local_store_has_no_presigned_urls(run: Run):
     add_mask()
     code, out, err = run("masks", "--link")
     assert (code, out) == (2, "")

@@ -1,4 +1,4 @@
-"""Airflow reads its environment on import: each test process gets an empty home before anything imports it."""
+"""Airflow reads its environment on import, so each test process sets an empty AIRFLOW_HOME before importing it."""
 
 import os
 import sys

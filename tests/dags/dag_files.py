@@ -1,4 +1,4 @@
-"""The one place that knows how this version of Airflow is imported and where the DAG files lie."""
+"""The DAG files and how to import them with this version of Airflow; the only module that knows both."""
 
 import ast
 from pathlib import Path
@@ -16,7 +16,7 @@ SHARED = {"__init__.py", "cloudseg_dagkit.py", "cloudseg_notify.py"}
 
 
 def airflow_home(folder: Path) -> dict[str, str]:
-    """The environment of an Airflow that touches nothing outside `folder`."""
+    """Return the environment of an Airflow that writes nothing outside `folder`."""
     return {
         "AIRFLOW_HOME": str(folder),
         "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
@@ -38,7 +38,7 @@ def load_dags() -> dict[str, Any]:
 
 
 def task_functions(path: Path) -> list[ast.FunctionDef]:
-    """Return the functions that carry a `task` decorator."""
+    """Return the functions with a `task` decorator."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     return [function for function in functions if any(_is_task(decorator) for decorator in function.decorator_list)]

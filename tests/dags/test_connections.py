@@ -14,8 +14,8 @@ from sqlalchemy import URL
 
 pytest.importorskip("airflow.providers.amazon", reason="the extra `production` is not installed")
 
-_PASSWORD = "a/b@c:d?e%f#g h"  # noqa: S105 it opens nothing but the server of this test
-"""Every character that an address could stumble over."""
+_PASSWORD = "a/b@c:d?e%f#g h"  # noqa: S105 valid for the server of this test only
+"""Contains every character that must be escaped in a URL."""
 _SCRIPT = """
 import json, os
 import cloudseg_dagkit
@@ -35,21 +35,21 @@ print(json.dumps({"user": runtime.catalog.engine.url.username, "dialect": runtim
 """
 
 
-def test_a_task_finds_catalog_and_store_by_connections(
+def test_a_task_gets_catalog_and_store_from_connections(
     postgresql: postgres_server.Databases, seaweed: Seaweed, synthetic_folder: Path, tmp_path: Path
 ) -> None:
     with postgresql.empty() as url:
-        user = f"who_{os.getpid()}"
+        user = f"user_{os.getpid()}"
         postgres_server.run_sql(
             url, f"CREATE ROLE {user} LOGIN PASSWORD '{_PASSWORD}'", f"GRANT ALL ON SCHEMA public TO {user}"
         )
         try:
-            _try(url, user, seaweed, synthetic_folder, tmp_path)
+            _run_task(url, user, seaweed, synthetic_folder, tmp_path)
         finally:
             postgres_server.run_sql(url, f"DROP OWNED BY {user}", f"DROP ROLE {user}")
 
 
-def _try(url: URL, user: str, seaweed: Seaweed, synthetic_folder: Path, tmp_path: Path) -> None:
+def _run_task(url: URL, user: str, seaweed: Seaweed, synthetic_folder: Path, tmp_path: Path) -> None:
     catalog = {
         "conn_type": "postgres",
         "host": url.host,
@@ -65,9 +65,9 @@ def _try(url: URL, user: str, seaweed: Seaweed, synthetic_folder: Path, tmp_path
         "extra": {"url": f"s3://{BUCKET}/by-connection", "endpoint_url": seaweed.endpoint, "region_name": "us-east-1"},
     }
     (tmp_path / "tiles").symlink_to(synthetic_folder)
-    mine = {name: value for name, value in os.environ.items() if not name.startswith(("CLOUDSEG_", "AWS_"))}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CLOUDSEG_", "AWS_"))}
     environment = (
-        mine
+        inherited
         | airflow_home(tmp_path)
         | {
             "PYTHONPATH": str(DAGS),
@@ -92,6 +92,6 @@ def _try(url: URL, user: str, seaweed: Seaweed, synthetic_folder: Path, tmp_path
     assert found["user"] == user
     assert found["uri"] == f"s3://{BUCKET}/by-connection"
     assert found["pixels"] == 128 * 128
-    told = done.stdout + done.stderr
-    assert _PASSWORD not in told
-    assert SECRET_KEY not in told
+    output = done.stdout + done.stderr
+    assert _PASSWORD not in output
+    assert SECRET_KEY not in output

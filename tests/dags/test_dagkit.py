@@ -1,4 +1,4 @@
-"""What a failure and "nothing to do" mean to Airflow."""
+"""How errors, skips and results map to Airflow states."""
 
 import json
 from collections.abc import Iterator
@@ -19,10 +19,10 @@ def kit(dags: dict[str, Any]) -> Any:
 
 class _TaskInstance:
     def __init__(self) -> None:
-        self.left: dict[str, object] = {}
+        self.xcoms: dict[str, object] = {}
 
     def xcom_push(self, *, key: str, value: object) -> None:
-        self.left[key] = value
+        self.xcoms[key] = value
 
 
 class _Event:
@@ -31,7 +31,7 @@ class _Event:
 
 @contextmanager
 def running(kit: Any, **context: Any) -> Iterator[dict[str, Any]]:
-    """Be inside a task, as Airflow's task runner arranges it."""
+    """Set the context of a running task, as Airflow's task runner does."""
     from airflow.sdk.execution_time.context import set_current_context
 
     full = {
@@ -46,7 +46,7 @@ def running(kit: Any, **context: Any) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("error", "again"),
+    ("error", "retried"),
     [
         (StoreUnreachable("no answer"), True),
         (CatalogUnreachable("no answer"), True),
@@ -54,42 +54,42 @@ def running(kit: Any, **context: Any) -> Iterator[dict[str, Any]]:
         (BadScene("broken"), False),
         (EmptySplit("no chip"), False),
         (PromotionRefused("no"), False),
-        (ValueError("a fault of ours"), False),
-        (KeyError("a fault of ours"), False),
+        (ValueError("a bug"), False),
+        (KeyError("a bug"), False),
     ],
 )
-def test_a_retry_only_where_it_helps(kit: Any, error: Exception, again: bool) -> None:
+def test_only_transient_errors_are_retried(kit: Any, error: Exception, retried: bool) -> None:
     decision = kit.RetryWhereItHelps().evaluate(error, 1, 2)
-    assert decision.action.value == ("retry" if again else "fail")
+    assert decision.action.value == ("retry" if retried else "fail")
     assert type(error).__name__ in decision.reason
 
 
-def test_a_skip_leaves_its_reason(kit: Any) -> None:
+def test_a_skipped_task_records_its_reason(kit: Any) -> None:
     from airflow.sdk.exceptions import AirflowSkipException
 
     with running(kit) as context, pytest.raises(AirflowSkipException, match="nothing is new"):
         kit.planned({"skip": "nothing is new", "new_labels": 0})
-    assert context["ti"].left == {"reason": "nothing is new"}
+    assert context["ti"].xcoms == {"reason": "nothing is new"}
 
 
-def test_a_plan_without_reason_goes_on(kit: Any) -> None:
+def test_a_plan_without_skip_reason_continues(kit: Any) -> None:
     with running(kit):
         assert kit.planned({"skip": None, "new_labels": 3}) == {"skip": None, "new_labels": 3}
 
 
-def test_an_announcement_counts_and_names(kit: Any) -> None:
+def test_an_asset_event_has_the_count_and_the_first_ids(kit: Any) -> None:
     with running(kit) as context:
         kit.announce(kit.SCENES, 9, [f"sc-{number}" for number in range(9)], "none")
     assert context["outlet_events"][kit.SCENES].extra == {"count": 9, "first": ["sc-0", "sc-1", "sc-2", "sc-3", "sc-4"]}
 
 
-def test_a_champion_that_stays_is_no_event(kit: Any) -> None:
+def test_an_unchanged_champion_emits_no_asset_event(kit: Any) -> None:
     from airflow.sdk.exceptions import AirflowSkipException
 
     record = {
         "promoted": False,
         "outcome": "HOLD",
-        "reasons": ["the difference is noise"],
+        "reasons": ["the difference is not significant"],
         "champion_id": "w-1",
         "verdict_id": "ve-1",
     }
@@ -106,7 +106,7 @@ def test_a_champion_that_stays_is_no_event(kit: Any) -> None:
     ("approval", "outcome", "task"),
     [("ask", "PROMOTE", "approve"), ("ask", "HOLD", "promote"), ("auto", "PROMOTE", "promote")],
 )
-def test_who_is_asked(kit: Any, approval: str, outcome: str, task: str) -> None:
+def test_approval_is_requested_only_for_promote(kit: Any, approval: str, outcome: str, task: str) -> None:
     with running(kit, params={"approval": approval}):
         assert kit.next_after_verdict(outcome) == task
 
@@ -119,7 +119,7 @@ def _answered(option: str, by: str | None, reason: str | None = None) -> dict[st
     }
 
 
-def test_history_names_the_person_and_the_reason(kit: Any) -> None:
+def test_an_approval_is_recorded_with_user_and_reason(kit: Any) -> None:
     with running(kit):
         assert kit.answer(_answered("Approve", "ada", "looks right")) == {
             "stage": "promote",
@@ -129,7 +129,7 @@ def test_history_names_the_person_and_the_reason(kit: Any) -> None:
         assert kit.answer(_answered("Approve", "ada"))["reason"] == "approved in Airflow (airflow-manual__1)"
 
 
-def test_a_no_is_written_down(kit: Any) -> None:
+def test_a_rejection_is_recorded(kit: Any) -> None:
     with running(kit):
         assert kit.answer(_answered("Reject", "ada")) == {
             "stage": "decline",
@@ -138,25 +138,25 @@ def test_a_no_is_written_down(kit: Any) -> None:
         }
 
 
-def test_no_answer_and_no_question_are_no_persons_decision(kit: Any) -> None:
-    """Airflow fills in the default, Reject, without a user; the question stays open in the catalog."""
+def test_an_unanswered_or_missing_request_is_no_decision(kit: Any) -> None:
+    """Airflow fills in the default, Reject, without a user; the request stays open in the catalog."""
     with running(kit):
         expected = {"stage": "promote_unattended", "actor": "airflow", "reason": "airflow-manual__1"}
         assert kit.answer(_answered("Reject", None)) == kit.answer(None) == expected
 
 
-def test_new_labels_start_a_retraining_only_where_the_form_says_so(kit: Any) -> None:
+def test_new_labels_start_a_retraining_only_if_configured(kit: Any) -> None:
     from airflow.sdk.exceptions import AirflowSkipException
 
     with running(kit):
         assert kit.may_retrain(["lb-1"], 50) == 50
         with pytest.raises(AirflowSkipException, match="no label is new"):
             kit.may_retrain([], 50)
-        with pytest.raises(AirflowSkipException, match="starts no retraining"):
+        with pytest.raises(AirflowSkipException, match="retraining after new labels is disabled"):
             kit.may_retrain(["lb-1"], None)
 
 
-def test_the_training_keeps_its_id_over_retries(kit: Any) -> None:
+def test_the_training_id_is_stable_across_retries(kit: Any) -> None:
     with running(kit):
         assert kit.training_id() == kit.training_id() == "airflow-manual__1"
 
@@ -187,7 +187,7 @@ def test_missing_objects_fail_the_run(kit: Any) -> None:
         kit.nothing_missing(30, ["scenes/aa"])
 
 
-def test_a_record_of_thousands_stays_small_and_says_how_many(kit: Any) -> None:
+def test_large_records_are_truncated_and_counted(kit: Any) -> None:
     ids = [f"sc-{number:020}" for number in range(5000)]
     short = kit.shortened({"added": ids, "labelled": [], "known": 3, "source": "file:///inbox"})
     assert short["counts"] == {"added": 5000, "labelled": 0}

@@ -13,11 +13,10 @@ from dag_files import DAGS, airflow_home
 pytest.importorskip("airflow.providers.http", reason="the extra `production` is not installed")
 pytest.importorskip("statsd", reason="the extra `production` is not installed")
 
-from receivers import Heard, receivers
+from receivers import Received, receivers
 from seaweed import free_ports
 
-# As the task runner arranges it: settings from the environment, statistics switched on, then the hooks that surround a
-# task.
+# As in the task runner: settings from the environment, statistics initialized, then the hooks around a task.
 _SCRIPT = """
 import json, sys
 from airflow.sdk.observability import stats
@@ -63,8 +62,8 @@ def _run(tmp_path: Path, events: list[Any], settings: dict[str, str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def heard(tmp_path_factory: pytest.TempPathFactory) -> Heard:
-    """What the receivers got for one event of each kind."""
+def received(tmp_path_factory: pytest.TempPathFactory) -> Received:
+    """Return what the receivers got for one event of each kind."""
     counts = {"added": 3, "labelled": 2, "quarantined": 1}
     events = [
         ("ingest", {"counts": counts, "source": "/inbox"}),
@@ -78,34 +77,38 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> Heard:
         ("failed", None),
         ("doctor", None),
     ]
-    with receivers(free_ports(1)[0]) as (heard, leads_there):
-        _run(tmp_path_factory.mktemp("airflow"), events, leads_there)
-    return heard
+    with receivers(free_ports(1)[0]) as (received, settings):
+        _run(tmp_path_factory.mktemp("airflow"), events, settings)
+    return received
 
 
-def test_the_webhook_gets_one_object_for_each_event(heard: Heard):
-    assert [post["event"] for post in heard.posts] == [
+def test_the_webhook_receives_one_object_for_each_event(received: Received):
+    assert [post["event"] for post in received.posts] == [
         "quarantine grows",
         "challenger rejected",
         "champion changed",
         "training failed",
     ]
-    rejected = heard.posts[1]
+    rejected = received.posts[1]
     assert rejected["facts"] == {"challenger_id": "w-2", "verdict_id": "v-2"}
     assert rejected["text"] == "cloudseg: challenger rejected. w-2 does not replace w-1. Held-out IoU fell by 0.2."
 
 
-def test_people_get_one_mail_for_each_event(heard: Heard):
-    assert [str(mail["Subject"]) for mail in heard.mails] == [f"cloudseg: {post['event']}" for post in heard.posts]
-    mail = heard.mails[-1]
+def test_recipients_get_one_mail_for_each_event(received: Received):
+    assert [str(mail["Subject"]) for mail in received.mails] == [
+        f"cloudseg: {post['event']}" for post in received.posts
+    ]
+    mail = received.mails[-1]
     assert (mail["To"], mail["From"]) == ("people@example.org", "stack@example.org")
     body = next(part.get_payload(decode=True).decode() for part in mail.walk() if part.get_content_maintype() == "text")
-    assert "loss &lt;is&gt; nan" in body, "what came from outside is text, not markup"
+    assert "loss &lt;is&gt; nan" in body, "external text is escaped"
 
 
-def test_metrics_are_counted(heard: Heard):
+def test_metrics_are_counted(received: Received):
     found = {
-        name.removeprefix("airflow.cloudseg."): value for name, value in heard.metrics.items() if ".cloudseg." in name
+        name.removeprefix("airflow.cloudseg."): value
+        for name, value in received.metrics.items()
+        if ".cloudseg." in name
     }
     assert found == {
         "scenes": 3,
@@ -121,19 +124,19 @@ def test_metrics_are_counted(heard: Heard):
     }
 
 
-def test_a_receiver_that_is_away_costs_nothing(tmp_path: Path):
+def test_an_unreachable_receiver_does_not_fail_the_task(tmp_path: Path):
     port = free_ports(1)[0]
     extra = {"disable_ssl": True, "retry_limit": 1, "to": "a@b.c", "from_email": "a@b.c"}
     mail = json.dumps({"conn_type": "smtp", "host": "127.0.0.1", "port": port, "extra": extra})
-    away = {
+    unreachable = {
         "AIRFLOW_CONN_CLOUDSEG_WEBHOOK": json.dumps(
-            {"conn_type": "http", "host": f"http://127.0.0.1:{port}", "login": "user", "password": "hidden-word"}
+            {"conn_type": "http", "host": f"http://127.0.0.1:{port}", "login": "user", "password": "hidden-secret"}
         ),
         "AIRFLOW_CONN_CLOUDSEG_MAIL": mail,
     }
-    said = _run(tmp_path, [("compare", _COMPARED)], away)
-    assert said.count("notification 'challenger rejected' was not sent") == 2
-    assert "hidden-word" not in said
+    output = _run(tmp_path, [("compare", _COMPARED)], unreachable)
+    assert output.count("notification 'challenger rejected' was not sent") == 2
+    assert "hidden-secret" not in output
 
 
 def test_without_receivers_nothing_is_sent_and_nothing_is_logged(tmp_path: Path):

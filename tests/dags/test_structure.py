@@ -1,4 +1,4 @@
-"""The DAG files: which they are, what they cost to parse, how they are wired."""
+"""The DAG files: the list of them, their imports, and the tasks and dependencies of each DAG."""
 
 import ast
 import json
@@ -17,14 +17,14 @@ from cloudseg.recipe import recipe_names
 DAG_IDS = sorted(FILES.values())
 
 
-def test_the_list_of_files_is_closed() -> None:
+def test_every_dag_file_is_listed() -> None:
     found = {path.name for path in DAGS.glob("*.py")}
-    assert found == set(FILES) | SHARED, "a new DAG file belongs into FILES of tests/dags/dag_files.py"
+    assert found == set(FILES) | SHARED, "add new DAG files to FILES in tests/dags/dag_files.py"
     assert set((DAGS / ".airflowignore").read_text().split()) == SHARED
 
 
 def run_python(code: str, *arguments: str, home: Path) -> str:
-    """What code prints in a fresh interpreter, so that Airflow's own warnings and state stay out of this one."""
+    """Return the output of code in a new interpreter, without the warnings and state of Airflow in this one."""
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
         env=os.environ | airflow_home(home),
@@ -92,7 +92,7 @@ def test_a_task_calls_one_stage_and_no_other_part_of_the_library(name: str) -> N
 
 
 @pytest.mark.parametrize("dag_id", DAG_IDS)
-def test_every_dag_keeps_the_rules(dags: dict[str, Any], dag_id: str) -> None:
+def test_every_dag_follows_the_conventions(dags: dict[str, Any], dag_id: str) -> None:
     dag = dags[dag_id]
     assert set(dag.tags) == {"cloudseg", dag_id.removeprefix("cloudseg_")}
     assert dag.catchup is False
@@ -105,11 +105,11 @@ def test_every_dag_keeps_the_rules(dags: dict[str, Any], dag_id: str) -> None:
         "**When it fails",
         "Example conf: `{",
     ):
-        assert heading in dag.doc_md, f"{dag_id} does not say: {heading}"
+        assert heading in dag.doc_md, f"{dag_id} lacks: {heading}"
 
 
 @pytest.mark.parametrize("dag_id", DAG_IDS)
-def test_every_task_has_an_owner_and_retries_only_where_it_helps(dags: dict[str, Any], dag_id: str) -> None:
+def test_every_task_has_an_owner_and_the_retry_policy(dags: dict[str, Any], dag_id: str) -> None:
     from cloudseg_dagkit import RetryWhereItHelps
 
     for task in dags[dag_id].tasks:
@@ -155,10 +155,10 @@ def test_assets_connect_the_dags(dags: dict[str, Any]) -> None:
     }
 
 
-def test_what_trains_or_evaluates_waits_for_the_gpu(dags: dict[str, Any]) -> None:
+def test_tasks_that_use_a_model_run_in_the_gpu_pool(dags: dict[str, Any]) -> None:
     bound = {task.task_id for dag in dags.values() for task in dag.tasks if (task.pool, task.queue) == ("gpu", "gpu")}
     assert bound == {"train", "evaluate", "compare", "promote", "predict"}, (
-        "only the image of the gpu workers has torch"
+        "torch is installed in the image of the GPU workers only"
     )
     assert dags["cloudseg_retrain"].get_task("train").execution_timeout > timedelta(minutes=720)
 
@@ -168,28 +168,28 @@ def test_every_dag_begins_with_the_doctor(dags: dict[str, Any]) -> None:
         assert [task.task_id for task in dag.roots] == ["doctor"], dag.dag_id
 
 
-def test_connections_metrics_and_notifications_surround_every_task(dags: dict[str, Any]) -> None:
+def test_every_task_has_hooks_for_connections_and_metrics(dags: dict[str, Any]) -> None:
     import cloudseg_dagkit as kit
 
     for task in [task for dag in dags.values() for task in dag.tasks]:
-        given = (
+        hooks = (
             task.partial_kwargs
             if task.is_mapped
             else {"pre_execute": task._pre_execute_hook, "post_execute": task._post_execute_hook}
         )
-        assert (given["pre_execute"], given["post_execute"]) == (kit.use_connections, kit.emit_metrics_and_notify), (
+        assert (hooks["pre_execute"], hooks["post_execute"]) == (kit.use_connections, kit.emit_metrics_and_notify), (
             task.task_id
         )
     assert list(dags["cloudseg_retrain"].get_task("train").on_failure_callback) == [kit.notify_failure]
 
 
-def test_masks_are_mapped_and_shown_by_name(dags: dict[str, Any]) -> None:
+def test_predict_is_mapped_and_displayed_by_name(dags: dict[str, Any]) -> None:
     predict = dags["cloudseg_predict"].get_task("predict")
     assert predict.is_mapped
     assert predict.partial_kwargs["map_index_template"] == "{{ shown_as }}"
 
 
-def test_a_person_is_asked_only_on_that_path(dags: dict[str, Any]) -> None:
+def test_approval_is_on_a_branch_of_its_own(dags: dict[str, Any]) -> None:
     dag = dags["cloudseg_retrain"]
     assert dag.get_task("approve").upstream_task_ids == {"ask_or_not"}
     assert dag.get_task("approve").downstream_task_ids == {"promote"}
@@ -200,15 +200,12 @@ def test_a_person_is_asked_only_on_that_path(dags: dict[str, Any]) -> None:
     assert approve.response_timeout == timedelta(days=3)
 
 
-def test_the_form_knows_every_recipe(dags: dict[str, Any]) -> None:
+def test_the_params_list_every_recipe(dags: dict[str, Any]) -> None:
     assert dags["cloudseg_retrain"].params.get_param("recipe").schema["enum"] == recipe_names()
 
 
-def test_the_labels_asset_asks_about_the_recipe_that_it_starts(dags: dict[str, Any]) -> None:
-    """`cloudseg_ingest` counts what is new for the default of `plan_retrain`.
-
-    An asset's run gets the form's default.
-    """
+def test_new_labels_are_counted_for_the_recipe_that_is_trained(dags: dict[str, Any]) -> None:
+    """`cloudseg_ingest` counts for `plan_retrain`'s default recipe; asset-triggered runs use the DAG's default."""
     from inspect import signature
 
     from cloudseg.stages import plan_retrain
@@ -219,7 +216,7 @@ def test_the_labels_asset_asks_about_the_recipe_that_it_starts(dags: dict[str, A
 @pytest.mark.parametrize(
     ("name", "value"), [("minutes", 0), ("minutes", "ten"), ("recipe", "none"), ("approval", "yes"), ("force", 1)]
 )
-def test_the_form_refuses_nonsense(dags: dict[str, Any], name: str, value: object) -> None:
+def test_invalid_params_are_refused(dags: dict[str, Any], name: str, value: object) -> None:
     from airflow.sdk.exceptions import ParamValidationError
 
     with pytest.raises(ParamValidationError):

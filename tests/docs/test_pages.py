@@ -1,4 +1,4 @@
-"""Generated pages are current, and the pages written by hand name what the code has."""
+"""Generated pages are current, and hand-written pages match the code."""
 
 import importlib.util
 import re
@@ -33,7 +33,7 @@ def test_generated_pages_are_current(generate: ModuleType):
     assert generate.stale_pages() == [], "run `make docs` and commit what changed"
 
 
-def test_a_stale_page_is_noticed(generate: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_stale_page_is_detected(generate: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     shutil.copytree(DOCS / "decisions", tmp_path / "decisions", ignore=shutil.ignore_patterns("index.md"))
     monkeypatch.setattr(generate, "DOCS", tmp_path)
     assert set(generate.stale_pages()) == set(generate.PAGES)
@@ -54,7 +54,7 @@ def walk(command: click.Command, path: str = "cloudseg"):
 @pytest.mark.parametrize(
     ("path", "command"), list(walk(root)), ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_every_command_and_option_explains_itself(path: str, command: click.Command):
+def test_every_command_and_option_has_help(path: str, command: click.Command):
     assert command.help
     assert all(option.help for option in command.params if isinstance(option, click.Option)), path
     assert f"## {path}\n" in (DOCS / "reference" / "cli.md").read_text("utf-8")
@@ -66,7 +66,7 @@ WRITTEN = sorted(
 )
 
 
-def test_commands_on_the_pages_are_commands_of_the_program():
+def test_commands_on_the_pages_exist():
     printed = [
         (str(page.relative_to(REPO)), words)
         for page in WRITTEN
@@ -125,11 +125,11 @@ def test_pictures_are_small():
     assert {name: size for name, size in sizes.items() if size > 150_000} == {}
 
 
-def test_every_setting_says_what_it_means():
+def test_every_setting_has_a_description():
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
 
 
-def test_on_disk_names_every_key():
+def test_on_disk_lists_every_kind_of_key():
     page = (DOCS / "reference" / "on_disk.md").read_text("utf-8")
     sample = "0" * 64
     made = [
@@ -147,12 +147,12 @@ def test_on_disk_names_every_key():
     assert [key for key in made if f"`{key.split('/')[0]}/" not in page] == []
 
 
-def test_the_glossary_holds_the_words_of_the_schema():
+def test_the_glossary_has_every_table():
     page = (DOCS / "reference" / "glossary.md").read_text("utf-8").lower()
     assert [table for table in tables.metadata.tables if table != "snapshot_label" and f"**{table}**" not in page] == []
 
 
-def test_links_between_pages_lead_somewhere():
+def test_links_between_pages_are_valid():
     broken = []
     for page in [*REPO.glob("*.md"), *DOCS.rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#\s]+)", page.read_text("utf-8")):

@@ -1,7 +1,4 @@
-"""The page about threats claims nothing that no test tries.
-
-Each named test exists, and no row of claims is without one.
-"""
+"""Every claim of the security page names a test, and each named test exists."""
 
 import ast
 import re

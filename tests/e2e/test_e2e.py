@@ -1,7 +1,4 @@
-"""The whole service once around on synthetic tiles.
-
-It turns, turning it again changes nothing, and being killed costs only time.
-"""
+"""The pipeline end to end on synthetic tiles: running it again changes nothing, and a killed run recovers."""
 
 import json
 import os
@@ -31,9 +28,8 @@ from cloudseg.stages import (
 )
 
 KILLED = 9
-# Run in a process of its own: the circle, in which the process dies the moment before the first row of a table is
-# written.
-TURN = """
+# The pipeline for a child process, which exits just before the first row of a table is written.
+PIPELINE = """
 import os, sys
 from sqlalchemy import Engine, event
 from cloudseg import stages
@@ -53,19 +49,19 @@ stages.predict(new=True)
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory):
-    """A home for all tests of this file, and no other setting."""
+    """Set CLOUDSEG_HOME for all tests of this file, and no other setting."""
     patch = pytest.MonkeyPatch()
     for name in [name for name in os.environ if name.startswith("CLOUDSEG_")]:
         patch.delenv(name)
     home = tmp_path_factory.mktemp("e2e")
     patch.setenv("CLOUDSEG_HOME", str(home))
-    patch.setenv("CLOUDSEG_THREADS", "1")  # the same sums in every process
+    patch.setenv("CLOUDSEG_THREADS", "1")  # the same floating-point sums in every process
     yield home
     patch.undo()
 
 
-def turn(folder: Path) -> tuple[PromoteRecord, PredictRecord]:
-    """Turn the circle once; a verdict that is not PROMOTE is overruled, so that there is a champion."""
+def run_pipeline(folder: Path) -> tuple[PromoteRecord, PredictRecord]:
+    """Run the pipeline once; promote the challenger even against the verdict, so that there is a champion."""
     ingest(str(folder))
     verdict = retrain("smoke").promote
     assert verdict is not None
@@ -75,12 +71,12 @@ def turn(folder: Path) -> tuple[PromoteRecord, PredictRecord]:
 
 
 @pytest.fixture(scope="module")
-def turned(environment: Path, synthetic_folder: Path) -> tuple[PromoteRecord, PredictRecord]:
-    return turn(synthetic_folder)
+def first_run(environment: Path, synthetic_folder: Path) -> tuple[PromoteRecord, PredictRecord]:
+    return run_pipeline(synthetic_folder)
 
 
-def held() -> tuple[dict[str, int], set[str]]:
-    """Count the rows of every table and return the keys of all objects."""
+def read_contents() -> tuple[dict[str, int], set[str]]:
+    """Return the number of rows of every table and the keys of all objects."""
     runtime = open_runtime()
     with runtime.catalog.read() as db:
         rows = {
@@ -94,8 +90,8 @@ def without_reports(objects: set[str]) -> set[str]:
     return {key for key in objects if not key.startswith("evaluations/")}
 
 
-def test_tiles_become_masks(turned: tuple[PromoteRecord, PredictRecord], synthetic_folder: Path):
-    verdict, predicted = turned
+def test_tiles_become_masks(first_run: tuple[PromoteRecord, PredictRecord], synthetic_folder: Path):
+    verdict, predicted = first_run
     tiles = len(list((synthetic_folder / "images").iterdir()))
     assert len(scenes(limit=None)) == tiles
     assert verdict.promoted
@@ -109,17 +105,19 @@ def test_tiles_become_masks(turned: tuple[PromoteRecord, PredictRecord], synthet
     assert pointer["weights_id"] == verdict.champion_id
 
 
-def test_a_mask_tells_what_it_was_made_of(turned: tuple[PromoteRecord, PredictRecord]):
-    found = lineage(turned[1].masks[0])
-    assert found["weights"]["weights_id"] == turned[0].champion_id
+def test_lineage_of_a_mask_is_complete(first_run: tuple[PromoteRecord, PredictRecord]):
+    found = lineage(first_run[1].masks[0])
+    assert found["weights"]["weights_id"] == first_run[0].champion_id
     assert found["snapshot"]["snapshot_id"] == snapshot("smoke").snapshot_id
     assert {label["split"] for label in found["labels"]} == {"train", "validation", "held_out"}
     assert all(len(label["scene"]["source_sha256"]) == 64 for label in found["labels"])
     json.dumps(found)
 
 
-def test_turning_it_again_changes_nothing(turned: tuple[PromoteRecord, PredictRecord], synthetic_folder: Path):
-    before = held()
+def test_running_the_pipeline_again_changes_nothing(
+    first_run: tuple[PromoteRecord, PredictRecord], synthetic_folder: Path
+):
+    before = read_contents()
     again = ingest(str(synthetic_folder))
     assert (again.added, again.labelled, again.quarantined) == ([], [], [])
     skipped = retrain("smoke")
@@ -128,35 +126,41 @@ def test_turning_it_again_changes_nothing(turned: tuple[PromoteRecord, PredictRe
     assert predict(new=True).masks == []
     repeated = predict(scene_ids=[scenes(limit=1)[0]["scene_id"]])
     assert (len(repeated.masks), repeated.created) == (1, 0)
-    assert promote(turned[0].champion_id).verdict_id == turned[0].verdict_id
-    assert held() == before
+    assert promote(first_run[0].champion_id).verdict_id == first_run[0].verdict_id
+    assert read_contents() == before
 
 
-def test_nothing_is_left_over_and_nothing_is_missing(turned: tuple[PromoteRecord, PredictRecord]):
+def test_no_object_is_orphaned_or_missing(first_run: tuple[PromoteRecord, PredictRecord]):
     record = maintain(orphan_hours=0, verify=True, as_of="2100-01-01T00:00:00Z")
     assert (record.orphans, record.missing, record.repaired) == ([], [], [])
     assert doctor().ok
 
 
-def test_a_circle_killed_before_the_promotion_ends_with_the_same_bytes(
-    turned: tuple[PromoteRecord, PredictRecord], synthetic_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_pipeline_killed_before_the_promotion_recovers_with_the_same_bytes(
+    first_run: tuple[PromoteRecord, PredictRecord],
+    synthetic_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    """The whole retraining in one call; tests/faults kills each step at every point."""
-    undisturbed = held()
+    """Kill a retraining that is one call; tests/faults kills each step at every commit point."""
+    undisturbed = read_contents()
     monkeypatch.setenv("CLOUDSEG_HOME", str(tmp_path))
     died = subprocess.run(
-        [sys.executable, "-c", TURN, str(synthetic_folder), "promotion"], capture_output=True, text=True, check=False
+        [sys.executable, "-c", PIPELINE, str(synthetic_folder), "promotion"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert died.returncode == KILLED, died.stderr[-2000:]
     ingest(str(synthetic_folder))
     again = retrain("smoke")
     assert again.skipped
-    if again.promote is None:  # the verdict did not grant it, a person did
-        promote(turned[0].challenger_id, force=True, reason="test", actor="test")
+    if again.promote is None:  # it was promoted against the verdict
+        promote(first_run[0].challenger_id, force=True, reason="test", actor="test")
     predict(new=True)
-    rows, objects = held()
+    rows, objects = read_contents()
     assert rows == undisturbed[0]
-    # A killed process may leave an object that no row names; here even that is the same one, for the content gives the
-    # key. Only a report differs: it shows how fast the training went.
+    # A killed process may leave an object that no row names. Here its key is the same, because keys are derived from
+    # the content. Only reports differ: they show the speed of the training.
     assert without_reports(objects) == without_reports(undisturbed[1])
-    assert models()[0]["weights_id"] == turned[0].champion_id
+    assert models()[0]["weights_id"] == first_run[0].champion_id

@@ -1,7 +1,4 @@
-"""The circle with its store and its inbox on a real S3 server.
-
-Nothing of it lies in a local store, and masks are read by ranges.
-"""
+"""The pipeline with its store and its inbox on a real S3 server; no local store is used."""
 
 import json
 import logging
@@ -20,7 +17,7 @@ from tests.seaweed import BUCKET, SECRET_KEY, Seaweed
 
 @pytest.fixture
 def environment(s3_env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home for the catalog alone; the store is on S3."""
+    """Set CLOUDSEG_HOME, which holds the catalog only; the store is on S3."""
     for name in [name for name in os.environ if name.startswith("CLOUDSEG_") and name not in s3_env]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("CLOUDSEG_HOME", str(tmp_path / "home"))
@@ -30,17 +27,14 @@ def environment(s3_env: dict[str, str], tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def inbox(seaweed: Seaweed, s3_env: dict[str, str], synthetic_folder: Path) -> str:
-    """The synthetic tiles as other people would upload them.
-
-    Names that are no keys of ours, beside the store's prefix.
-    """
+    """Upload the synthetic tiles beside the store's prefix, under names that are no valid object keys."""
     client, prefix = seaweed.client(), f"{s3_env['CLOUDSEG_STORE_URL'].rpartition('/')[2]}-inbox/Tiles"
     for path in synthetic_folder.rglob("*.tif"):
         client.upload_file(str(path), BUCKET, f"{prefix}/{path.relative_to(synthetic_folder).as_posix()}")
     return f"s3://{BUCKET}/{prefix}"
 
 
-def test_the_circle_turns_on_s3(
+def test_pipeline_runs_on_s3(
     environment: Path,
     inbox: str,
     synthetic_folder: Path,
@@ -85,8 +79,8 @@ def test_the_circle_turns_on_s3(
     assert "Signature=" not in caplog.text
 
 
-def test_others_read_a_mask_with_nothing_but_gdal(environment: Path, seaweed: Seaweed, synthetic_folder: Path):
-    """As QGIS does: GDAL's own settings for S3, no cloudseg."""
+def test_masks_are_readable_with_plain_gdal(environment: Path, seaweed: Seaweed, synthetic_folder: Path):
+    """Read as QGIS does, with GDAL's own settings for S3 and without cloudseg."""
     store = open_runtime().store
     store.put_file("masks/x/mask.tif", next((synthetic_folder / "labels").iterdir()))
     outside = {

@@ -1,4 +1,4 @@
-"""A catalog and a store that an earlier commit made open unchanged, and a run that it left behind resumes."""
+"""Catalog and store written by an earlier commit open unchanged, and an interrupted run of it resumes."""
 
 import tarfile
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_nothing_is_missing_and_nothing_is_collected(home: Path) -> None:
     assert (record.missing, record.orphans, record.repaired) == ([], [], [])
 
 
-def test_what_was_done_is_not_done_again(home: Path) -> None:
+def test_finished_work_is_not_repeated(home: Path) -> None:
     models = stages.models(limit=None)
     champion = next(model["weights_id"] for model in models if model["alias"] == "champion")
     assert stages.predict(new=True).masks == []

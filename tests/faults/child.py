@@ -1,9 +1,7 @@
-"""What runs in a child process.
+"""Code that runs in a child process: a pipeline step that may be killed, or the recovery that checks every guarantee.
 
-A step of the circle that may be killed, or the recovery, in which every promise is looked at.
-
-Children are forked from a server that has imported torch and GDAL once and has opened nothing, so each begins as a new
-interpreter would, without the seconds. Nothing comes back but files: a child may die at any moment.
+Children are forked from a server that has imported torch and GDAL once and has nothing open, so each starts like a new
+interpreter, without the seconds of importing. Results are returned in files only: a child may be killed at any moment.
 """
 
 import hashlib
@@ -23,83 +21,93 @@ from cloudseg.keys import CHAMPION_POINTER, PREFIXES, canonical_json
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import maintain
 from tests.faults import steps
-from tests.faults.points import Points
+from tests.faults.commit_points import CommitPoints
 
-_TIMES = ("created_at", "decided_at", "finished_at", "promoted_at")
-_PACE = ("images_per_s", "seconds")
-"""What tells when and how fast, and so differs between two runs of the same."""
-_EVER = 36_500
-"""Days; only orphans are to be collected."""
-Look = dict[str, Any]
+_TIMESTAMPS = ("created_at", "decided_at", "finished_at", "promoted_at")
+_SPEED = ("images_per_s", "seconds")
+"""Times and speeds differ between two runs of the same steps."""
+_NO_EXPIRY = 36_500
+"""Days. Only orphans are to be collected."""
+Contents = dict[str, Any]
 
 
 def run_step(environment: dict[str, str], folder: str, step: str, ids: steps.Ids, kill_at: int | None) -> None:
-    """Do one step, watched; write what came of it. Dies at point `kill_at`."""
-    place = _begin(environment, Path(folder))
-    points = Points(place / "trace", kill_at)
-    points.watch(type(open_runtime().store))
+    """Run one step with commit points traced, and write its result; the process dies at commit point `kill_at`."""
+    work = _set_up(environment, Path(folder))
+    points = CommitPoints(work / "trace", kill_at)
+    points.install(type(open_runtime().store))
     found = getattr(steps, step)(ids)
     points.reach("the end")
-    (place / "after.json").write_text(json.dumps({"ids": ids | found, "look": look(open_runtime())}))
+    (work / "after.json").write_text(json.dumps({"ids": ids | found, "contents": read_contents(open_runtime())}))
 
 
-def recover(environment: dict[str, str], folder: str, step: str, ids: steps.Ids, before: Look, expected: Look) -> None:
-    """Look at what a kill left, do the step again, compare with the undisturbed run, clear up.
+def recover(
+    environment: dict[str, str], folder: str, step: str, ids: steps.Ids, before: Contents, expected: Contents
+) -> None:
+    """Check what a kill left, repeat the step, compare with the undisturbed run and run maintenance.
 
-    Write down every broken promise.
+    Every violated guarantee is written to `outcome.json`.
     """
-    place = _begin(environment, Path(folder))
-    runtime, faults = open_runtime(), list[str]()
+    work = _set_up(environment, Path(folder))
+    runtime, violations = open_runtime(), list[str]()
 
-    left, seen = (
-        look(runtime),
-        maintain(orphan_hours=0, checkpoint_days=_EVER, evaluation_days=_EVER, verify=True, as_of=steps.FAR_AWAY),
-    )
-    faults += [f"after the kill, a row without bytes: {key}" for key in seen.missing]
-    faults += [
+    left, report = read_contents(runtime), _maintain(dry_run=True)
+    violations += [f"after the kill, a row without bytes: {key}" for key in report.missing]
+    violations += [
         f"after the kill, a label is lost: {row}" for row in before["rows"]["label"] if row not in left["rows"]["label"]
     ]
-    faults += _two_champions(left)
+    violations += _check_champions(left)
 
     found = getattr(steps, step)(ids)
-    faults += [f"done again it gives {found}" for name, value in found.items() if expected["ids"].get(name) != value]
-    after = look(runtime)
-    faults += _differences("after the restart", after, expected, exact=False)
-    faults += [] if after["pointer"] == expected["pointer"] else [f"the pointer says {after['pointer']}"]
+    violations += [
+        f"repeated, it returns {found}" for name, value in found.items() if expected["ids"].get(name) != value
+    ]
+    after = read_contents(runtime)
+    violations += _differences("after the restart", after, expected, exact=False)
+    violations += [] if after["pointer"] == expected["pointer"] else [f"the pointer contains {after['pointer']}"]
 
-    record = maintain(
-        dry_run=False, orphan_hours=0, checkpoint_days=_EVER, evaluation_days=_EVER, verify=True, as_of=steps.FAR_AWAY
-    )
-    faults += [f"in the end, a row without bytes: {key}" for key in record.missing]
-    faults += _differences("after maintenance", look(runtime), expected, exact=True)
+    record = _maintain(dry_run=False)
+    violations += [f"after maintenance, a row without bytes: {key}" for key in record.missing]
+    violations += _differences("after maintenance", read_contents(runtime), expected, exact=True)
 
     getattr(steps, step)(ids)
-    faults += _differences("done once more", look(runtime), expected, exact=True)
-    # torch makes the folder of its compiler's cache when it is imported, always under the same name.
-    behind = [
-        path.name for path in sorted((place / "temporary").iterdir()) if not path.name.startswith("torchinductor")
+    violations += _differences("repeated once more", read_contents(runtime), expected, exact=True)
+    # torch creates the folder of its compiler cache on import, always under the same name.
+    leftover = [path.name for path in sorted((work / "temporary").iterdir())]
+    violations += [
+        f"left behind in the temporary folder: {name}" for name in leftover if not name.startswith("torchinductor")
     ]
-    faults += [f"left behind in the temporary folder: {name}" for name in behind]
-    told = {"orphans": len(seen.orphans), "collected": len(record.orphans), "faults": faults}
-    (place / "outcome.json").write_text(json.dumps(told))
+    outcome = {"orphans": len(report.orphans), "collected": len(record.orphans), "violations": violations}
+    (work / "outcome.json").write_text(json.dumps(outcome))
 
 
-def _begin(environment: dict[str, str], folder: Path) -> Path:
-    """Set up what a new process would find: its environment, a temporary folder of its own, a file for what it says."""
+def _maintain(*, dry_run: bool) -> Any:
+    return maintain(
+        dry_run=dry_run,
+        orphan_hours=0,
+        checkpoint_days=_NO_EXPIRY,
+        evaluation_days=_NO_EXPIRY,
+        verify=True,
+        as_of=steps.FAR_FUTURE,
+    )
+
+
+def _set_up(environment: dict[str, str], folder: Path) -> Path:
+    """Set up what a new process would have: its environment, its own temporary folder, a file for its output."""
     for name in [name for name in os.environ if name.startswith(("CLOUDSEG_", "AWS_"))]:
         del os.environ[name]
     (folder / "temporary").mkdir(parents=True, exist_ok=True)
     os.environ.update(environment, TMPDIR=str(folder / "temporary"))
     tempfile.tempdir = None
-    said = os.open(folder / "said", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(said, 1)
-    os.dup2(said, 2)
+    output = os.open(folder / "output.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
     sys.excepthook = traceback.print_exception
     return folder
 
 
-def look(runtime: Runtime) -> Look:
-    """Return every row without its times, the checksum of every object, and what the pointer says."""
+def read_contents(runtime: Runtime) -> Contents:
+    """Return every row without its timestamps, the checksum of every object, and the champion pointer."""
     with runtime.catalog.read() as db:
         rows = {
             name: sorted(canonical_json(_timeless(dict(row._mapping))).decode() for row in db.execute(select(table)))
@@ -115,32 +123,31 @@ def look(runtime: Runtime) -> Look:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _timeless(entry) for name, entry in value.items() if name not in (*_TIMES, *_PACE)}
+        return {name: _timeless(entry) for name, entry in value.items() if name not in (*_TIMESTAMPS, *_SPEED)}
     if isinstance(value, list):
         return [_timeless(entry) for entry in value]
     return value.hex() if isinstance(value, bytes) else str(value) if hasattr(value, "isoformat") else value
 
 
-def _two_champions(seen: Look) -> list[str]:
-    history = sorted((json.loads(row) for row in seen["rows"]["promotion"]), key=lambda row: row["generation"])
+def _check_champions(contents: Contents) -> list[str]:
+    """Check that generations are consecutive and each promotion names its predecessor."""
+    history = sorted((json.loads(row) for row in contents["rows"]["promotion"]), key=lambda row: row["generation"])
     numbers = [row["generation"] for row in history]
     chained = all(later["previous_weights_id"] == earlier["weights_id"] for earlier, later in pairwise(history))
-    return (
-        []
-        if numbers == list(range(1, len(numbers) + 1)) and chained
-        else [f"the champions do not follow one another: {history}"]
-    )
+    if numbers == list(range(1, len(numbers) + 1)) and chained:
+        return []
+    return [f"the champions are not one consecutive history: {history}"]
 
 
-def _differences(when: str, found: Look, expected: Look, *, exact: bool) -> list[str]:
-    """Name what differs from an undisturbed run; `exact`: no object too many either."""
-    faults = []
+def _differences(when: str, found: Contents, expected: Contents, *, exact: bool) -> list[str]:
+    """Return the differences from an undisturbed run; with `exact`, additional objects count as well."""
+    violations = []
     for table, rows in expected["rows"].items():
-        faults += [f"{when}, {table} lacks {row[:300]}" for row in rows if row not in found["rows"][table]]
-        faults += [f"{when}, {table} has {row[:300]}" for row in found["rows"][table] if row not in rows]
+        violations += [f"{when}, {table} lacks {row[:300]}" for row in rows if row not in found["rows"][table]]
+        violations += [f"{when}, {table} has {row[:300]}" for row in found["rows"][table] if row not in rows]
     for key, sha256 in expected["objects"].items():
         if found["objects"].get(key) != sha256:
-            faults.append(f"{when}, {key} {'has other bytes' if key in found['objects'] else 'is missing'}")
+            violations.append(f"{when}, {key} {'has other bytes' if key in found['objects'] else 'is missing'}")
     if exact:
-        faults += [f"{when}, {key} is left over" for key in found["objects"] if key not in expected["objects"]]
-    return faults
+        violations += [f"{when}, {key} is left over" for key in found["objects"] if key not in expected["objects"]]
+    return violations

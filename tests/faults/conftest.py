@@ -1,4 +1,4 @@
-"""A service to kill: its inbox, the undisturbed turn of the circle, and the table of what came of every kill."""
+"""Fixtures of the kill tests: the inbox, the undisturbed pipeline run, and the table of outcomes."""
 
 import shutil
 from collections.abc import Callable
@@ -10,43 +10,45 @@ import pytest
 import rasterio
 
 from cloudseg.raster.synthetic import make_tiles
-from tests.faults.home import Home, LocalHome, ServersHome
-from tests.faults.way import Kill, Way, turn
+from tests.faults.scenario import Kill, Scenario, run_undisturbed
+from tests.faults.service_state import LocalState, ServerState, ServiceState
 
 
-def _servers(request: pytest.FixtureRequest, folder: Path) -> ServersHome:
+def _servers(request: pytest.FixtureRequest, folder: Path) -> ServerState:
     databases, seaweed = request.getfixturevalue("postgresql"), request.getfixturevalue("seaweed")
-    lent = ExitStack()
-    request.addfinalizer(lent.close)
-    return ServersHome(lent.enter_context(databases.migrated()), seaweed, folder)
+    stack = ExitStack()
+    request.addfinalizer(stack.close)
+    return ServerState(stack.enter_context(databases.migrated()), seaweed, folder)
 
 
-HOMES: dict[str, Callable[[pytest.FixtureRequest, Path], Home]] = {
-    "SQLite + folder": lambda request, folder: LocalHome(folder),
+BACKENDS: dict[str, Callable[[pytest.FixtureRequest, Path], ServiceState]] = {
+    "SQLite + folder": lambda request, folder: LocalState(folder),
     "PostgreSQL + SeaweedFS": _servers,
 }
-"""What the harness runs on."""
+"""By name: function that creates an empty service."""
 _TABLE = pytest.StashKey[list[tuple[str, Kill]]]()
 
 
-@pytest.fixture(scope="session", params=HOMES)
+@pytest.fixture(scope="session", params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture(scope="session")
-def way(request: pytest.FixtureRequest, backend: str, tmp_path_factory: pytest.TempPathFactory) -> Way:
-    """One undisturbed turn of the circle, with every state on the way."""
+def scenario(request: pytest.FixtureRequest, backend: str, tmp_path_factory: pytest.TempPathFactory) -> Scenario:
+    """One undisturbed pipeline run, with the state before every step."""
     folder = tmp_path_factory.mktemp("faults")
     inbox, later = _inbox(folder / "tiles")
-    home = HOMES[backend](request, tmp_path_factory.mktemp("empty"))
-    return turn(folder, home, {"inbox": str(inbox), "later": str(later)})
+    empty = BACKENDS[backend](request, tmp_path_factory.mktemp("empty"))
+    return run_undisturbed(folder, empty, {"inbox": str(inbox), "later": str(later)})
 
 
 def _inbox(folder: Path) -> tuple[Path, Path]:
-    """Four labelled scenes that fill every split and half a file.
+    """Create two deliveries of files.
 
-    Later the whole file, two scenes, a correction, a bad file.
+    Returns:
+        The inbox, with four labeled scenes that fill every split and a truncated file; and a folder with the later
+        delivery: the complete file, two scenes, a corrected label, a bad file.
     """
     tiles = make_tiles(folder / "all", count=11, size=64, unlabelled=1)
     inbox, later = folder / "inbox", folder / "later"
@@ -76,22 +78,22 @@ def _copy(tile: Path, to: Path) -> None:
 
 
 @pytest.fixture
-def write_down(request: pytest.FixtureRequest, backend: str) -> Callable[[list[Kill]], None]:
-    """Remember kills for the table at the end."""
+def record_kills(request: pytest.FixtureRequest, backend: str) -> Callable[[list[Kill]], None]:
+    """Return a function that adds kills to the table at the end."""
     table = request.config.stash.setdefault(_TABLE, [])
     return lambda kills: table.extend((backend, kill) for kill in kills)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the points and outcomes as Markdown, for docs/log.md."""
+    """Print commit points and outcomes as Markdown, for docs/log.md."""
     table = config.stash.get(_TABLE, [])
     if not table:
         return
-    terminalreporter.section("points and outcomes")
+    terminalreporter.section("commit points and outcomes")
     terminalreporter.write_line("| on | step | killed before | orphans left | collected | outcome |")
     terminalreporter.write_line("|---|---|---|---|---|---|")
     for backend, kill in table:
-        outcome = "as undisturbed" if not kill.faults else "**" + "; ".join(kill.faults)[:300] + "**"
+        outcome = "as undisturbed" if not kill.violations else "**" + "; ".join(kill.violations)[:300] + "**"
         terminalreporter.write_line(
             f"| {backend} | {kill.step} | {kill.number} {kill.point} | {kill.orphans} | {kill.collected} | {outcome} |"
         )

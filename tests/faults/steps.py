@@ -1,6 +1,6 @@
-"""The steps of the circle as one task would call them: ids in, ids out.
+"""The pipeline's steps, called as a task would call them: ids in, ids out.
 
-Each leads from one state of the service to the next.
+Each brings the service from one state to the next.
 """
 
 import shutil
@@ -15,7 +15,7 @@ from cloudseg.runtime import Runtime, open_runtime
 
 RECIPE = str(Path(__file__).parent / "tiny.toml")
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
-FAR_AWAY = "2100-01-01T00:00:00Z"
+FAR_FUTURE = "2100-01-01T00:00:00Z"
 Ids = dict[str, str]
 
 
@@ -24,14 +24,18 @@ def first_ingest(ids: Ids) -> Ids:
     return {}
 
 
-def arrive(ids: Ids) -> Ids:
-    """More files come into the inbox, from now on for good."""
+def add_files(ids: Ids) -> Ids:
+    """Copy the second delivery of files into the inbox."""
     shutil.copytree(ids["later"], ids["inbox"], dirs_exist_ok=True)
     return {}
 
 
 def ingest(ids: Ids) -> Ids:
-    """Two new scenes, one with a label, a correction of a known scene, a bad file, and one that was bad and is whole now."""
+    """Ingest the second delivery.
+
+    It has two new scenes, one with a label, a corrected label, a bad file, and a file that was truncated the first time
+    and is now complete.
+    """
     stages.ingest(ids["inbox"])
     return {}
 
@@ -40,11 +44,11 @@ def snapshot(ids: Ids) -> Ids:
     return {"snapshot": stages.snapshot(RECIPE).snapshot_id}
 
 
-def first_model(ids: Ids) -> Ids:
-    """Train, judge and promote a first champion, and let it mask a scene."""
+def train_champion(ids: Ids) -> Ids:
+    """Train, evaluate and promote the first champion."""
     weights_id = stages.train(ids["snapshot"], recipe=RECIPE, run_id="run-first").weights_id
     stages.evaluate(weights_id)
-    stages.promote(weights_id, force=True, reason="the first one", actor="test")
+    stages.promote(weights_id, force=True, reason="first champion", actor="test")
     scene_ids = sorted(scene["scene_id"] for scene in stages.scenes(limit=None))
     return {"champion": weights_id, "scene_a": scene_ids[0], "scene_b": scene_ids[1]}
 
@@ -58,8 +62,8 @@ def evaluate(ids: Ids) -> Ids:
 
 
 def promote(ids: Ids) -> Ids:
-    """Evaluator against the champion (a verdict, stored and named), then take office."""
-    record = stages.promote(ids["challenger"], force=True, reason="to have two", actor="test")
+    """Compare the challenger with the champion (which stores a verdict), then promote it."""
+    record = stages.promote(ids["challenger"], force=True, reason="second champion", actor="test")
     return {"verdict": record.verdict_id or "", "promoted": record.champion_id or ""}
 
 
@@ -69,8 +73,8 @@ def predict(ids: Ids) -> Ids:
 
 
 def rollback(ids: Ids) -> Ids:
-    record = stages.rollback(ids["challenger"], actor="test", reason="not so good after all")
-    return {"back": record.weights_id}
+    record = stages.rollback(ids["challenger"], actor="test", reason="worse than expected")
+    return {"restored": record.weights_id}
 
 
 def maintain(ids: Ids) -> Ids:
@@ -78,25 +82,25 @@ def maintain(ids: Ids) -> Ids:
     return {}
 
 
-def mess_up(ids: Ids) -> Ids:
-    """Leave what maintenance collects.
+def leave_garbage(ids: Ids) -> Ids:
+    """Create what maintenance removes or repairs.
 
-    Orphans, checkpoints of a finished run, the report of a loser, a wrong pointer.
+    Orphans, a checkpoint of a finished run, an old report of rejected weights, a wrong champion pointer.
     """
     runtime = open_runtime()
     orphans = [keys.scene, keys.label, keys.snapshot_shard, lambda sha256: keys.mask("w-1", "sc-1", "mask.tif", sha256)]
     for number, key_of in enumerate(orphans):
-        _put(runtime, f"nobody names me {number}", key_of)
+        _put(runtime, f"orphan {number}", key_of)
     stored = _put(runtime, "an old state", lambda sha256: keys.checkpoint("run-first", 2, sha256))
-    report = _put(runtime, "an old report", lambda sha256: keys.evaluation("ev-loser", "report.html", sha256))
-    parameters = _put(runtime, "a loser", keys.weights)
+    report = _put(runtime, "an old report", lambda sha256: keys.evaluation("ev-rejected", "report.html", sha256))
+    parameters = _put(runtime, "rejected weights", keys.weights)
     with runtime.catalog.begin() as db:
         training_rows.add_checkpoint(
             db, Checkpoint(run_id="run-first", step=2, **stored.model_dump(), created_at=LONG_AGO)
         )
         loser = model_rows.add_weights(db, _loser(parameters))
         evaluation = Evaluation(
-            evaluation_id="ev-loser",
+            evaluation_id="ev-rejected",
             weights_id=loser.weights_id,
             snapshot_id=ids["snapshot"],
             split="held_out",
@@ -107,9 +111,8 @@ def mess_up(ids: Ids) -> Ids:
         )
         model_rows.add_evaluation(db, evaluation)
     runtime.store.replace(keys.CHAMPION_POINTER, b"[]")
-    # Ages count from here: later than all that the circle made, so that the loser's report is old and the run was long
-    # ago.
-    return {"as_of": FAR_AWAY}
+    # Maintenance computes ages relative to this time, so that the rejected weights' report and the run count as old.
+    return {"as_of": FAR_FUTURE}
 
 
 def _put(runtime: Runtime, text: str, key_of: Callable[[str], str]) -> StoredObject:
@@ -119,7 +122,7 @@ def _put(runtime: Runtime, text: str, key_of: Callable[[str], str]) -> StoredObj
 
 def _loser(parameters: StoredObject) -> Weights:
     return Weights(
-        weights_id="w-loser",
+        weights_id="w-rejected",
         version=0,
         run_id=None,
         snapshot_id=None,
@@ -131,20 +134,20 @@ def _loser(parameters: StoredObject) -> Weights:
     )
 
 
-WAY = (
+STEPS = (
     first_ingest,
-    arrive,
+    add_files,
     ingest,
     snapshot,
-    first_model,
+    train_champion,
     train,
     evaluate,
     promote,
     predict,
     rollback,
-    mess_up,
+    leave_garbage,
     maintain,
 )
-"""From an empty service to one that has been through everything, in this order."""
+"""All steps in order, starting from an empty service."""
 KILLED = ("ingest", "snapshot", "train", "evaluate", "promote", "predict", "rollback", "maintain")
-"""Those that are killed at every commit point; the others only lead to the state that these begin with."""
+"""Steps that are killed at every commit point; the others only prepare the state in which these start."""

@@ -1,7 +1,7 @@
-"""Killed at every commit point of every step, restarted: all promises of the service hold.
+"""A step that is killed at any commit point and restarted keeps all guarantees of the service.
 
 No row without bytes, no label lost, one champion, the same rows and bytes as undisturbed, orphans collected, nothing
-left behind. `make test-faults` runs it and prints the table.
+left in the temporary folder. `make test-faults` runs it and prints the table.
 """
 
 from collections.abc import Callable
@@ -9,24 +9,24 @@ from collections.abc import Callable
 import pytest
 
 from cloudseg.storage import Store
-from tests.faults.points import READS, WRITES
+from tests.faults.commit_points import READS, WRITES
+from tests.faults.scenario import Kill, Scenario, kill_everywhere
 from tests.faults.steps import KILLED
-from tests.faults.way import Kill, Way, kill_everywhere
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("step", KILLED)
-def test_a_step_killed_anywhere_ends_as_if_it_had_not_been(
-    way: Way, step: str, write_down: Callable[[list[Kill]], None]
+def test_step_killed_at_any_commit_point_recovers(
+    scenario: Scenario, step: str, record_kills: Callable[[list[Kill]], None]
 ) -> None:
-    kills = kill_everywhere(way, step)
-    write_down(kills)
-    broken = {f"{kill.number} before {kill.point}": kill.faults for kill in kills if kill.faults}
-    assert len(kills) > 1, "a step that commits nothing was not watched"
+    kills = kill_everywhere(scenario, step)
+    record_kills(kills)
+    broken = {f"{kill.number} before {kill.point}": kill.violations for kill in kills if kill.violations}
+    assert len(kills) > 1, "no commit point was traced"
     assert broken == {}
 
 
-def test_every_method_of_a_store_is_known_to_the_harness() -> None:
+def test_every_store_method_is_classified_as_read_or_write() -> None:
     methods = {name for name in vars(Store) if not name.startswith("_")}
     assert methods == {*WRITES, *READS}

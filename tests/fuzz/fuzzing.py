@@ -1,6 +1,6 @@
-"""Property tests that can run for minutes. Inputs that found bugs are in `corpus/` and run first, every time.
+"""Property tests that can run for minutes. Inputs that found bugs are in `corpus/` and always run first.
 
-By default each property runs a few dozen times with fixed seeds, which is what `make test` does. `make fuzz` sets
+By default, as in `make test`, each property is tested with a few dozen inputs of fixed seeds. `make fuzz` sets
 FUZZ_SECONDS, shared by all properties: then new seeds are drawn until the time is over.
 """
 

@@ -1,4 +1,4 @@
-"""What only a folder can suffer: killed writers, full disks, strange files, lost folders."""
+"""Failures of a local store: killed writers, full disks, unexpected files, missing folders."""
 
 import os
 import resource
@@ -39,7 +39,7 @@ def test_killed_while_copying_leaves_no_object(tmp_path: Path):
     os.write(feed, b"half an object")
     _kill_when(lambda: any((root / ".incoming").iterdir()), writer)
     os.close(feed)
-    _assert_nothing_there(root)
+    _assert_no_object(root)
 
 
 def test_killed_before_the_bytes_are_durable_leaves_no_object(tmp_path: Path):
@@ -50,7 +50,7 @@ def test_killed_before_the_bytes_are_durable_leaves_no_object(tmp_path: Path):
     assert writer.stdout is not None
     assert [writer.stdout.readline().strip() for _ in range(2)] == [b"ready", b"syncing"]
     _kill_when(lambda: True, writer)
-    _assert_nothing_there(root)
+    _assert_no_object(root)
 
 
 def _kill_when(reached: object, writer: "subprocess.Popen[bytes]") -> None:
@@ -62,7 +62,7 @@ def _kill_when(reached: object, writer: "subprocess.Popen[bytes]") -> None:
     writer.stdout.close()
 
 
-def _assert_nothing_there(root: Path) -> None:
+def _assert_no_object(root: Path) -> None:
     store = LocalStore(root)
     assert list(store.list_keys()) == []
     assert not store.exists("a/x.bin")
@@ -70,7 +70,7 @@ def _assert_nothing_there(root: Path) -> None:
     assert store.get("a/x.bin") == b"the next writer"
 
 
-def test_abandoned_writes_go_after_a_day(tmp_path: Path):
+def test_abandoned_writes_are_deleted_after_a_day(tmp_path: Path):
     store = LocalStore(tmp_path)
     old, young = tmp_path / ".incoming" / "old", tmp_path / ".incoming" / "young"
     for path in (old, young):
@@ -97,7 +97,7 @@ def test_a_full_disk_is_a_store_error_and_leaves_nothing(store: LocalStore):
     assert list((store.root / ".incoming").iterdir()) == []
 
 
-def test_a_lost_folder_is_a_store_error(store: LocalStore):
+def test_a_deleted_folder_is_a_store_error(store: LocalStore):
     shutil.rmtree(store.root)
     with pytest.raises(StoreUnreachable, match="cannot be written") as caught:
         store.put("a", b"x")
@@ -111,7 +111,7 @@ def test_a_root_that_is_a_file_is_a_store_error(tmp_path: Path):
             LocalStore(root)
 
 
-def test_no_key_is_the_folder_of_another(store: LocalStore):
+def test_no_key_is_a_prefix_folder_of_another(store: LocalStore):
     store.put("a/b", b"x")
     with pytest.raises(ObjectExists, match="needs a directory"):
         store.put("a/b/c", b"x")
@@ -120,7 +120,7 @@ def test_no_key_is_the_folder_of_another(store: LocalStore):
     assert list(store.list_keys()) == ["a/b"]
 
 
-def test_stray_files_are_no_objects(store: LocalStore):
+def test_unexpected_files_are_no_objects(store: LocalStore):
     store.put("a/b", b"x")
     for name in (".DS_Store", "a/Thumbs.db", "a/ü"):
         (store.root / name).write_bytes(b"")
@@ -129,13 +129,13 @@ def test_stray_files_are_no_objects(store: LocalStore):
         store.list_keys("../")
 
 
-def test_others_may_read_what_was_written(store: LocalStore):
+def test_objects_are_readable_by_other_users(store: LocalStore):
     store.put("a", b"x")
     store.replace("b", b"x")
     assert [oct((store.root / name).stat().st_mode & 0o777) for name in ("a", "b")] == ["0o644", "0o644"]
 
 
-def test_the_same_bytes_again_are_young_again(store: LocalStore):
+def test_putting_the_same_bytes_again_updates_the_time(store: LocalStore):
     store.put("a", b"x")
     os.utime(store.root / "a", (0, 0))
     before = time.time() - 1  # file systems round
@@ -143,12 +143,12 @@ def test_the_same_bytes_again_are_young_again(store: LocalStore):
     assert store.stat("a")[1].timestamp() > before
 
 
-def test_open_store_takes_folders_and_file_urls(tmp_path: Path):
+def test_open_store_accepts_folders_and_file_urls(tmp_path: Path):
     for url in (str(tmp_path / "a"), (tmp_path / "a").as_uri(), f"file://localhost{tmp_path}/a"):
         assert open_store(url).uri == (tmp_path / "a").as_uri()
     assert open_store((tmp_path / "a ü?").as_uri()).uri == (tmp_path / "a ü?").as_uri()
 
 
-def test_open_store_refuses_what_it_does_not_speak():
+def test_open_store_refuses_unsupported_schemes():
     with pytest.raises(SettingsError, match=r"CLOUDSEG_STORE_URL.*found ftp"):
         open_store("ftp://host/folder")

@@ -1,4 +1,4 @@
-"""What only an S3 store has: parts, links, conditions, credentials, what it must never say aloud."""
+"""S3 only: multipart uploads, presigned URLs, conditional writes, credentials, and secrets that are never printed."""
 
 import logging
 import pickle
@@ -43,7 +43,7 @@ def uploads(seaweed: Seaweed, store: S3Store) -> list[str]:
     return [upload["Key"] for upload in found.get("Uploads", [])]
 
 
-def test_large_files_go_in_parts_and_come_back_whole(seaweed: Seaweed, s3_store: S3Store, big: Path):
+def test_large_files_are_uploaded_in_parts(seaweed: Seaweed, s3_store: S3Store, big: Path):
     stored = s3_store.put_file("shards/x.bin", big)
     assert (stored.sha256, stored.size) == (sha256_of(BIG), len(BIG))
     head = seaweed.client().head_object(Bucket=BUCKET, Key=f"{s3_store.prefix}shards/x.bin", ChecksumMode="ENABLED")
@@ -70,7 +70,7 @@ def test_a_file_that_changes_while_it_is_stored_leaves_nothing(
     assert uploads(seaweed, s3_store) == []
 
 
-def test_bytes_that_rot_in_the_store_are_found_without_being_told_what_to_expect(seaweed: Seaweed, s3_store: S3Store):
+def test_corrupt_bytes_are_detected_without_an_expected_checksum(seaweed: Seaweed, s3_store: S3Store):
     seaweed.client().put_object(
         Bucket=BUCKET, Key=f"{s3_store.prefix}a.tif", Body=b"rotten", Metadata={"sha256": sha256_of(b"sound")}
     )
@@ -80,7 +80,7 @@ def test_bytes_that_rot_in_the_store_are_found_without_being_told_what_to_expect
         pass
 
 
-def test_objects_of_others_are_read_and_compared_by_their_bytes(seaweed: Seaweed, s3_store: S3Store):
+def test_objects_without_checksum_metadata_are_compared_by_their_bytes(seaweed: Seaweed, s3_store: S3Store):
     seaweed.client().put_object(Bucket=BUCKET, Key=f"{s3_store.prefix}inbox/a.tif", Body=b"theirs")
     assert s3_store.get("inbox/a.tif") == b"theirs"
     assert s3_store.put("inbox/a.tif", b"theirs").sha256 == sha256_of(b"theirs")
@@ -88,7 +88,7 @@ def test_objects_of_others_are_read_and_compared_by_their_bytes(seaweed: Seaweed
         s3_store.put("inbox/a.tif", b"ours")
 
 
-def test_a_store_is_its_prefix_and_nothing_beside_it(seaweed: Seaweed, s3_env: dict[str, str]):
+def test_a_store_is_limited_to_its_prefix(seaweed: Seaweed, s3_env: dict[str, str]):
     options, base = S3Options(endpoint=seaweed.endpoint), s3_env["CLOUDSEG_STORE_URL"]
     one, other, whole = (S3Store.at(url, options) for url in (f"{base}/one", f"{base}/one2/", f"s3://{BUCKET}"))
     one.put("a", b"1")
@@ -98,7 +98,7 @@ def test_a_store_is_its_prefix_and_nothing_beside_it(seaweed: Seaweed, s3_env: d
     assert one.uri_of("a") == f"{base}/one/a"
 
 
-def test_what_killed_uploads_left_is_cleared_after_a_day(
+def test_abandoned_uploads_are_cleared_after_a_day(
     seaweed: Seaweed, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch
 ):
     client = seaweed.client()
@@ -121,8 +121,8 @@ def test_links_read_one_object_until_they_expire(s3_store: S3Store, synthetic_fo
         rasterio.open(f"/vsicurl/{s3_store.link('masks/a/mask.tif', 60)}") as dataset,
     ):
         assert dataset.count == 4
-    for spoilt in (link.replace("mask.tif", "other.tif"), link.replace("X-Amz-Expires=2", "X-Amz-Expires=600")):
-        assert status(spoilt) == 403
+    for altered in (link.replace("mask.tif", "other.tif"), link.replace("X-Amz-Expires=2", "X-Amz-Expires=600")):
+        assert status(altered) == 403
     time.sleep(2.5)
     assert status(link) == 403
 
@@ -136,7 +136,7 @@ def status(url: str) -> int:
             return error.code
 
 
-def test_links_name_the_server_as_people_reach_it(s3_env: dict[str, str]):
+def test_links_use_the_public_endpoint(s3_env: dict[str, str]):
     options = S3Options(endpoint=s3_env["CLOUDSEG_S3_ENDPOINT"], link_endpoint="https://data.example.org")
     assert (
         S3Store.at(s3_env["CLOUDSEG_STORE_URL"], options)
@@ -145,7 +145,7 @@ def test_links_name_the_server_as_people_reach_it(s3_env: dict[str, str]):
     )
 
 
-def test_no_store_gives_links_for_longer_than_it_can(s3_store: S3Store, store: LocalStore):
+def test_links_that_would_last_too_long_are_refused(s3_store: S3Store, store: LocalStore):
     for seconds in (0, 7 * 24 * 3600 + 1):
         with pytest.raises(InputError, match="do not last that long"):
             s3_store.link("a", seconds)
@@ -154,47 +154,49 @@ def test_no_store_gives_links_for_longer_than_it_can(s3_store: S3Store, store: L
     assert caught.value.found == store.uri_of("a")
 
 
-EVERYTHING = ("put", "get", "stat", "exists", "list", "delete", "copy", "raster", "replace")
+OPERATIONS = ("put", "get", "stat", "exists", "list", "delete", "copy", "raster", "replace")
 
 
-def ask(store: S3Store, what: str) -> object:
-    """Ask one thing of a store."""
+def perform(store: S3Store, what: str) -> object:
+    """Perform one operation of a store."""
     if what == "copy":
         with store.local_file("a/b"):
             return None
     if what == "raster":
         with open_raster(store.gdal_path("a/b.tif")):
             return None
-    questions = {
+    operations = {
         "put": lambda: store.put("a/b", b"x"),
         "list": lambda: list(store.list_keys()),
         "replace": lambda: store.replace("a/b", b"x"),
     }
-    return questions.get(what, lambda: getattr(store, what)("a/b"))()
+    return operations.get(what, lambda: getattr(store, what)("a/b"))()
 
 
-def test_a_missing_bucket_is_said(s3_env: dict[str, str]):
+def test_a_missing_bucket_is_reported(s3_env: dict[str, str]):
     store = S3Store.at("s3://no-such-bucket/x", S3Options(endpoint=s3_env["CLOUDSEG_S3_ENDPOINT"]))
-    for what in EVERYTHING:
+    for what in OPERATIONS:
         with pytest.raises(StoreRefused, match="no such bucket") as caught:
-            ask(store, what)
+            perform(store, what)
         assert not caught.value.retry_helps
         assert "no-such-bucket" in caught.value.subject
         assert "CLOUDSEG_STORE_URL" in caught.value.next_step
 
 
 @pytest.mark.parametrize("wrong", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
-def test_wrong_credentials_are_said_and_not_shown(s3_env: dict[str, str], monkeypatch: pytest.MonkeyPatch, wrong: str):
+def test_wrong_credentials_are_reported_and_not_shown(
+    s3_env: dict[str, str], monkeypatch: pytest.MonkeyPatch, wrong: str
+):
     monkeypatch.setenv(wrong, "hidden-0815")
     store = S3Store.at(s3_env["CLOUDSEG_STORE_URL"], S3Options(endpoint=s3_env["CLOUDSEG_S3_ENDPOINT"]))
-    for what in EVERYTHING:
+    for what in OPERATIONS:
         with pytest.raises(StoreRefused, match="does not know these credentials") as caught:
-            ask(store, what)
+            perform(store, what)
         assert not caught.value.retry_helps
         assert "hidden-0815" not in str(caught.value) + repr(caught.value.as_record())
 
 
-def test_no_credentials_are_said(s3_env: dict[str, str], monkeypatch: pytest.MonkeyPatch):
+def test_missing_credentials_are_reported(s3_env: dict[str, str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     store = S3Store.at(s3_env["CLOUDSEG_STORE_URL"], S3Options(endpoint=s3_env["CLOUDSEG_S3_ENDPOINT"]))
@@ -217,22 +219,22 @@ def test_nothing_that_is_secret_is_logged_or_shown(
     with open_raster(path) as dataset:
         dataset.read(1)
     link = store.link("a/x.tif", 60)
-    said = (
+    output = (
         caplog.text
         + "".join(capfd.readouterr())
         + repr(path)
         + repr(store.__dict__)
         + pickle.dumps(store).decode("latin-1")
     )
-    assert SECRET_KEY not in said
-    assert link.rpartition("X-Amz-Signature=")[2] not in said
-    assert "Signature=" not in said
+    assert SECRET_KEY not in output
+    assert link.rpartition("X-Amz-Signature=")[2] not in output
+    assert "Signature=" not in output
 
 
-def test_a_store_travels_to_other_processes(s3_store: S3Store):
+def test_a_store_can_be_pickled(s3_store: S3Store):
     s3_store.put("a", b"x")
-    there = pickle.loads(pickle.dumps(s3_store))  # noqa: S301 -- what multiprocessing does
-    assert there.get("a") == b"x"
+    copy = pickle.loads(pickle.dumps(s3_store))  # noqa: S301 -- what multiprocessing does
+    assert copy.get("a") == b"x"
 
 
 @pytest.mark.parametrize(
@@ -248,14 +250,14 @@ def test_a_store_travels_to_other_processes(s3_store: S3Store):
         "s3://bucket?x=1",
     ],
 )
-def test_odd_addresses_are_refused(url: str):
+def test_invalid_urls_are_refused(url: str):
     with pytest.raises(SettingsError) as caught:
         open_store(url)
     assert "k:v" not in str(caught.value)
 
 
 @pytest.mark.parametrize("endpoint", ["localhost:8333", "ftp://host", "http://", "http://key:secret@host:1"])
-def test_odd_endpoints_are_refused_and_not_repeated(endpoint: str):
+def test_invalid_endpoints_are_refused_and_not_repeated(endpoint: str):
     with pytest.raises(SettingsError, match="CLOUDSEG_S3_ENDPOINT") as caught:
         open_store("s3://bucket/x", S3Options(endpoint=endpoint))
     assert "secret" not in str(caught.value)
@@ -266,7 +268,7 @@ def test_missing_certificates_are_refused(tmp_path: Path):
         open_store("s3://bucket/x", S3Options(endpoint="https://host", ca_bundle=tmp_path / "none.pem"))
 
 
-def test_gdal_gets_what_boto_gets(monkeypatch: pytest.MonkeyPatch, s3_env: dict[str, str]):
+def test_gdal_gets_the_settings_of_boto3(monkeypatch: pytest.MonkeyPatch, s3_env: dict[str, str]):
     monkeypatch.setenv("AWS_SESSION_TOKEN", "token")
     own = S3Store.at(
         "s3://bucket/x", S3Options(endpoint="https://data.example.org/s3", region="eu-central-1")
@@ -301,10 +303,10 @@ def test_rasters_are_read_by_ranges(seaweed: Seaweed, s3_env: dict[str, str], tm
     }
     with rasterio.open(path, "w", **profile, crs="EPSG:32633", transform=rasterio.Affine(10, 0, 0, 0, -10, 0)) as out:
         out.write(rng.integers(0, 255, (2048, 2048), "uint8"), 1)
-    came = [0]
+    received = [0]
 
     def count(connection: int, done: int) -> str:
-        came[0] = max(came[0], done)
+        received[0] = max(received[0], done)
         return "pass"
 
     with proxy(seaweed.port, down=count) as between:
@@ -313,10 +315,10 @@ def test_rasters_are_read_by_ranges(seaweed: Seaweed, s3_env: dict[str, str], tm
         with open_raster(store.gdal_path("scenes/x.tif")) as dataset:
             dataset.read(1, window=((1000, 1256), (1000, 1256)))
     assert path.stat().st_size > 4_000_000
-    assert came[0] < 1_000_000
+    assert received[0] < 1_000_000
 
 
-def test_a_refusal_of_the_server_is_no_crash():
+def test_server_errors_are_translated():
     from botocore.exceptions import ClientError
 
     from cloudseg.storage.s3_errors import translate_s3_errors

@@ -1,7 +1,4 @@
-"""An S3 server behind a bad network.
-
-Connections that drop, stall or lose the answer, through a proxy that fails on purpose.
-"""
+"""An S3 server behind an unreliable network: a proxy drops or stalls connections, or loses responses."""
 
 import tempfile
 import threading
@@ -31,17 +28,17 @@ def between(seaweed: Seaweed) -> Iterator[Proxy]:
 @pytest.fixture
 def behind(s3_env: dict[str, str], between: Proxy) -> S3Store:
     """The same store as `s3_store`, through the proxy."""
-    return impatient(s3_env, between, timeout_s=20)
+    return store_behind(s3_env, between, timeout_s=20)
 
 
-def impatient(s3_env: dict[str, str], between: Proxy, timeout_s: float = 1) -> S3Store:
+def store_behind(s3_env: dict[str, str], between: Proxy, timeout_s: float = 1) -> S3Store:
     return S3Store.at(
         s3_env["CLOUDSEG_STORE_URL"], S3Options(endpoint=between.endpoint, timeout_s=timeout_s, attempts=3)
     )
 
 
 def once(verdict: str, after: int) -> Callable[[int, int], str]:
-    """Fail the first connection that has carried so many bytes."""
+    """Return a fault for the first connection that has carried `after` bytes."""
     used = threading.Event()
 
     def fault(connection: int, done: int) -> str:
@@ -60,15 +57,15 @@ def always(verdict: str, after: int = 0) -> Callable[[int, int], str]:
 @pytest.mark.parametrize(
     ("verdict", "after"), [("drop", 0), ("drop", 1000), ("drop", 2 * CHUNK), ("stall", 0), ("stall", 2 * CHUNK)]
 )
-def test_a_download_goes_on_where_it_broke(
+def test_a_download_resumes_where_it_broke(
     s3_env: dict[str, str], s3_store: S3Store, between: Proxy, verdict: str, after: int
 ):
     stored = s3_store.put("a/b.bin", DATA)
     between.down = once(verdict, after)
-    assert impatient(s3_env, between).get("a/b.bin", stored.sha256) == DATA
+    assert store_behind(s3_env, between).get("a/b.bin", stored.sha256) == DATA
 
 
-def test_a_download_is_never_begun_again_from_nothing(behind: S3Store, s3_store: S3Store, between: Proxy):
+def test_a_download_is_never_restarted_from_zero(behind: S3Store, s3_store: S3Store, between: Proxy):
     s3_store.put("a/b.bin", DATA)
     came = []
 
@@ -84,23 +81,23 @@ def test_a_download_is_never_begun_again_from_nothing(behind: S3Store, s3_store:
 
 
 @pytest.mark.parametrize("verdict", ["drop", "stall"])
-def test_a_store_behind_a_dead_network_is_unreachable_in_time(
+def test_a_store_behind_a_dead_network_is_unreachable_after_its_timeout(
     s3_env: dict[str, str], s3_store: S3Store, between: Proxy, verdict: str
 ):
     s3_store.put("a/b.bin", DATA)
-    behind = impatient(s3_env, between)
+    behind = store_behind(s3_env, between)
     copies = set(Path(tempfile.gettempdir()).glob("cloudseg-work-object-*"))
     between.down = always(verdict, 1000)
-    for question in (lambda: behind.get("a/b.bin"), lambda: behind.local_file("a/b.bin").__enter__()):
+    for operation in (lambda: behind.get("a/b.bin"), lambda: behind.local_file("a/b.bin").__enter__()):
         with pytest.raises(StoreUnreachable) as caught:
-            question()
+            operation()
         assert caught.value.retry_helps
         assert "again" in caught.value.next_step
-        assert between.outwaited == 0
+        assert between.timed_out == 0
     assert set(Path(tempfile.gettempdir()).glob("cloudseg-work-object-*")) == copies
 
 
-def test_an_answer_that_is_lost_is_no_second_object(behind: S3Store, s3_store: S3Store, between: Proxy):
+def test_a_lost_response_creates_no_second_object(behind: S3Store, s3_store: S3Store, between: Proxy):
     between.down = once("drop", 0)
     stored = behind.put("a/b.bin", DATA)
     assert between.dropped == 1
@@ -108,20 +105,20 @@ def test_an_answer_that_is_lost_is_no_second_object(behind: S3Store, s3_store: S
     assert list(s3_store.list_keys()) == ["a/b.bin"]
 
 
-def test_the_lost_answer_to_a_finished_upload_is_no_second_object(
+def test_a_lost_response_to_a_finished_upload_creates_no_second_object(
     seaweed: Seaweed, behind: S3Store, s3_store: S3Store, between: Proxy, tmp_path: Path
 ):
     path, lost = tmp_path / "big.bin", threading.Event()
     path.write_bytes(DATA * (2 * PART // len(DATA) + 1))
     complete = behind.bucket.call
 
-    def lose_the_answer(operation: str, name: str, **parameters: object) -> dict[str, object]:
+    def lose_the_response(operation: str, name: str, **parameters: object) -> dict[str, object]:
         if operation == "complete_multipart_upload" and not lost.is_set():
             lost.set()
             between.down = once("drop", 0)
         return complete(operation, name, **parameters)
 
-    behind.bucket.call = lose_the_answer  # type: ignore[method-assign]
+    behind.bucket.call = lose_the_response  # type: ignore[method-assign]
     stored = behind.put_file("a/b.bin", path)
     assert lost.is_set()
     assert s3_store.get("a/b.bin", stored.sha256) == path.read_bytes()
@@ -129,9 +126,7 @@ def test_the_lost_answer_to_a_finished_upload_is_no_second_object(
 
 
 @pytest.mark.parametrize("after", [0, 5 * CHUNK])
-def test_an_upload_that_drops_is_sent_again(
-    behind: S3Store, s3_store: S3Store, between: Proxy, tmp_path: Path, after: int
-):
+def test_a_dropped_upload_is_sent_again(behind: S3Store, s3_store: S3Store, between: Proxy, tmp_path: Path, after: int):
     path = tmp_path / "big.bin"
     path.write_bytes(DATA * (2 * PART // len(DATA) + 1))
     between.up = once("drop", after)
@@ -153,7 +148,7 @@ def test_an_upload_that_always_drops_leaves_nothing(
     assert not seaweed.client().list_multipart_uploads(Bucket=BUCKET, Prefix=s3_store.prefix).get("Uploads")
 
 
-def test_a_raster_behind_a_bad_network_is_unreachable_and_not_damaged(
+def test_a_raster_behind_a_dead_network_is_unreachable_and_not_corrupt(
     behind: S3Store, s3_store: S3Store, between: Proxy, synthetic_folder: Path
 ):
     s3_store.put_file("scenes/x.tif", next((synthetic_folder / "images").iterdir()))

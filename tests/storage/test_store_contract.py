@@ -1,4 +1,4 @@
-"""What every store must keep: one suite, run against each kind. A new kind joins by a line in `open_empty_store`."""
+"""The contract of every store, tested for each kind. A new kind needs one line in `open_empty_store`."""
 
 import multiprocessing
 import os
@@ -15,7 +15,7 @@ from cloudseg.storage import LocalStore, Store
 
 KINDS = ("local", "s3")
 CONTEXT = multiprocessing.get_context("forkserver")
-ODD_KEYS = (
+INVALID_KEYS = (
     "",
     "/",
     "/abs",
@@ -68,11 +68,11 @@ def test_empty_objects_are_objects(any_store: Store):
     assert any_store.exists("a")
 
 
-def test_the_same_bytes_again_change_nothing(any_store: Store):
+def test_putting_the_same_bytes_again_changes_nothing(any_store: Store):
     assert any_store.put("a/b", b"one") == any_store.put("a/b", b"one")
 
 
-def test_other_bytes_are_refused_and_the_first_stay(any_store: Store):
+def test_other_bytes_are_refused_and_change_nothing(any_store: Store):
     any_store.put("a/b", b"one")
     with pytest.raises(ObjectExists) as caught:
         any_store.put("a/b", b"two")
@@ -100,10 +100,10 @@ def test_put_file_without_file_leaves_nothing(any_store: Store, tmp_path: Path):
     assert list(any_store.list_keys()) == []
 
 
-def test_missing_objects_say_so(any_store: Store):
-    for ask in (any_store.get, any_store.stat):
+def test_missing_objects_are_reported(any_store: Store):
+    for read in (any_store.get, any_store.stat):
         with pytest.raises(ObjectMissing, match="a/b"):
-            ask("a/b")
+            read("a/b")
     with pytest.raises(ObjectMissing), any_store.local_file("a/b"):
         pass
     assert not any_store.exists("a/b")
@@ -113,35 +113,35 @@ def test_missing_objects_say_so(any_store: Store):
 def test_a_folder_of_keys_is_no_object(any_store: Store):
     any_store.put("a/b/c", b"x")
     assert not any_store.exists("a/b")
-    for ask in (any_store.get, any_store.stat):
+    for read in (any_store.get, any_store.stat):
         with pytest.raises(ObjectMissing):
-            ask("a/b")
+            read("a/b")
     any_store.delete("a/b")
     assert any_store.get("a/b/c") == b"x"
 
 
-def test_below_an_object_is_nothing(any_store: Store):
+def test_no_object_is_below_another(any_store: Store):
     any_store.put("a", b"x")
     assert not any_store.exists("a/b")
     with pytest.raises(ObjectMissing):
         any_store.get("a/b")
 
 
-def test_damage_is_detected(any_store: Store):
+def test_corruption_is_detected(any_store: Store):
     any_store.replace("a", b"damaged")
     with pytest.raises(ObjectCorrupt) as caught:
         any_store.get("a", sha256_of(b"whole"))
     assert (caught.value.found, caught.value.expected) == (sha256_of(b"damaged"), sha256_of(b"whole"))
 
 
-def test_stat_gives_size_and_time(any_store: Store):
+def test_stat_returns_size_and_time(any_store: Store):
     any_store.put("a", b"12345")
     size, written_at = any_store.stat("a")
     assert size == 5
     assert abs(datetime.now(UTC) - written_at) < timedelta(minutes=2)
 
 
-def test_replace_makes_and_changes(any_store: Store):
+def test_replace_creates_and_overwrites(any_store: Store):
     any_store.replace("models/champion.json", b"one")
     any_store.replace("models/champion.json", b"two")
     assert any_store.get("models/champion.json") == b"two"
@@ -178,7 +178,7 @@ def test_list_is_sorted_and_by_prefix(any_store: Store):
     assert list(any_store.list_keys("zzz/")) == []
 
 
-def test_lists_tell_size_and_time(any_store: Store):
+def test_lists_have_size_and_time(any_store: Store):
     any_store.put("a/b", b"12345")
     any_store.put("a/c", b"")
     listed = list(any_store.list_objects("a/"))
@@ -186,8 +186,8 @@ def test_lists_tell_size_and_time(any_store: Store):
     assert all(abs(datetime.now(UTC) - entry.written_at) < timedelta(minutes=2) for entry in listed)
 
 
-@pytest.mark.parametrize("key", ODD_KEYS)
-def test_odd_keys_never_reach_the_store(any_store: Store, tmp_path: Path, key: str):
+@pytest.mark.parametrize("key", INVALID_KEYS)
+def test_invalid_keys_never_reach_the_store(any_store: Store, tmp_path: Path, key: str):
     source = tmp_path / "source"
     source.write_bytes(b"x")
     for attempt in (
@@ -228,19 +228,19 @@ def test_gdal_never_caches_what_was_missing(any_store: Store, synthetic_folder: 
         assert dataset.count == 4
 
 
-def test_what_is_no_raster_is_damaged(any_store: Store):
+def test_an_object_that_is_no_raster_is_corrupt(any_store: Store):
     any_store.put("scenes/ab/x.tif", b"no raster")
     with pytest.raises(ObjectCorrupt, match="no readable GeoTIFF"), open_raster(any_store.gdal_path("scenes/ab/x.tif")):
         pass
 
 
-def test_what_belongs_to_writers_that_live_is_not_cleared(any_store: Store):
+def test_files_of_running_writers_are_not_cleared(any_store: Store):
     any_store.put("a", b"x")
     assert any_store.clear_abandoned() == 0
     assert any_store.get("a") == b"x"
 
 
-def test_uris_hold_the_key(any_store: Store):
+def test_uris_contain_the_key(any_store: Store):
     assert any_store.uri_of("a/b.tif").startswith(any_store.uri)
     assert any_store.uri_of("a/b.tif").endswith("/a/b.tif")
 
@@ -248,13 +248,13 @@ def test_uris_hold_the_key(any_store: Store):
 # --- several processes ----------------------------------------------------------------------------------------------
 
 
-def _keys() -> dict[str, str]:
+def _credentials() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
 
 
-def _as_here(keys: dict[str, str], task: object, *arguments: object) -> None:
-    """Run with the credentials of the test: a process is forked from a server that was started before it."""
-    os.environ.update(keys)
+def _with_credentials(credentials: dict[str, str], task: object, *arguments: object) -> None:
+    """Call `task` with the credentials of the test, which the fork server was started without."""
+    os.environ.update(credentials)
     task(*arguments)
 
 
@@ -284,7 +284,7 @@ def _swap(store: Store, key: str, number: int, gate: object, results: object) ->
 def _race(task: object, store: Store, key: str, writers: int) -> list[tuple[str, int]]:
     gate, results = CONTEXT.Barrier(writers), CONTEXT.Queue()
     processes = [
-        CONTEXT.Process(target=_as_here, args=(_keys(), task, store, key, number, gate, results))
+        CONTEXT.Process(target=_with_credentials, args=(_credentials(), task, store, key, number, gate, results))
         for number in range(writers)
     ]
     for process in processes:
@@ -315,18 +315,18 @@ def test_of_eight_swappers_one_wins(any_store: Store):
     assert any_store.get("pointer") == f"writer {winners[0]}".encode()
 
 
-def _replace_often(store: Store, letters: bytes, stop: object) -> None:
-    turn = 0
+def _replace_repeatedly(store: Store, letters: bytes, stop: object) -> None:
+    count = 0
     while not stop.is_set():
-        store.replace("pointer", bytes([letters[turn % len(letters)]]) * 100_000)
-        turn += 1
+        store.replace("pointer", bytes([letters[count % len(letters)]]) * 100_000)
+        count += 1
 
 
 def test_readers_see_the_old_or_the_new_pointer(any_store: Store):
     any_store.replace("pointer", b"a" * 100_000)
     stop = CONTEXT.Event()
     writers = [
-        CONTEXT.Process(target=_as_here, args=(_keys(), _replace_often, any_store, letters, stop))
+        CONTEXT.Process(target=_with_credentials, args=(_credentials(), _replace_repeatedly, any_store, letters, stop))
         for letters in (b"ab", b"cd")
     ]
     for writer in writers:

@@ -1,10 +1,8 @@
-"""Commit points: every moment at which something is about to become durable.
+"""Commit points: every moment at which something is about to become durable. A process can be killed at any of them.
 
-A process may be told to die at one of them.
-
-The methods of the store that change something and the transactions of the catalog that write are wrapped from outside,
-in the child process, so that a new one is covered by itself and the library knows nothing of it. A process is killed
-before a point; after a point and before the next one the disk is the same, and "the end" stands after the last.
+The store's writing methods and the catalog's writing transactions are wrapped from outside, in the child process: new
+ones are covered automatically, and the library contains no test hooks. The process is killed just before a point.
+Between two points the disk does not change; "the end" follows the last one.
 """
 
 import json
@@ -24,22 +22,22 @@ from cloudseg.catalog import Catalog
 from cloudseg.storage import Store
 
 WRITES = ("put", "put_file", "replace", "delete", "clear_abandoned")
-"""What a store can change; a test sees to it that a new method of the protocol is sorted in here or under READS."""
+"""Methods of a store that write; a test checks that every method of the protocol is here or in READS."""
 READS = ("uri", "get", "stat", "exists", "list_keys", "list_objects", "local_file", "gdal_path", "uri_of", "link")
 _CHANGES = re.compile(r"\s*(INSERT INTO|UPDATE|DELETE FROM) (\w+)")
 _HASHED = re.compile(r"[0-9a-f]{12,}")
 
 
-class Points:
-    """Counts the points that this process reaches, writes each down, and dies at the wanted one."""
+class CommitPoints:
+    """Counts and traces the commit points of this process, and kills it at a chosen one."""
 
     def __init__(self, trace: Path, kill_at: int | None) -> None:
         self._trace, self._kill_at = trace, kill_at
         self._count, self._lock = 0, threading.Lock()
-        self._here = threading.local()
+        self._local = threading.local()
 
     def reach(self, what: str) -> None:
-        """Pass a point, or end the process here as `kill -9` would."""
+        """Trace a point; kill the process if it is the chosen one, as `kill -9` would."""
         with self._lock:
             self._count += 1
             with self._trace.open("a") as out:
@@ -47,32 +45,32 @@ class Points:
             if self._count == self._kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    def watch(self, store: type[Store]) -> None:
-        """Wrap the store's class, the transactions of the catalog, and listen to what they write."""
+    def install(self, store: type[Store]) -> None:
+        """Wrap the store's class and the catalog's transactions, and listen for the tables that they change."""
         for name in WRITES:
             setattr(store, name, self._wrapped(name, getattr(store, name)))
         Catalog.begin = self._wrapped_begin(Catalog.begin)  # type: ignore[method-assign]
 
         @event.listens_for(Engine, "before_cursor_execute")
-        def _hear(connection: Connection, cursor: object, statement: str, *more: object) -> None:
+        def _listen(connection: Connection, cursor: object, statement: str, *more: object) -> None:
             if found := _CHANGES.match(statement):
                 self._tables.setdefault(found[2])
 
     @property
     def _tables(self) -> dict[str, None]:
-        return self._here.__dict__.setdefault("tables", {})
+        return self._local.__dict__.setdefault("tables", {})
 
     def _wrapped(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
         def call(store: Store, *args: Any, **more: Any) -> Any:
-            inside = self._here.__dict__.get("inside", False)
-            if not inside:  # a method of the store may call another one: that is one point
+            inside = self._local.__dict__.get("inside", False)
+            if not inside:  # a store method may call another one: that is one point
                 self.reach(" ".join([name, *(_HASHED.sub("*", key) for key in args[:1])]))
-            self._here.inside = True
+            self._local.inside = True
             try:
                 return method(store, *args, **more)
             finally:
-                self._here.inside = inside
+                self._local.inside = inside
 
         return call
 
@@ -89,5 +87,5 @@ class Points:
 
 
 def read_trace(trace: Path) -> list[str]:
-    """Return the points that a process passed, in order."""
+    """Return the commit points that a process passed, in order."""
     return [json.loads(line) for line in trace.read_text().splitlines()] if trace.exists() else []

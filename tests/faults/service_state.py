@@ -1,7 +1,4 @@
-"""Where the service of a fault test keeps its things.
-
-Copied in a moment, so that every kill begins from the same state.
-"""
+"""Catalog and object store of a service under test, cheap to copy, so that every kill starts from the same state."""
 
 import secrets
 import shutil
@@ -15,33 +12,33 @@ from sqlalchemy import URL
 from tests.postgres_server import run_sql
 from tests.seaweed import BUCKET, Seaweed
 
-_AT_ONCE = 4
-"""Objects copied side by side."""
-_MOST = 1000
-"""Objects that S3 deletes by one request."""
+_COPY_THREADS = 4
+"""Objects copied concurrently."""
+_DELETE_LIMIT = 1000
+"""Most objects that S3 deletes in one request."""
 
 
-class Home(Protocol):
+class ServiceState(Protocol):
     """A state of the service: rows and bytes."""
 
     @property
     def environment(self) -> dict[str, str]:
-        """Settings with which a process works on it."""
+        """Environment variables with which a process uses this state."""
         ...
 
-    def copy(self, folder: Path) -> "Home":
-        """Return a state of its own with the same rows and bytes; nobody may be working on this one.
+    def copy(self, folder: Path) -> "ServiceState":
+        """Return an independent copy with the same rows and bytes.
 
-        `folder` is free to use.
+        This state must not be in use meanwhile. The copy may use `folder`.
         """
         ...
 
     def drop(self) -> None:
-        """Give back what it occupies."""
+        """Delete rows and bytes."""
         ...
 
 
-class LocalHome:
+class LocalState:
     """A SQLite file and a folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -51,22 +48,22 @@ class LocalHome:
     def environment(self) -> dict[str, str]:
         return {"CLOUDSEG_HOME": str(self._folder)}
 
-    def copy(self, folder: Path) -> "LocalHome":
+    def copy(self, folder: Path) -> "LocalState":
         shutil.copytree(self._folder, folder)
-        return LocalHome(folder)
+        return LocalState(folder)
 
     def drop(self) -> None:
         shutil.rmtree(self._folder)
 
 
-class ServersHome:
+class ServerState:
     """A database of a PostgreSQL server and a prefix of a bucket of an S3 server."""
 
     _copying = threading.Lock()
-    """PostgreSQL copies a database only while nobody else does anything with it."""
+    """PostgreSQL copies a database only while it has no other connection."""
 
     def __init__(self, database: URL, seaweed: Seaweed, folder: Path) -> None:
-        """Take a migrated database over; the prefix is called as the database is, and is empty."""
+        """Use a migrated database and the bucket prefix of the same name, which must be empty."""
         self._database, self._seaweed, self._folder = database, seaweed, folder
 
     @property
@@ -79,8 +76,8 @@ class ServersHome:
             "AWS_CONFIG_FILE": str(self._folder / "none"),
         }
 
-    def copy(self, folder: Path) -> "ServersHome":
-        copied = ServersHome(self._database.set(database=f"faults_{secrets.token_hex(6)}"), self._seaweed, folder)
+    def copy(self, folder: Path) -> "ServerState":
+        copied = ServerState(self._database.set(database=f"faults_{secrets.token_hex(6)}"), self._seaweed, folder)
         with self._copying:
             run_sql(self._server, f"CREATE DATABASE {copied._database.database} TEMPLATE {self._database.database}")
         client = self._seaweed.client()
@@ -89,7 +86,7 @@ class ServersHome:
             to = f"{copied._database.database}/{name.partition('/')[2]}"
             client.copy_object(Bucket=BUCKET, Key=to, CopySource={"Bucket": BUCKET, "Key": name})
 
-        with ThreadPoolExecutor(_AT_ONCE) as threads:
+        with ThreadPoolExecutor(_COPY_THREADS) as threads:
             list(threads.map(copy, self._names(client)))
         return copied
 
@@ -97,8 +94,10 @@ class ServersHome:
         run_sql(self._server, f"DROP DATABASE {self._database.database} WITH (FORCE)")
         client = self._seaweed.client()
         names = [{"Key": name} for name in self._names(client)]
-        for start in range(0, len(names), _MOST):
-            client.delete_objects(Bucket=BUCKET, Delete={"Objects": names[start : start + _MOST], "Quiet": True})
+        for start in range(0, len(names), _DELETE_LIMIT):
+            client.delete_objects(
+                Bucket=BUCKET, Delete={"Objects": names[start : start + _DELETE_LIMIT], "Quiet": True}
+            )
 
     @property
     def _server(self) -> URL:

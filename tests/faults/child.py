@@ -106,7 +106,9 @@ def look(runtime: Runtime) -> Look:
             for name, table in tables.metadata.tables.items()
         }
     store = runtime.store
-    objects = {key: hashlib.sha256(store.get(key)).hexdigest() for prefix in PREFIXES for key in store.list_keys(prefix)}
+    objects = {
+        key: hashlib.sha256(store.get(key)).hexdigest() for prefix in PREFIXES for key in store.list_keys(prefix)
+    }
     pointer = _timeless(json.loads(store.get(CHAMPION_POINTER))) if objects.pop(CHAMPION_POINTER, None) else None
     return {"rows": rows, "objects": objects, "pointer": pointer}
 

@@ -32,7 +32,11 @@ def sha256_of(data: bytes) -> str:
 
 
 def canonical_json(value: Any) -> bytes:
-    """Return a value as canonical JSON: sorted keys, no blanks, UTF-8. Raises ValueError for NaN and infinity."""
+    """Return a value as canonical JSON: sorted keys, no blanks, UTF-8.
+
+    Raises:
+        ValueError: the value holds NaN or infinity.
+    """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     # A file name that is no UTF-8 reaches us with lone surrogates, which only a JSON escape can hold.
     return text.encode("utf-8", "backslashreplace")

@@ -39,7 +39,11 @@ def add_weights(db: Connection, weights: Weights) -> Weights:
 
 
 def get_weights(db: Connection, weights_id: str) -> Weights:
-    """Return weights. Raises NotInCatalog."""
+    """Return weights.
+
+    Raises:
+        NotInCatalog: there is no such row.
+    """
     return get_by(db, Weights, t.weights, "weights_id", weights_id)
 
 
@@ -60,7 +64,11 @@ def add_evaluation(db: Connection, evaluation: Evaluation) -> Evaluation:
 
 
 def get_evaluation(db: Connection, evaluation_id: str) -> Evaluation:
-    """Return an evaluation. Raises NotInCatalog."""
+    """Return an evaluation.
+
+    Raises:
+        NotInCatalog: there is no such row.
+    """
     return get_by(db, Evaluation, t.evaluation, "evaluation_id", evaluation_id)
 
 
@@ -91,7 +99,11 @@ def add_verdict(db: Connection, verdict: Verdict) -> bool:
 
 
 def get_verdict(db: Connection, verdict_id: str) -> Verdict:
-    """Return a verdict. Raises NotInCatalog."""
+    """Return a verdict.
+
+    Raises:
+        NotInCatalog: there is no such row.
+    """
     return get_by(db, Verdict, t.verdict, "verdict_id", verdict_id)
 
 
@@ -158,7 +170,11 @@ def find_masked(db: Connection, weights_id: str, scene_ids: Sequence[str]) -> se
 
 
 def get_mask(db: Connection, mask_id: str) -> Mask:
-    """Return a mask. Raises NotInCatalog."""
+    """Return a mask.
+
+    Raises:
+        NotInCatalog: there is no such row.
+    """
     return get_by(db, Mask, t.mask, "mask_id", mask_id)
 
 

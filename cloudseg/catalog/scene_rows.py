@@ -23,7 +23,11 @@ def add_scene(db: Connection, scene: Scene) -> bool:
 
 
 def get_scene(db: Connection, scene_id: str) -> Scene:
-    """Return a scene. Raises NotInCatalog."""
+    """Return a scene.
+
+    Raises:
+        NotInCatalog: there is no such row.
+    """
     return get_by(db, Scene, t.scene, "scene_id", scene_id)
 
 
@@ -95,7 +99,11 @@ def add_label(db: Connection, label: Label) -> Label | None:
 
 
 def get_label(db: Connection, label_id: str) -> Label:
-    """Return a label. Raises NotInCatalog."""
+    """Return a label.
+
+    Raises:
+        NotInCatalog: there is no such row.
+    """
     return get_by(db, Label, t.label, "label_id", label_id)
 
 

@@ -280,7 +280,11 @@ def _make_postgresql_engine(url: URL) -> Engine:
 
 
 def _json_text(value: Any) -> str:
-    """Return JSON for a column. Raises ValueError for NaN, which is not JSON: SQLite would accept it."""
+    """Return JSON for a column.
+
+    Raises:
+        ValueError: the value holds NaN, which is not JSON; SQLite would accept it.
+    """
     return canonical_json(value).decode()
 
 
@@ -331,7 +335,11 @@ _WHERE_LISTED = {
 
 
 def get_by(db: Connection, kind: type[R], table: Table, column: str, value: str) -> R:
-    """Return the row whose column has the value. Raises NotInCatalog."""
+    """Return the row whose column has the value.
+
+    Raises:
+        NotInCatalog: there is no such row.
+    """
     found = fetch_one(db, kind, select(table).where(table.c[column] == value))
     if found is None:
         raise NotInCatalog(f"no such {table.name}", subject=value, next_step=_WHERE_LISTED.get(table.name, ""))

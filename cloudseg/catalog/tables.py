@@ -45,7 +45,11 @@ class Utc(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return the time to store. Raises ValueError for a naive time: its zone would be a guess."""
+        """Return the time to store.
+
+        Raises:
+            ValueError: the time is naive, so its zone would be a guess.
+        """
         if value is None:
             return None
         if value.tzinfo is None:

@@ -23,7 +23,11 @@ def add_snapshot(db: Connection, snapshot: Snapshot, labels: dict[str, Split]) -
 
 
 def get_snapshot(db: Connection, snapshot_id: str) -> Snapshot:
-    """Return a snapshot. Raises NotInCatalog."""
+    """Return a snapshot.
+
+    Raises:
+        NotInCatalog: there is no such row.
+    """
     return get_by(db, Snapshot, t.snapshot, "snapshot_id", snapshot_id)
 
 
@@ -51,7 +55,11 @@ def add_run(db: Connection, run: Run) -> Run:
 
 
 def get_run(db: Connection, run_id: str) -> Run:
-    """Return a run. Raises NotInCatalog."""
+    """Return a run.
+
+    Raises:
+        NotInCatalog: there is no such row.
+    """
     return get_by(db, Run, t.run, "run_id", run_id)
 
 
@@ -72,7 +80,11 @@ def list_compared_run_ids(db: Connection) -> set[str]:
 
 
 def set_run_status(db: Connection, run_id: str, status: RunStatus, *, error: str | None = None) -> None:
-    """Write the status of a run. Raises NotInCatalog."""
+    """Write the status of a run.
+
+    Raises:
+        NotInCatalog: there is no such row.
+    """
     finished_at = None if status == "running" else now()
     changed = db.execute(
         update(t.run).where(t.run.c.run_id == run_id).values(status=status, error=error, finished_at=finished_at)

@@ -88,7 +88,11 @@ def footprint_bounds(geometry: BaseGeometry) -> tuple[float, float, float, float
 
 
 def lonlat_of(x: float, y: float, crs: str) -> tuple[float, float]:
-    """Return lon/lat of a point of a CRS. Raises BadScene for a point that the CRS cannot project."""
+    """Return lon/lat of a point of a CRS.
+
+    Raises:
+        BadScene: the CRS cannot project the point.
+    """
     return tuple(float(value) for value in _transform(np.array([[x, y]]), crs)[0])  # type: ignore[return-value]
 
 
@@ -153,7 +157,11 @@ def _over_the_pole(ring: Points, turns: int) -> Points:
 
 
 def _transform(points: Points, crs: str) -> Points:
-    """Return points `(n, 2)` of a CRS as lon/lat. Raises BadScene where that is not possible or not on the Earth."""
+    """Return points `(n, 2)` of a CRS as lon/lat.
+
+    Raises:
+        BadScene: the points cannot be projected, or are not on the Earth.
+    """
     try:
         with rasterio.Env(**GDAL_ENV):
             lon, lat = transform_points(crs, "EPSG:4326", points[:, 0].tolist(), points[:, 1].tolist())

@@ -29,7 +29,11 @@ class LocalStore:
     """Objects as plain files below `root`; unfinished writes are in `root/.incoming` and are never listed."""
 
     def __init__(self, root: Path) -> None:
-        """Create the directory where it is missing. Raises StoreUnreachable where that is not possible."""
+        """Create the directory where it is missing.
+
+        Raises:
+            StoreUnreachable: the directory cannot be created.
+        """
         self.root = root.absolute()
         try:
             (self.root / _INCOMING).mkdir(parents=True, exist_ok=True)
@@ -231,7 +235,11 @@ class LocalStore:
         _sync_folder(target.parent)
 
     def _make_folder(self, target: Path) -> None:
-        """Create the directories of a key, each durable before the next. Raises ObjectExists where one is an object."""
+        """Create the directories of a key, each durable before the next.
+
+        Raises:
+            ObjectExists: one of them is an object.
+        """
         try:
             _make_durable(target.parent)
         except (FileExistsError, NotADirectoryError) as error:

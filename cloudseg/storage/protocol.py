@@ -84,7 +84,11 @@ class Store(Protocol):
         ...
 
     def stat(self, key: str) -> tuple[int, datetime]:
-        """Return size in bytes and time of writing. Raises ObjectMissing."""
+        """Return size in bytes and time of writing.
+
+        Raises:
+            ObjectMissing: there is no object under the key.
+        """
         ...
 
     def exists(self, key: str) -> bool:
@@ -107,7 +111,11 @@ class Store(Protocol):
         ...
 
     def local_file(self, key: str) -> AbstractContextManager[Path]:
-        """Yield a local file with the bytes of the object, for memory mapping. Raises ObjectMissing."""
+        """Yield a local file with the bytes of the object, for memory mapping.
+
+        Raises:
+            ObjectMissing: there is no object under the key.
+        """
         ...
 
     def gdal_path(self, key: str) -> GdalPath:

@@ -54,7 +54,11 @@ class S3Store:
 
     @classmethod
     def at(cls, url: str, options: S3Options) -> "S3Store":
-        """Open `s3://bucket/prefix` without a request to the server. Raises SettingsError for any other URL."""
+        """Open `s3://bucket/prefix` without a request to the server.
+
+        Raises:
+            SettingsError: the URL is not of this form.
+        """
         parts = urlsplit(url)
         prefix = parts.path.strip("/")
         if not is_bucket_name(parts.netloc) or (prefix and not is_key(prefix)) or parts.query or parts.fragment:
@@ -237,7 +241,11 @@ class S3Store:
         )
 
     def _holds(self, stored: StoredObject) -> bool:
-        """Return whether the key holds the same bytes, False where it is free. Raises ObjectExists for other bytes."""
+        """Return whether the key holds the same bytes, False where it is free.
+
+        Raises:
+            ObjectExists: the key holds other bytes.
+        """
         try:
             head = self._head(stored.key)
             found = head.sha256 or sha256_of(self._read(stored.key)[1])
@@ -354,7 +362,11 @@ def _exists_by_key(key: str) -> Iterator[None]:
 
 @contextmanager
 def _copy_file() -> Iterator[IO[bytes]]:
-    """Yield an empty file in a scratch directory. Raises StoreUnreachable for a full disk."""
+    """Yield an empty file in a scratch directory.
+
+    Raises:
+        StoreUnreachable: the disk is full.
+    """
     with scratch_directory("object") as folder:
         try:
             copy = (folder / "copy").open("wb")
@@ -365,7 +377,11 @@ def _copy_file() -> Iterator[IO[bytes]]:
 
 
 def _write(copy: IO[bytes], chunk: bytes | None) -> None:
-    """Write a chunk, or flush the buffer for None. Raises StoreUnreachable for a full disk."""
+    """Write a chunk, or flush the buffer for None.
+
+    Raises:
+        StoreUnreachable: the disk is full.
+    """
     try:
         copy.flush() if chunk is None else copy.write(chunk)
     except OSError as error:

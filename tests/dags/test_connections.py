@@ -8,7 +8,7 @@ from pathlib import Path
 
 import postgres_server
 import pytest
-from dag_files import DAGS, airflow_home
+from dag_files import DAGS, REPO, airflow_home
 from seaweed import ACCESS_KEY, BUCKET, SECRET_KEY, Seaweed
 from sqlalchemy import URL
 
@@ -70,7 +70,7 @@ def _run_task(url: URL, user: str, seaweed: Seaweed, synthetic_folder: Path, tmp
         inherited
         | airflow_home(tmp_path)
         | {
-            "PYTHONPATH": str(DAGS),
+            "PYTHONPATH": f"{DAGS}{os.pathsep}{REPO}",  # the code of this checkout, not of the installed one
             "CLOUDSEG_HOME": str(tmp_path / "home"),
             "AWS_EC2_METADATA_DISABLED": "true",
             "AIRFLOW_CONN_CLOUDSEG_CATALOG": json.dumps(catalog),

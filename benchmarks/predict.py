@@ -1,8 +1,8 @@
 """Prediction: the net alone, and a scene from the store to its published mask.
 
 The naive side is the loop of the original project: eager float32, NCHW, one image at a time, default allocator; it
-reads the whole tile and writes a plain GeoTIFF mask. cloudseg does everything that it does in production: windows, mask and
-probability COGs with overviews, thumbnail, STAC item, checksums, row.
+reads the whole tile and writes a plain GeoTIFF mask. cloudseg does everything that it does in production: windows, mask
+and probability COGs with overviews, thumbnail, STAC item, checksums, row.
 """
 
 import shutil

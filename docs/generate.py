@@ -55,7 +55,8 @@ def settings_page() -> str:
 def recipes_page() -> str:
     """Every value of a recipe, and the shipped recipes."""
     parts = [
-        "# Recipes\n\nA recipe says how a run is made: a TOML file whose hash is in the run, the weights and the mask's tags. "
+        "# Recipes\n\n"
+        "A recipe says how a run is made: a TOML file whose hash is in the run, the weights and the mask's tags. "
         "`--recipe` takes the name of a shipped recipe or the path of a `.toml` file.\n\n## Shipped\n\n",
         *(f"- `{name}`: {recipes.load_recipe(name).description}\n" for name in recipes.recipe_names()),
     ]
@@ -111,7 +112,8 @@ def dags_page() -> str:
 def modules_page() -> str:
     """Every module with the first line of its docstring, by package."""
     parts = [
-        "# Modules\n\nEvery module of `cloudseg` and what it is for, in the order of the import rule: a package imports only lower ones.\n"
+        "# Modules\n\n"
+        "Every module of `cloudseg` and what it is for, in the order of the import rule: a package imports only lower ones.\n"
     ]
     for name in _packages():
         paths = sorted((PACKAGE / name).rglob("*.py")) if (PACKAGE / name).is_dir() else [PACKAGE / f"{name}.py"]
@@ -123,7 +125,8 @@ def modules_page() -> str:
 def python_page() -> str:
     """The public functions and records; mkdocstrings fills in their docstrings when the site is built."""
     parts = [
-        "# Python API\n\n`cloudseg.stages` is the public interface: one function for each step. The command line and the DAGs call nothing "
+        "# Python API\n\n"
+        "`cloudseg.stages` is the public interface: one function for each step. The command line and the DAGs call nothing "
         "else. Stages read the [settings](settings.md) from the environment and return records. "
         "[Modules](modules.md) lists everything else.\n\n"
         '```python\nfrom cloudseg import stages\n\nstages.ingest("tiles/")\n'
@@ -160,7 +163,8 @@ def layers_picture() -> str:
 def decisions_page() -> str:
     """Every decision with its status."""
     parts = [
-        "# Decisions\n\nArchitecture decision records: status, context, decision, alternatives, consequences. A decision that no "
+        "# Decisions\n\n"
+        "Architecture decision records: status, context, decision, alternatives, consequences. A decision that no "
         "longer holds names the one that supersedes it.\n\n| decision | status |\n|---|---|\n"
     ]
     for path in sorted((DOCS / "decisions").glob("0*.md")):
@@ -259,7 +263,8 @@ def _column(column: Column[Any], model: type[BaseModel]) -> str:
     field = model.model_fields[column.name]
     key = " (key)" if column.primary_key else ""
     to = "".join(f" → {key.column.table.name}" for key in column.foreign_keys)
-    return f"| `{column.name}`{key} | {column.type}{to} | {'yes' if column.nullable else ''} | {_cell(field.description or '')} |\n"
+    null, meaning = "yes" if column.nullable else "", _cell(field.description or "")
+    return f"| `{column.name}`{key} | {column.type}{to} | {null} | {meaning} |\n"
 
 
 def _view(path: Path, schema: str) -> str:

@@ -1,10 +1,12 @@
-"""Make the pictures of docs/assets/ from a real run: a scene with its mask, an evaluation report, the page in the Airflow UI.
+"""Make the pictures of docs/assets/ from a real run.
+
+A scene with its mask, an evaluation report, the page in the Airflow UI.
 
     python -m tools.pictures --home var/demo
     python -m tools.pictures --home var/demo --airflow-url http://127.0.0.1:8080 --user admin --password …
 
-`--home` is a home with masks, such as the demo's. The Airflow pictures need that demo still running (`make demo` prints its
-address, user and password). Needs Chromium. Look at every picture before it is committed.
+`--home` is a home with masks, such as the demo's. The Airflow pictures need that demo still running (`make demo` prints
+its address, user and password). Needs Chromium. Look at every picture before it is committed.
 """
 
 import argparse

@@ -58,7 +58,8 @@ def _translate(error: DatabaseError, uri: str) -> CloudsegError | None:
             "the database user lacks the permission",
             subject=uri,
             found=reason,
-            next_step="Stages need a member of the role cloudseg_app, `cloudseg db` the owner (docs/how-to/postgresql.md).",
+            next_step="Stages need a member of the role cloudseg_app, `cloudseg db` the owner: "
+            "docs/how-to/postgresql.md.",
         )
     if not _is_transient(error, code) or "syntax error" in reason:
         return None

@@ -115,9 +115,12 @@ def plan_windows(
 def iter_padded_windows(height: int, width: int, *, core: int, margin: int, multiple: int) -> Iterator[PaddedWindow]:
     """Yield the windows of a scene of `height` x `width` working pixels, row by row.
 
-    All padded windows have one size, `core + 2 * margin` a side, or the scene's where that is smaller (at its far edge up to
-    `multiple - 1` less, which the predictor pads): equal activations fit into each other's memory, one after the other.
-    Core and margin are multiples of `multiple`, the net's pooling cell. Raises ValueError where they are not.
+    All padded windows have one size, `core + 2 * margin` a side, or the scene's where that is smaller (at its far edge
+    up to `multiple - 1` less, which the predictor pads): equal activations fit into each other's memory, one after the
+    other. Core and margin are multiples of `multiple`, the net's pooling cell.
+
+    Raises:
+        ValueError: core or margin is no multiple of `multiple`.
     """
     if core < 1 or margin < 0 or core % multiple or margin % multiple:
         raise ValueError(f"core {core} and margin {margin} are no multiples of {multiple} that cover anything")

@@ -91,7 +91,10 @@ _Axis = tuple[NDArray[np.intp], NDArray[np.intp], Floats]
 
 
 def _neighbours(start: int, count: int, origin: int, length: int, factor: int) -> _Axis:
-    """Return the two working pixels around every scene pixel of an axis and the share of the second, from global positions."""
+    """Return the two working pixels around every scene pixel of an axis, and the share of the second.
+
+    Computed from positions in the scene, so that neighboring windows give the same numbers.
+    """
     position = np.maximum((np.arange(start, start + count) + 0.5) / factor - 0.5, 0.0)
     first = np.floor(position)
     share = (position - first).astype(np.float32)

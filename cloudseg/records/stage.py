@@ -20,7 +20,7 @@ class IngestRecord(Record):
     quarantined: list[str] = Field(description="quarantine ids that are new")
     still_quarantined: int = Field(
         0,
-        description="bad files that an earlier ingest quarantined; their bytes are the same, so they were not tried again",
+        description="bad files that an earlier ingest quarantined and whose bytes are the same; not tried again",
     )
     seconds: float
 

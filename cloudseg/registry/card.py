@@ -55,8 +55,8 @@ _HOW = """## How to use them
 
 Input is top-of-atmosphere reflectance. `x = (min(reflectance, clip) - mean) / std` for each band, 0 where nothing was
 observed; the net gives a logit, its sigmoid is the probability of cloud, and a pixel is cloud where that reaches the
-threshold. All of these numbers lie in the file's own metadata; `cloudseg predict` applies them. The ONNX export among the
-assets does all of this itself: digital numbers (reflectance x 10 000, uint16, 0 = no data) in, probability out.
+threshold. All of these numbers lie in the file's own metadata; `cloudseg predict` applies them. The ONNX export does
+all of this itself: digital numbers (reflectance x 10 000, uint16, 0 = no data) in, probability out.
 
 ## Limits
 

@@ -61,7 +61,8 @@ def promote(
     with catalog.read() as db:
         _check_bytes(store, model_rows.get_weights(db, weights_id))
     with catalog.begin() as db:
-        # The primary key alone allows one champion; the lock lets a second try of this promotion find the first one's row.
+        # The primary key alone allows one champion; the lock lets a second try of this promotion find the first one's
+        # row.
         advisory_lock(db, "the champion")
         current = model_rows.find_champion(db)
         if current is not None and _is_same(current, weights_id, expected_champion, verdict_id):

@@ -120,7 +120,7 @@ def promote(
 def promote_unattended(
     weights_id: str, *, snapshot_id: str | None = None, actor: str = "cli", reason: str = ""
 ) -> PromoteRecord:
-    """Compare weights with the champion and promote them where the verdict is PROMOTE and no manual decision is open or against it.
+    """Compare weights with the champion; promote them on a verdict PROMOTE that no manual decision blocks.
 
     Args:
         weights_id: the challenger.

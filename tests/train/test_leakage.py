@@ -1,4 +1,7 @@
-"""No leakage: training draws training chips, the threshold is chosen on validation chips, held-out chips change nothing."""
+"""No leakage.
+
+Training draws training chips, the threshold is chosen on validation chips, held-out chips change nothing.
+"""
 
 from collections.abc import Callable
 

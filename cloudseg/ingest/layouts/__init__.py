@@ -1,4 +1,6 @@
-"""The layouts that ingest knows, in the order in which they claim files. One small module each: docs/reference/layouts.md.
+"""The layouts that ingest knows, in the order in which they claim files.
+
+One small module each: docs/reference/layouts.md.
 
 A layout uses names and small metadata files only; `cloudseg.ingest.decode` opens the rasters, in another process.
 """

@@ -63,7 +63,7 @@ DAYS: Final = 1096
 TILES: Final = 20_000
 WAITING: Final = 2000
 """One scene in so many has no mask of the champion, only one of the previous weights."""
-LABELLED: Final = 5000
+LABELED: Final = 5000
 _ASKED: Final = 100
 """Keys in one query; maintenance looks for up to 1000 at a time."""
 _SCRAMBLE: Final = 611_953
@@ -114,10 +114,10 @@ def fill(catalog: Catalog, count: int) -> None:
         db.execute(insert(_tile), [_tile_row(i) for i in range(min(TILES, count))])
         db.execute(insert(_day), [{"i": i, "at": FIRST_DAY + timedelta(days=i)} for i in range(DAYS)])
         _add_scenes(db, count)
-        _add_models(db, min(LABELLED, count // 2))
+        _add_models(db, min(LABELED, count // 2))
         _add_masks(db)
         _metadata.drop_all(db)
-    if catalog.engine.dialect.name == "postgresql":  # what the server's autovacuum does by itself after such a load
+    if catalog.engine.dialect.name == "postgresql":  # what the server's autovacuum does after such a load
         with catalog.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM ANALYZE"))
 
@@ -241,7 +241,7 @@ def _add_scenes(db: Connection, count: int) -> None:
     db.execute(insert(t.scene).from_select(list(values), select(*values.values()).select_from(joined)))
 
 
-def _add_models(db: Connection, labelled: int) -> None:
+def _add_models(db: Connection, labeled: int) -> None:
     stored = {"key": "k", "sha256": "s", "size": 1, "created_at": FIRST_DAY}
     db.execute(
         insert(t.snapshot),
@@ -296,7 +296,7 @@ def _add_models(db: Connection, labelled: int) -> None:
                 "created_at": FIRST_DAY,
             },
         )
-    first = select(t.scene.c.scene_id).limit(labelled).subquery()
+    first = select(t.scene.c.scene_id).limit(labeled).subquery()
     label_id = "lb-" + func.substr(first.c.scene_id, 4)
     values: dict[str, Any] = {
         "label_id": label_id,

@@ -40,7 +40,7 @@ def fill_world(folder: Path, data: Path | None) -> None:
     """Ingest real tiles (`data`) or synthetic ones, and publish the nets of the baseline and nightly recipes."""
     store, catalog = open_world(folder)
     if data is None:
-        make_tiles(folder / "tiles", count=TILES, size=TILE_SIZE, unlabelled=0)
+        make_tiles(folder / "tiles", count=TILES, size=TILE_SIZE, unlabeled=0)
     ingest_source(store, catalog, str(data or folder / "tiles"), limits=DecodeLimits(), workers=usable_cpus())
     chips = [tile[:, :TILE_SIZE, :TILE_SIZE] for tile in read_tiles(store, catalog)]
     for name in ("baseline", "nightly"):

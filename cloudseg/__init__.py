@@ -1,6 +1,6 @@
 """Keep a cloud-mask model for satellite imagery fresh: ingest, snapshot, train, evaluate, promote, predict.
 
-The public way in is `cloudseg.stages` (one function for each arrow of the circle) and the command `cloudseg`.
+The public interface is `cloudseg.stages` (one function for each step of the pipeline) and the command `cloudseg`.
 Importing this package loads neither torch nor Airflow.
 """
 

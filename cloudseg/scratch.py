@@ -29,7 +29,7 @@ def scratch_directory(purpose: str) -> Iterator[Path]:
     Abandoned scratch directories of this user are removed first.
 
     Args:
-        purpose: becomes part of the name, for whoever looks for what fills a disk.
+        purpose: becomes part of the name, for an operator who looks for what fills a disk.
 
     Raises:
         SettingsError: the temporary directory cannot be written.

@@ -113,7 +113,8 @@ def modules_page() -> str:
     """Every module with the first line of its docstring, by package."""
     parts = [
         "# Modules\n\n"
-        "Every module of `cloudseg` and what it is for, in the order of the import rule: a package imports only lower ones.\n"
+        "Every module of `cloudseg` and what it is for, in the order of the import rule: a package imports only "
+        "lower ones.\n"
     ]
     for name in _packages():
         paths = sorted((PACKAGE / name).rglob("*.py")) if (PACKAGE / name).is_dir() else [PACKAGE / f"{name}.py"]
@@ -126,7 +127,8 @@ def python_page() -> str:
     """The public functions and records; mkdocstrings fills in their docstrings when the site is built."""
     parts = [
         "# Python API\n\n"
-        "`cloudseg.stages` is the public interface: one function for each step. The command line and the DAGs call nothing "
+        "`cloudseg.stages` is the public interface: one function for each step. The command line and the DAGs call "
+        "nothing "
         "else. Stages read the [settings](settings.md) from the environment and return records. "
         "[Modules](modules.md) lists everything else.\n\n"
         '```python\nfrom cloudseg import stages\n\nstages.ingest("tiles/")\n'

@@ -18,7 +18,7 @@ def whole_loop(folder: Path) -> None:
     from cloudseg import stages
     from cloudseg.raster.synthetic import make_tiles
 
-    make_tiles(folder / "tiles", count=12, unlabelled=2, size=192)
+    make_tiles(folder / "tiles", count=12, unlabeled=2, size=192)
     ingested = stages.ingest(str(folder / "tiles"))
     print(f"ingest    {len(ingested.added)} scenes, {len(ingested.labelled)} labels")
 

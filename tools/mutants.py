@@ -40,7 +40,7 @@ class Mutant:
 
 _LEAKAGE: Final = "tests/train/test_leakage.py"
 _BOOTSTRAP: Final = "tests/evaluate/test_bootstrap.py"
-_WEIGH: Final = "tests/evaluate/test_comparison.py"
+_COMPARISON: Final = "tests/evaluate/test_comparison.py"
 _CHAMPION: Final = "tests/registry/test_champion.py"
 _DRAW: Final = "tests/predict/test_draw.py"
 
@@ -137,28 +137,28 @@ MUTANTS: Final = (
         "cloudseg/evaluate/comparison.py",
         "difference.lower > policy.margin",
         "difference.observed > policy.margin",
-        (f"{_WEIGH}::test_better_but_not_significantly_holds",),
+        (f"{_COMPARISON}::test_better_but_not_significantly_holds",),
     ),
     Mutant(
         "rejects-on-the-observed-difference",
         "cloudseg/evaluate/comparison.py",
         "difference.upper < policy.reject_below",
         "difference.observed < policy.reject_below",
-        (f"{_WEIGH}::test_worse_but_not_significantly_holds",),
+        (f"{_COMPARISON}::test_worse_but_not_significantly_holds",),
     ),
     Mutant(
         "trivial-masks-by-the-upper-bound",
         "cloudseg/evaluate/comparison.py",
         "if difference.observed < 0:",
         "if difference.upper < 0:",
-        (f"{_WEIGH}::test_a_mask_that_may_be_worse_than_a_trivial_one_is_rejected",),
+        (f"{_COMPARISON}::test_a_mask_that_may_be_worse_than_a_trivial_one_is_rejected",),
     ),
     Mutant(
         "few-places-decide",
         "cloudseg/evaluate/comparison.py",
         "    if places < needed:\n        result.holds",
         "    if False:\n        result.holds",
-        (f"{_WEIGH}::test_too_few_places_hold",),
+        (f"{_COMPARISON}::test_too_few_places_hold",),
     ),
     # One champion, and the promotion that the verdict was about.
     Mutant(

@@ -28,7 +28,7 @@ from playwright.sync_api import Page, sync_playwright
 
 ASSETS: Final = Path(__file__).parents[1] / "docs" / "assets"
 LARGEST: Final = 150_000
-"""Bytes of a picture, at most: the repository keeps every version for ever."""
+"""Bytes of a picture, at most: the repository keeps every version forever."""
 OUTLINE: Final = (255, 0, 170)
 _CLOUD, _NO_DATA = 1, 255
 _BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")

@@ -251,7 +251,7 @@ def _make_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _: Any) -> None:
-        # pysqlite must not open transactions by itself, or BEGIN IMMEDIATE below comes too late (SQLAlchemy
+        # pysqlite must not open transactions on its own, or BEGIN IMMEDIATE below comes too late (SQLAlchemy
         # documentation, pysqlite).
         connection.isolation_level = None
         connection.execute("PRAGMA journal_mode=WAL")

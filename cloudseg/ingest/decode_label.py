@@ -37,7 +37,7 @@ def decode_label(job: LabelJob) -> LabelFacts:
 
     Raises:
         BadLabel: The file is unreadable, its size or extent differs from the scene's, it has unknown values, or no
-            valid pixel is labelled.
+            valid pixel is labeled.
     """
     try:
         with (
@@ -79,12 +79,12 @@ def _decode(job: LabelJob, scene: Any, dataset: Any) -> LabelFacts:
             _, valid = read_scene(scene, window, scene.descriptions)
             classes[~valid] = MASK_NO_DATA
             out.write(classes, 1, window=rasterio_window(window))
-    labelled, cloud = _count(tiled, grid)
-    if labelled == 0:
+    labeled, cloud = _count(tiled, grid)
+    if labeled == 0:
         raise BadLabel(
             "the label has no clear or cloud pixel where the scene has data",
             subject=job.display_name,
-            found="only unlabelled or nodata pixels",
+            found="only unlabeled or nodata pixels",
             expected="at least one clear or cloud pixel",
             next_step="Check that the label belongs to this scene.",
         )
@@ -95,8 +95,8 @@ def _decode(job: LabelJob, scene: Any, dataset: Any) -> LabelFacts:
     return LabelFacts(
         source=source if source.isprintable() and source else job.source,
         mapping=mapping_by_text,
-        cloud_fraction=cloud / labelled,
-        labelled_fraction=labelled / (grid.height * grid.width),
+        cloud_fraction=cloud / labeled,
+        labelled_fraction=labeled / (grid.height * grid.width),
     )
 
 
@@ -207,11 +207,11 @@ def _classes(dn: npt.NDArray[Any], mapping: Mapping) -> npt.NDArray[np.uint8]:
 
 
 def _count(tiled: Path, grid: Grid) -> tuple[int, int]:
-    """Return the number of labelled pixels and of cloud pixels."""
-    labelled = cloud = 0
+    """Return the number of labeled pixels and of cloud pixels."""
+    labeled = cloud = 0
     with open_raster(str(tiled)) as written:
         for window in iter_windows(grid.height, grid.width, _WINDOW):
             classes = written.read(1, window=rasterio_window(window))
-            labelled += int((classes != MASK_NO_DATA).sum())
+            labeled += int((classes != MASK_NO_DATA).sum())
             cloud += int((classes == MASK_CLOUD).sum())
-    return labelled, cloud
+    return labeled, cloud

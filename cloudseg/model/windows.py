@@ -3,7 +3,7 @@
 Evaluation and prediction cut a scene with the same function, so that both compute the same numbers bit for bit: a
 forward pass over another window may round differently.
 
-A U-Net in evaluation mode sees a finite neighbourhood. A window whose core is `margin` pixels away from every edge that
+A U-Net in evaluation mode sees a finite neighborhood. A window whose core is `margin` pixels away from every edge that
 is not an edge of the scene therefore gives, in its core, exactly what the whole scene in one piece would give: nothing
 has to be blended and no seam can show. Offsets are whole pooling cells, so that windows and scene pool the same pixels
 together.

@@ -62,7 +62,7 @@ def footprint_of(
         raise BadScene("no pixel is valid, so there is no footprint")
     dense = shapely.segmentize(outline, max(valid.shape) / _EDGE_PARTS)
     found = shapely.union_all([_to_lonlat(polygon, transform, crs) for polygon in _parts(dense)], grid_size=_GRID)
-    # A ninth of a metre: what vertices of one straight edge differ by.
+    # A ninth of a meter: what vertices of one straight edge differ by.
     footprint = shapely.simplify(shapely.orient_polygons(found), 1e-6)
     if footprint.is_empty:
         raise BadScene(

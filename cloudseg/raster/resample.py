@@ -63,14 +63,14 @@ def block_sums(values: NDArray[Any], factor: int) -> NDArray[np.uint32]:
 
 
 def upsample(probability: Floats, observed: Bools, origin: tuple[int, int], target: Window, factor: int) -> Floats:
-    """Return the probability at scene pixels: bilinear between the centres of working pixels, observed ones only.
+    """Return the probability at scene pixels: bilinear between the centers of working pixels, observed ones only.
 
     Args:
         probability: `(row, col)` of working pixels, beginning at `origin`.
-        observed: same shape; working pixels without observation have no say.
+        observed: same shape; unobserved working pixels do not contribute.
         origin: row and column of `probability[0, 0]` in the working grid.
-        target: window of scene pixels. The array must hold its working pixels and, where the scene goes on, one more
-            around: then neighbouring windows give the same numbers as one window over both, and no seam shows.
+        target: window of scene pixels. The array must hold its working pixels and, where the scene continues, one more
+            around: then neighboring windows give the same numbers as one window over both, and no seam shows.
         factor: scene pixels a working pixel, along an axis.
 
     Returns:

@@ -59,7 +59,7 @@ _CLOUD_FRACTIONS: Final = (0.35, 0.55, 0.15, 0.75, 0.25, 0.0, 0.4)
 _FIRST_DAY: Final = datetime(2024, 1, 8, tzinfo=UTC)
 
 
-def make_tiles(folder: Path, *, count: int, size: int = 512, seed: int = 0, unlabelled: int = 2) -> list[Path]:
+def make_tiles(folder: Path, *, count: int, size: int = 512, seed: int = 0, unlabeled: int = 2) -> list[Path]:
     """Write labeled scenes, then scenes without label, and return the paths of the images.
 
     Images lie in `folder/images`: `size` × `size` pixels of 30 m, uint16 reflectance × 10 000 in red, green, blue and
@@ -67,11 +67,11 @@ def make_tiles(folder: Path, *, count: int, size: int = 512, seed: int = 0, unla
     data. Twelve sites repeat with other dates and clouds. The same arguments give the same bytes. A scene of 512² takes
     about 0.3 s.
     """
-    if count < 0 or unlabelled < 0 or size < 16:
-        raise ValueError(f"count {count}, unlabelled {unlabelled} and size {size} make no tiles")
+    if count < 0 or unlabeled < 0 or size < 16:
+        raise ValueError(f"count {count}, unlabeled {unlabeled} and size {size} make no tiles")
     (folder / "images").mkdir(parents=True, exist_ok=True)
     (folder / "labels").mkdir(parents=True, exist_ok=True)
-    return [_make_tile(folder, index, size, seed, labeled=index < count) for index in range(count + unlabelled)]
+    return [_make_tile(folder, index, size, seed, labeled=index < count) for index in range(count + unlabeled)]
 
 
 def make_large_scene(path: Path, *, size: int = 10_980, bands: int = 4, seed: int = 0) -> Path:

@@ -18,7 +18,7 @@ class Chip(Record):
     index: int
     row_off: int = Field(description="in working pixels of the scene")
     col_off: int
-    height: int = Field(description="pixels inside the scene; the rest of the chip is padding, labelled 255")
+    height: int = Field(description="pixels inside the scene; the rest of the chip is padding, labeled 255")
     width: int
     cloud_fraction: float
     labelled_fraction: float

@@ -25,7 +25,7 @@ class Scene(Record):
     transform: list[float] = Field(description="affine a, b, c, d, e, f: CRS units from (col, row)")
     height: int
     width: int
-    resolution_m: float | None = Field(description="ground size of a pixel in metres, mean of both axes")
+    resolution_m: float | None = Field(description="ground size of a pixel in meters, mean of both axes")
     bands: list[str]
     footprint_wkb: bytes | None = Field(
         description="valid pixels as WKB (multi)polygon, lon/lat EPSG:4326, split at 180"
@@ -53,7 +53,7 @@ class Label(Record):
     version: int = Field(description="1, 2, ... within a scene; the highest is used by a new snapshot")
     source: str = Field(description="who made it: 's2-cloud-mask-catalogue', '38-cloud', 'analyst:<name>' ...")
     class_mapping: Json = Field(description="source value (as text) to 0, 1 or 255")
-    cloud_fraction: float = Field(description="of the labelled valid pixels")
+    cloud_fraction: float = Field(description="of the labeled valid pixels")
     labelled_fraction: float = Field(description="pixels that are 0 or 1, of all")
     source_uri: str
     source_sha256: str

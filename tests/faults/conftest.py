@@ -50,7 +50,7 @@ def _inbox(folder: Path) -> tuple[Path, Path]:
         The inbox, with four labeled scenes that fill every split and a truncated file; and a folder with the later
         delivery: the complete file, two scenes, a corrected label, a bad file.
     """
-    tiles = make_tiles(folder / "all", count=11, size=64, unlabelled=1)
+    tiles = make_tiles(folder / "all", count=11, size=64, unlabeled=1)
     inbox, later = folder / "inbox", folder / "later"
     for tile in tiles[:4]:
         _copy(tile, inbox)

@@ -44,8 +44,8 @@ def test_a_mask_inside_the_file_and_an_alpha_band_mark_what_is_valid(service: Se
         rasterio.open(write(inbox / "masked.tif", random_dn()), "r+") as dataset,
     ):
         dataset.write_mask(keep)
-    colours = np.concatenate([random_dn(low=5, high=255, dtype="uint8"), keep[None].astype(np.uint8) * 255])
-    write(inbox / "alpha.tif", colours, names=None, photometric="RGB", alpha="YES")
+    colors = np.concatenate([random_dn(low=5, high=255, dtype="uint8"), keep[None].astype(np.uint8) * 255])
+    write(inbox / "alpha.tif", colors, names=None, photometric="RGB", alpha="YES")
     assert service.ingest(inbox).quarantined == []
     scenes = service.scenes()
     assert scenes["masked"].valid_fraction == pytest.approx(0.75)

@@ -51,7 +51,7 @@ def scene_numbers() -> np.ndarray:
 
 
 def parameters_of(net: torch.nn.Module) -> dict[str, np.ndarray]:
-    """Numbers from a formula: no random generator of any version has a say."""
+    """Numbers from a formula: independent of any random generator."""
     found = {}
     for index, (name, tensor) in enumerate(net.state_dict().items()):
         mixed = (np.arange(1, tensor.numel() + 1) * 7919 + index * 104729) * 2654435761 % 2**32

@@ -58,8 +58,8 @@ def test_mask_file(published: Any) -> None:
         assert dataset.descriptions == ("cloud mask",)
         assert dataset.overviews(1) == [2]
         assert dataset.block_shapes == [(512, 512)]
-        colours = dataset.colormap(1)
-        assert (colours[0][:3], colours[1][:3]) == ((46, 92, 74), (245, 245, 245))
+        colors = dataset.colormap(1)
+        assert (colors[0][:3], colors[1][:3]) == ((46, 92, 74), (245, 245, 245))
         tags = dataset.tags()
     assert set(np.unique(classes)) == {0, 1, 255}
     assert (classes[:, 650:] == 255).all()
@@ -104,9 +104,9 @@ def test_thumbnail_is_a_small_picture(published: Any) -> None:
     picture = Image.open(io.BytesIO(world.store.get(mask.companions["thumbnail"]["key"])))
     assert picture.format == "PNG"
     assert picture.size == (512, 439)
-    colours = np.asarray(picture).reshape(-1, 3)
-    assert (colours == (255, 0, 170)).all(axis=1).sum() > 100, "clouds are outlined"
-    assert (colours == (96, 96, 96)).all(axis=1).mean() == pytest.approx(50 / 700, abs=0.01)
+    colors = np.asarray(picture).reshape(-1, 3)
+    assert (colors == (255, 0, 170)).all(axis=1).sum() > 100, "clouds are outlined"
+    assert (colors == (96, 96, 96)).all(axis=1).mean() == pytest.approx(50 / 700, abs=0.01)
 
 
 def test_item_follows_the_schemas_of_its_extensions(published: Any, shared_data: Path) -> None:
@@ -302,7 +302,7 @@ def test_what_is_not_as_it_seems_is_said_in_file_and_item(world: Any, make_net: 
 
 def test_refused_scenes_say_why_and_leave_nothing(world: Any, make_net: Callable[..., LoadedModel]) -> None:
     patch = world.add_scene(numbers_of(40, 40), crs=None, transform=Affine.identity(), name="38-cloud patch")
-    grey = world.add_scene(numbers_of(40, 40, seed=1, count=1))
+    gray = world.add_scene(numbers_of(40, 40, seed=1, count=1))
     good = world.add_scene(numbers_of(40, 40, seed=2))
     weights, predictor = world.add_weights(make_net((4, 6)))
     other, _ = world.add_weights(make_net((4, 6), seed=1))
@@ -310,7 +310,7 @@ def test_refused_scenes_say_why_and_leave_nothing(world: Any, make_net: Callable
     with pytest.raises(StateError, match="38-cloud patch"):
         predict_scene(world.store, world.catalog, scene_id=patch.scene_id, **names)
     with pytest.raises(DataError, match="lacks green, blue"):
-        predict_scene(world.store, world.catalog, scene_id=grey.scene_id, **names)
+        predict_scene(world.store, world.catalog, scene_id=gray.scene_id, **names)
     with pytest.raises(StateError, match="other weights"):
         predict_scene(
             world.store, world.catalog, scene_id=good.scene_id, weights_id=other.weights_id, predictor=predictor

@@ -53,7 +53,7 @@ def test_bad_scenes_are_named_and_hold_up_no_other(
     assert sorted(again.failed) == sorted(record.failed)
     waiting = [scene_id for batch in plan_predict(weights_id=weights.weights_id) for scene_id in batch["scene_ids"]]
     assert sorted(waiting) == sorted([odd.scene_id, damaged.scene_id]), (
-        "they are tried again: once mended, they get their mask"
+        "they are tried again: once fixed, they get their mask"
     )
 
 

@@ -1,4 +1,4 @@
-"""Windows of canonical rasters, at full resolution and averaged down."""
+"""Windows of canonical rasters, at full resolution and downsampled."""
 
 from pathlib import Path
 
@@ -95,8 +95,8 @@ def test_a_working_label_is_the_majority_of_labelled_pixels(
     assert found.shape == (rows, cols)
     i, j = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, cols - 1))
     block = classes[i * factor : (i + 1) * factor, j * factor : (j + 1) * factor]
-    labelled = block[block != 255]
-    assert found[i, j] == (255 if labelled.size == 0 else int(2 * (labelled == 1).sum() >= labelled.size))
+    labeled = block[block != 255]
+    assert found[i, j] == (255 if labeled.size == 0 else int(2 * (labeled == 1).sum() >= labeled.size))
 
 
 def test_windows_put_together_are_the_whole(scene: tuple[Path, np.ndarray]) -> None:

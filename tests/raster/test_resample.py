@@ -59,11 +59,11 @@ def test_both_ways_are_what_a_plain_loop_gives(height: int, width: int, factor: 
             assert found[row, col] == pytest.approx(total / weight if weight > 1e-9 else 0.0, abs=1e-5)
 
 
-def test_upsampling_is_bilinear_between_observed_centres() -> None:
+def test_upsampling_is_bilinear_between_observed_centers() -> None:
     working = np.array([[0.0, 1.0], [0.5, 0.25]], np.float32)
     everywhere = np.ones((2, 2), bool)
     got = upsample(working, everywhere, (0, 0), Window(0, 0, 4, 4), 2)
-    # Centres of scene pixels lie at -0.25, 0.25, 0.75, 1.25 working pixels; beyond the outer centres the value stays.
+    # Centers of scene pixels lie at -0.25, 0.25, 0.75, 1.25 working pixels; beyond the outer centers the value stays.
     share = np.array([0.0, 0.25, 0.75, 1.0])
     top, bottom = (
         working[0, 0] + share * (working[0, 1] - working[0, 0]),
@@ -73,7 +73,7 @@ def test_upsampling_is_bilinear_between_observed_centres() -> None:
     np.testing.assert_allclose(got, expected, atol=1e-6)
     holes = np.array([[True, False], [True, True]])
     got = upsample(working, holes, (0, 0), Window(0, 0, 4, 4), 2)
-    assert got[0, 1] == 0.0  # its right neighbour was not observed and has no say
+    assert got[0, 1] == 0.0  # its right neighbor was not observed and does not contribute
     assert got[0, 3] == 0.0  # nothing around was observed
 
 

@@ -57,9 +57,9 @@ def labels(synthetic_folder: Path) -> list[Path]:
 
 def test_the_same_arguments_give_the_same_bytes(tmp_path: Path):
     for name in ("one", "two"):
-        make_tiles(tmp_path / name, count=3, size=64, unlabelled=1)
+        make_tiles(tmp_path / name, count=3, size=64, unlabeled=1)
     assert digest(files(tmp_path / "one")) == digest(files(tmp_path / "two"))
-    make_tiles(tmp_path / "other", count=3, size=64, unlabelled=1, seed=1)
+    make_tiles(tmp_path / "other", count=3, size=64, unlabeled=1, seed=1)
     assert digest(files(tmp_path / "other")) != digest(files(tmp_path / "one"))
 
 
@@ -68,13 +68,13 @@ def test_the_pixels_are_those_of_every_machine(tmp_path: Path):
 
     Another GDAL compresses otherwise, but arithmetic that IEEE 754 fixes gives the same numbers.
     """
-    paths = make_tiles(tmp_path, count=12, size=48, unlabelled=0)
+    paths = make_tiles(tmp_path, count=12, size=48, unlabeled=0)
     assert hashlib.sha256(pixels(paths).tobytes()).hexdigest()[:16] == "22148942df0f2867"
     assert hashlib.sha256(pixels(files(tmp_path / "labels")).tobytes()).hexdigest()[:16] == "266f3d412c027d78"
 
 
 def test_images_and_labels_are_pairs_by_name(tmp_path: Path):
-    paths = make_tiles(tmp_path, count=3, size=32, unlabelled=2)
+    paths = make_tiles(tmp_path, count=3, size=32, unlabeled=2)
     assert [path.parent.name for path in paths] == ["images"] * 5
     assert all(path.name.startswith("synthetic_") for path in paths)
     assert {path.name for path in files(tmp_path / "labels")} == {path.name for path in paths[:3]}
@@ -109,9 +109,9 @@ def test_labels_lie_on_the_grid_of_their_image(images: list[Path], labels: list[
 
 
 def test_every_split_has_two_places_and_both_classes(images: list[Path], labels: list[Path]):
-    labelled = [path for path in images if "unlabelled" not in path.name]
+    labeled = [path for path in images if "unlabelled" not in path.name]
     by_split: dict[str, list[int]] = {"train": [], "validation": [], "held_out": []}
-    found = places(labelled)
+    found = places(labeled)
     assert len(set(found)) == 12
     for number, place in enumerate(found):
         by_split[split_of(place)].append(number)
@@ -122,7 +122,7 @@ def test_every_split_has_two_places_and_both_classes(images: list[Path], labels:
 
 
 def test_a_place_stays_a_place_on_later_visits(tmp_path: Path):
-    paths = make_tiles(tmp_path, count=60, size=16, unlabelled=0)
+    paths = make_tiles(tmp_path, count=60, size=16, unlabeled=0)
     found = places(paths)
     for site in range(12):
         assert len(set(found[site::12])) == 1
@@ -153,7 +153,7 @@ def test_brightness_alone_does_not_find_the_clouds(images: list[Path], labels: l
 
 
 def test_size_and_counts_are_checked(tmp_path: Path):
-    for wrong in ({"count": -1}, {"count": 1, "size": 8}, {"count": 1, "unlabelled": -1}):
+    for wrong in ({"count": -1}, {"count": 1, "size": 8}, {"count": 1, "unlabeled": -1}):
         with pytest.raises(ValueError, match="make no tiles"):
             make_tiles(tmp_path, **wrong)
 

@@ -77,7 +77,7 @@ def print_summary(made: Json, home: DemoHome, console: Console, *, running: bool
         made: The record of `summarize`.
         home: The demo's folders and login.
         console: Where to print.
-        running: Print the login and what to try next, too: Airflow goes on running.
+        running: Print the login and what to try next, too: Airflow keeps running.
     """
     lines = [*_facts(made), ("", ""), *_masks(made["masks"])]
     if running:

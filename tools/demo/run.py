@@ -81,7 +81,7 @@ def _make_synthetic(home: DemoHome, screen: Screen) -> Path:
     from cloudseg.raster.synthetic import make_tiles
 
     with screen.busy("making synthetic tiles …"):
-        make_tiles(home.tiles, count=_LABELED, unlabelled=_UNLABELED)
+        make_tiles(home.tiles, count=_LABELED, unlabeled=_UNLABELED)
     folder = escape(str(home.tiles))
     screen.print(f"[green]✓[/] {_LABELED + _UNLABELED} synthetic tiles, {_LABELED} with a label, in {folder}")
     return home.tiles

@@ -1,4 +1,4 @@
-"""Pairs: `images/<name>.tif` beside `labels/<name>.tif`; an image without a label is an unlabelled scene.
+"""Pairs: `images/<name>.tif` beside `labels/<name>.tif`; an image without a label is an unlabeled scene.
 
 A label without an image is a new version of the label of the newest scene of that name: use it to correct masks.
 

@@ -65,7 +65,7 @@ class DemoRun:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoRun]:
     """Run the pipeline once with a manual approval; check at the end that no process is left."""
     home = prepare_home(tmp_path_factory.mktemp("standalone") / "demo")
-    make_tiles(home.tiles, count=_LABELED, size=_SIZE, unlabelled=_UNLABELED)
+    make_tiles(home.tiles, count=_LABELED, size=_SIZE, unlabeled=_UNLABELED)
     before, answered = set(psutil.Process().children(recursive=True)), threading.Event()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLOUDSEG_THREADS", "1")

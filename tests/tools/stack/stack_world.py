@@ -167,11 +167,11 @@ class World:
 def choose_tiles(folder: Path, shared: Path) -> tuple[Path, str]:
     """Return a folder with scenes of the real data set if it is there, else synthetic tiles, and a description."""
     images = sorted((shared / "s2_catalogue" / "images").glob("*.tif"))
-    labelled = [path for path in images if (shared / "s2_catalogue" / "labels" / path.name).is_file()]
-    if not labelled:
-        make_tiles(folder, count=LABELED, size=SIZE, unlabelled=UNLABELED)
+    labeled = [path for path in images if (shared / "s2_catalogue" / "labels" / path.name).is_file()]
+    if not labeled:
+        make_tiles(folder, count=LABELED, size=SIZE, unlabeled=UNLABELED)
         return folder, f"{LABELED + UNLABELED} synthetic tiles"
-    for path in labelled[:: max(1, len(labelled) // SLICE)][:SLICE]:
+    for path in labeled[:: max(1, len(labeled) // SLICE)][:SLICE]:
         for kind in ("images", "labels"):
             (folder / kind).mkdir(parents=True, exist_ok=True)
             shutil.copy(shared / "s2_catalogue" / kind / path.name, folder / kind / path.name)

@@ -48,7 +48,7 @@ def test_steps_and_validations_fit_into_the_time(left_s: float, epoch_steps: int
 def test_a_short_time_budget_has_epochs_to_watch(
     store: LocalStore, catalog: Catalog, snapshot_id: str, monkeypatch: pytest.MonkeyPatch
 ):
-    """While the pace is measured the clock advances by 10 s each time it is read: a step takes 10 s on every machine."""
+    """The clock advances by 10 s each time it is read, while the pace is measured: a step takes 10 s everywhere."""
     clock = SimpleNamespace(monotonic=count(0.0, 10.0).__next__)
     monkeypatch.setattr(budget, "time", clock)
     monkeypatch.setattr(validate, "time", clock)

@@ -150,7 +150,7 @@ def test_sigterm_writes_a_checkpoint(store: LocalStore, catalog: Catalog, snapsh
 def test_the_names_in_a_checkpoint_are_those_of_earlier_releases(
     store: LocalStore, catalog: Catalog, snapshot_id: str
 ) -> None:
-    """A checkpoint is read by later releases than the one that wrote it: other names would make a killed run begin again."""
+    """Later releases read the checkpoint: other names would make a killed run begin again."""
 
     def ask(done: int, total: int, phrase: str) -> None:
         if done == 5:

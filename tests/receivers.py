@@ -28,9 +28,6 @@ class Received:
         return {str(mail["Subject"]) for mail in self.mails}
 
 
-Heard = Received  # former name, still imported by tests/tools/stack
-
-
 class _Mailbox:
     def __init__(self, received: Received) -> None:
         self._received = received

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import psutil
-from receivers import Heard
+from receivers import Received
 
 from cloudseg.catalog import model_rows, training_rows
 from cloudseg.raster.synthetic import make_tiles
@@ -37,7 +37,7 @@ QUICK = {
 @dataclass
 class World:
     stack: Stack
-    heard: Heard
+    heard: Received
     tiles: Path
     source: str
     """Source of the tiles, for the table."""

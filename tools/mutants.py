@@ -69,16 +69,16 @@ MUTANTS: Final = (
     ),
     Mutant(
         "threshold-of-training-chips",
-        "cloudseg/train/validate.py",
-        "data.chip_set, data.validation\n",
-        "data.chip_set, data.train\n",
+        "cloudseg/train/run.py",
+        "pack_result(trainer, validator, ",
+        "pack_result(trainer, Validator(TrainingData(data.chip_set, [], data.train), 2, dist), ",
         (f"{_LEAKAGE}::test_the_threshold_is_the_one_that_validation_chips_want",),
     ),
     Mutant(
         "threshold-of-held-out-chips",
-        "cloudseg/train/validate.py",
-        "data.chip_set, data.validation\n",
-        'data.chip_set, data.chip_set.of("held_out")\n',
+        "cloudseg/train/run.py",
+        "pack_result(trainer, validator, ",
+        'pack_result(trainer, Validator(TrainingData(data.chip_set, [], data.chip_set.of("held_out")), 2, dist), ',
         (f"{_LEAKAGE}::test_the_threshold_is_the_one_that_validation_chips_want",),
     ),
     Mutant(

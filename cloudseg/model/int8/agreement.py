@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,6 @@ from cloudseg.model.int8.quantization import RANGES, quantize
 from cloudseg.model.normalize import observed
 from cloudseg.model.weights import LoadedModel
 
-if TYPE_CHECKING:  # the predictor imports this package
-    from cloudseg.model.predictor import Predictor
-
 MIN_MASK_IOU: Final = 0.99
 MAX_LABEL_CHANGE: Final = 0.005
 """Of the IoU against the labels.
@@ -27,6 +24,13 @@ The margin below which a champion would not be replaced either (field study, Pos
 
 LabeledPixels = tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]
 """Canonical digital numbers `(band, row, col)` and label `(row, col)`, 255 where not labeled."""
+
+
+class Reference(Protocol):
+    """The net in fp32: a `cloudseg.model.predictor.Predictor`, which imports this package."""
+
+    def probability(self, dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        """Return the probability of cloud `(batch, row, col)`."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Agreement:
 
 def make_int8(
     loaded: LoadedModel,
-    reference: "Predictor",
+    reference: Reference,
     calibration: Sequence[npt.NDArray[np.uint16]],
     compared: Sequence[LabeledPixels],
 ) -> tuple[bytes, Agreement]:
@@ -71,7 +75,7 @@ def make_int8(
 
 
 def measure_agreement(
-    loaded: LoadedModel, reference: "Predictor", int8: bytes, chips: Sequence[LabeledPixels]
+    loaded: LoadedModel, reference: Reference, int8: bytes, chips: Sequence[LabeledPixels]
 ) -> Agreement:
     """Compare the masks of the int8 file with those of the net in fp32, and both with labels.
 

@@ -1,6 +1,7 @@
 """The connection to the catalog: SQLite in a file by default, any SQLAlchemy URL otherwise."""
 
 import logging
+import sqlite3
 import time
 import weakref
 from collections.abc import Iterator
@@ -254,7 +255,7 @@ def _make_engine(url: URL) -> Engine:
         # pysqlite must not open transactions on its own, or BEGIN IMMEDIATE below comes too late (SQLAlchemy
         # documentation, pysqlite).
         connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode=WAL")
+        _switch_to_wal(connection)
         connection.execute("PRAGMA synchronous=FULL")
 
     @event.listens_for(engine, "begin")
@@ -268,6 +269,23 @@ def _make_engine(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Switch the database to write-ahead logging; a file that is in that mode stays so.
+
+    The switch needs the file for itself and does not wait for that like any other statement (sqlite.org/wal.html,
+    "Sometimes queries return SQLITE_BUSY in WAL mode"): two processes that open a new catalog at once get in each
+    other's way.
+    """
+    for pause in pauses(within_s=_LOCK_WAIT_S, longest_s=1):
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if pause is None or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            time.sleep(pause)
 
 
 def _make_postgresql_engine(url: URL) -> Engine:

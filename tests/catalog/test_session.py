@@ -1,5 +1,6 @@
 """Opening a catalog, transactions, values."""
 
+import sqlite3
 import threading
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -39,6 +40,18 @@ def test_a_folder_that_cannot_be_created(tmp_path: Path):
 
 def test_a_folder_with_a_percent_sign(tmp_path: Path):
     Catalog(f"sqlite:///{tmp_path}/100%25 sure/catalog.db").upgrade()
+
+
+def test_a_new_catalog_waits_while_another_process_has_the_file(tmp_path: Path):
+    """The switch to write-ahead logging fails at once where another process reads the file."""
+    other = sqlite3.connect(tmp_path / "catalog.db", isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE t (a)")
+    other.execute("BEGIN")
+    other.execute("SELECT * FROM t").fetchall()
+    threading.Timer(0.3, other.rollback).start()
+    Catalog(f"sqlite:///{tmp_path}/catalog.db?timeout=0").revision()
+    assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    other.close()
 
 
 def test_a_file_that_is_no_database(tmp_path: Path):

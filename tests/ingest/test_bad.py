@@ -34,8 +34,8 @@ def _rasters(folder: Path) -> dict[str, str]:
     write(folder / "identity.tif", noise, transform=None)
     write(folder / "nan_transform.tif", noise, transform=Affine(10, 0, float("nan"), 0, -10, 5_600_000))
     write(folder / "zero_pixel.tif", noise, transform=Affine(10, 0, 5e5, 0, 1e-300, 5.6e6))
-    write(folder / "degrees_as_metres.tif", noise, transform=from_origin(3.0, 50.0, 1e-4, 1e-4))
-    write(folder / "metres_as_degrees.tif", noise, crs="EPSG:4326")
+    write(folder / "degrees_as_meters.tif", noise, transform=from_origin(3.0, 50.0, 1e-4, 1e-4))
+    write(folder / "meters_as_degrees.tif", noise, crs="EPSG:4326")
     write(folder / "constant.tif", np.full((3, SIZE, SIZE), 10_000, np.uint16))
     write(folder / "white.tif", np.full((3, SIZE, SIZE), 255, np.uint8))
     write(folder / "all_nodata.tif", np.zeros((3, SIZE, SIZE), np.uint16), nodata=0)
@@ -76,8 +76,8 @@ def _rasters(folder: Path) -> dict[str, str]:
         "identity": "no geotransform",
         "nan_transform": "",
         "zero_pixel": "",
-        "degrees_as_metres": "pixel size",
-        "metres_as_degrees": "outside of the Earth",
+        "degrees_as_meters": "pixel size",
+        "meters_as_degrees": "not on the Earth",
         "constant": "same value",
         "white": "same value",
         "all_nodata": "no valid pixels",

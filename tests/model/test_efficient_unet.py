@@ -121,7 +121,7 @@ def test_a_damaged_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"encoder_weights": "imagenet"}, "fit EfficientUNet only"),
         (
             {"architecture": "EfficientUNet", "widths": [8], "encoder_weights": "imagenet", "bands": ["red", "nir"]},
-            "must be among the bands",
+            "need the bands red, green, blue",
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -50,8 +51,9 @@ def test_a_new_catalog_waits_while_another_process_has_the_file(tmp_path: Path):
     other.execute("SELECT * FROM t").fetchall()
     threading.Timer(0.3, other.rollback).start()
     Catalog(f"sqlite:///{tmp_path}/catalog.db?timeout=0").revision()
-    assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     other.close()
+    with closing(sqlite3.connect(tmp_path / "catalog.db")) as fresh:
+        assert fresh.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_a_file_that_is_no_database(tmp_path: Path):

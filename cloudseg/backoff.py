@@ -17,7 +17,7 @@ def pauses(
 
     Args:
         attempts: how many there are, the first one included.
-        within_s: seconds after which no further attempt is made.
+        within_s: seconds after which there is one more attempt, the last one.
         longest_s: bound of a pause.
     """
     give_up = time.monotonic() + within_s

@@ -316,17 +316,24 @@ def recipe_from(values: dict[str, Any], *, subject: str = "recipe", stored: bool
         ) from error
 
 
-def is_same_training(stored: dict[str, Any], recipe: Recipe) -> bool:
+def is_same_training(stored: dict[str, Any], recipe: Recipe, *, ignore_minutes: bool = False) -> bool:
     """Return whether the recipe of a run row trains the same as this recipe.
 
     Compared by value under today's names, because a hash changes with every value that a release renames or removes.
     Name and description do not matter to a training.
+
+    Args:
+        stored: the recipe of a run row, which may be older than this code; one that cannot be read is another one.
+        recipe: what it is compared with.
+        ignore_minutes: whether recipes that differ only in their time budget are the same.
     """
     try:
         earlier = recipe_from(stored, stored=True)
     except RecipeError:  # it has a value that this release no longer knows
         return False
-    ignored = {"name", "description"}
+    ignored: dict[str, Any] = {"name": True, "description": True}
+    if ignore_minutes:
+        ignored["budget"] = {"minutes"}
     return earlier.model_dump(exclude=ignored) == recipe.model_dump(exclude=ignored)
 
 

@@ -73,6 +73,31 @@ def check_room(folder: Path, error: InputError) -> None:
         ) from error
 
 
+def reserve_file(path: Path, size: int) -> None:
+    """Create a file of zeros with its blocks on the disk, so that it can be mapped.
+
+    Without them a full disk ends the process that writes to the map with SIGBUS, and no error says why.
+
+    Args:
+        path: of the file, in a scratch directory.
+        size: bytes, at least 1.
+
+    Raises:
+        StoreUnreachable: the disk has no room for it; a retry can help.
+    """
+    try:
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        raise StoreUnreachable(
+            "the disk of the temporary directory is full",
+            subject=str(path.parent.parent),
+            found=error.strerror,
+            expected=f"{size} bytes free",
+            next_step="Make room, or set TMPDIR to another directory.",
+        ) from error
+
+
 def _locked_folder(top: Path, purpose: str) -> tuple[Path, int]:
     """Make a directory and lock it; return its path and the descriptor that holds the lock.
 

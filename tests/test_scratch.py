@@ -11,7 +11,7 @@ import pytest
 
 from cloudseg import scratch
 from cloudseg.errors import BadScene, SettingsError, StoreUnreachable
-from cloudseg.scratch import check_room, scratch_directory
+from cloudseg.scratch import check_room, reserve_file, scratch_directory
 
 _OWNER = """
 import sys
@@ -71,3 +71,13 @@ def test_a_full_disk_is_not_blamed_on_the_file(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(scratch, "_LEAST_FREE", 1 << 62)
     with pytest.raises(StoreUnreachable, match="disk of the temporary directory is full"):
         check_room(tmp_path, error)
+
+
+def test_a_reserved_file_has_its_blocks_and_a_full_disk_is_an_error(top: Path) -> None:
+    with scratch_directory("test") as folder:
+        reserve_file(folder / "file", 1 << 20)
+        found = (folder / "file").stat()
+        assert found.st_size == 1 << 20
+        assert found.st_blocks * 512 >= 1 << 20, "a sparse file: mapped, it ends the process where the disk is full"
+        with pytest.raises(StoreUnreachable, match=str(top)):
+            reserve_file(folder / "large", 1 << 62)

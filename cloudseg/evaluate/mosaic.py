@@ -40,7 +40,7 @@ def owned_windows(windows: Sequence[Window]) -> list[Window]:
     """
     rows = _cuts(sorted({(window.row_off, window.height) for window in windows}))
     cols = _cuts(sorted({(window.col_off, window.width) for window in windows}))
-    return [_own(window, rows[window.row_off], cols[window.col_off]) for window in windows]
+    return [_own(rows[window.row_off], cols[window.col_off]) for window in windows]
 
 
 def _cuts(spans: list[tuple[int, int]]) -> dict[int, tuple[int, int]]:
@@ -53,5 +53,5 @@ def _cuts(spans: list[tuple[int, int]]) -> dict[int, tuple[int, int]]:
     return {start: (first, last) for (start, _), first, last in zip(spans, firsts, lasts, strict=True)}
 
 
-def _own(window: Window, rows: tuple[int, int], cols: tuple[int, int]) -> Window:
+def _own(rows: tuple[int, int], cols: tuple[int, int]) -> Window:
     return Window(rows[0], cols[0], rows[1] - rows[0], cols[1] - cols[0])

@@ -22,7 +22,7 @@ from cloudseg.model.windows import BUDGET_BYTES, PaddedWindow, plan_windows
 from cloudseg.raster.probability import STEPS, encode_probability
 from cloudseg.raster.resample import Bools, UInt16, downsample, scene_window, working_shape
 from cloudseg.records import Chip, Json, Record, Scene, Split
-from cloudseg.scratch import scratch_directory
+from cloudseg.scratch import reserve_file, scratch_directory
 
 CURVE_BINS = 100
 """Steps of the threshold curve."""
@@ -126,7 +126,9 @@ class Evaluator:
         Memory: one forward pass, and a byte for each pixel of the scene in a temporary file.
         """
         with scratch_directory("evaluate") as folder:
-            steps = np.memmap(folder / "probability", np.uint8, "w+", shape=self._shape(scene))
+            height, width = self._shape(scene)
+            reserve_file(folder / "probability", height * width)
+            steps = np.memmap(folder / "probability", np.uint8, "r+", shape=(height, width))
             for window in self._windows(scene):
                 for strip, part in self._iter_strips(of_scene, scene, window):
                     steps[strip.slices] = part

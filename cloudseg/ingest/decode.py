@@ -47,7 +47,7 @@ def decode_scene(job: SceneJob, on_size: Callable[[float], None]) -> SceneFacts:
         layers = [open_layer(stack, job, file) for file in job.files]
         names = [name for layer in layers for name in layer.names]
         _check_bands(names, job.name)
-        grid = align_layers(stack, layers, job)
+        grid = align_layers(stack, layers)
         on_size(grid.height * grid.width * len(names) / 1e6)
         tiled = Path(job.folder) / "tiled.tif"
         overview, step, valid_fraction = _write_canonical(tiled, layers, grid, names, job)

@@ -118,7 +118,7 @@ def _names_of(dataset: Any, file: RasterJob, scene: str) -> list[str | None]:
     )
 
 
-def align_layers(stack: ExitStack, layers: list[Layer], job: SceneJob) -> Grid:
+def align_layers(stack: ExitStack, layers: list[Layer]) -> Grid:
     """Return the finest grid, and replace the `view` of every layer on another grid by a resampled one.
 
     Raises:

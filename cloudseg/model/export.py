@@ -41,14 +41,9 @@ def export_onnx(loaded: LoadedModel) -> bytes:
         probability = graph.add("Mul", [both, graph.constant("half", np.float32(0.5))])
     graph.add("Squeeze", [probability, graph.constant("band_axis", np.array([1]))], output="probability")
     model = graph.finish(len(loaded.meta.bands))
-    helper.set_model_props(model, {METADATA_KEY: onnx_metadata(loaded.meta)})
+    helper.set_model_props(model, {METADATA_KEY: json.dumps(loaded.meta.model_dump(mode="json"), sort_keys=True)})
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))
-
-
-def onnx_metadata(meta: WeightsMeta) -> str:
-    """Return the weights' metadata as the JSON text that an ONNX file holds."""
-    return json.dumps(meta.model_dump(mode="json"), sort_keys=True)
 
 
 class _Graph:

@@ -122,15 +122,6 @@ def pack_weights(net: UNet, meta: WeightsMeta) -> bytes:
     return save(tensors, {METADATA_KEY: canonical_json(meta.model_dump(mode="json")).decode()})
 
 
-def read_meta(data: bytes) -> WeightsMeta:
-    """Return the metadata of a weights file.
-
-    Raises:
-        BadWeights: not a safetensors file, or no usable metadata in it.
-    """
-    return _read_meta(_read_header(data))
-
-
 def _read_meta(header: dict[str, Any]) -> WeightsMeta:
     try:
         return WeightsMeta.model_validate_json(metadata_text(header))

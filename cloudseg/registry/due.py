@@ -3,9 +3,9 @@
 from sqlalchemy import Connection
 
 from cloudseg.catalog import model_rows, scene_rows, training_rows
-from cloudseg.errors import EmptySplit, RecipeError
+from cloudseg.errors import EmptySplit
 from cloudseg.keys import make_id
-from cloudseg.recipe import Recipe, recipe_from
+from cloudseg.recipe import Recipe, is_same_training
 from cloudseg.records import Run, Snapshot, Weights
 
 
@@ -53,7 +53,7 @@ def newest_compared_run(db: Connection, recipe: Recipe) -> Run | None:
     """
     compared = training_rows.list_compared_run_ids(db)
     runs = (run for run in training_rows.list_runs(db) if run.run_id in compared and run.recipe_name == recipe.name)
-    return next((run for run in runs if _is_same(run, recipe)), None)
+    return next((run for run in runs if is_same_training(run.recipe, recipe, ignore_minutes=True)), None)
 
 
 def run_id_of(db: Connection, snapshot_id: str, recipe: Recipe, *, attempt: int = 0) -> str:
@@ -110,18 +110,6 @@ def _check_splits(snapshot: Snapshot) -> None:
             expected="chips in all three",
             next_step="Ingest labeled scenes of more places: each place falls into one split by its name.",
         )
-
-
-def _is_same(run: Run, recipe: Recipe) -> bool:
-    """Return whether a run was made by this recipe, time budgets aside; a recipe that cannot be read is another one."""
-    try:
-        return _without_minutes(recipe_from(run.recipe, subject=run.run_id, stored=True)) == _without_minutes(recipe)
-    except RecipeError:
-        return False
-
-
-def _without_minutes(recipe: Recipe) -> Recipe:
-    return recipe.model_copy(update={"budget": recipe.budget.model_copy(update={"minutes": None})})
 
 
 def _has_verdict(db: Connection, run_id: str) -> bool:

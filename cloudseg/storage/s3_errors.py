@@ -77,7 +77,7 @@ def translate_s3_errors(where: str, name: str) -> Iterator[None]:
     except ClientError as error:
         raise _from_answer(error, where, name) from error
     except BotoCoreError as error:
-        raise _from_client(error, where, name) from error
+        raise _from_client(error, where) from error
 
 
 def _from_answer(error: ClientError, where: str, name: str) -> StoreError:
@@ -144,7 +144,7 @@ def _refused(code: str, found: str, where: str, subject: str) -> StoreRefused:
     )
 
 
-def _from_client(error: BotoCoreError, where: str, name: str) -> StoreError:
+def _from_client(error: BotoCoreError, where: str) -> StoreError:
     found = f"{type(error).__name__}: {error}"[:_LONGEST]
     if isinstance(error, _NO_HELP):
         return StoreRefused(

@@ -232,13 +232,13 @@ def _begin(
             finished_at=None,
         )
         with catalog.begin() as db:
-            run = training_rows.add_run(db, row)
-            if run.status == "failed":
-                training_rows.set_run_status(db, run_id, "running")
+            training_rows.add_run(db, row)
     dist.barrier()
     with catalog.read() as db:
         run = training_rows.get_run(db, run_id)
     _check_question(run, snapshot, recipe, parent_weights_id or run.parent_weights_id)
+    if dist.is_main and run.status == "failed":
+        _set_status(catalog, run_id, "running")
     return run
 
 

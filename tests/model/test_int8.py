@@ -1,6 +1,7 @@
 """The int8 file agrees with the net, has equal bytes, is used only where it may be, and is refused when damaged."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from cloudseg.model.int8 import INT8_FILE, Agreement, Int8Net, measure_agreement
 from cloudseg.model.nets import build_model
 from cloudseg.model.normalize import observed
 from cloudseg.model.predictor import Predictor, open_predictor
+from cloudseg.model.safetensors_header import METADATA_KEY
 from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights
 from cloudseg.recipe import Model
 from cloudseg.records import Weights
@@ -187,6 +189,19 @@ def test_hostile_files_are_refused() -> None:
     tensor.external_data.add(key="location", value="/etc/passwd")
     with pytest.raises(BadWeights, match="other files"):
         Int8Net(model.SerializeToString(), loaded.meta, threads=1)
+
+
+def test_a_file_published_under_an_old_name_of_the_metadata_opens() -> None:
+    loaded = make_loaded()
+    model = onnx.load_from_string(quantize(loaded, CHIPS))
+    meta = loaded.meta.model_dump(mode="json")
+    meta["flip_at_prediction"] = meta.pop("tta_flip")
+    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(meta, sort_keys=True)})
+    assert Int8Net(model.SerializeToString(), loaded.meta, threads=1, fused=False)
+    for text in ("", "[]", json.dumps({**meta, "flip_at_prediction": True})):
+        onnx.helper.set_model_props(model, {METADATA_KEY: text})
+        with pytest.raises(BadWeights, match="other weights"):
+            Int8Net(model.SerializeToString(), loaded.meta, threads=1, fused=False)
 
 
 def publish(store: LocalStore, catalog: Catalog, loaded: LoadedModel, int8: bytes | None) -> Weights:

@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from safetensors.torch import save
 
 from cloudseg.errors import BadWeights
 from cloudseg.model.device import Device, bf16_unit, choose_device, keep_activations_mapped
@@ -21,7 +22,7 @@ from cloudseg.model.nets import build_model
 from cloudseg.model.normalize import Scaling, normalize, observed, to_reflectance
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.unet import UNet, count_parameters
-from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights, read_meta
+from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights
 from cloudseg.recipe import Model
 
 CPU = Device(kind="cpu", precision="fp32", threads=1, reason="test")
@@ -62,12 +63,23 @@ def scene(height: int = 32, width: int = 32, *, seed: int = 0) -> np.ndarray:
     return dn
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_weights_of_an_earlier_release_open(flip: bool) -> None:
+    net, meta = make(tta_flip=flip)
+    values = meta.model_dump(mode="json")
+    values["flip_at_prediction"] = values.pop("tta_flip")
+    data = save(
+        {name: value.contiguous() for name, value in net.state_dict().items()}, {"cloudseg": json.dumps(values)}
+    )
+    assert load_weights(data).meta == meta
+
+
 def test_round_trip_and_equal_bytes() -> None:
     net, meta = make(metrics={"validation_iou": 0.5}, sources=("b", "a"))
     data = pack_weights(net, meta)
     assert data == pack_weights(net, meta)
     back = load_weights(data)
-    assert back.meta == meta == read_meta(data)
+    assert back.meta == meta
     assert not back.net.training
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in back.net.state_dict().items())
     assert back.weights_id is not None

@@ -209,7 +209,11 @@ def test_a_run_whose_recipe_cannot_be_read_any_more_is_another_recipe(runtime: R
     weights = add_run(runtime, add_snapshot(runtime, "first", [label]), load_recipe("smoke"), compared=True)
     assert plan_retrain("smoke")["skip"]
     with runtime.catalog.begin() as db:
-        older = training_rows.get_run(db, str(weights.run_id)).recipe | {"a_value_that_is_gone": 1}
+        reworded = training_rows.get_run(db, str(weights.run_id)).recipe | {"description": "in other words"}
+        db.execute(tables.run.update().values(recipe=reworded))
+    assert plan_retrain("smoke")["skip"], "a release that rewords a description makes no other recipe"
+    with runtime.catalog.begin() as db:
+        older = reworded | {"a_value_that_is_gone": 1}
         db.execute(tables.run.update().values(recipe=older))
     assert plan_retrain("smoke")["skip"] is None
 

@@ -297,6 +297,17 @@ def test_an_error_fails_the_run_and_it_can_be_taken_up_again(
     assert (run.status, run.error) == ("finished", None)
 
 
+def test_a_failed_run_stays_failed_where_another_recipe_is_refused(
+    store: LocalStore, catalog: Catalog, snapshot_id: str
+) -> None:
+    failed = train_until(store, catalog, snapshot_id, 5, RuntimeError("out of memory"))
+    with pytest.raises(CheckpointMismatch, match="another recipe"):
+        train(store, catalog, snapshot_id, seed=99)
+    with catalog.read() as db:
+        run = training_rows.get_run(db, "run-a")
+    assert (run.status, run.error) == failed
+
+
 @pytest.mark.parametrize(
     "error", [StoreUnreachable("no answer"), CatalogUnreachable("no answer"), KeyboardInterrupt(), SystemExit(1)]
 )

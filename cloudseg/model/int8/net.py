@@ -7,9 +7,9 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 from google.protobuf.message import DecodeError
+from pydantic import ValidationError
 
 from cloudseg.errors import BadWeights
-from cloudseg.model.export import onnx_metadata
 from cloudseg.model.safetensors_header import METADATA_KEY
 from cloudseg.model.weights import WeightsMeta
 
@@ -67,8 +67,17 @@ def _check(data: bytes, meta: WeightsMeta) -> None:
         raise _bad("not an ONNX file", found=error) from error
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
         raise _bad("the file refers to other files", found="external data", expected="every parameter inside")
-    if {entry.key: entry.value for entry in model.metadata_props}.get(METADATA_KEY) != onnx_metadata(meta):
+    if _read_meta(model) != meta:
         raise _bad("the file belongs to other weights", expected=f"metadata of run {meta.run_id}")
+
+
+def _read_meta(model: onnx.ModelProto) -> WeightsMeta | None:
+    """Return the metadata in the file, by value: its text may have names of an earlier release. None if unreadable."""
+    text = {entry.key: entry.value for entry in model.metadata_props}.get(METADATA_KEY, "")
+    try:
+        return WeightsMeta.model_validate_json(text)
+    except ValidationError:
+        return None
 
 
 def _bad(what: str, *, found: object = None, expected: object = None) -> BadWeights:

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from cloudseg.model.quantize import quantize
 
 from cloudseg.catalog import Catalog
 from cloudseg.catalog.scene_rows import list_scenes
@@ -16,6 +15,7 @@ from cloudseg.dataset import build_snapshot, open_chips
 from cloudseg.evaluate import scene as evaluating
 from cloudseg.evaluate.mosaic import window_of
 from cloudseg.evaluate.scene import Evaluator, Facts
+from cloudseg.model.int8 import quantize
 from cloudseg.model.predictor import Predictor
 from cloudseg.predict import draw as drawing
 from cloudseg.predict.draw import draw_rasters, plan_scene

@@ -39,7 +39,7 @@ class _Part(BaseModel):
 class Model(_Part):
     """The architecture and its bands."""
 
-    architecture: Architecture = "SimpleUNet"
+    architecture: Architecture = Field("SimpleUNet", description="class of the net")
     encoder_weights: EncoderWeights | None = Field(
         None, description="pretrained weights of the encoder of EfficientUNet; not used where the run starts warm"
     )
@@ -188,9 +188,12 @@ class Promotion(_Part):
 class Recipe(_Part):
     """A recipe."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")
-    description: str
-    seed: int = Field(0, ge=0, lt=2**31)
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_-]{0,39}$",
+        description="lower-case letters, digits, `_` and `-`; shown with runs and weights",
+    )
+    description: str = Field(description="one line for people")
+    seed: int = Field(0, ge=0, lt=2**31, description="of the parameters, the order of chips and augmentation")
     warm_start: bool = Field(
         False, description="start from the champion's parameters where it has the same architecture"
     )

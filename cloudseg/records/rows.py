@@ -149,7 +149,7 @@ class Checkpoint(Record):
 
 
 class Weights(Record):
-    """Published parameters: safetensors with everything needed to predict in its metadata, and its companions."""
+    """Published parameters: safetensors with everything needed to predict in its metadata, and its assets."""
 
     weights_id: str = Field(description="'w-' and 20 hex digits of the safetensors' sha256")
     version: int = Field(description="1, 2, ... in order of registration")

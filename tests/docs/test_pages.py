@@ -164,6 +164,16 @@ def is_defined(name: str) -> bool:
     return False
 
 
+def test_quoted_messages_are_those_of_the_code():
+    """Users search for the text that they see."""
+    pages = (DOCS / "how-to/troubleshooting.md", DOCS / "how-to/s3.md", DOCS / "concepts/security.md")
+    text = " ".join(" ".join(page.read_text("utf-8").split()) for page in pages)
+    quoted = set(re.findall(r"\"((?:the|there|no|this) [^\"]+)\"", text))
+    assert len(quoted) >= 5
+    code = "".join(path.read_text("utf-8") for path in (REPO / "cloudseg").rglob("*.py"))
+    assert {message for message in quoted if message not in code} == set()
+
+
 def test_pictures_are_small():
     """The repository keeps every version of a picture."""
     sizes = {path.name: path.stat().st_size for path in (DOCS / "assets").iterdir()}

@@ -39,7 +39,7 @@ class _Part(BaseModel):
 class Model(_Part):
     """The architecture and its bands."""
 
-    architecture: Architecture = "SimpleUNet"
+    architecture: Architecture = Field("SimpleUNet", description="class of the net")
     encoder_weights: EncoderWeights | None = Field(
         None, description="pretrained weights of the encoder of EfficientUNet; not used where the run starts warm"
     )
@@ -100,7 +100,7 @@ class Data(_Part):
 
     chip_size: int = Field(384, ge=32, le=2048, description="pixels a side in the snapshot")
     crop_size: int | None = Field(
-        None, ge=16, description="pixels a side of a random crop for a training step; None takes the whole chip"
+        None, ge=16, description="pixels a side of a random crop for a training step; unset: the whole chip"
     )
     max_chips: int | None = Field(None, ge=1, description="train on this many chips, chosen by the seed")
     balance: bool = Field(False, description="balanced sampling: draw clear, mixed and overcast chips equally often")
@@ -161,7 +161,7 @@ class Budget(_Part):
     epoch_steps: int | None = Field(
         None,
         ge=1,
-        description="steps of an epoch; None: one pass over the chips, less where the minutes allow fewer than eight",
+        description="steps of an epoch; unset: one pass over the chips, less where the minutes allow fewer than eight",
     )
     checkpoint_every_steps: int = Field(
         100, ge=1, description="steps between checkpoints; there is one after every epoch too"
@@ -188,9 +188,12 @@ class Promotion(_Part):
 class Recipe(_Part):
     """A recipe."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")
-    description: str
-    seed: int = Field(0, ge=0, lt=2**31)
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_-]{0,39}$",
+        description="lower-case letters, digits, `_` and `-`; shown with runs and weights",
+    )
+    description: str = Field(description="one line for people")
+    seed: int = Field(0, ge=0, lt=2**31, description="of initial parameters, order of chips, augmentation and dropout")
     warm_start: bool = Field(
         False, description="start from the champion's parameters where it has the same architecture"
     )

@@ -1,1 +1,1 @@
-"""WHEN: the DAG files. What they call lies in `cloudseg.stages`."""
+"""The DAG files: when and how often a stage of `cloudseg.stages` runs."""

@@ -9,6 +9,7 @@ import ast
 import itertools
 import re
 import sys
+import textwrap
 import tomllib
 import types
 import typing
@@ -55,9 +56,12 @@ def settings_page() -> str:
 def recipes_page() -> str:
     """Every value of a recipe, and the shipped recipes."""
     parts = [
-        "# Recipes\n\n"
-        "A recipe says how a run is made: a TOML file whose hash is in the run, the weights and the mask's tags. "
-        "`--recipe` takes the name of a shipped recipe or the path of a `.toml` file.\n\n## Shipped\n\n",
+        "# Recipes\n\n",
+        _prose(
+            "A recipe says how a run is made: a TOML file whose hash is in the run, the weights and the mask's tags. "
+            "`--recipe` takes the name of a shipped recipe or the path of a `.toml` file."
+        ),
+        "\n\n## Shipped\n\n",
         *(f"- `{name}`: {recipes.load_recipe(name).description}\n" for name in recipes.recipe_names()),
     ]
     sections: dict[str, type[BaseModel]] = {"": recipes.Recipe, **dict(_parts(recipes.Recipe))}
@@ -126,13 +130,14 @@ def modules_page() -> str:
 def python_page() -> str:
     """The public functions and records; mkdocstrings fills in their docstrings when the site is built."""
     parts = [
-        "# Python API\n\n"
-        "`cloudseg.stages` is the public interface: one function for each step. The command line and the DAGs call "
-        "nothing "
-        "else. Stages read the [settings](settings.md) from the environment and return records. "
-        "[Modules](modules.md) lists everything else.\n\n"
-        '```python\nfrom cloudseg import stages\n\nstages.ingest("tiles/")\n'
-        'stages.retrain("nightly", minutes=30)\nstages.predict(new=True)\n```\n\n## Stages\n'
+        "# Python API\n\n",
+        _prose(
+            "`cloudseg.stages` is the public interface: one function for each step. The command line and the DAGs call "
+            "nothing else. Stages read the [settings](settings.md) from the environment and return records. "
+            "[Modules](modules.md) lists everything else."
+        ),
+        '\n\n```python\nfrom cloudseg import stages\n\nstages.ingest("tiles/")\n'
+        'stages.retrain("nightly", minutes=30)\nstages.predict(new=True)\n```\n\n## Stages\n',
     ]
     parts += [_documented(f"{getattr(stages, name).__module__}.{name}") for name in stages.__all__]
     parts.append("\n## Recipes\n")
@@ -165,9 +170,12 @@ def layers_picture() -> str:
 def decisions_page() -> str:
     """Every decision with its status."""
     parts = [
-        "# Decisions\n\n"
-        "Architecture decision records: status, context, decision, alternatives, consequences. A decision that no "
-        "longer holds names the one that supersedes it.\n\n| decision | status |\n|---|---|\n"
+        "# Decisions\n\n",
+        _prose(
+            "Architecture decision records: status, context, decision, alternatives, consequences. A decision that no "
+            "longer holds names the one that supersedes it."
+        ),
+        "\n\n| decision | status |\n|---|---|\n",
     ]
     for path in sorted((DOCS / "decisions").glob("0*.md")):
         text = path.read_text("utf-8")
@@ -218,6 +226,11 @@ def _with_note(page: str) -> str:
     """Return the page with a note behind its first line, which is the title."""
     title, _, rest = page.partition("\n")
     return f"{title}\n{_NOTE}\n{rest}"
+
+
+def _prose(text: str) -> str:
+    """Return a paragraph in lines of at most 120 characters, as the hand-written pages have them."""
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def _packages() -> list[str]:

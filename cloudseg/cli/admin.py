@@ -102,7 +102,7 @@ def model() -> None:
 @click.option("--dry-run", is_flag=True, help="Read the file without writing.")
 @reports(show_record)
 def import_weights(path: str, dry_run: bool) -> Any:
-    """Register weights of the original project (a .pth FILE) together with their preprocessing.
+    """Register weights of the baseline project (a .pth FILE) together with their preprocessing.
 
     Only tensors are loaded from FILE; no pickled code is run.
     """

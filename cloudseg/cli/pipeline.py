@@ -162,7 +162,7 @@ def rollback(champion_id: str | None, actor: str, reason: str, dry_run: bool) ->
     from cloudseg import stages
     from cloudseg.stages.plan import plan_rollback
 
-    return plan_rollback() if dry_run else stages.rollback(champion_id, actor=actor, reason=reason)
+    return plan_rollback(champion_id) if dry_run else stages.rollback(champion_id, actor=actor, reason=reason)
 
 
 @click.command()

@@ -42,7 +42,7 @@ class Outcome:
 
     @property
     def status(self) -> str:
-        """'added', 'known', 'labelled' or 'quarantined', for the progress line."""
+        """'added', 'known', 'labeled' or 'quarantined', for the progress line."""
         if self.quarantined or self.still_quarantined:
             return "quarantined"
-        return self.scene if self.scene != "none" else "labelled" if self.label_id else "known"
+        return self.scene if self.scene != "none" else "labeled" if self.label_id else "known"

@@ -1,4 +1,4 @@
-"""Read the weights that the original project published: tensors only, nothing of the pickle is executed."""
+"""Read the weights that the baseline project published: tensors only, nothing of the pickle is executed."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from cloudseg.model.unet import SimpleUNetV2, count_parameters
 from cloudseg.model.weights import WeightsMeta
 
 _FULL_SCALE = 65_535
-"""The original project divided raw Landsat Level-1 numbers by this."""
+"""The baseline project divided raw Landsat Level-1 numbers by this."""
 
 BASELINE_MEAN = LANDSAT_L1.offset
 BASELINE_STD = LANDSAT_L1.scale * _FULL_SCALE
@@ -42,7 +42,7 @@ def read_baseline_weights(path: Path) -> tuple[SimpleUNetV2, WeightsMeta]:
             subject=path.name,
             found=f"a file that torch refuses ({type(error).__name__})",
             expected="the state of SimpleUNetV2 (468,097 parameters)",
-            next_step="Use the .pth file that the original project published.",
+            next_step="Use the .pth file that the baseline project published.",
         ) from error
     if not isinstance(state, dict):
         raise BadWeights("the file holds no dictionary of tensors", subject=path.name, found=type(state).__name__)

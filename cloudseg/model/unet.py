@@ -106,7 +106,7 @@ class SimpleUNet(UNet):
 
 
 class SimpleUNetV2(UNet):
-    """The net whose weights the original project published: red, green, blue, nir, 32-64-128, 468,097 parameters.
+    """The net whose weights the baseline project published: red, green, blue, nir, 32-64-128, 468,097 parameters.
 
     It has Dropout2d 0.3. Its blocks are plain `Sequential`s and its decoder counts upwards from the bottleneck, as in
     the published file.

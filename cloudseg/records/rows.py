@@ -17,7 +17,7 @@ class Scene(Record):
     scene_id: str = Field(description="first 20 hex digits of source_sha256, prefixed 'sc-'")
     name: str = Field(description="the provider's name; for people, not unique")
     layout: str
-    sensor: str = Field(description="'sentinel-2-l1c', 'sentinel-2-l2a', 'landsat-8-l1', 'true-colour', 'unknown' ...")
+    sensor: str = Field(description="'sentinel-2-l1c', 'sentinel-2-l2a', 'landsat-8-l1', 'unknown' ...")
     radiometry: str = Field(description="where scale and offset come from (cloudseg.bands)")
     acquired_at: AwareDatetime | None
     place: str = Field(description="'mgrs:31UDQ', 'wrs2:199026' or 'block:...': the unit of the split")
@@ -149,7 +149,7 @@ class Checkpoint(Record):
 
 
 class Weights(Record):
-    """Published parameters: safetensors with everything needed to predict in its metadata, and its companions."""
+    """Published parameters: safetensors with everything needed to predict in its metadata, and its assets."""
 
     weights_id: str = Field(description="'w-' and 20 hex digits of the safetensors' sha256")
     version: int = Field(description="1, 2, ... in order of registration")

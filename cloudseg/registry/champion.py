@@ -109,6 +109,22 @@ def rollback(store: Store, catalog: Catalog, *, expected_champion: str | None, a
     return promotion
 
 
+def find_earlier_champion(store: Store, catalog: Catalog, *, expected_champion: str | None) -> str:
+    """Return the id of the weights that `rollback` with the same arguments would make champion; write nothing.
+
+    Raises:
+        PromotionRefused: another champion is active, or there was none before it.
+        ObjectMissing: the earlier champion's bytes are gone.
+        ObjectCorrupt: the earlier champion's bytes are damaged.
+    """
+    with catalog.read() as db:
+        current = model_rows.find_champion(db)
+        if current is not None and (current.action, current.previous_weights_id) == ("rollback", expected_champion):
+            return current.weights_id
+        _check_expected(current, expected_champion, None)
+        return _earlier(store, db, expected_champion)
+
+
 def _earlier(store: Store, db: Connection, champion: str | None) -> str:
     """Return the champion before this one, once its bytes are verified."""
     earlier = _champions(model_rows.list_promotions(db))[:-1]

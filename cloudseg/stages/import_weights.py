@@ -20,7 +20,7 @@ class ImportRecord(Record):
 
 
 def import_weights(path: str, *, dry_run: bool = False) -> ImportRecord:
-    """Register the `.pth` file that the original project published, with its own preprocessing.
+    """Register the `.pth` file that the baseline project published, with its own preprocessing.
 
     Only tensors are read, nothing is unpickled. Imported weights have no run and no snapshot: `promote` evaluates them
     on the newest one. Importing the same file again changes nothing.

@@ -7,6 +7,7 @@ from cloudseg.catalog.session import sql_folder
 from cloudseg.errors import PromotionRefused
 from cloudseg.recipe import load_recipe
 from cloudseg.records import Json, Split
+from cloudseg.registry import find_earlier_champion
 from cloudseg.registry.due import run_id_of
 from cloudseg.runtime import open_runtime
 from cloudseg.stages.evaluate import resolve_evaluation_target
@@ -70,22 +71,29 @@ def plan_promote(weights_id: str, *, snapshot_id: str | None = None) -> Json:
     return {"would": would, "challenger_id": weights.weights_id, "champion_id": champion_id, "snapshot_id": wanted}
 
 
-def plan_rollback() -> Json:
-    """Return the champion and how often it changed.
+def plan_rollback(champion_id: str | None = None) -> Json:
+    """Return which champion would be replaced by which.
+
+    Args:
+        champion_id: as in `stages.rollback`.
 
     Raises:
-        PromotionRefused: there is no champion.
+        PromotionRefused: there is no champion or none before it, or another champion is active.
     """
-    with open_runtime().catalog.read() as db:
-        history = model_rows.list_promotions(db)
-    if not history:
+    runtime = open_runtime()
+    with runtime.catalog.read() as db:
+        champion = model_rows.find_champion(db)
+    if champion is None:
         raise PromotionRefused(
             "there is no champion to roll back", subject="champion", next_step="`cloudseg retrain` makes the first one."
         )
+    earlier = find_earlier_champion(
+        runtime.store, runtime.catalog, expected_champion=champion_id or champion.weights_id
+    )
     return {
-        "would": "make the champion before this one champion again",
-        "champion_id": history[0].weights_id,
-        "generation": history[0].generation,
+        "would": "nothing: this rollback was made" if earlier == champion.weights_id else "roll back",
+        "champion_id": champion.weights_id,
+        "earlier_id": earlier,
     }
 
 
@@ -114,8 +122,9 @@ def plan_masks(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: 
     with open_runtime().catalog.read() as db:
         weights, wanted = resolve_scenes(db, scene_ids, new=new, weights_id=weights_id)
         have = model_rows.find_masked(db, weights.weights_id, wanted)
+    missing = [scene_id for scene_id in wanted if scene_id not in have]
     return {
-        "would": "mask",
+        "would": "mask" if missing else "nothing: every scene has its mask",
         "weights_id": weights.weights_id,
-        "scene_ids": [scene_id for scene_id in wanted if scene_id not in have],
+        "scene_ids": missing,
     }

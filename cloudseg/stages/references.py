@@ -98,7 +98,7 @@ def _of_rows(db: Connection, table: Table, keys: list[str]) -> set[str]:
 
 
 def _of_masks(db: Connection, keys: list[str]) -> set[str]:
-    """Find masks by weights and scene, which are part of their keys: the keys of companions have no index."""
+    """Find masks by weights and scene, which are part of their keys: the keys of their assets have no index."""
     asked: dict[str, set[str]] = {}
     for weights_id, scene_id in filter(None, map(parts_of_mask, keys)):
         asked.setdefault(weights_id, set()).add(scene_id)

@@ -60,19 +60,32 @@ def test_every_command_and_option_has_help(path: str, command: click.Command):
     assert f"## {path}\n" in (DOCS / "reference" / "cli.md").read_text("utf-8")
 
 
-WRITTEN = sorted(
-    {REPO / "README.md", *DOCS.rglob("*.md")}
-    - {DOCS / "reference/cli.md", DOCS / "log.md", *DOCS.glob("decisions/*.md")}
+HISTORY = {DOCS / "log.md", REPO / "CHANGELOG.md"}
+"""They name things as they were called then."""
+WRITTEN = sorted({*REPO.glob("*.md"), *DOCS.rglob("*.md")} - HISTORY - {DOCS / "reference/cli.md"})
+FOLDERS = ("cloudseg", "dags", "plugins", "tools", "docker", "sql", "benchmarks", "examples", "tests", "docs", ".ci")
+NAMING = sorted(
+    path
+    for path in (
+        *(path for folder in FOLDERS for path in (REPO / folder).rglob("*")),
+        *(REPO / name for name in ("Makefile", "pyproject.toml", "mkdocs.yml", ".pre-commit-config.yaml")),
+        *WRITTEN,
+    )
+    if path.suffix in {".md", ".py", ".toml", ".yaml", ".yml", ".sql", ".env", ".sh", ".html"}
+    or path.name == "Makefile"
+    if path not in HISTORY
 )
+"""Files whose text, comments and docstrings name files, modules and commands."""
 
 
-def test_commands_on_the_pages_exist():
+def test_commands_in_pages_and_code_exist():
+    """In error messages, docstrings and the DAGs' manuals too."""
     printed = [
         (str(page.relative_to(REPO)), words)
-        for page in WRITTEN
+        for page in NAMING
         for words in re.findall(r"(?:\.venv/bin/cloudseg|`cloudseg) ([^`#\n]+)", page.read_text("utf-8"))
     ]
-    assert len(printed) >= 40
+    assert len(printed) >= 100
     for page, words in printed:
         command, path = root, []
         for word in words.split():
@@ -83,13 +96,12 @@ def test_commands_on_the_pages_exist():
                 assert word in {name for option in command.params for name in option.opts + option.secondary_opts}, (
                     f"{page}: {words}"
                 )
-        assert path or words.strip() in ("--help",), f"{page}: {words}"
+        assert path or words.strip() in ("--help", "COMMAND --help"), f"{page}: {words}"
 
 
 def test_make_targets_on_the_pages_exist():
     targets = set(re.findall(r"^([a-z-]+):", (REPO / "Makefile").read_text("utf-8"), re.MULTILINE))
-    pages = [*WRITTEN, REPO / "CONTRIBUTING.md"]
-    named = {word for page in pages for word in re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text("utf-8"), re.M)}
+    named = {word for page in NAMING for word in re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text("utf-8"), re.M)}
     assert len(named) > 8
     assert named - targets == set()
 
@@ -99,23 +111,67 @@ def test_the_site_builds_without_a_warning(tmp_path: Path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     built = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr[-3000:]
+    assert "from cloudseg import stages" in re.sub(
+        r"<[^>]+>", "", (tmp_path / "start/first_masks.html").read_text("utf-8")
+    )
     page = (tmp_path / "index.html").read_text("utf-8")
     assert re.findall(r"(?:src|href)=\"(?:https?:)?//[^\"]*\.(?:js|css|woff2?)", page) == [], "loaded from another host"
 
 
-def test_pages_named_in_the_code_exist():
-    """Error messages and comments name pages of docs/ by their path and decisions by their number."""
-    named = re.compile(r"(?<![./\w])docs/(?:decisions/\d{4}|[\w/-]+\.md)")
-    folders = ("cloudseg", "dags", "plugins", "tools", "docker", "sql", "benchmarks", "examples", "tests", ".ci")
-    files = [
-        path
-        for folder in folders
-        for path in (REPO / folder).rglob("*")
-        if path.suffix in {".py", ".toml", ".yaml", ".sql", ".env"}
-    ]
-    found = {name: path for path in files for name in named.findall(path.read_text("utf-8"))}
-    assert len(found) >= 10
-    assert {name: str(path) for name, path in found.items() if not list(REPO.glob(f"{name}*"))} == {}
+def test_paths_in_pages_and_code_exist():
+    """Of files, folders and decisions (by their number), from the root of the repository."""
+    path = re.compile(rf"(?<![\w/.:-])(?:{'|'.join(map(re.escape, FOLDERS))})/[\w./-]*\w")
+    made = {"docker/.env", "docker/inbox", "cloudseg/_sql"}  # by users, by the build of the wheel
+    named = {name: page for page in NAMING for name in path.findall(page.read_text("utf-8"))}
+    assert len(named) >= 120
+    wrong = {
+        name: str(page.relative_to(REPO))
+        for name, page in named.items()
+        if "NNNN" not in name
+        and name not in made
+        and not (REPO / name).exists()
+        and (Path(name).suffix or not list(REPO.glob(f"{name}*")))
+    }
+    assert wrong == {}
+
+
+def test_modules_in_pages_and_code_exist():
+    """`cloudseg.package.module.name` in docstrings, comments and pages. Assets and metrics have such names too."""
+    written = [path.read_text("utf-8") for folder in ("dags", "plugins") for path in (REPO / folder).rglob("*.py")]
+    others = {name for text in written for name in re.findall(r"\"(cloudseg\.[\w.]*\w)", text)}
+    named = {
+        name: page
+        for page in NAMING
+        for name in re.findall(r"(?<![\w/.-])(?:cloudseg|tools|benchmarks)(?:\.[A-Za-z]\w*)+", page.read_text("utf-8"))
+    }
+    assert len(named) >= 200
+    wrong = {
+        name: str(page.relative_to(REPO))
+        for name, page in named.items()
+        if not is_defined(name) and not any(name == other or name.startswith(f"{other}.") for other in others)
+    }
+    assert wrong == {}
+
+
+def is_defined(name: str) -> bool:
+    """Return whether a dotted name is a module, or a word in the file of the longest part that is one."""
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        path = REPO.joinpath(*parts[:count])
+        source = path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__init__.py"
+        if source.is_file():
+            return count == len(parts) or re.search(rf"\b{parts[count]}\b", source.read_text("utf-8")) is not None
+    return False
+
+
+def test_quoted_messages_are_those_of_the_code():
+    """Users search for the text that they see."""
+    pages = (DOCS / "how-to/troubleshooting.md", DOCS / "how-to/s3.md", DOCS / "concepts/security.md")
+    text = " ".join(" ".join(page.read_text("utf-8").split()) for page in pages)
+    quoted = set(re.findall(r"\"((?:the|there|no|this) [^\"]+)\"", text))
+    assert len(quoted) >= 5
+    code = "".join(path.read_text("utf-8") for path in (REPO / "cloudseg").rglob("*.py"))
+    assert {message for message in quoted if message not in code} == set()
 
 
 def test_pictures_are_small():

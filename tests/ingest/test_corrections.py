@@ -31,7 +31,7 @@ def test_a_correction_alone_becomes_the_newest_label_of_its_scene(
         [],
         1,
         [],
-        [(1, 1, "a.tif", "labelled")],
+        [(1, 1, "a.tif", "labeled")],
     )
     newest, first = service.labels(service.scenes()["a"])
     assert (newest.version, newest.source, first.version) == (2, "analyst:ada", 1)

@@ -33,7 +33,7 @@ def pixels_of(service: Service, name: str, *bands: str) -> np.ndarray:
         return read_scene(dataset, Window(0, 0, scene.height, scene.width), bands or scene.bands)[0]
 
 
-def test_pairs_of_true_colour_with_a_product_id(service: Service, inbox: Path) -> None:
+def test_pairs_of_true_color_with_a_product_id(service: Service, inbox: Path) -> None:
     write(inbox / "images" / f"{PRODUCT}.tif", random_dn(low=5, high=255, dtype="uint8"))
     write(inbox / "labels" / f"{PRODUCT}.tif", clouds(), names=["label"], nodata=255)
     record = service.ingest(inbox)

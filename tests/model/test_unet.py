@@ -1,4 +1,4 @@
-"""The baseline's nets have the architecture of the original project, and they learn."""
+"""The baseline's nets have the architecture of the baseline project, and they learn."""
 
 import math
 

@@ -53,7 +53,7 @@ def test_size(shape: tuple[int, int], small: tuple[int, int]) -> None:
     assert max(small) <= MAX_SIDE
 
 
-def test_a_scene_without_colour_bands_is_grey(tmp_path: Path) -> None:
+def test_a_scene_without_color_bands_is_gray(tmp_path: Path) -> None:
     paths = {}
     for name, dtype, count, value in (
         ("scene", "uint16", 2, RNG.integers(500, 5000, (2, 64, 64))),

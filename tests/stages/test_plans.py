@@ -160,12 +160,12 @@ def add_verdict(runtime: Runtime, weights: Weights) -> None:
         )
 
 
-def make_champion(runtime: Runtime, weights: Weights) -> None:
+def make_champion(runtime: Runtime, weights: Weights, *, replaces: str | None = None) -> None:
     promote_in_registry(
         runtime.store,
         runtime.catalog,
         weights.weights_id,
-        expected_champion=None,
+        expected_champion=replaces,
         verdict_id=None,
         actor="test",
         reason="test",
@@ -234,9 +234,15 @@ def test_masks_are_planned_in_batches_for_scenes_that_can_have_one(runtime: Runt
     assert batches[0]["name"].endswith("and 1 more")
     assert batches[1]["name"] in "abc"
     assert plan_predict(weights_id=weights.weights_id, batch_size=2) == batches
+    assert plan_masks(new=True)["would"] == "mask"
     assert plan_masks(new=True)["scene_ids"] == [scene_id for batch in batches for scene_id in batch["scene_ids"]]
     with pytest.raises(InputError, match="at least one"):
         plan_predict(batch_size=0)
+
+
+def test_the_dry_run_of_a_prediction_says_that_nothing_is_left(runtime: Runtime):
+    make_champion(runtime, add_weights(runtime))
+    assert plan_masks(new=True)["would"].startswith("nothing")
 
 
 def test_many_scenes_make_larger_batches_rather_than_more_than_airflow_maps(runtime: Runtime):
@@ -269,7 +275,8 @@ def test_dry_runs_return_what_would_be_done(runtime: Runtime):
     with pytest.raises(PromotionRefused):
         plan_rollback()
     make_champion(runtime, weights)
-    assert plan_rollback()["champion_id"] == weights.weights_id
+    with pytest.raises(PromotionRefused, match="no champion was before"):
+        plan_rollback()
     assert "nothing" in plan_promote(weights.weights_id)["would"]
 
 
@@ -286,6 +293,22 @@ def test_force_needs_a_reason(runtime: Runtime):
     weights = add_weights(runtime, snapshot_id=snapshot.snapshot_id)
     with pytest.raises(PromotionRefused, match="reason"):
         promote(weights.weights_id, force=True)
+
+
+def test_the_dry_run_of_a_rollback_names_the_earlier_champion(runtime: Runtime):
+    first, second = (add_weights(runtime, data=data) for data in (b"first", b"second"))
+    make_champion(runtime, first)
+    make_champion(runtime, second, replaces=first.weights_id)
+    assert plan_rollback() == plan_rollback(second.weights_id)
+    assert plan_rollback() == {
+        "would": "roll back",
+        "champion_id": second.weights_id,
+        "earlier_id": first.weights_id,
+    }
+    with pytest.raises(PromotionRefused, match="another champion"):
+        plan_rollback(first.weights_id)
+    assert rollback(second.weights_id, reason="test").weights_id == first.weights_id
+    assert plan_rollback(second.weights_id)["would"].startswith("nothing")
 
 
 def test_rollback_without_history_is_refused(runtime: Runtime):

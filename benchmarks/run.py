@@ -32,7 +32,7 @@ class Benchmark:
     sides: list[str]
     """The first is the naive one, to which all others are compared."""
     goal: float | None
-    """Ratio to reach on two cores; None where the ratio is meaningless."""
+    """Ratio to reach on two cores; None if the ratio is meaningless."""
     prepare: Callable[[Path], None] | None = None
 
 
@@ -59,7 +59,7 @@ def main() -> None:
         "--only",
         action="append",
         choices=[benchmark.name for benchmark in benchmarks()],
-        help="may be given several times",
+        help="may be repeated",
     )
     parser.add_argument("--data", type=Path, help="folder with images/ and labels/ instead of synthetic tiles")
     parser.add_argument(

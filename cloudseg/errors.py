@@ -199,7 +199,7 @@ class StoreRefused(StoreError):
 
 
 class StoreUnreachable(StoreError):
-    """The object store does not answer, or cannot serve just now."""
+    """The object store does not answer, or cannot serve requests at the moment."""
 
     retry_helps = True
     exit_code = 6

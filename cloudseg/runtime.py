@@ -112,9 +112,9 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        faults = "; ".join(f"CLOUDSEG_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(f"CLOUDSEG_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         raise SettingsError(
-            "invalid setting", found=faults, next_step="docs/reference/settings.md lists every setting."
+            "invalid setting", found=problems, next_step="docs/reference/settings.md lists every setting."
         ) from error
 
 

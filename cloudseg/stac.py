@@ -8,7 +8,7 @@ from cloudseg.records import StoredObject
 
 
 def item_bytes(item: pystac.Item) -> bytes:
-    """Return an item as canonical JSON, with its links and hrefs as they are: the same item gives the same bytes."""
+    """Return an item as canonical JSON, with its links and hrefs as they are: the same item produces the same bytes."""
     return canonical_json(item.to_dict(include_self_link=False, transform_hrefs=False))
 
 

@@ -56,7 +56,7 @@ def recipes_page() -> str:
     """Every value of a recipe, and the shipped recipes."""
     parts = [
         "# Recipes\n\n"
-        "A recipe says how a run is made: a TOML file whose hash is in the run, the weights and the mask's tags. "
+        "A recipe configures a run: a TOML file whose hash is in the run, the weights and the mask's tags. "
         "`--recipe` takes the name of a shipped recipe or the path of a `.toml` file.\n\n## Shipped\n\n",
         *(f"- `{name}`: {recipes.load_recipe(name).description}\n" for name in recipes.recipe_names()),
     ]
@@ -94,7 +94,7 @@ def dags_page() -> str:
 
     Airflow is not needed.
     """
-    parts = ["# DAGs\n\nWhat runs when. The same text stands in the Airflow UI beside each DAG.\n"]
+    parts = ["# DAGs\n\nWhat runs when. The Airflow UI shows the same text for each DAG.\n"]
     for path in sorted(DAGS.glob("cloudseg_*.py")):
         tree = ast.parse(path.read_text("utf-8"))
         functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
@@ -195,7 +195,7 @@ PAGES: dict[str, Callable[[], str]] = {
 
 
 def stale_pages() -> list[str]:
-    """Return the pages that are not what the code says."""
+    """Return the pages that differ from what the code generates."""
     return [
         name
         for name, make in PAGES.items()

@@ -101,7 +101,7 @@ def _ancestors(db: Connection, weights_id: str) -> list[Json]:
 
 
 def _part(row: Row[Any], name: str, columns: tuple[str, ...]) -> Json | None:
-    """Return one table's columns of a joined row, None where the outer join found nothing."""
+    """Return one table's columns of a joined row, None if the outer join found nothing."""
     values = {column: row._mapping[f"{name}__{column}"] for column in columns}
     if values[columns[0]] is None:
         return None

@@ -34,7 +34,7 @@ def make_roles(db: Connection, folder: Path) -> list[str]:
 
 
 def grant_again(db: Connection, folder: Path) -> bool:
-    """Grant the privileges again that an upgrade revokes by creating the views anew; return whether the roles exist."""
+    """Grant the privileges again after an upgrade, which recreates the views; return whether the roles exist."""
     if db.dialect.name != "postgresql" or set(ROLES) - _existing(db):
         return False
     run_files(db, folder, "*_grants.sql")

@@ -42,7 +42,7 @@ _POSTGRESQL = {
 
 
 def sql_folder() -> Path:
-    """Return the folder with migrations and views: beside the package in a checkout, inside it in a wheel."""
+    """Return the folder with migrations and views: next to the package in a checkout, inside it in a wheel."""
     inside = Path(__file__).parents[1] / "_sql"
     return inside if inside.is_dir() else Path(__file__).parents[2] / "sql"
 
@@ -81,11 +81,11 @@ class Catalog:
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
-        """Open a transaction that writes: committed at the end of the block, rolled back where it raises.
+        """Open a transaction that writes: committed at the end of the block, rolled back if it raises.
 
-        On SQLite it takes the write lock at once, so that what was read inside still holds when it writes. On
+        On SQLite it takes the write lock at once, so that what was read inside is still valid when it writes. On
         PostgreSQL every statement sees what others have committed (READ COMMITTED): unique constraints decide between
-        two writers, and `advisory_lock` where these do not suffice.
+        two writers, and `advisory_lock` if these do not suffice.
         """
         with self._transaction(cloudseg_writes=True) as connection:
             yield connection
@@ -100,11 +100,11 @@ class Catalog:
     def upgrade(self, *, url: str | None = None, gdal: str | None = None) -> str:
         """Migrate the schema to the newest revision, create the views anew and return the name of the revision.
 
-        Running it again changes nothing; of two processes at once one waits.
+        Running it again changes nothing; of two concurrent processes, one waits.
 
         Args:
-            url: what stands before a key in the URI of an object, for the views in schema `gis`.
-            gdal: what stands before a key in the path by which GDAL opens an object, for the same views.
+            url: prefix of a key in the URI of an object, for the views in schema `gis`.
+            gdal: prefix of a key in the path by which GDAL opens an object, for the same views.
 
         Raises:
             CatalogOutdated: a newer version of the code made the catalog.
@@ -144,7 +144,7 @@ class Catalog:
             command.downgrade(config, revision)
 
     def head_revision(self) -> str:
-        """Return the newest revision that this version of the code knows."""
+        """Return the newest revision of this version of the code."""
         return str(ScriptDirectory.from_config(self._alembic()).get_current_head())
 
     def revision(self) -> str | None:
@@ -294,7 +294,7 @@ def now() -> datetime:
 
 
 def insert(db: Connection, table: Table, record: Record) -> bool:
-    """Add a row; return False, and change nothing, where a row with the same unique values exists."""
+    """Add a row; return False, and change nothing, if a row with the same unique values exists."""
     build = sqlite.insert if db.dialect.name == "sqlite" else postgresql.insert
     # RETURNING, not rowcount: SQLAlchemy does not keep the row count of an INSERT on PostgreSQL.
     statement = (

@@ -37,15 +37,15 @@ def run_files(db: Connection, folder: Path, pattern: str = "[0-9]*.sql") -> list
 
 
 def create_gis_views(db: Connection, folder: Path, url: str | None, gdal: str | None) -> bool:
-    """Create the geometry of scenes and the views of schema `gis`; return False where the database has no PostGIS.
+    """Create the geometry of scenes and the views of schema `gis`; return False if the database has no PostGIS.
 
     Every upgrade checks, so PostGIS may be installed later.
 
     Args:
         db: the transaction of the upgrade.
         folder: of the SQL files.
-        url: what stands before a key in the URI of an object; None: the views have none.
-        gdal: what stands before a key in the path by which GDAL opens an object; None: the views have none.
+        url: prefix of a key in the URI of an object; None: the views have none.
+        gdal: prefix of a key in the path by which GDAL opens an object; None: the views have none.
     """
     if db.dialect.name != "postgresql":
         return False

@@ -33,7 +33,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """All that the template draws of a chart, in units of the SVG; (0, 0) is the top left corner."""
+    """Everything that the template draws of a chart, in units of the SVG; (0, 0) is the top left corner."""
 
     title: str
     x_name: str
@@ -71,7 +71,7 @@ def chart(
     diagonal: bool = False,
     dots: bool = False,
 ) -> Chart | None:
-    """Return a chart, or None where no point is finite.
+    """Return a chart, or None if no point is finite.
 
     Args:
         title: heading.

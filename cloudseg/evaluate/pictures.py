@@ -51,11 +51,11 @@ class Choice:
 
 
 def choose(scenes: Sequence[SceneResult], seed: str) -> list[Choice]:
-    """Choose the scenes that the report shows: best, worst, saturated and random ones, none of them twice.
+    """Choose the scenes that the report shows: best, worst, saturated and random ones, without duplicates.
 
-    Best: highest IoU, of the scenes with 5 to 95 % cloud where there are any. Worst: highest share of wrong pixels, not
+    Best: highest IoU, of the scenes with 5 to 95 % cloud if there are any. Worst: highest share of wrong pixels, not
     lowest IoU, which is 0 in a cloud-free scene with a single wrong pixel. Saturated: the worst saturated scene; the
-    others are left out where there are unsaturated ones, because they would take all places among the worst.
+    others are left out if there are unsaturated ones, because they would otherwise fill the group of the worst.
 
     Args:
         scenes: all scenes of the evaluation.

@@ -65,7 +65,7 @@ def _clear_recall(counts: Counts) -> float:
 
 
 def all_slices(scenes: Sequence[SceneResult]) -> list[Slice]:
-    """Return every slice, sorted by kind and value; which there are depends on scenes and labels, not on the mask."""
+    """Return every slice, sorted by kind and value; the set depends on scenes and labels, not on the mask."""
     groups: dict[tuple[str, str], list[SceneResult]] = defaultdict(list)
     tags = _grouping_tags(scenes)
     for scene in scenes:

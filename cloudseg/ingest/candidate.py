@@ -80,7 +80,7 @@ class UnmatchedFile:
     error: type[InputError] = BadScene
     """Class of the quarantine entry's error."""
     label: LabelFile | None = None
-    """The file as a label of the newest scene called `scene_name`; quarantined where the catalog has no such scene."""
+    """The file as a label of the newest scene called `scene_name`; quarantined if the catalog has no such scene."""
     scene_name: str = ""
 
     @property

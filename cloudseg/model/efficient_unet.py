@@ -20,7 +20,7 @@ _STEM: Final = 32
 
 
 class _Blocks(NamedTuple):
-    """Equal blocks in a row; the first one takes the stride."""
+    """Consecutive equal blocks; the first one has the stride."""
 
     expand: int
     kernel: int
@@ -99,8 +99,8 @@ class EfficientUNet(UNet):
     """Encoder EfficientNet-Lite0, decoder of double convolutions.
 
     `widths` are the decoder's, level 1 at half the resolution; up to four levels. Height and width of the input are
-    multiples of `2 ** levels`. The logits come at half the resolution and are upsampled bilinearly: a cloud's edge is
-    less sharp than that in any label.
+    multiples of `2 ** levels`. The logits are computed at half the resolution and upsampled bilinearly: a cloud's
+    edge is less sharp than that in any label.
     """
 
     def __init__(self, in_channels: int = 3, widths: Sequence[int] = (32, 64, 96, 96), dropout: float = 0.0) -> None:
@@ -148,7 +148,7 @@ class EfficientUNet(UNet):
 
     @classmethod
     def values_of(cls, widths: Sequence[int]) -> int:
-        """Return how many numbers a forward pass holds at once for each pixel of the input, measured or a little more.
+        """Return how many values a forward pass holds at once for each pixel of the input, measured or slightly more.
 
         The encoder's widest maps hold 100, a wide decoder at half the resolution exceeds it. Measured in fp32: 95
         with 32-64-96-96, 187 with 128-128-96-96, 201 with 64-256-96-96 (bytes a pixel of a pass of 768 or 1024 pixels a

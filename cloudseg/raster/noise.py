@@ -1,7 +1,7 @@
 """Fractal noise that is bit-identical on every machine, evaluated at any pixels of an infinite plane.
 
 Only additions, multiplications and integer hashes are used: IEEE 754 rounds these alike on every processor, while
-`exp`, `sin` and BLAS products differ with the vector unit. The synthetic scenes are made of it.
+`exp`, `sin` and BLAS products differ with the vector unit. The synthetic scenes use it.
 """
 
 import math
@@ -35,7 +35,7 @@ def _mixed(bits: Hashes) -> Hashes:
 
 
 def uniform(bits: Hashes, part: int = 0) -> Floats:
-    """Return numbers in [0, 1) from 16 bits of the hashes; `part` 0..3 chooses which."""
+    """Return values in [0, 1) from 16 bits of the hashes; `part` 0..3 chooses which."""
     return ((bits >> np.uint64(16 * part)) & np.uint64(0xFFFF)).astype(np.float32) / np.float32(65536)
 
 

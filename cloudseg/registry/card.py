@@ -36,13 +36,13 @@ def model_card(
 
     Args:
         metadata: the metadata block of the weights.
-        metrics: figures by name; nested values are left to the report.
+        metrics: figures by name; nested values are left out.
         weights: the safetensors object, for its id, size and checksum.
-        extent: where and when the training scenes lie.
+        extent: bounds and times of the training scenes.
     """
     parts = [
         f"# Cloud mask weights `{keys.id_from_hash('w', weights.sha256)}`" if weights else "# Cloud mask weights",
-        "A U-Net that gives the probability of cloud for every pixel of a multispectral satellite scene.",
+        "A U-Net that predicts the probability of cloud for every pixel of a multispectral satellite scene.",
         _table("What they are", _made_of(metadata) + _file(weights)),
         _table("Figures at the end of the training (validation places)", _figures(metrics)),
         _table("Training scenes", _training(extent)),
@@ -54,14 +54,14 @@ def model_card(
 _HOW = """## How to use them
 
 Input is top-of-atmosphere reflectance. `x = (min(reflectance, clip) - mean) / std` for each band, 0 where nothing was
-observed; the net gives a logit, its sigmoid is the probability of cloud, and a pixel is cloud where that reaches the
-threshold. All of these numbers lie in the file's own metadata; `cloudseg predict` applies them. The ONNX export does
-all of this itself: digital numbers (reflectance x 10 000, uint16, 0 = no data) in, probability out.
+observed; the net outputs a logit, its sigmoid is the probability of cloud, and a pixel is cloud where that reaches the
+threshold. All of these parameters are in the file's metadata; `cloudseg predict` applies them. The ONNX export
+includes all of this: digital numbers (reflectance x 10 000, uint16, 0 = no data) in, probability out.
 
 ## Limits
 
 Clouds only: cloud shadow counts as clear. Bright ground (snow, ice, sand, roofs, sun glint) and thin cirrus are where
-such masks err most; the evaluation report shows figures for those slices. Held-out figures are in the evaluation, not
+these masks err most; the evaluation report shows figures for those slices. Held-out figures are in the evaluation, not
 here: weights are immutable and are evaluated after they are written."""
 
 

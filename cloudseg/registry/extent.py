@@ -1,4 +1,4 @@
-"""Where and when the training scenes of a snapshot lie: one query for a model's STAC item and card."""
+"""Bounds and times of the training scenes of a snapshot: one query for a model's STAC item and card."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,10 +11,10 @@ from cloudseg.catalog import tables as t
 
 @dataclass(frozen=True)
 class Extent:
-    """Bounds and times of scenes; None where no scene knows them."""
+    """Bounds and times of scenes; None if no scene has them."""
 
     bounds: tuple[float, float, float, float] | None
-    """West, south, east, north in lon/lat degrees; -180 to 180 where a scene crosses the antimeridian."""
+    """West, south, east, north in lon/lat degrees; -180 to 180 if a scene crosses the antimeridian."""
     begins_at: datetime | None
     ends_at: datetime | None
     scenes: int

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 PAGE: Final = 1000
 """Rows or keys that are held at a time, and bound to one statement; SQLite allows 32 766 (sqlite.org/limits.html)."""
 Named = tuple[str, str | None]
-"""A key and the SHA-256 of its object, None where no row holds it."""
+"""A key and the SHA-256 of its object, None if no row holds it."""
 
 
 def iter_named(catalog: Catalog, store: Store) -> Iterator[Named]:
@@ -47,7 +47,7 @@ def iter_named(catalog: Catalog, store: Store) -> Iterator[Named]:
 def find_named(db: Connection, store: Store, keys: Collection[str]) -> set[str]:
     """Return those of the keys that a row names.
 
-    Where a manifest cannot be read it is unknown which shards it names, so all shards count as named.
+    If a manifest cannot be read it is unknown which shards it names, so all shards count as named.
 
     Args:
         db: a transaction.

@@ -29,7 +29,7 @@ class LocalStore:
     """Objects as plain files below `root`; unfinished writes are in `root/.incoming` and are never listed."""
 
     def __init__(self, root: Path) -> None:
-        """Create the directory where it is missing.
+        """Create the directory if it is missing.
 
         Raises:
             StoreUnreachable: the directory cannot be created.
@@ -129,7 +129,7 @@ class LocalStore:
                 yield ListedObject(key=key, size=size, written_at=written_at)
 
     def list_keys(self, prefix: str = "") -> Iterator[str]:
-        """See Store.list_keys. Files whose names are no keys (such as `.DS_Store`) are skipped."""
+        """See Store.list_keys. Files whose names are not valid keys (such as `.DS_Store`) are skipped."""
         return iter(sorted(self._keys(prefix)))
 
     def _keys(self, prefix: str) -> Iterator[str]:
@@ -215,7 +215,7 @@ class LocalStore:
             path.unlink(missing_ok=True)
 
     def _link(self, path: Path, handle: IO[bytes], stored: StoredObject) -> None:
-        """Link the complete file under its key; where the name is taken os.link fails, so only one writer succeeds."""
+        """Link the complete file under its key; if the name exists, os.link fails, so only one writer succeeds."""
         _finish(handle, path)
         target = self._path(stored.key)
         self._make_folder(target)
@@ -231,7 +231,7 @@ class LocalStore:
                     expected=stored.sha256,
                     next_step="Objects are never overwritten: find out which writer made the other one.",
                 ) from error
-            os.utime(target)  # maintenance must not take it for an old orphan before its row is written
+            os.utime(target)  # maintenance must not consider it an old orphan before its row is written
         _sync_folder(target.parent)
 
     def _make_folder(self, target: Path) -> None:
@@ -268,7 +268,7 @@ def _files_under(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def _raise_unless_gone(error: OSError) -> None:
-    """Pass over a directory that was removed while `os.walk` was under way; raise any other error."""
+    """Ignore a directory that was removed during `os.walk`; raise any other error."""
     if not isinstance(error, _NOT_THERE):
         raise error
 

@@ -81,9 +81,9 @@ def translate_s3_errors(where: str, name: str) -> Iterator[None]:
 
 
 def _from_answer(error: ClientError, where: str, name: str) -> StoreError:
-    said: Mapping[str, Any] = error.response.get("Error", {})
+    details: Mapping[str, Any] = error.response.get("Error", {})
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    code, message = str(said.get("Code", status)), str(said.get("Message", ""))
+    code, message = str(details.get("Code", status)), str(details.get("Message", ""))
     found = f"{code}: {message}"[:_LONGEST] if message else code
     subject = name or where
     if code == "NoSuchBucket":
@@ -118,9 +118,7 @@ def _from_answer(error: ClientError, where: str, name: str) -> StoreError:
 
 def _refused(code: str, found: str, where: str, subject: str) -> StoreRefused:
     if code in _CREDENTIALS:
-        return StoreRefused(
-            "the store does not know these credentials", subject=where, found=found, next_step=_CHECK_KEYS
-        )
+        return StoreRefused("the store rejects these credentials", subject=where, found=found, next_step=_CHECK_KEYS)
     if code in _RIGHTS:
         return StoreRefused(
             "the store denies access",

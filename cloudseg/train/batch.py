@@ -39,7 +39,7 @@ class Batch:
 
 
 class Batches:
-    """Makes the batches of one process; `rank` of `world_size` processes share each step without overlap.
+    """The batches of one process; `rank` of `world_size` processes share each step without overlap.
 
     Args:
         chip_set: pixels and labels.
@@ -84,7 +84,7 @@ class Batches:
 
     def iter_from(self, step: int, stop: int) -> Iterator[Batch]:
         """Yield the batches of the steps `step .. stop - 1`, made ahead by background threads."""
-        # One torch thread each: these run beside the step, and torch would give every one of them all cores again.
+        # One torch thread each: these run concurrently with the step, and torch would assign all cores to each of them.
         with ThreadPoolExecutor(
             _THREADS, thread_name_prefix="batches", initializer=torch.set_num_threads, initargs=(1,)
         ) as pool:
@@ -103,7 +103,7 @@ class Batches:
         """Make sample `number` of the endless sequence of this seed."""
         rng = np.random.default_rng([self._recipe.seed, _SAMPLE, number])
         chip = self._pick(number)
-        # A zoom of z takes a window of 1/z of the side and resizes it: the whole chip is the most there is to take.
+        # A zoom of z takes a window of 1/z of the side and resizes it: the whole chip is the largest possible window.
         side = round(self._size / zoom_factor(rng, self._recipe.augment))
         side = min(self._set.chip_size, max(_MIN_CROP, side))
         row, col = (_offset(rng, inside, side, self._set.chip_size) for inside in (chip.height, chip.width))

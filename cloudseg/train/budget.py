@@ -21,7 +21,7 @@ _MOST_BLOCKS: Final = 9
 _MEASURED_SHARE: Final = 0.03
 """Of the budget: measuring longer would cost more steps than a better estimate gains."""
 TRIAL_STEPS: Final = _WARM_UP_STEPS + _MOST_BLOCKS * _BLOCK_STEPS
-"""The most that a trial takes."""
+"""Upper bound of the time of a trial."""
 _FEWEST_EPOCHS: Final = 8
 """A short time budget makes epochs shorter rather than fewer: they are what people watch, and what early stopping
 chooses from."""
@@ -41,10 +41,10 @@ def decide_steps(
 
     Args:
         budget: of the recipe.
-        trial: a trainer to measure with; its parameters are changed and worth nothing afterwards.
+        trial: a trainer to measure with; its parameters are changed and must not be used afterward.
         validator: to measure a validation with.
-        dist: all processes get the same number of steps.
-        spent_s: seconds of the budget that are gone already.
+        dist: so that all processes use the same number of steps.
+        spent_s: seconds of the budget that are already used.
     """
     epoch_steps = budget.epoch_steps or trial.batches.steps_per_pass
     limits = [budget.steps, budget.epochs * epoch_steps if budget.epochs else None]
@@ -93,7 +93,7 @@ def steps_in(left_s: float, step_s: float, epoch_s: float, epoch_steps: int) -> 
 
 
 def _time_steps(trial: Trainer, dist: DistributedContext, measured_s: float) -> float:
-    """Take steps until the time is over, at least one block of them, and return seconds a step."""
+    """Run steps until the time is over, at least one block of them, and return seconds a step."""
     moments: list[float] = []
     for batch in trial.batches.iter_from(0, TRIAL_STEPS):
         trial.train_step(batch)

@@ -1,7 +1,7 @@
 """How a net is trained: loss, learning rate, moving average, and the optimizer step that uses them.
 
 Read it from top to bottom. `cloudseg.train.batch` makes what goes into a step, `cloudseg.train.loop` repeats it. There
-is no store and no catalog here, so a trial trainer can measure the pace and be thrown away.
+is no store and no catalog here, so a trial trainer can measure the pace and be discarded.
 """
 
 import copy
@@ -41,7 +41,7 @@ def masked_bce(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     """Return the mean binary cross-entropy over the labeled pixels of a batch.
 
     Args:
-        logits: float `(batch, row, col)`; computed in float32 whatever comes in.
+        logits: float `(batch, row, col)`; computed in float32 for any input type.
         label: uint8 `(batch, row, col)`: 0 clear, 1 cloud, 255 for pixels that are left out.
 
     Returns:
@@ -120,7 +120,7 @@ class EMA:
 class Trainer:
     """One net with its optimizer and moving average, and the step that changes them.
 
-    The same recipe, data, progress and number of processes give the same numbers on the same kind of device.
+    The same recipe, data, progress and number of processes produce the same result on the same kind of device.
 
     Args:
         recipe: net, input, optimizer and augmentation.
@@ -229,7 +229,7 @@ class Trainer:
 
     @property
     def published_net(self) -> UNet:
-        """What would be published now: the moving average where the recipe has one."""
+        """What would be published now: the moving average if the recipe has one."""
         return self.ema.net if self.ema is not None else self.net
 
     def predictor(self, net: UNet | None = None) -> Predictor:

@@ -46,7 +46,7 @@ def test_doctor_reports_problems(run: Run, runtime_env: Path, monkeypatch: pytes
     monkeypatch.setenv("CLOUDSEG_CATALOG_URL", f"sqlite:///{tmp_path / 'server.db'}")
     code, out, _ = run("doctor")
     assert code == 1
-    assert "FAULT catalog" in out
+    assert "FAIL  catalog" in out
     assert "cloudseg db upgrade" in out
     monkeypatch.setenv("CLOUDSEG_STORE_URL", "gopher://hole")
     code, out, _ = run("doctor", "--json")

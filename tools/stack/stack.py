@@ -63,7 +63,7 @@ class Stack:
         clients = [service for service in self.services.values() if service.spec.after]
         for group in (clients, servers):
             for service in group:
-                service.ask_to_stop()
+                service.request_stop()
             for service in group:
                 service.wait_until_ended(_START_S)
 

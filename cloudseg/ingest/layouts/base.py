@@ -18,7 +18,7 @@ class FileListing:
 
     files: tuple[InboxFile, ...]
     bands: tuple[str | None, ...] | None
-    """Value of `--bands`; None where it was not given."""
+    """Value of `--bands`; None if it was not given."""
     inbox: Inbox
 
     @property

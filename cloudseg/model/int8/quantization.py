@@ -34,7 +34,7 @@ Pixels = npt.NDArray[np.uint16]
 
 
 def quantize(loaded: LoadedModel, chips: Sequence[Pixels], ranges: Ranges = "widest") -> bytes:
-    """Return the int8 ONNX file of a net: same input and output as its ONNX export; equal input gives equal bytes.
+    """Return the int8 ONNX file of a net: same input and output as its ONNX export; equal input produces equal bytes.
 
     Which ranges are better depends on the net: mask IoU 0.988 (widest) and 0.994 (averaged) of an EfficientUNet, 0.997
     and 0.659 of a SimpleUNet. Memory: a few times the activations of one chip.
@@ -73,7 +73,7 @@ def quantize(loaded: LoadedModel, chips: Sequence[Pixels], ranges: Ranges = "wid
 
 
 def _stays_float(node: onnx.NodeProto, meta: WeightsMeta) -> bool:
-    """Return whether a node is the last convolution, which gives the logits, or of the first stage of EfficientUNet.
+    """Return whether a node is the last convolution, which outputs the logits, or in EfficientUNet's first stage.
 
     In the latter some channels reach 70 and others 0.1: one range cannot serve both.
     """
@@ -84,7 +84,7 @@ def _stays_float(node: onnx.NodeProto, meta: WeightsMeta) -> bool:
 
 
 class _CalibrationChips(CalibrationDataReader):  # type: ignore[misc]
-    """Passes the chips to the quantizer one at a time."""
+    """Reader that passes the chips to the quantizer one at a time."""
 
     def __init__(self, chips: Sequence[Pixels]) -> None:
         self._left: Iterator[Pixels] = iter(chips)

@@ -99,7 +99,7 @@ _day = Table(
 
 @dataclass(frozen=True)
 class Answer:
-    """Result of one query."""
+    """Result and times of one query."""
 
     query: str
     rows: int

@@ -1,4 +1,4 @@
-"""Store objects first and write the row that names them last: the only way in which the two are created.
+"""Store objects first, and write the row that names them last: the only way in which the two are created.
 
 A process killed between the two leaves an object that no row names, which maintenance deletes; never a row without its
 objects. Maintenance may delete an object while it is being published a second time, so the transaction of the row

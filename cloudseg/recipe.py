@@ -297,7 +297,7 @@ def recipe_from(values: dict[str, Any], *, subject: str = "recipe", stored: bool
     Args:
         values: as in a TOML file.
         subject: names the recipe in errors.
-        stored: whether the values come from a run row: old names cause no warning there.
+        stored: whether the values are from a run row: old names cause no warning there.
 
     Raises:
         RecipeError: a value is unknown or invalid.

@@ -1,7 +1,7 @@
 """Open the store and the catalog, and set up logging, from the settings.
 
-This is the only module that reads `cloudseg.settings`: stages call `open_runtime()`, and everything below a stage gets
-what it needs as arguments.
+This is the only module that reads `cloudseg.settings`: stages call `open_runtime()`, and everything below a stage
+receives explicit arguments.
 """
 
 import functools

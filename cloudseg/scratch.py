@@ -29,7 +29,7 @@ def scratch_directory(purpose: str) -> Iterator[Path]:
     Abandoned scratch directories of this user are removed first.
 
     Args:
-        purpose: part of the name, which tells operators what fills a disk.
+        purpose: part of the name, for an operator who cleans up a full disk.
 
     Raises:
         SettingsError: the temporary directory cannot be written.

@@ -13,7 +13,7 @@ def item_bytes(item: pystac.Item) -> bytes:
 
 
 def add_asset(item: pystac.Item, name: str, stored: StoredObject, asset: pystac.Asset) -> None:
-    """Add an asset with the size and the checksum of the stored object that it stands for.
+    """Add an asset with the size and the checksum of the stored object that it refers to.
 
     The checksum is a multihash (STAC file extension): 12 for SHA-256, 20 for 32 bytes, then the digest, hexadecimal.
     """

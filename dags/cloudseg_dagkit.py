@@ -167,7 +167,7 @@ def training_id() -> str:
 
 
 def began_at() -> str:
-    """Return the time that this DAG run stands for (ISO 8601): unlike the clock, the same for every try."""
+    """Return the logical time of this DAG run (ISO 8601): unlike the clock, the same for every try."""
     return str(get_current_context()["dag_run"].run_after.isoformat())
 
 

@@ -74,7 +74,7 @@ The report is on the page *Browse > Cloud masks*."""
             type="string",
             enum=RECIPES,
             values_display={
-                "nightly": "nightly: our best",
+                "nightly": "nightly: the default",
                 "baseline": "baseline: the first training of the original project, 100 images",
                 "baseline_4200": "baseline_4200: its second training, up to 4200 images",
                 "smoke": "smoke: seconds, to try the pipeline",
@@ -102,7 +102,7 @@ The report is on the page *Browse > Cloud masks*."""
             "auto",
             type="string",
             enum=["auto", "ask"],
-            values_display={"auto": "promote automatically", "ask": "ask for manual approval"},
+            values_display={"auto": "promote automatically", "ask": "require manual approval"},
             title="Approval",
             description="What happens to a challenger whose verdict is PROMOTE.",
             section="Promotion",

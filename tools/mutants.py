@@ -223,7 +223,7 @@ MUTANTS: Final = (
         ("tests/catalog/test_gc_lock.py::test_gc_waits_for_a_publication",),
     ),
     Mutant(
-        "publishes-without-a-second-look",
+        "publishes-without-a-second-check",
         "cloudseg/publish.py",
         "if not store.exists(item.stored.key)",
         "if False",
@@ -281,7 +281,7 @@ MUTANTS: Final = (
         ("tests/raster/test_resample.py::test_both_ways_are_what_a_plain_loop_gives",),
     ),
     Mutant(
-        "evaluation-without-what-lies-around-a-chip",
+        "evaluation-without-the-surroundings-of-a-chip",
         "cloudseg/evaluate/scene.py",
         "            fine = read_mosaic(self.chips, of_scene, ",
         "            fine = read_mosaic(self.chips, of_scene[:1], ",

@@ -125,7 +125,7 @@ def _input_ended(wait_s: float) -> bool:
 
 
 def _follow_parent() -> None:
-    """Ask for SIGINT when the supervisor dies, and reset SIGINT, which a shell's `&` ignores.
+    """Request SIGINT when the supervisor dies, and reset SIGINT, which a shell's `&` ignores.
 
     Runs in the child before the command.
     """

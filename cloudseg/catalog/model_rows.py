@@ -10,7 +10,7 @@ from cloudseg.errors import StateError
 from cloudseg.records import Decision, Evaluation, Mask, Promotion, Split, Verdict, Weights
 
 _PAGE = 1000
-"""Values in one statement; SQLite takes 32 766 (sqlite.org/limits.html)."""
+"""Values in one statement; SQLite allows 32 766 (sqlite.org/limits.html)."""
 
 
 def add_weights(db: Connection, weights: Weights) -> Weights:

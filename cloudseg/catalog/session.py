@@ -98,7 +98,7 @@ class Catalog:
             yield connection
 
     def upgrade(self, *, url: str | None = None, gdal: str | None = None) -> str:
-        """Migrate the schema to the newest revision, create the views anew and return the name of the revision.
+        """Migrate the schema to the newest revision, recreate the views and return the name of the revision.
 
         Running it again changes nothing; of two concurrent processes, one waits.
 

@@ -1,6 +1,6 @@
-"""The views of `sql/views` and, on PostGIS, the geometry and the views of `sql/gis`; every upgrade creates them anew.
+"""The views of `sql/views` and, on PostGIS, the geometry and the views of `sql/gis`; every upgrade recreates them.
 
-They hold no data of their own, so they need no migration: the numbered files are their only source. Those of
+They hold no data, so they need no migration: the numbered files are their only source. Those of
 `sql/views` are each one `CREATE VIEW` that SQLite and PostgreSQL both read. Migrations run without them, because SQLite
 alters no table that a view names.
 """

@@ -1,6 +1,6 @@
 """The command line: one command for each stage of `cloudseg.stages`, with the same names and arguments.
 
-The help of `cloudseg` lists the exit codes; `cloudseg.errors` gives every error its code.
+The help of `cloudseg` lists the exit codes; `cloudseg.errors` assigns the codes.
 """
 
 import io

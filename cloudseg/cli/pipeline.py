@@ -157,7 +157,7 @@ def rollback(champion_id: str | None, actor: str, reason: str, dry_run: bool) ->
     """Replace the current champion with the previous one; the history keeps both changes.
 
     CHAMPION_ID is the champion to replace: with it the command is safe to repeat. Without it the current champion is
-    replaced, and a second call goes back one champion further.
+    replaced, and a second call rolls back one champion further.
     """
     from cloudseg import stages
     from cloudseg.stages.plan import plan_rollback

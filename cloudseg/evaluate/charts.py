@@ -78,7 +78,7 @@ def chart(
         x_name: what the x axis shows.
         y_name: what the y axis shows.
         series: name, color number and points of each line; points that are not finite are left out.
-        x_range: of the axis; None takes the points'.
+        x_range: of the axis; None uses the points'.
         y_range: likewise.
         marker: x and text of a vertical line.
         bars: first x, last x and height as a share of the plot, drawn pale behind the lines.

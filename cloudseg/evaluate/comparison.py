@@ -56,7 +56,7 @@ def compare_with_trivial_masks(
     Args:
         table: counts of the challenger.
         policy: limits of the comparison.
-        result: gets the reasons.
+        result: the reasons are added to it.
         is_first: whether there is no champion yet.
 
     Returns:
@@ -92,7 +92,7 @@ def compare_with_champion(
         table: counts of the challenger.
         champion: counts of the champion.
         policy: limits of the comparison.
-        result: gets the reasons.
+        result: the reasons are added to it.
 
     Returns:
         Part of the verdict: differences of pooled and scene-mean IoU, and the slices.

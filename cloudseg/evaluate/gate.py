@@ -47,8 +47,8 @@ def decide(
     the weights (a busy machine). Nothing is promoted here (`cloudseg.registry.promote` does that).
 
     Args:
-        store: gets evaluation reports and the verdict.
-        catalog: gets their rows.
+        store: destination of evaluation reports and the verdict.
+        catalog: destination of their rows.
         challenger_id: weights that may become champion.
         champion_id: the champion; None if there is none yet.
         snapshot_id: whose held-out chips both are evaluated on.

@@ -27,7 +27,7 @@ SIDE: Final = 288
 """Longest side of a panel in pixels."""
 _GAP: Final = 6
 _FRAME: Final = (150, 158, 168, 255)
-"""A thin line around a panel, so that white cloud stands out from a white page."""
+"""A thin line around a panel, so that white cloud is distinguishable from a white page."""
 _WHITE_AT: Final = 0.3558 * REFLECTANCE_SCALE
 """Reflectance shown as white: where the 8-bit true color of Sentinel-2 ends."""
 # Colors of Okabe and Ito (2008), which color-blind readers can distinguish.

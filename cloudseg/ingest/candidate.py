@@ -17,12 +17,12 @@ class SourceFile:
     bands: tuple[str | None, ...] | None = None
     """A name of `bands.BAND_NAMES` for each band of the file, None for a band that is not wanted.
 
-    None for the whole tuple: the decoder takes the names from the file.
+    None for the whole tuple: the decoder reads the names from the file.
     """
     other_bands: tuple[tuple[str | None, ...], ...] = ()
     """The same for files of this format with another number of bands."""
     radiometry: Radiometry | None = None
-    """From the product id or the metadata file; None: the decoder takes it from the file or from the data type."""
+    """From the product id or the metadata file; None: the decoder derives it from the file or from the data type."""
 
 
 @dataclass(frozen=True)

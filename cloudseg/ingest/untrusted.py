@@ -103,7 +103,7 @@ def _open(path: str, display_name: str) -> rasterio.DatasetReader:
             next_step="Get the file again from its source.",
         )
     try:
-        # GDAL gets an absolute path in our own temporary folder, never an untrusted name.
+        # GDAL gets an absolute path in the scratch directory, never an untrusted name.
         return rasterio.open(Path(path).absolute(), driver=driver, sharing=False)
     except _READ_ERRORS as error:
         raise BadScene(

@@ -35,7 +35,7 @@ overflows.
 
 @dataclass(frozen=True)
 class Device:
-    """Where to compute and how."""
+    """Where and how to compute."""
 
     kind: Literal["cpu", "cuda"]
     precision: Literal["fp32", "bf16"]
@@ -87,7 +87,7 @@ def choose_device(
     kind: Literal["cpu", "cuda"] = "cuda" if gpu and wanted != "cpu" else "cpu"
     name = torch.cuda.get_device_name() if kind == "cuda" else (platform.processor() or platform.machine())
     why = f"{kind} ({name}): " + (
-        f"{wanted} was requested" if wanted != "auto" else ("torch sees a GPU" if gpu else "torch sees no GPU")
+        f"{wanted} was requested" if wanted != "auto" else ("torch found a GPU" if gpu else "torch found no GPU")
     )
     chosen, because = _choose_precision(kind, precision)
     unit = int8_unit(cpu_flags()) if kind == "cpu" and int8 == "auto" else None

@@ -68,7 +68,7 @@ class Predictor:
         padding = (0, -height % self.meta.multiple), (0, -width % self.meta.multiple)
         if self._int8 is None:
             probability = self._torch_probability(dn, valid, padding)
-        else:  # the graph includes preprocessing and flip and takes 0 for no data
+        else:  # the graph includes preprocessing and flip; 0 means no data
             probability = self._int8.probability(np.pad(dn * valid[:, None], ((0, 0), (0, 0), *padding), mode="edge"))
         return probability[:, :height, :width]
 

@@ -1,7 +1,7 @@
 """The header of a safetensors file, bounded and checked before anything is allocated.
 
 8 bytes little-endian length, then a JSON object: tensor names to dtype, shape and offsets, and `__metadata__` with
-text values (https://github.com/huggingface/safetensors#format). Ours holds one JSON document under METADATA_KEY.
+text values (https://github.com/huggingface/safetensors#format). cloudseg's hold one JSON document under METADATA_KEY.
 """
 
 import json
@@ -48,7 +48,7 @@ def read_header(data: bytes) -> dict[str, Any]:
 
 
 def metadata_text(header: dict[str, Any]) -> str:
-    """Return our JSON document of a header, as text.
+    """Return cloudseg's JSON document of a header, as text.
 
     Raises:
         HeaderError: there is none.
@@ -61,7 +61,7 @@ def metadata_text(header: dict[str, Any]) -> str:
 
 
 def read_metadata(data: bytes) -> dict[str, Any]:
-    """Return our JSON document of a file, parsed.
+    """Return cloudseg's JSON document of a file, parsed.
 
     Raises:
         HeaderError: no readable header, or no JSON object under METADATA_KEY.

@@ -32,7 +32,7 @@ UInt16 = npt.NDArray[np.uint16]
 Bool = npt.NDArray[np.bool_]
 
 GDAL_ENV: Final[dict[str, Any]] = {
-    # No sidecar file is looked for (.ovr, .msk, .aux.xml, .tfw, world files, MTL): a raster is the bytes of its object.
+    # Sidecar files are ignored (.ovr, .msk, .aux.xml, .tfw, world files, MTL): a raster is the bytes of its object.
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_PAM_ENABLED": "NO",
     "GDAL_GEOREF_SOURCES": "INTERNAL",

@@ -42,7 +42,7 @@ def promote(
 
     Args:
         store: must hold the weights' bytes, undamaged; gets the pointer.
-        catalog: gets the next generation.
+        catalog: destination of the next generation.
         weights_id: the challenger.
         expected_champion: the active champion that the caller saw (None: there was none); compared inside the
             transaction.
@@ -85,7 +85,7 @@ def rollback(store: Store, catalog: Catalog, *, expected_champion: str | None, a
 
     Args:
         store: must hold the earlier champion's bytes; gets the pointer.
-        catalog: gets the next generation.
+        catalog: destination of the next generation.
         expected_champion: the champion to replace.
         actor: who decides.
         reason: why, for the history.

@@ -47,8 +47,8 @@ def apply_verdict(
     """Promote the challenger of a verdict on behalf of a person.
 
     Args:
-        store: gets the pointer to the champion.
-        catalog: gets the promotion.
+        store: destination of the pointer to the champion.
+        catalog: destination of the promotion.
         verdict: made against the current champion; the promotion is refused if the champion has changed since.
         actor: who decides, for the history.
         reason: why, for the history.

@@ -34,9 +34,9 @@ def register(
     """Store published weights with their assets and return their row; the same bytes again change nothing.
 
     Args:
-        store: gets the safetensors file and the assets, content-addressed.
-        catalog: gets the row, under the next version.
-        weights: the safetensors file; it carries `metadata` in its header too.
+        store: destination of the safetensors file and the assets, content-addressed.
+        catalog: destination of the row, under the next version.
+        weights: the safetensors file; its header contains `metadata` too.
         metadata: everything that prediction needs (the fields of `cloudseg.model.weights.WeightsMeta`); card and item
             read `architecture`, `bands`, `clip`, `mean`, `std`, `threshold` and, where there, `widths`,
             `total_parameters`, `working_resolution_m`, `recipe_name`, `recipe_hash`, `code_version` and `metrics`.

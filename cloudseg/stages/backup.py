@@ -146,4 +146,4 @@ def _copy(source: Store, target: Store, key: str, sha256: str | None) -> None:
         stored = target.put_file(key, path)
     if sha256 is not None and stored.sha256 != sha256:
         target.delete(key)
-        source.get(key, sha256)  # raises ObjectCorrupt with what it found
+        source.get(key, sha256)  # raises ObjectCorrupt with details

@@ -27,7 +27,7 @@ Named = tuple[str, str | None]
 def iter_named(catalog: Catalog, store: Store) -> Iterator[Named]:
     """Yield every key that a row names; a key that two rows name is yielded twice.
 
-    Every page of rows is read in a transaction of its own, and none is open while the caller reads the store. Shards
+    Every page of rows is read in a separate transaction, and none is open while the caller reads the store. Shards
     are named by the manifests of snapshots, so these are read too; a missing or damaged manifest names no shards, and
     is itself reported as missing.
     """

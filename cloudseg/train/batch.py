@@ -1,4 +1,4 @@
-"""Training batches: each is a pure function of the seed and the step, so a resumed run needs to know only its step."""
+"""Training batches: each is a pure function of the seed and the step, so a resumed run needs only its step."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -47,7 +47,7 @@ class Batches:
         recipe: batch size, crop, balance, augmentation, scaling and seed.
         rank: number of this process.
         world_size: number of processes.
-        pin_memory: whether batches lie in page-locked memory, from which a copy to a GPU can overlap with computation
+        pin_memory: whether batches are in page-locked memory, from which a copy to a GPU can overlap with computation
             (as in `torch.utils.data.DataLoader`). Has not been run on a GPU yet.
     """
 

@@ -23,8 +23,8 @@ _MEASURED_SHARE: Final = 0.03
 TRIAL_STEPS: Final = _WARM_UP_STEPS + _MOST_BLOCKS * _BLOCK_STEPS
 """Upper bound of the time of a trial."""
 _FEWEST_EPOCHS: Final = 8
-"""A short time budget makes epochs shorter rather than fewer: they are what people watch, and what early stopping
-chooses from."""
+"""A short time budget makes epochs shorter rather than fewer: users watch epochs, and early stopping
+chooses from them."""
 _FINISH_S: Final = 8.0
 """Packing, ONNX export and registration after the last step."""
 OVERTIME: Final = 1.5

@@ -66,7 +66,7 @@ def train_run(
         Interrupted: SIGTERM or SIGINT arrived; a checkpoint was written.
         SnapshotChanged: stored chips are not what the manifest names.
 
-    The run's row says `failed`, with the error, after any error that a retry cannot help.
+    The run's row has status `failed`, with the error, after any error that a retry cannot fix.
     """
     began = time.monotonic()
     with open_process_group(device) as dist:
@@ -302,7 +302,7 @@ def _failure_recorded(catalog: Catalog, run_id: str, dist: DistributedContext) -
             reason = str(error) if isinstance(error, CloudsegError) else f"unexpected {type(error).__name__}: {error}"
             try:
                 _set_status(catalog, run_id, "failed", reason)
-            except Exception:  # what ended the run must not be hidden by what came after it
+            except Exception:  # the error that ended the run must not be hidden by a later one
                 log.exception("run %s failed, and its row could not be updated", run_id)
         raise
 

@@ -1,6 +1,6 @@
 """How a net is trained: loss, learning rate, moving average, and the optimizer step that uses them.
 
-Read it from top to bottom. `cloudseg.train.batch` makes what goes into a step, `cloudseg.train.loop` repeats it. There
+Read it from top to bottom. `cloudseg.train.batch` makes the input of a step, `cloudseg.train.loop` repeats it. There
 is no store and no catalog here, so a trial trainer can measure the pace and be discarded.
 """
 

@@ -1,4 +1,4 @@
-"""The pipeline end to end through Airflow: ingest, retrain, and the predictions that follow by themselves."""
+"""The pipeline end to end through Airflow: ingest, retrain, and the predictions that are triggered automatically."""
 
 import time
 from dataclasses import dataclass

@@ -59,7 +59,7 @@ def check_command(command: Sequence[str], environment: Mapping[str, str]) -> Cal
 class Service:
     """A service that was started, with all its processes.
 
-    Its supervisor runs in a session of its own and ends all of them with it, also when this process is killed.
+    Its supervisor runs in a separate session and ends all of them with it, also when this process is killed.
     """
 
     def __init__(self, spec: ServiceSpec) -> None:
@@ -112,7 +112,7 @@ class Service:
         """
         self.wanted = restart
         processes = self.processes()
-        for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first, so that none sees another one die
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first, so that none reacts to the end of another one
             for process in processes:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.send_signal(number)

@@ -98,7 +98,7 @@ class Stack:
         return service
 
     def another(self, name: str, new_name: str) -> ServiceSpec:
-        """Return the spec of one more worker like an existing one, under a name of its own."""
+        """Return the spec of one more worker like an existing one, under a new name."""
         spec = self.services[name].spec
         command = [part.replace("@%h", f"-{new_name}@%h") for part in spec.command]
         environment = dict(spec.environment)

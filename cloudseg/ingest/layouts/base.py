@@ -1,4 +1,4 @@
-"""The interface of a layout, the files that it sees, and helpers for scenes with one file per band."""
+"""The interface of a layout, the files that it receives, and helpers for scenes with one file per band."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping

@@ -112,7 +112,7 @@ def band_scale(
         return BandScale(REFLECTANCE, declared, assumed=False)
     if known is not None:
         return BandScale(known, _fills(dtype, declared, known.fill), assumed=False)
-    source = "assumed: reflectance x 10000 (16-bit integers without scale tag or product id)"
+    source = "assumed: reflectance x 10000 (16-bit numbers without scale tag or product id)"
     return BandScale(Radiometry(1 / REFLECTANCE_SCALE, 0.0, 0, source), _fills(dtype, declared, 0), assumed=True)
 
 

@@ -36,7 +36,7 @@ def test_it_reads_what_the_library_writes() -> None:
         (packed({"__metadata__": {METADATA_KEY: {}}}), "no cloudseg metadata"),
         (packed({"__metadata__": {METADATA_KEY: "["}}), "metadata is not JSON"),
         (packed({"__metadata__": {METADATA_KEY: "9" * 100_000}}), "metadata is not JSON"),
-        (packed({"__metadata__": {METADATA_KEY: "[1]"}}), "metadata is no object"),
+        (packed({"__metadata__": {METADATA_KEY: "[1]"}}), "metadata is not an object"),
     ],
 )
 def test_other_files_are_refused(data: bytes, message: str) -> None:

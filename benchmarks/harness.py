@@ -41,7 +41,7 @@ class Figures:
     """Peak resident memory of the side's process or of its largest child, whichever is larger."""
     cpu_s_per_image: float
     turns: list[float]
-    """Seconds an image of each turn, without the first one, which warms up."""
+    """Seconds per image of each turn, without the first one, which warms up."""
 
 
 Turn = Callable[[int], Work]

@@ -102,7 +102,7 @@ def _run(folder: Path, data: Path | None, only: list[str] | None, turns: int) ->
 
 def _table(chosen: list[Benchmark], found: dict[str, list[Figures]]) -> Table:
     table = Table(
-        "benchmark", "side", "images/s", "Mpx/s", "s an image, turns", "CPU s", "peak MiB", "ratio", "by CPU", "goal"
+        "benchmark", "side", "images/s", "Mpx/s", "s per image, turns", "CPU s", "peak MiB", "ratio", "by CPU", "goal"
     )
     for benchmark in chosen:
         naive, *_ = found[benchmark.name]

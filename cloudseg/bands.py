@@ -39,10 +39,8 @@ SENTINEL2: Final = Radiometry(
     1e-4, 0.0, 0, "ESA S2 Products Specification: QUANTIFICATION_VALUE 10000, baselines before 04.00"
 )
 SENTINEL2_OFFSET: Final = Radiometry(1e-4, -0.1, 0, "ESA S2 processing baseline 04.00: RADIO_ADD_OFFSET -1000")
-TRUE_COLOUR: Final = Radiometry(
-    0.3558 / 255, 0.0, None, "Sentinel-2 L1C TCI: reflectance 0..0.3558 stretched to 8 bits"
-)
-TRUE_COLOUR_CATALOGUE: Final = Radiometry(
+TRUE_COLOR: Final = Radiometry(0.3558 / 255, 0.0, None, "Sentinel-2 L1C TCI: reflectance 0..0.3558 stretched to 8 bits")
+TRUE_COLOR_CATALOGUE: Final = Radiometry(
     0.7 / 255,
     0.0,
     None,

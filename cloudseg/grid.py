@@ -96,7 +96,7 @@ def wrap_lon(lon: float) -> float:
     return (lon + 180.0) % 360.0 - 180.0
 
 
-def metres_per_degree(lat: float) -> tuple[float, float]:
+def meters_per_degree(lat: float) -> tuple[float, float]:
     """Return meters per degree of latitude and of longitude on the mean sphere at a latitude."""
     one = math.radians(EARTH_RADIUS_M)
     return one, one * math.cos(math.radians(lat))

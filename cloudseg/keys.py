@@ -62,7 +62,7 @@ def checked(key: str) -> str:
 def is_key(key: str) -> bool:
     """Return whether a store may hold an object of this name.
 
-    At most 512 characters, 200 a part (file systems end at 255).
+    At most 512 characters, 200 per part (file systems end at 255).
     """
     return len(key) <= 512 and all(len(part) <= 200 and _PART.fullmatch(part) for part in key.split("/"))
 

@@ -88,8 +88,8 @@ class Input(_Part):
     """Preprocessing: `x = (min(reflectance, clip) - mean) / std` per band, 0 where nothing was observed."""
 
     clip: float = Field(1.0, gt=0, description="reflectance is clipped to this maximum")
-    mean: tuple[float, ...] = Field((0.0,), description="reflectance; one value for all bands, or one a band")
-    std: tuple[PositiveFloat, ...] = Field((1.0,), description="one value for all bands, or one a band")
+    mean: tuple[float, ...] = Field((0.0,), description="reflectance; one value for all bands, or one per band")
+    std: tuple[PositiveFloat, ...] = Field((1.0,), description="one value for all bands, or one per band")
     working_resolution_m: float | None = Field(
         None, gt=0, description="finer scenes are downsampled (mean) by a whole factor to about this pixel size"
     )
@@ -98,9 +98,9 @@ class Input(_Part):
 class Data(_Part):
     """Chips of a training."""
 
-    chip_size: int = Field(384, ge=32, le=2048, description="pixels a side in the snapshot")
+    chip_size: int = Field(384, ge=32, le=2048, description="pixels per side in the snapshot")
     crop_size: int | None = Field(
-        None, ge=16, description="pixels a side of a random crop for a training step; None uses the whole chip"
+        None, ge=16, description="pixels per side of a random crop for a training step; None uses the whole chip"
     )
     max_chips: int | None = Field(None, ge=1, description="train on this many chips, chosen by the seed")
     balance: bool = Field(False, description="balanced sampling: draw clear, mixed and overcast chips equally often")

@@ -125,7 +125,7 @@ def _warn_retired(name: str) -> None:
 
 
 def set_up_logging(level: str | None = None, handler: logging.Handler | None = None) -> None:
-    """Send the log to stderr, one line an event, or to a handler; called by the command line only, never on import."""
+    """Send the log to stderr, one line per event, or to a handler; called by the command line only, never on import."""
     logging.basicConfig(
         level=level or read_settings().log_level,
         handlers=[handler or logging.StreamHandler(sys.stderr)],

@@ -41,7 +41,7 @@ TAG = "cloudseg"
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)  # noqa: UP017  (the form that Airflow's own documentation uses)
 
 
-class RetryWhereItHelps(RetryPolicy):
+class RetryTransientErrors(RetryPolicy):
     """Retry transient errors: a store, database or network that did not answer. Fail at once for all others.
 
     Tasks of a worker that died are not covered: the scheduler retries them as often as `retries` allows.
@@ -109,7 +109,7 @@ DEFAULT_ARGS: Json = {
     "retry_delay": timedelta(minutes=1),
     "retry_exponential_backoff": True,
     "max_retry_delay": timedelta(minutes=15),
-    "retry_policy": RetryWhereItHelps(),
+    "retry_policy": RetryTransientErrors(),
     "execution_timeout": timedelta(hours=2),
 }
 

@@ -63,7 +63,7 @@ from cloudseg_dagkit import (
             type=["null", "array"],
             items={"type": "string"},
             title="Bands",
-            description="Names of the bands in file order, one a line; empty: read from the files.",
+            description="Names of the bands in file order, one per line; empty: read from the files.",
             section="What",
         ),
         "min_new_labels": Param(

@@ -60,7 +60,7 @@ from cloudseg_dagkit import (
             type="integer",
             minimum=1,
             maximum=256,
-            title="Scenes a batch",
+            title="Scenes per batch",
             description="One task masks one batch.",
             section="How",
         ),

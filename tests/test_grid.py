@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudseg.grid import Window, decimation, iter_strips, iter_windows, metres_per_degree, mgrs_place, starts, wrap_lon
+from cloudseg.grid import Window, decimation, iter_strips, iter_windows, meters_per_degree, mgrs_place, starts, wrap_lon
 
 LENGTHS, SIZES = st.integers(1, 3000), st.integers(1, 600)
 SPANS = st.tuples(LENGTHS, SIZES).flatmap(
@@ -124,10 +124,10 @@ def test_wrapped_longitudes_are_in_range(lon: float):
 
 
 def test_metres_per_degree():
-    north, east = metres_per_degree(60)
+    north, east = meters_per_degree(60)
     assert north == pytest.approx(111_195, abs=1)
     assert east == pytest.approx(north / 2, rel=1e-9)
-    assert metres_per_degree(-60) == metres_per_degree(60)
+    assert meters_per_degree(-60) == meters_per_degree(60)
 
 
 def test_a_window_within_another_cuts_it_out_of_the_others_array():

@@ -58,7 +58,7 @@ def lineage_of_mask(db: Connection, mask_id: str) -> Json:
 
 
 def _statement(mask_id: str) -> Select[Any]:
-    """Return the query that joins mask, scene and model with the labels of the snapshot: one row a label."""
+    """Return the query that joins mask, scene and model with the labels of the snapshot: one row per label."""
     source = t.scene.alias("source")
     tables = {"mask": t.mask, "scene": t.scene, "weights": t.weights, "run": t.run, "snapshot": t.snapshot}
     wanted = {"mask": _MASK, "scene": _SCENE, **_MODEL}

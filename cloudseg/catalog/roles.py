@@ -33,7 +33,7 @@ def make_roles(db: Connection, folder: Path) -> list[str]:
     return missing
 
 
-def grant_again(db: Connection, folder: Path) -> bool:
+def restore_privileges(db: Connection, folder: Path) -> bool:
     """Grant the privileges again after an upgrade, which recreates the views; return whether the roles exist."""
     if db.dialect.name != "postgresql" or set(ROLES) - _existing(db):
         return False

@@ -11,7 +11,7 @@ from cloudseg.records import Label, Place, Quarantined, Scene, Split
 
 
 class WaitingScene(NamedTuple):
-    """A scene without a mask: little of its row, so that a list of a million stays small."""
+    """A scene without a mask: only part of its row, so that a list of a million is small."""
 
     scene_id: str
     name: str

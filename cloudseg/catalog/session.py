@@ -19,7 +19,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 
 from cloudseg.backoff import pauses
 from cloudseg.catalog.db_errors import translate_db_errors
-from cloudseg.catalog.roles import grant_again, make_roles
+from cloudseg.catalog.roles import make_roles, restore_privileges
 from cloudseg.catalog.views import create_gis_views, drop_views, run_files
 from cloudseg.errors import CatalogOutdated, CatalogUnreachable, NotInCatalog, SettingsError, StateError
 from cloudseg.keys import canonical_json
@@ -115,7 +115,7 @@ class Catalog:
             command.upgrade(config, "head")
             run_files(connection, sql_folder() / "views")
             create_gis_views(connection, sql_folder() / "gis", url, gdal)
-            grant_again(connection, sql_folder() / "roles")
+            restore_privileges(connection, sql_folder() / "roles")
         return head
 
     def make_roles(self) -> list[str]:

@@ -22,7 +22,7 @@ _VIEWS = (
     "scene_label",
     "training_run",
 )
-"""Every view that any version of cloudseg created: what to drop. Other views are left alone."""
+"""Every view that any version of cloudseg created: what to drop. Other views are not touched."""
 _GIS = ("masks", "scenes", "store")
 _NOT_MIGRATED = {("table", "spatial_ref_sys"), ("column", "footprint"), ("index", "ix_scene_footprint")}
 

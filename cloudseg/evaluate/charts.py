@@ -77,7 +77,7 @@ def chart(
         title: heading.
         x_name: what the x axis shows.
         y_name: what the y axis shows.
-        series: name, color number and points of each line; points that are not finite are left out.
+        series: name, color number and points of each line; points that are not finite are omitted.
         x_range: of the axis; None uses the points'.
         y_range: likewise.
         marker: x and text of a vertical line.

@@ -55,7 +55,7 @@ def choose(scenes: Sequence[SceneResult], seed: str) -> list[Choice]:
 
     Best: highest IoU, of the scenes with 5 to 95 % cloud if there are any. Worst: highest share of wrong pixels, not
     lowest IoU, which is 0 in a cloud-free scene with a single wrong pixel. Saturated: the worst saturated scene; the
-    others are left out if there are unsaturated ones, because they would otherwise fill the group of the worst.
+    others are excluded if there are unsaturated ones, because they would otherwise fill the group of the worst.
 
     Args:
         scenes: all scenes of the evaluation.
@@ -80,7 +80,7 @@ def choose(scenes: Sequence[SceneResult], seed: str) -> list[Choice]:
 def draw_panels(evaluator: Evaluator, of_scene: list[Chip], scene: Scene) -> bytes:
     """Return a PNG with four panels side by side: RGB, label, mask, difference.
 
-    The scene is decimated to at most twice `SIDE` pixels a side while it is read, so memory does not grow with it.
+    The scene is decimated to at most twice `SIDE` pixels per side while it is read, so memory does not grow with it.
     """
     canvas = _Canvas([window_of(chip) for chip in of_scene])
     threshold, positions = evaluator.predictor.meta.threshold, visible(evaluator.chips.bands)[:3]

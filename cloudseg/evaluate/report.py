@@ -31,7 +31,7 @@ _TRIVIAL: Final = {"all_clear": "all clear", "all_cloud": "all cloud", "brightne
 _GROUPS: Final = {
     "best": "Highest IoU, of the scenes with 5 to 95 % cloud if there are any",
     "worst": "Highest share of wrong pixels",
-    "saturated": "Worst saturated scene, left out of the group above",
+    "saturated": "Worst saturated scene, excluded from the group above",
     "random": "Random scenes",
 }
 _CITATIONS: Final = (

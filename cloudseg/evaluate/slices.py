@@ -98,7 +98,7 @@ def _class(value: float, classes: Sequence[tuple[float, str]]) -> str:
 def _grouping_tags(scenes: Sequence[SceneResult]) -> list[str]:
     """Return the tags that divide the scenes into groups.
 
-    Left out are tags that identify scenes, tags that all scenes share, and 'sensor' and 'cloud_cover', which have
+    Excluded are tags that identify scenes, tags that all scenes share, and 'sensor' and 'cloud_cover', which have
     slices of their own.
     """
     values: dict[str, set[str]] = defaultdict(set)

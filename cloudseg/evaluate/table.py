@@ -1,4 +1,4 @@
-"""The counts table of an evaluation: one row a scene, stored, so that report and gate need no other prediction."""
+"""The counts table of an evaluation: one row per scene, stored, so that report and gate need no other prediction."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal

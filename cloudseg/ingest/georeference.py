@@ -14,7 +14,7 @@ from rasterio.transform import Affine, from_gcps
 from rasterio.vrt import WarpedVRT
 
 from cloudseg.errors import BadScene
-from cloudseg.grid import metres_per_degree
+from cloudseg.grid import meters_per_degree
 from cloudseg.raster.footprint import lonlat_of
 
 _PIXEL_TOLERANCE: Final = 0.01
@@ -290,6 +290,6 @@ def _bounds(grid: Grid) -> tuple[float, float, float, float]:
 
 
 def _distance_m(one: tuple[float, float], other: tuple[float, float]) -> float:
-    north, east = metres_per_degree((one[1] + other[1]) / 2)
+    north, east = meters_per_degree((one[1] + other[1]) / 2)
     step = (other[0] - one[0] + 180) % 360 - 180
     return math.hypot((other[1] - one[1]) * north, step * east)

@@ -25,7 +25,7 @@ _IN_PROGRESS: Final = (".part", ".partial", ".tmp", ".crdownload", ".filepart")
 
 
 class NotRead(BadScene):
-    """The bytes could not be read whole. Independent of their content, so the next ingest tries again."""
+    """The bytes could not be read completely. Independent of their content, so the next ingest tries again."""
 
 
 @dataclass(frozen=True, order=True)

@@ -19,8 +19,8 @@ from cloudseg.bands import (
     REFLECTANCE_SCALE,
     RGB,
     SENTINEL2_BANDS,
-    TRUE_COLOUR,
-    TRUE_COLOUR_CATALOGUE,
+    TRUE_COLOR,
+    TRUE_COLOR_CATALOGUE,
     Radiometry,
 )
 from cloudseg.errors import BadScene
@@ -69,7 +69,7 @@ def eight_bit_stretch(source: str) -> Radiometry:
     Args:
         source: The file's tag SOURCE; empty if it has none.
     """
-    return TRUE_COLOUR_CATALOGUE if _CATALOGUE.search(source) else TRUE_COLOUR
+    return TRUE_COLOR_CATALOGUE if _CATALOGUE.search(source) else TRUE_COLOR
 
 
 def band_scale(
@@ -182,7 +182,7 @@ def check_distribution(
     for name, band in zip(scales, counts, strict=True):
         _check_range(name, band, scales[name], display_name)
     different = (counts > 0).sum(axis=1)
-    eight_bits = all(scale.radiometry in (TRUE_COLOUR, TRUE_COLOUR_CATALOGUE) for scale in scales.values())
+    eight_bits = all(scale.radiometry in (TRUE_COLOR, TRUE_COLOR_CATALOGUE) for scale in scales.values())
     constant = [name for name, values in zip(scales, different, strict=True) if values == 1]
     saturated = (
         eight_bits

@@ -35,7 +35,7 @@ STAGES: Final[tuple[tuple[_Blocks, ...], ...]] = (
     (_Blocks(6, 5, 2, 40, 2),),
     (_Blocks(6, 3, 2, 80, 3), _Blocks(6, 5, 1, 112, 3)),
 )
-"""EfficientNet-B0 (Tan and Le 2019, table 1) to 1/16, one entry a halving of the resolution."""
+"""EfficientNet-B0 (Tan and Le 2019, table 1) to 1/16, one entry per halving of the resolution."""
 
 
 class HalvingConv2d(nn.Conv2d):
@@ -141,7 +141,7 @@ class EfficientUNet(UNet):
             for blocks in stage:
                 first = blocks.kernel // 2 * (1 << level) // blocks.stride
                 encoder += first + (blocks.repeats - 1) * (blocks.kernel // 2 * (1 << level))
-        # Two 3x3 convolutions a level; upsampling repeats pixels (less than one of the level below), the last one
+        # Two 3x3 convolutions per level; upsampling repeats pixels (less than one of the level below), the last one
         # interpolates between neighbors.
         decoder = sum(2 * (1 << level) + (2 << level) for level in range(1, levels)) + 2
         return encoder + decoder
@@ -151,7 +151,7 @@ class EfficientUNet(UNet):
         """Return how many values a forward pass holds at once for each pixel of the input, measured or slightly more.
 
         The encoder's widest maps hold 100, a wide decoder at half the resolution exceeds it. Measured in fp32: 95
-        with 32-64-96-96, 187 with 128-128-96-96, 201 with 64-256-96-96 (bytes a pixel of a pass of 768 or 1024 pixels a
+        with 32-64-96-96, 187 with 128-128-96-96, 201 with 64-256-96-96 (bytes per pixel of a pass of 768 or 1024 pixels per
         side, by the peak of the process, over 4).
         """
         below = widths[1] if len(widths) > 1 else widths[0]

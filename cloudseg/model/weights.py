@@ -37,7 +37,7 @@ class WeightsMeta(BaseModel):
     scale: float = Field(1 / REFLECTANCE_SCALE, gt=0, description="reflectance = digital number x scale + offset")
     offset: float = 0.0
     clip: float = Field(gt=0, description="highest reflectance that the net sees")
-    mean: tuple[float, ...] = Field(description="reflectance; one for all bands or one a band")
+    mean: tuple[float, ...] = Field(description="reflectance; one for all bands or one per band")
     std: tuple[float, ...]
     working_resolution_m: float | None = Field(gt=0, description="finer scenes are downsampled to about this")
     threshold: float = Field(

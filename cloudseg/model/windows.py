@@ -26,7 +26,7 @@ CORE_PIXELS: Final = 48_000_000
 """Scene pixels under one core at most.
 
 If a working pixel is many scene pixels, these dominate the memory, not the forward pass:
-a scene of 10 980 x 10 980 at 9 x 9 pixels a working pixel peaked at 1 141 MiB with cores of 45.8 million."""
+a scene of 10 980 x 10 980 at 9 x 9 pixels per working pixel peaked at 1 141 MiB with cores of 45.8 million."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def plan_windows(
 def iter_padded_windows(height: int, width: int, *, core: int, margin: int, multiple: int) -> Iterator[PaddedWindow]:
     """Yield the windows of a scene of `height` x `width` working pixels, row by row.
 
-    All padded windows have one size, `core + 2 * margin` a side, or the scene's if that is smaller (at its far edge
+    All padded windows have one size, `core + 2 * margin` per side, or the scene's if that is smaller (at its far edge
     up to `multiple - 1` less, which the predictor pads): equal activations fit into each other's memory, one after the
     other. Core and margin are multiples of `multiple`, the net's pooling cell.
 

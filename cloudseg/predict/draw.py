@@ -64,7 +64,7 @@ class _Block:
     target: Window
     """The core in scene pixels."""
     valid_bits: npt.NDArray[np.uint8]
-    """Validity of `(target.height, target.width)` scene pixels, eight a byte along a row.
+    """Validity of `(target.height, target.width)` scene pixels, eight per byte along a row.
 
     Packed, because at a coarse working resolution the core of one window may be most of the scene.
     """

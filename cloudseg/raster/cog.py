@@ -51,7 +51,7 @@ def create_tiled(
         crs: 'EPSG:n' or WKT.
         transform: from pixels to the CRS.
         nodata: of every band.
-        descriptions: one a band.
+        descriptions: one per band.
         colormap: RGBA of the values of the only band; QGIS derives its legend from it.
     """
     with rasterio.Env(**GDAL_ENV), warnings.catch_warnings():

@@ -48,7 +48,7 @@ def footprint_of(
     It is simplified by one overview pixel; for a full grid it is the four corners with densified edges.
 
     Args:
-        valid: overview `(row, col)` of at most about `OVERVIEW_SIZE` pixels a side.
+        valid: overview `(row, col)` of at most about `OVERVIEW_SIZE` pixels per side.
         transform: from pixels of the overview to `crs`.
         crs: what `rasterio.crs.CRS.from_user_input` takes.
         extent: height and width of the true grid in overview pixels, where the last row and column of the overview

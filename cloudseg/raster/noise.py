@@ -48,7 +48,7 @@ def smoothstep(values: Floats) -> Floats:
 def fractal(seed: int, rows: Floats, cols: Floats, *, period: float, octaves: int, gain: float = 0.55) -> Floats:
     """Return float32 noise `(len(rows), len(cols))` of mean near 0 and standard deviation near 1.
 
-    It takes about 5 ns a pixel and octave.
+    It takes about 5 ns per pixel and octave.
 
     Args:
         seed: of the noise.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA
 
 STEPS: Final = 250
-"""Probability 1 in the raster: steps of 0.004, and 251 .. 254 stay free."""
+"""Probability 1 in the raster: steps of 0.004, and 251 .. 254 are unused."""
 
 UInt8 = NDArray[np.uint8]
 

@@ -71,7 +71,7 @@ def upsample(probability: Floats, observed: Bools, origin: tuple[int, int], targ
         origin: row and column of `probability[0, 0]` in the working grid.
         target: window of scene pixels. The array must hold its working pixels and, where the scene continues, one more
             around: then neighboring windows yield the same values as one window over both, without a seam.
-        factor: scene pixels a working pixel, along an axis.
+        factor: scene pixels per working pixel, along an axis.
 
     Returns:
         float32 `(target.height, target.width)`; 0 where nothing around was observed.
@@ -79,8 +79,8 @@ def upsample(probability: Floats, observed: Bools, origin: tuple[int, int], targ
     if factor == 1:
         rows, cols = Window(target.row_off - origin[0], target.col_off - origin[1], target.height, target.width).slices
         return probability[rows, cols]
-    row = _neighbours(target.row_off, target.height, origin[0], probability.shape[0], factor)
-    col = _neighbours(target.col_off, target.width, origin[1], probability.shape[1], factor)
+    row = _neighbors(target.row_off, target.height, origin[0], probability.shape[0], factor)
+    col = _neighbors(target.col_off, target.width, origin[1], probability.shape[1], factor)
     share = observed.astype(np.float32)
     weight = _between(share, row, col)
     total = _between(np.where(observed, probability, np.float32(0.0)), row, col)
@@ -90,7 +90,7 @@ def upsample(probability: Floats, observed: Bools, origin: tuple[int, int], targ
 _Axis = tuple[NDArray[np.intp], NDArray[np.intp], Floats]
 
 
-def _neighbours(start: int, count: int, origin: int, length: int, factor: int) -> _Axis:
+def _neighbors(start: int, count: int, origin: int, length: int, factor: int) -> _Axis:
     """Return the two working pixels around every scene pixel of an axis, and the share of the second.
 
     Computed from positions in the scene, so that neighboring windows yield the same values.

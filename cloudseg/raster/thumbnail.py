@@ -30,7 +30,7 @@ UInt16 = npt.NDArray[np.uint16]
 
 
 def make_thumbnail(scene: GdalPath | str, mask: Path) -> bytes:
-    """Return a PNG, at most 512 pixels a side, of a canonical scene (`Store.gdal_path`) and the mask on its grid.
+    """Return a PNG, at most 512 pixels per side, of a canonical scene (`Store.gdal_path`) and the mask on its grid.
 
     It shows red, green and blue if the scene has them, else its first band in gray, and is read from the overviews.
     The same two files produce the same bytes.

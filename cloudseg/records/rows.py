@@ -128,7 +128,7 @@ class Run(Record):
 
 
 class Epoch(Record):
-    """Progress of a run, one row an epoch, so that it can be followed."""
+    """Progress of a run, one row per epoch, so that it can be followed."""
 
     run_id: str
     epoch: int

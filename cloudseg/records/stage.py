@@ -43,7 +43,7 @@ class TrainRecord(Record):
     epochs: int
     resumed_from_step: int | None
     seconds: float
-    images_per_s: float | None = Field(None, description="chips a second while training, mean of the epochs")
+    images_per_s: float | None = Field(None, description="chips per second while training, mean of the epochs")
     metrics: Json
 
 

@@ -1,13 +1,13 @@
-"""The model card: what the weights are, what they were made from and how good they are, in Markdown for people."""
+"""The model card: what the weights are, what they were made from and how good they are, in Markdown."""
 
 import re
 from collections.abc import Mapping
 
 from cloudseg import keys
 from cloudseg.records import Json, StoredObject
-from cloudseg.registry.extent import NOWHERE, Extent
+from cloudseg.registry.extent import NO_EXTENT, Extent
 
-_MADE_OF = (
+_DESCRIPTION = (
     ("architecture", "Architecture"),
     ("widths", "Channels of each level"),
     ("total_parameters", "Parameters"),
@@ -30,28 +30,28 @@ _MADE_OF = (
 
 
 def model_card(
-    metadata: Json, metrics: Mapping[str, object], *, weights: StoredObject | None = None, extent: Extent = NOWHERE
+    metadata: Json, metrics: Mapping[str, object], *, weights: StoredObject | None = None, extent: Extent = NO_EXTENT
 ) -> str:
     """Return the card.
 
     Args:
         metadata: the metadata block of the weights.
-        metrics: figures by name; nested values are left out.
+        metrics: figures by name; nested values are omitted.
         weights: the safetensors object, for its id, size and checksum.
         extent: bounds and times of the training scenes.
     """
     parts = [
         f"# Cloud mask weights `{keys.id_from_hash('w', weights.sha256)}`" if weights else "# Cloud mask weights",
         "A U-Net that predicts the probability of cloud for every pixel of a multispectral satellite scene.",
-        _table("What they are", _made_of(metadata) + _file(weights)),
+        _table("What they are", _description(metadata) + _file(weights)),
         _table("Figures at the end of the training (validation places)", _figures(metrics)),
         _table("Training scenes", _training(extent)),
-        _HOW,
+        _USAGE,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-_HOW = """## How to use them
+_USAGE = """## How to use them
 
 Input is top-of-atmosphere reflectance. `x = (min(reflectance, clip) - mean) / std` for each band, 0 where nothing was
 observed; the net outputs a logit, its sigmoid is the probability of cloud, and a pixel is cloud where that reaches the
@@ -65,8 +65,8 @@ these masks err most; the evaluation report shows figures for those slices. Held
 here: weights are immutable and are evaluated after they are written."""
 
 
-def _made_of(metadata: Json) -> list[tuple[str, object]]:
-    return [(title, metadata[name]) for name, title in _MADE_OF if metadata.get(name) not in (None, [], ())]
+def _description(metadata: Json) -> list[tuple[str, object]]:
+    return [(title, metadata[name]) for name, title in _DESCRIPTION if metadata.get(name) not in (None, [], ())]
 
 
 def _file(weights: StoredObject | None) -> list[tuple[str, object]]:

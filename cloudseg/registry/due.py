@@ -78,8 +78,8 @@ def next_run_id(db: Connection, snapshot_id: str, recipe: Recipe, *, force: bool
 def find_unapplied_promotion(db: Connection, recipe: Recipe) -> Weights | None:
     """Return the weights of the recipe's newest compared run whose promotion was granted but never written, or None.
 
-    Granted: a verdict PROMOTE against the current champion. Weights that wait for approval or were rejected are left
-    out.
+    Granted: a verdict PROMOTE against the current champion. Weights that wait for approval or were rejected are
+    excluded.
     """
     run = newest_compared_run(db, recipe)
     weights = model_rows.find_weights_of_run(db, run.run_id) if run else None

@@ -20,13 +20,13 @@ class Extent:
     scenes: int
 
 
-NOWHERE: Final = Extent(None, None, None, 0)
+NO_EXTENT: Final = Extent(None, None, None, 0)
 
 
 def training_extent(db: Connection, snapshot_id: str | None) -> Extent:
     """Return the extent of the scenes that a snapshot trains on (None: nowhere)."""
     if snapshot_id is None:
-        return NOWHERE
+        return NO_EXTENT
     s = t.scene.c
     crosses = func.coalesce(func.max(case((s.max_lon < s.min_lon, 1), else_=0)), 0)
     times = (func.min(s.acquired_at).label("begins_at"), func.max(s.acquired_at).label("ends_at"))

@@ -16,7 +16,7 @@ from cloudseg import keys
 from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA, REFLECTANCE_SCALE
 from cloudseg.recipe import Model
 from cloudseg.records import Json, StoredObject
-from cloudseg.registry.extent import NOWHERE, Extent
+from cloudseg.registry.extent import NO_EXTENT, Extent
 from cloudseg.stac import add_asset
 
 _EXTENSIONS: Final = (
@@ -51,7 +51,7 @@ _ASSETS: Final = {
 
 
 def model_item(
-    *, weights: StoredObject, companions: Mapping[str, StoredObject], metadata: Json, extent: Extent = NOWHERE
+    *, weights: StoredObject, companions: Mapping[str, StoredObject], metadata: Json, extent: Extent = NO_EXTENT
 ) -> pystac.Item:
     """Return the item of weights.
 

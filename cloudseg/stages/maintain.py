@@ -189,7 +189,7 @@ def _missing(runtime: Runtime, listing: Listing, *, verify: bool) -> list[str]:
         lost.update(
             key
             for key in candidates
-            if key != CHAMPION_POINTER and not _is_there(runtime, key, named[key] if verify else None)
+            if key != CHAMPION_POINTER and not _exists(runtime, key, named[key] if verify else None)
         )
     if lost:
         _log.error(
@@ -204,7 +204,7 @@ def _parts(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield part
 
 
-def _is_there(runtime: Runtime, key: str, sha256: str | None) -> bool:
+def _exists(runtime: Runtime, key: str, sha256: str | None) -> bool:
     if sha256 is None:
         return runtime.store.exists(key)
     try:

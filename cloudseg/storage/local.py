@@ -22,7 +22,7 @@ from cloudseg.records import GdalPath, ListedObject, StoredObject
 from cloudseg.storage.protocol import ABANDONED_AFTER_S
 
 _INCOMING = ".incoming"
-_NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+_MISSING_ERRORS = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
 class LocalStore:
@@ -69,7 +69,7 @@ class LocalStore:
     def replace(self, key: str, data: bytes, expected: bytes | None = None) -> StoredObject:
         """See Store.replace."""
         target = self._path(key)
-        with self._incoming() as (handle, path), self._one_replacer():
+        with self._incoming() as (handle, path), self._replace_lock():
             if expected is not None and (not target.is_file() or target.read_bytes() != expected):
                 raise ObjectExists(
                     "the object is not what the writer expected", subject=key, next_step="Read it again."
@@ -82,7 +82,7 @@ class LocalStore:
         return StoredObject(key=key, sha256=sha256_of(data), size=len(data))
 
     @contextmanager
-    def _one_replacer(self) -> Iterator[None]:
+    def _replace_lock(self) -> Iterator[None]:
         """Hold the lock of compare and swap; the kernel releases it however the process ends."""
         lock = os.open(self.root / _INCOMING, os.O_RDONLY)
         try:
@@ -193,7 +193,7 @@ class LocalStore:
         """Turn errors of the file system into ObjectMissing and StoreUnreachable."""
         try:
             yield
-        except _NOT_THERE as error:
+        except _MISSING_ERRORS as error:
             raise self._missing(key) from error
         except OSError as error:
             raise StoreUnreachable("the store cannot be read", subject=key, found=error.strerror) from error
@@ -260,7 +260,7 @@ def _make_durable(folder: Path) -> None:
 
 
 def _files_under(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Yield a directory and those below it with the names of their files, unfinished writes left out."""
+    """Yield a directory and those below it with the names of their files, without unfinished writes."""
     for parent, folders, names in os.walk(folder, onerror=_raise_unless_gone):
         if _INCOMING in folders:
             folders.remove(_INCOMING)
@@ -269,7 +269,7 @@ def _files_under(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 
 def _raise_unless_gone(error: OSError) -> None:
     """Ignore a directory that was removed during `os.walk`; raise any other error."""
-    if not isinstance(error, _NOT_THERE):
+    if not isinstance(error, _MISSING_ERRORS):
         raise error
 
 

@@ -83,7 +83,7 @@ class S3Store:
         return stored
 
     def put_file(self, key: str, path: Path) -> StoredObject:
-        """See Store.put_file. Large files are sent in parts; the object appears whole or not at all."""
+        """See Store.put_file. Large files are sent in parts; the object appears complete or not at all."""
         checked(key)
         size = path.stat().st_size
         if size <= PART:
@@ -262,7 +262,7 @@ class S3Store:
         return True
 
     def _send_parts(self, stored: StoredObject, path: Path, digests: list[bytes]) -> None:
-        """Create an object by a multipart upload that is aborted if it fails; `digests` has one entry a part."""
+        """Create an object by a multipart upload that is aborted if it fails; `digests` has one entry per part."""
         name, size = self._name(stored.key), _part_size(stored.size)
         upload = self.bucket.call("create_multipart_upload", name, ChecksumAlgorithm="SHA256", **_about(stored))[
             "UploadId"

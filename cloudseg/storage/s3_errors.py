@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from cloudseg.errors import ObjectExists, ObjectMissing, StoreError, StoreRefused, StoreUnreachable
 
 _MISSING: Final = ("NoSuchKey", "NotFound", "404")
-_TAKEN: Final = ("PreconditionFailed", "ConditionalRequestConflict", "412")
+_CONDITION_FAILED: Final = ("PreconditionFailed", "ConditionalRequestConflict", "412")
 """The second: another conditional write of the same key is in progress (AWS, "Conditional writes", 409)."""
 _LATER: Final = (
     "SlowDown",
@@ -97,7 +97,7 @@ def _from_answer(error: ClientError, where: str, name: str) -> StoreError:
         return ObjectMissing(
             "no object under this key", subject=name, found=f"nothing in {where}", next_step="Run `cloudseg doctor`."
         )
-    if code in _TAKEN:
+    if code in _CONDITION_FAILED:
         return ObjectExists("the object is not what the writer expected", subject=name, found=found)
     if code in _FULL or any(word in message.lower() for word in _FULL_WORDS):
         return StoreUnreachable(

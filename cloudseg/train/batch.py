@@ -24,7 +24,7 @@ _AHEAD: Final = 3
 _THREADS: Final = 2
 """Batches made ahead of the step that uses them; two threads keep up with a step of two cores."""
 _MIN_CROP: Final = 16
-"""Pixels a side of the smallest window that a zoom may enlarge."""
+"""Pixels per side of the smallest window that a zoom may enlarge."""
 
 # Streams of random numbers, kept apart by the entry after the seed in numpy's seed sequence.
 _ORDER, _KIND, _SAMPLE = range(CHOICE_STREAM + 1, CHOICE_STREAM + 4)

@@ -68,7 +68,7 @@ def _measure_steps(
     epoch_s = chip_s * validator.watched(epoch_steps) / dist.world_size
     steps = int(dist.broadcast(steps_in(left_s, step_s, epoch_s, epoch_steps)))
     log.info(
-        "pace: %.3f s a step, %.3f s a validation chip; %.1f minutes allow %d steps",
+        "pace: %.3f s per step, %.3f s per validation chip; %.1f minutes allow %d steps",
         step_s,
         chip_s,
         budget_s / 60,
@@ -82,9 +82,9 @@ def steps_in(left_s: float, step_s: float, epoch_s: float, epoch_steps: int) -> 
 
     Args:
         left_s: time for steps and validations.
-        step_s: seconds a step.
+        step_s: seconds per step.
         epoch_s: seconds of the validation after an epoch.
-        epoch_steps: steps an epoch; where fewer than eight epochs fit, epochs become shorter and eight are counted.
+        epoch_steps: steps per epoch; where fewer than eight epochs fit, epochs become shorter and eight are counted.
     """
     steps = left_s / (step_s + epoch_s / epoch_steps)
     if steps < _FEWEST_EPOCHS * epoch_steps:
@@ -93,7 +93,7 @@ def steps_in(left_s: float, step_s: float, epoch_s: float, epoch_steps: int) -> 
 
 
 def _time_steps(trial: Trainer, dist: DistributedContext, measured_s: float) -> float:
-    """Run steps until the time is over, at least one block of them, and return seconds a step."""
+    """Run steps until the time is over, at least one block of them, and return the seconds per step."""
     moments: list[float] = []
     for batch in trial.batches.iter_from(0, TRIAL_STEPS):
         trial.train_step(batch)
@@ -105,7 +105,7 @@ def _time_steps(trial: Trainer, dist: DistributedContext, measured_s: float) -> 
 
 
 def pace_of(moments: Sequence[float]) -> float:
-    """Return seconds a step from the moments at which steps ended: the median over blocks of the mean of a block.
+    """Return the seconds per step from the moments at which steps ended: the median over blocks of the mean of a block.
 
     A machine that is busy with something else during less than half of the blocks does not matter (median of means);
     inside a block slow and fast steps belong together, because batches are made ahead.
@@ -115,7 +115,7 @@ def pace_of(moments: Sequence[float]) -> float:
 
 
 def _time_validation(trial: Trainer, validator: Validator) -> float:
-    """Return seconds a validation chip of one process."""
+    """Return the seconds per validation chip of one process."""
     predictor = trial.predictor()
     validator.time_one_batch(predictor)  # the first pass initializes kernels that later passes reuse
     return validator.time_one_batch(predictor)

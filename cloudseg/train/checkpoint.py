@@ -77,7 +77,7 @@ class Checkpoints:
             self._store.delete(key)
 
     def load_newest(self) -> TrainingState | None:
-        """Return the newest state whose object is whole, None if there is none.
+        """Return the newest state whose object is intact, None if there is none.
 
         Raises:
             CheckpointMismatch: the checkpoint belongs to another run, recipe or snapshot.

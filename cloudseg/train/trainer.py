@@ -42,7 +42,7 @@ def masked_bce(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
 
     Args:
         logits: float `(batch, row, col)`; computed in float32 for any input type.
-        label: uint8 `(batch, row, col)`: 0 clear, 1 cloud, 255 for pixels that are left out.
+        label: uint8 `(batch, row, col)`: 0 clear, 1 cloud, 255 for ignored pixels.
 
     Returns:
         A scalar; 0 without a gradient for a batch without any labeled pixel.

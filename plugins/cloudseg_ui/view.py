@@ -1,4 +1,4 @@
-"""Values of the pages, read from the catalog in one transaction a page."""
+"""Values of the pages, read from the catalog in one transaction per page."""
 
 import math
 from collections.abc import Sequence

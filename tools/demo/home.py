@@ -120,7 +120,7 @@ def airflow_environment(home: DemoHome, outside: Mapping[str, str]) -> dict[str,
 
     Args:
         home: The demo's folders and login.
-        outside: The caller's environment; its variables about other services and data are left out.
+        outside: The caller's environment; its variables about other services and data are dropped.
     """
     return isolated_environment(outside, home.programs) | {
         "CLOUDSEG_HOME": str(home.root),

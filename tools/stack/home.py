@@ -145,7 +145,7 @@ def airflow_environment(home: StackHome, service: ComposeService, outside: Mappi
     Args:
         home: Folders and addresses, which replace those of the image.
         service: The component.
-        outside: The caller's environment; its variables about other services and data are left out.
+        outside: The caller's environment; its variables about other services and data are dropped.
     """
     settings = read_variables(CHECKOUT / "docker" / "airflow.env") | dict(service.environment)
     return (

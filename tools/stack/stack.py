@@ -97,7 +97,7 @@ class Stack:
         self._report(f"{spec.name} starts")
         return service
 
-    def another(self, name: str, new_name: str) -> ServiceSpec:
+    def copy_spec(self, name: str, new_name: str) -> ServiceSpec:
         """Return the spec of one more worker like an existing one, under a new name."""
         spec = self.services[name].spec
         command = [part.replace("@%h", f"-{new_name}@%h") for part in spec.command]

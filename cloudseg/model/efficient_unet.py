@@ -151,8 +151,8 @@ class EfficientUNet(UNet):
         """Return how many values a forward pass holds at once for each pixel of the input, measured or slightly more.
 
         The encoder's widest maps hold 100, a wide decoder at half the resolution exceeds it. Measured in fp32: 95
-        with 32-64-96-96, 187 with 128-128-96-96, 201 with 64-256-96-96 (bytes per pixel of a pass of 768 or 1024 pixels per
-        side, by the peak of the process, over 4).
+        with 32-64-96-96, 187 with 128-128-96-96, 201 with 64-256-96-96 (bytes per pixel of a pass of 768 or 1024 pixels
+        per side, by the peak of the process, over 4).
         """
         below = widths[1] if len(widths) > 1 else widths[0]
         return max(100, 3 * (2 * widths[0] + 2 * below + STAGES[0][-1].out) // 8)

@@ -1,9 +1,9 @@
 """Post-training quantization of a net to int8, from its ONNX export.
 
-Static quantization: QDQ nodes, unsigned 8-bit activations, signed 8-bit weights with one scale per channel (Jacob et al.
-2018, arXiv:1712.05877), ranges of activations from the smallest and largest values on calibration chips. Preprocessing,
-up-convolutions (ONNX Runtime has no int8 kernel for them), the first stage of EfficientUNet, the last convolution and
-the sigmoid stay float32: with an 8-bit sigmoid the probability would have fewer steps.
+Static quantization: QDQ nodes, unsigned 8-bit activations, signed 8-bit weights with one scale per channel (Jacob et
+al. 2018, arXiv:1712.05877), ranges of activations from the smallest and largest values on calibration chips.
+Preprocessing, up-convolutions (ONNX Runtime has no int8 kernel for them), the first stage of EfficientUNet, the last
+convolution and the sigmoid stay float32: with an 8-bit sigmoid the probability would have fewer steps.
 """
 
 from collections.abc import Iterator, Sequence

@@ -13,7 +13,7 @@ manual). One run at a time; a second one waits.
 and "Reject" are recorded in the history with the user's name and reason; no later unattended run promotes rejected
 weights. Without an answer within three days the champion is unchanged and the request stays open: `cloudseg promote`
 answers it later. HOLD and REJECT need no approval. If the request is shown again after a very quick answer, answer
-again: Airflow 3.3 can lose such an answer under load.
+again: Airflow 3.3 can lose an answer under load.
 
 **Updates** the asset `cloudseg.champion` if the champion changed (starts `cloudseg_predict`). Otherwise `promote` is
 skipped; the verdict's reasons are in its log and its XCom `reason`.

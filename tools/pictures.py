@@ -111,7 +111,7 @@ def from_home(home: Path) -> None:
     masks = stages.masks(limit=None)
     if not masks:
         sys.exit(f"{home} has no masks")
-    # A scene of which half is cloud shows most; the id decides between equals.
+    # A scene with half cloud shows most; ties are broken by the id.
     chosen = min(masks, key=lambda mask: (abs(mask["cloud_fraction"] - 0.4), mask["mask_id"]))
     scene, mask = (_path(runtime.store.uri_of(key)) for key in (scenes[chosen["scene_id"]]["key"], chosen["key"]))
     print(f"scene {chosen['scene']}, {chosen['cloud_fraction']:.0%} cloud")

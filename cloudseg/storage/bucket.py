@@ -149,7 +149,7 @@ class Bucket:
             "GDAL_HTTP_MAX_RETRY": str(options.attempts - 1),
             "GDAL_HTTP_RETRY_DELAY": "0.5",
             "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".tif",
-            # GDAL would remember that an object was missing, though it may exist now.
+            # Without this GDAL caches that an object was missing, although it may exist now.
             "CPL_VSIL_CURL_NON_CACHED": f"/vsis3/{self.name}/",
             "CPL_CURL_VERBOSE": "NO",
             **({"GDAL_CURL_CA_BUNDLE": str(options.ca_bundle)} if options.ca_bundle else {}),
@@ -292,7 +292,7 @@ def _sha256(answer: Answer) -> str | None:
 
 
 def _check_endpoints(options: S3Options) -> None:
-    """Raise SettingsError for an endpoint that is no plain http(s) URL and for unreadable certificates."""
+    """Raise SettingsError for an endpoint that is not a plain http(s) URL and for unreadable certificates."""
     for name, endpoint in (("ENDPOINT", options.endpoint), ("LINK_ENDPOINT", options.link_endpoint)):
         if endpoint is None:
             continue

@@ -93,7 +93,7 @@ class Loop:
             self._checkpoints.save(self._trainer.state())
 
     def _end_epoch(self) -> None:
-        """Validate, remember the best net, decide whether to stop, add the epoch's row and write a checkpoint."""
+        """Validate, keep the best net, decide whether to stop, add the epoch's row and write a checkpoint."""
         progress = self._progress
         epoch = -(-progress.step // progress.epoch_steps)
         trained_s, steps = time.monotonic() - self._epoch_began, progress.step - self._epoch_first_step

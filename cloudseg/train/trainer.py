@@ -104,7 +104,7 @@ class EMA:
     @torch.no_grad()
     def update(self, net: UNet, step: int) -> None:
         """Move the average towards the net after a step (0 is the first)."""
-        # The decay grows as (1 + n) / (10 + n) up to its value, so that early averages forget the random initial
+        # The decay grows as (1 + n) / (10 + n) up to its value, so that early averages discard the random initial
         # weights (TensorFlow's ExponentialMovingAverage with num_updates).
         decay = min(self._decay, (1 + step) / (10 + step))
         for average, new in zip(self.net.state_dict().values(), net.state_dict().values(), strict=True):
@@ -238,7 +238,7 @@ class Trainer:
         return Predictor(LoadedModel(chosen, describe_net(self._recipe, chosen)), self._device)
 
     def keep_if_best(self, loss: float, epoch: int) -> bool:
-        """Remember the published net if its validation loss is the lowest so far; return whether it is.
+        """Keep the published net if its validation loss is the lowest so far; return whether it is.
 
         The loss and not the IoU: on a few dozen scenes the IoU at a fixed threshold is noise between epochs. It once
         chose epoch 4 of 10 by 0.002, while the loss went on falling from 0.411 to 0.389 (docs/log.md).

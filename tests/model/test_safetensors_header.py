@@ -30,7 +30,7 @@ def test_it_reads_what_the_library_writes() -> None:
         (packed({}, length=3), "length is impossible"),
         (packed(b"[" * 100_000), "not JSON"),
         (packed(b"9" * 100_000), "not JSON"),
-        (packed([1]), "no object"),
+        (packed([1]), "not an object"),
         (packed({}), "no cloudseg metadata"),
         (packed({"__metadata__": [1]}), "no cloudseg metadata"),
         (packed({"__metadata__": {METADATA_KEY: {}}}), "no cloudseg metadata"),

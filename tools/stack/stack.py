@@ -120,7 +120,7 @@ class Stack:
         """Check that ended services are still restarted.
 
         Raises:
-            ServiceFailed: The thread that does so has died.
+            ServiceFailed: The thread that does so has ended.
         """
         if self._watch is not None and not self._watch.is_alive() and not self._stopping.is_set():
             raise ServiceFailed("ended services are no longer restarted", subject=str(self.home.root))

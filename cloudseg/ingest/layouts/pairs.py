@@ -61,7 +61,7 @@ def _label_file(file: InboxFile) -> LabelFile:
 
 
 def _label_without_image(key: _Key, file: InboxFile) -> UnmatchedFile:
-    """Return a label of a scene that was ingested earlier, or whose scene is missing; the catalog decides."""
+    """Return a label of a scene that was ingested earlier, or whose scene is missing; that depends on the catalog."""
     return UnmatchedFile(
         file,
         "there is no scene for this label",

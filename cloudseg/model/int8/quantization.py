@@ -50,7 +50,7 @@ def quantize(loaded: LoadedModel, chips: Sequence[Pixels], ranges: Ranges = "wid
     if not chips:
         raise ValueError("int8 ranges need calibration chips")
     model = onnx.load_from_string(export_onnx(loaded))
-    # Its graph is prepared already (fused, no dead nodes): without this mark the quantizer warns.
+    # Its graph is already prepared (fused, no dead nodes): without this mark the quantizer warns.
     onnx.helper.set_model_props(model, _props(model) | {"onnx.quant.pre_process": "onnxruntime.quant"})
     with scratch_directory("int8") as folder:
         path = folder / INT8_FILE

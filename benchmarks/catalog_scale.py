@@ -4,7 +4,7 @@
 
 Without a URL it fills a SQLite file in a temporary folder. A URL names an empty database of PostgreSQL, with PostGIS
 for the geometry; it is left filled. Rows are made by the database itself, on 20 000 tiles and 1096 days, with ids in
-random order as hashes are. Stages run in a process of their own, whose peak memory is printed. `--store` names a folder
+random order like hashes. Each stage runs in a separate process, whose peak memory is printed. `--store` names a folder
 that gets an empty file for every object (five for a masked scene; it is left filled too): with it, maintenance is
 measured as well.
 """
@@ -55,7 +55,7 @@ from cloudseg.stages.references import find_named, iter_named
 from cloudseg.storage import LocalStore, Store
 
 LONG_AFTER: Final = "2100-01-01T00:00:00Z"
-"""All files are old then, so that maintenance looks for a row of each."""
+"""All files are old then, so that maintenance queries a row of each."""
 CHAMPION: Final = "w-champion"
 FORMER: Final = "w-former"
 FIRST_DAY: Final = datetime(2023, 1, 1, 10, 30, tzinfo=UTC)
@@ -65,7 +65,7 @@ WAITING: Final = 2000
 """One scene in so many has no mask of the champion, only one of the previous weights."""
 LABELED: Final = 5000
 _ASKED: Final = 100
-"""Keys in one query; maintenance looks for up to 1000 at a time."""
+"""Keys in one query; maintenance queries up to 1000 at a time."""
 _SCRAMBLE: Final = 611_953
 """A prime: i · prime modulo n is a permutation of 0 … n - 1 unless n is a multiple of it."""
 
@@ -99,9 +99,9 @@ _day = Table(
 
 @dataclass(frozen=True)
 class Answer:
-    """Result of one query."""
+    """Result and times of one query."""
 
-    question: str
+    query: str
     rows: int
     seconds: list[float]
     plan: list[str]
@@ -122,7 +122,7 @@ def fill(catalog: Catalog, count: int) -> None:
             connection.execute(text("VACUUM ANALYZE"))
 
 
-def ask(catalog: Catalog, store: Store, turns: int) -> list[Answer]:
+def run_queries(catalog: Catalog, store: Store, turns: int) -> list[Answer]:
     """Run every query `turns` times after once to warm up, and get its plan."""
     with catalog.read() as db:
         one = db.execute(select(t.mask.c.mask_id).where(t.mask.c.weights_id == CHAMPION).limit(1)).scalar_one()
@@ -130,7 +130,7 @@ def ask(catalog: Catalog, store: Store, turns: int) -> list[Answer]:
         of_scenes, of_masks = (
             db.execute(select(table.c.key).limit(_ASKED)).scalars().all() for table in (t.scene, t.mask)
         )
-    questions: dict[str, Callable[[Connection], Sequence[Any]]] = {
+    queries: dict[str, Callable[[Connection], Sequence[Any]]] = {
         "new scenes without a mask of the champion": lambda db: scene_rows.list_scenes_without_mask(db, CHAMPION),
         "masks that touch this box in June": lambda db: _touching(db, TOUCHING),
         "lineage of one mask": lambda db: lineage_of_mask(db, one)["labels"],
@@ -143,8 +143,8 @@ def ask(catalog: Catalog, store: Store, turns: int) -> list[Answer]:
         "the scene of a name": lambda db: [scene_rows.find_newest_scene(db, name)],
     }
     if _has_geometry(catalog):
-        questions["masks that touch this box in June, by geometry"] = lambda db: _touching(db, TOUCHING_GEOMETRY)
-    return [_ask(catalog, question, query, turns) for question, query in questions.items()]
+        queries["masks that touch this box in June, by geometry"] = lambda db: _touching(db, TOUCHING_GEOMETRY)
+    return [_run_query(catalog, name, query, turns) for name, query in queries.items()]
 
 
 def _touching(db: Connection, statement: str) -> Sequence[Any]:
@@ -153,14 +153,14 @@ def _touching(db: Connection, statement: str) -> Sequence[Any]:
     return db.execute(text(statement).bindparams(*times), {**JUNE, **BOX}).all()
 
 
-def _ask(catalog: Catalog, question: str, query: Callable[[Connection], Sequence[Any]], turns: int) -> Answer:
+def _run_query(catalog: Catalog, name: str, query: Callable[[Connection], Sequence[Any]], turns: int) -> Answer:
     seconds = []
     for _ in range(turns + 1):
         with catalog.read() as db:
             began = time.perf_counter()
             rows = query(db)
             seconds.append(time.perf_counter() - began)
-    return Answer(question, len(rows), seconds[1:], plan(catalog, query))
+    return Answer(name, len(rows), seconds[1:], plan(catalog, query))
 
 
 def plan(catalog: Catalog, query: Callable[[Connection], object], *, analyze: bool = True) -> list[str]:
@@ -334,20 +334,20 @@ def _add_masks(db: Connection) -> None:
             "key": folder + "/mask.tif",
             "sha256": "sha " + number,
             "size": literal(1_000_000),
-            "companions": _companions(db, folder),
+            "companions": _assets(db, folder),
             "created_at": s.created_at,
         }
         db.execute(insert(t.mask).from_select(list(values), select(*values.values()).where(which)))
 
 
-def _companions(db: Connection, folder: ColumnElement[str]) -> ColumnElement[Any]:
+def _assets(db: Connection, folder: ColumnElement[str]) -> ColumnElement[Any]:
     """Return the JSON of three assets of every row."""
     names = {"probability": "probability.tif", "thumbnail": "thumbnail.png", "item": "item.json"}
     parts = [
         literal(f'"{name}":{{"key":"') + folder + f'/{file}","sha256":"s","size":1}}' for name, file in names.items()
     ]
     written = literal("{") + parts[0] + "," + parts[1] + "," + parts[2] + "}"
-    # SQLite keeps JSON as text, and its CAST would make a number of it.
+    # SQLite keeps JSON as text, and its CAST would convert it to a number.
     return type_coerce(written, Text) if db.dialect.name == "sqlite" else cast(written, JSON)
 
 
@@ -355,7 +355,7 @@ def _companions(db: Connection, folder: ColumnElement[str]) -> ColumnElement[Any
 
 
 def measure(stage: Callable[..., object], catalog: Catalog, store: Path, **arguments: object) -> str:
-    """Run a stage in a process of its own; return its time and the most memory that the process had."""
+    """Run a stage in a separate process; return its time and peak memory."""
     settings = {
         "CLOUDSEG_CATALOG_URL": catalog.engine.url.render_as_string(hide_password=False),
         "CLOUDSEG_STORE_URL": str(store),
@@ -414,10 +414,10 @@ def main() -> None:
         )
         print(f" ({time.process_time() - cpu:.0f} s of CPU in this process)")
         store = LocalStore(options.store or Path(folder) / "store")
-        for answer in ask(catalog, store, options.turns):
+        for answer in run_queries(catalog, store, options.turns):
             milliseconds = [1000 * s for s in answer.seconds]
             times = f"median {statistics.median(milliseconds):.1f} ms, best {min(milliseconds):.1f} ms"
-            print(f"{answer.question}: {answer.rows} rows, {times}")
+            print(f"{answer.query}: {answer.rows} rows, {times}")
             for line in answer.plan if options.plans else ():
                 print(f"    {line[:150]}", flush=True)
         for weights_id in (CHAMPION, FORMER):

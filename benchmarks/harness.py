@@ -1,4 +1,4 @@
-"""Compare implementations ("sides") of the same work, each in a clean process of its own, by alternating turns.
+"""Compare implementations ("sides") of the same work, each in a separate clean process, in alternating turns.
 
 Turns alternate (A B A B ...), so that a machine that becomes slower slows all sides; the result is the median of a
 side's turns. Each side is a child process with a minimal environment, so that an allocator or thread setting of the
@@ -41,7 +41,7 @@ class Figures:
     """Peak resident memory of the side's process or of its largest child, whichever is larger."""
     cpu_s_per_image: float
     turns: list[float]
-    """Seconds an image of each turn, without the first one, which warms up."""
+    """Seconds per image of each turn, without the first one, which warms up."""
 
 
 Turn = Callable[[int], Work]
@@ -126,7 +126,7 @@ def _cpu_seconds() -> float:
 def _peak_mib() -> float:
     """Return the larger of this process's peak (proc(5).
 
-    VmHWM, which a new program begins anew) and its children's (getrusage(2), KiB).
+    VmHWM, which a new program resets) and its children's (getrusage(2), KiB).
     """
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     own = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))

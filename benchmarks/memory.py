@@ -22,7 +22,7 @@ from cloudseg.catalog.scene_rows import add_scene
 from cloudseg.model.nets import build_model
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.weights import load_weights, pack_weights
-from cloudseg.predict import Progress, predict_scene
+from cloudseg.predict import PredictionProgress, predict_scene
 from cloudseg.raster.cog import write_cog
 from cloudseg.raster.footprint import footprint_bounds, footprint_of
 from cloudseg.raster.synthetic import make_large_scene
@@ -123,7 +123,7 @@ def _make_predictor(folder: Path, recipe: Recipe) -> tuple[Weights, Predictor]:
     return weights, Predictor(load_weights(data), cpu())
 
 
-def _print_progress(progress: Progress) -> None:
+def _print_progress(progress: PredictionProgress) -> None:
     print(
         f"\r{progress.done} of {progress.total} windows, peak {_peak_mib():.0f} MiB",
         end="",

@@ -45,7 +45,7 @@ def naive_net(folder: Path) -> Turn:
 
 
 def cloudseg_net(folder: Path) -> Turn:
-    """Run the net alone through the predictor (normalization included), in int8 where the CPU has it."""
+    """Run the net alone through the predictor (normalization included), in int8 if the CPU has it."""
     store, catalog = open_world(folder)
     return _predict_turn(open_predictor(store, published(store, catalog)[0], cpu()), read_tiles(store, catalog))
 
@@ -146,7 +146,7 @@ def cloudseg_scene(folder: Path) -> Turn:
 
 
 def ukis_net(folder: Path) -> Turn:
-    """Run ukis-csmask, whose weights are in its wheel (red, green, blue, nir; ONNX), where it is installed."""
+    """Run ukis-csmask, whose weights are in its wheel (red, green, blue, nir; ONNX), if it is installed."""
     mask_of = import_module("ukis_csmask.mask").CSmask
     store, catalog = open_world(folder)
     tiles = []
@@ -167,7 +167,7 @@ def ukis_net(folder: Path) -> Turn:
 
 
 def peers() -> tuple[list[str], list[str]]:
-    """Return the sides of installed peers, and for the others a line that says why they are left out."""
+    """Return the sides of installed peers, and for each of the others a line with the reason that it is skipped."""
     if find_spec("ukis_csmask") is None:
         return [], ["ukis-csmask is left out: not installed here (pip install 'ukis-csmask[cpu]')"]
     return ["ukis_net"], []

@@ -32,7 +32,7 @@ class Benchmark:
     sides: list[str]
     """The first is the naive one, to which all others are compared."""
     goal: float | None
-    """Ratio to reach on two cores; None where the ratio is meaningless."""
+    """Ratio to reach on two cores; None if the ratio is meaningless."""
     prepare: Callable[[Path], None] | None = None
 
 
@@ -59,7 +59,7 @@ def main() -> None:
         "--only",
         action="append",
         choices=[benchmark.name for benchmark in benchmarks()],
-        help="may be given several times",
+        help="may be repeated",
     )
     parser.add_argument("--data", type=Path, help="folder with images/ and labels/ instead of synthetic tiles")
     parser.add_argument(
@@ -102,7 +102,7 @@ def _run(folder: Path, data: Path | None, only: list[str] | None, turns: int) ->
 
 def _table(chosen: list[Benchmark], found: dict[str, list[Figures]]) -> Table:
     table = Table(
-        "benchmark", "side", "images/s", "Mpx/s", "s an image, turns", "CPU s", "peak MiB", "ratio", "by CPU", "goal"
+        "benchmark", "side", "images/s", "Mpx/s", "s per image, turns", "CPU s", "peak MiB", "ratio", "by CPU", "goal"
     )
     for benchmark in chosen:
         naive, *_ = found[benchmark.name]

@@ -42,7 +42,7 @@ def prepare(folder: Path) -> None:
 
 @contextmanager
 def naive(folder: Path) -> Iterator[Turn]:
-    """Train with one image a step."""
+    """Train with one image per step."""
     store, catalog = open_world(folder)
     with catalog.read() as db:
         pairs = [(scene_rows.get_scene(db, label.scene_id), label) for label in scene_rows.list_newest_labels(db)]

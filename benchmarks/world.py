@@ -127,7 +127,7 @@ def published(store: LocalStore, catalog: Catalog, recipe_name: str = "baseline"
 
 
 def cpu() -> Device:
-    """Return the CPU as the service would choose it: bf16 or int8 where it has the instructions."""
+    """Return the CPU as the service would choose it: bf16 or int8 if it has the instructions."""
     return choose_device("cpu", int8="auto")
 
 

@@ -7,8 +7,8 @@ Importing this package loads neither torch nor Airflow.
 import os
 
 # Threads of one tensor operation wait for each other. Spinning, as libgomp does by default, is a little faster on an
-# idle machine and ten times slower on one that also runs a scheduler: measured 7.1 s against 0.7 s a training step
-# (docs/log.md). libgomp reads this when torch is loaded, and every way to torch leads through this package.
+# idle machine and ten times slower on one that also runs a scheduler: measured 7.1 s against 0.7 s per training step
+# (docs/log.md). libgomp reads this when torch is loaded, and every import of torch here goes through this package.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"

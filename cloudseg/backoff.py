@@ -1,4 +1,4 @@
-"""How long to wait between the attempts of something that another machine refused for the moment."""
+"""Waiting times between the attempts of something that another machine refused temporarily."""
 
 import itertools
 import math
@@ -20,9 +20,9 @@ def pauses(
         within_s: seconds after which there is one more attempt, the last one.
         longest_s: bound of a pause.
     """
-    give_up = time.monotonic() + within_s
+    deadline = time.monotonic() + within_s
     for attempt in itertools.count(1):
-        if attempt >= attempts or time.monotonic() >= give_up:
+        if attempt >= attempts or time.monotonic() >= deadline:
             break
         yield random.uniform(0, min(longest_s, 0.5 * 2.0 ** (attempt - 1)))  # noqa: S311 -- no secret depends on it
     yield None

@@ -1,7 +1,7 @@
 """Band names and the radiometry of the sensors: how a digital number becomes a reflectance.
 
 A canonical scene holds top-of-atmosphere reflectance × 10 000 as uint16 with 0 for no data. Ingest converts the digital
-numbers of every sensor to that by the table below; no other code knows the scale of a sensor.
+numbers of every sensor to that by the table below; no other code depends on the scale of a sensor.
 """
 
 from dataclasses import dataclass

@@ -18,7 +18,7 @@ The tree::
     ├── StateError            the state of the service forbids the step
     │   ├── Interrupted       a signal stopped a training or a prediction; the same call resumes it
     │   ├── CheckpointMismatch  a checkpoint that belongs to another run, recipe or snapshot
-    │   ├── PromotionRefused  the champion is not the one that was expected, or the verdict forbids it
+    │   ├── PromotionRefused  the champion is not the expected one, or the verdict forbids it
     │   └── CatalogOutdated   migrations are missing
     ├── StoreError            the object store refused or failed
     │   ├── ObjectMissing
@@ -62,7 +62,7 @@ class CloudsegError(Exception):
         super().__init__(what, subject, self.found, self.expected, next_step)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Support pickling, which exceptions with keyword arguments do not by themselves (process pools need it)."""
+        """Support pickling, which exceptions with keyword arguments lack by default (process pools need it)."""
         return _rebuild, (type(self), self.what, self.subject, self.found, self.expected, self.next_step)
 
     def __str__(self) -> str:
@@ -167,7 +167,7 @@ class CheckpointMismatch(StateError):
 
 
 class PromotionRefused(StateError):
-    """The champion is not the one that was expected, or the verdict forbids it."""
+    """The champion is not the expected one, or the verdict forbids it."""
 
 
 class CatalogOutdated(StateError):
@@ -199,7 +199,7 @@ class StoreRefused(StoreError):
 
 
 class StoreUnreachable(StoreError):
-    """The object store does not answer, or cannot serve just now."""
+    """The object store does not answer, or cannot serve requests at the moment."""
 
     retry_helps = True
     exit_code = 6

@@ -30,7 +30,7 @@ class Window:
         return Window(self.row_off - outer.row_off, self.col_off - outer.col_off, self.height, self.width).slices
 
     def overlap(self, other: "Window") -> "Window | None":
-        """Return the pixels that both windows hold, None where there are none."""
+        """Return the pixels that both windows hold, None if there are none."""
         top, left = max(self.row_off, other.row_off), max(self.col_off, other.col_off)
         bottom = min(self.row_off + self.height, other.row_off + other.height)
         right = min(self.col_off + self.width, other.col_off + other.width)

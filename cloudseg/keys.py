@@ -1,4 +1,4 @@
-"""Every key in the object store is built here. `docs/reference/on_disk.md` says who writes, reads and deletes each.
+"""Every key in the object store is built here. `docs/reference/on_disk.md` lists what writes, reads and deletes each.
 
 Keys are relative, use only `[a-z0-9._/-]`, and no key is ever the prefix folder of another. Objects are immutable
 and content-addressed, except `CHAMPION_POINTER`, which is derived from a row and may be replaced.
@@ -22,7 +22,7 @@ PREFIXES: Final = (
     "masks/",
     "doctor/",
 )
-"""Every key of this module begins with one of these. What lies elsewhere in a store, such as an inbox, is not ours."""
+"""Every key of this module begins with one of these. Other objects in a store (an inbox) are not the service's."""
 _PART = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
@@ -38,12 +38,12 @@ def canonical_json(value: Any) -> bytes:
         ValueError: the value holds NaN or infinity.
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    # A file name that is no UTF-8 reaches us with lone surrogates, which only a JSON escape can hold.
+    # A file name that is not UTF-8 arrives with lone surrogates, which only a JSON escape can hold.
     return text.encode("utf-8", "backslashreplace")
 
 
 def make_id(prefix: str, *parts: str) -> str:
-    """Return `<prefix>-<20 hex digits>` over the parts; the parts cannot run into each other."""
+    """Return `<prefix>-<20 hex digits>` over the parts; the parts are delimited unambiguously."""
     return f"{prefix}-{sha256_of(canonical_json(list(parts)))[:20]}"
 
 
@@ -62,7 +62,7 @@ def checked(key: str) -> str:
 def is_key(key: str) -> bool:
     """Return whether a store may hold an object of this name.
 
-    At most 512 characters, 200 a part (file systems end at 255).
+    At most 512 characters, 200 per part (file systems end at 255).
     """
     return len(key) <= 512 and all(len(part) <= 200 and _PART.fullmatch(part) for part in key.split("/"))
 
@@ -97,8 +97,8 @@ def weights(sha256: str) -> str:
     return f"models/{sha256}/weights.safetensors"
 
 
-def weights_companion(weights_sha256: str, name: str, sha256: str) -> str:
-    """Return the key of an artifact of weights (ONNX export, card, …); `name` is a file name such as `model.onnx`."""
+def weights_asset(weights_sha256: str, name: str, sha256: str) -> str:
+    """Return the key of an asset of weights (ONNX export, card, …); `name` is a file name such as `model.onnx`."""
     stem, _, suffix = name.rpartition(".")
     return f"models/{weights_sha256}/{stem}.{sha256[:12]}.{suffix}"
 
@@ -115,7 +115,7 @@ def verdict(verdict_id: str) -> str:
 
 
 def mask(weights_id: str, scene_id: str, name: str, sha256: str) -> str:
-    """Return the key of a published raster or an artifact beside it; `name` is a file name such as `mask.tif`."""
+    """Return the key of a published raster or an asset of it; `name` is a file name such as `mask.tif`."""
     stem, _, suffix = name.rpartition(".")
     return f"masks/{weights_id}/{scene_id}/{stem}.{sha256[:12]}.{suffix}"
 
@@ -134,7 +134,7 @@ def doctor_probe(name: str) -> str:
 
 
 def slug(text: str) -> str:
-    """Return text as one key part; a different text that would give the same slug gets another hash suffix."""
+    """Return text as one key part; different texts with the same slug get different hash suffixes."""
     plain = re.sub(r"[^a-z0-9.-]+", "-", text.lower()).strip("-.")[:60]
     if plain and plain == text:
         return plain

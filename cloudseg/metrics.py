@@ -1,6 +1,6 @@
 """Rates of a confusion matrix, with one rule for 0/0, used by training, evaluation and the int8 check.
 
-A share of nothing is 1: "of the cloud that is there, all was found". So IoU is 1 where neither mask nor label has
+A share of nothing is 1: "of no cloud, all was found". So IoU is 1 where neither mask nor label has
 cloud, and 0 where only one of them has.
 """
 

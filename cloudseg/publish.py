@@ -1,9 +1,8 @@
-"""Store objects first and write the row that names them last: the only way in which the two come into being.
+"""Store objects first, and write the row that names them last: the only way in which the two are created.
 
 A process killed between the two leaves an object that no row names, which maintenance deletes; never a row without its
-objects. Maintenance may delete an object while it is being published a second time, so the transaction of the row looks
-for it once more. Every function may be called again with the same arguments: objects that exist already are compared
-and kept.
+objects. Maintenance may delete an object while it is being published a second time, so the transaction of the row
+checks it once more. Every function may be called again with the same arguments: existing objects are compared and kept.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,16 +25,16 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class StagedObject:
-    """Content that is ready to be stored, with the key that its checksum decides."""
+    """Content that is ready to be stored, with the key that follows from its checksum."""
 
     content: bytes | Path
     """The bytes, or a complete file that holds them."""
     stored: StoredObject
-    """What the store must hold afterwards."""
+    """What the store must hold afterward."""
 
 
 def stage_object(content: bytes | Path, key_of: Callable[[str], str]) -> StagedObject:
-    """Return content together with its key, checksum and size. A file is read once, in pieces.
+    """Return content together with its key, checksum and size. A file is read once, in chunks.
 
     Args:
         content: the bytes, or a complete file.
@@ -53,7 +52,7 @@ def put_all(store: Store, objects: Mapping[str, StagedObject]) -> dict[str, Stor
 
     Raises:
         ObjectExists: a key holds other bytes.
-        ObjectCorrupt: a file changed since its checksum was taken.
+        ObjectCorrupt: a file changed after its checksum was computed.
         StoreUnreachable: the store does not answer.
     """
     return {name: _put(store, item) for name, item in objects.items()}
@@ -68,15 +67,15 @@ def publish(
     """Store the objects, then call `write_row` in one transaction and return its result.
 
     Args:
-        store: where the objects go.
-        catalog: where the row goes.
+        store: destination of the objects.
+        catalog: destination of the row.
         objects: what to store, by name.
-        write_row: is called with the connection and the stored objects by name. It must accept a row that exists
-            already (`catalog.session.insert` does): another process may have published the same thing a moment ago.
+        write_row: called with the connection and the stored objects by name. It must accept an existing row
+            (`catalog.session.insert` does): another process may have published the same thing a moment ago.
 
     Raises:
         ObjectExists: a key holds other bytes.
-        ObjectCorrupt: a file changed since its checksum was taken.
+        ObjectCorrupt: a file changed after its checksum was computed.
         StoreUnreachable: the store does not answer.
         CatalogUnreachable: the catalog does not answer.
     """

@@ -41,7 +41,7 @@ class Model(_Part):
 
     architecture: Architecture = Field("SimpleUNet", description="class of the net")
     encoder_weights: EncoderWeights | None = Field(
-        None, description="pretrained weights of the encoder of EfficientUNet; not used where the run starts warm"
+        None, description="pretrained weights of the encoder of EfficientUNet; not used if the run starts warm"
     )
     bands: tuple[str, ...] = Field(
         RGB,
@@ -60,7 +60,7 @@ class Model(_Part):
     @classmethod
     def _are_bands(cls, bands: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := [band for band in bands if band not in BAND_NAMES]:
-            raise ValueError(f"{', '.join(unknown)}: no such band; known are {', '.join(BAND_NAMES)}")
+            raise ValueError(f"{', '.join(unknown)}: unknown band; supported are {', '.join(BAND_NAMES)}")
         if len(set(bands)) != len(bands):
             raise ValueError("a band is named twice")
         return bands
@@ -88,8 +88,8 @@ class Input(_Part):
     """Preprocessing: `x = (min(reflectance, clip) - mean) / std` per band, 0 where nothing was observed."""
 
     clip: float = Field(1.0, gt=0, description="reflectance is clipped to this maximum")
-    mean: tuple[float, ...] = Field((0.0,), description="reflectance; one value for all bands, or one a band")
-    std: tuple[PositiveFloat, ...] = Field((1.0,), description="one value for all bands, or one a band")
+    mean: tuple[float, ...] = Field((0.0,), description="reflectance; one value for all bands, or one per band")
+    std: tuple[PositiveFloat, ...] = Field((1.0,), description="one value for all bands, or one per band")
     working_resolution_m: float | None = Field(
         None, gt=0, description="finer scenes are downsampled (mean) by a whole factor to about this pixel size"
     )
@@ -98,9 +98,9 @@ class Input(_Part):
 class Data(_Part):
     """Chips of a training."""
 
-    chip_size: int = Field(384, ge=32, le=2048, description="pixels a side in the snapshot")
+    chip_size: int = Field(384, ge=32, le=2048, description="pixels per side in the snapshot")
     crop_size: int | None = Field(
-        None, ge=16, description="pixels a side of a random crop for a training step; unset: the whole chip"
+        None, ge=16, description="pixels per side of a random crop for a training step; unset: the whole chip"
     )
     max_chips: int | None = Field(None, ge=1, description="train on this many chips, chosen by the seed")
     balance: bool = Field(False, description="balanced sampling: draw clear, mixed and overcast chips equally often")
@@ -115,7 +115,7 @@ class Optimizer(_Part):
         1.0,
         gt=0,
         le=1,
-        description="factor of lr where the run starts from the champion's parameters, which the full lr would destroy",
+        description="factor of lr if the run starts from the champion's parameters, which the full lr would destroy",
     )
     weight_decay: float = Field(0.0, ge=0, description="decoupled from the gradient with adamw, part of it with adam")
     schedule: Literal["constant", "cosine", "onecycle"] = Field(
@@ -161,7 +161,7 @@ class Budget(_Part):
     epoch_steps: int | None = Field(
         None,
         ge=1,
-        description="steps of an epoch; unset: one pass over the chips, less where the minutes allow fewer than eight",
+        description="steps of an epoch; unset: one pass over the chips, less if the minutes allow fewer than eight",
     )
     checkpoint_every_steps: int = Field(
         100, ge=1, description="steps between checkpoints; there is one after every epoch too"
@@ -174,8 +174,8 @@ class Budget(_Part):
         return self
 
 
-class Promotion(_Part):
-    """When a challenger replaces the champion."""
+class PromotionPolicy(_Part):
+    """Policy of the gate: when a challenger replaces the champion."""
 
     confidence: float = Field(0.95, gt=0.5, lt=1, description="one-sided, of the paired bootstrap over places")
     margin: float = Field(0.0, ge=0, le=1, description="the lower bound of the IoU difference must exceed this")
@@ -194,10 +194,8 @@ class Recipe(_Part):
     )
     description: str = Field(description="one line for people")
     seed: int = Field(0, ge=0, lt=2**31, description="of initial parameters, order of chips, augmentation and dropout")
-    warm_start: bool = Field(
-        False, description="start from the champion's parameters where it has the same architecture"
-    )
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the device supports it")
+    warm_start: bool = Field(False, description="start from the champion's parameters if it has the same architecture")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 if the device supports it")
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="decay of the exponential moving average (EMA) of the weights"
     )
@@ -211,7 +209,7 @@ class Recipe(_Part):
     optimizer: Optimizer = Optimizer()
     augment: Augment = Augment()
     budget: Budget
-    promotion: Promotion = Promotion()
+    promotion: PromotionPolicy = PromotionPolicy()
 
     @model_validator(mode="after")
     def _fits(self) -> "Recipe":
@@ -267,6 +265,11 @@ _REMOVED_VALUES: Final = {
 """Removed values that did not help (docs/log.md), each with the setting that had no effect: it is still accepted."""
 
 
+def current_name(name: str) -> str:
+    """Return today's name of a recipe in a run row; a name that was never changed is returned as it is."""
+    return _RENAMED_RECIPES.get(name, name)
+
+
 def load_recipe(name_or_path: str) -> Recipe:
     """Read a recipe.
 
@@ -302,7 +305,7 @@ def recipe_from(values: dict[str, Any], *, subject: str = "recipe", stored: bool
     Args:
         values: as in a TOML file.
         subject: names the recipe in errors.
-        stored: whether the values come from a run row: old names cause no warning there.
+        stored: whether the values are from a run row: old names cause no warning there.
 
     Raises:
         RecipeError: a value is unknown or invalid.
@@ -310,11 +313,11 @@ def recipe_from(values: dict[str, Any], *, subject: str = "recipe", stored: bool
     try:
         return Recipe.model_validate(_updated(values, warn=not stored))
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
         raise RecipeError(
             "the recipe has invalid values",
             subject=subject,
-            found=faults,
+            found=problems,
             next_step="docs/reference/recipes.md lists every value.",
         ) from error
 
@@ -332,7 +335,7 @@ def is_same_training(stored: dict[str, Any], recipe: Recipe, *, ignore_minutes: 
     """
     try:
         earlier = recipe_from(stored, stored=True)
-    except RecipeError:  # it has a value that this release no longer knows
+    except RecipeError:  # it has a value that this release no longer supports
         return False
     ignored: dict[str, Any] = {"name": True, "description": True}
     if ignore_minutes:
@@ -357,4 +360,6 @@ def _updated(values: dict[str, Any], *, warn: bool) -> dict[str, Any]:
 
 
 def _warn_renamed(old: str, new: str) -> None:
-    warnings.warn(f"{old} is now called {new}; the old name goes with release 0.3", FutureWarning, stacklevel=3)
+    warnings.warn(
+        f"{old} is now called {new}; the old name will be removed in release 0.3", FutureWarning, stacklevel=3
+    )

@@ -1,7 +1,7 @@
 """Open the store and the catalog, and set up logging, from the settings.
 
-This is the only module that reads `cloudseg.settings`: stages call `open_runtime()`, and everything below a stage gets
-what it needs as arguments.
+This is the only module that reads `cloudseg.settings`: stages call `open_runtime()`, and everything below a stage
+receives explicit arguments.
 """
 
 import functools
@@ -112,9 +112,9 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        faults = "; ".join(f"CLOUDSEG_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(f"CLOUDSEG_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         raise SettingsError(
-            "invalid setting", found=faults, next_step="docs/reference/settings.md lists every setting."
+            "invalid setting", found=problems, next_step="docs/reference/settings.md lists every setting."
         ) from error
 
 
@@ -125,7 +125,7 @@ def _warn_retired(name: str) -> None:
 
 
 def set_up_logging(level: str | None = None, handler: logging.Handler | None = None) -> None:
-    """Send the log to stderr, one line an event, or to a handler; called by the command line only, never on import."""
+    """Send the log to stderr, one line per event, or to a handler; called by the command line only, never on import."""
     logging.basicConfig(
         level=level or read_settings().log_level,
         handlers=[handler or logging.StreamHandler(sys.stderr)],

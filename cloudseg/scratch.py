@@ -29,7 +29,7 @@ def scratch_directory(purpose: str) -> Iterator[Path]:
     Abandoned scratch directories of this user are removed first.
 
     Args:
-        purpose: becomes part of the name, for an operator who looks for what fills a disk.
+        purpose: part of the name, for an operator who cleans up a full disk.
 
     Raises:
         SettingsError: the temporary directory cannot be written.
@@ -53,7 +53,7 @@ def scratch_directory(purpose: str) -> Iterator[Path]:
 
 
 def check_room(folder: Path, error: InputError) -> None:
-    """Tell a full disk from a bad file, so that a good file is never quarantined because of the disk.
+    """Distinguish a full disk from a bad file, so that a good file is never quarantined because of the disk.
 
     Args:
         folder: the scratch directory in which the decoder worked.
@@ -69,7 +69,7 @@ def check_room(folder: Path, error: InputError) -> None:
             subject=str(folder.parent),
             found=f"{free >> 20} MB free after: {error.what}",
             expected=f"at least {_LEAST_FREE >> 20} MB",
-            next_step="Make room, or set TMPDIR to another directory; then ingest again.",
+            next_step="Free space, or set TMPDIR to another directory; then ingest again.",
         ) from error
 
 
@@ -101,7 +101,7 @@ def reserve_file(path: Path, size: int) -> None:
 def _locked_folder(top: Path, purpose: str) -> tuple[Path, int]:
     """Make a directory and lock it; return its path and the descriptor that holds the lock.
 
-    Between the two steps another process may take the directory for abandoned and remove it; then a new one is made.
+    Between the two steps another process may consider the directory abandoned and remove it; then a new one is made.
     """
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{purpose}-", dir=top))
@@ -132,7 +132,7 @@ def _remove_abandoned(top: Path) -> None:
 
 
 def _open_folder(folder: Path) -> int | None:
-    """Open a directory in order to lock it; None where it is missing, a link, or another user's."""
+    """Open a directory in order to lock it; None if it is missing, a link, or another user's."""
     try:
         return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:

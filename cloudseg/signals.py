@@ -1,4 +1,4 @@
-"""Graceful shutdown: SIGTERM and SIGINT become a request that a long stage looks at between two pieces of work."""
+"""Graceful shutdown: SIGTERM and SIGINT become a request that a long stage checks between two units of work."""
 
 import signal
 import threading

@@ -8,12 +8,12 @@ from cloudseg.records import StoredObject
 
 
 def item_bytes(item: pystac.Item) -> bytes:
-    """Return an item as canonical JSON, with its links and hrefs as they are: the same item gives the same bytes."""
+    """Return an item as canonical JSON, with its links and hrefs as they are: the same item produces the same bytes."""
     return canonical_json(item.to_dict(include_self_link=False, transform_hrefs=False))
 
 
 def add_asset(item: pystac.Item, name: str, stored: StoredObject, asset: pystac.Asset) -> None:
-    """Add an asset with the size and the checksum of the stored object that it stands for.
+    """Add an asset with the size and the checksum of the stored object that it refers to.
 
     The checksum is a multihash (STAC file extension): 12 for SHA-256, 20 for 32 bytes, then the digest, hexadecimal.
     """

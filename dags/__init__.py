@@ -1,1 +1,1 @@
-"""The DAG files: when and how often a stage of `cloudseg.stages` runs."""
+"""The DAG files, which define when stages run; the stages are in `cloudseg.stages`."""

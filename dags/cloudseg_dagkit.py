@@ -41,10 +41,10 @@ TAG = "cloudseg"
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)  # noqa: UP017  (the form that Airflow's own documentation uses)
 
 
-class RetryWhereItHelps(RetryPolicy):
+class RetryTransientErrors(RetryPolicy):
     """Retry transient errors: a store, database or network that did not answer. Fail at once for all others.
 
-    Tasks of a worker that died never get here: the scheduler retries them as often as `retries` allows.
+    Tasks of a worker that died are not covered: the scheduler retries them as often as `retries` allows.
     """
 
     def evaluate(self, exception: BaseException, try_number: int, max_tries: int, context: Any = None) -> RetryDecision:
@@ -109,7 +109,7 @@ DEFAULT_ARGS: Json = {
     "retry_delay": timedelta(minutes=1),
     "retry_exponential_backoff": True,
     "max_retry_delay": timedelta(minutes=15),
-    "retry_policy": RetryWhereItHelps(),
+    "retry_policy": RetryTransientErrors(),
     "execution_timeout": timedelta(hours=2),
 }
 
@@ -118,7 +118,7 @@ def cloudseg_dag(*, description: str, schedule: Any, params: Json | None = None)
     """Return the `@dag` of this project.
 
     The rest follows from the function that it decorates: the DAG's id is its name, the manual (`doc_md`) is the
-    docstring of its file, the tags are `cloudseg` and what follows `cloudseg_` in its name.
+    docstring of its file, the tags are `cloudseg` and the part of its name after `cloudseg_`.
 
     Args:
         description: one line for the list of DAGs.
@@ -167,7 +167,7 @@ def training_id() -> str:
 
 
 def began_at() -> str:
-    """Return the time that this DAG run stands for (ISO 8601): unlike the clock, the same for every try."""
+    """Return the logical time of this DAG run (ISO 8601): unlike the clock, the same for every try."""
     return str(get_current_context()["dag_run"].run_after.isoformat())
 
 
@@ -236,7 +236,7 @@ def announce_masks(record: Json) -> Json:
 
 
 def next_after_verdict(outcome: str) -> str:
-    """Return the id of the next task: `approve` only if the run asks for approval and the verdict is PROMOTE."""
+    """Return the id of the next task: `approve` only if the run requires approval and the verdict is PROMOTE."""
     return "approve" if form()["approval"] == "ask" and outcome == "PROMOTE" else "promote"
 
 
@@ -245,7 +245,7 @@ def answer(approval: Json | None) -> Json:
 
     Args:
         approval: result of the task `approve`; None if it did not run. Airflow closes an unanswered request with its
-            default option and without a user: that is no decision, so the request stays open in the catalog.
+            default option and without a user: that is not a decision, so the request stays open in the catalog.
     """
     person = (approval or {}).get("responded_by_user")
     if approval is None or person is None:

@@ -2,13 +2,13 @@
 
 **What it does.** Every five minutes it reads the configured inbox (`CLOUDSEG_INBOX`) and catalogs what is new: scenes
 and labels become canonical files in the store and rows in the catalog. Files that cannot become a scene or a label go
-to quarantine with a reason and never stop the others. An empty inbox is no error. Files stay where they are; the same
-bytes are ingested once.
+to quarantine with a reason and never stop the others. An empty inbox is not an error. Files stay where they are; the
+same bytes are ingested once.
 
 **Started by** the schedule (`*/5 * * * *`), or manually with params: another source, its layout, its band order.
 
-**Leads to** the asset `cloudseg.scenes` when scenes are new (starts `cloudseg_predict`), and the asset
-`cloudseg.labels` when at least `min_new_labels` labels are waiting that the newest nightly training has not seen
+**Updates** the asset `cloudseg.scenes` when scenes are new (starts `cloudseg_predict`), and the asset
+`cloudseg.labels` when at least `min_new_labels` labels are waiting that the newest nightly training has not used
 (starts `cloudseg_retrain` with its default params). If nothing is new, the announcing task is skipped; the reason is
 in its log and its XCom `reason`.
 
@@ -63,7 +63,7 @@ from cloudseg_dagkit import (
             type=["null", "array"],
             items={"type": "string"},
             title="Bands",
-            description="Names of the bands in file order, one a line; empty: as the files say.",
+            description="Names of the bands in file order, one per line; empty: read from the files.",
             section="What",
         ),
         "min_new_labels": Param(

@@ -10,14 +10,14 @@ then.
 of it), or manually with params: other weights, another batch size.
 
 **When there is nothing to do** (no champion yet, or every scene has its mask) `plan` is skipped, and its log and its
-XCom `reason` say so.
+XCom `reason` contain the reason.
 
-**Leads to** the asset `cloudseg.masks`, one event for each batch.
+**Updates** the asset `cloudseg.masks`, one event for each batch.
 
 **When it fails.** Clear the failed batch, or trigger again: masks that exist are left as they are, so nothing is
 predicted twice and the bytes do not change.
 
-**What it does not protect against.** A champion that is bad on a new kind of scene: look at the page "Cloud masks", and
+**What it does not protect against.** A champion that is poor on a new kind of scene: check the page "Cloud masks", and
 roll back with `cloudseg rollback`. Masks of older champions stay published; nothing removes them.
 
 Example conf: `{"batch_size": 4}`
@@ -60,7 +60,7 @@ from cloudseg_dagkit import (
             type="integer",
             minimum=1,
             maximum=256,
-            title="Scenes a batch",
+            title="Scenes per batch",
             description="One task masks one batch.",
             section="How",
         ),

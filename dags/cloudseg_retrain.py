@@ -13,9 +13,9 @@ manual). One run at a time; a second one waits.
 and "Reject" are recorded in the history with the user's name and reason; no later unattended run promotes rejected
 weights. Without an answer within three days the champion is unchanged and the request stays open: `cloudseg promote`
 answers it later. HOLD and REJECT need no approval. If the request is shown again after a very quick answer, answer
-again: Airflow 3.3 can lose such an answer under load.
+again: Airflow 3.3 can lose an answer under load.
 
-**Leads to** the asset `cloudseg.champion` if the champion changed (starts `cloudseg_predict`). Otherwise `promote` is
+**Updates** the asset `cloudseg.champion` if the champion changed (starts `cloudseg_predict`). Otherwise `promote` is
 skipped; the verdict's reasons are in its log and its XCom `reason`.
 
 **Needs** the pool `gpu` with one slot for each GPU worker (`airflow pools set gpu 1 training`); a missing pool keeps
@@ -23,11 +23,11 @@ skipped; the verdict's reasons are in its log and its XCom `reason`.
 Celery, a worker of the queue `gpu`: `airflow celery worker -q gpu -c 1`.
 
 **When it fails.** A killed worker costs the steps since the last checkpoint: the next try resumes (same run id). Empty
-splits, a loss that is not finite, an unsuitable recipe: no retry; the message says what to do. Clearing `train`
+splits, a loss that is not finite, an unsuitable recipe: no retry; the message contains the next step. Clearing `train`
 resumes as well.
 
 **What it does not protect against.** Wrong labels that are new: they change the model if it still wins on the held-out
-places. Labels of held-out places are never trained on, so a model cannot win by having seen them.
+places. Labels of held-out places are never trained on, so a model cannot benefit from them.
 
 Example conf: `{"recipe": "nightly", "minutes": 30, "force": true, "approval": "ask"}`
 """
@@ -74,7 +74,7 @@ The report is on the page *Browse > Cloud masks*."""
             type="string",
             enum=RECIPES,
             values_display={
-                "nightly": "nightly: our best",
+                "nightly": "nightly: the default",
                 "baseline": "baseline: the first training of the baseline project, 100 images",
                 "baseline_4200": "baseline_4200: its second training, up to 4200 images",
                 "smoke": "smoke: seconds, to try the pipeline",
@@ -89,7 +89,7 @@ The report is on the page *Browse > Cloud masks*."""
             exclusiveMinimum=0,
             maximum=720,
             title="Minutes",
-            description="Time budget; empty: as the recipe says.",
+            description="Time budget; empty: the recipe's.",
             section="Training",
         ),
         "force": Param(
@@ -102,7 +102,7 @@ The report is on the page *Browse > Cloud masks*."""
             "auto",
             type="string",
             enum=["auto", "ask"],
-            values_display={"auto": "promote automatically", "ask": "ask for manual approval"},
+            values_display={"auto": "promote automatically", "ask": "require manual approval"},
             title="Approval",
             description="What happens to a challenger whose verdict is PROMOTE.",
             section="Promotion",

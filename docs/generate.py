@@ -58,7 +58,7 @@ def recipes_page() -> str:
     parts = [
         "# Recipes\n\n",
         _prose(
-            "A recipe says how a run is made: a TOML file whose hash is in the run, the weights and the mask's tags. "
+            "A recipe configures a run: a TOML file whose hash is in the run, the weights and the mask's tags. "
             "`--recipe` takes the name of a shipped recipe or the path of a `.toml` file."
         ),
         "\n\n## Shipped\n\n",
@@ -98,7 +98,7 @@ def dags_page() -> str:
 
     Airflow is not needed.
     """
-    parts = ["# DAGs\n\nWhat runs when. The same text stands in the Airflow UI beside each DAG.\n"]
+    parts = ["# DAGs\n\nWhat runs when. The Airflow UI shows the same text for each DAG.\n"]
     for path in sorted(DAGS.glob("cloudseg_*.py")):
         tree = ast.parse(path.read_text("utf-8"))
         functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
@@ -203,7 +203,7 @@ PAGES: dict[str, Callable[[], str]] = {
 
 
 def stale_pages() -> list[str]:
-    """Return the pages that are not what the code says."""
+    """Return the pages that differ from what the code generates."""
     return [
         name
         for name, make in PAGES.items()

@@ -1,7 +1,7 @@
 """Add the page "Cloud masks" to the Airflow UI (menu Browse).
 
-Every Airflow process loads plugins, task processes too, so no large package is imported here: the app is built when its
-first request comes.
+Every Airflow process loads plugins, task processes too, so no large package is imported here: the app is built at its
+first request.
 """
 
 from typing import Any

@@ -32,7 +32,7 @@ def every_key() -> list[str]:
         keys.snapshot_shard(SHA),
         keys.checkpoint("run-1", 12, SHA),
         keys.weights(SHA),
-        keys.weights_companion(SHA, "model.onnx", SHA),
+        keys.weights_asset(SHA, "model.onnx", SHA),
         keys.evaluation("ev-1", "report.html", SHA),
         keys.verdict("ve-1"),
         keys.mask("w-1", "sc-1", "mask.tif", SHA),
@@ -65,7 +65,7 @@ def test_every_function_that_builds_a_key_is_listed_above() -> None:
 
 def test_keys_contain_the_checksum():
     assert keys.mask("w-1", "sc-1", "mask.tif", SHA) == "masks/w-1/sc-1/mask.ab0000000000.tif"
-    assert keys.weights_companion(SHA, "model.onnx", SHA) == f"models/{SHA}/model.ab0000000000.onnx"
+    assert keys.weights_asset(SHA, "model.onnx", SHA) == f"models/{SHA}/model.ab0000000000.onnx"
     assert keys.checkpoint("run-1", 12, SHA) == "runs/run-1/checkpoints/00000012.ab0000000000.safetensors"
 
 

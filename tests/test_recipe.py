@@ -62,7 +62,7 @@ def test_the_hash_depends_on_every_value():
         ("model", {"widths": [8, 0]}, "model.widths.1"),
         ("model", {"widths": [8] * 9}, "model.widths"),
         ("model", {"bands": []}, "model.bands"),
-        ("model", {"bands": ["red", "B04"]}, "model.bands.*B04: no such band"),
+        ("model", {"bands": ["red", "B04"]}, "model.bands.*B04: unknown band"),
         ("model", {"bands": ["red", "red"]}, "model.bands.*twice"),
         ("model", {"color": 1}, "model.color"),
         ("input", {"std": [0.0]}, "input.std.0"),

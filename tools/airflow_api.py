@@ -24,13 +24,13 @@ class AirflowApi:
         self._token: str | None = None
 
     def call(self, method: str, path: str, body: Json | None = None, *, accept: tuple[int, ...] = (200, 201)) -> Any:
-        """Send one request and return the JSON of the answer, None where it is empty.
+        """Send one request and return the JSON of the answer, None if it is empty.
 
         Args:
             method: HTTP method.
             path: Path with query.
             body: JSON to send.
-            accept: HTTP statuses that are no error.
+            accept: HTTP statuses that are not an error.
 
         Raises:
             ServiceFailed: The answer has another status.
@@ -73,7 +73,7 @@ class AirflowApi:
         self._token = self.call("POST", "/auth/token", self._login)["access_token"]
 
     def create_pool(self, name: str, slots: int, description: str) -> None:
-        """Create a pool; an existing pool of that name stays as it is."""
+        """Create a pool; an existing pool of that name is unchanged."""
         self.call(
             "POST", "/api/v2/pools", {"name": name, "slots": slots, "description": description}, accept=(201, 409)
         )
@@ -106,7 +106,7 @@ class AirflowApi:
         return list(self.call("GET", f"{_run_path(dag_id, run_id)}/taskInstances?limit=200")["task_instances"])
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str, map_index: int = -1) -> Any:
-        """Return an XCom value of a task, None where there is none."""
+        """Return an XCom value of a task, None if there is none."""
         query = urlencode({"map_index": map_index, "deserialize": "true"})
         path = f"{_run_path(dag_id, run_id)}/taskInstances/{task_id}/xcomEntries/{key}?{query}"
         return self.call("GET", path, accept=(200, 404)).get("value")

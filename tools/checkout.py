@@ -50,7 +50,7 @@ def reserve_port(port: int, *, subject: str, next_step: str) -> int:
     Args:
         port: The wanted port, or 0 for any free one.
         subject: What the port is for, for the error message.
-        next_step: What to do where it is taken, for the error message.
+        next_step: What to do if it is in use, for the error message.
 
     Raises:
         SettingsError: Another process listens on the port.
@@ -60,7 +60,7 @@ def reserve_port(port: int, *, subject: str, next_step: str) -> int:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise SettingsError("the port is taken", subject=subject, found=port, next_step=next_step) from error
+            raise SettingsError("the port is in use", subject=subject, found=port, next_step=next_step) from error
         return int(probe.getsockname()[1])
 
 
@@ -75,7 +75,7 @@ def isolated_environment(outside: Mapping[str, str], *programs: Path) -> dict[st
 
     Args:
         outside: The caller's environment.
-        programs: Folders that come first on the PATH, before the programs of this Python.
+        programs: Folders to prepend to the PATH, before the programs of this Python.
     """
     inside = {name: value for name, value in outside.items() if not name.startswith(_NOT_INHERITED)}
     folders = [*map(str, programs), str(Path(sys.executable).parent), outside.get("PATH", ""), "/usr/sbin"]
@@ -83,6 +83,6 @@ def isolated_environment(outside: Mapping[str, str], *programs: Path) -> dict[st
 
 
 def tail(log: Path, lines: int) -> str:
-    """Return the last lines of a log for an error message; empty where there is no log."""
+    """Return the last lines of a log for an error message; empty if there is no log."""
     found = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
     return "\n" + "\n".join(found[-lines:])

@@ -1,4 +1,4 @@
-"""Errors of the tools, beside those of `cloudseg.errors`."""
+"""Errors of the tools, in addition to those of `cloudseg.errors`."""
 
 from cloudseg.errors import CloudsegError
 

@@ -223,7 +223,7 @@ MUTANTS: Final = (
         ("tests/catalog/test_gc_lock.py::test_gc_waits_for_a_publication",),
     ),
     Mutant(
-        "publishes-without-a-second-look",
+        "publishes-without-a-second-check",
         "cloudseg/publish.py",
         "if not store.exists(item.stored.key)",
         "if False",
@@ -251,7 +251,7 @@ MUTANTS: Final = (
         "pass",
         ("tests/train/test_run.py::test_killed_runs_end_with_the_weights_of_an_uninterrupted_run",),
     ),
-    # Prediction: a window gives in its core what the whole scene would give; the mask follows from the probability.
+    # Prediction: a window yields in its core what the whole scene would yield; the mask follows from the probability.
     Mutant(
         "margin-rounded-down",
         "cloudseg/model/windows.py",
@@ -281,7 +281,7 @@ MUTANTS: Final = (
         ("tests/raster/test_resample.py::test_both_ways_are_what_a_plain_loop_gives",),
     ),
     Mutant(
-        "evaluation-without-what-lies-around-a-chip",
+        "evaluation-without-the-surroundings-of-a-chip",
         "cloudseg/evaluate/scene.py",
         "            fine = read_mosaic(self.chips, of_scene, ",
         "            fine = read_mosaic(self.chips, of_scene[:1], ",
@@ -297,8 +297,8 @@ MUTANTS: Final = (
     Mutant(
         "prediction-ignores-a-request-to-stop",
         "cloudseg/stages/predict.py",
-        "_leave_if_asked(request.signal_name",
-        "_leave_if_asked(None",
+        "_raise_if_interrupted(request.signal_name",
+        "_raise_if_interrupted(None",
         ("tests/predict/test_predict_stage.py::test_a_prediction_that_is_asked_to_stop_keeps_what_it_has",),
     ),
 )
@@ -367,7 +367,7 @@ def is_killed(root: Path, mutant: Mutant) -> bool:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the mutants; the exit status is 0 only where all are killed."""
     parser = argparse.ArgumentParser(prog="mutants", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", action="append", metavar="NAME", help="only this mutant; may be given several times")
+    parser.add_argument("--only", action="append", metavar="NAME", help="only this mutant; may be repeated")
     parser.add_argument("--list", action="store_true", help="print the mutants and run nothing")
     options = parser.parse_args(arguments)
     try:

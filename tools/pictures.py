@@ -6,7 +6,7 @@ A scene with its mask, an evaluation report, the page in the Airflow UI.
     python -m tools.pictures --home var/demo --airflow-url http://127.0.0.1:8080 --user admin --password …
 
 `--home` is a home with masks, such as the demo's. The Airflow pictures need that demo still running (`make demo` prints
-its address, user and password). Needs Chromium. Look at every picture before it is committed.
+its address, user and password). Needs Chromium. Check every picture before it is committed.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from playwright.sync_api import Page, sync_playwright
 
 ASSETS: Final = Path(__file__).parents[1] / "docs" / "assets"
 LARGEST: Final = 150_000
-"""Bytes of a picture, at most: the repository keeps every version forever."""
+"""Bytes of a picture, at most: the repository keeps every version."""
 OUTLINE: Final = (255, 0, 170)
 _CLOUD, _NO_DATA = 1, 255
 _BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
@@ -37,7 +37,7 @@ UInt8 = npt.NDArray[np.uint8]
 
 
 def scene_and_mask(scene: Path, mask: Path, side: int = 512) -> Image.Image:
-    """Return a scene in true color with its clouds outlined, beside its mask, each `side` pixels square.
+    """Return a scene in true color with its clouds outlined, next to its mask, each `side` pixels square.
 
     Args:
         scene: canonical COG: uint16, reflectance x 10 000 with bands red, green, blue first, 0 = no data.
@@ -111,7 +111,7 @@ def from_home(home: Path) -> None:
     masks = stages.masks(limit=None)
     if not masks:
         sys.exit(f"{home} has no masks")
-    # A scene of which half is cloud shows most; the id decides between equals.
+    # A scene with half cloud shows most; ties are broken by the id.
     chosen = min(masks, key=lambda mask: (abs(mask["cloud_fraction"] - 0.4), mask["mask_id"]))
     scene, mask = (_path(runtime.store.uri_of(key)) for key in (scenes[chosen["scene_id"]]["key"], chosen["key"]))
     print(f"scene {chosen['scene']}, {chosen['cloud_fraction']:.0%} cloud")

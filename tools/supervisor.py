@@ -2,7 +2,7 @@
 
 `python supervisor.py LOG GRACE_S COMMAND…` runs the command with its output in LOG until standard input ends: that is
 when the parent closes the pipe, and also when the parent is killed. Then the command gets SIGINT (`airflow standalone`
-stops its components on that, and orphans them on SIGTERM) and GRACE_S seconds to end; whatever is left then gets
+stops its components on that, and orphans them on SIGTERM) and GRACE_S seconds to end; remaining processes then get
 SIGTERM, later SIGKILL.
 
 Against processes that escape: this process adopts orphans of its descendants (PR_SET_CHILD_SUBREAPER), and the kernel
@@ -41,7 +41,7 @@ def supervise(command: Sequence[str], log: Path, *, grace_s: float) -> int:
         grace_s: Seconds that it may take to end after SIGINT.
 
     Returns:
-        Its exit status; 0 where it was stopped.
+        Its exit status; 0 if it was stopped.
     """
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     # The parent handles Ctrl-C of the terminal, and closes the pipe when it is ready.
@@ -125,7 +125,7 @@ def _input_ended(wait_s: float) -> bool:
 
 
 def _follow_parent() -> None:
-    """Ask for SIGINT when the supervisor dies, and reset SIGINT, which a shell's `&` ignores.
+    """Request SIGINT when the supervisor dies, and reset SIGINT, which a shell's `&` ignores.
 
     Runs in the child before the command.
     """

@@ -7,8 +7,8 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 
 from cloudseg.errors import CatalogOutdated, CatalogUnreachable, CloudsegError, SettingsError
 
-# Codes: postgresql.org/docs/current/errcodes-appendix.html. libpq gives none for a connection that was refused, nor has
-# SQLite any that tell these apart, so there the message decides.
+# Codes: postgresql.org/docs/current/errcodes-appendix.html. libpq returns none for a refused connection, and SQLite
+# has none that distinguish these cases, so the message is matched there.
 _NO_TABLE_OR_COLUMN = {"42P01", "42703", "3F000"}
 _NOT_ALLOWED = {"42501"}
 # Classes: connection, rollback, resources, operator intervention, system. Codes: read-only after a fail-over, lock. The
@@ -44,7 +44,7 @@ def translate_db_errors(uri: str) -> Iterator[None]:
 
 
 def _translate(error: DatabaseError, uri: str) -> CloudsegError | None:
-    """Return the error to raise, or None for one that says that the statement is wrong."""
+    """Return the error to raise, or None if the statement itself is wrong."""
     reason = str(error.orig).partition("\n")[0]  # PostgreSQL adds an excerpt of the statement
     code = getattr(error.orig, "sqlstate", None)
     if code is None and (refusal := _refused(reason, uri)) is not None:
@@ -64,7 +64,10 @@ def _translate(error: DatabaseError, uri: str) -> CloudsegError | None:
     if not _is_transient(error, code) or "syntax error" in reason:
         return None
     return CatalogUnreachable(
-        "the catalog does not answer", subject=uri, found=reason, next_step="Try again; `cloudseg doctor` tells more."
+        "the catalog does not answer",
+        subject=uri,
+        found=reason,
+        next_step="Try again; `cloudseg doctor` reports details.",
     )
 
 
@@ -79,7 +82,7 @@ def _refused(reason: str, uri: str) -> SettingsError | None:
     """Return the error of a file or a server that a retry does not change, or None."""
     if "not a database" in reason or "malformed" in reason:
         return SettingsError(
-            "the catalog's file is damaged or no SQLite database",
+            "the catalog's file is damaged or not a SQLite database",
             subject=uri,
             found=reason,
             next_step="Restore it from a backup.",
@@ -93,7 +96,7 @@ def _refused(reason: str, uri: str) -> SettingsError | None:
         )
     if 'database "' in reason and "does not exist" in reason:
         return SettingsError(
-            "the server has no such database",
+            "the database does not exist on the server",
             subject=uri,
             found=reason,
             next_step="Create it, or correct CLOUDSEG_CATALOG_URL.",

@@ -2,8 +2,8 @@
 
 Without it maintenance could delete an object between the writer's check that it exists and the writer's row. A
 transaction that names objects calls `lock_for_publish` and then checks that they exist; one that deletes calls
-`lock_for_gc` and then checks which are named. So the second one sees what the first one did. SQLite has one writer at a
-time and needs no lock.
+`lock_for_gc` and then checks which are named. So the second one sees the effect of the first one. SQLite has one writer
+at a time and needs no lock.
 """
 
 from typing import Final

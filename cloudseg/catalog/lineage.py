@@ -40,7 +40,7 @@ def lineage_of_mask(db: Connection, mask_id: str) -> Json:
     """Return `{mask, scene, weights, run, snapshot, labels, ancestors}` of a mask as JSON values, times as ISO 8601.
 
     `labels` lists every label of the snapshot by split and id, each with its `split` and its `scene` (source address
-    and checksum). `ancestors` lists the weights that a warm start goes back to, nearest first, with run and snapshot
+    and checksum). `ancestors` lists the weights that warm starts began from, nearest first, with run and snapshot
     ids: their labels influenced the mask too. `run` and `snapshot` are None and `labels` is empty for imported weights.
     One query finds everything but the ancestors; a second, recursive one runs only for a warm start.
 
@@ -58,7 +58,7 @@ def lineage_of_mask(db: Connection, mask_id: str) -> Json:
 
 
 def _statement(mask_id: str) -> Select[Any]:
-    """Return the query that joins mask, scene and model with the labels of the snapshot: one row a label."""
+    """Return the query that joins mask, scene and model with the labels of the snapshot: one row per label."""
     source = t.scene.alias("source")
     tables = {"mask": t.mask, "scene": t.scene, "weights": t.weights, "run": t.run, "snapshot": t.snapshot}
     wanted = {"mask": _MASK, "scene": _SCENE, **_MODEL}
@@ -79,7 +79,7 @@ def _statement(mask_id: str) -> Select[Any]:
 
 
 def _ancestors(db: Connection, weights_id: str) -> list[Json]:
-    """Return these weights and those that `run.parent_weights_id` leads to, nearest first."""
+    """Return these weights and those that that follow by `run.parent_weights_id`, nearest first."""
     w, r = t.weights.c, t.run.c
     start = select(w.weights_id, literal(1).label("generation")).where(w.weights_id == weights_id)
     line = start.cte("line", recursive=True)
@@ -89,7 +89,7 @@ def _ancestors(db: Connection, weights_id: str) -> list[Json]:
         .select_from(line.join(t.weights, w.weights_id == line.c.weights_id).join(t.run, r.run_id == w.run_id))
         .join(parent, parent.c.weights_id == r.parent_weights_id)
     )
-    # UNION in place of UNION ALL would not stop a cycle (the generation differs); a parent is older than its child, so
+    # UNION instead of UNION ALL would not stop a cycle (the generation differs); a parent is older than its child, so
     # there is none.
     line = line.union_all(step)
     statement = (
@@ -101,7 +101,7 @@ def _ancestors(db: Connection, weights_id: str) -> list[Json]:
 
 
 def _part(row: Row[Any], name: str, columns: tuple[str, ...]) -> Json | None:
-    """Return one table's columns of a joined row, None where the outer join found nothing."""
+    """Return one table's columns of a joined row, None if the outer join found nothing."""
     values = {column: row._mapping[f"{name}__{column}"] for column in columns}
     if values[columns[0]] is None:
         return None

@@ -10,13 +10,13 @@ from cloudseg.errors import StateError
 from cloudseg.records import Decision, Evaluation, Mask, Promotion, Split, Verdict, Weights
 
 _PAGE = 1000
-"""Values in one statement; SQLite takes 32 766 (sqlite.org/limits.html)."""
+"""Values in one statement; SQLite allows 32 766 (sqlite.org/limits.html)."""
 
 
 def add_weights(db: Connection, weights: Weights) -> Weights:
     """Register weights under the next version (`weights.version` is overwritten), or return the row that exists.
 
-    Where another transaction took that version first, the next one is tried.
+    If another transaction took that version first, the next one is tried.
 
     Raises:
         StateError: the run has registered other weights.
@@ -94,7 +94,7 @@ def list_evaluations(db: Connection, weights_id: str) -> list[Evaluation]:
 
 
 def add_verdict(db: Connection, verdict: Verdict) -> bool:
-    """Add a verdict; return False where it exists already."""
+    """Add a verdict; return False if it already exists."""
     return insert(db, t.verdict, verdict)
 
 
@@ -121,7 +121,7 @@ def find_verdict(db: Connection, challenger_id: str) -> Verdict | None:
 
 
 def add_decision(db: Connection, decision: Decision) -> bool:
-    """Add what a person said or was asked about a verdict; False where the same is there already."""
+    """Add a manual decision on a verdict; return False if it already exists."""
     return insert(db, t.decision, decision)
 
 
@@ -151,7 +151,7 @@ def add_promotion(db: Connection, promotion: Promotion) -> bool:
 
 
 def add_mask(db: Connection, mask: Mask) -> bool:
-    """Add a mask, after its objects; return False where it exists already."""
+    """Add a mask, after its objects; return False if it already exists."""
     return insert(db, t.mask, mask)
 
 

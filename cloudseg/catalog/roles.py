@@ -33,8 +33,8 @@ def make_roles(db: Connection, folder: Path) -> list[str]:
     return missing
 
 
-def grant_again(db: Connection, folder: Path) -> bool:
-    """Grant the privileges again that an upgrade revokes by creating the views anew; return whether the roles exist."""
+def restore_privileges(db: Connection, folder: Path) -> bool:
+    """Grant the privileges again after an upgrade, which recreates the views; return whether the roles exist."""
     if db.dialect.name != "postgresql" or set(ROLES) - _existing(db):
         return False
     run_files(db, folder, "*_grants.sql")

@@ -11,14 +11,14 @@ from cloudseg.records import Label, Place, Quarantined, Scene, Split
 
 
 class WaitingScene(NamedTuple):
-    """A scene without a mask: little of its row, so that a list of a million stays small."""
+    """A scene without a mask: only part of its row, so that a list of a million is small."""
 
     scene_id: str
     name: str
 
 
 def add_scene(db: Connection, scene: Scene) -> bool:
-    """Add a scene; return False where the same source bytes are in the catalog already."""
+    """Add a scene; return False if the catalog already has the same source bytes."""
     return insert(db, t.scene, scene)
 
 
@@ -86,9 +86,9 @@ def _without_mask(weights_id: str) -> Select[tuple[str]]:
 
 
 def add_label(db: Connection, label: Label) -> Label | None:
-    """Add a label as the next version of its scene (`label.version` is overwritten); return None where it exists.
+    """Add a label as the next version of its scene (`label.version` is overwritten); return None if it exists.
 
-    Where another transaction took that version first, the next one is tried.
+    If another transaction took that version first, the next one is tried.
     """
     while fetch_one(db, Label, select(t.label).where(t.label.c.label_id == label.label_id)) is None:
         newest = db.execute(select(func.max(t.label.c.version)).where(t.label.c.scene_id == label.scene_id)).scalar()
@@ -147,7 +147,7 @@ def decide_places(db: Connection, splits: dict[str, Split]) -> dict[str, Split]:
 
 
 def add_quarantined(db: Connection, entry: Quarantined) -> bool:
-    """Add an entry; return False where the same bytes at the same address were quarantined before."""
+    """Add an entry; return False if the same bytes at the same address were quarantined before."""
     return insert(db, t.quarantine, entry)
 
 

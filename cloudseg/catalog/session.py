@@ -20,7 +20,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 
 from cloudseg.backoff import pauses
 from cloudseg.catalog.db_errors import translate_db_errors
-from cloudseg.catalog.roles import grant_again, make_roles
+from cloudseg.catalog.roles import make_roles, restore_privileges
 from cloudseg.catalog.views import create_gis_views, drop_views, run_files
 from cloudseg.errors import CatalogOutdated, CatalogUnreachable, NotInCatalog, SettingsError, StateError
 from cloudseg.keys import canonical_json
@@ -43,7 +43,7 @@ _POSTGRESQL = {
 
 
 def sql_folder() -> Path:
-    """Return the folder with migrations and views: beside the package in a checkout, inside it in a wheel."""
+    """Return the folder with migrations and views: next to the package in a checkout, inside it in a wheel."""
     inside = Path(__file__).parents[1] / "_sql"
     return inside if inside.is_dir() else Path(__file__).parents[2] / "sql"
 
@@ -82,11 +82,11 @@ class Catalog:
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
-        """Open a transaction that writes: committed at the end of the block, rolled back where it raises.
+        """Open a transaction that writes: committed at the end of the block, rolled back if it raises.
 
-        On SQLite it takes the write lock at once, so that what was read inside still holds when it writes. On
+        On SQLite it takes the write lock at once, so that what was read inside is still valid when it writes. On
         PostgreSQL every statement sees what others have committed (READ COMMITTED): unique constraints decide between
-        two writers, and `advisory_lock` where these do not suffice.
+        two writers, and `advisory_lock` if these do not suffice.
         """
         with self._transaction(cloudseg_writes=True) as connection:
             yield connection
@@ -99,13 +99,13 @@ class Catalog:
             yield connection
 
     def upgrade(self, *, url: str | None = None, gdal: str | None = None) -> str:
-        """Migrate the schema to the newest revision, create the views anew and return the name of the revision.
+        """Migrate the schema to the newest revision, recreate the views and return the name of the revision.
 
-        Running it again changes nothing; of two processes at once one waits.
+        Running it again changes nothing; of two concurrent processes, one waits.
 
         Args:
-            url: what stands before a key in the URI of an object, for the views in schema `gis`.
-            gdal: what stands before a key in the path by which GDAL opens an object, for the same views.
+            url: prefix of a key in the URI of an object, for the views in schema `gis`.
+            gdal: prefix of a key in the path by which GDAL opens an object, for the same views.
 
         Raises:
             CatalogOutdated: a newer version of the code made the catalog.
@@ -116,7 +116,7 @@ class Catalog:
             command.upgrade(config, "head")
             run_files(connection, sql_folder() / "views")
             create_gis_views(connection, sql_folder() / "gis", url, gdal)
-            grant_again(connection, sql_folder() / "roles")
+            restore_privileges(connection, sql_folder() / "roles")
         return head
 
     def make_roles(self) -> list[str]:
@@ -145,7 +145,7 @@ class Catalog:
             command.downgrade(config, revision)
 
     def head_revision(self) -> str:
-        """Return the newest revision that this version of the code knows."""
+        """Return the newest revision of this version of the code."""
         return str(ScriptDirectory.from_config(self._alembic()).get_current_head())
 
     def revision(self) -> str | None:
@@ -312,7 +312,7 @@ def now() -> datetime:
 
 
 def insert(db: Connection, table: Table, record: Record) -> bool:
-    """Add a row; return False, and change nothing, where a row with the same unique values exists."""
+    """Add a row; return False, and change nothing, if a row with the same unique values exists."""
     build = sqlite.insert if db.dialect.name == "sqlite" else postgresql.insert
     # RETURNING, not rowcount: SQLAlchemy does not keep the row count of an INSERT on PostgreSQL.
     statement = (

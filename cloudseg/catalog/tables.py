@@ -282,7 +282,7 @@ decision = Table(
 promotion = Table(
     "promotion",
     metadata,
-    # The primary key makes two champions impossible: two promotions at once ask for the same next generation.
+    # The primary key makes two champions impossible: two concurrent promotions insert the same next generation.
     Column("generation", Integer, primary_key=True, autoincrement=False),
     _text("weights_id", _to("weights.weights_id")),
     _text("previous_weights_id", _to("weights.weights_id"), null=True),

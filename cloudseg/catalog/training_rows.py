@@ -10,7 +10,7 @@ from cloudseg.records import Checkpoint, Epoch, Run, RunStatus, Snapshot, Split
 
 
 def add_snapshot(db: Connection, snapshot: Snapshot, labels: dict[str, Split]) -> bool:
-    """Add a snapshot with its labels (label id to split); return False where it exists already."""
+    """Add a snapshot with its labels (label id to split); return False if it already exists."""
     if not insert(db, t.snapshot, snapshot):
         return False
     rows = [
@@ -94,7 +94,7 @@ def set_run_status(db: Connection, run_id: str, status: RunStatus, *, error: str
 
 
 def add_epoch(db: Connection, epoch: Epoch) -> bool:
-    """Add an epoch; return False where a resumed run repeats it."""
+    """Add an epoch; return False if a resumed run repeats it."""
     return insert(db, t.epoch, epoch)
 
 
@@ -104,7 +104,7 @@ def list_epochs(db: Connection, run_id: str) -> list[Epoch]:
 
 
 def add_checkpoint(db: Connection, checkpoint: Checkpoint) -> bool:
-    """Add a checkpoint, after its object; return False where a resumed run repeats it."""
+    """Add a checkpoint, after its object; return False if a resumed run repeats it."""
     return insert(db, t.checkpoint, checkpoint)
 
 

@@ -1,6 +1,6 @@
-"""The views of `sql/views` and, on PostGIS, the geometry and the views of `sql/gis`; every upgrade creates them anew.
+"""The views of `sql/views` and, on PostGIS, the geometry and the views of `sql/gis`; every upgrade recreates them.
 
-They hold no data of their own, so they need no migration: the numbered files are their only source. Those of
+They hold no data, so they need no migration: the numbered files are their only source. Those of
 `sql/views` are each one `CREATE VIEW` that SQLite and PostgreSQL both read. Migrations run without them, because SQLite
 alters no table that a view names.
 """
@@ -22,7 +22,7 @@ _VIEWS = (
     "scene_label",
     "training_run",
 )
-"""Every view that any version of cloudseg created: what to drop. Other views are left alone."""
+"""Every view that any version of cloudseg created: what to drop. Other views are not touched."""
 _GIS = ("masks", "scenes", "store")
 _NOT_MIGRATED = {("table", "spatial_ref_sys"), ("column", "footprint"), ("index", "ix_scene_footprint")}
 
@@ -37,15 +37,15 @@ def run_files(db: Connection, folder: Path, pattern: str = "[0-9]*.sql") -> list
 
 
 def create_gis_views(db: Connection, folder: Path, url: str | None, gdal: str | None) -> bool:
-    """Create the geometry of scenes and the views of schema `gis`; return False where the database has no PostGIS.
+    """Create the geometry of scenes and the views of schema `gis`; return False if the database has no PostGIS.
 
     Every upgrade checks, so PostGIS may be installed later.
 
     Args:
         db: the transaction of the upgrade.
         folder: of the SQL files.
-        url: what stands before a key in the URI of an object; None: the views have none.
-        gdal: what stands before a key in the path by which GDAL opens an object; None: the views have none.
+        url: prefix of a key in the URI of an object; None: the views have none.
+        gdal: prefix of a key in the path by which GDAL opens an object; None: the views have none.
     """
     if db.dialect.name != "postgresql":
         return False

@@ -1,6 +1,6 @@
 """The command line: one command for each stage of `cloudseg.stages`, with the same names and arguments.
 
-The help of `cloudseg` lists the exit codes; `cloudseg.errors` gives every error its code.
+The help of `cloudseg` lists the exit codes; `cloudseg.errors` assigns the codes.
 """
 
 import io
@@ -39,7 +39,7 @@ def root(log_level: str | None) -> None:
       5    an object in the store is missing or damaged, or the store refused the request
       6    the store or the catalog does not respond: try again
       130  interrupted (Ctrl-C)
-      143  a training or a prediction was asked to stop and saved its progress: run the command again to resume
+      143  a training or a prediction was stopped by a signal and saved its progress: run the command again to resume
     """  # noqa: D301 - \b keeps click from joining the lines
 
 
@@ -69,7 +69,7 @@ for _command in (
 
 
 def _moved(name: str) -> click.Command:
-    """Return a hidden command that says where a command of earlier releases is now."""
+    """Return a hidden command that prints what replaces a command of earlier releases."""
 
     @click.command(name, hidden=True, context_settings={"ignore_unknown_options": True}, help=f"Now `make {name}`.")
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run `cloudseg` and exit with its exit code.
 
     Args:
-        arguments: Command line without the program's name; that of the process where None.
+        arguments: Command line without the program's name; that of the process if None.
     """
     run_and_exit(root, "cloudseg", arguments)
 
@@ -98,7 +98,7 @@ def run_and_exit(command: click.Command, name: str, arguments: list[str] | None 
     Args:
         command: The command.
         name: Its name in help texts.
-        arguments: Command line without the program's name; that of the process where None.
+        arguments: Command line without the program's name; that of the process if None.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(

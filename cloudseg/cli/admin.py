@@ -113,7 +113,7 @@ def import_weights(path: str, dry_run: bool) -> Any:
 
 def _show_checks(console: Console, record: Json) -> None:
     for check in record["checks"]:
-        status = "ok   " if check["ok"] else "FAULT"
+        status = "ok   " if check["ok"] else "FAIL "
         console.print(f"{status} {check['name']:<9} {check['detail']}", markup=False, highlight=False)
 
 

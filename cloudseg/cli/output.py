@@ -31,7 +31,7 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(\.\d+)?Z")
 
 
 class BarHandler(logging.Handler):
-    """Shows log records with the attribute `progress` as progress bars on a terminal."""
+    """Log handler that displays records with the attribute `progress` as progress bars on a terminal."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ def reports(
 
     Args:
         show: Prints the record, as JSON types, in a readable form.
-        exit_code: Returns the exit code for a record that is no error, but no full success either.
+        exit_code: Returns the exit code for a record that is not an error, but not a full success either.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., None]:
@@ -100,7 +100,7 @@ def reports(
 def _write(show: Callable[[], None]) -> None:
     """Call `show`, which writes to stdout.
 
-    A closed pipe (`| head`) is no error; a full disk or a closed stdout is one.
+    A closed pipe (`| head`) is not an error; a full disk or a closed stdout is one.
     """
     try:
         if sys.stdout is None:
@@ -174,7 +174,7 @@ def _table_lines(console: Console, columns: Sequence[str], cells: Sequence[Seque
     """Return header and rows, one line each, and the number of columns that have room.
 
     Args:
-        console: Its width limits the lines where it is a terminal.
+        console: Its width limits the lines if it is a terminal.
         columns: Keys of the columns.
         cells: Values of each column.
     """
@@ -203,7 +203,7 @@ def _header(column: str) -> str:
 
 
 def _console() -> Console:
-    """Return the console for stdout, with long lines where it is a pipe or a file."""
+    """Return the console for stdout, with long lines if it is a pipe or a file."""
     return Console() if sys.stdout.isatty() else Console(width=_NO_TERMINAL_WIDTH)
 
 
@@ -220,7 +220,7 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return ", ".join(value[:12]) + (f" … {len(value)} in all" if len(value) > 12 else "")
+        return ", ".join(value[:12]) + (f" … {len(value)} in total" if len(value) > 12 else "")
     if isinstance(value, dict):
         return "  ".join(f"{name} {_inner(inner)}" for name, inner in value.items())
     if isinstance(value, list):

@@ -29,7 +29,7 @@ _REASON = click.option("--reason", default="", help="Why; stored in the promotio
 @click.option(
     "--bands",
     metavar="A,B,…",
-    help="Band names in file order where the files do not name them, for example red,green,blue.",
+    help="Band names in file order if the files do not name them, for example red,green,blue.",
 )
 @_DRY_RUN
 @reports(show_record)
@@ -49,9 +49,9 @@ def ingest(source: str | None, layout: str | None, bands: str | None, dry_run: b
 @_DRY_RUN
 @reports(show_record)
 def snapshot(recipe: str, dry_run: bool) -> Any:
-    """Cut the current labels into a frozen snapshot of training chips, as the recipe says.
+    """Cut the current labels into a frozen snapshot of training chips, as the recipe defines them.
 
-    The same labels and recipe give the same snapshot.
+    The same labels and recipe produce the same snapshot.
     """
     from cloudseg import stages
 
@@ -132,8 +132,8 @@ def promote(
     from cloudseg import stages
     from cloudseg.stages.plan import plan_promote
 
-    if force and (ask or decline or automatic):
-        raise click.UsageError("--force is a decision of its own: it goes with none of --ask, --decline, --automatic.")
+    if force and (ask or decline or automatic or not apply):
+        raise click.UsageError("--force cannot be combined with --no-apply, --ask, --decline or --automatic.")
     if dry_run:
         return plan_promote(weights_id, snapshot_id=snapshot_id)
     if decline:
@@ -157,7 +157,7 @@ def rollback(champion_id: str | None, actor: str, reason: str, dry_run: bool) ->
     """Replace the current champion with the previous one; the history keeps both changes.
 
     CHAMPION_ID is the champion to replace: with it the command is safe to repeat. Without it the current champion is
-    replaced, and a second call goes back one champion further.
+    replaced, and a second call rolls back one champion further.
     """
     from cloudseg import stages
     from cloudseg.stages.plan import plan_rollback

@@ -35,7 +35,7 @@ def list_sources(db: Connection, recipe: Recipe, *, write: bool) -> list[Source]
     Args:
         db: an open transaction, one that may write if `write` is set.
         recipe: its bands, chip size and working resolution.
-        write: whether the splits of new places are recorded in the catalog, for good.
+        write: whether the splits of new places are recorded in the catalog, permanently.
 
     Raises:
         EmptySplit: no scene fits.

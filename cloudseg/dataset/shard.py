@@ -1,7 +1,7 @@
 """Pack chips into a few large files of equal records, one file at a time.
 
-Where a file ends depends on its content (a scene's id) and its size, so that a new scene changes only the file that it
-belongs to, and a later snapshot shares the others (content-defined chunking).
+Where a file ends depends on its content (a scene's id) and its size, so that a new scene changes only its own
+file, and a later snapshot shares the others (content-defined chunking).
 """
 
 import hashlib
@@ -24,7 +24,7 @@ _ONE_IN: Final = 8
 
 
 class ShardWriter:
-    """Appends chips to a file in a folder and stores each finished file under its checksum. Memory: one chip."""
+    """Writer that appends chips to a file and stores each finished file under its checksum. Memory: one chip."""
 
     def __init__(
         self,

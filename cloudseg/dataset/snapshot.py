@@ -27,7 +27,7 @@ from cloudseg.storage import Store
 
 log = logging.getLogger(__name__)
 OnProgress = Callable[[int, int], None]
-"""Gets scenes done and scenes in all."""
+"""Called with scenes done and the total number of scenes."""
 SPLITS: tuple[Split, ...] = ("train", "validation", "held_out")
 
 CLEAR_BELOW, OVERCAST_ABOVE = 0.10, 0.90
@@ -39,15 +39,15 @@ def build_snapshot(
 ) -> SnapshotRecord:
     """Freeze the newest labels of all scenes that have the recipe's bands.
 
-    The same labels, chip size, bands and working resolution give the same snapshot, whatever the order or time of
+    The same labels, chip size, bands and working resolution produce the same snapshot, whatever the order or time of
     ingestion; a second call finds it and reads no pixel. Memory: one window of one scene.
 
     Args:
-        store: holds scenes and labels, takes shards and manifest.
-        catalog: names the labels, takes the splits of new places and the snapshot's row.
+        store: holds scenes and labels; shards and manifest are written to it.
+        catalog: lists the labels; the splits of new places and the snapshot's row are written to it.
         recipe: bands, chip size and working resolution.
-        dry_run: write nothing and count windows; those without a labeled pixel are still among them.
-        on_progress: gets scenes done and scenes in all.
+        dry_run: write nothing and count windows, including those without a labeled pixel.
+        on_progress: called with scenes done and the total number of scenes.
 
     Raises:
         EmptySplit: no scene fits the recipe, or no pixel is labeled.

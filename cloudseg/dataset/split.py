@@ -1,4 +1,4 @@
-"""Which split a place belongs to: a stable hash of its name, so that no later scene can move it."""
+"""Which split a place belongs to: a stable hash of its name, so that no later scene can change it."""
 
 import hashlib
 from typing import Final

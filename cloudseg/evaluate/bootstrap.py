@@ -38,7 +38,7 @@ class Difference:
 
 
 def seed_of(*ids: str) -> int:
-    """Return the bootstrap seed of a comparison of these ids, so that it always gives the same bounds."""
+    """Return the bootstrap seed of a comparison of these ids, so that its bounds are reproducible."""
     return int(sha256_of(canonical_json(list(ids)))[:16], 16)
 
 

@@ -88,7 +88,7 @@ def above(clear: Histogram, cloud: Histogram, threshold: int) -> dict[str, int]:
 
 
 class Saturation:
-    """Finds the labeled pixels of a scene that are near the scene's maximum in every visible band.
+    """Counter of the labeled pixels of a scene that are near the scene's maximum in every visible band.
 
     An unsaturated scene has few such pixels, so no table of sensors is needed. A scene with a low maximum is dark and
     has no saturated pixels. Near, not equal, because lossy compression spreads a plateau: 250 of 255 in an 8-bit image.

@@ -33,7 +33,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """All that the template draws of a chart, in units of the SVG; (0, 0) is the top left corner."""
+    """Everything that the template draws of a chart, in units of the SVG; (0, 0) is the top left corner."""
 
     title: str
     x_name: str
@@ -71,14 +71,14 @@ def chart(
     diagonal: bool = False,
     dots: bool = False,
 ) -> Chart | None:
-    """Return a chart, or None where no point is finite.
+    """Return a chart, or None if no point is finite.
 
     Args:
         title: heading.
         x_name: what the x axis shows.
         y_name: what the y axis shows.
-        series: name, color number and points of each line; points that are not finite are left out.
-        x_range: of the axis; None takes the points'.
+        series: name, color number and points of each line; points that are not finite are omitted.
+        x_range: of the axis; None uses the points'.
         y_range: likewise.
         marker: x and text of a vertical line.
         bars: first x, last x and height as a share of the plot, drawn pale behind the lines.

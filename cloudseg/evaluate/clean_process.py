@@ -1,7 +1,7 @@
 """The smoke test of the gate: a clean process on the CPU loads the published file and reproduces its golden sample.
 
 It shares nothing with the process that trained: no GPU, no settings, no state. (TFX has a component for this, the
-InfraValidator, beside its Evaluator.)
+InfraValidator, next to its Evaluator.)
 """
 
 import json
@@ -35,7 +35,7 @@ class SmokeTest:
 
 
 def run_smoke_test(store: Store, weights: Weights, *, timeout_s: float = TIMEOUT_S) -> SmokeTest:
-    """Run the smoke test in a process of its own and return its result.
+    """Run the smoke test in a separate process and return its result.
 
     Weights that cannot be loaded fail the test; no error is raised for them.
 
@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> int:
         arguments: path and SHA-256 of the weights, path and SHA-256 of the golden sample.
 
     Returns:
-        Exit status: 0 where the golden sample was reproduced, else 1.
+        Exit status: 0 if the golden sample was reproduced, else 1.
     """
     weights_path, weights_sha256, golden_path, golden_sha256 = arguments
     try:

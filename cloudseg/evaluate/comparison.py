@@ -11,7 +11,7 @@ from cloudseg.evaluate.bootstrap import Difference, Row, compare, seed_of
 from cloudseg.evaluate.metrics import Counts
 from cloudseg.evaluate.slices import all_slices
 from cloudseg.evaluate.table import CountsTable, trivial_masks
-from cloudseg.recipe import Promotion
+from cloudseg.recipe import PromotionPolicy
 from cloudseg.records import Json, Outcome
 
 
@@ -47,7 +47,7 @@ class GateResult:
 
 
 def compare_with_trivial_masks(
-    table: CountsTable, policy: Promotion, result: GateResult, *, is_first: bool
+    table: CountsTable, policy: PromotionPolicy, result: GateResult, *, is_first: bool
 ) -> dict[str, Difference]:
     """Compare with the trivial masks: no model may be worse than one, the first must be significantly better than each.
 
@@ -56,7 +56,7 @@ def compare_with_trivial_masks(
     Args:
         table: counts of the challenger.
         policy: limits of the comparison.
-        result: gets the reasons.
+        result: the reasons are added to it.
         is_first: whether there is no champion yet.
 
     Returns:
@@ -83,14 +83,16 @@ def compare_with_trivial_masks(
     return found
 
 
-def compare_with_champion(table: CountsTable, champion: CountsTable, policy: Promotion, result: GateResult) -> Json:
+def compare_with_champion(
+    table: CountsTable, champion: CountsTable, policy: PromotionPolicy, result: GateResult
+) -> Json:
     """Compare with the champion on the same scenes: all of them, then slice by slice.
 
     Args:
         table: counts of the challenger.
         champion: counts of the champion.
         policy: limits of the comparison.
-        result: gets the reasons.
+        result: the reasons are added to it.
 
     Returns:
         Part of the verdict: differences of pooled and scene-mean IoU, and the slices.
@@ -106,7 +108,7 @@ def compare_with_champion(table: CountsTable, champion: CountsTable, policy: Pro
 
 
 def _compare(
-    table: CountsTable, own: Sequence[Counts], other: Sequence[Counts], policy: Promotion, other_name: str
+    table: CountsTable, own: Sequence[Counts], other: Sequence[Counts], policy: PromotionPolicy, other_name: str
 ) -> dict[str, Difference]:
     pairs = [Row(scene.place, a, b) for scene, a, b in zip(table.scenes, own, other, strict=True)]
     seed = seed_of(table.weights_id, other_name, table.snapshot_id)
@@ -117,7 +119,7 @@ def _places(table: CountsTable) -> int:
     return len({scene.place for scene in table.scenes})
 
 
-def _check_difference(difference: Difference, policy: Promotion, result: GateResult, *, places: int) -> None:
+def _check_difference(difference: Difference, policy: PromotionPolicy, result: GateResult, *, places: int) -> None:
     text, needed = f"IoU {_describe(difference)} against the champion", places_needed(policy.confidence)
     if places < needed:
         result.holds.append(
@@ -132,7 +134,7 @@ def _check_difference(difference: Difference, policy: Promotion, result: GateRes
         result.holds.append(f"inconclusive: {text}, the lower bound does not exceed the margin {policy.margin:.3f}")
 
 
-def _check_slices(table: CountsTable, champion: CountsTable, policy: Promotion, result: GateResult) -> list[Json]:
+def _check_slices(table: CountsTable, champion: CountsTable, policy: PromotionPolicy, result: GateResult) -> list[Json]:
     """Compare slice by slice and return the slices; both tables have the same ones, whatever was predicted."""
     of_champion = {(entry.kind, entry.value): entry for entry in all_slices(champion.scenes)}
     lines = []

@@ -11,7 +11,7 @@ from cloudseg.dataset.chips import open_chips
 from cloudseg.evaluate.brightness import STEP
 from cloudseg.evaluate.pictures import choose, draw_panels
 from cloudseg.evaluate.report import Picture, Subject, citations, report_html, report_json
-from cloudseg.evaluate.scene import Evaluator, Facts, Progress, SplitCounts, chips_by_scene, evaluate_scenes
+from cloudseg.evaluate.scene import Evaluator, Facts, OnProgress, SplitCounts, chips_by_scene, evaluate_scenes
 from cloudseg.evaluate.table import CountsTable, headline
 from cloudseg.model.device import Device
 from cloudseg.model.predictor import open_predictor
@@ -30,23 +30,23 @@ def evaluate_weights(
     snapshot_id: str,
     split: Split = "held_out",
     device: Device,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Evaluation:
     """Evaluate weights and store the report; the same weights on the same split are evaluated once.
 
     Memory: one forward pass and a few chips at a time, whatever the size of the scenes.
 
     Args:
-        store: holds weights and chips, takes the report.
-        catalog: takes the evaluation's row, after the bytes.
+        store: holds weights and chips; the report is written to it.
+        catalog: the evaluation's row is written to it, after the bytes.
         weights_id: the weights.
         snapshot_id: the snapshot whose chips are predicted.
         split: the split of its chips.
         device: where to predict.
-        on_progress: called with scenes done and scenes in all.
+        on_progress: called with scenes done and the total number of scenes.
 
     Returns:
-        The row of the evaluation, new or known.
+        The row of the evaluation, new or existing.
 
     Raises:
         NotInCatalog: the weights or the snapshot are unknown.

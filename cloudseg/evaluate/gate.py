@@ -19,7 +19,7 @@ from cloudseg.evaluate.evaluation import evaluate_weights
 from cloudseg.evaluate.table import CountsTable, read_table, rounded
 from cloudseg.model.device import Device
 from cloudseg.publish import publish, stage_object
-from cloudseg.recipe import Promotion
+from cloudseg.recipe import PromotionPolicy
 from cloudseg.records import Evaluation, Json, Split, Verdict, Weights
 from cloudseg.storage import Store
 
@@ -35,22 +35,22 @@ def decide(
     challenger_id: str,
     champion_id: str | None,
     snapshot_id: str,
-    promotion: Promotion,
+    promotion: PromotionPolicy,
     device: Device,
     smoke_test: Callable[[Store, Weights], SmokeTest] = run_smoke_test,
 ) -> Verdict:
     """Compare challenger and champion on the held-out chips of a snapshot and store the verdict.
 
-    Weights without an evaluation on these chips are evaluated first, the champion with its own bands and its own
-    working resolution. The same comparison gives the same verdict: the bootstrap is seeded by the ids and the body
+    Weights without an evaluation on these chips are evaluated first, the champion with its own bands and
+    working resolution. The same comparison yields the same verdict: the bootstrap is seeded by the ids and the body
     holds no time. A stored verdict is returned as it is, unless its smoke test failed, which can have other causes than
     the weights (a busy machine). Nothing is promoted here (`cloudseg.registry.promote` does that).
 
     Args:
-        store: gets evaluation reports and the verdict.
-        catalog: gets their rows.
+        store: destination of evaluation reports and the verdict.
+        catalog: destination of their rows.
         challenger_id: weights that may become champion.
-        champion_id: the champion; None where there is none yet.
+        champion_id: the champion; None if there is none yet.
         snapshot_id: whose held-out chips both are evaluated on.
         promotion: limits of the comparison, from the challenger's recipe.
         device: where missing evaluations are computed.
@@ -93,7 +93,7 @@ def decide(
 
 
 def _find_verdict(
-    catalog: Catalog, challenger_id: str, champion_id: str | None, snapshot_id: str, policy: Promotion
+    catalog: Catalog, challenger_id: str, champion_id: str | None, snapshot_id: str, policy: PromotionPolicy
 ) -> Verdict | None:
     """Return the stored verdict of this comparison if its smoke test passed, else None."""
     wanted = {"format": FORMAT, "snapshot_id": snapshot_id, "policy": policy.model_dump(mode="json")}

@@ -1,7 +1,7 @@
 """Counts of a mask against its label, and the rates that follow from them, defined for cloud-free scenes too.
 
 Pixels of a scene are counted, counts of scenes are added up, and rates are computed from the sums. A rate of 0/0 is 1
-("of the cloud that is there, all was found"). So IoU and F1 of a cloud-free scene are 1 where no cloud was predicted
+("of no cloud, all was found"). So IoU and F1 of a cloud-free scene are 1 if no cloud was predicted
 and 0 where some was. Balanced accuracy is the mean over the classes that occur, so false alarms lower it there too.
 """
 
@@ -90,7 +90,7 @@ def _edge_cells(
 ) -> dict[str, npt.NDArray[np.bool_]]:
     """Return edge pixels and hits (F-measure of boundaries: Csurka et al. 2013, Perazzi et al. 2016).
 
-    An edge pixel is cloud beside clear; the border of the labeled area is not an edge.
+    An edge pixel is cloud next to clear; the border of the labeled area is not an edge.
     """
     of_mask, of_label = _edges(mask_cloud, mask_clear), _edges(label_cloud, label_clear)
     near_mask, near_label = _grow(of_mask, BOUNDARY_TOLERANCE), _grow(of_label, BOUNDARY_TOLERANCE)
@@ -103,12 +103,12 @@ def _edge_cells(
 
 
 def _edges(cloud: npt.NDArray[np.bool_], clear: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    beside = np.zeros_like(clear)
-    beside[1:] |= clear[:-1]
-    beside[:-1] |= clear[1:]
-    beside[:, 1:] |= clear[:, :-1]
-    beside[:, :-1] |= clear[:, 1:]
-    return cloud & beside
+    adjacent = np.zeros_like(clear)
+    adjacent[1:] |= clear[:-1]
+    adjacent[:-1] |= clear[1:]
+    adjacent[:, 1:] |= clear[:, :-1]
+    adjacent[:, :-1] |= clear[:, 1:]
+    return cloud & adjacent
 
 
 def _grow(edges: npt.NDArray[np.bool_], reach: int) -> npt.NDArray[np.bool_]:

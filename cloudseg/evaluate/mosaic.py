@@ -11,7 +11,7 @@ from cloudseg.records import Chip
 
 
 def window_of(chip: Chip) -> Window:
-    """Return the window of a chip in the snapshot's pixels of its scene, padding left out."""
+    """Return the window of a chip in the snapshot's pixels of its scene, without padding."""
     return Window(chip.row_off, chip.col_off, chip.height, chip.width)
 
 

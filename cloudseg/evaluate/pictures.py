@@ -27,7 +27,7 @@ SIDE: Final = 288
 """Longest side of a panel in pixels."""
 _GAP: Final = 6
 _FRAME: Final = (150, 158, 168, 255)
-"""A thin line around a panel, so that white cloud stands out from a white page."""
+"""A thin line around a panel, so that white cloud is distinguishable from a white page."""
 _WHITE_AT: Final = 0.3558 * REFLECTANCE_SCALE
 """Reflectance shown as white: where the 8-bit true color of Sentinel-2 ends."""
 # Colors of Okabe and Ito (2008), which color-blind readers can distinguish.
@@ -51,11 +51,11 @@ class Choice:
 
 
 def choose(scenes: Sequence[SceneResult], seed: str) -> list[Choice]:
-    """Choose the scenes that the report shows: best, worst, saturated and random ones, none of them twice.
+    """Choose the scenes that the report shows: best, worst, saturated and random ones, without duplicates.
 
-    Best: highest IoU, of the scenes with 5 to 95 % cloud where there are any. Worst: highest share of wrong pixels, not
+    Best: highest IoU, of the scenes with 5 to 95 % cloud if there are any. Worst: highest share of wrong pixels, not
     lowest IoU, which is 0 in a cloud-free scene with a single wrong pixel. Saturated: the worst saturated scene; the
-    others are left out where there are unsaturated ones, because they would take all places among the worst.
+    others are excluded if there are unsaturated ones, because they would otherwise fill the group of the worst.
 
     Args:
         scenes: all scenes of the evaluation.
@@ -80,7 +80,7 @@ def choose(scenes: Sequence[SceneResult], seed: str) -> list[Choice]:
 def draw_panels(evaluator: Evaluator, of_scene: list[Chip], scene: Scene) -> bytes:
     """Return a PNG with four panels side by side: RGB, label, mask, difference.
 
-    The scene is decimated to at most twice `SIDE` pixels a side while it is read, so memory does not grow with it.
+    The scene is decimated to at most twice `SIDE` pixels per side while it is read, so memory does not grow with it.
     """
     canvas = _Canvas([window_of(chip) for chip in of_scene])
     threshold, positions = evaluator.predictor.meta.threshold, visible(evaluator.chips.bands)[:3]

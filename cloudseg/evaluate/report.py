@@ -31,7 +31,7 @@ _TRIVIAL: Final = {"all_clear": "all clear", "all_cloud": "all cloud", "brightne
 _GROUPS: Final = {
     "best": "Highest IoU, of the scenes with 5 to 95 % cloud if there are any",
     "worst": "Highest share of wrong pixels",
-    "saturated": "Worst saturated scene, left out of the group above",
+    "saturated": "Worst saturated scene, excluded from the group above",
     "random": "Random scenes",
 }
 _CITATIONS: Final = (
@@ -62,7 +62,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Subject:
-    """All that a report is made of."""
+    """Everything that a report shows."""
 
     evaluation_id: str
     weights: Weights
@@ -175,7 +175,7 @@ def _columns(metrics: Json) -> list[dict[str, str]]:
 
 
 def _without_saturated(metrics: Json) -> Json | None:
-    """Return the metrics without saturated scenes, None where no scene or every scene is saturated."""
+    """Return the metrics without saturated scenes, None if no scene or every scene is saturated."""
     unsaturated: Json | None = metrics["without_saturated"]
     return unsaturated if unsaturated and unsaturated["scenes"] < metrics["scenes"] else None
 

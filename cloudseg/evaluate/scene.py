@@ -26,14 +26,14 @@ from cloudseg.scratch import reserve_file, scratch_directory
 
 CURVE_BINS = 100
 """Steps of the threshold curve."""
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 UInt8 = npt.NDArray[np.uint8]
 _STRIP_ROWS: Final = 512
 """Rows of the snapshot's pixels that are read or upsampled at a time."""
 
 
 class SceneResult(Record):
-    """Facts and counts of a scene: all that report and gate need, so that it is predicted once."""
+    """Facts and counts of a scene: all that report and gate need, so that each scene is predicted once."""
 
     scene_id: str
     name: str
@@ -62,7 +62,7 @@ class Facts:
 
 
 class Evaluator:
-    """Predicts and counts scenes of a snapshot with one model."""
+    """Evaluation of the scenes of a snapshot with one model: predicts and counts."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class Evaluator:
         encoded by the same functions. On a snapshot of scene pixels the values are those of the published raster, bit
         for bit; on one of the net's working pixels they are those that the published raster is interpolated from. So
         they do not depend on how the snapshot was cut into chips, and weights can be evaluated on the snapshot of
-        another recipe. Where there is no chip no pixel is labeled, and the net gets no data.
+        another recipe. Outside the chips no pixel is labeled, and the input is no data.
 
         Memory: one forward pass, and a byte for each pixel of the scene in a temporary file.
         """
@@ -257,9 +257,9 @@ class SplitCounts:
 
 
 def evaluate_scenes(
-    evaluator: Evaluator, scenes: Mapping[str, list[Chip]], facts: Mapping[str, Facts], on_progress: Progress | None
+    evaluator: Evaluator, scenes: Mapping[str, list[Chip]], facts: Mapping[str, Facts], on_progress: OnProgress | None
 ) -> SplitCounts:
-    """Predict and count every scene, one in memory at a time; `on_progress` gets scenes done and scenes in all."""
+    """Predict and count every scene, one in memory at a time; `on_progress` gets scenes done and the total."""
     bright_from = brightness.tune_threshold(evaluator.chips)
     results, curve = [], np.zeros((2, CURVE_BINS), np.int64)
     for done, (scene_id, of_scene) in enumerate(scenes.items(), start=1):

@@ -65,7 +65,7 @@ def _clear_recall(counts: Counts) -> float:
 
 
 def all_slices(scenes: Sequence[SceneResult]) -> list[Slice]:
-    """Return every slice, sorted by kind and value; which there are depends on scenes and labels, not on the mask."""
+    """Return every slice, sorted by kind and value; the set depends on scenes and labels, not on the mask."""
     groups: dict[tuple[str, str], list[SceneResult]] = defaultdict(list)
     tags = _grouping_tags(scenes)
     for scene in scenes:
@@ -98,7 +98,7 @@ def _class(value: float, classes: Sequence[tuple[float, str]]) -> str:
 def _grouping_tags(scenes: Sequence[SceneResult]) -> list[str]:
     """Return the tags that divide the scenes into groups.
 
-    Left out are tags that identify scenes, tags that all scenes share, and 'sensor' and 'cloud_cover', which have
+    Excluded are tags that identify scenes, tags that all scenes share, and 'sensor' and 'cloud_cover', which have
     slices of their own.
     """
     values: dict[str, set[str]] = defaultdict(set)

@@ -1,4 +1,4 @@
-"""The counts table of an evaluation: one row a scene, stored, so that report and gate need no other prediction."""
+"""The counts table of an evaluation: one row per scene, stored, so that report and gate need no other prediction."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
@@ -42,7 +42,7 @@ def read_table(store: Store, evaluation: Evaluation) -> CountsTable:
 
 
 def trivial_masks(scenes: Sequence[SceneResult]) -> dict[str, list[Counts]]:
-    """Return the counts of the trivial masks by scene: all clear, all cloud and, where it was tuned, brightness."""
+    """Return the counts of the trivial masks by scene: all clear, all cloud and, if it was tuned, brightness."""
     masks: dict[str, Callable[[SceneResult], Counts]] = {
         "all_clear": lambda scene: Counts(fn=scene.counts.cloud, tn=scene.counts.pixels - scene.counts.cloud),
         "all_cloud": lambda scene: Counts(tp=scene.counts.cloud, fp=scene.counts.pixels - scene.counts.cloud),
@@ -56,7 +56,7 @@ def headline(scenes: Sequence[SceneResult]) -> Json:
     """Return the metrics of an evaluation: pooled ones at the top level, the rest nested; rounded to 6 digits.
 
     `without_saturated` is None where every scene is saturated, `iou_bounds` (5 % and 95 % bootstrap quantiles of the
-    pooled IoU) where there is only one place.
+    pooled IoU) if there is only one place.
     """
     unsaturated = [scene for scene in scenes if not is_saturated(scene)]
     total = pool(scene.counts for scene in scenes)

@@ -1,4 +1,4 @@
-"""Ingest: bring tiles and labels of an inbox into the catalog.
+"""Ingest: add tiles and labels of an inbox to the catalog.
 
 Recognize the layout, decode in a sandboxed process, store the canonical raster, add the row; or quarantine the file.
 """

@@ -17,12 +17,12 @@ class SourceFile:
     bands: tuple[str | None, ...] | None = None
     """A name of `bands.BAND_NAMES` for each band of the file, None for a band that is not wanted.
 
-    None for the whole tuple: the decoder takes the names from the file.
+    None for the whole tuple: the decoder reads the names from the file.
     """
     other_bands: tuple[tuple[str | None, ...], ...] = ()
     """The same for files of this format with another number of bands."""
     radiometry: Radiometry | None = None
-    """From the product id or the metadata file; None: the decoder takes it from the file or from the data type."""
+    """From the product id or the metadata file; None: the decoder derives it from the file or from the data type."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class UnmatchedFile:
     error: type[InputError] = BadScene
     """Class of the quarantine entry's error."""
     label: LabelFile | None = None
-    """The file as a label of the newest scene called `scene_name`; quarantined where the catalog has no such scene."""
+    """The file as a label of the newest scene called `scene_name`; quarantined if the catalog has no such scene."""
     scene_name: str = ""
 
     @property

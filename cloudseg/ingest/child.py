@@ -21,7 +21,7 @@ _MAX_FOUND_LENGTH: Final = 500
 
 
 def main() -> None:
-    """Answer jobs from standard input. Arguments: CPU seconds a job, megabytes of memory, folder of the copies."""
+    """Answer jobs from standard input. Arguments: CPU seconds per job, megabytes of memory, folder of the copies."""
     timeout_s, memory_mb, folder = float(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     # What native libraries print must not mix with the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")

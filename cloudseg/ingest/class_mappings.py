@@ -1,4 +1,4 @@
-"""What the values of published label formats mean, one constant a format: source value to 0 clear, 1 cloud, 255 none.
+"""What the values of published label formats mean, one constant per format: source value to 0 clear, 1 cloud, 255 none.
 
 To add a format of class codes, add one constant with its source here and name it in the layout that reads it.
 """

@@ -21,7 +21,7 @@ class IngestContext:
     decoders: DecoderPool
     limits: DecodeLimits
     folder: Path
-    """Private folder for copies and unfinished files."""
+    """Scratch directory for copies and unfinished files."""
     dry_run: bool
 
 
@@ -31,14 +31,14 @@ class Outcome:
 
     name: str
     scene: Literal["added", "known", "none"] = "none"
-    """'none' also for a label that came without its scene."""
+    """'none' also for a label without its scene."""
     scene_id: str | None = None
     label_id: str | None = None
     """Set for a new label only."""
     quarantined: list[str] = field(default_factory=list)
     """Ids of new quarantine entries."""
     still_quarantined: int = 0
-    """Files that were in quarantine before and have not changed."""
+    """Unchanged files that were already in quarantine."""
 
     @property
     def status(self) -> str:

@@ -1,4 +1,4 @@
-"""A deadline in CPU time of another process, so that a busy machine is not held against a file."""
+"""A deadline in CPU time of another process, so that a file does not fail because the machine is busy."""
 
 import time
 from typing import Final
@@ -42,5 +42,5 @@ class CpuDeadline:
         try:
             spent = self._process.cpu_times()
         except psutil.Error:
-            return 0.0  # it has ended, which the caller sees at its pipe
+            return 0.0  # it has ended, which the caller detects at its pipe
         return float(spent.user + spent.system)

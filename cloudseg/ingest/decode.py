@@ -58,7 +58,7 @@ def decode_scene(job: SceneJob, on_size: Callable[[float], None]) -> SceneFacts:
 
 
 def _check_bands(names: list[str], scene: str) -> None:
-    """Check that red, green and blue exist and that no band name occurs duplicates."""
+    """Check that red, green and blue exist and that no band name occurs twice."""
     duplicates = sorted({name for name in names if names.count(name) > 1})
     missing = [band for band in RGB if band not in names]
     if duplicates or missing:
@@ -137,7 +137,7 @@ def _mark_valid(overview: Bool, valid: Bool, window: Window, step: int) -> None:
 
 
 def _canonical_tags(layers: list[Layer]) -> dict[str, str]:
-    """Return the tags of the canonical file. They do not depend on file names, so that equal bytes give equal bytes."""
+    """Return the tags of the canonical file. They do not depend on file names: equal input yields equal bytes."""
     sources = list(dict.fromkeys(scale.radiometry.source for layer in layers for scale in layer.scales))
     tags = {"CONTENT": "reflectance x 10000, 0 = no data", "RADIOMETRY": "; ".join(sources)}
     if resampled := [layer.resampled for layer in layers if layer.resampled]:

@@ -134,9 +134,9 @@ def choose_mapping(values: set[int], nodata: float | None, mappings: list[Mappin
 
 
 def _on_grid(dataset: Any, grid: Grid, job: LabelJob) -> Any:
-    """Return the label's pixels on the scene's grid: the dataset, or a warped VRT where it is not north-up.
+    """Return the label's pixels on the scene's grid: the dataset, or a warped VRT if it is not north-up.
 
-    A label without CRS is taken to match its scene pixel by pixel, unless the job needs a georeference.
+    A label without CRS is assumed to match its scene pixel by pixel, unless the job needs a georeference.
 
     Raises:
         BadLabel: Size or extent differ from the scene's.
@@ -151,7 +151,7 @@ def _on_grid(dataset: Any, grid: Grid, job: LabelJob) -> Any:
         )
     if dataset.crs is None and grid.crs is not None and job.needs_georeference:
         raise BadLabel(
-            "a label that comes without its scene needs a georeference",
+            "a label without its scene needs a georeference",
             subject=job.display_name,
             found="no coordinate reference system",
             expected=str(grid.crs)[:40],

@@ -44,7 +44,7 @@ class Grid:
         return self.height, self.width
 
     def crs_text(self) -> str | None:
-        """Return 'EPSG:n' where that is equivalent, else WKT; None without CRS."""
+        """Return 'EPSG:n' if that is equivalent, else WKT; None without CRS."""
         if self.crs is None:
             return None
         epsg = self.crs.to_epsg()
@@ -84,12 +84,12 @@ class Grid:
                 found=f"{sides[0]:g} x {sides[1]:g} m",
                 expected=f"sides that differ at most by a factor of {_MAX_ASPECT:g}",
             )
-        # The sphere has an error of up to 0.3 %: where the CRS is in meters, its own value is better.
+        # The sphere has an error of up to 0.3 %: if the CRS is in meters, its own value is better.
         projected_m = self._projected_m()
         return projected_m if projected_m and abs(projected_m - size) < 0.05 * size else size
 
     def _projected_m(self) -> float | None:
-        """Return the pixel size in meters of the CRS; None where it is not projected."""
+        """Return the pixel size in meters of the CRS; None if it is not projected."""
         if self.crs is None or not self.crs.is_projected:
             return None
         return float(self.crs.linear_units_factor[1] * (abs(self.transform.a) + abs(self.transform.e)) / 2)
@@ -253,7 +253,7 @@ def _check_transform(transform: Affine, display_name: str) -> Affine:
             "the geotransform is degenerate",
             subject=display_name,
             found=values,
-            expected="finite numbers and a pixel size",
+            expected="finite coefficients and a pixel size",
         )
     if transform == Affine.identity():
         raise BadScene(

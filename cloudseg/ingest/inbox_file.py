@@ -25,7 +25,7 @@ _IN_PROGRESS: Final = (".part", ".partial", ".tmp", ".crdownload", ".filepart")
 
 
 class NotRead(BadScene):
-    """The bytes could not be read whole. Says nothing about their content, so the next ingest tries again."""
+    """The bytes could not be read completely. Independent of their content, so the next ingest tries again."""
 
 
 @dataclass(frozen=True, order=True)
@@ -144,7 +144,7 @@ def copy_file(inbox: Inbox, file: InboxFile, sha256: str, copy_to: Path) -> None
     """Copy a file and check that the copy has the hash that was computed before.
 
     Raises:
-        NotRead: The file cannot be read, or its bytes have changed since.
+        NotRead: The file cannot be read, or its bytes have changed in the meantime.
     """
     found = hash_file(inbox, file, copy_to=copy_to)
     if found != sha256:
@@ -158,7 +158,7 @@ def copy_file(inbox: Inbox, file: InboxFile, sha256: str, copy_to: Path) -> None
 
 
 def read_text(inbox: Inbox, file: InboxFile) -> str:
-    """Return at most the first megabyte of a metadata file as text; empty where it cannot be read.
+    """Return at most the first megabyte of a metadata file as text; empty if it cannot be read.
 
     Bytes that are not valid UTF-8 become replacement characters.
     """

@@ -15,7 +15,7 @@ from cloudseg.scratch import check_room
 
 
 def ingest_candidate(context: IngestContext, item: Candidate | UnmatchedFile) -> Outcome:
-    """Bring one candidate into the catalog, or into quarantine. Running it again changes nothing.
+    """Add one candidate to the catalog, or quarantine it. Running it again changes nothing.
 
     Raises:
         StoreError: The store is not available; this concerns every candidate.
@@ -40,7 +40,7 @@ def ingest_candidate(context: IngestContext, item: Candidate | UnmatchedFile) ->
 
 
 def _ingest_unmatched(context: IngestContext, item: UnmatchedFile) -> Outcome:
-    """Add a label that came without its scene to the newest scene of its name; quarantine every other file."""
+    """Add a label without its scene to the newest scene of its name; quarantine every other file."""
     outcome = Outcome(item.file.name)
     if item.label is not None:
         with context.catalog.read() as db:

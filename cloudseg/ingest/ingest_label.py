@@ -27,7 +27,7 @@ from cloudseg.records import Label, Scene
 from cloudseg.scratch import check_room
 
 _VERSION_ATTEMPTS = 5
-"""Two ingests may claim the same next version of a label; the second one takes the version after it."""
+"""Two ingests may claim the same next version of a label; the second one uses the version after it."""
 
 
 def ingest_label(
@@ -52,7 +52,7 @@ def ingest_label(
         label: The label's file.
         scene: The label's scene; in a dry run it may not be in the catalog.
         scene_file: The scene's canonical raster inside `folder`; None: it is copied from the store.
-        folder: Private folder of this candidate.
+        folder: Scratch directory of this candidate.
         outcome: Filled in.
         needs_georeference: Whether the file must have a CRS, because only its name connects it to the scene.
     """
@@ -90,7 +90,7 @@ def _copy_scene(context: IngestContext, scene: Scene, folder: Path) -> Path:
 
 
 def _label_job(context: IngestContext, label: LabelFile, scene_file: Path, *, needs_georeference: bool) -> LabelJob:
-    """Return the decoder's job for the copy called `label` beside `scene_file`."""
+    """Return the decoder's job for the copy called `label` next to `scene_file`."""
     folder = scene_file.parent
     return LabelJob(
         path=str(folder / "label"),
@@ -118,7 +118,7 @@ def _add_label(
     """Publish a decoded label as the next version; return False where another ingest has added the same label.
 
     Raises:
-        CloudsegError: Other ingests took the next version `_VERSION_ATTEMPTS` times.
+        CloudsegError: Other ingests claimed the next version `_VERSION_ATTEMPTS` times.
     """
     out = stage_object(label_file, keys.label)
     row = Label(

@@ -28,7 +28,7 @@ def source_hash(candidate: Candidate, hashes: list[str]) -> str:
     """Return the hash that determines the scene's id: the files' bytes in band order, and how they are read.
 
     File names, place and time are not part of it: the same bytes under another name are the same scene. The default
-    scale of Sentinel-2 hashes like no product id at all, because the digital numbers come out the same.
+    scale of Sentinel-2 hashes like no product id, because the resulting digital numbers are the same.
     """
     reading = [
         [sha256, source.bands, _scale(source.radiometry)]
@@ -108,7 +108,7 @@ def _add_scene(db: Connection, scene: Scene) -> bool:
 def _scene_job(context: IngestContext, candidate: Candidate, hashes: list[str], scene_file: Path) -> SceneJob:
     """Copy the files and return the decoder's job.
 
-    The decoder works on copies: they cannot change or vanish meanwhile, and no name from outside reaches GDAL.
+    The decoder works on copies: they cannot change or vanish meanwhile, and no untrusted name reaches GDAL.
     """
     files = []
     for index, (source, sha256) in enumerate(zip(candidate.files, hashes, strict=True)):
@@ -143,8 +143,8 @@ def scene_row(candidate: Candidate, facts: SceneFacts, source_sha256: str, store
     """Return the catalog row of a decoded scene.
 
     Args:
-        candidate: What the file names say.
-        facts: What the decoder found.
+        candidate: Facts from the file names.
+        facts: Facts from the decoder.
         source_sha256: `source_hash` of the candidate.
         stored: The canonical raster in the store.
     """

@@ -54,7 +54,7 @@ class SceneJob(Record):
     time_in_tags: bool
     is_product: bool = Field(description="whether the sensor is known from a product id")
     out: str = Field(description="path of the canonical COG to write")
-    folder: str = Field(description="private folder for temporary files")
+    folder: str = Field(description="scratch directory for temporary files")
     max_pixels: int
     memory_mb: int
 
@@ -92,7 +92,7 @@ Lat = Annotated[float, Field(ge=-90, le=90)]
 
 
 class SceneFacts(Record):
-    """What decoding found out about a scene. Bounds every value, because a compromised decoder may send anything."""
+    """Facts from the decoder about a scene. Every value is bounded, because a compromised decoder may send anything."""
 
     radiometry: Annotated[str, Field(max_length=5_000)]
     crs: Annotated[str, Field(max_length=20_000)] | None
@@ -110,7 +110,7 @@ class SceneFacts(Record):
 
 
 class LabelFacts(Record):
-    """What decoding found out about a label."""
+    """Facts from the decoder about a label."""
 
     source: Short
     mapping: Annotated[dict[Short, Literal[0, 1, 255]], Field(max_length=70_000)]

@@ -40,7 +40,7 @@ class Layer:
     alpha: int | None
     """Index of the alpha band of `view`."""
     masked: bool
-    """Whether the file has an internal mask, which is used only where the pixels are neither warped nor resampled."""
+    """Whether the file has an internal mask, which is used only if the pixels are neither warped nor resampled."""
     warped: str | None
     """How the file was warped north-up."""
     resampled: str | None = None

@@ -1,7 +1,7 @@
 """Ingest of a whole inbox: bytes first, row last; a bad file never stops the others.
 
 Known bytes are recognized by their hash and not decoded again, so the whole inbox may be ingested every few minutes.
-Killed at any point, the next ingest completes the work; two at once add everything exactly once.
+After a kill at any point, the next ingest completes the work; two concurrent ones add everything exactly once.
 """
 
 import logging
@@ -26,7 +26,7 @@ from cloudseg.storage import S3Options, Store
 
 log = logging.getLogger(__name__)
 SKIP_BAND: Final = "-"
-"""Stands in `--bands` for a band of the file that is not wanted."""
+"""Placeholder in `--bands` for a band of the file that is not wanted."""
 
 OnProgress = Callable[[int, int, str, str], object]
 """Called with done, total, the scene's name and its status ('added', 'known', 'labelled', 'quarantined')."""
@@ -45,13 +45,13 @@ def ingest_source(
     dry_run: bool = False,
     s3: S3Options | None = None,
 ) -> IngestRecord:
-    """Bring every scene and label of a source into the catalog.
+    """Add every scene and label of a source to the catalog.
 
     A second ingest of the same files adds nothing and decodes nothing.
 
     Args:
-        store: Where the canonical rasters go.
-        catalog: Where the rows go.
+        store: Destination of the canonical rasters.
+        catalog: Destination of the rows.
         source: A folder, `store://prefix` or `s3://bucket/prefix`.
         layout: Use only the layout of this name; None: try all.
         bands: Names of the bands of multi-band files, `-` for one that is not wanted; selects the bands of scenes with
@@ -95,7 +95,7 @@ def _ingest_all(
 ) -> list[Outcome]:
     """Return the outcomes in the order of the items.
 
-    Labels without a scene beside them come last, when every scene of this inbox is in the catalog.
+    Labels without a scene next to them are ingested last, when every scene of this inbox is in the catalog.
     """
     outcomes: dict[int, Outcome] = {}
 
@@ -142,7 +142,7 @@ def _to_record(source: str, outcomes: list[Outcome], seconds: float) -> IngestRe
 
 
 def _parse_bands(bands: Sequence[str] | None) -> tuple[str | None, ...] | None:
-    """Return the band names with None for `-`; None where no bands are given.
+    """Return the band names with None for `-`; None if no bands are given.
 
     Raises:
         InputError: A band is not in `bands.BAND_NAMES`.

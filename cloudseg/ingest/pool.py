@@ -1,4 +1,4 @@
-"""Decoder processes: started once, given one scene after another, replaced when a scene crashes or hangs one."""
+"""Decoder processes: started once, passed one scene after another, replaced when a scene crashes or hangs them."""
 
 import json
 import logging
@@ -150,7 +150,7 @@ class Decoder:
         return answer
 
     def _start(self) -> subprocess.Popen[bytes]:
-        """Return the running process; start one where there is none.
+        """Return the running process; start one if there is none.
 
         Raises:
             CloudsegError: The process does not start.

@@ -19,7 +19,7 @@ def quarantine_id(uri: str, sha256: str, *read_as: str) -> str:
     Args:
         uri: The file's URI.
         sha256: Hash of the file's bytes, or `unread_hash`.
-        read_as: The layout of a scene, or the id of a label's scene: read in another way the file is tried again.
+        read_as: The layout of a scene, or the id of a label's scene: read in another way, the file is tried again.
     """
     return keys.make_id("qu", uri, sha256, *read_as)
 

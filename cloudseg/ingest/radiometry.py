@@ -67,7 +67,7 @@ def eight_bit_stretch(source: str) -> Radiometry:
     """Return the radiometry of an 8-bit image.
 
     Args:
-        source: The file's tag SOURCE; empty where it has none.
+        source: The file's tag SOURCE; empty if it has none.
     """
     return TRUE_COLOR_CATALOGUE if _CATALOGUE.search(source) else TRUE_COLOR
 
@@ -88,7 +88,7 @@ def band_scale(
         name: The band's name.
         dtype: The band's data type.
         known: Radiometry from the product id or metadata file.
-        tagged: Scale and offset of the file; (1, 0) where it has none.
+        tagged: Scale and offset of the file; (1, 0) if it has none.
         nodata: The band's nodata value.
         display_name: The file's name, for messages.
         source: The file's tag SOURCE.
@@ -226,8 +226,8 @@ def band_names(
 ) -> list[str | None]:
     """Return the canonical name of each band from its description, else from its color; None where neither is known.
 
-    `B8` is near infrared of Sentinel-2 but panchromatic of Landsat: codes are read as Landsat's where the sensor says
-    so, or where there is a B5 but no B8.
+    `B8` is near infrared of Sentinel-2 but panchromatic of Landsat: codes are read as Landsat's if the sensor is
+    Landsat, or if there is a B5 but no B8.
 
     Args:
         descriptions: The file's band descriptions.

@@ -1,6 +1,6 @@
 """Sandbox of the decoder process: no network, no files but its own, no new privileges.
 
-Linux has two mechanisms that need no privileges, and both are used where the kernel and its configuration allow them: a
+Linux has two mechanisms that need no privileges, and both are used if the kernel and its configuration allow them: a
 network namespace without any connection (unshare(2)), and Landlock, which restricts the folders that can be read and
 written (docs.kernel.org/userspace-api/landlock.html). The process cannot undo either.
 """
@@ -15,7 +15,7 @@ from typing import Final
 
 # linux/sched.h, linux/prctl.h
 _NEW_USER, _NEW_NET, _NO_NEW_PRIVILEGES = 0x10000000, 0x40000000, 38
-# The numbers of these system calls are the same on every architecture (asm-generic/unistd.h).
+# These system call numbers are the same on every architecture (asm-generic/unistd.h).
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION_FLAG, _PATH_BENEATH = 1, 1
 # linux/landlock.h: LANDLOCK_ACCESS_FS_* and _NET_*
@@ -24,7 +24,7 @@ _READ: Final = _EXECUTE | _READ_FILE | _READ_DIR
 _OWN: Final = _READ_FILE | _READ_DIR | _WRITE_FILE | _TRUNCATE | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8
 """Read, write, create and remove files and folders below the scratch directory.
 
-No links and no named pipes, because the service reads what lies there.
+No links and no named pipes, because the service reads what is written there.
 """
 _OF_A_FILE: Final = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL
 _TCP: Final = 0b11
@@ -46,15 +46,15 @@ NETWORK, FILES = "network", "files"
 
 
 def enter_sandbox(folder: Path) -> list[str]:
-    """Restrict this process, for good, to reading the program and writing below `folder`.
+    """Irreversibly restrict this process to reading the program and writing below `folder`.
 
     Call it while the process has a single thread.
 
     Args:
-        folder: The private folder.
+        folder: The scratch directory.
 
     Returns:
-        The restrictions that are in force: NETWORK, FILES, both or none, where the kernel lacks or forbids them.
+        The restrictions that are in force: NETWORK, FILES, both or none, if the kernel lacks or forbids them.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""Open a raster that came from outside. Runs in the sandboxed decoder process only.
+"""Open an untrusted raster. Runs in the sandboxed decoder process only.
 
 Two drivers, no sidecar files, no virtual formats, no network: a VRT or a `/vsicurl` path inside a file makes it a file
 that is not a GeoTIFF. Sizes are checked before a pixel is read.
@@ -30,7 +30,7 @@ _SIGNATURES: Final = {
     b"\0\0\0\x0cjP  \r\n\x87\n": "JP2OpenJPEG",
     b"\xff\x4f\xff\x51": "JP2OpenJPEG",
 }
-"""Driver by first bytes, so that GDAL never probes what a file is."""
+"""Driver by first bytes, so that GDAL never probes the format of a file."""
 MAX_BANDS: Final = 64
 DTYPES: Final = ("uint8", "uint16", "int16", "float32", "float64")
 _COPY: Final = re.compile(r"\bsource\d+(?=[,:])")
@@ -57,7 +57,7 @@ def open_untrusted(
         memory_mb: Memory limit of the process.
 
     Raises:
-        BadScene: The file is no such raster, or too large.
+        BadScene: The file is not such a raster, or too large.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -103,7 +103,7 @@ def _open(path: str, display_name: str) -> rasterio.DatasetReader:
             next_step="Get the file again from its source.",
         )
     try:
-        # GDAL gets an absolute path in our own temporary folder, never a name from outside.
+        # GDAL gets an absolute path in the scratch directory, never an untrusted name.
         return rasterio.open(Path(path).absolute(), driver=driver, sharing=False)
     except _READ_ERRORS as error:
         raise BadScene(

@@ -1,4 +1,4 @@
-"""Choose the device and precision of a process, say why, and set the process-wide switches that belong to them."""
+"""Choose the device and precision of a process, with the reason, and set the process-wide switches for them."""
 
 import ctypes
 import logging
@@ -24,7 +24,7 @@ _M_MMAP_MAX: Final = -4
 
 
 CPUINFO = Path("/proc/cpuinfo")
-"""Where Linux describes this CPU. Tests name a file of another CPU here."""
+"""Where Linux describes this CPU. Tests replace it by a file of another CPU."""
 INT8_UNITS: Final = ("avx512_vnni", "avx_vnni", "i8mm", "asimddp")
 """Names in /proc/cpuinfo: VNNI of x86, int8 matrix product and dot product of Arm.
 
@@ -35,16 +35,16 @@ overflows.
 
 @dataclass(frozen=True)
 class Device:
-    """Where to compute and how."""
+    """Where and how to compute."""
 
     kind: Literal["cpu", "cuda"]
     precision: Literal["fp32", "bf16"]
     threads: int
-    """CPU threads of torch; 0 leaves what torch chose."""
+    """CPU threads of torch; 0 keeps torch's default."""
     reason: str
     """Why this device and this precision: one line for the log and the run's row."""
     index: int | None = None
-    """Index of the GPU on this machine; None takes the current one."""
+    """Index of the GPU on this machine; None uses the current one."""
     int8: str | None = None
     """Name of the CPU's int8 arithmetic; weights that have an int8 file are used with it. None: int8 is not used."""
 
@@ -67,13 +67,13 @@ def choose_device(
     """Choose the device and the precision.
 
     Args:
-        wanted: "auto" takes a GPU if torch sees one.
-        precision: "auto" takes bf16 if the device has arithmetic for it that is worth using.
+        wanted: "auto" uses a GPU if one is visible to torch.
+        precision: "auto" uses bf16 if the device has arithmetic for it that is worth using.
         threads: CPU threads of torch; 0 uses every CPU of the process.
         int8: "auto" uses the int8 file of weights if the CPU has int8 arithmetic that sums exactly.
 
     Raises:
-        SettingsError: a GPU is wanted and torch sees none.
+        SettingsError: a GPU is requested and none is visible to torch.
     """
     gpu = torch.cuda.is_available()
     if wanted == "cuda" and not gpu:
@@ -82,12 +82,12 @@ def choose_device(
             subject="device",
             found="torch.cuda.is_available() is False",
             expected="a CUDA device",
-            next_step="Set CLOUDSEG_DEVICE=auto or cpu, or give this process a GPU.",
+            next_step="Set CLOUDSEG_DEVICE=auto or cpu, or assign a GPU to this process.",
         )
     kind: Literal["cpu", "cuda"] = "cuda" if gpu and wanted != "cpu" else "cpu"
     name = torch.cuda.get_device_name() if kind == "cuda" else (platform.processor() or platform.machine())
     why = f"{kind} ({name}): " + (
-        f"{wanted} was requested" if wanted != "auto" else ("torch sees a GPU" if gpu else "torch sees no GPU")
+        f"{wanted} was requested" if wanted != "auto" else ("torch found a GPU" if gpu else "torch found no GPU")
     )
     chosen, because = _choose_precision(kind, precision)
     unit = int8_unit(cpu_flags()) if kind == "cpu" and int8 == "auto" else None
@@ -113,7 +113,7 @@ def bf16_unit(kind: str) -> str | None:
 
     On a CPU: AMX, AVX512_BF16 of AMD, Armv8.6 BF16. Intel's AVX512_BF16 without AMX is not used: a 64-channel
     convolution took 0.127 s there in bf16 and 0.068 s in fp32; on AMD bf16 is twice as fast (docs/log.md). The
-    processor's name decides and not a measurement, so that a run and its repetition compute alike.
+    choice depends on the processor's name, not on a measurement, so that a repeated run computes the same.
     """
     if kind == "cuda":
         return "bf16 tensor cores" if torch.cuda.get_device_capability() >= (8, 0) else None
@@ -128,7 +128,7 @@ def int8_unit(flags: frozenset[str]) -> str | None:
 
 
 def cpu_flags() -> frozenset[str]:
-    """Return the words of /proc/cpuinfo; none where it does not exist."""
+    """Return the words of /proc/cpuinfo; none if it does not exist."""
     return frozenset(CPUINFO.read_text(encoding="utf-8").split()) if CPUINFO.is_file() else frozenset()
 
 
@@ -158,7 +158,7 @@ def keep_activations_mapped() -> bool:
     the process starts.
 
     Returns:
-        Whether it worked; False, with a line in the log, where the C library is not glibc.
+        Whether it worked; False, with a line in the log, if the C library is not glibc.
     """
     if platform.libc_ver()[0] != "glibc":
         log.info("allocator: not glibc, unchanged")

@@ -20,7 +20,7 @@ _STEM: Final = 32
 
 
 class _Blocks(NamedTuple):
-    """Equal blocks in a row; the first one takes the stride."""
+    """Consecutive equal blocks; the first one has the stride."""
 
     expand: int
     kernel: int
@@ -35,7 +35,7 @@ STAGES: Final[tuple[tuple[_Blocks, ...], ...]] = (
     (_Blocks(6, 5, 2, 40, 2),),
     (_Blocks(6, 3, 2, 80, 3), _Blocks(6, 5, 1, 112, 3)),
 )
-"""EfficientNet-B0 (Tan and Le 2019, table 1) to 1/16, one entry a halving of the resolution."""
+"""EfficientNet-B0 (Tan and Le 2019, table 1) to 1/16, one entry per halving of the resolution."""
 
 
 class HalvingConv2d(nn.Conv2d):
@@ -99,8 +99,8 @@ class EfficientUNet(UNet):
     """Encoder EfficientNet-Lite0, decoder of double convolutions.
 
     `widths` are the decoder's, level 1 at half the resolution; up to four levels. Height and width of the input are
-    multiples of `2 ** levels`. The logits come at half the resolution and are upsampled bilinearly: a cloud's edge is
-    less sharp than that in any label.
+    multiples of `2 ** levels`. The logits are computed at half the resolution and upsampled bilinearly: a cloud's
+    edge is less sharp than that in any label.
     """
 
     def __init__(self, in_channels: int = 3, widths: Sequence[int] = (32, 64, 96, 96), dropout: float = 0.0) -> None:
@@ -141,18 +141,18 @@ class EfficientUNet(UNet):
             for blocks in stage:
                 first = blocks.kernel // 2 * (1 << level) // blocks.stride
                 encoder += first + (blocks.repeats - 1) * (blocks.kernel // 2 * (1 << level))
-        # Two 3x3 convolutions a level; upsampling repeats pixels (less than one of the level below), the last one
+        # Two 3x3 convolutions per level; upsampling repeats pixels (less than one of the level below), the last one
         # interpolates between neighbors.
         decoder = sum(2 * (1 << level) + (2 << level) for level in range(1, levels)) + 2
         return encoder + decoder
 
     @classmethod
     def values_of(cls, widths: Sequence[int]) -> int:
-        """Return how many numbers a forward pass holds at once for each pixel of the input, measured or a little more.
+        """Return how many values a forward pass holds at once for each pixel of the input, measured or slightly more.
 
         The encoder's widest maps hold 100, a wide decoder at half the resolution exceeds it. Measured in fp32: 95
-        with 32-64-96-96, 187 with 128-128-96-96, 201 with 64-256-96-96 (bytes a pixel of a pass of 768 or 1024 pixels a
-        side, by the peak of the process, over 4).
+        with 32-64-96-96, 187 with 128-128-96-96, 201 with 64-256-96-96 (bytes per pixel of a pass of 768 or 1024 pixels
+        per side, by the peak of the process, over 4).
         """
         below = widths[1] if len(widths) > 1 else widths[0]
         return max(100, 3 * (2 * widths[0] + 2 * below + STAGES[0][-1].out) // 8)

@@ -1,7 +1,7 @@
 """The ImageNet parameters of the encoder of `EfficientUNet`, shipped with the package.
 
-The file holds the stages to 1/16 of EfficientNet-Lite0 as TensorFlow's authors published it (Apache-2.0); where each
-number comes from and how the file is made again: `cloudseg/model/pretrained/README.md`.
+The file holds the stages to 1/16 of EfficientNet-Lite0 as TensorFlow's authors published it (Apache-2.0); the
+origin of each tensor and how to make the file again: `cloudseg/model/pretrained/README.md`.
 """
 
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ _STEM: Final = "stage1.0.weight"
 def load_encoder(net: UNet, bands: Sequence[str]) -> None:
     """Load the ImageNet parameters into the encoder of a net whose input has these bands.
 
-    Red, green and blue take their pretrained weights. Every other band is zero-initialized, so that the net starts as
+    Red, green and blue use their pretrained weights. Every other band is zero-initialized, so that the net starts as
     it would without that band and learns what it contributes.
 
     Raises:
         BadWeights: the shipped file is damaged.
-        ValueError: the net is no EfficientUNet.
+        ValueError: the net is not an EfficientUNet.
     """
     if not isinstance(net, EfficientUNet):
         raise ValueError(f"only EfficientUNet has this encoder, not {type(net).__name__}")

@@ -23,14 +23,14 @@ from cloudseg.model.unet import DoubleConv, UNet
 from cloudseg.model.weights import LoadedModel, WeightsMeta
 
 OPSET: Final = 17
-"""Every runtime since ONNX Runtime 1.12 (2022) reads it."""
+"""Supported by every ONNX Runtime since 1.12 (2022)."""
 _IR_VERSION: Final = 8
 _BEFORE_FIRST: Final = -(2**31)
-"""End of a Slice that walks backwards to column 0."""
+"""End of a Slice with step -1 that includes column 0."""
 
 
 def export_onnx(loaded: LoadedModel) -> bytes:
-    """Return the ONNX bytes, checked by `onnx.checker` with shape inference; equal weights give equal bytes."""
+    """Return the ONNX bytes, checked by `onnx.checker` with shape inference; equal weights produce equal bytes."""
     graph = _Graph()
     x = _preprocess(graph, loaded.meta)
     net = fuse_conv_bn(loaded.net)
@@ -47,7 +47,7 @@ def export_onnx(loaded: LoadedModel) -> bytes:
 
 
 class _Graph:
-    """Collects nodes and constants; `add` returns the name of a node's output."""
+    """Builder of a graph: collects nodes and constants; `add` returns the name of a node's output."""
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []

@@ -1,4 +1,4 @@
-"""Fuse BatchNorm into the convolution before it: the same numbers, one pass over memory less."""
+"""Fuse BatchNorm into the convolution before it: the same result, one pass over memory less."""
 
 import copy
 from itertools import pairwise

@@ -21,7 +21,7 @@ FORMAT: Final = "cloudseg-golden-1"
 TOLERANCE: Final = 2e-3
 """Largest difference of probability that another CPU's float32 arithmetic may make.
 
-A wrong band order, scale or net makes far more.
+A wrong band order, scale or net makes a far larger one.
 """
 _SIDE: Final = 192
 """Pixels; the file has about 370 kB with three bands."""
@@ -44,7 +44,7 @@ def pack_golden(loaded: LoadedModel, dn: npt.NDArray[np.uint16] | None = None) -
 
     Args:
         loaded: the weights.
-        dn: canonical uint16 `(band, row, col)` in the order of the weights' bands, cut to 192 × 192; None takes smooth
+        dn: canonical uint16 `(band, row, col)` in the order of the weights' bands, cut to 192 × 192; None uses smooth
             random fields from dark to bright.
     """
     pixels = _smooth_fields(len(loaded.meta.bands)) if dn is None else np.ascontiguousarray(dn[:, :_SIDE, :_SIDE])

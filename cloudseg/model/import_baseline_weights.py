@@ -10,7 +10,7 @@ from cloudseg.model.unet import SimpleUNetV2, count_parameters
 from cloudseg.model.weights import WeightsMeta
 
 _FULL_SCALE = 65_535
-"""The baseline project divided raw Landsat Level-1 numbers by this."""
+"""The baseline project divided raw Landsat Level-1 digital numbers by this."""
 
 BASELINE_MEAN = LANDSAT_L1.offset
 BASELINE_STD = LANDSAT_L1.scale * _FULL_SCALE
@@ -35,12 +35,12 @@ def read_baseline_weights(path: Path) -> tuple[SimpleUNetV2, WeightsMeta]:
     except OSError as error:
         raise BadWeights("the file cannot be read", subject=path.name, found=error.strerror or error) from error
     except Exception as error:
-        # torch's reader meets damaged bytes with errors of every kind (fuzzing: IndexError, KeyError, ...). Its message
-        # is not repeated: for a file that is not plain tensors it advises to unpickle it all the same.
+        # torch's reader raises errors of every kind for damaged bytes (fuzzing: IndexError, KeyError, ...). Its message
+        # is not repeated: for a file that is not plain tensors it recommends unpickling it anyway.
         raise BadWeights(
             "not the baseline's weights",
             subject=path.name,
-            found=f"a file that torch refuses ({type(error).__name__})",
+            found=f"a file that torch rejects ({type(error).__name__})",
             expected="the state of SimpleUNetV2 (468,097 parameters)",
             next_step="Use the .pth file that the baseline project published.",
         ) from error

@@ -15,7 +15,7 @@ from cloudseg.bands import NO_DATA, REFLECTANCE_SCALE
 
 @dataclass(frozen=True)
 class Scaling:
-    """Parameters of the preprocessing, in reflectance; `mean` and `std` have one value, or one a band."""
+    """Parameters of the preprocessing, in reflectance; `mean` and `std` have one value, or one per band."""
 
     clip: float
     mean: tuple[float, ...]

@@ -18,11 +18,11 @@ from cloudseg.storage import Store
 
 log = logging.getLogger(__name__)
 _Padding = tuple[tuple[int, int], tuple[int, int]]
-"""Pixels to add before and after, rows and columns, so that sides are multiples of what the net needs."""
+"""Pixels to add before and after, rows and columns, so that sides are multiples of the net's pooling cell."""
 
 
 class Predictor:
-    """A net ready to predict: BatchNorm fused, channels_last, bf16 or int8 where the device has it.
+    """A net ready to predict: BatchNorm fused, channels_last, bf16 or int8 if the device has it.
 
     Keeps no state between calls.
     """
@@ -33,7 +33,7 @@ class Predictor:
         Args:
             loaded: the weights.
             device: where to compute; its threads and switches become those of the process.
-            int8: the weights' int8 file, its checksum compared; used where the device names int8 arithmetic.
+            int8: the weights' int8 file, its checksum compared; used if the device names int8 arithmetic.
         """
         set_up(device)
         self.meta = loaded.meta
@@ -49,7 +49,7 @@ class Predictor:
 
     @property
     def arithmetic(self) -> Literal["fp32", "bf16", "int8"]:
-        """What it computes with. The same scene and weights give the same bytes in the same arithmetic."""
+        """The arithmetic in use. The same scene and weights produce the same bytes in the same arithmetic."""
         return "int8" if self._int8 is not None else self.device.precision
 
     def probability(self, dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
@@ -68,7 +68,7 @@ class Predictor:
         padding = (0, -height % self.meta.multiple), (0, -width % self.meta.multiple)
         if self._int8 is None:
             probability = self._torch_probability(dn, valid, padding)
-        else:  # the graph includes preprocessing and flip and takes 0 for no data
+        else:  # the graph includes preprocessing and flip; 0 means no data
             probability = self._int8.probability(np.pad(dn * valid[:, None], ((0, 0), (0, 0), *padding), mode="edge"))
         return probability[:, :height, :width]
 
@@ -96,10 +96,10 @@ class Predictor:
 
 
 def open_predictor(store: Store, weights: Weights, device: Device) -> Predictor:
-    """Load published weights, and their int8 file where there is one and the device can use it; log which and why.
+    """Load published weights, and their int8 file if there is one and the device can use it; log which and why.
 
     Raises:
-        BadWeights: a file is not what it should be.
+        BadWeights: a file is invalid.
         ObjectMissing: a file is gone.
         ObjectCorrupt: a file has another checksum than its row.
     """

@@ -1,7 +1,7 @@
 """The header of a safetensors file, bounded and checked before anything is allocated.
 
 8 bytes little-endian length, then a JSON object: tensor names to dtype, shape and offsets, and `__metadata__` with
-text values (https://github.com/huggingface/safetensors#format). Ours holds one JSON document under METADATA_KEY.
+text values (https://github.com/huggingface/safetensors#format). cloudseg's hold one JSON document under METADATA_KEY.
 """
 
 import json
@@ -9,7 +9,7 @@ import struct
 from typing import Any, Final
 
 METADATA_KEY: Final = "cloudseg"
-"""The only key of the metadata: one key has one order, so equal content gives equal bytes."""
+"""The only key of the metadata: one key has one order, so equal content produces equal bytes."""
 MAX_HEADER_BYTES: Final = 4 << 20
 """A checkpoint of the largest shipped net has a header of about 0.1 MB."""
 _LENGTH: Final = struct.Struct("<Q")
@@ -27,7 +27,7 @@ def read_header(data: bytes) -> dict[str, Any]:
     """Return the header's JSON object.
 
     Raises:
-        HeaderError: too short, a length beyond MAX_HEADER_BYTES or the file, no JSON, no object.
+        HeaderError: too short, a length beyond MAX_HEADER_BYTES or the file, not JSON, or not an object.
     """
     if len(data) < _LENGTH.size:
         raise HeaderError("the file is too short", found=f"{len(data)} bytes")
@@ -43,12 +43,12 @@ def read_header(data: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise HeaderError("the header is not JSON", found=error) from error
     if not isinstance(header, dict):
-        raise HeaderError("the header is no object", found=type(header).__name__)
+        raise HeaderError("the header is not an object", found=type(header).__name__)
     return header
 
 
 def metadata_text(header: dict[str, Any]) -> str:
-    """Return our JSON document of a header, as text.
+    """Return cloudseg's JSON document of a header, as text.
 
     Raises:
         HeaderError: there is none.
@@ -61,7 +61,7 @@ def metadata_text(header: dict[str, Any]) -> str:
 
 
 def read_metadata(data: bytes) -> dict[str, Any]:
-    """Return our JSON document of a file, parsed.
+    """Return cloudseg's JSON document of a file, parsed.
 
     Raises:
         HeaderError: no readable header, or no JSON object under METADATA_KEY.
@@ -72,5 +72,5 @@ def read_metadata(data: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise HeaderError("the metadata is not JSON", found=error) from error
     if not isinstance(document, dict):
-        raise HeaderError("the metadata is no object", found=type(document).__name__)
+        raise HeaderError("the metadata is not an object", found=type(document).__name__)
     return document

@@ -37,7 +37,7 @@ class WeightsMeta(BaseModel):
     scale: float = Field(1 / REFLECTANCE_SCALE, gt=0, description="reflectance = digital number x scale + offset")
     offset: float = 0.0
     clip: float = Field(gt=0, description="highest reflectance that the net sees")
-    mean: tuple[float, ...] = Field(description="reflectance; one for all bands or one a band")
+    mean: tuple[float, ...] = Field(description="reflectance; one for all bands or one per band")
     std: tuple[float, ...]
     working_resolution_m: float | None = Field(gt=0, description="finer scenes are downsampled to about this")
     threshold: float = Field(
@@ -51,7 +51,7 @@ class WeightsMeta(BaseModel):
     recipe_name: str | None = None
     recipe_hash: str | None = None
     seed: int | None = None
-    steps: int | None = Field(None, description="optimizer steps that these parameters have had")
+    steps: int | None = Field(None, description="optimizer steps behind these parameters")
     sources: tuple[str, ...] = Field((), description="where the labels come from")
     metrics: dict[str, Any] = Field(default_factory=dict, description="on the validation places")
     code_version: str = __version__
@@ -76,8 +76,8 @@ class WeightsMeta(BaseModel):
             raise ValueError("std holds a zero")
         try:
             _ = self.model
-        except ValidationError as error:  # no recipe could ask for this net
-            raise ValueError(_faults(error)) from error
+        except ValidationError as error:  # no recipe can define this net
+            raise ValueError(_describe_errors(error)) from error
         return self
 
     @property
@@ -87,7 +87,7 @@ class WeightsMeta(BaseModel):
 
     @property
     def scaling(self) -> Scaling:
-        """The numbers of the preprocessing."""
+        """The parameters of the preprocessing."""
         return Scaling(self.clip, self.mean, self.std)
 
     @property
@@ -102,7 +102,7 @@ class WeightsMeta(BaseModel):
 
     @property
     def values_per_pixel(self) -> int:
-        """Numbers that a forward pass holds at once for each pixel of its input: limits the size of a window."""
+        """Values that a forward pass holds at once for each pixel of its input: limits the size of a window."""
         return ARCHITECTURES[self.architecture].values_of(self.widths)
 
 
@@ -117,7 +117,7 @@ class LoadedModel:
 
 
 def pack_weights(net: UNet, meta: WeightsMeta) -> bytes:
-    """Return the safetensors bytes of a net; the same parameters and metadata give the same bytes."""
+    """Return the safetensors bytes of a net; the same parameters and metadata produce the same bytes."""
     tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in net.state_dict().items()}
     return save(tensors, {METADATA_KEY: canonical_json(meta.model_dump(mode="json")).decode()})
 
@@ -128,10 +128,10 @@ def _read_meta(header: dict[str, Any]) -> WeightsMeta:
     except HeaderError as error:
         raise _bad(error.what, found=error.found, expected=error.expected) from error
     except ValidationError as error:
-        raise _bad("the metadata is unusable", found=_faults(error)) from error
+        raise _bad("the metadata is unusable", found=_describe_errors(error)) from error
 
 
-def _faults(error: ValidationError) -> str:
+def _describe_errors(error: ValidationError) -> str:
     return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'metadata'}: {e['msg']}" for e in error.errors()[:5])
 
 
@@ -142,7 +142,7 @@ def load_weights(data: bytes, device: torch.device | None = None) -> LoadedModel
     anything is allocated.
 
     Raises:
-        BadWeights: not a safetensors file, or not one of a net that cloudseg knows.
+        BadWeights: not a safetensors file, or not one of a supported net.
     """
     header = _read_header(data)
     meta = _read_meta(header)

@@ -1,12 +1,12 @@
-"""Which windows of a scene a net predicts, and how far each must look beyond itself.
+"""The windows of a scene that a net predicts, and the margin that each needs.
 
-Evaluation and prediction cut a scene with the same function, so that both compute the same numbers bit for bit: a
+Evaluation and prediction cut a scene with the same function, so that both compute bit-identical values: a
 forward pass over another window may round differently.
 
 A U-Net in evaluation mode sees a finite neighborhood. A window whose core is `margin` pixels away from every edge that
-is not an edge of the scene therefore gives, in its core, exactly what the whole scene in one piece would give: nothing
-has to be blended and no seam can show. Offsets are whole pooling cells, so that windows and scene pool the same pixels
-together.
+is not an edge of the scene therefore yields, in its core, exactly what one pass over the whole scene would yield:
+nothing has to be blended and there is no seam. Offsets are whole pooling cells, so that windows and scene pool the same
+pixels together.
 """
 
 import math
@@ -19,14 +19,14 @@ from cloudseg.model.predictor import Predictor
 from cloudseg.raster.resample import Bools, Floats, upsample
 
 BUDGET_BYTES: Final = 512 << 20
-"""Memory for one forward pass. Beside it stand torch (about 380 MB), GDAL's cache (128 MB) and the queues."""
+"""Memory for one forward pass. In addition, torch uses about 380 MB, GDAL's cache 128 MB, and the queues some."""
 CORE_STEP: Final = 128
 """Cores are multiples of a quarter of a COG tile: a multiple of every pooling cell (nets have at most eight levels)."""
 CORE_PIXELS: Final = 48_000_000
 """Scene pixels under one core at most.
 
-Where a working pixel is many scene pixels, these take the memory, not the forward pass:
-a scene of 10 980 x 10 980 at 9 x 9 pixels a working pixel peaked at 1 141 MiB with cores of 45.8 million."""
+If a working pixel is many scene pixels, these dominate the memory, not the forward pass:
+a scene of 10 980 x 10 980 at 9 x 9 pixels per working pixel peaked at 1 141 MiB with cores of 45.8 million."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ def choose_core(values: int, *, bytes_per_value: int, budget_bytes: int, margin:
 
     128 at least.
 
-    `values` is how many numbers a forward pass holds at once for each pixel of its input
+    `values` is how many values a forward pass holds at once for each pixel of its input
     (`WeightsMeta.values_per_pixel`). `factor` is how many scene pixels a working pixel spans along an axis; a core at
-    an edge of the scene takes the margin in.
+    an edge of the scene includes the margin.
     """
     side = math.isqrt(max(budget_bytes // (values * bytes_per_value), 1)) - 2 * margin
     side = min(side, math.isqrt(CORE_PIXELS) // factor - margin)
@@ -97,10 +97,10 @@ def plan_windows(
         width: columns of the scene in working pixels.
         factor: scene pixels per working pixel, along an axis.
         budget_bytes: memory for one forward pass; the windows are as large as it allows.
-        core: side of the core in working pixels, in place of the largest that the memory allows.
+        core: side of the core in working pixels, instead of the largest that the memory allows.
     """
     meta = predictor.meta
-    # Bilinear upsampling looks at one working pixel beyond the core.
+    # Bilinear upsampling uses one working pixel beyond the core.
     margin = margin_of(meta.receptive_radius, meta.multiple, halo=1 if factor > 1 else 0)
     side = core or choose_core(
         meta.values_per_pixel,
@@ -115,15 +115,15 @@ def plan_windows(
 def iter_padded_windows(height: int, width: int, *, core: int, margin: int, multiple: int) -> Iterator[PaddedWindow]:
     """Yield the windows of a scene of `height` x `width` working pixels, row by row.
 
-    All padded windows have one size, `core + 2 * margin` a side, or the scene's where that is smaller (at its far edge
+    All padded windows have one size, `core + 2 * margin` per side, or the scene's if that is smaller (at its far edge
     up to `multiple - 1` less, which the predictor pads): equal activations fit into each other's memory, one after the
     other. Core and margin are multiples of `multiple`, the net's pooling cell.
 
     Raises:
-        ValueError: core or margin is no multiple of `multiple`.
+        ValueError: core or margin is not a multiple of `multiple`.
     """
     if core < 1 or margin < 0 or core % multiple or margin % multiple:
-        raise ValueError(f"core {core} and margin {margin} are no multiples of {multiple} that cover anything")
+        raise ValueError(f"core {core} and margin {margin} are not positive multiples of {multiple}")
     rows, cols = (_spans(length, core, margin, multiple) for length in (height, width))
     for inner_row, row in rows:
         for inner_col, col in cols:
@@ -136,7 +136,7 @@ def iter_padded_windows(height: int, width: int, *, core: int, margin: int, mult
 def _spans(length: int, core: int, margin: int, multiple: int) -> list[tuple[range, range]]:
     """Return core and padded window along one axis.
 
-    At an edge of the scene no margin is needed: there the core takes its place.
+    At an edge of the scene no margin is needed: the core extends to the edge.
     """
     size = core + 2 * margin
     count = max(1, math.ceil((length - 2 * margin) / core))

@@ -1,6 +1,6 @@
 """Write the two rasters of a mask window by window; reading, computing and writing overlap.
 
-Memory: one forward pass (`budget_bytes`), two windows of input and two of output that wait, and GDAL's block cache.
+Memory: one forward pass (`budget_bytes`), two queued windows of input and two of output, and GDAL's block cache.
 """
 
 import logging
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Progress:
+class PredictionProgress:
     """Progress of the mask of a scene."""
 
     scene_id: str
@@ -43,7 +43,7 @@ class Progress:
     """Windows without an observed pixel, for which there was no forward pass."""
 
 
-OnProgress = Callable[[Progress], None]
+OnProgress = Callable[[PredictionProgress], None]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class _Block:
     target: Window
     """The core in scene pixels."""
     valid_bits: npt.NDArray[np.uint8]
-    """Validity of `(target.height, target.width)` scene pixels, eight a byte along a row.
+    """Validity of `(target.height, target.width)` scene pixels, eight per byte along a row.
 
     Packed, because at a coarse working resolution the core of one window may be most of the scene.
     """
@@ -83,9 +83,9 @@ def plan_scene(
 
     Args:
         scene: to be masked.
-        predictor: the weights; their receptive field decides how far windows overlap.
+        predictor: the weights; their receptive field determines the overlap of the windows.
         budget_bytes: memory of one forward pass.
-        core: side of the cores in working pixels, in place of what the budget allows.
+        core: side of the cores in working pixels, instead of the largest that the budget allows.
     """
     factor = decimation(scene.resolution_m, predictor.meta.working_resolution_m)
     height, width = working_shape(scene.height, scene.width, factor)
@@ -111,10 +111,10 @@ def draw_rasters(
         source: what `Store.gdal_path` returns for the scene.
         scene: its row.
         predictor: the weights.
-        grid: from `plan_pieces`.
+        grid: from `plan_scene`.
         mask: path of the classes.
         probability: path of the probability.
-        on_progress: is called after every window.
+        on_progress: called after every window.
 
     Raises:
         DataError: the scene lacks a band.
@@ -132,7 +132,7 @@ def draw_rasters(
             skipped += block.dn is None
             write(_predicted(block, predictor))
             if on_progress is not None:
-                on_progress(Progress(scene.scene_id, done, len(grid.windows), skipped))
+                on_progress(PredictionProgress(scene.scene_id, done, len(grid.windows), skipped))
     pixels, arithmetic = scene.height * scene.width, predictor.arithmetic
     return MaskFacts(
         predictor.meta.threshold, cloud=writer.cloud, valid=writer.valid, pixels=pixels, arithmetic=arithmetic
@@ -179,7 +179,7 @@ def _read_by_strips(
 
 
 class _Writer:
-    """Writes the two rasters and counts pixels; `write` runs in one thread."""
+    """Writer of the two rasters that also counts pixels; `write` runs in one thread."""
 
     def __init__(self, mask: Any, probability: Any, threshold: float, factor: int) -> None:
         self._mask, self._probability, self._threshold, self._factor = mask, probability, threshold, factor

@@ -1,4 +1,4 @@
-"""The STAC item of a published mask: no date of its making and relative links, so the same mask gives the same bytes.
+"""The STAC item of a published mask: no creation date and relative links, so the same mask produces the same bytes.
 
 STAC 1.1 with the projection 2.0, raster 2.0, EO 2.0, classification 2.0, file 2.1 and processing 1.2 extensions. STAC
 1.1 holds the bands of an asset in `bands`; raster 2.0 adds `raster:*` fields there, which replace `raster:bands` of
@@ -34,7 +34,7 @@ COLORS: Final = {MASK_CLEAR: (46, 92, 74), MASK_CLOUD: (245, 245, 245), MASK_NO_
 """RGB of the classes, for the color table of the file and as `color_hint`; viewers draw nodata transparent."""
 
 CARRIED: Final = ("synthetic", "georeference", "source", "warped")
-"""Tags of a scene that a user of its mask has to know: not observed, not exactly placed, whom to cite."""
+"""Tags of a scene that matter to users of its mask: synthetic, georeference, source to cite."""
 
 _CLASSES = (
     (MASK_CLEAR, "clear", "Clear", "Ground or water is seen, shadow included."),
@@ -45,7 +45,7 @@ _CLASSES = (
 
 @dataclass(frozen=True)
 class MaskFacts:
-    """What was counted while the mask was made."""
+    """Counts and settings of a mask."""
 
     threshold: float
     cloud: int
@@ -55,11 +55,11 @@ class MaskFacts:
     pixels: int
     """Pixels of the scene."""
     arithmetic: str
-    """fp32, bf16 or int8: a mask made again gives the same bytes only in the same arithmetic."""
+    """fp32, bf16 or int8: a mask is reproduced bit for bit only in the same arithmetic."""
 
     @property
     def cloud_fraction(self) -> float:
-        """Cloudy share of the valid pixels; 0 where there is none."""
+        """Cloudy share of the valid pixels; 0 if there is none."""
         return self.cloud / self.valid if self.valid else 0.0
 
     @property
@@ -75,10 +75,10 @@ def mask_item(
 
     Geometry and bbox are lon/lat; a footprint across the antimeridian is a MultiPolygon split at 180 and its bbox has
     west > east (RFC 7946, 3.1.9 and 5.2). A scene without time gets `datetime: null` and the interval from the launch
-    of Landsat 1 to the moment of its ingest, which is all that is known; STAC asks for one of the two.
+    of Landsat 1 to the moment of its ingest, which is all that is known; STAC requires one of the two.
 
     Args:
-        key: the folder of keys in which the item will lie; its links are relative to it.
+        key: the key prefix of the item; its links are relative to it.
         mask_id: id of the item.
         scene: what was masked.
         weights: what masked it.
@@ -170,7 +170,7 @@ def class_names() -> str:
 
 
 def _apply_projection(item: pystac.Item, scene: Scene) -> None:
-    """Set `proj:*`; a CRS without a code of an authority has `proj:code` null and its WKT, as the extension asks."""
+    """Set `proj:*`; a CRS without an authority code has `proj:code` null and its WKT, as the extension requires."""
     crs = CRS.from_user_input(scene.crs)
     authority = crs.to_authority()
     a, b, c, d, e, f = scene.transform

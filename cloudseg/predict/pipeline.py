@@ -1,7 +1,7 @@
-"""Read ahead and write behind, each in a thread of its own and a bounded number of items apart from the caller.
+"""Read ahead and write behind, each in a separate thread and at most a bounded number of items from the caller.
 
 GDAL and torch release the interpreter lock while they work, so reading, computing and writing overlap. An error in
-either thread is raised in the caller; no thread runs any more once the block has been left, in whatever way.
+either thread is raised in the caller; no thread still runs after the block has been left in any way.
 """
 
 from collections import deque
@@ -43,7 +43,7 @@ def read_ahead(items: Iterable[T], size: int = 1) -> Iterator[Iterator[T]]:
 def write_behind(write: Callable[[T], None], size: int = 1) -> Iterator[Callable[[T], None]]:
     """Yield a function that hands an item to `write`, which runs in another thread, one item after the other.
 
-    The function waits while `size` items wait beside the one that is being written, and raises what `write` raised.
+    The function blocks while `size` items are queued behind the one being written, and raises what `write` raised.
     Leaving the block normally waits until everything is written; leaving it by an error drops the items that wait.
     """
     behind: deque[Future[None]] = deque()
@@ -63,5 +63,5 @@ def write_behind(write: Callable[[T], None], size: int = 1) -> Iterator[Callable
             for future in behind:
                 future.cancel()
             # Not only the executor's own Thread.join: interrupted by an exception of a signal handler, Python 3.11's
-            # takes a thread for ended that still runs, and the caller closes the file that it writes to.
+            # considers a running thread ended, and the caller closes the file that it writes to.
             wait(behind)

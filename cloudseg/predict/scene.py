@@ -38,7 +38,7 @@ def predict_scene(
     budget_bytes: int = BUDGET_BYTES,
     on_progress: OnProgress | None = None,
 ) -> Mask:
-    """Return the mask of a scene by certain weights; it is made and published where it does not exist yet.
+    """Return the mask of a scene by certain weights; it is made and published if it does not exist yet.
 
     A second call finds the row and changes nothing. After a kill at any point, the next call makes the same bytes under
     the same keys and adds the row.
@@ -50,10 +50,10 @@ def predict_scene(
         weights_id: the weights.
         predictor: holds these weights.
         budget_bytes: memory of one forward pass.
-        on_progress: is called after every window.
+        on_progress: called after every window.
 
     Raises:
-        NotInCatalog: there are no such scene or weights.
+        NotInCatalog: the scene or the weights are unknown.
         StateError: the scene has no georeference, or the predictor holds other weights.
         DataError: the scene lacks bands that the weights read.
         StoreError: the store fails.
@@ -80,10 +80,10 @@ def predict_scene(
 
 
 def _check(scene: Scene, weights: Weights, predictor: Predictor) -> None:
-    """Raise StateError or DataError where the weights cannot mask the scene."""
+    """Raise StateError or DataError if the weights cannot mask the scene."""
     if not scene.publishable or scene.crs is None or scene.footprint_wkb is None:
         raise StateError(
-            "no mask is published of a scene without georeference",
+            "masks of scenes without a georeference are not published",
             subject=scene.scene_id,
             found=f"{scene.name}, layout {scene.layout}",
             expected="a scene with CRS and transform",
@@ -116,7 +116,7 @@ def _make(
     budget_bytes: int,
     on_progress: OnProgress | None,
 ) -> tuple[MaskFacts, dict[str, StagedObject]]:
-    """Make the four files of a mask; their names are those of the column and of the companions of the row."""
+    """Make the four files of a mask; their names are those in the columns of the row."""
     drawn = {name: folder / f"{name}-drawn.tif" for name in ("mask", "probability")}
     source = store.gdal_path(scene.key)
     grid = plan_scene(scene, predictor, budget_bytes=budget_bytes)

@@ -1,7 +1,7 @@
 """Write Cloud-Optimized GeoTIFFs: first a tiled file by windows, then a pass that adds overviews and orders the tiles.
 
 Two passes, because a COG has its overviews before its pixels; memory stays at GDAL's block cache (`GDAL_ENV`). The same
-pixels and tags give the same bytes: one thread, no time stamp, no software tag.
+pixels and tags produce the same bytes: one thread, no time stamp, no software tag.
 """
 
 import warnings
@@ -51,8 +51,8 @@ def create_tiled(
         crs: 'EPSG:n' or WKT.
         transform: from pixels to the CRS.
         nodata: of every band.
-        descriptions: one a band.
-        colormap: RGBA of the values of the only band; QGIS takes its legend from it.
+        descriptions: one per band.
+        colormap: RGBA of the values of the only band; QGIS derives its legend from it.
     """
     with rasterio.Env(**GDAL_ENV), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # 38-Cloud patches have no georeference

@@ -45,10 +45,10 @@ def footprint_of(
 ) -> BaseGeometry:
     """Return the outline of the valid pixels as a (multi)polygon in lon/lat (EPSG:4326), cut at 180°.
 
-    It is simplified by one overview pixel; a full grid gives its four corners with densified edges.
+    It is simplified by one overview pixel; for a full grid it is the four corners with densified edges.
 
     Args:
-        valid: overview `(row, col)` of at most about `OVERVIEW_SIZE` pixels a side.
+        valid: overview `(row, col)` of at most about `OVERVIEW_SIZE` pixels per side.
         transform: from pixels of the overview to `crs`.
         crs: what `rasterio.crs.CRS.from_user_input` takes.
         extent: height and width of the true grid in overview pixels, where the last row and column of the overview
@@ -66,13 +66,13 @@ def footprint_of(
     footprint = shapely.simplify(shapely.orient_polygons(found), 1e-6)
     if footprint.is_empty:
         raise BadScene(
-            "the footprint is empty on the ground", next_step="Check the geotransform and the CRS of the file."
+            "the footprint has no area on the ground", next_step="Check the geotransform and the CRS of the file."
         )
     return footprint
 
 
 def footprint_bounds(geometry: BaseGeometry) -> tuple[float, float, float, float]:
-    """Return (min_lon, min_lat, max_lon, max_lat); min_lon > max_lon where the footprint crosses the antimeridian."""
+    """Return (min_lon, min_lat, max_lon, max_lat); min_lon > max_lon if the footprint crosses the antimeridian."""
     min_lon, min_lat, max_lon, max_lat = geometry.bounds
     parts = sorted(part.bounds for part in _parts(geometry))
     whole = any(part[0] == -180 and part[2] == 180 for part in parts)

@@ -2,7 +2,7 @@
 
 The ground is an infinite plane that depends on its seed only, so the same location shows the same fields and roofs
 under other clouds on another date. The colors are broad values for each material, chosen by eye, such that brightness
-alone does not tell a cloud from snow, sand or a roof.
+alone does not distinguish a cloud from snow, sand or a roof.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Fractal noise that is bit-identical on every machine, evaluated at any pixels of an infinite plane.
 
 Only additions, multiplications and integer hashes are used: IEEE 754 rounds these alike on every processor, while
-`exp`, `sin` and BLAS products differ with the vector unit. The synthetic scenes are made of it.
+`exp`, `sin` and BLAS products differ with the vector unit. The synthetic scenes use it.
 """
 
 import math
@@ -35,7 +35,7 @@ def _mixed(bits: Hashes) -> Hashes:
 
 
 def uniform(bits: Hashes, part: int = 0) -> Floats:
-    """Return numbers in [0, 1) from 16 bits of the hashes; `part` 0..3 chooses which."""
+    """Return values in [0, 1) from 16 bits of the hashes; `part` 0..3 chooses which."""
     return ((bits >> np.uint64(16 * part)) & np.uint64(0xFFFF)).astype(np.float32) / np.float32(65536)
 
 
@@ -48,7 +48,7 @@ def smoothstep(values: Floats) -> Floats:
 def fractal(seed: int, rows: Floats, cols: Floats, *, period: float, octaves: int, gain: float = 0.55) -> Floats:
     """Return float32 noise `(len(rows), len(cols))` of mean near 0 and standard deviation near 1.
 
-    It takes about 5 ns a pixel and octave.
+    It takes about 5 ns per pixel and octave.
 
     Args:
         seed: of the noise.

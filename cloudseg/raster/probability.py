@@ -1,8 +1,8 @@
 """How a probability is stored in 8 bits, and the mask that follows from it. No raster is opened here.
 
 The probability raster holds `round(probability * 250)` as uint8 (GDAL scale 1/250) and 255 where nothing was observed.
-The mask is made of that raster, not of the float before it: a mask pixel is cloud exactly where the published
-probability is at least the threshold, so that anybody can make the mask again. Evaluation counts these numbers too:
+The mask is computed from that raster, not from the float before it: a mask pixel is cloud exactly where the published
+probability is at least the threshold, so that every user can reproduce the mask. Evaluation counts these values too:
 what is evaluated is what is published.
 """
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA
 
 STEPS: Final = 250
-"""Probability 1 in the raster: steps of 0.004, and 251 .. 254 stay free."""
+"""Probability 1 in the raster: steps of 0.004, and 251 .. 254 are unused."""
 
 UInt8 = NDArray[np.uint8]
 
@@ -38,5 +38,5 @@ def classify(steps: UInt8, threshold: float) -> UInt8:
 
 
 def first_cloud_step(threshold: float) -> int:
-    """Return the lowest step that counts as cloud; 1e-9 keeps a threshold that is a whole step on its side."""
+    """Return the lowest step that counts as cloud; 1e-9 absorbs the rounding error of a whole step."""
     return math.ceil(threshold * STEPS - 1e-9)

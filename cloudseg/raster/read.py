@@ -1,6 +1,6 @@
 """Read the canonical rasters (scenes, labels, masks) that this service wrote itself, by windows.
 
-Files from outside are never opened here but by `cloudseg.ingest.decode`, in a child process with limits. A window is
+Untrusted files are never opened here, only by `cloudseg.ingest.decode`, in a child process with limits. A window is
 always in *working* pixels of `factor` × `factor` scene pixels; those of the last row and column may be smaller.
 """
 
@@ -32,7 +32,7 @@ UInt16 = npt.NDArray[np.uint16]
 Bool = npt.NDArray[np.bool_]
 
 GDAL_ENV: Final[dict[str, Any]] = {
-    # No sidecar file is looked for (.ovr, .msk, .aux.xml, .tfw, world files, MTL): a raster is the bytes of its object.
+    # Sidecar files are ignored (.ovr, .msk, .aux.xml, .tfw, world files, MTL): a raster is the bytes of its object.
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_PAM_ENABLED": "NO",
     "GDAL_GEOREF_SOURCES": "INTERNAL",
@@ -47,7 +47,7 @@ GDAL_ENV: Final[dict[str, Any]] = {
 
 
 class _StoreSession(Session):  # type: ignore[misc]
-    """The options of a store as a session of rasterio, which takes credentials from nothing else."""
+    """The options of a store as a session of rasterio, which accepts credentials from nothing else."""
 
     def __init__(self, options: Mapping[str, str]) -> None:
         self._options = dict(options)
@@ -64,7 +64,7 @@ def open_raster(path: GdalPath | str) -> Iterator[rasterio.DatasetReader]:
         path: a file, or what `Store.gdal_path` returns.
 
     Raises:
-        ObjectCorrupt: the bytes are no GeoTIFF.
+        ObjectCorrupt: the bytes are not a GeoTIFF.
         StoreError: the store does not deliver the bytes.
     """
     source = path if isinstance(path, GdalPath) else GdalPath(path)
@@ -83,7 +83,7 @@ def _open(source: GdalPath) -> rasterio.DatasetReader:
             return rasterio.open(source.path, driver="GTiff")
     except RasterioIOError as error:
         raise ObjectCorrupt(
-            "the object is no readable GeoTIFF",
+            "the object is not a readable GeoTIFF",
             subject=source.path,
             found=error,
             next_step="Run `cloudseg maintain`; ingest the scene again.",
@@ -106,7 +106,7 @@ def decoded(dataset: rasterio.DatasetReader) -> Iterator[None]:
 
 @contextmanager
 def _store_errors(source: GdalPath) -> Iterator[None]:
-    """Tell a store that failed from a damaged object: for GDAL both are a failed read."""
+    """Distinguish a failed store from a damaged object: for GDAL both are a failed read."""
     try:
         yield
     except ObjectCorrupt as error:
@@ -115,7 +115,7 @@ def _store_errors(source: GdalPath) -> Iterator[None]:
         source.check()
         if source.options and not _is_no_raster(error):
             raise StoreUnreachable(
-                "reading the object broke off, though its bytes are whole",
+                "reading the object failed, although its bytes are intact",
                 subject=source.path,
                 found=error.found,
                 next_step="Try again: the network or the store failed for a moment.",
@@ -138,7 +138,7 @@ def read_scene(
 
     Raises:
         DataError: the scene lacks a band.
-        ValueError: the window lies outside of the scene.
+        ValueError: the window is outside the scene.
     """
     source = _source_window(dataset, window, factor)
     return downsample(_read(dataset, source, indexes=_band_indexes(dataset, bands)), factor)
@@ -147,11 +147,11 @@ def read_scene(
 def read_label(dataset: rasterio.DatasetReader, window: Window, factor: int = 1) -> UInt8:
     """Return the classes of a label or mask as uint8 `(height, width)`: 0 clear, 1 cloud, 255 none.
 
-    A working pixel takes the majority of its labeled pixels; half and half counts as cloud, since a mask that misses
-    a cloud does more harm than one that is a pixel too wide.
+    A working pixel has the majority class of its labeled pixels; half and half counts as cloud, since a mask that
+    misses a cloud does more harm than one that is a pixel too wide.
 
     Raises:
-        ValueError: the window lies outside of the raster.
+        ValueError: the window is outside the raster.
     """
     source = _source_window(dataset, window, factor)
     classes: UInt8 = _read(dataset, source, indexes=1)
@@ -172,7 +172,7 @@ def _source_window(dataset: rasterio.DatasetReader, window: Window, factor: int)
         or ends[0] > height
         or ends[1] > width
     ):
-        raise ValueError(f"{window} does not lie inside {height} x {width} working pixels of {dataset.name}")
+        raise ValueError(f"{window} is not inside {height} x {width} working pixels of {dataset.name}")
     return scene_window(window, factor, dataset.height, dataset.width)
 
 

@@ -1,7 +1,7 @@
 """The one rule between scene pixels and the coarser working pixels of a net: only observed pixels contribute.
 
-`downsample` leads to the net: snapshots, evaluation and prediction average with it. `upsample` leads back: evaluation
-and prediction interpolate with it. No raster is opened here.
+Snapshots, evaluation and prediction average with `downsample` on the way to the net. Evaluation and prediction
+interpolate with `upsample` on the way back. No raster is opened here.
 """
 
 from typing import Any
@@ -30,30 +30,30 @@ def scene_window(window: Window, factor: int, height: int, width: int) -> Window
     return Window(top, left, bottom - top, right - left)
 
 
-def downsample(numbers: UInt16, factor: int) -> tuple[UInt16, Bools]:
+def downsample(dn: UInt16, factor: int) -> tuple[UInt16, Bools]:
     """Average scene pixels to working pixels.
 
     Args:
-        numbers: canonical digital numbers `(band, row, col)`; observed where no band is 0. The first pixel is the first
-            of a block; the last block of a row or column may be smaller.
+        dn: canonical digital numbers `(band, row, col)`; observed where no band is 0. The first pixel is the first of a
+            block; the last block of a row or column may be smaller.
         factor: scene pixels per working pixel, along an axis.
 
     Returns:
         uint16 `(band, row, col)`, the rounded mean of the observed pixels of each block, 0 in every band where there is
         none; and bool `(row, col)`, True where there is one.
     """
-    observed: Bools = np.all(numbers != NO_DATA, axis=0)
+    observed: Bools = np.all(dn != NO_DATA, axis=0)
     if factor == 1:
-        return numbers * observed, observed
+        return dn * observed, observed
     counts = block_sums(observed[np.newaxis], factor)[0]
-    sums = block_sums(np.where(observed, numbers, NO_DATA), factor)
+    sums = block_sums(np.where(observed, dn, NO_DATA), factor)
     divisor = np.maximum(counts, 1)
     means: UInt16 = ((sums + divisor // 2) // divisor).astype(np.uint16)
     return means, counts > 0
 
 
 def block_sums(values: NDArray[Any], factor: int) -> NDArray[np.uint32]:
-    """Sum blocks of `factor` x `factor` of `(band, row, col)`; what the last blocks lack counts as 0."""
+    """Sum blocks of `factor` x `factor` of `(band, row, col)`; pixels that the last blocks lack count as 0."""
     bands, rows, cols = values.shape
     height, width = working_shape(rows, cols, factor)
     padding = ((0, 0), (0, height * factor - rows), (0, width * factor - cols))
@@ -70,8 +70,8 @@ def upsample(probability: Floats, observed: Bools, origin: tuple[int, int], targ
         observed: same shape; unobserved working pixels do not contribute.
         origin: row and column of `probability[0, 0]` in the working grid.
         target: window of scene pixels. The array must hold its working pixels and, where the scene continues, one more
-            around: then neighboring windows give the same numbers as one window over both, and no seam shows.
-        factor: scene pixels a working pixel, along an axis.
+            around: then neighboring windows yield the same values as one window over both, without a seam.
+        factor: scene pixels per working pixel, along an axis.
 
     Returns:
         float32 `(target.height, target.width)`; 0 where nothing around was observed.
@@ -79,8 +79,8 @@ def upsample(probability: Floats, observed: Bools, origin: tuple[int, int], targ
     if factor == 1:
         rows, cols = Window(target.row_off - origin[0], target.col_off - origin[1], target.height, target.width).slices
         return probability[rows, cols]
-    row = _neighbours(target.row_off, target.height, origin[0], probability.shape[0], factor)
-    col = _neighbours(target.col_off, target.width, origin[1], probability.shape[1], factor)
+    row = _neighbors(target.row_off, target.height, origin[0], probability.shape[0], factor)
+    col = _neighbors(target.col_off, target.width, origin[1], probability.shape[1], factor)
     share = observed.astype(np.float32)
     weight = _between(share, row, col)
     total = _between(np.where(observed, probability, np.float32(0.0)), row, col)
@@ -90,10 +90,10 @@ def upsample(probability: Floats, observed: Bools, origin: tuple[int, int], targ
 _Axis = tuple[NDArray[np.intp], NDArray[np.intp], Floats]
 
 
-def _neighbours(start: int, count: int, origin: int, length: int, factor: int) -> _Axis:
+def _neighbors(start: int, count: int, origin: int, length: int, factor: int) -> _Axis:
     """Return the two working pixels around every scene pixel of an axis, and the share of the second.
 
-    Computed from positions in the scene, so that neighboring windows give the same numbers.
+    Computed from positions in the scene, so that neighboring windows yield the same values.
     """
     position = np.maximum((np.arange(start, start + count) + 0.5) / factor - 0.5, 0.0)
     first = np.floor(position)

@@ -1,7 +1,7 @@
 """Synthetic scenes for the demo, the tests and the benchmarks: georeferenced, seeded, the same bytes on every machine.
 
-Their names begin with `synthetic_` and every file has the tag SYNTHETIC=YES, so that they are not taken for
-observations. The folder has a layout that ingest knows, `images/` beside `labels/`.
+Their names begin with `synthetic_` and every file has the tag SYNTHETIC=YES, so that they are not mistaken for
+observations. The folder has a layout that ingest supports, `images/` next to `labels/`.
 """
 
 from dataclasses import dataclass, replace
@@ -38,7 +38,7 @@ class _Site:
 
 
 _SITES: Final = (
-    # Twelve MGRS squares: the split rule takes six for training, three for validation and three as held out.
+    # Twelve MGRS squares: the split rule assigns six to training, three to validation and three to held-out.
     _Site("fields", 32631, 395760, 5328360, Ground(101)),
     _Site("desert", 32733, 540480, 7279260, Ground(102, base="sand", forest=9, water=-9, city=2.2)),
     _Site("city", 32630, 440580, 4472400, Ground(103, city=0.0, forest=1.1, water=-2.0)),
@@ -62,10 +62,10 @@ _FIRST_DAY: Final = datetime(2024, 1, 8, tzinfo=UTC)
 def make_tiles(folder: Path, *, count: int, size: int = 512, seed: int = 0, unlabeled: int = 2) -> list[Path]:
     """Write labeled scenes, then scenes without label, and return the paths of the images.
 
-    Images lie in `folder/images`: `size` × `size` pixels of 30 m, uint16 reflectance × 10 000 in red, green, blue and
-    near infrared, 0 = no data, UTM. Labels lie in `folder/labels` under the same name: uint8 0 clear, 1 cloud, 255 no
-    data. Twelve sites repeat with other dates and clouds. The same arguments give the same bytes. A scene of 512² takes
-    about 0.3 s.
+    Images are in `folder/images`: `size` × `size` pixels of 30 m, uint16 reflectance × 10 000 in red, green, blue and
+    near infrared, 0 = no data, UTM. Labels are in `folder/labels` under the same name: uint8 0 clear, 1 cloud, 255 no
+    data. Twelve sites repeat with other dates and clouds. The same arguments produce the same bytes. A scene of 512²
+    takes about 0.3 s.
     """
     if count < 0 or unlabeled < 0 or size < 16:
         raise ValueError(f"count {count}, unlabeled {unlabeled} and size {size} make no tiles")
@@ -78,8 +78,8 @@ def make_large_scene(path: Path, *, size: int = 10_980, bands: int = 4, seed: in
     """Write one scene of `size` × `size` pixels window by window, for benchmarks; return its path.
 
     10 m pixels at the location of a full Sentinel-2 tile. One square of a sixth of the side is computed and repeated
-    mirrored, so that the time goes into writing: for timing, not for looks. Memory: one such square (27 MB for 10 980
-    and 4 bands) and GDAL's cache of 64 MB.
+    mirrored, so that the time is spent on writing: for timing, not for display. Memory: one such square (27 MB for
+    10 980 and 4 bands) and GDAL's cache of 64 MB.
     """
     if not 1 <= bands <= len(BANDS):
         raise ValueError(f"{bands} bands, but a synthetic scene has 1 to {len(BANDS)}")

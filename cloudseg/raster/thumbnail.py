@@ -17,11 +17,11 @@ from cloudseg.records import GdalPath
 MAX_SIDE: Final = 512
 """Longest side in pixels."""
 OUTLINE: Final = (255, 0, 170)
-"""Magenta: no natural surface has it, and color-blind people can tell it from white clouds and green land."""
+"""Magenta: no natural surface has it, and color-blind people can distinguish it from white clouds and green land."""
 NO_DATA_GRAY: Final = (96, 96, 96)
 
 _GAMMA = 0.6
-"""Brightens land and water, which fill the lowest tenth of the range beside clouds."""
+"""Brightens land and water, which occupy the lowest tenth of the range in cloudy scenes."""
 _LEAST_RANGE = 0.08
 """Least reflectance between black and white, so that noise over open sea is not stretched to a pattern."""
 
@@ -30,10 +30,10 @@ UInt16 = npt.NDArray[np.uint16]
 
 
 def make_thumbnail(scene: GdalPath | str, mask: Path) -> bytes:
-    """Return a PNG, at most 512 pixels a side, of a canonical scene (`Store.gdal_path`) and the mask on its grid.
+    """Return a PNG, at most 512 pixels per side, of a canonical scene (`Store.gdal_path`) and the mask on its grid.
 
-    It shows red, green and blue where the scene has them, else its first band in gray, and is read from the overviews.
-    The same two files give the same bytes.
+    It shows red, green and blue if the scene has them, else its first band in gray, and is read from the overviews.
+    The same two files produce the same bytes.
 
     Raises:
         ObjectCorrupt: a raster cannot be read.
@@ -47,7 +47,7 @@ def make_thumbnail(scene: GdalPath | str, mask: Path) -> bytes:
 
 
 def small_shape(height: int, width: int) -> tuple[int, int]:
-    """Return height and width of the picture: those of the raster where it is small, never less than one pixel."""
+    """Return height and width of the picture: those of the raster if it is small, never less than one pixel."""
     scale = min(1.0, MAX_SIDE / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
@@ -93,6 +93,6 @@ def _stretch(dn: UInt16, valid: npt.NDArray[np.bool_]) -> UInt8:
 def _edge_of(cloud: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Return the cloud pixels that touch another class or the border: an overcast scene has a frame."""
     other = np.pad(~cloud, 1, constant_values=True)
-    beside = other[:-2, 1:-1] | other[2:, 1:-1] | other[1:-1, :-2] | other[1:-1, 2:]
-    edge: npt.NDArray[np.bool_] = cloud & beside
+    adjacent = other[:-2, 1:-1] | other[2:, 1:-1] | other[1:-1, :-2] | other[1:-1, 2:]
+    edge: npt.NDArray[np.bool_] = cloud & adjacent
     return edge

@@ -19,7 +19,7 @@ class Record(BaseModel):
 
 
 class StoredObject(Record):
-    """Where bytes lie and what they must hash to."""
+    """The location of bytes and their expected checksum."""
 
     key: str
     sha256: str
@@ -35,5 +35,5 @@ class ListedObject(Record):
 
 
 def utc_iso(moment: datetime) -> str:
-    """Return ISO 8601 in UTC with a trailing Z, as STAC wants it."""
+    """Return ISO 8601 in UTC with a trailing Z, as STAC requires."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -16,9 +16,9 @@ class GdalPath(PathLike[str]):
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
     """GDAL's configuration while the object is open. Holds credentials: never to be printed or logged."""
     check: Callable[[], object] = field(default=lambda: None, repr=False, compare=False)
-    """Raises the store's own error where the object is missing or the store does not serve it.
+    """Check that raises the store's own error if the object is missing or the store does not serve it.
 
-    GDAL's words do not tell these apart.
+    GDAL's messages do not distinguish these.
     """
 
     def __fspath__(self) -> str:

@@ -21,7 +21,7 @@ class Scene(Record):
     radiometry: str = Field(description="where scale and offset come from (cloudseg.bands)")
     acquired_at: AwareDatetime | None
     place: str = Field(description="'mgrs:31UDQ', 'wrs2:199026' or 'block:...': the unit of the split")
-    crs: str | None = Field(description="'EPSG:n' or WKT; None where the layout allows no georeference")
+    crs: str | None = Field(description="'EPSG:n' or WKT; None if the layout allows no georeference")
     transform: list[float] = Field(description="affine a, b, c, d, e, f: CRS units from (col, row)")
     height: int
     width: int
@@ -32,7 +32,7 @@ class Scene(Record):
     )
     min_lon: float | None
     min_lat: float | None
-    max_lon: float | None = Field(description="smaller than min_lon where the footprint crosses the antimeridian")
+    max_lon: float | None = Field(description="smaller than min_lon if the footprint crosses the antimeridian")
     max_lat: float | None
     valid_fraction: float
     publishable: bool = Field(description="False: may train and be evaluated, no mask is ever published")
@@ -72,7 +72,7 @@ class Place(Record):
 
 
 class Quarantined(Record):
-    """Something that came in and could not become a scene or a label."""
+    """An incoming file that could not become a scene or a label."""
 
     quarantine_id: str = Field(
         description="'qu-' and 20 hex digits over source_uri, the bytes' checksum and how they were read"
@@ -97,7 +97,7 @@ class Snapshot(Record):
     chip_size: int
     bands: list[str]
     working_resolution_m: float | None
-    counts: Json = Field(description="by split: chips, scenes, places, cloud_fraction; 'chips' in all")
+    counts: Json = Field(description="by split: chips, scenes, places, cloud_fraction; 'chips' in total")
     created_at: AwareDatetime
 
 
@@ -128,7 +128,7 @@ class Run(Record):
 
 
 class Epoch(Record):
-    """Progress of a run, one row an epoch, so that others can watch."""
+    """Progress of a run, one row per epoch, so that it can be followed."""
 
     run_id: str
     epoch: int
@@ -160,7 +160,7 @@ class Weights(Record):
     sha256: str
     size: int
     companions: Json = Field(description="assets: name ('onnx', 'card', 'item', 'golden') to StoredObject")
-    metadata: Json = Field(description="the same block that lies inside the weights file")
+    metadata: Json = Field(description="the same block that is inside the weights file")
     created_at: AwareDatetime
 
 

@@ -1,6 +1,6 @@
-"""What stages return, and what travels through Airflow: ids and counts, never arrays.
+"""What stages return, and what passes through Airflow: ids and counts, never arrays.
 
-Where a list of ids may grow long, a DAG hands on its first 20 and the count (`shortened` in dags/cloudseg_dagkit.py),
+If a list of ids may grow long, a DAG passes on the first 20 and the count (`shortened` in dags/cloudseg_dagkit.py),
 so that no XCom has more than a few kilobytes.
 """
 
@@ -16,7 +16,7 @@ class IngestRecord(Record):
     source: str
     added: list[str] = Field(description="scene ids that are new")
     labelled: list[str] = Field(description="label ids that are new")
-    known: int = Field(description="scenes that were there already")
+    known: int = Field(description="scenes that already existed")
     quarantined: list[str] = Field(description="quarantine ids that are new")
     still_quarantined: int = Field(
         0,
@@ -43,7 +43,7 @@ class TrainRecord(Record):
     epochs: int
     resumed_from_step: int | None
     seconds: float
-    images_per_s: float | None = Field(None, description="chips a second while training, mean of the epochs")
+    images_per_s: float | None = Field(None, description="chips per second while training, mean of the epochs")
     metrics: Json
 
 
@@ -60,7 +60,7 @@ class EvaluateRecord(Record):
 
 
 class PromoteRecord(Record):
-    """The verdict and what became of it."""
+    """The verdict and whether it was applied."""
 
     verdict_id: str | None = Field(description="None: champion without a verdict, promoted manually")
     outcome: Outcome | None

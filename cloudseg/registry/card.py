@@ -1,13 +1,13 @@
-"""The model card: what the weights are, what they were made from and how good they are, in Markdown for people."""
+"""The model card: what the weights are, what they were made from and how good they are, in Markdown."""
 
 import re
 from collections.abc import Mapping
 
 from cloudseg import keys
 from cloudseg.records import Json, StoredObject
-from cloudseg.registry.extent import NOWHERE, Extent
+from cloudseg.registry.extent import NO_EXTENT, Extent
 
-_MADE_OF = (
+_DESCRIPTION = (
     ("architecture", "Architecture"),
     ("widths", "Channels of each level"),
     ("total_parameters", "Parameters"),
@@ -30,43 +30,43 @@ _MADE_OF = (
 
 
 def model_card(
-    metadata: Json, metrics: Mapping[str, object], *, weights: StoredObject | None = None, extent: Extent = NOWHERE
+    metadata: Json, metrics: Mapping[str, object], *, weights: StoredObject | None = None, extent: Extent = NO_EXTENT
 ) -> str:
     """Return the card.
 
     Args:
         metadata: the metadata block of the weights.
-        metrics: figures by name; nested values are left to the report.
+        metrics: figures by name; nested values are omitted.
         weights: the safetensors object, for its id, size and checksum.
-        extent: where and when the training scenes lie.
+        extent: bounds and times of the training scenes.
     """
     parts = [
         f"# Cloud mask weights `{keys.id_from_hash('w', weights.sha256)}`" if weights else "# Cloud mask weights",
-        "A U-Net that gives the probability of cloud for every pixel of a multispectral satellite scene.",
-        _table("What they are", _made_of(metadata) + _file(weights)),
+        "A U-Net that predicts the probability of cloud for every pixel of a multispectral satellite scene.",
+        _table("What they are", _description(metadata) + _file(weights)),
         _table("Figures at the end of the training (validation places)", _figures(metrics)),
         _table("Training scenes", _training(extent)),
-        _HOW,
+        _USAGE,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-_HOW = """## How to use them
+_USAGE = """## How to use them
 
 Input is top-of-atmosphere reflectance. `x = (min(reflectance, clip) - mean) / std` for each band, 0 where nothing was
-observed; the net gives a logit, its sigmoid is the probability of cloud, and a pixel is cloud where that reaches the
-threshold. All of these numbers lie in the file's own metadata; `cloudseg predict` applies them. The ONNX export does
-all of this itself: digital numbers (reflectance x 10 000, uint16, 0 = no data) in, probability out.
+observed; the net outputs a logit, its sigmoid is the probability of cloud, and a pixel is cloud where that reaches the
+threshold. All of these parameters are in the file's metadata; `cloudseg predict` applies them. The ONNX export
+includes all of this: digital numbers (reflectance x 10 000, uint16, 0 = no data) in, probability out.
 
 ## Limits
 
 Clouds only: cloud shadow counts as clear. Bright ground (snow, ice, sand, roofs, sun glint) and thin cirrus are where
-such masks err most; the evaluation report shows figures for those slices. Held-out figures are in the evaluation, not
+these masks err most; the evaluation report shows figures for those slices. Held-out figures are in the evaluation, not
 here: weights are immutable and are evaluated after they are written."""
 
 
-def _made_of(metadata: Json) -> list[tuple[str, object]]:
-    return [(title, metadata[name]) for name, title in _MADE_OF if metadata.get(name) not in (None, [], ())]
+def _description(metadata: Json) -> list[tuple[str, object]]:
+    return [(title, metadata[name]) for name, title in _DESCRIPTION if metadata.get(name) not in (None, [], ())]
 
 
 def _file(weights: StoredObject | None) -> list[tuple[str, object]]:

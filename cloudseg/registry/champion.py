@@ -1,8 +1,8 @@
 """The champion: one append-only history of promotions, and the pointer for readers without a database.
 
-The newest generation is the champion. Its primary key is what makes two champions impossible: two promotions at once
-want the same next generation, and the database gives it to one. History is a stack: a promotion puts weights on top,
-a rollback takes the top off, and both are new rows.
+The newest generation is the champion. Its primary key is what makes two champions impossible: of two concurrent
+promotions, only one can insert the next generation. History is a stack: a promotion puts weights on top,
+a rollback removes the top, and both are new rows.
 """
 
 import logging
@@ -42,18 +42,18 @@ def promote(
 
     Args:
         store: must hold the weights' bytes, undamaged; gets the pointer.
-        catalog: gets the next generation.
+        catalog: destination of the next generation.
         weights_id: the challenger.
         expected_champion: the active champion that the caller saw (None: there was none); compared inside the
             transaction.
         verdict_id: the verdict that justifies it. None is a manual decision and needs a reason.
         actor: who decides: 'cli', 'airflow', a user's name.
         reason: why, for the history.
-        force: promote against a verdict that says HOLD or REJECT.
+        force: promote against a verdict HOLD or REJECT.
 
     Raises:
         PromotionRefused: another champion is active, the verdict compares other weights or is not PROMOTE, or another
-            promotion came first.
+            promotion was committed first.
         NotInCatalog: the weights or the verdict are unknown.
         ObjectMissing: the weights' bytes are gone.
         ObjectCorrupt: the weights' bytes are damaged.
@@ -61,8 +61,8 @@ def promote(
     with catalog.read() as db:
         _check_bytes(store, model_rows.get_weights(db, weights_id))
     with catalog.begin() as db:
-        # The primary key alone allows one champion; the lock lets a second try of this promotion find the first one's
-        # row.
+        # The primary key alone allows one champion; with the lock, a retry of this promotion finds the row of the
+        # first try.
         advisory_lock(db, "the champion")
         current = model_rows.find_champion(db)
         if current is not None and _is_same(current, weights_id, expected_champion, verdict_id):
@@ -81,11 +81,11 @@ def rollback(store: Store, catalog: Catalog, *, expected_champion: str | None, a
     """Replace the champion by the one before it, in one transaction; the history keeps both changes.
 
     A rollback that has replaced `expected_champion` already is returned as it is; one that expects the earlier champion
-    goes one champion further back.
+    rolls back one champion further.
 
     Args:
         store: must hold the earlier champion's bytes; gets the pointer.
-        catalog: gets the next generation.
+        catalog: destination of the next generation.
         expected_champion: the champion to replace.
         actor: who decides.
         reason: why, for the history.
@@ -130,7 +130,7 @@ def _earlier(store: Store, db: Connection, champion: str | None) -> str:
     earlier = _champions(model_rows.list_promotions(db))[:-1]
     if not earlier:
         raise PromotionRefused(
-            "no champion was before this one",
+            "there is no earlier champion",
             subject=champion or "champion",
             next_step="Promote other weights instead.",
         )
@@ -139,15 +139,15 @@ def _earlier(store: Store, db: Connection, champion: str | None) -> str:
 
 
 def repair_pointer(store: Store, catalog: Catalog) -> bool:
-    """Bring `models/champion.json` in line with the newest generation; return whether it had to change.
+    """Update `models/champion.json` to the newest generation; return whether it had to change.
 
-    Each write holds only where the pointer is still what was read (compare and swap), and the row is read again after
+    Each write succeeds only if the pointer is still what was read (compare and swap), and the row is read again after
     it: a late writer never undoes what a newer promotion wrote.
     """
     changed = False
     while (wanted := _pointer(catalog)) != (found := _read_pointer(store)):
         changed = True
-        with suppress(ObjectExists):  # another process has written it meanwhile: look again
+        with suppress(ObjectExists):  # another process has written it in the meantime: read again
             if wanted is None:
                 store.delete(keys.CHAMPION_POINTER)
             elif found is None:
@@ -158,7 +158,7 @@ def repair_pointer(store: Store, catalog: Catalog) -> bool:
 
 
 def is_pointer_right(store: Store, catalog: Catalog) -> bool:
-    """Return whether `models/champion.json` says what the newest generation says; changes nothing."""
+    """Return whether `models/champion.json` matches the newest generation; changes nothing."""
     return _pointer(catalog) == _read_pointer(store)
 
 
@@ -194,7 +194,7 @@ def _check_bytes(store: Store, weights: Weights) -> None:
 
 
 def _is_same(current: Promotion, weights_id: str, expected: str | None, verdict_id: str | None) -> bool:
-    """Return whether the newest promotion is the one that is asked for: a repeated call after a kill."""
+    """Return whether the newest promotion is the requested one: a repeated call after a kill."""
     wanted = ("promote", weights_id, expected, verdict_id)
     return (current.action, current.weights_id, current.previous_weights_id, current.verdict_id) == wanted
 
@@ -207,10 +207,10 @@ def _check_expected(current: Promotion | None, expected: str | None, weights_id:
             subject=weights_id or "champion",
             found=found or "none",
             expected=expected or "none",
-            next_step="Compare again with the champion of today.",
+            next_step="Compare again with the current champion.",
         )
     if weights_id is not None and found == weights_id:
-        raise PromotionRefused("these weights are the champion already", subject=weights_id)
+        raise PromotionRefused("these weights are already the champion", subject=weights_id)
 
 
 def _check_verdict(
@@ -222,7 +222,7 @@ def _check_verdict(
             raise InputError(
                 "a promotion without a verdict needs a reason",
                 subject=weights_id,
-                next_step="Give a reason, or compare it with the champion first.",
+                next_step="Pass a reason, or compare it with the champion first.",
             )
         return
     verdict = model_rows.get_verdict(db, verdict_id)
@@ -264,15 +264,15 @@ def _next(
 def _add(db: Connection, promotion: Promotion) -> None:
     if not model_rows.add_promotion(db, promotion):
         raise PromotionRefused(
-            "another promotion came first",
+            "another promotion was committed first",
             subject=promotion.weights_id,
             expected=f"generation {promotion.generation} to be free",
-            next_step="Compare again with the champion of today.",
+            next_step="Compare again with the current champion.",
         )
 
 
 def _champions(newest_first: list[Promotion]) -> list[str]:
-    """Return the stack of champions, the present one last."""
+    """Return the stack of champions, the current one last."""
     stack: list[str] = []
     for promotion in reversed(newest_first):
         if promotion.action == "promote":

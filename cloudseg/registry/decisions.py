@@ -1,6 +1,6 @@
 """Who may promote what: verdicts, manual approvals and rejections, and which of them overrules which.
 
-A verdict PROMOTE lets weights replace the champion. A person may be asked first (decision `asked`), may reject
+A verdict PROMOTE lets weights replace the champion. A person may have to approve first (decision `asked`), may reject
 (`declined`), or may promote against the verdict or an earlier rejection (`force`, with a reason). An unattended run
 never promotes what waits for a person or was rejected.
 """
@@ -20,7 +20,7 @@ def record_request(catalog: Catalog, verdict: Verdict, *, actor: str, reason: st
 
 
 def record_rejection(catalog: Catalog, verdict: Verdict, *, actor: str, reason: str) -> None:
-    """Record a manual rejection of the challenger, whatever the verdict says."""
+    """Record a manual rejection of the challenger, whatever the verdict is."""
     _record(catalog, Decision(decision="declined", **_facts(verdict, actor, reason)))
 
 
@@ -36,7 +36,7 @@ def find_blocking_decision(catalog: Catalog, weights_id: str) -> Decision | None
 
 def describe_decision(decision: Decision) -> str:
     """Return a decision in words, with who, when and why."""
-    what = "waits for manual approval, asked" if decision.decision == "asked" else "declined"
+    what = "waits for manual approval, requested" if decision.decision == "asked" else "declined"
     why = f": {decision.reason}" if decision.reason else ""
     return f"{what} by {decision.actor} on {decision.created_at:%Y-%m-%d}{why}"
 
@@ -47,15 +47,15 @@ def apply_verdict(
     """Promote the challenger of a verdict on behalf of a person.
 
     Args:
-        store: gets the pointer to the champion.
-        catalog: gets the promotion.
-        verdict: made against the champion of now; the promotion is refused when another one came in between.
+        store: destination of the pointer to the champion.
+        catalog: destination of the promotion.
+        verdict: made against the current champion; the promotion is refused if the champion has changed since.
         actor: who decides, for the history.
         reason: why, for the history.
         force: promote against a verdict HOLD or REJECT, or against an earlier rejection.
 
     Returns:
-        The promotion, or None where the verdict does not say PROMOTE.
+        The promotion, or None if the verdict is not PROMOTE.
 
     Raises:
         PromotionRefused: a person rejected these weights and `force` is not set, or another champion is active.

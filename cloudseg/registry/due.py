@@ -1,11 +1,11 @@
-"""Whether a retraining is due: which labels the newest evaluated run of a recipe has not seen."""
+"""Whether a retraining is due: which labels the newest evaluated run of a recipe did not use."""
 
 from sqlalchemy import Connection
 
 from cloudseg.catalog import model_rows, scene_rows, training_rows
 from cloudseg.errors import EmptySplit
 from cloudseg.keys import make_id
-from cloudseg.recipe import Recipe, is_same_training
+from cloudseg.recipe import Recipe, current_name, is_same_training
 from cloudseg.records import Run, Snapshot, Weights
 
 
@@ -29,12 +29,12 @@ def reason_to_skip(db: Connection, recipe: Recipe, *, min_new_labels: int) -> st
         return None
     if last is None and new_labels == 0:
         return "no scene in the catalog has a label yet"
-    since = f"since run {last.run_id}" if last else "and no run has seen any"
+    since = f"since run {last.run_id}" if last else "and no run has used any"
     return f"{new_labels} labels are new {since}, {needed} are needed (force trains anyway)"
 
 
 def reason_to_skip_snapshot(db: Connection, recipe: Recipe, snapshot_id: str) -> str | None:
-    """Return why a snapshot that is built already needs no training, or None.
+    """Return why an existing snapshot needs no training, or None.
 
     Raises:
         EmptySplit: the snapshot has nothing to train, validate or evaluate on; better before the training than after.
@@ -43,7 +43,7 @@ def reason_to_skip_snapshot(db: Connection, recipe: Recipe, snapshot_id: str) ->
     last = newest_compared_run(db, recipe)
     if last is None or last.snapshot_id != snapshot_id:
         return None
-    return "the new labels give no new chip (their scenes lack bands or labeled pixels)"
+    return "the new labels add no new chip (their scenes lack bands or labeled pixels)"
 
 
 def newest_compared_run(db: Connection, recipe: Recipe) -> Run | None:
@@ -52,14 +52,15 @@ def newest_compared_run(db: Connection, recipe: Recipe) -> Run | None:
     A run counts from its verdict on: one that was killed before is resumed.
     """
     compared = training_rows.list_compared_run_ids(db)
-    runs = (run for run in training_rows.list_runs(db) if run.run_id in compared and run.recipe_name == recipe.name)
-    return next((run for run in runs if is_same_training(run.recipe, recipe, ignore_minutes=True)), None)
+    runs = (run for run in training_rows.list_runs(db) if run.run_id in compared)
+    named = (run for run in runs if current_name(run.recipe_name) == recipe.name)
+    return next((run for run in named if is_same_training(run.recipe, recipe, ignore_minutes=True)), None)
 
 
 def run_id_of(db: Connection, snapshot_id: str, recipe: Recipe, *, attempt: int = 0) -> str:
-    """Return the run id that follows from snapshot, recipe and parent weights: the same three give the same run.
+    """Return the run id that follows from snapshot, recipe and parent weights: the same three yield the same run.
 
-    `attempt` above 0 gives another run of the same three, for a forced retraining.
+    `attempt` above 0 yields another run of the same three, for a forced retraining.
     """
     champion = model_rows.find_champion(db) if recipe.warm_start else None
     parts = [snapshot_id, recipe.recipe_hash, champion.weights_id if champion else ""]
@@ -67,7 +68,7 @@ def run_id_of(db: Connection, snapshot_id: str, recipe: Recipe, *, attempt: int 
 
 
 def next_run_id(db: Connection, snapshot_id: str, recipe: Recipe, *, force: bool) -> str:
-    """Return the run id of the next training; a forced one takes the first attempt without a verdict, so it resumes."""
+    """Return the run id of the next training; a forced one uses the first attempt without a verdict, so it resumes."""
     attempt, run_id = 0, run_id_of(db, snapshot_id, recipe)
     while force and _has_verdict(db, run_id):
         attempt += 1
@@ -76,10 +77,10 @@ def next_run_id(db: Connection, snapshot_id: str, recipe: Recipe, *, force: bool
 
 
 def find_unapplied_promotion(db: Connection, recipe: Recipe) -> Weights | None:
-    """Return the weights of the recipe's newest compared run whose promotion was granted and never written, or None.
+    """Return the weights of the recipe's newest compared run whose promotion was granted but never written, or None.
 
-    Granted: a verdict PROMOTE against the champion of now. Weights that wait for approval or were rejected are left
-    out.
+    Granted: a verdict PROMOTE against the current champion. Weights that wait for approval or were rejected are
+    excluded.
     """
     run = newest_compared_run(db, recipe)
     weights = model_rows.find_weights_of_run(db, run.run_id) if run else None
@@ -108,7 +109,7 @@ def _check_splits(snapshot: Snapshot) -> None:
             subject=snapshot.snapshot_id,
             found=", ".join(f"{split} {count} chips" for split, count in chips.items()),
             expected="chips in all three",
-            next_step="Ingest labeled scenes of more places: each place falls into one split by its name.",
+            next_step="Ingest labeled scenes of more places: a hash of its name assigns each place to one split.",
         )
 
 

@@ -1,4 +1,4 @@
-"""Where and when the training scenes of a snapshot lie: one query for a model's STAC item and card."""
+"""Bounds and times of the training scenes of a snapshot: one query for a model's STAC item and card."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,22 +11,22 @@ from cloudseg.catalog import tables as t
 
 @dataclass(frozen=True)
 class Extent:
-    """Bounds and times of scenes; None where no scene knows them."""
+    """Bounds and times of scenes; None if no scene has them."""
 
     bounds: tuple[float, float, float, float] | None
-    """West, south, east, north in lon/lat degrees; -180 to 180 where a scene crosses the antimeridian."""
+    """West, south, east, north in lon/lat degrees; -180 to 180 if a scene crosses the antimeridian."""
     begins_at: datetime | None
     ends_at: datetime | None
     scenes: int
 
 
-NOWHERE: Final = Extent(None, None, None, 0)
+NO_EXTENT: Final = Extent(None, None, None, 0)
 
 
 def training_extent(db: Connection, snapshot_id: str | None) -> Extent:
     """Return the extent of the scenes that a snapshot trains on (None: nowhere)."""
     if snapshot_id is None:
-        return NOWHERE
+        return NO_EXTENT
     s = t.scene.c
     crosses = func.coalesce(func.max(case((s.max_lon < s.min_lon, 1), else_=0)), 0)
     times = (func.min(s.acquired_at).label("begins_at"), func.max(s.acquired_at).label("ends_at"))

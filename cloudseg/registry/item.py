@@ -1,7 +1,7 @@
 """The STAC item of published weights, with the Machine Learning Model extension v1.4.0.
 
 Links and assets are relative: the item is in the same folder as what it describes, wherever the store is. The `mlm:*`
-fields are set by name: pystac's classes (1.4.1) take one `value_scaling` an input, the extension one a band.
+fields are set by name: pystac's classes (1.4.1) allow one `value_scaling` per input, the extension one per band.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from cloudseg import keys
 from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA, REFLECTANCE_SCALE
 from cloudseg.recipe import Model
 from cloudseg.records import Json, StoredObject
-from cloudseg.registry.extent import NOWHERE, Extent
+from cloudseg.registry.extent import NO_EXTENT, Extent
 from cloudseg.stac import add_asset
 
 _EXTENSIONS: Final = (
@@ -51,7 +51,7 @@ _ASSETS: Final = {
 
 
 def model_item(
-    *, weights: StoredObject, companions: Mapping[str, StoredObject], metadata: Json, extent: Extent = NOWHERE
+    *, weights: StoredObject, companions: Mapping[str, StoredObject], metadata: Json, extent: Extent = NO_EXTENT
 ) -> pystac.Item:
     """Return the item of weights.
 
@@ -64,7 +64,7 @@ def model_item(
     weights_id = keys.id_from_hash("w", weights.sha256)
     item = pystac.Item(
         id=weights_id,
-        # A null geometry must come without a box (GeoJSON, STAC item specification).
+        # A null geometry must not have a bounding box (GeoJSON, STAC item specification).
         geometry=mapping(box(*extent.bounds)) if extent.bounds else None,
         bbox=list(extent.bounds) if extent.bounds else None,
         datetime=None,
@@ -98,7 +98,7 @@ def _properties(weights_id: str, metadata: Json) -> Json:
         "mlm:tasks": ["semantic-segmentation"],
         "mlm:accelerator": "amd64",
         "mlm:accelerator_constrained": False,
-        "mlm:accelerator_summary": "A CPU suffices; a CUDA GPU is used where there is one.",
+        "mlm:accelerator_summary": "A CPU suffices; a CUDA GPU is used if there is one.",
         "mlm:pretrained": True,
         "mlm:input": [_input(metadata)],
         "mlm:output": [_output(metadata)],

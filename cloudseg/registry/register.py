@@ -1,4 +1,4 @@
-"""Registers weights: bytes first, row last. Called by the trainer and by the import of external weights."""
+"""Register weights: bytes first, row last. Called by the trainer and by the import of external weights."""
 
 import logging
 from collections.abc import Mapping
@@ -34,18 +34,18 @@ def register(
     """Store published weights with their assets and return their row; the same bytes again change nothing.
 
     Args:
-        store: gets the safetensors file and the assets, content-addressed.
-        catalog: gets the row, under the next version.
-        weights: the safetensors file; it carries `metadata` in its header too.
+        store: destination of the safetensors file and the assets, content-addressed.
+        catalog: destination of the row, under the next version.
+        weights: the safetensors file; its header contains `metadata` too.
         metadata: everything that prediction needs (the fields of `cloudseg.model.weights.WeightsMeta`); card and item
             read `architecture`, `bands`, `clip`, `mean`, `std`, `threshold` and, where there, `widths`,
             `total_parameters`, `working_resolution_m`, `recipe_name`, `recipe_hash`, `code_version` and `metrics`.
         companions: name ('onnx', 'golden' ...) to file name and bytes. The card and the STAC item are added here
-            unless the caller brings its own.
+            unless the caller provides them.
         run_id: the run that made them, None for imported weights.
         snapshot_id: what they were trained on, None for imported weights.
         architecture: name of the class of the net.
-        figures: for the card, beside the metadata's own: what was measured after the weights were packed.
+        figures: for the card, in addition to those in the metadata: what was measured after the weights were packed.
 
     Raises:
         InputError: the metadata hold no threshold in 0..1.
@@ -62,7 +62,7 @@ def register(
     with catalog.read() as db:
         extent = training_extent(db, snapshot_id)
     packed = stage_object(weights, keys.weights)
-    beside = _companions(
+    assets = _assets(
         packed.stored, metadata, companions, extent, {**(metadata.get("metrics") or {}), **(figures or {})}
     )
     row = Weights(
@@ -72,11 +72,11 @@ def register(
         snapshot_id=snapshot_id,
         architecture=architecture,
         **packed.stored.model_dump(),
-        companions={name: item.stored.as_json() for name, item in beside.items()},
+        companions={name: item.stored.as_json() for name, item in assets.items()},
         metadata=metadata,
         created_at=now(),
     )
-    registered = publish(store, catalog, {"weights": packed, **beside}, lambda db, _: model_rows.add_weights(db, row))
+    registered = publish(store, catalog, {"weights": packed, **assets}, lambda db, _: model_rows.add_weights(db, row))
     log.info("registered %s as version %d", weights_id, registered.version)
     return registered
 
@@ -93,28 +93,28 @@ def _check_threshold(weights_id: str, metadata: Json) -> None:
         )
 
 
-def _companions(
+def _assets(
     weights: StoredObject,
     metadata: Json,
     companions: Mapping[str, tuple[str, bytes]],
     extent: Extent,
     figures: Mapping[str, object],
 ) -> dict[str, StagedObject]:
-    """Return all assets of the weights; the STAC item comes last because it lists the others."""
-    beside: dict[str, StagedObject] = {}
+    """Return all assets of the weights; the STAC item is made last because it lists the others."""
+    assets: dict[str, StagedObject] = {}
 
     def add(name: str, file_name: str, data: bytes) -> None:
-        beside[name] = stage_object(data, lambda sha256: keys.weights_companion(weights.sha256, file_name, sha256))
+        assets[name] = stage_object(data, lambda sha256: keys.weights_asset(weights.sha256, file_name, sha256))
 
     for name, (file_name, data) in sorted(companions.items()):
         add(name, file_name, data)
-    if "card" not in beside:
+    if "card" not in assets:
         add("card", "card.md", model_card(metadata, figures, weights=weights, extent=extent).encode())
-    if "item" not in beside:
-        listed = {name: item.stored for name, item in beside.items()}
+    if "item" not in assets:
+        listed = {name: item.stored for name, item in assets.items()}
         add(
             "item",
             "item.json",
             item_bytes(model_item(weights=weights, companions=listed, metadata=metadata, extent=extent)),
         )
-    return beside
+    return assets

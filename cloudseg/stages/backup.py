@@ -31,7 +31,7 @@ def backup(folder: str) -> Json:
     already holds are not copied again. Pause `cloudseg_maintain` meanwhile: it deletes checkpoints and old reports.
 
     Returns:
-        The folder, rows by table, and how many objects were copied and how many were there already.
+        The folder, rows by table, and how many objects were copied and how many already existed.
 
     Raises:
         InputError: the folder holds something else.
@@ -42,7 +42,7 @@ def backup(folder: str) -> Json:
     root.mkdir(parents=True, exist_ok=True)
     if any(path.name != "store" and not path.name.startswith("catalog.") for path in root.iterdir()):
         raise InputError(
-            "this folder holds something that is no backup", subject=str(root), next_step="Use an empty folder."
+            "this folder holds something other than a backup", subject=str(root), next_step="Use an empty folder."
         )
     catalog, store = root / "catalog.db", LocalStore(root / "store")
     runtime = open_runtime()
@@ -65,7 +65,7 @@ def restore(folder: str) -> Json:
     it again to resume.
 
     Returns:
-        The folder, how many objects were copied and how many were there already, and rows by table.
+        The folder, how many objects were copied and how many already existed, and rows by table.
 
     Raises:
         InputError: the folder holds no backup.
@@ -125,7 +125,7 @@ def _read(db: Connection, table: Table) -> Iterator[list[dict[str, Any]]]:
 
 
 def _copy_objects(catalog: Catalog, source: Store, target: Store) -> dict[str, int]:
-    """Copy and verify the objects that rows name; return how many were copied and how many were there already."""
+    """Copy and verify the objects that rows name; return how many were copied and how many already existed."""
     total = sum(1 for _ in iter_named(catalog, source))
     report_progress, copied, there = log.progress("objects"), 0, 0
     for number, (key, sha256) in enumerate(iter_named(catalog, source), start=1):
@@ -146,4 +146,4 @@ def _copy(source: Store, target: Store, key: str, sha256: str | None) -> None:
         stored = target.put_file(key, path)
     if sha256 is not None and stored.sha256 != sha256:
         target.delete(key)
-        source.get(key, sha256)  # raises ObjectCorrupt with what it found
+        source.get(key, sha256)  # raises ObjectCorrupt with details

@@ -11,7 +11,7 @@ from cloudseg.stages.compute import open_device
 def evaluate(weights_id: str, *, snapshot_id: str | None = None, split: Split = "held_out") -> EvaluateRecord:
     """Evaluate weights on a split of a snapshot and store the report.
 
-    The same weights on the same split are evaluated once; running twice gives the same record.
+    The same weights on the same split are evaluated once; running it twice returns the same record.
 
     Args:
         weights_id: the weights.
@@ -19,7 +19,7 @@ def evaluate(weights_id: str, *, snapshot_id: str | None = None, split: Split = 
         split: `held_out` is the test split: no training and no threshold uses its places.
 
     Raises:
-        NotInCatalog: an id is unknown, or there is no snapshot at all.
+        NotInCatalog: an id is unknown, or there is no snapshot.
         DataError: the snapshot lacks a band that the weights need.
         EmptySplit: the snapshot has no chips of this split.
         SettingsError: torch is not installed, or the device of the settings is missing.
@@ -54,7 +54,7 @@ def resolve_evaluation_target(runtime: Runtime, weights_id: str, snapshot_id: st
     """Return the weights and the snapshot to evaluate them on: the given one, else their own, else the newest one.
 
     Raises:
-        NotInCatalog: an id is unknown, or there is no snapshot at all.
+        NotInCatalog: an id is unknown, or there is no snapshot.
     """
     with runtime.catalog.read() as db:
         weights = model_rows.get_weights(db, weights_id)

@@ -1,4 +1,4 @@
-"""Stage: bring tiles and labels of a source into the catalog."""
+"""Stage: add tiles and labels of a source to the catalog."""
 
 from pathlib import Path
 

@@ -48,8 +48,8 @@ def masks(*, weights_id: str | None = None, limit: int | None = 20, link_s: int 
 
     Args:
         weights_id: list the masks of these weights only.
-        limit: list at most so many.
-        link_s: add presigned URLs that are valid for so many seconds; they grant access, so do not log them.
+        limit: maximum number of rows.
+        link_s: add presigned URLs that are valid for this many seconds; they grant access, so do not log them.
 
     Raises:
         NotInCatalog: the weights are unknown.
@@ -76,7 +76,7 @@ def quarantine(*, release: Sequence[str] = (), limit: int | None = 20) -> list[J
 
     Args:
         release: entries to delete first, so that their files are tried again.
-        limit: list at most so many.
+        limit: maximum number of rows.
     """
     catalog = open_runtime().catalog
     if release:

@@ -9,7 +9,7 @@ from typing import Self
 
 
 class Listing:
-    """Set of keys in a temporary file, as a context manager; about 100 bytes of disk a key."""
+    """Set of keys in a temporary file, as a context manager; about 100 bytes of disk per key."""
 
     def __enter__(self) -> Self:
         # An empty name is a temporary file that SQLite deletes with the connection (sqlite.org/inmemorydb.html).

@@ -27,7 +27,7 @@ from cloudseg.stages.references import PAGE, find_named, iter_named
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 _OLDEST = 36_500
-"""Maximum age in days or hours: more than anybody needs, and dates stay in the range of `datetime`."""
+"""Maximum age in days or hours: more than any deployment needs, and dates stay in the range of `datetime`."""
 _FIRST_YEAR = 1970
 _BATCH = 100
 """Orphans that are deleted under one lock, while no row can be written; an object store takes about 10 ms each."""
@@ -48,9 +48,9 @@ def maintain(
 
     Args:
         dry_run: report only, change nothing.
-        orphan_hours: an object that no row names is kept until it is so old: its row may not be written yet.
-        checkpoint_days: checkpoints of a finished run expire after so many days; those of other runs are kept.
-        evaluation_days: evaluations of weights that were never champion expire after so many days.
+        orphan_hours: an object that no row names is kept until this age: its row may not be written yet.
+        checkpoint_days: checkpoints of a finished run expire after this many days; those of other runs are kept.
+        evaluation_days: evaluations of weights that were never champion expire after this many days.
         verify: read every object and compare its checksum (slow); by default only its presence is checked.
         as_of: time that ages are counted from (ISO 8601 with zone); None is now.
 
@@ -189,7 +189,7 @@ def _missing(runtime: Runtime, listing: Listing, *, verify: bool) -> list[str]:
         lost.update(
             key
             for key in candidates
-            if key != CHAMPION_POINTER and not _is_there(runtime, key, named[key] if verify else None)
+            if key != CHAMPION_POINTER and not _exists(runtime, key, named[key] if verify else None)
         )
     if lost:
         _log.error(
@@ -204,7 +204,7 @@ def _parts(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield part
 
 
-def _is_there(runtime: Runtime, key: str, sha256: str | None) -> bool:
+def _exists(runtime: Runtime, key: str, sha256: str | None) -> bool:
     if sha256 is None:
         return runtime.store.exists(key)
     try:

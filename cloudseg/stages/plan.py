@@ -64,7 +64,7 @@ def plan_promote(weights_id: str, *, snapshot_id: str | None = None) -> Json:
     would = (
         "nothing: they are the champion"
         if champion_id == weights.weights_id
-        else "compare, and promote where the verdict says so"
+        else "compare, and promote if the verdict is PROMOTE"
     )
     if champion_id != weights.weights_id and "declined" in decisions:
         would = "compare, and refuse: these weights were rejected (--force overrules that)"

@@ -30,7 +30,7 @@ class PredictBatch(TypedDict):
 def plan_predict(*, weights_id: str | None = None, batch_size: int = 8) -> list[PredictBatch]:
     """Divide the scenes that lack a mask of the weights into batches, oldest first.
 
-    A new champion may have a million scenes to predict: where there would be more than 1000 batches, they hold more
+    A new champion may have a million scenes to predict: if there would be more than 1000 batches, they hold more
     scenes instead. The batches name the weights, so tasks that start later use the same ones.
 
     Args:
@@ -76,7 +76,7 @@ def predict(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: str
     Raises:
         InputError: both or neither of `scene_ids` and `new` are given.
         NotInCatalog: the weights are unknown, or there is no champion yet.
-        Interrupted: a signal asked to stop; masks that were published stay.
+        Interrupted: a signal arrived; published masks are kept.
     """
     began = time.monotonic()
     runtime = open_runtime()
@@ -107,7 +107,7 @@ def resolve_scenes(
     """
     if bool(scene_ids) == new:
         raise InputError(
-            "name scenes or ask for the new ones", found="both" if new else "neither", expected="scene ids or --new"
+            "pass either scene ids or --new", found="both" if new else "neither", expected="scene ids or --new"
         )
     weights = _find_weights(db, weights_id)
     if weights is None:
@@ -131,7 +131,7 @@ def _mask_all(runtime: Runtime, weights: Weights, scene_ids: Sequence[str]) -> t
     failed: Json = {}
     with listen_for_stop() as request:
         for number, scene_id in enumerate(scene_ids, start=1):
-            _leave_if_asked(request.signal_name, number - 1, len(scene_ids))
+            _raise_if_interrupted(request.signal_name, number - 1, len(scene_ids))
             try:
                 mask = predict_scene(
                     runtime.store,
@@ -148,7 +148,7 @@ def _mask_all(runtime: Runtime, weights: Weights, scene_ids: Sequence[str]) -> t
                 failed[scene_id] = error.as_record()
             except (OSError, MemoryError):
                 raise  # a problem of the machine, not of this scene: the next one would fail too
-            except Exception as error:  # unforeseen, in one scene: record it and go on with the others
+            except Exception as error:  # unforeseen, in one scene: record it and continue with the others
                 log.log.exception("no mask of scene %s", scene_id)
                 failed[scene_id] = CloudsegError(
                     f"unexpected {type(error).__name__}: {error}", subject=scene_id
@@ -157,10 +157,10 @@ def _mask_all(runtime: Runtime, weights: Weights, scene_ids: Sequence[str]) -> t
     return masks, failed
 
 
-def _leave_if_asked(signal_name: str | None, done: int, total: int) -> None:
+def _raise_if_interrupted(signal_name: str | None, done: int, total: int) -> None:
     if signal_name is not None:
         raise Interrupted(
-            f"asked to stop by {signal_name}",
+            f"stopped by {signal_name}",
             subject="predict",
             found=f"{done} of {total} scenes are done",
             next_step="Run it again: masks that exist are kept.",

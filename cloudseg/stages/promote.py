@@ -1,14 +1,14 @@
 """Stages: compare a challenger with the champion, approve or reject it, promote it, and roll a promotion back.
 
 Each of the first five runs the gate (the same comparison is made once and then read from the catalog) and returns the
-verdict with what became of it; they differ in who decides.
+verdict and whether it was applied; they differ in who decides.
 """
 
 from collections.abc import Sequence
 
 from cloudseg.catalog import model_rows, training_rows
 from cloudseg.errors import PromotionRefused
-from cloudseg.recipe import Promotion as Policy
+from cloudseg.recipe import PromotionPolicy
 from cloudseg.records import PromoteRecord, Promotion, Verdict, Weights
 from cloudseg.registry.decisions import (
     apply_verdict,
@@ -43,12 +43,12 @@ def request_approval(
 ) -> PromoteRecord:
     """Compare weights with the champion, and record that a verdict PROMOTE waits for manual approval.
 
-    No unattended run promotes them from then on; `promote` does, and `decline` answers no.
+    No unattended run promotes them from then on; `promote` approves the request and `decline` rejects it.
 
     Args:
         weights_id: the challenger.
         snapshot_id: as in `compare`.
-        actor: who asks, for the history.
+        actor: who requests it, for the history.
         reason: why, for the history.
     """
     runtime = open_runtime()
@@ -68,7 +68,7 @@ def decline(weights_id: str, *, snapshot_id: str | None = None, actor: str = "cl
         reason: why, for the history; not empty.
 
     Raises:
-        PromotionRefused: no reason is given, or the weights are the champion already.
+        PromotionRefused: no reason is given, or the weights are already the champion.
     """
     runtime = open_runtime()
     log.started("decline", weights_id=weights_id, snapshot_id=snapshot_id, actor=actor, reason=reason)
@@ -76,7 +76,7 @@ def decline(weights_id: str, *, snapshot_id: str | None = None, actor: str = "cl
     _check_reason("a rejection", weights_id, reason)
     if _find_champion_record(runtime, weights) is not None:
         raise PromotionRefused(
-            "these weights are the champion already", subject=weights.weights_id, next_step="Use `cloudseg rollback`."
+            "these weights are already the champion", subject=weights.weights_id, next_step="Use `cloudseg rollback`."
         )
     verdict = _compare(runtime, weights, snapshot_id)
     record_rejection(runtime.catalog, verdict, actor=actor, reason=reason.strip())
@@ -88,10 +88,10 @@ def decline(weights_id: str, *, snapshot_id: str | None = None, actor: str = "cl
 def promote(
     weights_id: str, *, snapshot_id: str | None = None, force: bool = False, actor: str = "cli", reason: str = ""
 ) -> PromoteRecord:
-    """Compare weights with the champion on behalf of a person, and promote them where the verdict is PROMOTE.
+    """Compare weights with the champion on behalf of a person, and promote them if the verdict is PROMOTE.
 
-    The call answers an open request for approval. Weights that are the champion already: nothing changes. HOLD and
-    REJECT are verdicts, not errors: the record says `promoted=False` with the reasons.
+    The call approves an open request. Weights that are already the champion: nothing changes. HOLD and
+    REJECT are verdicts, not errors: the record has `promoted=False` and the reasons.
 
     Args:
         weights_id: the challenger.
@@ -139,11 +139,11 @@ def promote_unattended(
 
 
 def rollback(champion_id: str | None = None, *, actor: str = "cli", reason: str = "") -> Promotion:
-    """Make the weights champion again that were it before the newest promotion; the history keeps both changes.
+    """Make the previous champion the champion again; the history keeps both changes.
 
     Args:
-        champion_id: the champion to replace: with it, running twice changes nothing. Without it the champion of now is
-            replaced, and running twice goes two steps back.
+        champion_id: the champion to replace: with it, running twice changes nothing. Without it the current champion is
+            replaced, and running it twice rolls back two promotions.
         actor: who decides, for the history.
         reason: why, for the history.
 
@@ -190,19 +190,19 @@ def run_unattended(
 def _check_reason(what: str, weights_id: str, reason: str) -> None:
     if not reason.strip():
         raise PromotionRefused(
-            f"{what} needs a reason", subject=weights_id, next_step="Give --reason: it is kept in the history."
+            f"{what} needs a reason", subject=weights_id, next_step="Pass --reason: it is kept in the history."
         )
 
 
 def _compare(runtime: Runtime, weights: Weights, snapshot_id: str) -> Verdict:
-    """Run the gate against the champion of now, by the promotion policy of the recipe that made the weights."""
+    """Run the gate against the current champion, by the promotion policy of the recipe that made the weights."""
     from cloudseg.evaluate.gate import decide
 
     with runtime.catalog.read() as db:
         champion = model_rows.find_champion(db)
         run = training_rows.find_run(db, weights.run_id) if weights.run_id else None
     # Only this part of the stored recipe: the rules for recipes may have become stricter since the run began.
-    policy = Policy.model_validate(run.recipe.get("promotion", {})) if run else Policy()
+    policy = PromotionPolicy.model_validate(run.recipe.get("promotion", {})) if run else PromotionPolicy()
     return decide(
         runtime.store,
         runtime.catalog,
@@ -228,7 +228,7 @@ def _not_promoted(runtime: Runtime, verdict: Verdict) -> PromoteRecord:
 
 
 def _find_champion_record(runtime: Runtime, weights: Weights) -> PromoteRecord | None:
-    """Return the record of weights that are the champion already, with the newest verdict on them, or None.
+    """Return the record of weights that are already the champion, with the newest verdict on them, or None.
 
     Repairs the pointer, which a killed promotion may have left behind.
     """

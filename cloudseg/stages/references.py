@@ -21,13 +21,13 @@ _log = logging.getLogger(__name__)
 PAGE: Final = 1000
 """Rows or keys that are held at a time, and bound to one statement; SQLite allows 32 766 (sqlite.org/limits.html)."""
 Named = tuple[str, str | None]
-"""A key and the SHA-256 of its object, None where no row holds it."""
+"""A key and the SHA-256 of its object, None if no row holds it."""
 
 
 def iter_named(catalog: Catalog, store: Store) -> Iterator[Named]:
     """Yield every key that a row names; a key that two rows name is yielded twice.
 
-    Every page of rows is read in a transaction of its own, and none is open while the caller reads the store. Shards
+    Every page of rows is read in a separate transaction, and none is open while the caller reads the store. Shards
     are named by the manifests of snapshots, so these are read too; a missing or damaged manifest names no shards, and
     is itself reported as missing.
     """
@@ -47,7 +47,7 @@ def iter_named(catalog: Catalog, store: Store) -> Iterator[Named]:
 def find_named(db: Connection, store: Store, keys: Collection[str]) -> set[str]:
     """Return those of the keys that a row names.
 
-    Where a manifest cannot be read it is unknown which shards it names, so all shards count as named.
+    If a manifest cannot be read it is unknown which shards it names, so all shards count as named.
 
     Args:
         db: a transaction.

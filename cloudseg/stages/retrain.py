@@ -49,7 +49,7 @@ def retrain(
 ) -> RetrainRecord:
     """Run the four steps snapshot, train, evaluate, promote; skip them, with the reason, when no label is new.
 
-    Killed anywhere and called again, it resumes. Even where it skips, it completes a promotion that a verdict granted
+    After a kill, the same call resumes. Even if it skips, it completes a promotion that a verdict granted
     and that was never written.
 
     Args:
@@ -104,7 +104,7 @@ def _train_and_promote(
 
 
 def _complete_promotion(runtime: Runtime, recipe: Recipe) -> PromoteRecord | None:
-    """Promote what a verdict granted to the newest run before a kill, if there is such a thing."""
+    """Complete the promotion that a verdict granted to the newest run before a kill, if there is one."""
     with runtime.catalog.read() as db:
         weights = due.find_unapplied_promotion(db, recipe)
     if weights is None:

@@ -1,4 +1,4 @@
-"""Stage: freeze the labels of today into a snapshot."""
+"""Stage: freeze the current labels into a snapshot."""
 
 from cloudseg.recipe import Recipe, load_recipe
 from cloudseg.records import SnapshotRecord
@@ -7,9 +7,9 @@ from cloudseg.stages import log
 
 
 def snapshot(recipe: str = "nightly", *, dry_run: bool = False) -> SnapshotRecord:
-    """Cut the newest label of every scene into chips, as the recipe wants them, and freeze the list.
+    """Cut the newest label of every scene into chips, as the recipe defines them, and freeze the list.
 
-    The same labels and the same cut give the same snapshot id, so running twice changes nothing.
+    The same labels and recipe produce the same snapshot id, so running it twice changes nothing.
 
     Args:
         recipe: name or path.

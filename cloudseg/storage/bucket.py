@@ -1,7 +1,7 @@
-"""One S3 bucket through a plain boto3 client: names of objects as they are, errors as those of `cloudseg.errors`.
+"""One S3 bucket through a plain boto3 client: names of objects as they are, errors as classes of `cloudseg.errors`.
 
-botocore's standard mode retries requests (exponential back-off with jitter); a download that breaks off is resumed
-here. Keys and checksums are the business of `cloudseg.storage.s3`, which is built on this module.
+botocore's standard mode retries requests (exponential back-off with jitter); an interrupted download is resumed
+here. Keys and checksums are handled by `cloudseg.storage.s3`, which is built on this module.
 """
 
 import logging
@@ -66,7 +66,11 @@ class Bucket:
         return f"s3://{self.name}" + (f" at {endpoint}" if endpoint else "")
 
     def call(self, operation: str, name: str, **parameters: Any) -> Answer:
-        """Send a request about one object. Raises what `s3_errors.translate_s3_errors` raises."""
+        """Send a request about one object.
+
+        Raises:
+            StoreError: as in `s3_errors.translate_s3_errors`.
+        """
         with translate_s3_errors(self.where, name):
             answer: Answer = getattr(self.client(), operation)(Bucket=self.name, Key=name, **parameters)
             return answer
@@ -82,7 +86,7 @@ class Bucket:
         try:
             found = self.call("head_object", name, ChecksumMode="ENABLED")
         except (ObjectMissing, StoreRefused):
-            # The answer to HEAD has no body: it does not say whether the object or its bucket is missing, or why access
+            # The answer to HEAD has no body: it does not show if the object or its bucket is missing, or why access
             # is denied.
             self.check()
             raise
@@ -145,7 +149,7 @@ class Bucket:
             "GDAL_HTTP_MAX_RETRY": str(options.attempts - 1),
             "GDAL_HTTP_RETRY_DELAY": "0.5",
             "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".tif",
-            # GDAL would remember that an object was missing, though it may exist now.
+            # Without this GDAL caches that an object was missing, although it may exist now.
             "CPL_VSIL_CURL_NON_CACHED": f"/vsis3/{self.name}/",
             "CPL_CURL_VERBOSE": "NO",
             **({"GDAL_CURL_CA_BUNDLE": str(options.ca_bundle)} if options.ca_bundle else {}),
@@ -191,7 +195,7 @@ class Bucket:
             s3={"addressing_style": self._addressing()},
             max_pool_connections=16,
             user_agent_extra="cloudseg",
-            # `s3.py` sends SHA-256 checksums; botocore's own CRC would be a second one that some servers do not know.
+            # `s3.py` sends SHA-256 checksums; botocore's CRC would be a second one that some servers do not support.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
@@ -249,14 +253,14 @@ class Download:
         """Yield the chunks that have not been yielded yet."""
         if self._head is not None and self._at == self._head.size:
             return
-        answer = self._ask()
+        answer = self._request()
         self._head = self._head or _head(answer)
         with translate_s3_errors(self._bucket.where, self._name), closing(answer["Body"]) as body:
             for chunk in body.iter_chunks(CHUNK):
                 self._at += len(chunk)
                 yield chunk
 
-    def _ask(self) -> Answer:
+    def _request(self) -> Answer:
         if self._head is None:
             return self._bucket.call("get_object", self._name, ChecksumMode="ENABLED")
         try:
@@ -288,7 +292,7 @@ def _sha256(answer: Answer) -> str | None:
 
 
 def _check_endpoints(options: S3Options) -> None:
-    """Raise SettingsError for an endpoint that is no plain http(s) URL and for unreadable certificates."""
+    """Raise SettingsError for an endpoint that is not a plain http(s) URL and for unreadable certificates."""
     for name, endpoint in (("ENDPOINT", options.endpoint), ("LINK_ENDPOINT", options.link_endpoint)):
         if endpoint is None:
             continue

@@ -9,7 +9,7 @@ from cloudseg.storage.protocol import S3Options, Store
 
 
 def open_store(url: str, s3: S3Options | None = None) -> Store:
-    """Open the store of a directory (created where it is missing), a `file://` URL or `s3://bucket/prefix`.
+    """Open the store of a directory (created if it is missing), a `file://` URL or `s3://bucket/prefix`.
 
     No request is sent to a server yet.
 

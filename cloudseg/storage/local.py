@@ -22,14 +22,14 @@ from cloudseg.records import GdalPath, ListedObject, StoredObject
 from cloudseg.storage.protocol import ABANDONED_AFTER_S
 
 _INCOMING = ".incoming"
-_NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+_MISSING_ERRORS = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
 class LocalStore:
     """Objects as plain files below `root`; unfinished writes are in `root/.incoming` and are never listed."""
 
     def __init__(self, root: Path) -> None:
-        """Create the directory where it is missing.
+        """Create the directory if it is missing.
 
         Raises:
             StoreUnreachable: the directory cannot be created.
@@ -69,7 +69,7 @@ class LocalStore:
     def replace(self, key: str, data: bytes, expected: bytes | None = None) -> StoredObject:
         """See Store.replace."""
         target = self._path(key)
-        with self._incoming() as (handle, path), self._one_replacer():
+        with self._incoming() as (handle, path), self._replace_lock():
             if expected is not None and (not target.is_file() or target.read_bytes() != expected):
                 raise ObjectExists(
                     "the object is not what the writer expected", subject=key, next_step="Read it again."
@@ -82,7 +82,7 @@ class LocalStore:
         return StoredObject(key=key, sha256=sha256_of(data), size=len(data))
 
     @contextmanager
-    def _one_replacer(self) -> Iterator[None]:
+    def _replace_lock(self) -> Iterator[None]:
         """Hold the lock of compare and swap; the kernel releases it however the process ends."""
         lock = os.open(self.root / _INCOMING, os.O_RDONLY)
         try:
@@ -129,7 +129,7 @@ class LocalStore:
                 yield ListedObject(key=key, size=size, written_at=written_at)
 
     def list_keys(self, prefix: str = "") -> Iterator[str]:
-        """See Store.list_keys. Files whose names are no keys (such as `.DS_Store`) are skipped."""
+        """See Store.list_keys. Files whose names are not valid keys (such as `.DS_Store`) are skipped."""
         return iter(sorted(self._keys(prefix)))
 
     def _keys(self, prefix: str) -> Iterator[str]:
@@ -193,7 +193,7 @@ class LocalStore:
         """Turn errors of the file system into ObjectMissing and StoreUnreachable."""
         try:
             yield
-        except _NOT_THERE as error:
+        except _MISSING_ERRORS as error:
             raise self._missing(key) from error
         except OSError as error:
             raise StoreUnreachable("the store cannot be read", subject=key, found=error.strerror) from error
@@ -215,7 +215,7 @@ class LocalStore:
             path.unlink(missing_ok=True)
 
     def _link(self, path: Path, handle: IO[bytes], stored: StoredObject) -> None:
-        """Link the complete file under its key; where the name is taken os.link fails, so only one writer succeeds."""
+        """Link the complete file under its key; if the name exists, os.link fails, so only one writer succeeds."""
         _finish(handle, path)
         target = self._path(stored.key)
         self._make_folder(target)
@@ -231,7 +231,7 @@ class LocalStore:
                     expected=stored.sha256,
                     next_step="Objects are never overwritten: find out which writer made the other one.",
                 ) from error
-            os.utime(target)  # maintenance must not take it for an old orphan before its row is written
+            os.utime(target)  # maintenance must not consider it an old orphan before its row is written
         _sync_folder(target.parent)
 
     def _make_folder(self, target: Path) -> None:
@@ -260,7 +260,7 @@ def _make_durable(folder: Path) -> None:
 
 
 def _files_under(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Yield a directory and those below it with the names of their files, unfinished writes left out."""
+    """Yield a directory and those below it with the names of their files, without unfinished writes."""
     for parent, folders, names in os.walk(folder, onerror=_raise_unless_gone):
         if _INCOMING in folders:
             folders.remove(_INCOMING)
@@ -268,8 +268,8 @@ def _files_under(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def _raise_unless_gone(error: OSError) -> None:
-    """Pass over a directory that was removed while `os.walk` was under way; raise any other error."""
-    if not isinstance(error, _NOT_THERE):
+    """Ignore a directory that was removed during `os.walk`; raise any other error."""
+    if not isinstance(error, _MISSING_ERRORS):
         raise error
 
 

@@ -1,4 +1,4 @@
-"""The protocol of an object store, which the rest of the code knows, and the options for S3."""
+"""The protocol of an object store, which the rest of the code uses, and the options for S3."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -36,7 +36,7 @@ class S3Options:
 class Store(Protocol):
     """Immutable objects under checked keys (`cloudseg.keys`). Safe to share between threads.
 
-    Beside the errors that a method lists, every one of them raises:
+    In addition to the errors that a method lists, every method raises:
 
     Raises:
         StoreUnreachable: the store does not answer; a retry can help.
@@ -50,7 +50,7 @@ class Store(Protocol):
         ...
 
     def put(self, key: str, data: bytes) -> StoredObject:
-        """Create an object. Where the key holds the same bytes already, nothing changes.
+        """Create an object. If the key holds the same bytes already, nothing changes.
 
         Raises:
             ObjectExists: the key holds other bytes.
@@ -67,7 +67,7 @@ class Store(Protocol):
         Args:
             key: of the object.
             data: its new bytes.
-            expected: write only where the object holds just these bytes (compare and swap).
+            expected: write only if the object holds just these bytes (compare and swap).
 
         Raises:
             ObjectExists: the object does not hold the expected bytes.
@@ -107,7 +107,7 @@ class Store(Protocol):
         ...
 
     def delete(self, key: str) -> None:
-        """Delete an object; a missing one is no error."""
+        """Delete an object; a missing one is not an error."""
         ...
 
     def local_file(self, key: str) -> AbstractContextManager[Path]:

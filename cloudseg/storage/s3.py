@@ -1,4 +1,4 @@
-"""A bucket, or a prefix of one, as object store. Its guarantees rest on conditions that the server checks.
+"""A bucket, or a prefix of one, as object store. Its guarantees depend on conditions that the server checks.
 
 Create-only is `If-None-Match: *`, compare and swap is `If-Match`. Every byte is sent with its SHA-256, which the server
 verifies before it stores anything, and compared with the SHA-256 in the metadata of the object when it is read.
@@ -35,12 +35,12 @@ from cloudseg.storage.bucket import Bucket, Head, checksum
 from cloudseg.storage.protocol import ABANDONED_AFTER_S, S3Options
 
 PART: Final = 16 << 20
-"""Bytes of a part; S3 wants 5 MiB at least. Smaller files go in one request."""
+"""Bytes of a part; S3 requires at least 5 MiB. Smaller files are sent in one request."""
 _MOST_PARTS: Final = 10_000
 _AT_ONCE: Final = 4
-"""Parts that are sent at a time: so many times `PART` of memory."""
+"""Parts that are sent at a time; each needs `PART` bytes of memory."""
 LONGEST_LINK_S: Final = 7 * 24 * 3600
-"""AWS, "Sharing objects with presigned URLs": signature version 4 is good for seven days at most."""
+"""AWS, "Sharing objects with presigned URLs": signature version 4 is valid for at most seven days."""
 _BUCKET: Final = re.compile(r"(?!\d+\.\d+\.\d+\.\d+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 """AWS, "Bucket naming rules"."""
 
@@ -83,7 +83,7 @@ class S3Store:
         return stored
 
     def put_file(self, key: str, path: Path) -> StoredObject:
-        """See Store.put_file. Large files are sent in parts; the object appears whole or not at all."""
+        """See Store.put_file. Large files are sent in parts; the object appears complete or not at all."""
         checked(key)
         size = path.stat().st_size
         if size <= PART:
@@ -130,7 +130,7 @@ class S3Store:
         return iter(sorted(entry.key for entry in self.list_objects(prefix)))
 
     def list_objects(self, prefix: str = "") -> Iterator[ListedObject]:
-        """See Store.list_objects. Objects whose names are no keys are skipped."""
+        """See Store.list_objects. Objects whose names are not valid keys are skipped."""
         if "/" in prefix:
             checked(prefix.rpartition("/")[0])
         return self._listed(prefix)
@@ -173,7 +173,7 @@ class S3Store:
         return f"s3://{self.bucket.name}/{quote(self._name(key))}"
 
     def link(self, key: str, expires_s: int) -> str:
-        """See Store.link. The URL expires earlier where the credentials that signed it are temporary."""
+        """See Store.link. The URL expires earlier if the credentials that signed it are temporary."""
         if not 1 <= expires_s <= LONGEST_LINK_S:
             raise InputError(
                 "presigned URLs do not last that long",
@@ -217,7 +217,7 @@ class S3Store:
             )
 
     def _create(self, stored: StoredObject, send: Callable[[], None]) -> None:
-        """Create an object; where the key holds the same bytes already, nothing changes.
+        """Create an object; if the key holds the same bytes already, nothing changes.
 
         A request whose answer was lost is sent again by botocore and then finds its own object: the same bytes.
 
@@ -241,7 +241,7 @@ class S3Store:
         )
 
     def _holds(self, stored: StoredObject) -> bool:
-        """Return whether the key holds the same bytes, False where it is free.
+        """Return whether the key holds the same bytes, False if it is free.
 
         Raises:
             ObjectExists: the key holds other bytes.
@@ -262,7 +262,7 @@ class S3Store:
         return True
 
     def _send_parts(self, stored: StoredObject, path: Path, digests: list[bytes]) -> None:
-        """Create an object by a multipart upload that is aborted where it fails; `digests` has one entry a part."""
+        """Create an object by a multipart upload that is aborted if it fails; `digests` has one entry per part."""
         name, size = self._name(stored.key), _part_size(stored.size)
         upload = self.bucket.call("create_multipart_upload", name, ChecksumAlgorithm="SHA256", **_about(stored))[
             "UploadId"
@@ -304,7 +304,7 @@ def is_bucket_name(name: str) -> bool:
 
 
 def _about(stored: StoredObject) -> dict[str, Any]:
-    """Return what is stored beside the bytes: their SHA-256, and their media type for browsers."""
+    """Return the metadata of an object: the SHA-256 of its bytes, and their media type for browsers."""
     content_type = mimetypes.guess_type(stored.key)[0] or "application/octet-stream"
     return {"Metadata": {"sha256": stored.sha256}, "ContentType": content_type}
 
@@ -342,7 +342,7 @@ def _compare(key: str, found: str, expected: str | None) -> None:
 
 @contextmanager
 def _missing_by_key(key: str) -> Iterator[None]:
-    """Name a missing object by its key, which the caller knows, instead of its name in the bucket."""
+    """Name a missing object by its key, which the caller uses, instead of its name in the bucket."""
     try:
         yield
     except ObjectMissing as error:
@@ -393,5 +393,5 @@ def _no_room(error: OSError) -> StoreUnreachable:
         "the copy of an object cannot be written",
         subject=tempfile.gettempdir(),
         found=error.strerror or os.strerror(error.errno or 0),
-        next_step="Make room, or set TMPDIR to another directory.",
+        next_step="Free space, or set TMPDIR to another directory.",
     )

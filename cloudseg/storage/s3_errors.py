@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from cloudseg.errors import ObjectExists, ObjectMissing, StoreError, StoreRefused, StoreUnreachable
 
 _MISSING: Final = ("NoSuchKey", "NotFound", "404")
-_TAKEN: Final = ("PreconditionFailed", "ConditionalRequestConflict", "412")
+_CONDITION_FAILED: Final = ("PreconditionFailed", "ConditionalRequestConflict", "412")
 """The second: another conditional write of the same key is in progress (AWS, "Conditional writes", 409)."""
 _LATER: Final = (
     "SlowDown",
@@ -81,9 +81,9 @@ def translate_s3_errors(where: str, name: str) -> Iterator[None]:
 
 
 def _from_answer(error: ClientError, where: str, name: str) -> StoreError:
-    said: Mapping[str, Any] = error.response.get("Error", {})
+    details: Mapping[str, Any] = error.response.get("Error", {})
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    code, message = str(said.get("Code", status)), str(said.get("Message", ""))
+    code, message = str(details.get("Code", status)), str(details.get("Message", ""))
     found = f"{code}: {message}"[:_LONGEST] if message else code
     subject = name or where
     if code == "NoSuchBucket":
@@ -97,7 +97,7 @@ def _from_answer(error: ClientError, where: str, name: str) -> StoreError:
         return ObjectMissing(
             "no object under this key", subject=name, found=f"nothing in {where}", next_step="Run `cloudseg doctor`."
         )
-    if code in _TAKEN:
+    if code in _CONDITION_FAILED:
         return ObjectExists("the object is not what the writer expected", subject=name, found=found)
     if code in _FULL or any(word in message.lower() for word in _FULL_WORDS):
         return StoreUnreachable(
@@ -118,9 +118,7 @@ def _from_answer(error: ClientError, where: str, name: str) -> StoreError:
 
 def _refused(code: str, found: str, where: str, subject: str) -> StoreRefused:
     if code in _CREDENTIALS:
-        return StoreRefused(
-            "the store does not know these credentials", subject=where, found=found, next_step=_CHECK_KEYS
-        )
+        return StoreRefused("the store rejects these credentials", subject=where, found=found, next_step=_CHECK_KEYS)
     if code in _RIGHTS:
         return StoreRefused(
             "the store denies access",

@@ -1,7 +1,7 @@
 """Train a net on a snapshot: resumable, deterministic from seed and step, visible in the catalog while it runs.
 
 Reading order: `trainer` (loss, learning rate, EMA, the step), `loop` (epochs, checkpoints, early stopping), `batch` and
-`augment` (what goes into a step), `budget` (how many steps), `validate` (counts and threshold), `finish` (export and
+`augment` (the input of a step), `budget` (how many steps), `validate` (counts and threshold), `finish` (export and
 registration), `run` (rows, resume).
 """
 

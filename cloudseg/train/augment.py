@@ -72,7 +72,7 @@ def _change_radiometry(sample: Sample, augment: Augment, clip: float, rng: np.ra
 
 
 def _log_uniform(rng: np.random.Generator, spread: float) -> float:
-    """Draw from [1/(1+spread), 1+spread], log-uniform; 1 where the spread is 0."""
+    """Draw from [1/(1+spread), 1+spread], log-uniform; 1 if the spread is 0."""
     if not spread:
         return 1.0
     limit = math.log1p(spread)

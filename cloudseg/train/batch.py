@@ -1,4 +1,4 @@
-"""Training batches: each is a pure function of the seed and the step, so a resumed run needs to know only its step."""
+"""Training batches: each is a pure function of the seed and the step, so a resumed run needs only its step."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,7 +24,7 @@ _AHEAD: Final = 3
 _THREADS: Final = 2
 """Batches made ahead of the step that uses them; two threads keep up with a step of two cores."""
 _MIN_CROP: Final = 16
-"""Pixels a side of the smallest window that a zoom may enlarge."""
+"""Pixels per side of the smallest window that a zoom may enlarge."""
 
 # Streams of random numbers, kept apart by the entry after the seed in numpy's seed sequence.
 _ORDER, _KIND, _SAMPLE = range(CHOICE_STREAM + 1, CHOICE_STREAM + 4)
@@ -39,7 +39,7 @@ class Batch:
 
 
 class Batches:
-    """Makes the batches of one process; `rank` of `world_size` processes share each step without overlap.
+    """The batches of one process; `rank` of `world_size` processes share each step without overlap.
 
     Args:
         chip_set: pixels and labels.
@@ -47,7 +47,7 @@ class Batches:
         recipe: batch size, crop, balance, augmentation, scaling and seed.
         rank: number of this process.
         world_size: number of processes.
-        pin_memory: whether batches lie in page-locked memory, from which a copy to a GPU can overlap with computation
+        pin_memory: whether batches are in page-locked memory, from which a copy to a GPU can overlap with computation
             (as in `torch.utils.data.DataLoader`). Has not been run on a GPU yet.
     """
 
@@ -84,7 +84,7 @@ class Batches:
 
     def iter_from(self, step: int, stop: int) -> Iterator[Batch]:
         """Yield the batches of the steps `step .. stop - 1`, made ahead by background threads."""
-        # One torch thread each: these run beside the step, and torch would give every one of them all cores again.
+        # One torch thread each: these run concurrently with the step, and torch would assign all cores to each of them.
         with ThreadPoolExecutor(
             _THREADS, thread_name_prefix="batches", initializer=torch.set_num_threads, initargs=(1,)
         ) as pool:
@@ -103,7 +103,7 @@ class Batches:
         """Make sample `number` of the endless sequence of this seed."""
         rng = np.random.default_rng([self._recipe.seed, _SAMPLE, number])
         chip = self._pick(number)
-        # A zoom of z takes a window of 1/z of the side and resizes it: the whole chip is the most there is to take.
+        # A zoom of z takes a window of 1/z of the side and resizes it: the whole chip is the largest possible window.
         side = round(self._size / zoom_factor(rng, self._recipe.augment))
         side = min(self._set.chip_size, max(_MIN_CROP, side))
         row, col = (_offset(rng, inside, side, self._set.chip_size) for inside in (chip.height, chip.width))

@@ -21,10 +21,10 @@ _MOST_BLOCKS: Final = 9
 _MEASURED_SHARE: Final = 0.03
 """Of the budget: measuring longer would cost more steps than a better estimate gains."""
 TRIAL_STEPS: Final = _WARM_UP_STEPS + _MOST_BLOCKS * _BLOCK_STEPS
-"""The most that a trial takes."""
+"""Upper bound of the time of a trial."""
 _FEWEST_EPOCHS: Final = 8
-"""A short time budget makes epochs shorter rather than fewer: they are what people watch, and what early stopping
-chooses from."""
+"""A short time budget makes epochs shorter rather than fewer: users watch epochs, and early stopping
+chooses from them."""
 _FINISH_S: Final = 8.0
 """Packing, ONNX export and registration after the last step."""
 OVERTIME: Final = 1.5
@@ -41,10 +41,10 @@ def decide_steps(
 
     Args:
         budget: of the recipe.
-        trial: a trainer to measure with; its parameters are changed and worth nothing afterwards.
+        trial: a trainer to measure with; its parameters are changed and must not be used afterward.
         validator: to measure a validation with.
-        dist: all processes get the same number of steps.
-        spent_s: seconds of the budget that are gone already.
+        dist: so that all processes use the same number of steps.
+        spent_s: seconds of the budget that are already used.
     """
     epoch_steps = budget.epoch_steps or trial.batches.steps_per_pass
     limits = [budget.steps, budget.epochs * epoch_steps if budget.epochs else None]
@@ -68,7 +68,7 @@ def _measure_steps(
     epoch_s = chip_s * validator.watched(epoch_steps) / dist.world_size
     steps = int(dist.broadcast(steps_in(left_s, step_s, epoch_s, epoch_steps)))
     log.info(
-        "pace: %.3f s a step, %.3f s a validation chip; %.1f minutes allow %d steps",
+        "pace: %.3f s per step, %.3f s per validation chip; %.1f minutes allow %d steps",
         step_s,
         chip_s,
         budget_s / 60,
@@ -82,9 +82,9 @@ def steps_in(left_s: float, step_s: float, epoch_s: float, epoch_steps: int) -> 
 
     Args:
         left_s: time for steps and validations.
-        step_s: seconds a step.
+        step_s: seconds per step.
         epoch_s: seconds of the validation after an epoch.
-        epoch_steps: steps an epoch; where fewer than eight epochs fit, epochs become shorter and eight are counted.
+        epoch_steps: steps per epoch; where fewer than eight epochs fit, epochs become shorter and eight are counted.
     """
     steps = left_s / (step_s + epoch_s / epoch_steps)
     if steps < _FEWEST_EPOCHS * epoch_steps:
@@ -93,7 +93,7 @@ def steps_in(left_s: float, step_s: float, epoch_s: float, epoch_steps: int) -> 
 
 
 def _time_steps(trial: Trainer, dist: DistributedContext, measured_s: float) -> float:
-    """Take steps until the time is over, at least one block of them, and return seconds a step."""
+    """Run steps until the time is over, at least one block of them, and return the seconds per step."""
     moments: list[float] = []
     for batch in trial.batches.iter_from(0, TRIAL_STEPS):
         trial.train_step(batch)
@@ -105,7 +105,7 @@ def _time_steps(trial: Trainer, dist: DistributedContext, measured_s: float) -> 
 
 
 def pace_of(moments: Sequence[float]) -> float:
-    """Return seconds a step from the moments at which steps ended: the median over blocks of the mean of a block.
+    """Return the seconds per step from the moments at which steps ended: the median over blocks of the mean of a block.
 
     A machine that is busy with something else during less than half of the blocks does not matter (median of means);
     inside a block slow and fast steps belong together, because batches are made ahead.
@@ -115,7 +115,7 @@ def pace_of(moments: Sequence[float]) -> float:
 
 
 def _time_validation(trial: Trainer, validator: Validator) -> float:
-    """Return seconds a validation chip of one process."""
+    """Return the seconds per validation chip of one process."""
     predictor = trial.predictor()
     validator.time_one_batch(predictor)  # the first pass initializes kernels that later passes reuse
     return validator.time_one_batch(predictor)

@@ -24,7 +24,7 @@ from cloudseg.storage import Store
 log = logging.getLogger(__name__)
 FORMAT: Final = "cloudseg-checkpoint-1"
 _KEPT: Final = 2
-"""Checkpoints of a run that are kept: the older one serves where the newest object is lost."""
+"""Checkpoints of a run that are kept: the older one serves if the newest object is lost."""
 Tensors = dict[str, torch.Tensor]
 
 
@@ -55,7 +55,7 @@ class TrainingState:
 
     progress: TrainingProgress
     tensors: Tensors
-    """`net.*`, `optimizer.*`, and where the recipe has them `average.*` (the EMA) and `best.*`; stored names."""
+    """`net.*`, `optimizer.*`, and if the recipe has them `average.*` (the EMA) and `best.*`; stored names."""
     world_size: int
 
 
@@ -77,7 +77,7 @@ class Checkpoints:
             self._store.delete(key)
 
     def load_newest(self) -> TrainingState | None:
-        """Return the newest state whose object is whole, None if there is none.
+        """Return the newest state whose object is intact, None if there is none.
 
         Raises:
             CheckpointMismatch: the checkpoint belongs to another run, recipe or snapshot.
@@ -89,7 +89,7 @@ class Checkpoints:
                 return self._read(self._store.get(row.key, row.sha256))
             except (ObjectMissing, ObjectCorrupt) as error:
                 log.warning(
-                    "run %s: checkpoint at step %d is lost, taking an older one: %s", self._run.run_id, row.step, error
+                    "run %s: checkpoint at step %d is lost, using an older one: %s", self._run.run_id, row.step, error
                 )
         return None
 

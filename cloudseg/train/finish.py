@@ -60,7 +60,7 @@ def pack_result(
 def register_result(
     store: Store, catalog: Catalog, run: Run, data: TrainingData, packed: bytes, meta: WeightsMeta
 ) -> Weights:
-    """Register the weights with their ONNX export, golden sample and, where it agrees with fp32, int8 file.
+    """Register the weights with their ONNX export, golden sample and, if it agrees with fp32, int8 file.
 
     The registry adds model card and STAC item.
     """
@@ -85,7 +85,7 @@ def register_result(
 def _int8(
     loaded: LoadedModel, data: TrainingData, run_id: str
 ) -> tuple[dict[str, tuple[str, bytes]], dict[str, float]]:
-    """Return the int8 asset, none where it disagrees or cannot be made, and the figures for the card."""
+    """Return the int8 asset, none if it disagrees or cannot be made, and the figures for the card."""
     try:
         int8, agreed = _quantized(loaded, data)
     except Exception:

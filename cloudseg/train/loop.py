@@ -19,14 +19,14 @@ from cloudseg.train.validate import Validator
 
 log = logging.getLogger(__name__)
 OnProgress = Callable[[int, int, str], None]
-"""Gets steps done, steps in all and a phrase with loss, images/s and ETA."""
+"""Called with steps done, the total number of steps and a phrase with loss, images/s and ETA."""
 _LOG_EVERY_S: Final = 10.0
 _UNUSED_SHARE: Final = 0.1
-"""Of a time budget: less is not worth a line in the log."""
+"""Of a time budget: smaller unused parts are not logged."""
 
 
 class Loop:
-    """Runs a trainer from its progress to the end.
+    """The loop that runs a trainer from its progress to the end.
 
     Args:
         trainer: net, optimizer and progress.
@@ -34,8 +34,8 @@ class Loop:
         budget: of the recipe: batch size, checkpoints, patience and minutes.
         dist: this process among those that train together; only the main one writes.
         run_id: names the run in rows and log.
-        catalog: takes the epochs.
-        checkpoints: takes the state of the trainer.
+        catalog: destination of the epochs.
+        checkpoints: destination of the state of the trainer.
         on_progress: called after every step by the main process; None logs a line every ten seconds.
     """
 
@@ -64,7 +64,7 @@ class Loop:
         """Train to the end.
 
         Args:
-            request: looked at after every step.
+            request: checked after every step.
 
         Raises:
             Interrupted: a signal arrived; a checkpoint was written.
@@ -93,7 +93,7 @@ class Loop:
             self._checkpoints.save(self._trainer.state())
 
     def _end_epoch(self) -> None:
-        """Validate, remember the best net, decide whether to stop, add the epoch's row and write a checkpoint."""
+        """Validate, keep the best net, decide whether to stop, add the epoch's row and write a checkpoint."""
         progress = self._progress
         epoch = -(-progress.step // progress.epoch_steps)
         trained_s, steps = time.monotonic() - self._epoch_began, progress.step - self._epoch_first_step
@@ -121,7 +121,7 @@ class Loop:
         self.save_checkpoint()
 
     def _reason_to_stop(self, epoch: int) -> str | None:
-        """Return why to end before `total_steps`: patience, or a machine that became slower; None to go on."""
+        """Return why to end before `total_steps`: patience, or a machine that became slower; None to continue."""
         progress, budget = self._progress, self._budget
         if progress.step >= progress.total_steps:
             return None

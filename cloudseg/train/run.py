@@ -41,20 +41,20 @@ def train_run(
 ) -> TrainRecord:
     """Train a recipe on a snapshot and register the weights.
 
-    Killed at any step and called again with the same ids, it resumes from the newest checkpoint and ends with the
+    After a kill at any step, a call with the same ids resumes from the newest checkpoint and ends with the
     weights of an uninterrupted run (same kind of device, same number of processes). A finished run is not trained
     again. Under `torchrun` all processes call it together; only the main process writes.
 
     Args:
-        store: holds the shards, takes checkpoints and weights.
-        catalog: takes the run, its epochs, its checkpoints and the weights.
+        store: holds the shards; checkpoints and weights are written to it.
+        catalog: destination of the run, its epochs, its checkpoints and the weights.
         snapshot_id: what to train on.
         recipe: how.
         run_id: name of the run; the same name resumes.
         device: from `choose_device`.
-        parent_weights_id: warm start from these weights. None takes the champion of the moment when the run begins, if
-            the recipe wants a warm start; a run that began before keeps the parent that it began with.
-        on_progress: gets steps done, steps in all and a phrase; None logs a line every ten seconds.
+        parent_weights_id: warm start from these weights. None uses the champion at the time the run begins, if
+            the recipe requests a warm start; a run that began before keeps the parent that it began with.
+        on_progress: called with steps done, the total and a phrase; None logs a line every ten seconds.
 
     Returns:
         The record of the run, also of one that was finished before.
@@ -66,7 +66,7 @@ def train_run(
         Interrupted: SIGTERM or SIGINT arrived; a checkpoint was written.
         SnapshotChanged: stored chips are not what the manifest names.
 
-    The run's row says `failed`, with the error, after any error that a retry cannot help.
+    The run's row has status `failed`, with the error, after any error that a retry cannot fix.
     """
     began = time.monotonic()
     with open_process_group(device) as dist:
@@ -192,7 +192,7 @@ def _load_parent(store: Store, catalog: Catalog, run: Run, recipe: Recipe) -> Te
     others = (loaded.meta.architecture, loaded.meta.bands, loaded.meta.widths)
     if own != others:
         log.warning(
-            "run %s starts cold: its parent %s is %s, the recipe wants %s", run.run_id, parent.weights_id, others, own
+            "run %s starts cold: its parent %s is %s, the recipe has %s", run.run_id, parent.weights_id, others, own
         )
         return None
     return loaded.net.state_dict()
@@ -236,13 +236,13 @@ def _begin(
     dist.barrier()
     with catalog.read() as db:
         run = training_rows.get_run(db, run_id)
-    _check_question(run, snapshot, recipe, parent_weights_id or run.parent_weights_id)
+    _check_same_training(run, snapshot, recipe, parent_weights_id or run.parent_weights_id)
     if dist.is_main and run.status == "failed":
         _set_status(catalog, run_id, "running")
     return run
 
 
-def _check_question(run: Run, snapshot: Snapshot, recipe: Recipe, parent_weights_id: str | None) -> None:
+def _check_same_training(run: Run, snapshot: Snapshot, recipe: Recipe, parent_weights_id: str | None) -> None:
     """Raise CheckpointMismatch unless the run began with this snapshot, recipe and parent.
 
     Recipes are compared by value, not by hash: a run that began under an earlier release may name values differently.
@@ -274,7 +274,7 @@ def _find_weights(catalog: Catalog, run: Run) -> Weights | None:
 
 
 def _close(store: Store, catalog: Catalog, run: Run) -> None:
-    """Mark the run as finished and delete its checkpoints; what is done already stays as it is."""
+    """Mark the run as finished and delete its checkpoints; what is done already is unchanged."""
     with catalog.read() as db:
         finished = training_rows.get_run(db, run.run_id).status == "finished"
     if not finished:
@@ -291,7 +291,7 @@ def _set_status(catalog: Catalog, run_id: str, status: RunStatus, error: str | N
 def _failure_recorded(catalog: Catalog, run_id: str, dist: DistributedContext) -> Iterator[None]:
     """Record what ended the run in its row: status `failed` and the error.
 
-    Where the same call can resume later the run stays `running`, as after SIGKILL: a signal stopped it (Interrupted,
+    If the same call can resume later the run stays `running`, as after SIGKILL: a signal stopped it (Interrupted,
     KeyboardInterrupt, SystemExit), or store or catalog could not be reached. A failed run resumes from its newest
     checkpoint too when it is called again.
     """
@@ -302,7 +302,7 @@ def _failure_recorded(catalog: Catalog, run_id: str, dist: DistributedContext) -
             reason = str(error) if isinstance(error, CloudsegError) else f"unexpected {type(error).__name__}: {error}"
             try:
                 _set_status(catalog, run_id, "failed", reason)
-            except Exception:  # what ended the run must not be hidden by what came after it
+            except Exception:  # the error that ended the run must not be hidden by a later one
                 log.exception("run %s failed, and its row could not be updated", run_id)
         raise
 

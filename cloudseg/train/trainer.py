@@ -1,7 +1,7 @@
 """How a net is trained: loss, learning rate, moving average, and the optimizer step that uses them.
 
-Read it from top to bottom. `cloudseg.train.batch` makes what goes into a step, `cloudseg.train.loop` repeats it. There
-is no store and no catalog here, so a trial trainer can measure the pace and be thrown away.
+Read it from top to bottom. `cloudseg.train.batch` makes the input of a step, `cloudseg.train.loop` repeats it. There
+is no store and no catalog here, so a trial trainer can measure the pace and be discarded.
 """
 
 import copy
@@ -41,8 +41,8 @@ def masked_bce(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     """Return the mean binary cross-entropy over the labeled pixels of a batch.
 
     Args:
-        logits: float `(batch, row, col)`; computed in float32 whatever comes in.
-        label: uint8 `(batch, row, col)`: 0 clear, 1 cloud, 255 for pixels that are left out.
+        logits: float `(batch, row, col)`; computed in float32 for any input type.
+        label: uint8 `(batch, row, col)`: 0 clear, 1 cloud, 255 for ignored pixels.
 
     Returns:
         A scalar; 0 without a gradient for a batch without any labeled pixel.
@@ -104,7 +104,7 @@ class EMA:
     @torch.no_grad()
     def update(self, net: UNet, step: int) -> None:
         """Move the average towards the net after a step (0 is the first)."""
-        # The decay grows as (1 + n) / (10 + n) up to its value, so that early averages forget the random initial
+        # The decay grows as (1 + n) / (10 + n) up to its value, so that early averages discard the random initial
         # weights (TensorFlow's ExponentialMovingAverage with num_updates).
         decay = min(self._decay, (1 + step) / (10 + step))
         for average, new in zip(self.net.state_dict().values(), net.state_dict().values(), strict=True):
@@ -120,7 +120,7 @@ class EMA:
 class Trainer:
     """One net with its optimizer and moving average, and the step that changes them.
 
-    The same recipe, data, progress and number of processes give the same numbers on the same kind of device.
+    The same recipe, data, progress and number of processes produce the same result on the same kind of device.
 
     Args:
         recipe: net, input, optimizer and augmentation.
@@ -229,7 +229,7 @@ class Trainer:
 
     @property
     def published_net(self) -> UNet:
-        """What would be published now: the moving average where the recipe has one."""
+        """What would be published now: the moving average if the recipe has one."""
         return self.ema.net if self.ema is not None else self.net
 
     def predictor(self, net: UNet | None = None) -> Predictor:
@@ -238,7 +238,7 @@ class Trainer:
         return Predictor(LoadedModel(chosen, describe_net(self._recipe, chosen)), self._device)
 
     def keep_if_best(self, loss: float, epoch: int) -> bool:
-        """Remember the published net if its validation loss is the lowest so far; return whether it is.
+        """Keep the published net if its validation loss is the lowest so far; return whether it is.
 
         The loss and not the IoU: on a few dozen scenes the IoU at a fixed threshold is noise between epochs. It once
         chose epoch 4 of 10 by 0.002, while the loss went on falling from 0.411 to 0.389 (docs/log.md).

@@ -21,7 +21,7 @@ from cloudseg.train.distributed import DistributedContext
 BINS: Final = 256
 _HALF: Final = BINS // 2
 _SMALLEST: Final = 1e-7
-"""Probabilities are kept this far from 0 and 1 in the log loss: float32 cannot tell closer ones apart from them."""
+"""Probabilities are kept this far from 0 and 1 in the log loss: float32 cannot distinguish closer ones from them."""
 _MAX_IOU_LOSS: Final = 0.01
 """IoU on validation places; about the standard error of the difference between two thresholds on 50 scenes."""
 _MIN_WATCHED_CHIPS: Final = 16
@@ -75,13 +75,13 @@ class Validator:
 
     @property
     def chip_count(self) -> int:
-        """Validation chips in all."""
+        """Total number of validation chips."""
         return len(self._chips)
 
     def watched(self, epoch_steps: int) -> int:
-        """Return how many validation chips the end of an epoch looks at: a quarter of its training chips at most.
+        """Return how many validation chips the end of an epoch uses: at most a quarter of its training chips.
 
-        So watching stays cheap however large the snapshot is. Chips are in the order of their ids, which are hashes, so
+        So validation stays cheap for large snapshots. Chips are in the order of their ids, which are hashes, so
         the first ones are a fair draw.
         """
         seen = epoch_steps * self._batch_size * self._dist.world_size
@@ -91,7 +91,7 @@ class Validator:
         """Count over the first `limit` chips (None: all of them); all processes call it together.
 
         Raises:
-            TrainingDiverged: the net's probability is not finite: the last step broke it, and no loss has seen that.
+            TrainingDiverged: the net's probability is not finite after the last step, for which no loss was computed.
         """
         own = self._chips[:limit][self._dist.rank :: self._dist.world_size]
         counts, loss_sum = np.zeros((2, BINS), np.int64), 0.0
@@ -117,7 +117,7 @@ class Validator:
             raise TrainingDiverged(
                 "the net's probability is not finite",
                 subject=chips[0].chip_id,
-                expected="numbers between 0 and 1",
+                expected="values between 0 and 1",
                 next_step="Lower optimizer.lr or set optimizer.clip_norm in the recipe.",
             )
         known = label != MASK_NO_DATA
@@ -134,14 +134,14 @@ def _count(probability: npt.NDArray[np.float32], cloud: npt.NDArray[np.bool_]) -
 def choose_threshold(counted: Tally) -> float:
     """Return the threshold of the published mask, one of 1/256 ... 255/256.
 
-    The published mask is made of steps of 1/250 (`cloudseg.raster.probability`): near the threshold a pixel's
+    The published mask is computed in steps of 1/250 (`cloudseg.raster.probability`): near the threshold a pixel's
     probability was rounded by up to 0.002.
 
     Half way from the threshold with the highest pooled IoU on these pixels to IoU / (1 + IoU), which is the best one of
     a calibrated net (half of its F1: Lipton, Elkan and Naryanaswamy 2014, "Optimal thresholding of classifiers to
     maximize F1 measure"). The first alone follows the few scenes that happen to be in validation: chosen on one half of
-    100 scenes and measured on the other, half way was better by 0.004 to 0.007 IoU (docs/log.md, 2026-11-22). No more
-    than 0.01 IoU of these pixels is given up for it.
+    100 scenes and measured on the other, half way was better by 0.004 to 0.007 IoU (docs/log.md, 2026-11-22). At
+    most 0.01 IoU of these pixels is traded for it.
     """
     best = max(sorted(range(1, BINS), key=lambda k: (abs(k - _HALF), k)), key=counted.iou)
     highest = counted.iou(best)

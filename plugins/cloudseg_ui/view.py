@@ -1,4 +1,4 @@
-"""Values of the pages, read from the catalog in one transaction a page."""
+"""Values of the pages, read from the catalog in one transaction per page."""
 
 import math
 from collections.abc import Sequence
@@ -154,7 +154,7 @@ def _model(db: Connection, found: Weights, champion: Promotion | None, verdict: 
 def _decision(db: Connection, weights_id: str) -> Decision | None:
     """Return the rejection of weights, else the open request for approval.
 
-    None where the weights became champion or no approval was requested.
+    None if the weights became champion or no approval was requested.
     """
     if any(promotion.weights_id == weights_id for promotion in model_rows.list_promotions(db)):
         return None

@@ -1,5 +1,5 @@
 -- The privileges of each role. Must be run by the owner of the database; every `cloudseg db upgrade` runs it again,
--- because it creates the views anew.
+-- because it recreates the views.
 --   cloudseg_app      stages: only what they write. No role may change the history of the champion or delete a scene.
 --   cloudseg_airflow  Airflow's own processes (API server with the pages, scheduler): read.
 --   gis_reader        GIS users: the two views of schema gis only.

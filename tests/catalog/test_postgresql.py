@@ -38,7 +38,7 @@ def test_a_server_that_never_answers_times_out():
     [
         ({"password": "wrong-password"}, "refuses this user"),
         ({"username": "nobody_here"}, "refuses this user"),
-        ({"database": "nowhere"}, "no such database"),
+        ({"database": "nowhere"}, "the database does not exist"),
     ],
 )
 def test_permanent_errors_are_settings_errors(catalog_url: URL, wrong: dict[str, str], words: str):

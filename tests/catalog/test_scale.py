@@ -23,7 +23,7 @@ def large(catalog_url: URL, backend: str) -> Catalog:
 
 
 def test_every_query_uses_an_index_and_returns_the_right_rows(large: Catalog, store: LocalStore, backend: str):
-    answers = {answer.question: answer for answer in scale.ask(large, store, turns=1)}
+    answers = {answer.query: answer for answer in scale.run_queries(large, store, turns=1)}
     plans = {question: "\n".join(answer.plan) for question, answer in answers.items()}
     wanted = {
         "new scenes without a mask of the champion": "ix_scene_publishable_scene_id",

@@ -58,7 +58,7 @@ def test_a_new_catalog_waits_while_another_process_has_the_file(tmp_path: Path):
 
 def test_a_file_that_is_no_database(tmp_path: Path):
     (tmp_path / "catalog.db").write_bytes(b"not a database, but long enough to be looked at" * 100)
-    with pytest.raises(SettingsError, match="no SQLite database"):
+    with pytest.raises(SettingsError, match="not a SQLite database"):
         Catalog(f"sqlite:///{tmp_path}/catalog.db").check()
 
 

@@ -46,7 +46,7 @@ def test_doctor_reports_problems(run: Run, runtime_env: Path, monkeypatch: pytes
     monkeypatch.setenv("CLOUDSEG_CATALOG_URL", f"sqlite:///{tmp_path / 'server.db'}")
     code, out, _ = run("doctor")
     assert code == 1
-    assert "FAULT catalog" in out
+    assert "FAIL  catalog" in out
     assert "cloudseg db upgrade" in out
     monkeypatch.setenv("CLOUDSEG_STORE_URL", "gopher://hole")
     code, out, _ = run("doctor", "--json")
@@ -139,6 +139,12 @@ def test_unknown_settings_are_named(run: Run, monkeypatch: pytest.MonkeyPatch):
     code, _, err = run("scenes")
     assert code == 2
     assert "CLOUDSEG_HOEM" in err
+
+
+@pytest.mark.parametrize("other", ["--no-apply", "--ask", "--decline", "--automatic"])
+def test_a_forced_promotion_is_combined_with_no_other_decision(run: Run, other: str):
+    code, _, err = run("promote", "w-0", "--force", "--reason", "test", other)
+    assert (code, "--force cannot be combined" in err) == (2, True)
 
 
 def test_usage_errors_have_the_exit_code_of_input_errors(run: Run):

@@ -59,7 +59,7 @@ def running(kit: Any, **context: Any) -> Iterator[dict[str, Any]]:
     ],
 )
 def test_only_transient_errors_are_retried(kit: Any, error: Exception, retried: bool) -> None:
-    decision = kit.RetryWhereItHelps().evaluate(error, 1, 2)
+    decision = kit.RetryTransientErrors().evaluate(error, 1, 2)
     assert decision.action.value == ("retry" if retried else "fail")
     assert type(error).__name__ in decision.reason
 

@@ -110,12 +110,12 @@ def test_every_dag_follows_the_conventions(dags: dict[str, Any], dag_id: str) ->
 
 @pytest.mark.parametrize("dag_id", DAG_IDS)
 def test_every_task_has_an_owner_and_the_retry_policy(dags: dict[str, Any], dag_id: str) -> None:
-    from cloudseg_dagkit import RetryWhereItHelps
+    from cloudseg_dagkit import RetryTransientErrors
 
     for task in dags[dag_id].tasks:
         assert task.owner == "cloudseg"
         assert task.retries == 2
-        assert isinstance(task.retry_policy, RetryWhereItHelps)
+        assert isinstance(task.retry_policy, RetryTransientErrors)
         assert task.execution_timeout is not None or task.task_id == "approve"
 
 

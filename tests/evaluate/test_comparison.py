@@ -6,9 +6,9 @@ from cloudseg.evaluate.comparison import GateResult, compare_with_champion, comp
 from cloudseg.evaluate.metrics import Counts
 from cloudseg.evaluate.scene import CURVE_BINS, SceneResult
 from cloudseg.evaluate.table import CountsTable
-from cloudseg.recipe import Promotion
+from cloudseg.recipe import PromotionPolicy
 
-POLICY = Promotion(slice_min_scenes=3)
+POLICY = PromotionPolicy(slice_min_scenes=3)
 
 
 def scene(
@@ -57,7 +57,7 @@ def masks(name: str, hits: list[int], *, bright: int = 300, sensors: list[str] |
     )
 
 
-def compared(challenger: CountsTable, champion: CountsTable, policy: Promotion = POLICY) -> GateResult:
+def compared(challenger: CountsTable, champion: CountsTable, policy: PromotionPolicy = POLICY) -> GateResult:
     result = GateResult()
     compare_with_champion(challenger, champion, policy, result)
     return result

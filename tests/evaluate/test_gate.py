@@ -11,7 +11,7 @@ from cloudseg.evaluate import decide
 from cloudseg.evaluate.clean_process import SmokeTest, run_smoke_test
 from cloudseg.model.golden import pack_golden
 from cloudseg.model.weights import load_weights
-from cloudseg.recipe import Promotion
+from cloudseg.recipe import PromotionPolicy
 from cloudseg.records import Verdict, Weights
 from cloudseg.registry import find_champion, promote
 from cloudseg.storage import LocalStore, Store
@@ -42,7 +42,7 @@ def decided(
         challenger_id=challenger,
         champion_id=champion,
         snapshot_id=snapshot_id,
-        promotion=Promotion(),
+        promotion=PromotionPolicy(),
         device=CPU,
         smoke_test=smoke_test,
     )
@@ -85,7 +85,7 @@ def test_the_verdict_is_canonical_json_under_its_hash(store: LocalStore, catalog
     assert json.loads(data) == verdict.body
     assert data == keys.canonical_json(verdict.body)
     assert keys.id_from_hash("ve", keys.sha256_of(data)) == verdict.verdict_id
-    assert verdict.body["policy"] == Promotion().model_dump(mode="json")
+    assert verdict.body["policy"] == PromotionPolicy().model_dump(mode="json")
     assert decided(store, catalog, snapshot_id, weights.weights_id, None) == verdict
     with catalog.read() as db:
         assert model_rows.list_verdicts(db) == [verdict]

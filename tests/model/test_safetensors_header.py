@@ -30,13 +30,13 @@ def test_it_reads_what_the_library_writes() -> None:
         (packed({}, length=3), "length is impossible"),
         (packed(b"[" * 100_000), "not JSON"),
         (packed(b"9" * 100_000), "not JSON"),
-        (packed([1]), "no object"),
+        (packed([1]), "not an object"),
         (packed({}), "no cloudseg metadata"),
         (packed({"__metadata__": [1]}), "no cloudseg metadata"),
         (packed({"__metadata__": {METADATA_KEY: {}}}), "no cloudseg metadata"),
         (packed({"__metadata__": {METADATA_KEY: "["}}), "metadata is not JSON"),
         (packed({"__metadata__": {METADATA_KEY: "9" * 100_000}}), "metadata is not JSON"),
-        (packed({"__metadata__": {METADATA_KEY: "[1]"}}), "metadata is no object"),
+        (packed({"__metadata__": {METADATA_KEY: "[1]"}}), "metadata is not an object"),
     ],
 )
 def test_other_files_are_refused(data: bytes, message: str) -> None:

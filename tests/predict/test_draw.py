@@ -17,13 +17,13 @@ from cloudseg.model.device import Device
 from cloudseg.model.int8 import quantize
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.weights import LoadedModel
-from cloudseg.predict.draw import Progress, draw_rasters, plan_scene
+from cloudseg.predict.draw import PredictionProgress, draw_rasters, plan_scene
 from cloudseg.predict.item import MaskFacts
 from cloudseg.raster.probability import first_cloud_step
 from cloudseg.raster.read import open_raster, read_scene
 
 FP32 = Device(kind="cpu", precision="fp32", threads=1, reason="test")
-Drawn = tuple[np.ndarray, np.ndarray, MaskFacts, list[Progress]]
+Drawn = tuple[np.ndarray, np.ndarray, MaskFacts, list[PredictionProgress]]
 
 
 def numbers_of(height: int, width: int, seed: int, count: int = 3) -> np.ndarray:
@@ -34,7 +34,7 @@ def numbers_of(height: int, width: int, seed: int, count: int = 3) -> np.ndarray
 
 def draw(world: Any, scene: Any, predictor: Predictor, core: int | None) -> Drawn:
     mask, probability = world.folder / "m.tif", world.folder / "p.tif"
-    seen: list[Progress] = []
+    seen: list[PredictionProgress] = []
     plan = plan_scene(scene, predictor, core=core)
     facts = draw_rasters(
         world.store.gdal_path(scene.key),

@@ -106,7 +106,7 @@ def test_another_champion_than_expected_refuses(
         make_champion(store, catalog, three.weights_id, two.weights_id)
     with pytest.raises(PromotionRefused, match="expected none"):
         make_champion(store, catalog, three.weights_id, None)
-    with pytest.raises(PromotionRefused, match="champion already"):
+    with pytest.raises(PromotionRefused, match="already the champion"):
         make_champion(store, catalog, one.weights_id, one.weights_id)
     assert find_champion(catalog) == one
 
@@ -184,7 +184,7 @@ def test_rollback_goes_back_step_by_step(
     assert pointer(store)["weights_id"] == names[1]
     assert rollback(store, catalog, expected_champion=names[2], actor="cli", reason="killed, so called again") == back
     assert rollback(store, catalog, expected_champion=names[1], actor="cli", reason="seams").weights_id == names[0]
-    with pytest.raises(PromotionRefused, match="no champion was before"):
+    with pytest.raises(PromotionRefused, match="there is no earlier champion"):
         rollback(store, catalog, expected_champion=names[0], actor="cli", reason="seams")
     make_champion(store, catalog, names[2], names[0])
     with pytest.raises(PromotionRefused, match="another champion"):

@@ -8,7 +8,7 @@ from cloudseg import keys
 from cloudseg.catalog import model_rows, tables
 from cloudseg.errors import PromotionRefused, RecipeError
 from cloudseg.evaluate.gate import FORMAT
-from cloudseg.recipe import Promotion, load_recipe, recipe_from
+from cloudseg.recipe import PromotionPolicy, load_recipe, recipe_from
 from cloudseg.records import Verdict, Weights
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import decline, promote, promote_unattended, request_approval, retrain, rollback
@@ -34,7 +34,7 @@ def challenger(
 
 
 def add_verdict(runtime: Runtime, weights: Weights, outcome: str, champion_id: str | None) -> None:
-    policy = load_recipe("smoke").promotion if weights.run_id else Promotion()
+    policy = load_recipe("smoke").promotion if weights.run_id else PromotionPolicy()
     body = {
         "format": FORMAT,
         "snapshot_id": weights.snapshot_id,
@@ -87,12 +87,12 @@ def test_what_waits_for_approval_is_not_promoted(runtime: Runtime):
     assert (asked.outcome, asked.promoted) == ("PROMOTE", False)
     assert request_approval(weights.weights_id, actor="airflow") == asked
     assert decisions(runtime, weights) == ["asked"]
-    assert asked.reasons[0].startswith("waits for manual approval, asked by airflow")
+    assert asked.reasons[0].startswith("waits for manual approval, requested by airflow")
     assert [entry["decision"] for entry in models_listed()] == ["asked"]
     assert retrain("smoke").promote is None
     left = promote_unattended(weights.weights_id)
     assert not left.promoted
-    assert left.reasons[0].startswith("waits for manual approval, asked by airflow")
+    assert left.reasons[0].startswith("waits for manual approval, requested by airflow")
     assert promote(weights.weights_id, actor="airflow:ada").promoted, "a person approved"
 
 

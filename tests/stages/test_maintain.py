@@ -138,7 +138,7 @@ def add_run(runtime: Runtime, run_id: str, snapshot: Snapshot, *, finished: bool
 def add_weights(runtime: Runtime, data: bytes) -> Weights:
     stored, card = (
         put(runtime, keys.weights, data),
-        put(runtime, lambda sha: keys.weights_companion("0" * 64, "card.md", sha), data),
+        put(runtime, lambda sha: keys.weights_asset("0" * 64, "card.md", sha), data),
     )
     weights = Weights(
         weights_id=keys.id_from_hash("w", stored.sha256),
@@ -255,7 +255,7 @@ def test_every_key_that_cloudseg_makes_lies_under_a_prefix_of_its_own():
         keys.snapshot_shard(sample),
         keys.checkpoint("run-1", 1, sample),
         keys.weights(sample),
-        keys.weights_companion(sample, "card.md", sample),
+        keys.weights_asset(sample, "card.md", sample),
         keys.evaluation("ev-1", "report.html", sample),
         keys.verdict("ve-1"),
         keys.mask("w-1", "sc-1", "mask.tif", sample),

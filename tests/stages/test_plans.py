@@ -191,6 +191,9 @@ def test_due_until_a_run_of_this_recipe_was_compared_on_all_labels(runtime: Runt
     assert "force" in str(plan_retrain("smoke")["skip"])
     assert plan_retrain("baseline")["skip"] is None, "another recipe was not trained on them"
 
+    add_run(runtime, snapshot, load_recipe("baseline").model_copy(update={"name": "seed"}), compared=True)
+    assert plan_retrain("baseline")["skip"], "a run under the former name counts"
+
     add_label(runtime, add_scene(runtime, "b"))
     assert plan_retrain("smoke") == {"skip": None, "new_labels": 1}
     assert "2 are needed" in str(plan_retrain("smoke", min_new_labels=2)["skip"])
@@ -275,7 +278,7 @@ def test_dry_runs_return_what_would_be_done(runtime: Runtime):
     with pytest.raises(PromotionRefused):
         plan_rollback()
     make_champion(runtime, weights)
-    with pytest.raises(PromotionRefused, match="no champion was before"):
+    with pytest.raises(PromotionRefused, match="no earlier champion"):
         plan_rollback()
     assert "nothing" in plan_promote(weights.weights_id)["would"]
 

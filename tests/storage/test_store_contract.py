@@ -230,7 +230,10 @@ def test_gdal_never_caches_what_was_missing(any_store: Store, synthetic_folder: 
 
 def test_an_object_that_is_no_raster_is_corrupt(any_store: Store):
     any_store.put("scenes/ab/x.tif", b"no raster")
-    with pytest.raises(ObjectCorrupt, match="no readable GeoTIFF"), open_raster(any_store.gdal_path("scenes/ab/x.tif")):
+    with (
+        pytest.raises(ObjectCorrupt, match="not a readable GeoTIFF"),
+        open_raster(any_store.gdal_path("scenes/ab/x.tif")),
+    ):
         pass
 
 

@@ -25,7 +25,7 @@ _SYMBOLS: Final = {
 
 
 class RunFollower:
-    """Waits for DAG runs and prints their progress."""
+    """Follower of DAG runs that prints their progress."""
 
     def __init__(self, service: Standalone, screen: Screen, catalog: Catalog) -> None:
         self._service = service

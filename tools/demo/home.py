@@ -75,15 +75,15 @@ def prepare_home(root: Path, *, port: int | None = None) -> DemoHome:
 
     Args:
         root: Folder to create.
-        port: Port of the Airflow UI; a free one where None.
+        port: Port of the Airflow UI; a free one if None.
 
     Raises:
         InputError: The folder holds something that no demo made.
-        SettingsError: The port is taken.
+        SettingsError: The port is in use.
     """
     root = root.absolute()
     check_folder(root, "demo")
-    port = reserve_port(port or 0, subject="--port", next_step="Leave out --port to take any free one.")
+    port = reserve_port(port or 0, subject="--port", next_step="Leave out --port to use any free one.")
     if root.is_dir():
         shutil.rmtree(root)
     home = DemoHome(root=root, port=port, password=secrets.token_urlsafe(9))
@@ -120,7 +120,7 @@ def airflow_environment(home: DemoHome, outside: Mapping[str, str]) -> dict[str,
 
     Args:
         home: The demo's folders and login.
-        outside: The caller's environment; what it says of other services and data is left out.
+        outside: The caller's environment; its variables about other services and data are dropped.
     """
     return isolated_environment(outside, home.programs) | {
         "CLOUDSEG_HOME": str(home.root),

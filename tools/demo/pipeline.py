@@ -1,4 +1,4 @@
-"""The pipeline end to end through Airflow: ingest, retrain, and the predictions that follow by themselves."""
+"""The pipeline end to end through Airflow: ingest, retrain, and the predictions that are triggered automatically."""
 
 import time
 from dataclasses import dataclass
@@ -99,7 +99,7 @@ class _Pipeline:
         limit_s = options.minutes * 60 + _BESIDES_TRAINING_S
         self._follower.follow("cloudseg_retrain", run_id, limit_s=limit_s, minutes=options.minutes)
         if self._champion() == champion:
-            self._screen.print("[yellow]the new weights were not promoted; the report gives the reasons[/]")
+            self._screen.print("[yellow]the new weights were not promoted; the report contains the reasons[/]")
         else:
             self._follow_new("cloudseg_predict", before)
         return run_id

@@ -88,7 +88,7 @@ def print_summary(made: Json, home: DemoHome, console: Console, *, running: bool
 
 def _next_steps(home: DemoHome) -> list[tuple[str, str]]:
     login = f"user {home.user}, password {home.password}"
-    manual = "trigger cloudseg_retrain with approval 'ask for manual approval', then open Browse > Required Actions"
+    manual = "trigger cloudseg_retrain with approval 'require manual approval', then open Browse > Required Actions"
     return [
         ("Airflow UI", f"{home.ui_url}   {login}   (the plugin's page: Browse > Cloud masks)"),
         ("Try next", f"copy a GeoTIFF into {home.inbox}: its mask is published within five minutes"),

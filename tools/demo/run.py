@@ -37,19 +37,19 @@ def run_demo(
 
     Args:
         home: Folder of the demo; emptied first where an earlier demo made it.
-        data: Folder of tiles; synthetic tiles where None.
+        data: Folder of tiles; synthetic tiles if None.
         keep: Leave the Airflow UI running until Ctrl-C.
-        minutes: Training budget; `SYNTHETIC_MINUTES` or `DATA_MINUTES` where None.
+        minutes: Training budget; `SYNTHETIC_MINUTES` or `DATA_MINUTES` if None.
         recipe: Name of a shipped recipe, or path of a .toml file.
-        port: Port of the Airflow UI; a free one where None.
+        port: Port of the Airflow UI; a free one if None.
 
     Returns:
         What it made, as `summarize` returns it.
 
     Raises:
-        InputError: `data` is no folder or holds no scene, or `home` holds something that no demo made.
+        InputError: `data` is not a folder or holds no scene, or `home` holds something that no demo made.
         RecipeError: The recipe cannot be read.
-        SettingsError: The port is taken.
+        SettingsError: The port is in use.
         ServiceFailed: Airflow or a task failed.
     """
     load_recipe(recipe)

@@ -26,7 +26,7 @@ class ComposeService:
     after: tuple[str, ...]
     """Names of the services that must be healthy, or completed, before this one starts."""
     check: tuple[str, ...]
-    """Command of the health check, exit status 0 means healthy; empty where there is none."""
+    """Command of the health check, exit status 0 means healthy; empty if there is none."""
     profiles: tuple[str, ...]
     is_airflow: bool
     runs_once: bool
@@ -40,7 +40,7 @@ def read_compose(path: Path, profile: str) -> list[ComposeService]:
         profile: Only services of this profile or of none.
 
     Raises:
-        SettingsError: A service depends on one that is not there.
+        SettingsError: A service depends on one that does not exist.
     """
     described = yaml.safe_load(path.read_text(encoding="utf-8"))["services"]
     services = {name: _service(name, body) for name, body in described.items()}
@@ -50,7 +50,7 @@ def read_compose(path: Path, profile: str) -> list[ComposeService]:
     for service in chosen.values():
         if missing := set(service.after) - set(chosen):
             raise SettingsError(
-                "depends on a service that is not there", subject=f"{path.name} {service.name}", found=sorted(missing)
+                "depends on a service that does not exist", subject=f"{path.name} {service.name}", found=sorted(missing)
             )
     order = TopologicalSorter({name: service.after for name, service in chosen.items()}).static_order()
     return [chosen[name] for name in order]

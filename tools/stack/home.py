@@ -76,7 +76,7 @@ def prepare_home(root: Path, *, first_port: int = FIRST_PORT) -> StackHome:
 
     Raises:
         InputError: The folder holds something that no stack made.
-        SettingsError: A port is taken.
+        SettingsError: A port is in use.
     """
     root = root.absolute()
     check_folder(root, "stack")
@@ -145,7 +145,7 @@ def airflow_environment(home: StackHome, service: ComposeService, outside: Mappi
     Args:
         home: Folders and addresses, which replace those of the image.
         service: The component.
-        outside: The caller's environment; what it says of other services and data is left out.
+        outside: The caller's environment; its variables about other services and data are dropped.
     """
     settings = read_variables(CHECKOUT / "docker" / "airflow.env") | dict(service.environment)
     return (

@@ -26,7 +26,7 @@ def run_stack(*, home: Path = Path("var/stack"), first_port: int = FIRST_PORT) -
 
     Raises:
         InputError: `home` holds something that no stack made.
-        SettingsError: A server is not installed, or a port is taken.
+        SettingsError: A server is not installed, or a port is in use.
         ServiceFailed: A service did not become healthy.
     """
     check_programs()

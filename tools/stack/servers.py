@@ -121,7 +121,7 @@ def _create_cluster(home: StackHome, programs: Path, data: Path) -> None:
         finally:
             _run(home, *control, "-m", "fast", "stop")
     except ServiceFailed:
-        shutil.rmtree(data, ignore_errors=True)  # the next start would take an incomplete cluster for a complete one
+        shutil.rmtree(data, ignore_errors=True)  # the next start would mistake an incomplete cluster for a complete one
         raise
     finally:
         password.unlink()

@@ -33,7 +33,7 @@ class ServiceSpec:
     is_healthy: Callable[[], bool] = lambda: True
     runs_once: bool = False
     grace_s: float = 20.0
-    """Seconds that it may take to end after it was asked to stop."""
+    """Seconds that it may take to end after the stop signal."""
 
 
 def check_command(command: Sequence[str], environment: Mapping[str, str]) -> Callable[[], bool]:
@@ -59,7 +59,7 @@ def check_command(command: Sequence[str], environment: Mapping[str, str]) -> Cal
 class Service:
     """A service that was started, with all its processes.
 
-    Its supervisor runs in a session of its own and ends all of them with it, also when this process is killed.
+    Its supervisor runs in a separate session and ends all of them with it, also when this process is killed.
     """
 
     def __init__(self, spec: ServiceSpec) -> None:
@@ -70,7 +70,7 @@ class Service:
 
     def start(self) -> None:
         """Start or restart it; its output is appended to its log."""
-        self.ask_to_stop()
+        self.request_stop()
         self._supervisor = subprocess.Popen(
             supervised(self.spec.command, self.spec.log, grace_s=self.spec.grace_s),
             stdin=subprocess.PIPE,
@@ -112,7 +112,7 @@ class Service:
         """
         self.wanted = restart
         processes = self.processes()
-        for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first, so that none sees another one die
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first, so that none reacts to the end of another one
             for process in processes:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.send_signal(number)
@@ -145,7 +145,7 @@ class Service:
         if self._supervisor is not None and self._supervisor.returncode:
             raise self._failure("failed")
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
         """Let the supervisor stop it, without waiting; `wait_until_ended` waits."""
         self.wanted = False
         if self._supervisor is not None and self._supervisor.stdin is not None:
@@ -160,7 +160,7 @@ class Service:
         until = time.monotonic() + limit_s
         while not self.spec.is_healthy():
             if self.has_ended:
-                self.ask_to_stop()
+                self.request_stop()
                 raise self._failure("ended at its start")
             if time.monotonic() > until:
                 raise self._failure(f"not healthy after {limit_s:.0f} s")

@@ -63,7 +63,7 @@ class Stack:
         clients = [service for service in self.services.values() if service.spec.after]
         for group in (clients, servers):
             for service in group:
-                service.ask_to_stop()
+                service.request_stop()
             for service in group:
                 service.wait_until_ended(_START_S)
 
@@ -97,8 +97,8 @@ class Stack:
         self._report(f"{spec.name} starts")
         return service
 
-    def another(self, name: str, new_name: str) -> ServiceSpec:
-        """Return the spec of one more worker like an existing one, under a name of its own."""
+    def copy_spec(self, name: str, new_name: str) -> ServiceSpec:
+        """Return the spec of one more worker like an existing one, under a new name."""
         spec = self.services[name].spec
         command = [part.replace("@%h", f"-{new_name}@%h") for part in spec.command]
         environment = dict(spec.environment)
@@ -120,7 +120,7 @@ class Stack:
         """Check that ended services are still restarted.
 
         Raises:
-            ServiceFailed: The thread that does so has died.
+            ServiceFailed: The thread that does so has ended.
         """
         if self._watch is not None and not self._watch.is_alive() and not self._stopping.is_set():
             raise ServiceFailed("ended services are no longer restarted", subject=str(self.home.root))

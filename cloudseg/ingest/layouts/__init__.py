@@ -1,4 +1,4 @@
-"""The layouts that ingest knows, in the order in which they claim files.
+"""The layouts that ingest supports, in the order in which they claim files.
 
 One small module each: docs/reference/layouts.md.
 

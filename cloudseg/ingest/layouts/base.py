@@ -1,4 +1,4 @@
-"""The interface of a layout, the files that it sees, and helpers for scenes with one file per band."""
+"""The interface of a layout, the files that it receives, and helpers for scenes with one file per band."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ class FileListing:
 
     files: tuple[InboxFile, ...]
     bands: tuple[str | None, ...] | None
-    """Value of `--bands`; None where it was not given."""
+    """Value of `--bands`; None if it was not given."""
     inbox: Inbox
 
     @property

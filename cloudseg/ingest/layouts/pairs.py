@@ -1,4 +1,4 @@
-"""Pairs: `images/<name>.tif` beside `labels/<name>.tif`; an image without a label is an unlabeled scene.
+"""Pairs: `images/<name>.tif` next to `labels/<name>.tif`; an image without a label is an unlabeled scene.
 
 A label without an image is a new version of the label of the newest scene of that name: use it to correct masks.
 
@@ -31,7 +31,7 @@ class Pairs:
     name: str = "pairs"
 
     def find(self, listing: FileListing) -> list[Candidate | UnmatchedFile]:
-        """Return the scenes; see `Layout.find`. A folder `images` needs a folder `labels` beside it."""
+        """Return the scenes; see `Layout.find`. A folder `images` needs a folder `labels` next to it."""
         images, labels = _files_below(listing.rasters, _IMAGES), _files_below(listing.rasters, _LABELS)
         tops = {top for top, _ in labels}
         found: list[Candidate | UnmatchedFile] = []
@@ -61,7 +61,7 @@ def _label_file(file: InboxFile) -> LabelFile:
 
 
 def _label_without_image(key: _Key, file: InboxFile) -> UnmatchedFile:
-    """Return a label of a scene that was ingested earlier, or whose scene is missing; the catalog decides."""
+    """Return a label of a scene that was ingested earlier, or whose scene is missing; that depends on the catalog."""
     return UnmatchedFile(
         file,
         "there is no scene for this label",

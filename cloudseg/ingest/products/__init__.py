@@ -1,4 +1,4 @@
-"""What product ids and metadata say: sensor, time, place and scale. One module for each family of products.
+"""Parsers of product ids and metadata: sensor, time, place and scale. One module for each family of products.
 
 To add a family, write a module with a function `(text) -> Product | None` and add it to `_PARSERS`.
 """
@@ -16,5 +16,5 @@ __all__ = ["Product", "find_product"]
 
 
 def find_product(text: str) -> Product | None:
-    """Return what the first product id in a file name says, or None where there is none."""
+    """Return the content of the first product id in a file name, or None."""
     return next((product for parse in _PARSERS if (product := parse(text)) is not None), None)

@@ -19,7 +19,7 @@ _MIN_SUN: Final = 0.01
 
 
 def landsat_product(text: str) -> Product | None:
-    """Return what a Landsat 8 or 9 product id or older scene id anywhere in a name says, or None. Time is a day."""
+    """Return the content of a Landsat 8 or 9 product id or older scene id in a name, or None. Time is a day."""
     if found := _PRODUCT_ID.search(text):
         _, number, level, path_row, day, _, _ = found.groups()
         surface = level.upper().startswith("L2")
@@ -36,7 +36,7 @@ def landsat_band(name: str) -> tuple[str, str, str] | None:
     """Split the name of a band file.
 
     Returns:
-        The part before the band, the band's name, and '', 'toa' or 'sr'. None where it is no Landsat band file.
+        The part before the band, the band's name, and '', 'toa' or 'sr'. None if it is not a Landsat band file.
     """
     found = _BAND_FILE.fullmatch(name)
     if found is None or landsat_product(found["group"]) is None or found["band"].upper() not in LANDSAT8_BANDS:

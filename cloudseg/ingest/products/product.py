@@ -1,4 +1,4 @@
-"""What every product id can say."""
+"""The content that all product ids have in common."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ class Product:
 
 
 def parse_time(text: str, pattern: str) -> datetime | None:
-    """Return a time in UTC, or None where the text does not match the `strptime` pattern."""
+    """Return a time in UTC, or None if the text does not match the `strptime` pattern."""
     try:
         return datetime.strptime(text, pattern).replace(tzinfo=UTC)
     except ValueError:

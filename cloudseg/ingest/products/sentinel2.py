@@ -23,7 +23,7 @@ _OFFSET_SINCE: Final = 400
 
 
 def sentinel2_product(text: str) -> Product | None:
-    """Return what a Sentinel-2 product id anywhere in a name says, or None."""
+    """Return the content of a Sentinel-2 product id anywhere in a name, or None."""
     found = _PRODUCT_ID.search(text)
     if found is None:
         return None
@@ -42,8 +42,8 @@ def sentinel2_band(name: str) -> tuple[str, str, int | None] | None:
     """Split the name of a band file.
 
     Returns:
-        The part before the band, the band's name, and the resolution in meters where the name has a Level-2A suffix.
-        None where it is no band file.
+        The part before the band, the band's name, and the resolution in meters if the name has a Level-2A suffix.
+        None if it is not a band file.
     """
     found = _BAND_FILE.fullmatch(name)
     if found is None:

@@ -1,6 +1,6 @@
 """Int8 inference on CPUs: the rest of cloudseg uses these names only.
 
-A training calls `make_int8` and publishes the file as an asset of the weights where it agrees with fp32; a
+A training calls `make_int8` and publishes the file as an asset of the weights if it agrees with fp32; a
 `cloudseg.model.predictor.Predictor` runs it through `Int8Net` where `cloudseg.model.device` finds int8 arithmetic that
 sums exactly. Why, and what stays in float32: docs/decisions/0015_int8.md.
 """

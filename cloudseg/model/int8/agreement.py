@@ -1,4 +1,4 @@
-"""How well int8 agrees with fp32, which decides whether and how it is published."""
+"""Agreement of int8 with fp32, which determines whether and how it is published."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Reference(Protocol):
 
 @dataclass(frozen=True)
 class Agreement:
-    """What int8 changes, at the threshold, on chips that were not used for calibration."""
+    """The effect of int8, at the threshold, on chips that were not used for calibration."""
 
     mask_iou: float
     """IoU of cloud between the int8 mask and the fp32 mask, pixels of all chips pooled."""
@@ -61,7 +61,7 @@ def make_int8(
     calibration: Sequence[npt.NDArray[np.uint16]],
     compared: Sequence[LabeledPixels],
 ) -> tuple[bytes, Agreement]:
-    """Quantize a net with both ways to choose ranges, and return the file that agrees better.
+    """Quantize a net with both methods of choosing ranges, and return the file that agrees better.
 
     Args:
         loaded: the net.

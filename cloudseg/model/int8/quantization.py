@@ -1,9 +1,9 @@
 """Post-training quantization of a net to int8, from its ONNX export.
 
-Static quantization: QDQ nodes, unsigned 8-bit activations, signed 8-bit weights with one scale a channel (Jacob et al.
-2018, arXiv:1712.05877), ranges of activations from the smallest and largest values on calibration chips. Preprocessing,
-up-convolutions (ONNX Runtime has no int8 kernel for them), the first stage of EfficientUNet, the last convolution and
-the sigmoid stay float32: with an 8-bit sigmoid the probability would have fewer steps.
+Static quantization: QDQ nodes, unsigned 8-bit activations, signed 8-bit weights with one scale per channel (Jacob et
+al. 2018, arXiv:1712.05877), ranges of activations from the smallest and largest values on calibration chips.
+Preprocessing, up-convolutions (ONNX Runtime has no int8 kernel for them), the first stage of EfficientUNet, the last
+convolution and the sigmoid stay float32: with an 8-bit sigmoid the probability would have fewer steps.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,7 +34,7 @@ Pixels = npt.NDArray[np.uint16]
 
 
 def quantize(loaded: LoadedModel, chips: Sequence[Pixels], ranges: Ranges = "widest") -> bytes:
-    """Return the int8 ONNX file of a net: same input and output as its ONNX export; equal input gives equal bytes.
+    """Return the int8 ONNX file of a net: same input and output as its ONNX export; equal input produces equal bytes.
 
     Which ranges are better depends on the net: mask IoU 0.988 (widest) and 0.994 (averaged) of an EfficientUNet, 0.997
     and 0.659 of a SimpleUNet. Memory: a few times the activations of one chip.
@@ -50,7 +50,7 @@ def quantize(loaded: LoadedModel, chips: Sequence[Pixels], ranges: Ranges = "wid
     if not chips:
         raise ValueError("int8 ranges need calibration chips")
     model = onnx.load_from_string(export_onnx(loaded))
-    # Its graph is prepared already (fused, no dead nodes): without this mark the quantizer warns.
+    # Its graph is already prepared (fused, no dead nodes): without this mark the quantizer warns.
     onnx.helper.set_model_props(model, _props(model) | {"onnx.quant.pre_process": "onnxruntime.quant"})
     with scratch_directory("int8") as folder:
         path = folder / INT8_FILE
@@ -73,7 +73,7 @@ def quantize(loaded: LoadedModel, chips: Sequence[Pixels], ranges: Ranges = "wid
 
 
 def _stays_float(node: onnx.NodeProto, meta: WeightsMeta) -> bool:
-    """Return whether a node is the last convolution, which gives the logits, or of the first stage of EfficientUNet.
+    """Return whether a node is the last convolution, which outputs the logits, or in EfficientUNet's first stage.
 
     In the latter some channels reach 70 and others 0.1: one range cannot serve both.
     """
@@ -84,7 +84,7 @@ def _stays_float(node: onnx.NodeProto, meta: WeightsMeta) -> bool:
 
 
 class _CalibrationChips(CalibrationDataReader):  # type: ignore[misc]
-    """Passes the chips to the quantizer one at a time."""
+    """Reader that passes the chips to the quantizer one at a time."""
 
     def __init__(self, chips: Sequence[Pixels]) -> None:
         self._left: Iterator[Pixels] = iter(chips)

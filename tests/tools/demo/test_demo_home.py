@@ -81,7 +81,7 @@ def test_a_taken_port_is_refused_before_anything_starts(tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        with pytest.raises(SettingsError, match="the port is taken"):
+        with pytest.raises(SettingsError, match="the port is in use"):
             prepare_home(tmp_path / "demo", port=other.getsockname()[1])
 
 

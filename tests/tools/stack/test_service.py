@@ -41,7 +41,7 @@ def service(tmp_path: Path):
     service.start()
     service.wait_until_healthy(60)
     yield service
-    service.ask_to_stop()
+    service.request_stop()
     service.wait_until_ended(60)
 
 
@@ -57,7 +57,7 @@ def _gone(processes: list[psutil.Process]) -> bool:
 def test_stopping_stops_its_children(service: Service):
     processes = service.processes()
     assert len(processes) == 2
-    service.ask_to_stop()
+    service.request_stop()
     service.wait_until_ended(60)
     assert _gone(processes)
     assert service.has_ended

@@ -104,7 +104,7 @@ def test_a_killed_gpu_worker_is_resumed_by_another_one(world: World, table: Tabl
     dead = world.stack.services[GPU_WORKER]
     dead.kill(restart=False)
     assert dead.processes() == []
-    world.stack.add(world.stack.another(GPU_WORKER, "worker-second"))
+    world.stack.add(world.stack.copy_spec(GPU_WORKER, "worker-second"))
     assert world.finish_training(run_id)["try_number"] == 2
     record = _same_weights(world, run_id)
     assert record["resumed_from_step"]
@@ -124,7 +124,7 @@ def test_a_gpu_worker_that_gets_sigterm_hands_over(world: World, table: Table) -
     leaving.wait_until_ended(300)
     left_after = time.monotonic() - began
     assert world.task("cloudseg_retrain", run_id, "train")["state"] in ("up_for_retry", "scheduled", "queued")
-    world.stack.add(world.stack.another(GPU_WORKER, "worker-third"))
+    world.stack.add(world.stack.copy_spec(GPU_WORKER, "worker-third"))
     world.finish_training(run_id)
     record = _same_weights(world, run_id)
     assert record["resumed_from_step"]
@@ -153,7 +153,7 @@ def test_a_prediction_resumes_where_it_ended(world: World, table: Table, how: st
         worker.signal(signal.SIGTERM)
         worker.wait_until_ended(300)
     before = _masks(world, weights_id)
-    world.stack.add(world.stack.another(GPU_WORKER, next_name))
+    world.stack.add(world.stack.copy_spec(GPU_WORKER, next_name))
     assert world.finish("cloudseg_predict", run_id) == "success"
     after = _masks(world, weights_id)
     assert {scene: after[scene] for scene in before} == before, "finished masks are not predicted again"

@@ -57,7 +57,7 @@ def test_a_taken_port_is_named(tmp_path: Path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(SettingsError, match="the port is taken"):
+        with pytest.raises(SettingsError, match="the port is in use"):
             prepare_home(tmp_path / "stack", first_port=taken.getsockname()[1] - 2)
 
 

@@ -123,7 +123,7 @@ def test_wrapped_longitudes_are_in_range(lon: float):
     assert math.isclose(math.cos(math.radians(wrapped)), math.cos(math.radians(lon)), abs_tol=1e-9)
 
 
-def test_metres_per_degree():
+def test_meters_per_degree():
     north, east = meters_per_degree(60)
     assert north == pytest.approx(111_195, abs=1)
     assert east == pytest.approx(north / 2, rel=1e-9)

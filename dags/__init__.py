@@ -1,1 +1,1 @@
-"""The DAG files, which define when stages run; the stages are in `cloudseg.stages`."""
+"""WHEN: the DAG files. What they call lies in `cloudseg.stages`."""

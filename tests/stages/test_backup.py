@@ -118,7 +118,7 @@ def test_a_catalog_with_rows_is_not_touched(home: Path, monkeypatch: pytest.Monk
 def test_a_folder_with_something_else_is_not_touched(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     _settle(monkeypatch, home / "home")
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="no backup"):
+    with pytest.raises(InputError, match="other than a backup"):
         backup(str(tmp_path))
     with pytest.raises(InputError, match="holds no backup"):
         restore(str(tmp_path))

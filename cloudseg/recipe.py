@@ -41,7 +41,7 @@ class Model(_Part):
 
     architecture: Architecture = "SimpleUNet"
     encoder_weights: EncoderWeights | None = Field(
-        None, description="pretrained weights of the encoder of EfficientUNet; not used where the run starts warm"
+        None, description="pretrained weights of the encoder of EfficientUNet; not used if the run starts warm"
     )
     bands: tuple[str, ...] = Field(
         RGB,
@@ -98,9 +98,9 @@ class Input(_Part):
 class Data(_Part):
     """Chips of a training."""
 
-    chip_size: int = Field(384, ge=32, le=2048, description="pixels a side in the snapshot")
+    chip_size: int = Field(384, ge=32, le=2048, description="pixels per side in the snapshot")
     crop_size: int | None = Field(
-        None, ge=16, description="pixels a side of a random crop for a training step; None takes the whole chip"
+        None, ge=16, description="pixels per side of a random crop for a training step; None uses the whole chip"
     )
     max_chips: int | None = Field(None, ge=1, description="train on this many chips, chosen by the seed")
     balance: bool = Field(False, description="balanced sampling: draw clear, mixed and overcast chips equally often")
@@ -161,7 +161,7 @@ class Budget(_Part):
     epoch_steps: int | None = Field(
         None,
         ge=1,
-        description="steps of an epoch; None: one pass over the chips, less where the minutes allow fewer than eight",
+        description="steps of an epoch; None: one pass over the chips, less if the minutes allow fewer than eight",
     )
     checkpoint_every_steps: int = Field(
         100, ge=1, description="steps between checkpoints; there is one after every epoch too"
@@ -191,10 +191,8 @@ class Recipe(_Part):
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")
     description: str
     seed: int = Field(0, ge=0, lt=2**31)
-    warm_start: bool = Field(
-        False, description="start from the champion's parameters where it has the same architecture"
-    )
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the device supports it")
+    warm_start: bool = Field(False, description="start from the champion's parameters if it has the same architecture")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 if the device supports it")
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="decay of the exponential moving average (EMA) of the weights"
     )

@@ -1,1 +1,1 @@
-"""WHEN: the DAG files. What they call lies in `cloudseg.stages`."""
+"""The DAG files, which define when stages run; the stages are in `cloudseg.stages`."""

@@ -74,7 +74,7 @@ The report is on the page *Browse > Cloud masks*."""
             type="string",
             enum=RECIPES,
             values_display={
-                "nightly": "nightly: our best",
+                "nightly": "nightly: the default",
                 "baseline": "baseline: the first training of the original project, 100 images",
                 "baseline_4200": "baseline_4200: its second training, up to 4200 images",
                 "smoke": "smoke: seconds, to try the pipeline",

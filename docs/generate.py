@@ -56,7 +56,7 @@ def recipes_page() -> str:
     """Every value of a recipe, and the shipped recipes."""
     parts = [
         "# Recipes\n\n"
-        "A recipe says how a run is made: a TOML file whose hash is in the run, the weights and the mask's tags. "
+        "A recipe configures a run: a TOML file whose hash is in the run, the weights and the mask's tags. "
         "`--recipe` takes the name of a shipped recipe or the path of a `.toml` file.\n\n## Shipped\n\n",
         *(f"- `{name}`: {recipes.load_recipe(name).description}\n" for name in recipes.recipe_names()),
     ]

@@ -10,7 +10,7 @@ from cloudseg.model.unet import SimpleUNetV2, count_parameters
 from cloudseg.model.weights import WeightsMeta
 
 _FULL_SCALE = 65_535
-"""The original project divided raw Landsat Level-1 numbers by this."""
+"""The original project divided raw Landsat Level-1 digital numbers by this."""
 
 BASELINE_MEAN = LANDSAT_L1.offset
 BASELINE_STD = LANDSAT_L1.scale * _FULL_SCALE

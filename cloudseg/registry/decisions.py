@@ -14,7 +14,7 @@ from cloudseg.storage import Store
 
 
 def record_request(catalog: Catalog, verdict: Verdict, *, actor: str, reason: str) -> None:
-    """Record that a verdict PROMOTE waits for manual approval. Any other verdict asks nobody."""
+    """Record that a verdict PROMOTE waits for manual approval. Does nothing for any other verdict."""
     if verdict.outcome == "PROMOTE":
         _record(catalog, Decision(decision="asked", **_facts(verdict, actor, reason)))
 

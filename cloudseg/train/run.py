@@ -238,11 +238,11 @@ def _begin(
     dist.barrier()
     with catalog.read() as db:
         run = training_rows.get_run(db, run_id)
-    _check_question(run, snapshot, recipe, parent_weights_id or run.parent_weights_id)
+    _check_same_training(run, snapshot, recipe, parent_weights_id or run.parent_weights_id)
     return run
 
 
-def _check_question(run: Run, snapshot: Snapshot, recipe: Recipe, parent_weights_id: str | None) -> None:
+def _check_same_training(run: Run, snapshot: Snapshot, recipe: Recipe, parent_weights_id: str | None) -> None:
     """Raise CheckpointMismatch unless the run began with this snapshot, recipe and parent.
 
     Recipes are compared by value, not by hash: a run that began under an earlier release may name values differently.

@@ -32,7 +32,7 @@ OLD_WORDS = [
     r"\b(?:un)?bless(?:es|ed|ing|ings)?\b",
     r"\b(?:in|out of|nobody's) office\b|\bput_in_office\b",
     r"\bperson's (?:word|no|yes)\b|\bsays (?:yes|no)\b|\b_?Wish(?:es)?\b",
-    r"\bfind_question\b|\bfind_work\b|\bsame question\b",
+    r"\bfind_question\b|\bfind_work\b|\bsame question\b|_question\b",
     r"\bjoin_group\b|\bflip_at_prediction\b|\baverage_decay\b|\bfold_batch_norm\b",
     r"\btwins?\b|\bcompanions?\b|_companions?\b",
     r"\bgolden tiles?\b",

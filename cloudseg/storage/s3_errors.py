@@ -118,7 +118,7 @@ def _from_answer(error: ClientError, where: str, name: str) -> StoreError:
 
 def _refused(code: str, found: str, where: str, subject: str) -> StoreRefused:
     if code in _CREDENTIALS:
-        return StoreRefused("the store does not know these credentials", subject=where, found=found, next_step=_CHECK_KEYS)
+        return StoreRefused("the store rejects these credentials", subject=where, found=found, next_step=_CHECK_KEYS)
     if code in _RIGHTS:
         return StoreRefused(
             "the store denies access",

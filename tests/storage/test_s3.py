@@ -190,7 +190,7 @@ def test_wrong_credentials_are_reported_and_not_shown(
     monkeypatch.setenv(wrong, "hidden-0815")
     store = S3Store.at(s3_env["CLOUDSEG_STORE_URL"], S3Options(endpoint=s3_env["CLOUDSEG_S3_ENDPOINT"]))
     for what in OPERATIONS:
-        with pytest.raises(StoreRefused, match="does not know these credentials") as caught:
+        with pytest.raises(StoreRefused, match="rejects these credentials") as caught:
             perform(store, what)
         assert not caught.value.retry_helps
         assert "hidden-0815" not in str(caught.value) + repr(caught.value.as_record())

@@ -123,7 +123,7 @@ def iter_padded_windows(height: int, width: int, *, core: int, margin: int, mult
         ValueError: core or margin is not a multiple of `multiple`.
     """
     if core < 1 or margin < 0 or core % multiple or margin % multiple:
-        raise ValueError(f"core {core} and margin {margin} are not positive multiples of {multiple}")
+        raise ValueError(f"core {core} and margin {margin} must be multiples of {multiple}, at least {multiple} and 0")
     rows, cols = (_spans(length, core, margin, multiple) for length in (height, width))
     for inner_row, row in rows:
         for inner_col, col in cols:

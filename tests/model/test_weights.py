@@ -119,7 +119,7 @@ def change_meta(**values: Any) -> Any:
         ),
         (lambda header: header["final.bias"].update(dtype="F16"), "another type"),
         (lambda header: header["final.bias"].update(data_offsets=[0, 2**60]), "not a safetensors file"),
-        (lambda header: [1, 2], "no object"),
+        (lambda header: [1, 2], "not an object"),
     ],
 )
 def test_hostile_headers_are_refused(change: Any, message: str) -> None:

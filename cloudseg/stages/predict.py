@@ -7,8 +7,9 @@ from typing import Final, TypedDict
 
 from sqlalchemy import Connection
 
+from cloudseg.bands import BAND_NAMES
 from cloudseg.catalog import model_rows, scene_rows
-from cloudseg.errors import CloudsegError, InputError, Interrupted, NotInCatalog
+from cloudseg.errors import BadWeights, CloudsegError, InputError, Interrupted, NotInCatalog
 from cloudseg.records import Json, PredictRecord, Weights
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.signals import listen_for_stop
@@ -43,6 +44,7 @@ def plan_predict(*, weights_id: str | None = None, batch_size: int = 8) -> list[
     Raises:
         InputError: `batch_size` is below 1.
         NotInCatalog: the weights are unknown.
+        BadWeights: the weights need a band that no scene can have.
     """
     if batch_size < 1:
         raise InputError(
@@ -175,7 +177,19 @@ def _find_weights(db: Connection, weights_id: str | None) -> Weights | None:
 
 
 def _waiting(db: Connection, weights: Weights) -> list[scene_rows.WaitingScene]:
-    """List scenes without a mask that have all bands that these weights need."""
+    """List scenes without a mask that have all bands that these weights need.
+
+    Raises:
+        BadWeights: a band is none that a scene can have, so that the list would always be empty.
+    """
+    if unknown := [band for band in weights.metadata["bands"] if band not in BAND_NAMES]:
+        raise BadWeights(
+            "the weights need a band that no scene can have",
+            subject=weights.weights_id,
+            found=", ".join(unknown),
+            expected=", ".join(BAND_NAMES),
+            next_step="Use other weights: --weights, or `cloudseg rollback` if these are the champion.",
+        )
     return scene_rows.list_scenes_without_mask(db, weights.weights_id, bands=weights.metadata["bands"])
 
 

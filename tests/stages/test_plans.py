@@ -7,7 +7,7 @@ import pytest
 
 from cloudseg import keys
 from cloudseg.catalog import model_rows, scene_rows, tables, training_rows
-from cloudseg.errors import EmptySplit, InputError, NotInCatalog, PromotionRefused
+from cloudseg.errors import BadWeights, EmptySplit, InputError, NotInCatalog, PromotionRefused
 from cloudseg.recipe import Recipe, load_recipe
 from cloudseg.records import Json, Label, Run, Scene, Snapshot, Verdict, Weights
 from cloudseg.registry import promote as promote_in_registry
@@ -246,6 +246,18 @@ def test_masks_are_planned_in_batches_for_scenes_that_can_have_one(runtime: Runt
 def test_the_dry_run_of_a_prediction_says_that_nothing_is_left(runtime: Runtime):
     make_champion(runtime, add_weights(runtime))
     assert plan_masks(new=True)["would"].startswith("nothing")
+
+
+def test_weights_of_a_band_that_no_scene_can_have_are_named_instead_of_finding_nothing(runtime: Runtime):
+    """The band `polar` of earlier releases is such a band."""
+    add_scene(runtime, "a")
+    weights = add_weights(runtime)
+    with runtime.catalog.begin() as db:
+        bands = {"threshold": 0.5, "bands": ["red", "green", "blue", "polar"]}
+        db.execute(tables.weights.update().values(metadata=bands))
+    for call in (plan_predict, lambda weights_id: predict(new=True, weights_id=weights_id)):
+        with pytest.raises(BadWeights, match=r"polar.*cloudseg rollback"):
+            call(weights_id=weights.weights_id)
 
 
 def test_many_scenes_make_larger_batches_rather_than_more_than_airflow_maps(runtime: Runtime):

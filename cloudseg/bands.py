@@ -33,6 +33,8 @@ class Radiometry:
     """Digital number of a pixel without data; None: there is none."""
     source: str
     """Source of scale and offset."""
+    guessed: bool = False
+    """Whether scale and offset follow from a name or a date, because no metadata states them."""
 
 
 SENTINEL2: Final = Radiometry(

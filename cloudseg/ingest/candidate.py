@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from cloudseg.bands import Radiometry
 from cloudseg.errors import BadScene, InputError
@@ -23,6 +24,20 @@ class SourceFile:
     """The same for files of this format with another number of bands."""
     radiometry: Radiometry | None = None
     """From the product id or the metadata file; None: the decoder derives it from the file or from the data type."""
+    sidecars: tuple[InboxFile, ...] = ()
+    """Files beside it that GDAL reads together with it: `<name>.msk`, `<name>.aux.xml`."""
+
+
+QualityKind = Literal["landsat_qa_pixel", "hls_fmask", "planet_udm2", "sentinel2_scl"]
+"""How the values of a quality layer are read: `cloudseg.ingest.quality`."""
+
+
+@dataclass(frozen=True)
+class QualityFile:
+    """A quality layer of a product that says where nothing was observed."""
+
+    file: InboxFile
+    kind: QualityKind
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,8 @@ class Candidate:
     files: tuple[SourceFile, ...]
     """In band order; their bytes in this order determine the scene's id."""
     label: LabelFile | None = None
+    quality: tuple[QualityFile, ...] = ()
+    """Quality layers; pixels that they state as not observed become no data."""
     extra_files: tuple[InboxFile, ...] = ()
     """Further files of the product, metadata among them: claimed but not decoded."""
     sensor: str = "unknown"
@@ -65,7 +82,12 @@ class Candidate:
     def claimed_paths(self) -> set[str]:
         """Return the paths that no other layout may use."""
         label = {self.label.file.path} if self.label else set()
-        return {source.file.path for source in self.files} | {file.path for file in self.extra_files} | label
+        return {file.path for file in (*self.pixel_files(), *self.extra_files)} | label
+
+    def pixel_files(self) -> list[InboxFile]:
+        """Return the files whose bytes determine the scene: bands with their sidecars, then quality layers."""
+        of_bands = [file for source in self.files for file in (source.file, *source.sidecars)]
+        return [*of_bands, *(layer.file for layer in self.quality)]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from cloudseg.grid import Window
 from cloudseg.ingest.georeference import Grid
 from cloudseg.ingest.job import SceneFacts, SceneJob
 from cloudseg.ingest.layer import Bool, Layer, align_layers, open_layer, read_layers
-from cloudseg.ingest.radiometry import check_distribution
+from cloudseg.ingest.plausibility import check_distribution
 from cloudseg.ingest.untrusted import rasterio_window
 from cloudseg.raster.cog import create_tiled, write_cog
 from cloudseg.raster.footprint import OVERVIEW_SIZE, footprint_bounds, footprint_of

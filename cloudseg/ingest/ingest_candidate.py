@@ -27,7 +27,7 @@ def ingest_candidate(context: IngestContext, item: Candidate | UnmatchedFile) ->
     first = item.files[0].file
     source_sha256 = unread_hash(first)
     try:
-        hashes = [hash_file(context.inbox, source.file) for source in item.files]
+        hashes = {file.path: hash_file(context.inbox, file) for file in item.pixel_files()}
         source_sha256 = source_hash(item, hashes)
         ingest_scene(context, item, hashes, source_sha256, outcome)
     except InputError as error:

@@ -13,9 +13,9 @@ from cloudseg.catalog.session import now
 from cloudseg.grid import mgrs_place
 from cloudseg.ingest.candidate import Candidate, SourceFile
 from cloudseg.ingest.context import IngestContext, Outcome
-from cloudseg.ingest.inbox_file import copy_file
+from cloudseg.ingest.inbox_file import InboxFile, copy_file
 from cloudseg.ingest.ingest_label import ingest_label
-from cloudseg.ingest.job import RasterJob, SceneFacts, SceneJob
+from cloudseg.ingest.job import QualityJob, RasterJob, SceneFacts, SceneJob
 from cloudseg.ingest.pool import Decoder
 from cloudseg.ingest.quarantine import is_quarantined, quarantine_id, release_known_file
 from cloudseg.publish import publish, stage_object
@@ -24,17 +24,25 @@ from cloudseg.records import Scene, StoredObject
 _DEFAULT_SCALE = (SENTINEL2.scale, SENTINEL2.offset)
 
 
-def source_hash(candidate: Candidate, hashes: list[str]) -> str:
+Hashes = dict[str, str]
+"""Hex SHA-256 of the files of `Candidate.pixel_files` by path."""
+
+
+def source_hash(candidate: Candidate, hashes: Hashes) -> str:
     """Return the hash that determines the scene's id: the files' bytes in band order, and how they are read.
 
     File names, place and time are not part of it: the same bytes under another name are the same scene. The default
-    scale of Sentinel-2 hashes like no product id, because the resulting digital numbers are the same.
+    scale of Sentinel-2 hashes like no product id, because the resulting digital numbers are the same. Sidecars and
+    quality layers are part of it where there are any.
     """
-    reading = [
-        [sha256, source.bands, _scale(source.radiometry)]
-        for sha256, source in zip(hashes, candidate.files, strict=True)
-    ]
-    return keys.sha256_of(keys.canonical_json(["scene", 1, reading]))
+    reading = [_reading(source, hashes) for source in candidate.files]
+    quality = [[layer.kind, hashes[layer.file.path]] for layer in candidate.quality]
+    return keys.sha256_of(keys.canonical_json(["scene", 1, reading, *([quality] if quality else [])]))
+
+
+def _reading(source: SourceFile, hashes: Hashes) -> list[object]:
+    sidecars = [[file.suffix, hashes[file.path]] for file in source.sidecars]
+    return [hashes[source.file.path], source.bands, _scale(source.radiometry), *([sidecars] if sidecars else [])]
 
 
 def _scale(radiometry: Radiometry | None) -> list[str] | None:
@@ -44,7 +52,7 @@ def _scale(radiometry: Radiometry | None) -> list[str] | None:
 
 
 def ingest_scene(
-    context: IngestContext, candidate: Candidate, hashes: list[str], source_sha256: str, outcome: Outcome
+    context: IngestContext, candidate: Candidate, hashes: Hashes, source_sha256: str, outcome: Outcome
 ) -> None:
     """Add a scene and its label to the catalog, and record the result in `outcome`.
 
@@ -54,7 +62,7 @@ def ingest_scene(
     Args:
         context: What the ingest shares.
         candidate: The files of the scene.
-        hashes: Hex SHA-256 of each file, in the order of `candidate.files`; files that changed since are rejected.
+        hashes: Files that changed since are rejected.
         source_sha256: `source_hash` of the candidate.
         outcome: Filled in.
 
@@ -84,7 +92,7 @@ def _decode_and_add(
     context: IngestContext,
     decoder: Decoder,
     candidate: Candidate,
-    hashes: list[str],
+    hashes: Hashes,
     source_sha256: str,
     scene_file: Path,
     outcome: Outcome,
@@ -105,27 +113,43 @@ def _add_scene(db: Connection, scene: Scene) -> bool:
     return add_scene(db, scene)
 
 
-def _scene_job(context: IngestContext, candidate: Candidate, hashes: list[str], scene_file: Path) -> SceneJob:
+def _scene_job(context: IngestContext, candidate: Candidate, hashes: Hashes, scene_file: Path) -> SceneJob:
     """Copy the files and return the decoder's job.
 
     The decoder works on copies: they cannot change or vanish meanwhile, and no untrusted name reaches GDAL.
     """
-    files = []
-    for index, (source, sha256) in enumerate(zip(candidate.files, hashes, strict=True)):
-        copy = scene_file.parent / f"source{index}"
-        copy_file(context.inbox, source.file, sha256, copy)
+    folder = scene_file.parent
+    files, quality = [], []
+    for index, source in enumerate(candidate.files):
+        copy = _copy(context, source.file, hashes, folder / f"source{index}")
+        for sidecar in source.sidecars:
+            _copy(context, sidecar, hashes, folder / f"{copy.name}.{_sidecar_suffix(sidecar)}")
         files.append(_raster_job(source, copy))
+    for index, layer in enumerate(candidate.quality):
+        copy = _copy(context, layer.file, hashes, folder / f"quality{index}")
+        quality.append(QualityJob(path=str(copy), display_name=layer.file.path, kind=layer.kind))
     return SceneJob(
         name=candidate.name,
         files=files,
+        quality=quality,
         needs_georeference=candidate.needs_georeference,
         time_in_tags=candidate.time_in_tags,
         is_product=candidate.sensor != "unknown",
         out=str(scene_file),
-        folder=str(scene_file.parent),
+        folder=str(folder),
         max_pixels=context.limits.max_pixels,
         memory_mb=context.limits.memory_mb,
     )
+
+
+def _copy(context: IngestContext, file: InboxFile, hashes: Hashes, to: Path) -> Path:
+    copy_file(context.inbox, file, hashes[file.path], to)
+    return to
+
+
+def _sidecar_suffix(sidecar: InboxFile) -> str:
+    """Return `msk` or `aux.xml`."""
+    return "aux.xml" if sidecar.name.lower().endswith(".aux.xml") else sidecar.suffix
 
 
 def _raster_job(source: SourceFile, copy: Path) -> RasterJob:
@@ -135,7 +159,7 @@ def _raster_job(source: SourceFile, copy: Path) -> RasterJob:
         display_name=source.file.path,
         bands=list(source.bands) if source.bands is not None else None,
         other_bands=[list(names) for names in source.other_bands],
-        radiometry=(known.scale, known.offset, known.fill, known.source) if known else None,
+        radiometry=(known.scale, known.offset, known.fill, known.source, known.guessed) if known else None,
     )
 
 

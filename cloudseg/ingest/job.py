@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AwareDatetime, Field
 
 from cloudseg.bands import BAND_NAMES, Radiometry
+from cloudseg.ingest.candidate import QualityKind
 from cloudseg.records import Record
 
 
@@ -33,15 +34,23 @@ MAX_LIMIT_FACTOR = 20.0
 class RasterJob(Record):
     """A private copy of one raster file, and what is known about its bands."""
 
-    path: str
+    path: str = Field(description="its sidecars lie beside it: <path>.msk, <path>.aux.xml")
     display_name: str = Field(description="path in the inbox, escaped, for messages")
     bands: list[str | None] | None
     other_bands: list[list[str | None]] = Field(default_factory=list)
-    radiometry: tuple[float, float, float | None, str] | None = None
+    radiometry: tuple[float, float, float | None, str, bool] | None = None
 
     def known_radiometry(self) -> Radiometry | None:
         """Return the radiometry from the product id or metadata, or None."""
         return Radiometry(*self.radiometry) if self.radiometry else None
+
+
+class QualityJob(Record):
+    """A private copy of a quality layer."""
+
+    path: str
+    display_name: str
+    kind: QualityKind
 
 
 class SceneJob(Record):
@@ -50,6 +59,7 @@ class SceneJob(Record):
     kind: Literal["scene"] = "scene"
     name: str
     files: list[RasterJob]
+    quality: list[QualityJob] = Field(default_factory=list)
     needs_georeference: bool
     time_in_tags: bool
     is_product: bool = Field(description="whether the sensor is known from a product id")
@@ -57,6 +67,13 @@ class SceneJob(Record):
     folder: str = Field(description="scratch directory for temporary files")
     max_pixels: int
     memory_mb: int
+
+
+class PublishedMask(Record):
+    """A private copy of a mask of the label's scene, to notice a label that is that mask."""
+
+    mask_id: str
+    path: str
 
 
 class LabelJob(Record):
@@ -68,6 +85,7 @@ class LabelJob(Record):
     source: str
     mappings: list[list[tuple[int, int]]]
     scene: str = Field(description="the canonical COG of the scene")
+    masks: list[PublishedMask] = Field(default_factory=list)
     needs_georeference: bool = Field(
         description="whether the file must have a CRS: only its name connects it to the scene"
     )
@@ -116,6 +134,7 @@ class LabelFacts(Record):
     mapping: Annotated[dict[Short, Literal[0, 1, 255]], Field(max_length=70_000)]
     cloud_fraction: Fraction
     labelled_fraction: Fraction
+    corrects_mask_id: Short | None = Field(None, description="the published mask that was edited to make this label")
 
 
 class DecodeFailure(Record):

@@ -13,9 +13,10 @@ from rasterio.enums import MaskFlags, Resampling
 
 from cloudseg.errors import BadScene
 from cloudseg.grid import Window
+from cloudseg.ingest.band_codes import band_names
 from cloudseg.ingest.georeference import Grid, same_extent, same_grid, to_grid, to_north_up
 from cloudseg.ingest.job import RasterJob, SceneJob
-from cloudseg.ingest.radiometry import BandScale, band_names, band_scale, to_canonical
+from cloudseg.ingest.radiometry import BandScale, band_scale, to_canonical
 from cloudseg.ingest.untrusted import check_pixels, open_untrusted, rasterio_window, read_window
 
 UInt16 = npt.NDArray[np.uint16]

@@ -83,7 +83,9 @@ def _every_raster_is_claimed_once(paths: list[str], text: str, bands: tuple[str,
             assert item.name
             assert item.place is None or _PLACE.fullmatch(item.place), item.place
             assert all(text.isprintable() for pair in item.tags for text in pair)
-            assert keys.is_key(keys.scene(source_hash(item, [keys.sha256_of(b"x")] * len(item.files))))
+            assert keys.is_key(
+                keys.scene(source_hash(item, {file.path: keys.sha256_of(b"x") for file in item.pixel_files()}))
+            )
     again = find_candidates(Memory(list(reversed(paths)), text), bands=bands)
     assert again == found
 

@@ -1,7 +1,7 @@
 """Ids that catalogs hold: if one of these changes, files that are known today are ingested or quarantined twice."""
 
 from cloudseg.bands import LANDSAT_L1, SENTINEL2, SENTINEL2_OFFSET, Radiometry
-from cloudseg.ingest.candidate import Candidate, SourceFile
+from cloudseg.ingest.candidate import Candidate, QualityFile, SourceFile
 from cloudseg.ingest.inbox_file import InboxFile
 from cloudseg.ingest.ingest_scene import source_hash
 from cloudseg.ingest.quarantine import quarantine_id, unread_hash
@@ -10,9 +10,26 @@ FILE = InboxFile("images/a.tif", "file:///inbox/images/a.tif")
 HASHES = ["0" * 64, "f" * 64]
 
 
+def _file(index: int) -> InboxFile:
+    return InboxFile(f"images/{index}.tif", f"file:///inbox/images/{index}.tif")
+
+
 def _hash(*sources: tuple[tuple[str | None, ...] | None, Radiometry | None]) -> str:
-    files = tuple(SourceFile(FILE, bands, radiometry=radiometry) for bands, radiometry in sources)
-    return source_hash(Candidate("a", "pairs", files), HASHES[: len(files)])
+    files = tuple(
+        SourceFile(_file(index), bands, radiometry=radiometry) for index, (bands, radiometry) in enumerate(sources)
+    )
+    hashes = {source.file.path: sha256 for source, sha256 in zip(files, HASHES, strict=False)}
+    return source_hash(Candidate("a", "pairs", files), hashes)
+
+
+def test_sidecars_and_quality_layers_change_the_id_of_a_scene() -> None:
+    plain = SourceFile(_file(0), None)
+    mask, layer = InboxFile("images/0.tif.msk", "file:///m"), InboxFile("images/udm2.tif", "file:///q")
+    hashes = {plain.file.path: HASHES[0], mask.path: HASHES[1], layer.path: HASHES[1]}
+    with_sidecar = Candidate("a", "pairs", (SourceFile(_file(0), None, sidecars=(mask,)),))
+    with_quality = Candidate("a", "pairs", (plain,), quality=(QualityFile(layer, "planet_udm2"),))
+    ids = {source_hash(each, hashes) for each in (Candidate("a", "pairs", (plain,)), with_sidecar, with_quality)}
+    assert len(ids) == 3
 
 
 def test_ids_of_scenes_are_those_of_earlier_versions() -> None:

@@ -1,0 +1,76 @@
+"""Whether the values of a decoded scene can be an observation."""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from cloudseg.bands import REFLECTANCE_SCALE, TRUE_COLOR, TRUE_COLOR_CATALOGUE
+from cloudseg.errors import BadScene
+from cloudseg.ingest.radiometry import BandScale
+
+_HIGHEST: Final = 2.5
+"""Largest plausible 99th percentile: fresh snow under a low sun reaches about 1.5 at the top of the atmosphere."""
+_HIGHEST_ASSUMED: Final = 1.8
+"""The same for an assumed scale: Landsat Level-1 digital numbers read as reflectance x 10000 reach 2 to 6."""
+_MIN_BRIGHTEST: Final = 0.05
+"""Smallest plausible maximum for an assumed scale: even clear ocean with one wave crest has it; counts do not."""
+
+
+def check_distribution(
+    counts: npt.NDArray[np.int64], scales: dict[str, BandScale], display_name: str, *, is_product: bool
+) -> None:
+    """Check that the canonical digital numbers of a scene can be an observation.
+
+    No 16-bit band may be constant. 8-bit images saturate early, over thick cloud in one band, over ice in all: not
+    every band may be constant, except at the upper end where a product id shows that the scene was observed.
+
+    Args:
+        counts: Histogram of the valid canonical digital numbers `(band, 65536)`.
+        scales: Scale by band name, in the order of `counts`.
+        display_name: The scene's name, for messages.
+        is_product: Whether the sensor is known from a product id.
+
+    Raises:
+        BadScene: The values are out of range or constant.
+    """
+    for name, band in zip(scales, counts, strict=True):
+        _check_range(name, band, scales[name], display_name)
+    different = (counts > 0).sum(axis=1)
+    eight_bits = all(scale.radiometry in (TRUE_COLOR, TRUE_COLOR_CATALOGUE) for scale in scales.values())
+    constant = [name for name, values in zip(scales, different, strict=True) if values == 1]
+    saturated = (
+        eight_bits
+        and is_product
+        and all(_reaches_top(band, scale) for band, scale in zip(counts, scales.values(), strict=True))
+    )
+    if constant and not saturated and (len(constant) == len(scales) or not eight_bits):
+        raise BadScene(
+            f"every pixel has the same value in {', '.join(constant)}",
+            subject=display_name,
+            found=f"{int(np.argmax(counts[0]))} in the first band",
+            expected="an image",
+            next_step="Inspect the file: it probably holds fill values only.",
+        )
+
+
+def _reaches_top(counts: npt.NDArray[np.int64], scale: BandScale) -> bool:
+    """Return whether any 8-bit pixel is at the upper end of its stretch."""
+    return bool(counts[round(255 * scale.radiometry.scale * REFLECTANCE_SCALE)] > 0)
+
+
+def _check_range(name: str, counts: npt.NDArray[np.int64], scale: BandScale, display_name: str) -> None:
+    """Check 99th percentile and maximum of one band."""
+    total = np.cumsum(counts)
+    bright = int(np.searchsorted(total, 0.99 * total[-1])) / REFLECTANCE_SCALE
+    brightest = int(np.flatnonzero(counts)[-1]) / REFLECTANCE_SCALE
+    highest = _HIGHEST_ASSUMED if scale.assumed else _HIGHEST
+    if bright > highest or (scale.assumed and brightest < _MIN_BRIGHTEST):
+        raise BadScene(
+            f"the pixel values of {name} cannot be reflectance with this scale",
+            subject=display_name,
+            found=f"99th percentile {bright:.3g}, maximum {brightest:.3g} ({scale.radiometry.source})",
+            expected=f"reflectance up to {highest}",
+            next_step="Write scale and offset into the file (GDAL: gdal_edit.py -scale -offset), "
+            "or convert it to reflectance x 10000.",
+        )

@@ -79,6 +79,14 @@ class Candidate:
         """Path of the first file, for sorting."""
         return self.files[0].file.path
 
+    def read_as(self) -> tuple[str, ...]:
+        """Return what, besides the bytes, decides whether the files are tried again after they were quarantined.
+
+        A scene that was refused on a guess is tried again when metadata states the same scale.
+        """
+        guessed = any(source.radiometry and source.radiometry.guessed for source in self.files)
+        return (self.layout, "guessed") if guessed else (self.layout,)
+
     def claimed_paths(self) -> set[str]:
         """Return the paths that no other layout may use."""
         label = {self.label.file.path} if self.label else set()
@@ -104,6 +112,8 @@ class UnmatchedFile:
     label: LabelFile | None = None
     """The file as a label of the newest scene called `scene_name`; quarantined if the catalog has no such scene."""
     scene_name: str = ""
+    extra_files: tuple[InboxFile, ...] = ()
+    """Further files of the same product: claimed, without an entry of their own."""
 
     @property
     def path(self) -> str:
@@ -111,5 +121,5 @@ class UnmatchedFile:
         return self.file.path
 
     def claimed_paths(self) -> set[str]:
-        """Return the path of the file."""
-        return {self.file.path}
+        """Return the paths that no other layout may use."""
+        return {self.file.path, *(file.path for file in self.extra_files)}

@@ -20,6 +20,7 @@ from cloudseg.grid import Window
 from cloudseg.ingest.georeference import Grid
 from cloudseg.ingest.job import SceneFacts, SceneJob
 from cloudseg.ingest.layer import Bool, Layer, align_layers, open_layer, read_layers
+from cloudseg.ingest.offset_check import check_offset
 from cloudseg.ingest.plausibility import check_distribution
 from cloudseg.ingest.untrusted import rasterio_window
 from cloudseg.raster.cog import create_tiled, write_cog
@@ -30,6 +31,8 @@ _WINDOW: Final = 1024
 _STRIP_ROWS: Final = 512
 _MAX_STRIP_WIDTH: Final = 16_384
 _KEPT_TAGS: Final = {"SYNTHETIC": "synthetic", "GROUND": "ground", "GEOREFERENCE": "georeference", "SOURCE": "source"}
+_ROW_TAGS: Final = ("RESAMPLED", "WARPED", "RADIOMETRY_GUESS")
+"""Tags of the canonical file that the scene's row keeps too."""
 _MAX_TAG_LENGTH: Final = 200
 
 
@@ -114,6 +117,7 @@ def _write_canonical(
         )
     scales = {name: scale for layer in layers for name, scale in zip(layer.names, layer.scales, strict=True)}
     check_distribution(counts, scales, job.name, is_product=job.is_product)
+    check_offset(counts, scales, layers, grid, job.name)
     return overview, step, 1 - missing / (grid.height * grid.width)
 
 
@@ -140,6 +144,9 @@ def _canonical_tags(layers: list[Layer]) -> dict[str, str]:
     """Return the tags of the canonical file. They do not depend on file names: equal input yields equal bytes."""
     sources = list(dict.fromkeys(scale.radiometry.source for layer in layers for scale in layer.scales))
     tags = {"CONTENT": "reflectance x 10000, 0 = no data", "RADIOMETRY": "; ".join(sources)}
+    guesses = [scale.radiometry.source for layer in layers for scale in layer.scales if scale.radiometry.guessed]
+    if guesses:
+        tags["RADIOMETRY_GUESS"] = "; ".join(dict.fromkeys(guesses))
     if resampled := [layer.resampled for layer in layers if layer.resampled]:
         tags["RESAMPLED"] = "; ".join(resampled)
     if warped := sorted({layer.warped for layer in layers if layer.warped}):
@@ -186,7 +193,7 @@ def _row_tags(source_tags: list[dict[str, str]], canonical_tags: dict[str, str])
     found = {
         ours: tags[theirs] for tags in reversed(source_tags) for theirs, ours in _KEPT_TAGS.items() if tags.get(theirs)
     }
-    found |= {name.lower(): canonical_tags[name] for name in ("RESAMPLED", "WARPED") if name in canonical_tags}
+    found |= {name.lower(): canonical_tags[name] for name in _ROW_TAGS if name in canonical_tags}
     return {
         name: "".join(c if c.isprintable() else " " for c in text)[:_MAX_TAG_LENGTH]
         for name, text in sorted(found.items())

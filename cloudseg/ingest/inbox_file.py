@@ -167,3 +167,20 @@ def read_text(inbox: Inbox, file: InboxFile) -> str:
             return str(handle.read(_TEXT_BYTES).decode("utf-8", "replace"))
     except (BadScene, OSError):
         return ""
+
+
+def read_metadata(inbox: Inbox, file: InboxFile, max_bytes: int) -> bytes:
+    """Return the bytes of a metadata file.
+
+    Raises:
+        NotRead: The file cannot be read.
+        ValueError: It is larger than `max_bytes`.
+    """
+    with inbox.open(file) as handle:
+        try:
+            content = handle.read(max_bytes + 1)
+        except OSError as error:
+            raise unreadable_file(file, error) from error
+    if len(content) > max_bytes:
+        raise ValueError(f"larger than {max_bytes >> 20} MB")
+    return bytes(content)

@@ -34,7 +34,7 @@ def ingest_candidate(context: IngestContext, item: Candidate | UnmatchedFile) ->
         check_room(context.folder, error)
         if isinstance(error, NotRead):
             source_sha256 = unread_hash(first)
-        entry_id = quarantine_id(first.uri, source_sha256, item.layout)
+        entry_id = quarantine_id(first.uri, source_sha256, *item.read_as())
         quarantine(context, entry_id, item.name, first.uri, source_sha256, error, outcome)
     return outcome
 

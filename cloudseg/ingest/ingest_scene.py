@@ -72,7 +72,7 @@ def ingest_scene(
     with context.catalog.read() as db:
         known = find_scene_by_source(db, source_sha256)
     uri = candidate.files[0].file.uri
-    if known is None and is_quarantined(context, quarantine_id(uri, source_sha256, candidate.layout)):
+    if known is None and is_quarantined(context, quarantine_id(uri, source_sha256, *candidate.read_as())):
         outcome.still_quarantined += 1
         return
     with tempfile.TemporaryDirectory(dir=context.folder) as name, context.decoders.acquire() as decoder:

@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from cloudseg.bands import REFLECTANCE_SCALE, TRUE_COLOR, TRUE_COLOR_CATALOGUE
+from cloudseg.bands import REFLECTANCE_SCALE, RGB, TRUE_COLOR, TRUE_COLOR_CATALOGUE
 from cloudseg.errors import BadScene
 from cloudseg.ingest.radiometry import BandScale
 
@@ -15,6 +15,58 @@ _HIGHEST_ASSUMED: Final = 1.8
 """The same for an assumed scale: Landsat Level-1 digital numbers read as reflectance x 10000 reach 2 to 6."""
 _MIN_BRIGHTEST: Final = 0.05
 """Smallest plausible maximum for an assumed scale: even clear ocean with one wave crest has it; counts do not."""
+_HIDDEN_OFFSET: Final = 1000
+"""What Sentinel-2 products since processing baseline 04.00 add to every digital number: RADIO_ADD_OFFSET -1000."""
+_MAX_BELOW_ZERO: Final = 0.3
+"""Fraction of pixels that may be at or below 0 in two visible bands, where metadata states the offset.
+
+Of 361 scenes of the Sentinel-2 Cloud Mask Catalogue and 10 of On Cloud N and CloudSEN12, none has such a pixel fraction
+above 0.01 with its true offset: air alone reflects 0.02 in red. Surface reflectance falls below 0 in deep shadow.
+"""
+_MAX_BELOW_ZERO_GUESSED: Final = 0.1
+"""The same for a guessed offset: with an offset too many, 125 of the 361 scenes are above it, 93 above 0.3."""
+_DARK: Final = 0.2
+"""Median reflectance of the darkest band below which a scene has ground or water in it.
+
+The darkest 0.1 % above 0.1 and a median below this occur in 20 of the 361 scenes without a hidden offset (haze, desert),
+and in none of the 41 scenes of On Cloud N, CloudSEN12 and L8 Biome: enough to doubt a guess, not a statement.
+"""
+
+
+def find_wrong_offset(counts: npt.NDArray[np.int64], scales: dict[str, BandScale]) -> str | None:
+    """Return how the values contradict the offset that was applied to them, or None.
+
+    Args:
+        counts: Histogram of the valid canonical digital numbers `(band, 65536)`.
+        scales: Scale by band name, in the order of `counts`.
+    """
+    guessed = any(scale.radiometry.guessed for scale in scales.values())
+    below = {
+        name: float(band[1] / max(1, band.sum()))
+        for (name, scale), band in zip(scales.items(), counts, strict=True)
+        if name in RGB and scale.radiometry.offset < 0
+    }
+    limit = _MAX_BELOW_ZERO_GUESSED if guessed else _MAX_BELOW_ZERO
+    if sum(fraction > limit for fraction in below.values()) > 1:
+        worst = ", ".join(f"{100 * fraction:.0f} % in {name}" for name, fraction in below.items())
+        return f"reflectance is not above 0 in {worst} of the valid pixels"
+    plain = [
+        band
+        for band, scale in zip(counts, scales.values(), strict=True)
+        if scale.radiometry.guessed and scale.radiometry.offset == 0
+    ]
+    if len(plain) < len(counts) or not plain:
+        return None
+    lowest = min(_quantile(band, 0.001) for band in plain)
+    darkest = min(_quantile(band, 0.5) for band in plain)
+    if lowest > _HIDDEN_OFFSET and darkest < _DARK * REFLECTANCE_SCALE:
+        return f"no band is ever below the offset of {_HIDDEN_OFFSET}: its darkest pixels are at {lowest}"
+    return None
+
+
+def _quantile(counts: npt.NDArray[np.int64], fraction: float) -> int:
+    total = np.cumsum(counts)
+    return int(np.searchsorted(total, fraction * total[-1]))
 
 
 def check_distribution(
@@ -61,8 +113,7 @@ def _reaches_top(counts: npt.NDArray[np.int64], scale: BandScale) -> bool:
 
 def _check_range(name: str, counts: npt.NDArray[np.int64], scale: BandScale, display_name: str) -> None:
     """Check 99th percentile and maximum of one band."""
-    total = np.cumsum(counts)
-    bright = int(np.searchsorted(total, 0.99 * total[-1])) / REFLECTANCE_SCALE
+    bright = _quantile(counts, 0.99) / REFLECTANCE_SCALE
     brightest = int(np.flatnonzero(counts)[-1]) / REFLECTANCE_SCALE
     highest = _HIGHEST_ASSUMED if scale.assumed else _HIGHEST
     if bright > highest or (scale.assumed and brightest < _MIN_BRIGHTEST):

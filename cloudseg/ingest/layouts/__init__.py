@@ -10,8 +10,9 @@ from typing import Final
 from cloudseg.errors import LayoutUnknown
 from cloudseg.ingest.candidate import Candidate, UnmatchedFile
 from cloudseg.ingest.inbox_file import Inbox, InboxFile
-from cloudseg.ingest.layouts import cloud38, cloudsen12, landsat, multiband, oncloudn, pairs, sentinel2
+from cloudseg.ingest.layouts import cloud38, cloudsen12, landsat, multiband, oncloudn, pairs, sentinel2, stac
 from cloudseg.ingest.layouts.base import RASTER_SUFFIXES, FileListing, Layout
+from cloudseg.ingest.layouts.stac_items import StacItems
 
 LAYOUTS: Final[tuple[Layout, ...]] = (
     pairs.Pairs(),
@@ -20,6 +21,7 @@ LAYOUTS: Final[tuple[Layout, ...]] = (
     cloud38.Cloud38(),
     landsat.LandsatBands(),
     sentinel2.Sentinel2Bands(),
+    stac.StacAssets(),
     multiband.MultiBand(),
 )
 """Order matters: the last one claims every remaining raster."""
@@ -64,8 +66,9 @@ def find_candidates(
         if file.reject_reason and file.suffix not in _IGNORED_SUFFIXES
     ]
     remaining = [file for file in files if not file.reject_reason]
+    stac_items = StacItems(inbox, remaining)
     for known in layouts:
-        items = known.find(FileListing(tuple(remaining), bands, inbox))
+        items = known.find(FileListing(tuple(remaining), bands, inbox, stac_items))
         claimed = {path for item in items for path in item.claimed_paths()}
         remaining = [file for file in remaining if file.path not in claimed]
         found += items

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from cloudseg.bands import RGB
+from cloudseg.errors import InputError
 from cloudseg.ingest.candidate import Candidate, SourceFile, UnmatchedFile
 from cloudseg.ingest.inbox_file import Inbox, InboxFile, read_text
+from cloudseg.ingest.layouts.stac_items import StacItems
 
 RASTER_SUFFIXES: Final = ("tif", "tiff", "jp2", "j2k")
 
@@ -20,6 +22,8 @@ class FileListing:
     bands: tuple[str | None, ...] | None
     """Value of `--bands`; None if it was not given."""
     inbox: Inbox
+    items: StacItems
+    """The STAC items of the inbox."""
 
     @property
     def rasters(self) -> list[InboxFile]:
@@ -94,3 +98,22 @@ def incomplete_scene(
         )
         for file in files
     ]
+
+
+def refused_scene(file: InboxFile, files: Iterable[InboxFile], error: InputError) -> UnmatchedFile:
+    """Return one quarantine entry for a scene that a layout refuses.
+
+    Args:
+        file: The file that stands for the scene.
+        files: All files of the scene.
+        error: The reason.
+    """
+    return UnmatchedFile(
+        file,
+        error.what,
+        found=error.found,
+        expected=error.expected,
+        next_step=error.next_step,
+        error=type(error),
+        extra_files=tuple(files),
+    )

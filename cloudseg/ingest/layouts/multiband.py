@@ -6,7 +6,7 @@ from cloudseg.ingest.candidate import Candidate, SourceFile, UnmatchedFile
 from cloudseg.ingest.inbox_file import InboxFile
 from cloudseg.ingest.layouts.base import FileListing
 from cloudseg.ingest.products import find_product
-from cloudseg.ingest.products.sentinel2 import sentinel2_tile
+from cloudseg.ingest.products.sentinel2 import guess_radiometry, sentinel2_tile
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,18 @@ class MultiBand:
 def single_file_scene(file: InboxFile, layout: str, bands: tuple[str | None, ...] | None) -> Candidate:
     """Return the scene of one file, with sensor, time, place and scale from a product id in its name."""
     product = find_product(file.stem)
-    source = SourceFile(file, bands, radiometry=product.radiometry if product else None)
     if product is None:
         tile = sentinel2_tile(file.stem)
         place, acquired_at = tile or (None, None)
         return Candidate(
             file.stem,
             layout,
-            (source,),
+            (SourceFile(file, bands, radiometry=guess_radiometry(acquired_at) if tile else None),),
             place=place,
             acquired_at=acquired_at,
             sensor="sentinel-2" if tile else "unknown",
         )
+    source = SourceFile(file, bands, radiometry=product.radiometry)
     # A WRS-2 cell is not an MGRS square: a scene with a georeference gets the square of its center.
     place = product.place if (product.place or "").startswith("mgrs:") else None
     return Candidate(file.stem, layout, (source,), sensor=product.sensor, acquired_at=product.acquired_at, place=place)

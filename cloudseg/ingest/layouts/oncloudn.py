@@ -2,7 +2,8 @@
 
 A folder with `B02.tif`, `B03.tif`, `B04.tif`, `B08.tif`, `label.tif`.
 
-As published, the chips are in `train_features/<chip>/` and their labels in `train_labels/<chip>.tif`.
+As published, the chips are in `train_features/<chip>/` and their labels in `train_labels/<chip>.tif`. A folder of band
+files with neither label nor that place may hold any Sentinel-2 product: the layout `sentinel2` reads it.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from cloudseg.ingest.class_mappings import BINARY
 from cloudseg.ingest.inbox_file import InboxFile
 from cloudseg.ingest.layouts.base import FileListing, incomplete_scene, missing_bands, select_sources
 
-_FEATURES, _LABELS = "train_features", "train_labels"
+_FEATURES, _TEST_FEATURES, _LABELS = "train_features", "test_features", "train_labels"
 _FILES = {f"{code.lower()}.tif": band for code, band in SENTINEL2_BANDS.items()}
 
 
@@ -29,14 +30,12 @@ class OnCloudN:
         folders = listing.by_folder()
         for folder, files in folders.items():
             bands = {band: files[name] for name, band in _FILES.items() if name in files}
-            if bands:
-                above, _, chip = folder.rpartition("/")
-                published = (
-                    folders.get(f"{above.removesuffix(_FEATURES)}{_LABELS}", {}) if above.endswith(_FEATURES) else {}
-                )
-                found += self._scene(
-                    folder, bands, files.get("label.tif") or published.get(f"{chip.lower()}.tif"), listing.bands
-                )
+            above, _, chip = folder.rpartition("/")
+            label = files.get("label.tif")
+            if label is None and above.endswith(_FEATURES):
+                label = folders.get(f"{above.removesuffix(_FEATURES)}{_LABELS}", {}).get(f"{chip.lower()}.tif")
+            if bands and (label or above.endswith((_FEATURES, _TEST_FEATURES))):
+                found += self._scene(folder, bands, label, listing.bands)
         return found
 
     def _scene(

@@ -1,94 +1,133 @@
-"""Sentinel-2, one file per band: `…_B02.jp2`, or a whole SAFE product with `GRANULE/…/IMG_DATA/…_B02.jp2` in it."""
+"""Sentinel-2, one file per band: `…_B02.jp2`, a SAFE product of either format, or the folders of the AWS buckets."""
 
-from collections import defaultdict
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Final
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar
 
-from cloudseg.bands import NIR, RGB, SENTINEL2, SENTINEL2_OFFSET, Radiometry
-from cloudseg.ingest.candidate import Candidate, SourceFile, UnmatchedFile
+from cloudseg.bands import NIR, RED, RGB, Radiometry
+from cloudseg.errors import BadScene
+from cloudseg.ingest.candidate import Candidate, QualityFile, SourceFile, UnmatchedFile
 from cloudseg.ingest.inbox_file import InboxFile
-from cloudseg.ingest.layouts.base import FileListing, incomplete_scene, missing_bands, select_sources
-from cloudseg.ingest.products import Product
-from cloudseg.ingest.products.sentinel2 import sentinel2_band, sentinel2_product, sentinel2_tile
+from cloudseg.ingest.layouts.base import FileListing, incomplete_scene, missing_bands, refused_scene, select_sources
+from cloudseg.ingest.layouts.sentinel2_beside import Beside, MetadataFiles, NameFacts, other_acquisition
+from cloudseg.ingest.layouts.sentinel2_files import Granule, GranuleFiles, group_files, unique_names
+from cloudseg.ingest.products.sentinel2 import guess_radiometry
+from cloudseg.ingest.products.sentinel2_metadata import Sentinel2Metadata
+from cloudseg.ingest.products.sentinel2_radiometry import Sentinel2Evidence, check_agreement
+from cloudseg.ingest.stac_item import StacItem
 
-_BASELINE_4: Final = datetime(2022, 1, 25, tzinfo=UTC)
-"""First day of processing baseline 04.00."""
-_PRODUCT_FOLDER: Final = ".safe/"
+_Value = TypeVar("_Value")
+
 _PRODUCT_BANDS: Final = (*RGB, NIR)
 """Of a whole product only the bands of 10 m; of separate files all, resampled to the finest grid."""
 
 
 @dataclass(frozen=True)
 class Sentinel2Bands:
-    """Place, time and baseline from the product id in the path, else from the granule's file names."""
+    """Scale from the metadata beside the bands, else from the baseline in the product id; the date only guesses.
+
+    Place and time from the product id in the path, else from the file names, else from the metadata.
+    """
 
     name: str = "sentinel2"
 
     def find(self, listing: FileListing) -> list[Candidate | UnmatchedFile]:
         """Return the scenes; see `Layout.find`."""
-        groups: dict[tuple[str, str], dict[str, tuple[int, InboxFile]]] = defaultdict(dict)
-        for file in listing.rasters:
-            if found := sentinel2_band(file.name):
-                group, band, resolution = found
-                files = groups[_product_folder(file), group]
-                # Level-2A has a band at several resolutions: use the finest.
-                if band not in files or (resolution or 0) < files[band][0]:
-                    files[band] = (resolution or 0, file)
-        claimed = {file.path for files in groups.values() for _, file in files.values()}
-        rest = [file for file in listing.rasters if file.path not in claimed and _PRODUCT_FOLDER in file.path.lower()]
+        groups = group_files(listing.files)
+        names = unique_names(groups)
+        metadata = MetadataFiles(listing)
+        beside = Counter(key.root for key in groups)
         return [
-            item for key, files in sorted(groups.items()) for item in self._scene(listing, *key, _files(files), rest)
+            item
+            for key, files in groups.items()
+            for item in self._scene(listing, key, files, names[key], metadata, alone=beside[key.root] == 1)
         ]
 
     def _scene(
-        self, listing: FileListing, folder: str, group: str, files: dict[str, InboxFile], rest: list[InboxFile]
+        self,
+        listing: FileListing,
+        key: Granule,
+        files: GranuleFiles,
+        name: str,
+        metadata: MetadataFiles,
+        *,
+        alone: bool,
     ) -> list[Candidate | UnmatchedFile]:
-        whole = folder.lower().endswith(_PRODUCT_FOLDER.rstrip("/"))
+        everything = (*files.bands.values(), *files.others)
+        first = files.bands.get(RED) or next(iter(files.bands.values()))
+        if missing := missing_bands(files.bands, listing.bands):
+            (entry, *_) = incomplete_scene([first], files.bands, missing)
+            return [replace(entry, extra_files=everything)]
+        try:
+            return [self._candidate(listing, key, files, name, metadata.of(key, first, alone=alone))]
+        except BadScene as error:
+            return [refused_scene(first, everything, error)]
+
+    def _candidate(
+        self, listing: FileListing, key: Granule, files: GranuleFiles, name: str, found: Beside
+    ) -> Candidate:
+        whole = key.is_safe or files.has_resolution_folders
         wanted = listing.bands or (_PRODUCT_BANDS if whole else None)
-        if missing := missing_bands(files, listing.bands):
-            return incomplete_scene(files.values(), files, missing)
-        path = next(iter(files.values())).path
-        product, tile = sentinel2_product(path), sentinel2_tile(group)
-        place, acquired_at = tile or (None, None)
-        radiometry = _radiometry(product, acquired_at)
-        sources = {band: SourceFile(file, (band,), radiometry=radiometry) for band, file in files.items()}
-        others = tuple(file for file in rest if file.path.startswith(f"{folder}/")) if whole else ()
-        return [
-            Candidate(
-                _name(folder, group, whole),
-                self.name,
-                select_sources(sources, wanted),
-                sensor=product.sensor if product else "sentinel-2",
-                acquired_at=product.acquired_at if product else acquired_at,
-                place=product.place if product else place,
-                extra_files=(*files.values(), *others),
-            )
-        ]
+        items: list[StacItem] = [item for file in files.bands.values() for item, _ in listing.items.of(file)]
+        facts = found.facts
+        stated: list[StacItem | Sentinel2Metadata] = [*items, *found.metadata]
+        acquired_at = facts.acquired_at or _first(each.acquired_at for each in stated) or facts.day
+        evidence = Sentinel2Evidence(
+            name,
+            found.product,
+            guess_radiometry(acquired_at),
+            found.metadata,
+            (*found.damaged, *_damaged_items(listing, key)),
+        )
+        sources = {
+            band: SourceFile(file, (band,), radiometry=_radiometry(evidence, listing, facts, band, file))
+            for band, file in files.bands.items()
+        }
+        scl = files.scene_classification()
+        return Candidate(
+            name,
+            self.name,
+            select_sources(sources, wanted),
+            quality=(QualityFile(scl, "sentinel2_scl"),) if scl else (),
+            sensor=found.product.sensor if found.product else _sensor(items, found.metadata),
+            acquired_at=acquired_at,
+            # Files called B02.tif, as in the chips of On Cloud N, may carry the time in a tag.
+            time_in_tags=acquired_at is None and not key.prefix,
+            place=facts.place or _first(each.place for each in stated),
+            extra_files=(*files.bands.values(), *files.others),
+            tags=(("metadata", "; ".join(evidence.damaged)[:200]),) if evidence.damaged else (),
+        )
 
 
-def _files(found: dict[str, tuple[int, InboxFile]]) -> dict[str, InboxFile]:
-    return {band: file for band, (_, file) in found.items()}
+def _radiometry(
+    evidence: Sentinel2Evidence, listing: FileListing, facts: NameFacts, band: str, file: InboxFile
+) -> Radiometry:
+    """Return scale and offset of a band file; items that name the file must agree.
+
+    Raises:
+        BadScene: Two statements differ, or the item belongs to another acquisition.
+    """
+    items = listing.items.of(file)
+    for item, _ in items:
+        if facts.differs(item.place, item.acquired_at):
+            raise other_acquisition(evidence.name, facts, item.file.name, item.place, item.acquired_at)
+    found = [evidence.radiometry(band, item, asset.band(band)) for item, asset in items]
+    first = found[0] if found else evidence.radiometry(band, None, None)
+    for other in found[1:]:
+        check_agreement(evidence.name, first, other)
+    return first
 
 
-def _product_folder(file: InboxFile) -> str:
-    """Return the SAFE folder that contains the file, else its own folder."""
-    at = file.path.lower().find(_PRODUCT_FOLDER)
-    return file.path[: at + len(_PRODUCT_FOLDER) - 1] if at >= 0 else file.folder
+def _damaged_items(listing: FileListing, key: Granule) -> list[str]:
+    return [text for folder in key.metadata_folders() for text in listing.items.damaged(folder)]
 
 
-def _name(folder: str, group: str, whole: bool) -> str:
-    last = folder.rpartition("/")[2]
-    return last[: -len(_PRODUCT_FOLDER) + 1] if whole else group or last or "sentinel-2"
+def _sensor(items: list[StacItem], metadata: tuple[Sentinel2Metadata, ...]) -> str:
+    named = _first(item.sensor for item in items if item.is_sentinel2)
+    level = _first(each.level for each in metadata)
+    return named or (f"sentinel-2-{level}" if level else "sentinel-2")
 
 
-def _radiometry(product: Product | None, acquired_at: datetime | None) -> Radiometry | None:
-    """Return the scale from the baseline in the product id, else from the time in a granule's file name."""
-    if product is not None:
-        return product.radiometry
-    if acquired_at is None:
-        return None
-    known = SENTINEL2_OFFSET if acquired_at >= _BASELINE_4 else SENTINEL2
-    return Radiometry(
-        known.scale, known.offset, known.fill, f"{known.source} (assumed from the date: no baseline in the name)"
-    )
+def _first(values: "Iterable[_Value | None]") -> "_Value | None":
+    return next((value for value in values if value), None)

@@ -1,0 +1,122 @@
+"""What the names and the metadata files beside the bands of one Sentinel-2 acquisition state."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from cloudseg.errors import BadScene
+from cloudseg.ingest.inbox_file import InboxFile, NotRead, read_metadata
+from cloudseg.ingest.layouts.base import FileListing
+from cloudseg.ingest.layouts.sentinel2_files import Granule
+from cloudseg.ingest.products import Product
+from cloudseg.ingest.products.sentinel2 import sentinel2_bucket_tile, sentinel2_product, sentinel2_tile
+from cloudseg.ingest.products.sentinel2_metadata import (
+    Sentinel2Metadata,
+    is_sentinel2_metadata,
+    parse_sentinel2_metadata,
+)
+
+_SAME_TIME: Final = timedelta(hours=1)
+"""Sensing times of one datatake in different files differ by less; the same tile is seen again after days."""
+_METADATA_BYTES: Final = 8 << 20
+"""Size of a metadata file; MTD_TL.xml has less than 1 MB."""
+
+
+@dataclass(frozen=True)
+class NameFacts:
+    """Place and time from the names of files and folders."""
+
+    place: str | None
+    acquired_at: datetime | None
+    day: datetime | None = None
+    """Where only the day is known."""
+
+    def differs(self, place: str | None, moment: datetime | None) -> bool:
+        """Return whether metadata of this place and time belongs to another acquisition."""
+        if place and self.place and place != self.place:
+            return True
+        known, tolerance = (self.acquired_at, _SAME_TIME) if self.acquired_at else (self.day, timedelta(days=1))
+        return bool(known and moment and abs(known - moment) > tolerance)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What the names and the metadata files of one acquisition state."""
+
+    product: Product | None
+    facts: NameFacts
+    metadata: tuple[Sentinel2Metadata, ...]
+    damaged: tuple[str, ...]
+
+
+class MetadataFiles:
+    """The metadata files of the inbox by folder. Each is read once, on first use."""
+
+    def __init__(self, listing: FileListing) -> None:
+        self._listing = listing
+        self._files: dict[str, list[InboxFile]] = defaultdict(list)
+        self._parsed: dict[str, Sentinel2Metadata | str | None] = {}
+        for file in listing.files:
+            if is_sentinel2_metadata(file.name):
+                self._files[file.folder].append(file)
+
+    def of(self, key: Granule, first: InboxFile, *, alone: bool) -> Beside:
+        """Return what belongs to an acquisition.
+
+        Args:
+            key: The acquisition.
+            first: One of its band files.
+            alone: Whether its folder holds no other acquisition.
+
+        Raises:
+            BadScene: All metadata beside it belongs to another acquisition.
+        """
+        product, facts = sentinel2_product(first.path), _facts(first, key)
+        read = [self._parse(file) for folder in key.metadata_folders() for file in self._files.get(folder, [])]
+        found = [each for each in read if isinstance(each, Sentinel2Metadata)]
+        damaged = tuple(each for each in read if isinstance(each, str))
+        own = [each for each in found if not facts.differs(each.place, each.acquired_at)]
+        if (alone or key.is_safe) and found and not own:
+            other = found[0]
+            raise other_acquisition(first.path, facts, other.file, other.place, other.acquired_at)
+        if not alone and not key.is_safe:  # a file that does not say whose it is may be that of a neighbor
+            own = [each for each in own if each.place or each.acquired_at]
+        level = product.sensor.rpartition("-")[2] if product else None
+        same_level = [each for each in own if level is None or each.level in (level, None)]
+        return Beside(product, facts, tuple(same_level or own), damaged)
+
+    def _parse(self, file: InboxFile) -> Sentinel2Metadata | str | None:
+        if file.path not in self._parsed:
+            try:
+                content = read_metadata(self._listing.inbox, file, _METADATA_BYTES)
+                self._parsed[file.path] = parse_sentinel2_metadata(file.name, content)
+            except NotRead as error:
+                self._parsed[file.path] = f"{file.name}: {error.what}"
+            except ValueError as error:
+                self._parsed[file.path] = f"{file.name}: {error}"
+        return self._parsed[file.path]
+
+
+def _facts(first: InboxFile, key: Granule) -> NameFacts:
+    """Return place and time from the product id in the path, else from the band files' names, else from the bucket."""
+    if (product := sentinel2_product(first.path)) and product.acquired_at:
+        return NameFacts(product.place, product.acquired_at)
+    if tile := sentinel2_tile(key.prefix):
+        return NameFacts(*tile)
+    if bucket := sentinel2_bucket_tile(first.path):
+        return NameFacts(bucket[0], None, bucket[1])
+    return NameFacts(product.place if product else None, None)
+
+
+def other_acquisition(
+    subject: str, facts: NameFacts, file: str, place: str | None, moment: datetime | None
+) -> BadScene:
+    """Return the error of metadata that describes another acquisition than the files beside it."""
+    return BadScene(
+        "the metadata beside the bands belongs to another acquisition",
+        subject=subject,
+        found=f"{file}: {place or 'no tile'}, {moment or 'no time'}",
+        expected=f"{facts.place or 'any tile'}, {facts.acquired_at or facts.day or 'any time'}",
+        next_step="Put the metadata of this acquisition beside its bands, or remove it.",
+    )

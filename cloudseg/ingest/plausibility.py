@@ -28,8 +28,9 @@ _MAX_BELOW_ZERO_GUESSED: Final = 0.1
 _DARK: Final = 0.2
 """Median reflectance of the darkest band below which a scene has ground or water in it.
 
-The darkest 0.1 % above 0.1 and a median below this occur in 20 of the 361 scenes without a hidden offset (haze, desert),
-and in none of the 41 scenes of On Cloud N, CloudSEN12 and L8 Biome: enough to doubt a guess, not a statement.
+The darkest 0.1 % above 0.1 and a median below this occur in 20 of the 361 scenes without a hidden offset (haze, desert;
+8-bit thumbnails without infrared) and in 1 of 41 scenes of On Cloud N, CloudSEN12 and L8 Biome: enough to doubt a
+guess, too often to doubt a statement.
 """
 
 

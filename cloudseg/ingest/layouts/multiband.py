@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from cloudseg.ingest.candidate import Candidate, SourceFile, UnmatchedFile
 from cloudseg.ingest.inbox_file import InboxFile
 from cloudseg.ingest.layouts.base import FileListing
+from cloudseg.ingest.layouts.sentinel2_beside import MetadataFiles, with_metadata
 from cloudseg.ingest.products import find_product
 from cloudseg.ingest.products.sentinel2 import guess_radiometry, sentinel2_tile
 
@@ -17,7 +18,9 @@ class MultiBand:
 
     def find(self, listing: FileListing) -> list[Candidate | UnmatchedFile]:
         """Return the scenes; see `Layout.find`."""
-        return [single_file_scene(file, self.name, listing.bands) for file in listing.rasters]
+        metadata = MetadataFiles(listing)
+        scenes = [single_file_scene(file, self.name, listing.bands) for file in listing.rasters]
+        return [with_metadata(scene, listing, metadata) for scene in scenes]
 
 
 def single_file_scene(file: InboxFile, layout: str, bands: tuple[str | None, ...] | None) -> Candidate:

@@ -14,6 +14,7 @@ from cloudseg.ingest.class_mappings import BINARY, BINARY_255, L8_BIOME
 from cloudseg.ingest.inbox_file import InboxFile
 from cloudseg.ingest.layouts.base import FileListing
 from cloudseg.ingest.layouts.multiband import single_file_scene
+from cloudseg.ingest.layouts.sentinel2_beside import MetadataFiles, with_metadata
 
 _IMAGES, _LABELS = "images", "labels"
 # L8 Biome (Foga et al. 2017): 8 biomes, 12 scenes each; the cut-outs are called <biome>_<scene>_<chip>.
@@ -35,9 +36,11 @@ class Pairs:
         images, labels = _files_below(listing.rasters, _IMAGES), _files_below(listing.rasters, _LABELS)
         tops = {top for top, _ in labels}
         found: list[Candidate | UnmatchedFile] = []
+        metadata = MetadataFiles(listing)
         for key, file in images.items():
             if key[0] in tops:
-                found.append(self._scene(file, labels.get(key), listing.bands))
+                scene = self._scene(file, labels.get(key), listing.bands)
+                found.append(with_metadata(scene, listing, metadata))
         return found + [_label_without_image(key, file) for key, file in labels.items() if key not in images]
 
     def _scene(self, file: InboxFile, label: InboxFile | None, bands: tuple[str | None, ...] | None) -> Candidate:

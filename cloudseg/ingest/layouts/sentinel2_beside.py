@@ -1,21 +1,30 @@
 """What the names and the metadata files beside the bands of one Sentinel-2 acquisition state."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from cloudseg.bands import RGB
 from cloudseg.errors import BadScene
+from cloudseg.ingest.candidate import Candidate, UnmatchedFile
 from cloudseg.ingest.inbox_file import InboxFile, NotRead, read_metadata
-from cloudseg.ingest.layouts.base import FileListing
+from cloudseg.ingest.layouts.base import FileListing, refused_scene
 from cloudseg.ingest.layouts.sentinel2_files import Granule
 from cloudseg.ingest.products import Product
-from cloudseg.ingest.products.sentinel2 import sentinel2_bucket_tile, sentinel2_product, sentinel2_tile
+from cloudseg.ingest.products.sentinel2 import (
+    guess_radiometry,
+    sentinel2_bucket_tile,
+    sentinel2_product,
+    sentinel2_tile,
+)
 from cloudseg.ingest.products.sentinel2_metadata import (
     Sentinel2Metadata,
     is_sentinel2_metadata,
     parse_sentinel2_metadata,
 )
+from cloudseg.ingest.products.sentinel2_radiometry import Sentinel2Evidence, check_agreement
+from cloudseg.ingest.stac_item import StacBand, StacItem
 
 _SAME_TIME: Final = timedelta(hours=1)
 """Sensing times of one datatake in different files differ by less; the same tile is seen again after days."""
@@ -120,3 +129,35 @@ def other_acquisition(
         expected=f"{facts.place or 'any tile'}, {facts.acquired_at or facts.day or 'any time'}",
         next_step="Put the metadata of this acquisition beside its bands, or remove it.",
     )
+
+
+def with_metadata(scene: Candidate, listing: FileListing, files: MetadataFiles) -> Candidate | UnmatchedFile:
+    """Return the scene of one Sentinel-2 file, with the scale from the metadata or the STAC item beside it.
+
+    Args:
+        scene: The scene with what its name states; other sensors are returned unchanged.
+        listing: The files of the inbox.
+        files: Its metadata files.
+    """
+    (source,) = scene.files
+    if not scene.sensor.startswith("sentinel-2"):
+        return scene
+    file = source.file
+    alone = sum(each.folder == file.folder for each in listing.rasters) == 1
+    items = listing.items.of(file)
+    try:
+        beside = files.of(Granule(file.folder, file.folder, file.stem), file, alone=alone)
+        if not (items or beside.metadata or beside.damaged):
+            return scene
+        guess = guess_radiometry(beside.facts.acquired_at)
+        evidence = Sentinel2Evidence(scene.name, beside.product, guess, beside.metadata, beside.damaged)
+        stated: list[tuple[StacItem | None, StacBand | None]] = [
+            (item, asset.band(band)) for item, asset in items for band in RGB
+        ]
+        found = [evidence.radiometry(band, item, each) for band in RGB for item, each in stated or [(None, None)]]
+        for other in found[1:]:
+            check_agreement(scene.name, found[0], other)
+    except BadScene as error:
+        return refused_scene(file, [file, *([scene.label.file] if scene.label else [])], error)
+    tags = (("metadata", "; ".join(beside.damaged)[:200]),) if beside.damaged else ()
+    return replace(scene, files=(replace(source, radiometry=found[0]),), tags=(*scene.tags, *tags))

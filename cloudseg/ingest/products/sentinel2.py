@@ -32,6 +32,8 @@ _BAND_FILE: Final = re.compile(
 _TILE: Final = re.compile(r"^(?:L2A_)?T(\d{2}[C-X][A-Z]{2})_(\d{8}T\d{6})(?:_|$)", re.I | re.A)
 # sentinel-s2-l1c and sentinel-s2-l2a on AWS: tiles/<zone>/<latitude band>/<square>/<year>/<month>/<day>/<sequence>/
 _BUCKET: Final = re.compile(r"(?:^|/)(\d{1,2})/([C-X])/([A-Z]{2})/(20\d{2})/(\d{1,2})/(\d{1,2})/(\d{1,2})(?:/|$)", re.A)
+# Element84 earth-search, COGs and items: S2A_31UDQ_20190501_0_L2A
+_COG_ID: Final = re.compile(r"S2[A-D]_(\d{1,2})([C-X])([A-Z]{2})_(20\d{6})_\d{1,2}_L(?:1C|2A)(?![A-Z0-9])", re.A)
 OFFSET_SINCE: Final = 400
 """Processing baseline 04.00, since 2022-01-25: BOA_ADD_OFFSET and RADIO_ADD_OFFSET of -1000."""
 _LOCAL_SINCE: Final = 9900
@@ -89,7 +91,14 @@ def sentinel2_tile(text: str) -> tuple[str, datetime | None] | None:
 
 
 def sentinel2_bucket_tile(path: str) -> tuple[str, datetime | None, str] | None:
-    """Return place, day and a name from a path of the AWS buckets (`tiles/31/U/DQ/2019/5/1/0/B02.jp2`), or None."""
+    """Return place, day and a name from a path of the AWS buckets, or None.
+
+    Args:
+        path: As in `tiles/31/U/DQ/2019/5/1/0/B02.jp2` or `S2A_31UDQ_20190501_0_L2A/B04.tif`.
+    """
+    if found := _COG_ID.search(path):
+        zone, band, square, day = found.groups()
+        return f"mgrs:{int(zone):02d}{band}{square}", parse_time(day, "%Y%m%d"), found[0]
     found = _BUCKET.search(path)
     if found is None:
         return None

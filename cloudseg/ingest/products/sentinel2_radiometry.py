@@ -73,8 +73,8 @@ class Sentinel2Evidence:
                 next_step="Get the metadata file again from its source; without one, the date decides and is checked.",
             )
         if named is not None and self.damaged:
-            because = f"{named.source} (guessed from the product id: {'; '.join(self.damaged)})"
-            return replace(named, source=because, guessed=True)
+            because = "guessed from the product id: the metadata beside it cannot be read"
+            return replace(named, source=f"{named.source} ({because})", guessed=True)
         return named or self.date_guess
 
 

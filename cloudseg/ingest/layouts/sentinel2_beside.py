@@ -1,6 +1,6 @@
 """What the names and the metadata files beside the bands of one Sentinel-2 acquisition state."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -24,7 +24,6 @@ from cloudseg.ingest.products.sentinel2_metadata import (
     parse_sentinel2_metadata,
 )
 from cloudseg.ingest.products.sentinel2_radiometry import Sentinel2Evidence, check_agreement
-from cloudseg.ingest.stac_item import StacBand, StacItem
 
 _SAME_TIME: Final = timedelta(hours=1)
 """Sensing times of one datatake in different files differ by less; the same tile is seen again after days."""
@@ -64,6 +63,8 @@ class MetadataFiles:
 
     def __init__(self, listing: FileListing) -> None:
         self._listing = listing
+        self.rasters = Counter(file.folder for file in listing.rasters)
+        """Number of rasters by folder."""
         self._files: dict[str, list[InboxFile]] = defaultdict(list)
         self._parsed: dict[str, Sentinel2Metadata | str | None] = {}
         for file in listing.files:
@@ -143,18 +144,15 @@ def with_metadata(scene: Candidate, listing: FileListing, files: MetadataFiles) 
     if not scene.sensor.startswith("sentinel-2"):
         return scene
     file = source.file
-    alone = sum(each.folder == file.folder for each in listing.rasters) == 1
     items = listing.items.of(file)
     try:
-        beside = files.of(Granule(file.folder, file.folder, file.stem), file, alone=alone)
+        beside = files.of(Granule(file.folder, file.folder, file.stem), file, alone=files.rasters[file.folder] == 1)
         if not (items or beside.metadata or beside.damaged):
             return scene
         guess = guess_radiometry(beside.facts.acquired_at)
         evidence = Sentinel2Evidence(scene.name, beside.product, guess, beside.metadata, beside.damaged)
-        stated: list[tuple[StacItem | None, StacBand | None]] = [
-            (item, asset.band(band)) for item, asset in items for band in RGB
-        ]
-        found = [evidence.radiometry(band, item, each) for band in RGB for item, each in stated or [(None, None)]]
+        found = [evidence.radiometry(band, item, asset.band(band)) for band in RGB for item, asset in items]
+        found = found or [evidence.radiometry(band, None, None) for band in RGB]
         for other in found[1:]:
             check_agreement(scene.name, found[0], other)
     except BadScene as error:

@@ -1,6 +1,8 @@
 """File names from outside: what the layouts make of them, and that no text becomes a key or file outside the store."""
 
+import contextlib
 import io
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +19,8 @@ from cloudseg.ingest.inbox_file import InboxFile
 from cloudseg.ingest.ingest_scene import source_hash
 from cloudseg.ingest.layouts import find_candidates
 from cloudseg.ingest.layouts.base import RASTER_SUFFIXES
+from cloudseg.ingest.products.sentinel2_metadata import parse_sentinel2_metadata
+from cloudseg.ingest.stac_item import parse_item
 from cloudseg.storage import LocalStore
 from tests.fuzz.fuzzing import CORPUS, fuzzed
 
@@ -41,10 +45,46 @@ _TEXT = st.lists(
             "2020-02-30",
             "\n",
             '"',
+            "<Level-1C_User_Product>",
+            "<PROCESSING_BASELINE>05.00</PROCESSING_BASELINE>",
+            "</Level-1C_User_Product>",
+            '{"stac_version": "1", "type": "Feature", "properties": {}, "assets": {',
+            '"a": {"href": "a_B04.tif", "eo:bands": [{"common_name": "red"}]}',
+            "}}",
         ]
     )
     | st.text(max_size=8),
     max_size=30,
+).map("".join)
+
+_JSON_KEYS = (
+    *("assets", "properties", "href", "roles", "eo:bands", "raster:bands", "bands", "common_name", "scale", "offset"),
+    *("datetime", "platform", "constellation", "grid:code", "s2:processing_baseline", "earthsearch:boa_offset_applied"),
+    *("utmZone", "latitudeBand", "gridSquare", "productName", "datastrip", "id", "timestamp", "name", "raster:scale"),
+)
+_XML = st.lists(
+    st.sampled_from(
+        [
+            *("<n1:Level-1C_User_Product xmlns:n1='x'>", "</n1:Level-1C_User_Product>", "<Level-2A_Tile_ID>"),
+            *("</Level-2A_Tile_ID>", "<TILE_ID>", "</TILE_ID>", "<PROCESSING_BASELINE>05.00</PROCESSING_BASELINE>"),
+            *(
+                "<RADIO_ADD_OFFSET band_id='3'>-1000</RADIO_ADD_OFFSET>",
+                "<RADIO_ADD_OFFSET band_id='x'>nan</RADIO_ADD_OFFSET>",
+            ),
+            *(
+                "<Spectral_Information bandId='9e9' physicalBand='B4'/>",
+                "<SENSING_TIME>9999-12-31T24:00:00+14:00</SENSING_TIME>",
+            ),
+            *(
+                "<!DOCTYPE a [<!ENTITY b 'c'>]>",
+                "&b;",
+                "<?xml version='1.0' encoding='utf-7'?>",
+                "<?xml version='1.0' encoding='base64'?>",
+            ),
+        ]
+    )
+    | st.text(max_size=5),
+    max_size=8,
 ).map("".join)
 
 
@@ -97,6 +137,39 @@ def test_every_raster_is_in_a_candidate_or_unmatched() -> None:
         _TEXT,
         st.sampled_from([None, ("red", "green", "blue"), ("red", "-", "nir")]),
         examples=50,
+    )
+
+
+def _metadata_is_read_or_refused(name: str, content: bytes) -> None:
+    """A parser returns what it understood or raises ValueError; anything else would stop the whole ingest."""
+    with contextlib.suppress(ValueError):
+        found = parse_sentinel2_metadata(name, content)
+        assert found is None or found.place is None or _PLACE.fullmatch(found.place)
+    with contextlib.suppress(ValueError):
+        item = parse_item(InboxFile("a/item.json", "memory:/a/item.json"), content)
+        assert item is None or item.place is None or _PLACE.fullmatch(item.place)
+        assert item is None or not any(path.startswith(("/", "..")) for path in item.paths())
+
+
+def test_any_metadata_is_read_or_refused() -> None:
+    json_values = st.recursive(
+        st.none()
+        | st.booleans()
+        | st.floats()
+        | st.integers()
+        | st.text(max_size=12)
+        | st.sampled_from(["a.tif", "red"]),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_JSON_KEYS), inner, max_size=5),
+        max_leaves=25,
+    )
+    items = st.dictionaries(st.sampled_from(_JSON_KEYS), json_values, max_size=8).map(
+        lambda values: json.dumps({"stac_version": "1.0.0", "type": "Feature", "properties": {}, "assets": {}} | values)
+    )
+    fuzzed(
+        _metadata_is_read_or_refused,
+        st.sampled_from(["MTD_MSIL1C.xml", "metadata.xml", "MTD_TL.xml", "tileInfo.json"]),
+        st.binary(max_size=200) | _XML.map(str.encode) | items.map(str.encode),
+        examples=200,
     )
 
 

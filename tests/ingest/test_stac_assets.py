@@ -161,3 +161,21 @@ def test_numbers_of_an_item_are_checked(inbox: Path) -> None:
         content["assets"][band]["raster:bands"] = [{"scale": float("nan"), "offset": 1e400}]
     path.write_text(json.dumps(content))
     assert all(source.radiometry is None for source in only_scene(inbox).files)
+
+
+def test_an_item_beside_the_image_of_a_pair(inbox: Path) -> None:
+    write(inbox / "images" / "a.tif", random_dn(3, low=8000, high=20_000), names=None)
+    write(inbox / "labels" / "a.tif", random_dn(1), names=None)
+    bands = [{"common_name": band, "raster:scale": 2e-5, "raster:offset": -0.1} for band in ("blue", "green", "red")]
+    stac_item(inbox / "images", "a", {"data": {"href": "a.tif", "bands": bands}}, platform="x-1")
+    scene = only_scene(inbox)
+    assert (scene.layout, scene.sensor, scene.files[0].bands) == ("pairs", "x-1", ("blue", "green", "red"))
+    assert (offset_of(scene), scene.label is not None) == (-0.1, True)
+
+
+def test_bands_from_the_command_line_win_over_the_item(service: Service, inbox: Path) -> None:
+    write(inbox / "a.tif", random_dn(3), names=None)
+    bands = [{"common_name": band, "raster:scale": 1e-4} for band in ("blue", "green", "red")]
+    stac_item(inbox, "a", {"data": {"href": "a.tif", "bands": bands}}, platform="x-1")
+    assert service.ingest(inbox, bands=["red", "green", "blue"]).quarantined == []
+    assert service.scenes()["a"].bands == ["red", "green", "blue"]

@@ -15,6 +15,7 @@ from cloudseg.ingest.inbox_file import InboxFile
 from cloudseg.ingest.layouts.base import FileListing
 from cloudseg.ingest.layouts.multiband import single_file_scene
 from cloudseg.ingest.layouts.sentinel2_beside import MetadataFiles, with_metadata
+from cloudseg.ingest.layouts.stac import with_item
 
 _IMAGES, _LABELS = "images", "labels"
 # L8 Biome (Foga et al. 2017): 8 biomes, 12 scenes each; the cut-outs are called <biome>_<scene>_<chip>.
@@ -40,7 +41,8 @@ class Pairs:
         for key, file in images.items():
             if key[0] in tops:
                 scene = self._scene(file, labels.get(key), listing.bands)
-                found.append(with_metadata(scene, listing, metadata))
+                known = with_metadata(scene, listing, metadata)
+                found.append(with_item(known, listing) if isinstance(known, Candidate) else known)
         return found + [_label_without_image(key, file) for key, file in labels.items() if key not in images]
 
     def _scene(self, file: InboxFile, label: InboxFile | None, bands: tuple[str | None, ...] | None) -> Candidate:

@@ -10,7 +10,7 @@ from cloudseg.errors import BadScene
 from cloudseg.ingest.candidate import Candidate, QualityFile, SourceFile, UnmatchedFile
 from cloudseg.ingest.inbox_file import InboxFile
 from cloudseg.ingest.layouts.base import FileListing, incomplete_scene, missing_bands, refused_scene, select_sources
-from cloudseg.ingest.layouts.sentinel2_beside import Beside, MetadataFiles, NameFacts, other_acquisition
+from cloudseg.ingest.layouts.sentinel2_beside import Beside, MetadataFiles, NameFacts, damage_tags, other_acquisition
 from cloudseg.ingest.layouts.sentinel2_files import Granule, GranuleFiles, group_files, unique_names
 from cloudseg.ingest.products.sentinel2 import guess_radiometry
 from cloudseg.ingest.products.sentinel2_metadata import Sentinel2Metadata
@@ -96,7 +96,7 @@ class Sentinel2Bands:
             time_in_tags=acquired_at is None and not key.prefix,
             place=facts.place or _first(each.place for each in stated),
             extra_files=(*files.bands.values(), *files.others),
-            tags=(("metadata", "; ".join(evidence.damaged)[:200]),) if evidence.damaged else (),
+            tags=damage_tags(evidence.damaged),
         )
 
 

@@ -1,6 +1,7 @@
 """What the names and the metadata files beside the bands of one Sentinel-2 acquisition state."""
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -27,6 +28,7 @@ from cloudseg.ingest.products.sentinel2_radiometry import Sentinel2Evidence, che
 
 _SAME_TIME: Final = timedelta(hours=1)
 """Sensing times of one datatake in different files differ by less; the same tile is seen again after days."""
+_MAX_TAG_LENGTH: Final = 200
 _METADATA_BYTES: Final = 8 << 20
 """Size of a metadata file; MTD_TL.xml has less than 1 MB."""
 
@@ -157,5 +159,11 @@ def with_metadata(scene: Candidate, listing: FileListing, files: MetadataFiles) 
             check_agreement(scene.name, found[0], other)
     except BadScene as error:
         return refused_scene(file, [file, *([scene.label.file] if scene.label else [])], error)
-    tags = (("metadata", "; ".join(beside.damaged)[:200]),) if beside.damaged else ()
-    return replace(scene, files=(replace(source, radiometry=found[0]),), tags=(*scene.tags, *tags))
+    tags = (*scene.tags, *damage_tags(beside.damaged))
+    return replace(scene, files=(replace(source, radiometry=found[0]),), tags=tags)
+
+
+def damage_tags(damaged: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Return the tag that names metadata files which cannot be read, in printable text; none if there are none."""
+    text = "; ".join(damaged)[:_MAX_TAG_LENGTH]
+    return (("metadata", "".join(c if c.isprintable() else " " for c in text)),) if text else ()

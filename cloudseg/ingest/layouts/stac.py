@@ -3,7 +3,7 @@
 Files that a product's own layout recognizes by their names are read by that one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from cloudseg.bands import RGB, Radiometry
@@ -57,6 +57,8 @@ class StacAssets:
         if not chosen:
             return None
         everything = [item.file, *(file for file, _ in files)]
+        if len(chosen) == 1 and listing.bands:
+            chosen = [(*chosen[0][:2], listing.bands)]
         try:
             sources = {names[0] or "": _source(item, file, asset, names) for file, asset, names in chosen}
         except BadScene as error:
@@ -137,3 +139,30 @@ def _radiometry(item: StacItem, file: InboxFile, band: StacBand) -> Radiometry |
             next_step="Get the item again from its source.",
         )
     return Radiometry(scale, offset, band.nodata, f"STAC item {item.file.name}: scale {scale:g}, offset {offset:g}")
+
+
+def with_item(scene: Candidate, listing: FileListing) -> Candidate | UnmatchedFile:
+    """Return the scene of one file of an unknown sensor, with what the STAC item beside it states.
+
+    Args:
+        scene: The scene with what its name states.
+        listing: The files of the inbox.
+    """
+    (source,) = scene.files
+    found = listing.items.of(source.file) if scene.sensor == "unknown" else []
+    if not found:
+        return scene
+    item, asset = found[0]
+    names = tuple(band.name for band in asset.bands)
+    bands = source.bands or (names if set(RGB) <= set(names) else None)
+    try:
+        stated = _source(item, source.file, asset, bands or names)
+    except BadScene as error:
+        return refused_scene(source.file, [source.file, *([scene.label.file] if scene.label else [])], error)
+    return replace(
+        scene,
+        files=(replace(stated, bands=bands),),
+        sensor=item.sensor,
+        acquired_at=scene.acquired_at or item.acquired_at,
+        place=scene.place or item.place,
+    )

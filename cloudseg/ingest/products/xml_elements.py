@@ -43,7 +43,7 @@ def read_elements(content: bytes, wanted: frozenset[str]) -> tuple[str, list[Xml
         parser.close()
     except DefusedXmlException as error:
         raise ValueError(f"the XML declares a document type or entities ({type(error).__name__})") from error
-    except ParseError as error:
+    except (ParseError, LookupError) as error:  # LookupError: an encoding that Python does not know
         raise ValueError(f"not well-formed XML: {error}") from error
     return target.root, target.found
 

@@ -116,9 +116,8 @@ def test_bands_have_offsets_of_their_own_and_another_quantification(inbox: Path)
         product_xml(offsets={1: -500, 2: -1000, 3: -2000, 7: 0}, quantification="20000")
     )
     found = {source.bands: source.radiometry for source in only_scene(inbox).files}
-    assert {key: value.offset for key, value in found.items() if value} == {  # type: ignore[misc]
-        ("blue",): -0.025, ("green",): -0.05, ("red",): -0.1, ("nir",): 0.0,
-    }  # fmt: skip
+    offsets = {key: value.offset for key, value in found.items() if value}
+    assert offsets == {("blue",): -0.025, ("green",): -0.05, ("red",): -0.1, ("nir",): 0.0}
     assert {value.scale for value in found.values() if value} == {5e-5}
 
 
@@ -294,6 +293,13 @@ def test_a_product_and_an_item_that_differ_are_refused(inbox: Path) -> None:
     assert "MTD_MSIL1C.xml" in str(found.found)
 
 
+def test_metadata_of_the_other_level_in_the_same_folder_is_not_used(inbox: Path) -> None:
+    write_bands(inbox, "T31UDQ_20190501T105031_{}_10m.tif", 1000)
+    (inbox / "MTD_MSIL1C.xml").write_text(product_xml(baseline="02.07"))
+    (inbox / "MTD_MSIL2A.xml").write_text(product_xml("2A", "99.99", ALL_OFFSETS))
+    assert (offset_of(only_scene(inbox)), is_guessed(only_scene(inbox))) == (-0.1, False)
+
+
 @pytest.mark.parametrize("metadata", [False, True])
 def test_a_product_from_before_december_2016(service: Service, inbox: Path, metadata: bool) -> None:
     for tile in ("T34UCC", "T34UDC"):
@@ -319,7 +325,7 @@ def _utm(tile: str) -> Affine:
 
 
 @pytest.mark.parametrize("prefix", ["T31UDQ_20180501T105031", "L2A_T31UDQ_20180501T105031"])
-def test_companions_beside_the_bands_belong_to_the_scene(inbox: Path, prefix: str) -> None:
+def test_other_layers_beside_the_bands_belong_to_the_scene(inbox: Path, prefix: str) -> None:
     write_bands(inbox, f"{prefix}_{{}}_10m.tif")
     write(inbox / f"{prefix}_TCI_10m.tif", random_dn(3, dtype="uint8", low=1, high=255))
     for code in ("SCL_20m", "SCL_60m", "AOT_10m", "WVP_10m", "CLD_20m", "SNW_20m", "PVI"):

@@ -36,10 +36,8 @@ def item_of(folder: Path, name: str = "{}.tif", *, offset: float | None = None, 
 @pytest.mark.parametrize("name", ["{}.tif", "red-{}.tif"])
 def test_the_item_says_that_the_offset_is_already_applied(service: Service, inbox: Path, name: str) -> None:
     write_bands(inbox / ITEM, name)
-    item_of(
-        inbox / ITEM, name, offset=-0.1,
-        **{"s2:processing_baseline": "05.09", "earthsearch:boa_offset_applied": True},
-    )  # fmt: skip
+    properties = {"s2:processing_baseline": "05.09", "earthsearch:boa_offset_applied": True}
+    item_of(inbox / ITEM, name, offset=-0.1, **properties)
     assert service.ingest(inbox).quarantined == []
     (scene,) = service.scenes().values()
     check_truth(service, scene.name)

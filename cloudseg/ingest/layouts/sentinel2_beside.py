@@ -15,6 +15,7 @@ from cloudseg.ingest.layouts.sentinel2_files import Granule
 from cloudseg.ingest.products import Product
 from cloudseg.ingest.products.sentinel2 import (
     guess_radiometry,
+    sentinel2_band,
     sentinel2_bucket_tile,
     sentinel2_product,
     sentinel2_tile,
@@ -94,7 +95,7 @@ class MetadataFiles:
             raise other_acquisition(first.path, facts, other.file, other.place, other.acquired_at)
         if not alone and not key.is_safe:  # a file that does not say whose it is may be that of a neighbor
             own = [each for each in own if each.place or each.acquired_at]
-        level = product.sensor.rpartition("-")[2] if product else None
+        level = _level(product, first)
         same_level = [each for each in own if level is None or each.level in (level, None)]
         return Beside(product, facts, tuple(same_level or own), damaged)
 
@@ -108,6 +109,14 @@ class MetadataFiles:
             except ValueError as error:
                 self._parsed[file.path] = f"{file.name}: {error}"
         return self._parsed[file.path]
+
+
+def _level(product: Product | None, first: InboxFile) -> str | None:
+    """Return `l1c` or `l2a` from the product id, else from a band file's suffix `_10m`, which only Level-2A has."""
+    if product is not None:
+        return product.sensor.rpartition("-")[2]
+    found = sentinel2_band(first.name)
+    return "l2a" if found and found[2] else None
 
 
 def _facts(first: InboxFile, key: Granule) -> NameFacts:

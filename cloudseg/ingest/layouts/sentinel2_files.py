@@ -14,7 +14,7 @@ _RESOLUTION: Final = re.compile(r"R[126]0m", re.I | re.A)
 """Folders of the resolutions in Level-2A."""
 _SIDE_FOLDERS: Final = frozenset(("preview", "qi", "qi_data", "auxiliary", "aux_data", "html", "rep_info", "datastrip"))
 """Folders of a product, in SAFE and in the AWS buckets, without band files of the image."""
-_COMPANION: Final = re.compile(
+_OTHER_LAYER: Final = re.compile(
     r"(?:TCI|SCL|AOT|WVP|PVI|CLD|SNW|DDV|VIS|CLDPRB|SNWPRB|MSK_\w+|preview|thumbnail|browse|true_color|L2A_PVI)"
     r"(?:_[126]0m)?",
     re.I | re.A,
@@ -58,7 +58,7 @@ class GranuleFiles:
     bands: dict[str, InboxFile] = field(default_factory=dict)
     """The finest file of each band."""
     others: list[InboxFile] = field(default_factory=list)
-    """Coarser copies, companions, and in a product every other file."""
+    """Coarser copies, other layers, and in a product every other file."""
     has_resolution_folders: bool = False
 
     def scene_classification(self) -> InboxFile | None:
@@ -86,12 +86,12 @@ def group_files(files: Iterable[InboxFile]) -> dict[Granule, GranuleFiles]:
                 _RESOLUTION.fullmatch(file.folder.rpartition("/")[2]) for copies in bands.values() for _, file in copies
             ),
         )
-    _add_companions(groups, listed)
+    _add_others(groups, listed)
     return groups
 
 
-def _add_companions(groups: dict[Granule, GranuleFiles], files: list[InboxFile]) -> None:
-    """Assign every other file of a product, and companions beside loose band files, to their acquisitions."""
+def _add_others(groups: dict[Granule, GranuleFiles], files: list[InboxFile]) -> None:
+    """Assign every other file of a product, and other layers beside loose band files, to their acquisitions."""
     taken = {file.path for group in groups.values() for file in (*group.bands.values(), *group.others)}
     by_root: dict[str, list[Granule]] = defaultdict(list)
     for key in groups:
@@ -104,15 +104,15 @@ def _add_companions(groups: dict[Granule, GranuleFiles], files: list[InboxFile])
         if keys[0].is_safe:
             own = [key for key in keys if file.path.startswith(f"{key.folder}/")]
             groups[(own or keys)[0]].others.append(file)
-        elif companion := _companion_of(keys, file):
-            groups[companion].others.append(file)
+        elif owner := _acquisition_of(keys, file):
+            groups[owner].others.append(file)
 
 
-def _companion_of(keys: list[Granule], file: InboxFile) -> Granule | None:
+def _acquisition_of(keys: list[Granule], file: InboxFile) -> Granule | None:
     """Return the acquisition to which a file beside loose band files belongs, or None."""
     for key in sorted(keys, key=lambda each: len(each.prefix), reverse=True):
         rest = file.stem.removeprefix(key.prefix).lstrip("_.-") if file.stem.startswith(key.prefix) else ""
-        if rest and _COMPANION.fullmatch(rest):
+        if rest and _OTHER_LAYER.fullmatch(rest):
             return key
     alone = keys[0] if len(keys) == 1 else None
     return alone if alone and (_is_aside(file) or _MASK.fullmatch(file.stem)) else None

@@ -162,7 +162,10 @@ def test_a_folder_of_band_files_without_label_is_no_chip_of_on_cloud_n(inbox: Pa
     assert (scene.layout, scene.name, is_guessed(scene)) == ("sentinel2", "site", True)
     write(inbox / "site" / "label.tif", random_dn(1), names=None)
     scene = only_scene(inbox)
-    assert (scene.layout, is_guessed(scene)) == ("oncloudn", False)
+    assert (scene.layout, offset_of(scene), is_guessed(scene)) == ("oncloudn", 0.0, False)
+    (inbox / "site" / "MTD_MSIL2A.xml").write_text(product_xml("2A", "05.09", ALL_OFFSETS))
+    scene = only_scene(inbox)
+    assert (scene.layout, offset_of(scene), scene.label is not None) == ("oncloudn", -0.1, True)
 
 
 @pytest.mark.parametrize(

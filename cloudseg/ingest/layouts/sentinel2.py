@@ -5,16 +5,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
-from cloudseg.bands import NIR, RED, RGB, Radiometry
+from cloudseg.bands import NIR, RED, RGB
 from cloudseg.errors import BadScene
 from cloudseg.ingest.candidate import Candidate, QualityFile, SourceFile, UnmatchedFile
-from cloudseg.ingest.inbox_file import InboxFile
 from cloudseg.ingest.layouts.base import FileListing, incomplete_scene, missing_bands, refused_scene, select_sources
-from cloudseg.ingest.layouts.sentinel2_beside import Beside, MetadataFiles, NameFacts, damage_tags, other_acquisition
+from cloudseg.ingest.layouts.sentinel2_beside import Beside, MetadataFiles, band_radiometry, damage_tags
 from cloudseg.ingest.layouts.sentinel2_files import Granule, GranuleFiles, group_files, unique_names
 from cloudseg.ingest.products.sentinel2 import guess_radiometry
 from cloudseg.ingest.products.sentinel2_metadata import Sentinel2Metadata
-from cloudseg.ingest.products.sentinel2_radiometry import Sentinel2Evidence, check_agreement
+from cloudseg.ingest.products.sentinel2_radiometry import Sentinel2Evidence
 from cloudseg.ingest.stac_item import StacItem
 
 _Value = TypeVar("_Value")
@@ -81,7 +80,7 @@ class Sentinel2Bands:
             (*found.damaged, *_damaged_items(listing, key)),
         )
         sources = {
-            band: SourceFile(file, (band,), radiometry=_radiometry(evidence, listing, facts, band, file))
+            band: SourceFile(file, (band,), radiometry=band_radiometry(evidence, listing, facts, band, file))
             for band, file in files.bands.items()
         }
         scl = files.scene_classification()
@@ -98,25 +97,6 @@ class Sentinel2Bands:
             extra_files=(*files.bands.values(), *files.others),
             tags=damage_tags(evidence.damaged),
         )
-
-
-def _radiometry(
-    evidence: Sentinel2Evidence, listing: FileListing, facts: NameFacts, band: str, file: InboxFile
-) -> Radiometry:
-    """Return scale and offset of a band file; items that name the file must agree.
-
-    Raises:
-        BadScene: Two statements differ, or the item belongs to another acquisition.
-    """
-    items = listing.items.of(file)
-    for item, _ in items:
-        if facts.differs(item.place, item.acquired_at):
-            raise other_acquisition(evidence.name, facts, item.file.name, item.place, item.acquired_at)
-    found = [evidence.radiometry(band, item, asset.band(band)) for item, asset in items]
-    first = found[0] if found else evidence.radiometry(band, None, None)
-    for other in found[1:]:
-        check_agreement(evidence.name, first, other)
-    return first
 
 
 def _damaged_items(listing: FileListing, key: Granule) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from cloudseg.bands import RGB
+from cloudseg.bands import RGB, Radiometry
 from cloudseg.errors import BadScene
 from cloudseg.ingest.candidate import Candidate, UnmatchedFile
 from cloudseg.ingest.inbox_file import InboxFile, NotRead, read_metadata
@@ -141,6 +141,25 @@ def other_acquisition(
         expected=f"{facts.place or 'any tile'}, {facts.acquired_at or facts.day or 'any time'}",
         next_step="Put the metadata of this acquisition beside its bands, or remove it.",
     )
+
+
+def band_radiometry(
+    evidence: Sentinel2Evidence, listing: FileListing, facts: NameFacts, band: str, file: InboxFile
+) -> Radiometry:
+    """Return scale and offset of a band file; items that name the file must agree.
+
+    Raises:
+        BadScene: Two statements differ, or the item belongs to another acquisition.
+    """
+    items = listing.items.of(file)
+    for item, _ in items:
+        if facts.differs(item.place, item.acquired_at):
+            raise other_acquisition(evidence.name, facts, item.file.name, item.place, item.acquired_at)
+    found = [evidence.radiometry(band, item, asset.band(band)) for item, asset in items]
+    first = found[0] if found else evidence.radiometry(band, None, None)
+    for other in found[1:]:
+        check_agreement(evidence.name, first, other)
+    return first
 
 
 def with_metadata(scene: Candidate, listing: FileListing, files: MetadataFiles) -> Candidate | UnmatchedFile:

@@ -101,6 +101,8 @@ class UnmatchedFile:
     next_step: str = ""
     error: type[InputError] = BadScene
     """Class of the quarantine entry's error."""
+    other_files: tuple[InboxFile, ...] = ()
+    """Further files of the same product: claimed, without quarantine entries of their own."""
     label: LabelFile | None = None
     """The file as a label of the newest scene called `scene_name`; quarantined if the catalog has no such scene."""
     scene_name: str = ""
@@ -111,5 +113,5 @@ class UnmatchedFile:
         return self.file.path
 
     def claimed_paths(self) -> set[str]:
-        """Return the path of the file."""
-        return {self.file.path}
+        """Return the paths that no other layout may use."""
+        return {self.file.path, *(file.path for file in self.other_files)}

@@ -137,6 +137,7 @@ def _scene_job(context: IngestContext, candidate: Candidate, hashes: Hashes, sce
         needs_georeference=candidate.needs_georeference,
         time_in_tags=candidate.time_in_tags,
         is_product=candidate.sensor != "unknown",
+        sensor=candidate.sensor,
         out=str(scene_file),
         folder=str(folder),
         max_pixels=context.limits.max_pixels,

@@ -10,7 +10,17 @@ from typing import Final
 from cloudseg.errors import LayoutUnknown
 from cloudseg.ingest.candidate import Candidate, UnmatchedFile
 from cloudseg.ingest.inbox_file import Inbox, InboxFile
-from cloudseg.ingest.layouts import cloud38, cloudsen12, landsat, multiband, oncloudn, pairs, sentinel2
+from cloudseg.ingest.layouts import (
+    cloud38,
+    cloudsen12,
+    hls,
+    landsat,
+    multiband,
+    oncloudn,
+    pairs,
+    planet,
+    sentinel2,
+)
 from cloudseg.ingest.layouts.base import RASTER_SUFFIXES, FileListing, Layout
 
 LAYOUTS: Final[tuple[Layout, ...]] = (
@@ -19,6 +29,8 @@ LAYOUTS: Final[tuple[Layout, ...]] = (
     oncloudn.OnCloudN(),
     cloud38.Cloud38(),
     landsat.LandsatBands(),
+    hls.HlsBands(),
+    planet.Planet(),
     sentinel2.Sentinel2Bands(),
     multiband.MultiBand(),
 )

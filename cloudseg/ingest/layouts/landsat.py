@@ -97,9 +97,7 @@ def _metadata(listing: FileListing, files: list[InboxFile], group: str, product:
         if suffix in by_suffix
     ]
     for mtl in found:
-        check_mtl(
-            mtl, landsat_satellite(product.sensor), product.acquired_at.date() if product.acquired_at else None
-        )
+        check_mtl(mtl, landsat_satellite(product.sensor), product.acquired_at.date() if product.acquired_at else None)
     return found
 
 
@@ -113,11 +111,12 @@ def _radiometry(mtl: list[Mtl], product: Product, code: str, file: InboxFile) ->
     if found is None or found[2]:
         return None
     level = 2 if product.sensor.endswith("-l2") else 1
-    stated = [scale for each in mtl if (scale := mtl_radiometry(each, code[1:], level)) is not None]
+    found_in = {each.name: mtl_radiometry(each, code[1:], level) for each in mtl}
+    stated = [scale for scale in found_in.values() if scale is not None]
     if len({(scale.scale, scale.offset) for scale in stated}) > 1:
         raise BadScene(
             f"the metadata files of the product state different scales for {code}",
-            found="; ".join(f"{each.name}: {scale.scale:g}" for each, scale in zip(mtl, stated, strict=False)),
+            found="; ".join(f"{name}: {scale.scale:g}, {scale.offset:g}" for name, scale in found_in.items() if scale),
             expected="the same scale in each",
             next_step="Keep the metadata file that came with the bands.",
         )

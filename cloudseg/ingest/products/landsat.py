@@ -63,8 +63,8 @@ def landsat_band(name: str) -> tuple[str, str, str] | None:
     """
     found = _BAND_FILE.fullmatch(name)
     product = landsat_product(found["group"]) if found else None
-    if found is None or product is None:
-        return None
+    if found is None or product is None or product.sensor.count("-") < 2:
+        return None  # Earth Engine's short id does not say which scale a band file has
     code = found["band"].upper()
     if code not in landsat_bands(landsat_satellite(product.sensor)):
         return None

@@ -1,7 +1,7 @@
 """Landsat's metadata file in its three forms: `…_MTL.txt`, `…_MTL.json` and `…_MTL.xml`.
 
-USGS, "Landsat Collection 2 Level-1 (and Level-2) Data Format Control Book", metadata file: named groups of `NAME = value`,
-the same names in all three forms. Collection 1 has other groups with the same names in them.
+USGS, "Landsat Collection 2 Data Format Control Books" of Level-1 and Level-2: named groups of `NAME = value`, the same
+names in all three forms. Collection 1 has other groups with the same names in them.
 """
 
 import json

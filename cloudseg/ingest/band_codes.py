@@ -168,6 +168,8 @@ def _parse(description: str) -> _Description:
     code = f"B{codes[0]['number'].lstrip('0').upper()}" if len({match["number"] for match in codes}) == 1 else None
     rest = _BAND_NUMBER.sub(" ", _CODE.sub(" ", text))
     word, named = _word(rest), families_in(description)
+    if any(match["vcid"] for match in codes):
+        named = frozenset([TM])  # Landsat 7's thermal band at two gains
     if word is None and not named and _plain(rest):
         code = None  # MODIS's `sur_refl_b01`: another word says that the code is not one of these sensors'
     return _Description(

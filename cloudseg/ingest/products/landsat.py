@@ -16,7 +16,7 @@ _PRODUCT_ID: Final = re.compile(
 )
 _SCENE_ID: Final = re.compile(rf"({_MISSION.format(zero='')})(\d{{6}})(\d{{4}})(\d{{3}})[A-Z]{{3}}\d{{2}}", re.I | re.A)
 _SHORT_ID: Final = re.compile(rf"({_MISSION.format(zero='0')})_(\d{{6}})_(\d{{8}})(?!\d)", re.I | re.A)
-_BAND_FILE: Final = re.compile(r"(?P<group>.+?)_(?:SR_)?(?P<band>B\d{1,2})(?P<kind>_toa|_sr)?\.tiff?$", re.I | re.A)
+_BAND_FILE: Final = re.compile(r"(?P<group>.+?)_(?:S[RT]_)?(?P<band>B\d{1,2})(?P<kind>_toa|_sr)?\.tiff?$", re.I | re.A)
 
 
 def landsat_product(text: str) -> Product | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cloudseg.ingest.candidate import Candidate
+from cloudseg.ingest.candidate import Candidate, UnmatchedFile
 from cloudseg.ingest.inbox import open_inbox
 from cloudseg.ingest.layouts import find_candidates
 from cloudseg.storage import S3Options
@@ -149,17 +149,17 @@ def test_planet_radiance_with_coefficients(
         (metadata_xml(4).replace("2e-05", "-2e-05"), "has a reflectance coefficient that is not plausible"),
     ],
 )
-def test_planet_radiance_without_coefficients_is_one_entry(
+def test_planet_radiance_without_coefficients_is_refused(
     service: Service, inbox: Path, text: str | None, what: str
 ) -> None:
     write_radiance(inbox / "20180801_105621_1032_3B_AnalyticMS.tif", PS4)
     write(inbox / "20180801_105621_1032_3B_udm2.tif", np.ones((8, SIZE, SIZE), np.uint8), names=None)
     if text is not None:
         (inbox / "20180801_105621_1032_3B_AnalyticMS_metadata.xml").write_text(text)
-    assert len(service.ingest(inbox).quarantined) == 1
-    (entry,) = service.quarantine().values()
-    assert what in entry.what
-    assert entry.next_step
+    (item,) = find_candidates(open_inbox(str(inbox), service.store, S3Options()))
+    assert isinstance(item, UnmatchedFile)
+    assert what in item.what
+    assert item.next_step
 
 
 def test_planet_radiance_beside_labels_is_not_taken_for_reflectance(service: Service, inbox: Path) -> None:

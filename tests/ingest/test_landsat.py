@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cloudseg.ingest.candidate import Candidate
+from cloudseg.ingest.candidate import Candidate, UnmatchedFile
 from cloudseg.ingest.inbox import open_inbox
 from cloudseg.ingest.layouts import find_candidates
 from cloudseg.storage import S3Options
@@ -150,18 +150,25 @@ NIGHT = as_text(level_1("LANDSAT_9", "2023-01-15", {str(band): (2e-5, -0.1) for 
         ("json", OTHER_SATELLITE, "the Landsat metadata file contradicts the product id"),
     ],
 )
-def test_metadata_that_cannot_be_used_is_one_quarantine_entry(
+def test_metadata_that_cannot_be_used_refuses_the_product(
     service: Service, inbox: Path, suffix: str, text: str, what: str
 ) -> None:
     write_l9(inbox)
     (inbox / f"{L9}_MTL.{suffix}").write_text(text)
+    (item,) = find_candidates(open_inbox(str(inbox), service.store, S3Options()))
+    assert isinstance(item, UnmatchedFile)
+    assert what in item.what
+    assert f"{L9}_MTL.{suffix}" in (item.found or "")
+    assert item.next_step
+
+
+def test_a_refused_product_is_one_entry_until_its_metadata_is_right(service: Service, inbox: Path) -> None:
+    write_l9(inbox)
+    metadata = inbox / f"{L9}_MTL.json"
+    metadata.write_text(as_json(OLI_GROUPS)[:400])
     assert len(service.ingest(inbox).quarantined) == 1
-    (entry,) = service.quarantine().values()
-    assert what in entry.what
-    assert f"{L9}_MTL.{suffix}" in (entry.found or "")
     assert service.scenes() == {}
-    (inbox / f"{L9}_MTL.{suffix}").unlink()
-    (inbox / f"{L9}_MTL.json").write_text(as_json(OLI_GROUPS))
+    metadata.write_text(as_json(OLI_GROUPS))
     assert len(service.ingest(inbox).added) == 1
     assert service.quarantine() == {}
 
@@ -170,9 +177,9 @@ def test_metadata_files_that_differ_are_refused(service: Service, inbox: Path) -
     write_l9(inbox)
     (inbox / f"{L9}_MTL.txt").write_text(as_text(OLI_GROUPS))
     (inbox / f"{L9}_MTL.xml").write_text(as_xml(OLI_GROUPS).replace("18.5", "28.5"))
-    service.ingest(inbox)
-    (entry,) = service.quarantine().values()
-    assert "state different scales for B" in entry.what
+    (item,) = find_candidates(open_inbox(str(inbox), service.store, S3Options()))
+    assert isinstance(item, UnmatchedFile)
+    assert "state different scales for B" in item.what
 
 
 def test_landsat_7_level_1_of_8_bits(service: Service, inbox: Path) -> None:
@@ -241,3 +248,23 @@ def test_a_product_without_its_red_band_is_one_entry(service: Service, inbox: Pa
     (inbox / f"{L9}_MTL.json").write_text(as_json(OLI_GROUPS))
     assert len(service.ingest(inbox).quarantined) == 1
     assert next(iter(service.quarantine().values())).what.startswith("the scene lacks red")
+
+
+@pytest.mark.parametrize(("product", "groups"), [(L9, OLI_GROUPS), (L7, level_1("LANDSAT_7", "2002-08-01", ETM_GAIN))])
+def test_one_file_with_several_bands_is_read_by_the_metadata_beside_it(
+    service: Service, inbox: Path, product: str, groups: Groups
+) -> None:
+    write_bands(
+        inbox / f"{product}_stack.tif",
+        VISIBLE,
+        lambda values: (values * SINE + 0.1) / 2e-5,
+        descriptions=[code for band in VISIBLE for code, name in OLI_FILES.items() if name == band],
+    )
+    write(inbox / f"{product}_QA_PIXEL.TIF", np.full((1, 48, 48), 21824, np.uint16), names=None)
+    (inbox / f"{product}_MTL.json").write_text(as_json(groups))
+    service.ingest(inbox)
+    if product == L9:
+        assert medians(service, f"{L9}_stack") == truth(*VISIBLE)
+        assert service.quarantine() == {}
+    else:  # every band of ETM+ has a scale of its own
+        assert "different scales" in service.quarantine()[f"{L7}_stack.tif"].what

@@ -1,14 +1,17 @@
 """Landsat 4 to 9, Level-1 and Level-2, one file per band.
 
 `LC08_…_B4.TIF` or `LT05_…_SR_B3.TIF` with `…_MTL.txt`, `.json` or `.xml`, or reflectance as floating point,
-`LC8…_B4_toa.tif`.
+`LC8…_B4_toa.tif`. One file with several bands, named by its product id, is read by the metadata file beside it too.
 """
 
+from bisect import bisect_left
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final
 
-from cloudseg.bands import Radiometry
+from cloudseg.bands import NIR, RGB, Radiometry
 from cloudseg.errors import BadScene
 from cloudseg.ingest.candidate import Candidate, QualityFile, SourceFile, UnmatchedFile
 from cloudseg.ingest.inbox_file import InboxFile
@@ -20,7 +23,13 @@ from cloudseg.ingest.layouts.base import (
     unusable_product,
 )
 from cloudseg.ingest.products import Product
-from cloudseg.ingest.products.landsat import landsat_band, landsat_bands, landsat_product, landsat_satellite
+from cloudseg.ingest.products.landsat import (
+    landsat_band,
+    landsat_bands,
+    landsat_product,
+    landsat_product_id,
+    landsat_satellite,
+)
 from cloudseg.ingest.products.mtl import MTL_SUFFIXES, Mtl, check_mtl, mtl_radiometry, mtl_time, parse_mtl
 
 _OPTIONAL: Final = frozenset(["pan", "lwir", "lwir11", "lwir12"])
@@ -42,32 +51,54 @@ class LandsatBands:
     def find(self, listing: FileListing) -> list[Candidate | UnmatchedFile]:
         """Return the scenes; see `Layout.find`."""
         groups: dict[tuple[str, str], dict[str, InboxFile]] = defaultdict(dict)
+        stacks: list[tuple[InboxFile, str]] = []
         for file in listing.rasters:
             if found := landsat_band(file.name):
                 group, code, _ = found
                 groups[file.folder, group].setdefault(code, file)
-        return [item for key, files in sorted(groups.items()) for item in self._scene(listing, *key, files)]
+            elif product_id := landsat_product_id(file.stem):
+                stacks.append((file, product_id))
+        names = _NameIndex(listing.files)
+        scenes = [
+            item
+            for (folder, group), files in sorted(groups.items())
+            for item in self._scene(listing, names.parts(folder, group), group, files)
+        ]
+        claimed = {path for scene in scenes for path in scene.claimed_paths()}
+        for file, product_id in stacks:
+            if file.path not in claimed:
+                scenes += self._stack(listing, names.parts(file.folder, product_id), product_id, file)
+        return scenes
 
     def _scene(
-        self, listing: FileListing, folder: str, group: str, by_code: dict[str, InboxFile]
+        self, listing: FileListing, others: list[InboxFile], group: str, by_code: dict[str, InboxFile]
     ) -> list[Candidate | UnmatchedFile]:
+        """Return the scene of band files.
+
+        Args:
+            listing: The inbox.
+            others: Every file whose name begins with that of the product.
+            group: The name before the band.
+            by_code: The band files by code.
+        """
         product = landsat_product(group)
         if product is None:  # `landsat_band` found one in every name
             return []
         codes = landsat_bands(landsat_satellite(product.sensor))
         files = {codes[code]: file for code, file in by_code.items()}
-        others = [file for file in listing.files if _is_part(file, folder, group)]
         if missing := missing_bands(files, listing.bands):
-            return incomplete_scene(_unique([*files.values(), *others]), files, missing)
+            return incomplete_scene(others, files, missing)
         wanted = {code: file for code, file in by_code.items() if listing.bands or codes[code] not in _OPTIONAL}
         try:
             mtl = _metadata(listing, others, group, product)
             sources = {
-                codes[code]: SourceFile(file, (codes[code],), radiometry=_radiometry(mtl, product, code, file))
+                codes[code]: SourceFile(
+                    file, (codes[code],), radiometry=None if _is_reflectance(file) else _radiometry(mtl, product, code)
+                )
                 for code, file in wanted.items()
             }
         except BadScene as error:
-            return [unusable_product(_unique([*files.values(), *others]), error)]
+            return [unusable_product(others, error)]
         return [
             Candidate(
                 group,
@@ -75,13 +106,74 @@ class LandsatBands:
                 select_sources(sources, listing.bands),
                 sensor=product.sensor,
                 acquired_at=(mtl_time(mtl[0]) if mtl else None) or product.acquired_at,
-                quality=tuple(
-                    QualityFile(file, "landsat_qa_pixel") for file in others if _rest(file, group) == "_qa_pixel"
-                ),
-                extra_files=(*files.values(), *others),
+                quality=_quality(others, group),
+                extra_files=tuple(others),
                 tags=(("wrs2", product.place.removeprefix("wrs2:")),) if product.place else (),
             )
         ]
+
+    def _stack(
+        self, listing: FileListing, others: list[InboxFile], product_id: str, file: InboxFile
+    ) -> list[Candidate | UnmatchedFile]:
+        """Return the scene of one file with several bands that has its product's metadata file beside it."""
+        product = landsat_product(product_id)
+        has_metadata = any(_rest(other, product_id) == "_mtl" for other in others)
+        if product is None or not has_metadata or _is_layer(_rest(file, product_id) or ""):
+            return []
+        metadata = [other for other in others if other.suffix in MTL_SUFFIXES]
+        try:
+            mtl = _metadata(listing, metadata, product_id, product)
+            codes = landsat_bands(landsat_satellite(product.sensor))
+            scales = [_radiometry(mtl, product, code) for code, band in codes.items() if band in (*RGB, NIR)]
+        except BadScene as error:
+            return [unusable_product([file], error)]
+        if len({(scale.scale, scale.offset) for scale in scales if scale}) > 1:
+            return [unusable_product([file], _several_scales())]
+        return [
+            Candidate(
+                file.stem,
+                self.name,
+                (SourceFile(file, listing.bands, radiometry=scales[0]),),
+                sensor=product.sensor,
+                acquired_at=mtl_time(mtl[0]) or product.acquired_at,
+                quality=_quality(others, product_id),
+                extra_files=(*metadata, *(other for other in others if _is_layer(_rest(other, product_id) or ""))),
+                tags=(("wrs2", product.place.removeprefix("wrs2:")),) if product.place else (),
+            )
+        ]
+
+
+class _NameIndex:
+    """Files by folder, sorted by name, to find those of a product fast in a folder of many."""
+
+    def __init__(self, files: Iterable[InboxFile]) -> None:
+        self._folders: dict[str, list[tuple[str, InboxFile]]] = defaultdict(list)
+        for file in files:
+            self._folders[file.folder].append((file.name.lower(), file))
+        for named in self._folders.values():
+            named.sort()
+
+    def parts(self, folder: str, group: str) -> list[InboxFile]:
+        """Return the files whose names begin with that of a product, in its folder and its gap masks."""
+        prefix, found = f"{group.lower()}_", []
+        for where in (folder, f"{folder}/{_GAP_MASKS}".lstrip("/")):
+            named = self._folders.get(where, [])
+            at = bisect_left(named, prefix, key=lambda each: each[0])
+            found += [file for name, file in takewhile(lambda each: each[0].startswith(prefix), named[at:])]
+        return found
+
+
+def _quality(files: list[InboxFile], group: str) -> tuple[QualityFile, ...]:
+    return tuple(QualityFile(file, "landsat_qa_pixel") for file in files if _rest(file, group) == "_qa_pixel")
+
+
+def _several_scales() -> BadScene:
+    return BadScene(
+        "the bands of this product have different scales, and the file has no scale tags",
+        found="one file with several bands",
+        expected="one file per band, as the product was delivered",
+        next_step="Use the band files, or write scale and offset into this one (GDAL: gdal_edit.py -scale -offset).",
+    )
 
 
 def _metadata(listing: FileListing, files: list[InboxFile], group: str, product: Product) -> list[Mtl]:
@@ -101,15 +193,18 @@ def _metadata(listing: FileListing, files: list[InboxFile], group: str, product:
     return found
 
 
-def _radiometry(mtl: list[Mtl], product: Product, code: str, file: InboxFile) -> Radiometry | None:
-    """Return the scale from the MTL, else from the product id; None for files of reflectance (`_toa`, `_sr`).
+def _is_reflectance(file: InboxFile) -> bool:
+    """Return whether a band file has reflectance already: `_toa`, `_sr`."""
+    found = landsat_band(file.name)
+    return found is not None and found[2] != ""
+
+
+def _radiometry(mtl: list[Mtl], product: Product, code: str) -> Radiometry | None:
+    """Return the scale of a band from the MTL, else from the product id.
 
     Raises:
         BadScene: The metadata files state none or contradict each other, or there is no default scale.
     """
-    found = landsat_band(file.name)
-    if found is None or found[2]:
-        return None
     level = 2 if product.sensor.endswith("-l2") else 1
     found_in = {each.name: mtl_radiometry(each, code[1:], level) for each in mtl}
     stated = [scale for scale in found_in.values() if scale is not None]
@@ -130,18 +225,12 @@ def _radiometry(mtl: list[Mtl], product: Product, code: str, file: InboxFile) ->
     return stated[0] if stated else product.radiometry
 
 
-def _is_part(file: InboxFile, folder: str, group: str) -> bool:
-    """Return whether a file belongs to the product: it has its name, and lies beside the bands or in `gap_mask`."""
-    above, _, last = file.folder.rpartition("/")
-    beside = file.folder == folder or (last.lower() == _GAP_MASKS and above == folder)
-    return beside and _rest(file, group) is not None
-
-
 def _rest(file: InboxFile, group: str) -> str | None:
     """Return what follows the product id in a file's name, in lower case without suffix; None for other products."""
     name = file.stem.lower()
     return name.removeprefix(group.lower()) if name.startswith(f"{group.lower()}_") else None
 
 
-def _unique(files: list[InboxFile]) -> list[InboxFile]:
-    return list({file.path: file for file in files}.values())
+def _is_layer(rest: str) -> bool:
+    """Return whether a raster of the product holds quality flags or angles, not reflectance."""
+    return "qa" in rest or rest in ("_saa", "_sza", "_vaa", "_vza")

@@ -41,6 +41,12 @@ def landsat_product(text: str) -> Product | None:
     return None
 
 
+def landsat_product_id(text: str) -> str | None:
+    """Return the product id of a collection, or the older scene id, with which a name begins, or None."""
+    found = _PRODUCT_ID.match(text) or _SCENE_ID.match(text)
+    return found[0] if found else None
+
+
 def landsat_bands(satellite: str) -> Mapping[str, str]:
     """Return the band names by code of a satellite.
 

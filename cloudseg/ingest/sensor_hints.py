@@ -25,7 +25,15 @@ FAMILIES: Final = (TM, OLI, S2)
 
 # Words of names and tags, between characters that are neither letters nor digits. HLS L30 has Landsat 8's codes.
 _WORDS: Final = (
-    (S2, re.compile(r"(?<![A-Z0-9])(?:S2[A-D]?|SENTINEL[-_ ]?2[A-D]?|HLS[._-]?S30)(?![A-Z0-9])", re.I | re.A)),
+    (
+        S2,
+        re.compile(
+            r"(?<![A-Z0-9])(?:S2[A-D]?|SENTINEL[-_ ]?2[A-D]?|HLS[._-]?S30"
+            # Earth Engine's ids of images, and granules: 20230801T105621_20230801T105817_T31UDQ, T31UDQ_20230801T105621
+            r"|\d{8}T\d{6}_\d{8}T\d{6}_T\d{2}[C-X][A-Z]{2}|T\d{2}[C-X][A-Z]{2}_\d{8}T\d{6})(?![A-Z0-9])",
+            re.I | re.A,
+        ),
+    ),
     (
         OLI,
         re.compile(

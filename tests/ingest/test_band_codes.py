@@ -57,6 +57,7 @@ def test_landsat_8_and_9_by_name_or_tag(file: str, tags: dict[str, str]) -> None
     [
         ("S2A_MSIL2A_20230801T105621_N0509_R094_T31UDQ_20230801T125000.tif", "sentinel-2-l2a", {}),
         ("x/s2_site.tif", "unknown", {}),
+        ("20230801T105621_20230801T105817_T31UDQ.tif", "unknown", {}),
         ("x.tif", "unknown", {"SPACECRAFT_NAME": "Sentinel-2B"}),
         ("x.tif", "unknown", {"CONSTELLATION": "sentinel-2"}),
     ],
@@ -229,3 +230,12 @@ def test_8_bit_numbers_of_landsat_5_are_no_true_color_image(service: Service, in
     write(inbox / "LT05_044034_20110716.tif", pixels[:3], names=["B1", "B2", "B3"])
     service.ingest(inbox)
     assert "have no scale without the product's metadata" in service.quarantine()["LT05_044034_20110716"].what
+
+
+@pytest.mark.parametrize("name", ["LT05_044034_20110716", "landsat5_site", "HLS.L30.T31UDQ.2023213T105621.v2.0"])
+def test_files_of_other_sensors_are_no_sentinel_2_bands(service: Service, inbox: Path, name: str) -> None:
+    for code, band in {"B02": "green", "B03": "red", "B04": "nir"}.items():
+        write_bands(inbox / f"{name}_{code}.tif", [band], times_10000)
+    service.ingest(inbox)
+    assert service.scenes() == {}
+    assert len(service.quarantine()) == 3

@@ -112,10 +112,11 @@ def check_scale_without_metadata(sensor: str, dtype: str, display_name: str) -> 
         display_name: The file's name, for messages.
 
     Raises:
-        BadScene: They are radiance of Planet, or 8-bit digital numbers of Landsat 4 to 7.
+        BadScene: They are radiance of Planet, or digital numbers of Landsat 4 to 7, which have 8 bits.
     """
     radiance = sensor in ("planetscope", "rapideye") and dtype != "uint8"
-    if radiance or (dtype == "uint8" and re.match(r"landsat-[457]", sensor)):
+    level_1 = re.match(r"landsat-[457]-l1" if dtype != "uint8" else r"landsat-[457]", sensor)
+    if radiance or level_1:
         raise BadScene(
             f"the digital numbers of {sensor} have no scale without the product's metadata",
             subject=display_name,

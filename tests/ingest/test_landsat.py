@@ -267,4 +267,11 @@ def test_one_file_with_several_bands_is_read_by_the_metadata_beside_it(
         assert medians(service, f"{L9}_stack") == truth(*VISIBLE)
         assert service.quarantine() == {}
     else:  # every band of ETM+ has a scale of its own
-        assert "different scales" in service.quarantine()[f"{L7}_stack.tif"].what
+        assert "have no scale without the product's metadata" in service.quarantine()[f"{L7}_stack"].what
+
+
+def test_quality_layers_alone_are_one_entry(service: Service, inbox: Path) -> None:
+    for layer in ("QA_PIXEL", "QA_RADSAT", "SAA"):
+        write(inbox / f"{L9}_{layer}.TIF", random_dn(1), names=None)
+    assert len(service.ingest(inbox).quarantined) == 1
+    assert next(iter(service.quarantine().values())).what.startswith("quality layers of a Landsat product without")

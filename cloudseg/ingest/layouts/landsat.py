@@ -64,11 +64,11 @@ class LandsatBands:
             for (folder, group), files in sorted(groups.items())
             for item in self._scene(listing, names.parts(folder, group), group, files)
         ]
-        claimed = {path for scene in scenes for path in scene.claimed_paths()}
+        claimed = _claimed(scenes)
         for file, product_id in stacks:
-            if file.path not in claimed:
+            if not _is_layer(_rest(file, product_id)) and file.path not in claimed:
                 scenes += self._stack(listing, names.parts(file.folder, product_id), product_id, file)
-        return scenes
+        return scenes + _layers_alone(stacks, _claimed(scenes))
 
     def _scene(
         self, listing: FileListing, others: list[InboxFile], group: str, by_code: dict[str, InboxFile]
@@ -115,29 +115,25 @@ class LandsatBands:
     def _stack(
         self, listing: FileListing, others: list[InboxFile], product_id: str, file: InboxFile
     ) -> list[Candidate | UnmatchedFile]:
-        """Return the scene of one file with several bands that has its product's metadata file beside it."""
-        product = landsat_product(product_id)
-        has_metadata = any(_rest(other, product_id) == "_mtl" for other in others)
-        if product is None or not has_metadata or _is_layer(_rest(file, product_id) or ""):
+        """Return the scene of one file with several bands that has metadata or quality of its product beside it."""
+        product, quality = landsat_product(product_id), _quality(others, product_id)
+        metadata = [other for other in others if _rest(other, product_id) == "_mtl"]
+        if product is None or not (metadata or quality):
             return []
-        metadata = [other for other in others if other.suffix in MTL_SUFFIXES]
         try:
             mtl = _metadata(listing, metadata, product_id, product)
-            codes = landsat_bands(landsat_satellite(product.sensor))
-            scales = [_radiometry(mtl, product, code) for code, band in codes.items() if band in (*RGB, NIR)]
+            radiometry = _common_radiometry(mtl, product)
         except BadScene as error:
             return [unusable_product([file], error)]
-        if len({(scale.scale, scale.offset) for scale in scales if scale}) > 1:
-            return [unusable_product([file], _several_scales())]
         return [
             Candidate(
                 file.stem,
                 self.name,
-                (SourceFile(file, listing.bands, radiometry=scales[0]),),
+                (SourceFile(file, listing.bands, radiometry=radiometry),),
                 sensor=product.sensor,
-                acquired_at=mtl_time(mtl[0]) or product.acquired_at,
-                quality=_quality(others, product_id),
-                extra_files=(*metadata, *(other for other in others if _is_layer(_rest(other, product_id) or ""))),
+                acquired_at=(mtl_time(mtl[0]) if mtl else None) or product.acquired_at,
+                quality=quality,
+                extra_files=(*metadata, *(other for other in others if _is_layer(_rest(other, product_id)))),
                 tags=(("wrs2", product.place.removeprefix("wrs2:")),) if product.place else (),
             )
         ]
@@ -167,12 +163,25 @@ def _quality(files: list[InboxFile], group: str) -> tuple[QualityFile, ...]:
     return tuple(QualityFile(file, "landsat_qa_pixel") for file in files if _rest(file, group) == "_qa_pixel")
 
 
-def _several_scales() -> BadScene:
+def _claimed(scenes: list[Candidate | UnmatchedFile]) -> set[str]:
+    return {path for scene in scenes for path in scene.claimed_paths()}
+
+
+def _layers_alone(rasters: list[tuple[InboxFile, str]], claimed: set[str]) -> list[UnmatchedFile]:
+    """Return the quality layers of products that have no bands here, one item for each product."""
+    layers: dict[tuple[str, str], list[InboxFile]] = defaultdict(list)
+    for file, product_id in rasters:
+        if _is_layer(_rest(file, product_id)) and file.path not in claimed:
+            layers[file.folder, product_id].append(file)
+    return [unusable_product(files, _no_bands(files)) for files in layers.values()]
+
+
+def _no_bands(files: list[InboxFile]) -> BadScene:
     return BadScene(
-        "the bands of this product have different scales, and the file has no scale tags",
-        found="one file with several bands",
-        expected="one file per band, as the product was delivered",
-        next_step="Use the band files, or write scale and offset into this one (GDAL: gdal_edit.py -scale -offset).",
+        "quality layers of a Landsat product without its bands",
+        found=", ".join(file.name for file in files)[:200],
+        expected="the band files of the product in the same folder",
+        next_step="Put the bands into the same folder.",
     )
 
 
@@ -225,10 +234,22 @@ def _radiometry(mtl: list[Mtl], product: Product, code: str) -> Radiometry | Non
     return stated[0] if stated else product.radiometry
 
 
-def _rest(file: InboxFile, group: str) -> str | None:
-    """Return what follows the product id in a file's name, in lower case without suffix; None for other products."""
-    name = file.stem.lower()
-    return name.removeprefix(group.lower()) if name.startswith(f"{group.lower()}_") else None
+def _common_radiometry(mtl: list[Mtl], product: Product) -> Radiometry | None:
+    """Return the scale that red, green, blue and near infrared share; None if each has its own, or there is none.
+
+    Raises:
+        BadScene: The metadata files state none or contradict each other.
+    """
+    if not mtl:
+        return product.radiometry
+    codes = landsat_bands(landsat_satellite(product.sensor))
+    found = [_radiometry(mtl, product, code) for code, band in codes.items() if band in (*RGB, NIR)]
+    return found[0] if len({(scale.scale, scale.offset) for scale in found if scale}) == 1 else None
+
+
+def _rest(file: InboxFile, group: str) -> str:
+    """Return what follows the product id in a file's name, in lower case without suffix."""
+    return file.stem.lower().removeprefix(group.lower())
 
 
 def _is_layer(rest: str) -> bool:

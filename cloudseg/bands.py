@@ -49,9 +49,15 @@ TRUE_COLOR_CATALOGUE: Final = Radiometry(
     "Sentinel-2 Cloud Mask Catalogue (Zenodo 4172871) in 8 bits: reflectance 0..0.7, measured, docs/decisions/0017",
 )
 LANDSAT_L1: Final = Radiometry(
-    2e-5, -0.1, 0, "USGS Landsat 8-9 Level-1 MTL: REFLECTANCE_MULT 2.0E-5, REFLECTANCE_ADD -0.1"
+    2e-5, -0.1, 0, "USGS Landsat 8-9 Level-1 default scale, not corrected for the sun's elevation", guessed=True
 )
-LANDSAT_L2: Final = Radiometry(2.75e-5, -0.2, 0, "USGS Landsat Collection 2 Level-2 surface reflectance")
+LANDSAT_L2: Final = Radiometry(
+    2.75e-5, -0.2, 0, "USGS Landsat Collection 2 Level-2 default scale of surface reflectance", guessed=True
+)
+HLS: Final = Radiometry(1e-4, 0.0, -9999, "NASA HLS v2.0 User Guide: scale factor 0.0001, fill value -9999")
+PLANET_SR: Final = Radiometry(
+    1e-4, 0.0, 0, "Planet surface reflectance: scaled by 10000 (Planet Imagery Product Specification)", guessed=True
+)
 REFLECTANCE: Final = Radiometry(1.0, 0.0, None, "floating-point reflectance")
 
 SENTINEL2_BANDS: Final = {
@@ -82,5 +88,32 @@ LANDSAT8_BANDS: Final = {
     "B10": "lwir11",
     "B11": "lwir12",
 }
-BAND_NAMES: Final = tuple(dict.fromkeys([*RGB, NIR, *SENTINEL2_BANDS.values(), *LANDSAT8_BANDS.values()]))
+"""Operational Land Imager of Landsat 8 and 9; HLS L30 has the same codes with a zero (`B05`)."""
+LANDSAT_TM_BANDS: Final = {
+    "B1": BLUE,
+    "B2": GREEN,
+    "B3": RED,
+    "B4": NIR,
+    "B5": "swir16",
+    "B6": "lwir",
+    "B7": "swir22",
+    "B8": "pan",
+}
+"""Thematic Mapper of Landsat 4 and 5, and ETM+ of Landsat 7, which alone has B8. USGS, "What are the band designations
+for the Landsat satellites?"."""
+PLANETSCOPE_4_BANDS: Final = (BLUE, GREEN, RED, NIR)
+PLANETSCOPE_8_BANDS: Final = ("coastal", BLUE, "green05", GREEN, "yellow", RED, "rededge", NIR)
+"""PlanetScope, 4 bands and SuperDove's 8, in file order; `green05` is Planet's Green I (513 to 549 nm). Planet Imagery
+Product Specification, "PlanetScope Analytic"."""
+RAPIDEYE_BANDS: Final = (BLUE, GREEN, RED, "rededge", NIR)
+"""RapidEye in file order. Planet Imagery Product Specification, "RapidEye Analytic"."""
+_ALL_BANDS: Final = (
+    *RGB,
+    NIR,
+    *SENTINEL2_BANDS.values(),
+    *LANDSAT8_BANDS.values(),
+    *LANDSAT_TM_BANDS.values(),
+    *PLANETSCOPE_8_BANDS,
+)
+BAND_NAMES: Final = tuple(dict.fromkeys(_ALL_BANDS))
 """Every band name that a scene may carry, as in the STAC `eo` extension's common names."""

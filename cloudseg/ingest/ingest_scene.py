@@ -80,7 +80,8 @@ def ingest_scene(
         if known is not None:
             scene = known
             outcome.scene, outcome.scene_id = "known", known.scene_id
-            release_known_file(context, uri)
+            for file in candidate.pixel_files():
+                release_known_file(context, file.uri)
         else:
             scene_file = folder / "scene.tif"
             scene = _decode_and_add(context, decoder, candidate, hashes, source_sha256, scene_file, outcome)
@@ -102,14 +103,15 @@ def _decode_and_add(
     out = stage_object(scene_file, keys.scene)
     scene = scene_row(candidate, facts, source_sha256, out.stored)
     added = context.dry_run or publish(
-        context.store, context.catalog, {"cog": out}, lambda db, _: _add_scene(db, scene)
+        context.store, context.catalog, {"cog": out}, lambda db, _: _add_scene(db, scene, candidate)
     )
     outcome.scene, outcome.scene_id = ("added" if added else "known"), scene.scene_id
     return scene
 
 
-def _add_scene(db: Connection, scene: Scene) -> bool:
-    release_source(db, scene.source_uri)
+def _add_scene(db: Connection, scene: Scene, candidate: Candidate) -> bool:
+    for file in candidate.pixel_files():
+        release_source(db, file.uri)
     return add_scene(db, scene)
 
 
@@ -135,6 +137,7 @@ def _scene_job(context: IngestContext, candidate: Candidate, hashes: Hashes, sce
         needs_georeference=candidate.needs_georeference,
         time_in_tags=candidate.time_in_tags,
         is_product=candidate.sensor != "unknown",
+        sensor=candidate.sensor,
         out=str(scene_file),
         folder=str(folder),
         max_pixels=context.limits.max_pixels,

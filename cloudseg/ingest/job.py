@@ -63,6 +63,7 @@ class SceneJob(Record):
     needs_georeference: bool
     time_in_tags: bool
     is_product: bool = Field(description="whether the sensor is known from a product id")
+    sensor: str = Field("unknown", description="from a product id")
     out: str = Field(description="path of the canonical COG to write")
     folder: str = Field(description="scratch directory for temporary files")
     max_pixels: int

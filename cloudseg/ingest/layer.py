@@ -5,22 +5,31 @@ Runs in the sandboxed decoder process.
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from rasterio.enums import MaskFlags, Resampling
 
+from cloudseg.bands import Radiometry
 from cloudseg.errors import BadScene
 from cloudseg.grid import Window
-from cloudseg.ingest.band_codes import band_names
+from cloudseg.ingest.band_codes import band_names, has_surface_reflectance_codes
 from cloudseg.ingest.georeference import Grid, same_extent, same_grid, to_grid, to_north_up
 from cloudseg.ingest.job import RasterJob, SceneJob
-from cloudseg.ingest.radiometry import BandScale, band_scale, to_canonical
+from cloudseg.ingest.radiometry import (
+    BandScale,
+    band_scale,
+    check_scale_without_metadata,
+    landsat_surface_reflectance,
+    to_canonical,
+)
 from cloudseg.ingest.untrusted import check_pixels, open_untrusted, rasterio_window, read_window
 
 UInt16 = npt.NDArray[np.uint16]
 Bool = npt.NDArray[np.bool_]
+_SAMPLE: Final = 256
+"""Rows and columns of the sample that decides between two scales."""
 
 
 @dataclass
@@ -62,18 +71,19 @@ def open_layer(stack: ExitStack, job: SceneJob, file: RasterJob) -> Layer:
     opened = open_untrusted(file.path, file.display_name, max_pixels=job.max_pixels, memory_mb=job.memory_mb)
     dataset = stack.enter_context(opened)
     check_pixels(dataset, file.display_name)
-    names = _names_of(dataset, file, job.name)
+    names = _names_of(dataset, file, job.sensor)
     view, grid, warped = to_north_up(
         dataset, file.display_name, needs_georeference=job.needs_georeference, max_pixels=job.max_pixels
     )
     if view is not dataset:
         stack.enter_context(view)
     wanted = [(index + 1, name) for index, name in enumerate(names) if name]
+    known = _known_radiometry(dataset, file, job.sensor, wanted)
     scales = [
         band_scale(
             name,
             dataset.dtypes[index - 1],
-            file.known_radiometry(),
+            known,
             (dataset.scales[index - 1], dataset.offsets[index - 1]),
             dataset.nodatavals[index - 1],
             file.display_name,
@@ -96,7 +106,7 @@ def open_layer(stack: ExitStack, job: SceneJob, file: RasterJob) -> Layer:
     )
 
 
-def _names_of(dataset: Any, file: RasterJob, scene: str) -> list[str | None]:
+def _names_of(dataset: Any, file: RasterJob, sensor: str) -> list[str | None]:
     """Return the name of each band, None for a band that is not wanted.
 
     Raises:
@@ -104,8 +114,14 @@ def _names_of(dataset: Any, file: RasterJob, scene: str) -> list[str | None]:
     """
     colors = [color.name for color in dataset.colorinterp]
     if file.bands is None:
-        sensor = f"{scene} {dataset.tags().get('SENSOR', '')}"
-        return band_names(list(dataset.descriptions), colors, sensor, file.display_name)
+        return band_names(
+            dataset.descriptions,
+            colors,
+            file.display_name,
+            sensor=sensor,
+            path=file.display_name,
+            tags=dataset.tags(),
+        )
     visible = [color for color in colors if color != "alpha"]
     for names in (file.bands, *file.other_bands):
         if len(names) in (dataset.count, len(visible)):
@@ -117,6 +133,26 @@ def _names_of(dataset: Any, file: RasterJob, scene: str) -> list[str | None]:
         expected=f"{len(file.bands)} ({', '.join(name or '-' for name in file.bands)})",
         next_step="Name every band of the file in --bands; write - for a band that is not wanted.",
     )
+
+
+def _known_radiometry(dataset: Any, file: RasterJob, sensor: str, wanted: list[tuple[int, str]]) -> Radiometry | None:
+    """Return the scale from the product, else from Landsat's band names, of a file without scale tags.
+
+    Raises:
+        BadScene: The digital numbers are a product's that has no scale without metadata.
+    """
+    known = file.known_radiometry()
+    if known is not None or not wanted:
+        return known
+    index = wanted[0][0]
+    dtype = dataset.dtypes[index - 1]
+    if (dataset.scales[index - 1], dataset.offsets[index - 1]) != (1.0, 0.0) or dtype.startswith("float"):
+        return None
+    check_scale_without_metadata(sensor, dtype, file.display_name)
+    if dtype in ("uint16", "int16") and has_surface_reflectance_codes(dataset.descriptions):
+        sample = dataset.read(index, out_shape=(min(dataset.height, _SAMPLE), min(dataset.width, _SAMPLE)))
+        return landsat_surface_reflectance(sample, dataset.nodatavals[index - 1])
+    return None
 
 
 def align_layers(stack: ExitStack, layers: list[Layer]) -> Grid:

@@ -10,7 +10,18 @@ from typing import Final
 from cloudseg.errors import LayoutUnknown
 from cloudseg.ingest.candidate import Candidate, UnmatchedFile
 from cloudseg.ingest.inbox_file import Inbox, InboxFile
-from cloudseg.ingest.layouts import cloud38, cloudsen12, landsat, multiband, oncloudn, pairs, sentinel2, stac
+from cloudseg.ingest.layouts import (
+    cloud38,
+    cloudsen12,
+    hls,
+    landsat,
+    multiband,
+    oncloudn,
+    pairs,
+    planet,
+    sentinel2,
+    stac,
+)
 from cloudseg.ingest.layouts.base import RASTER_SUFFIXES, FileListing, Layout
 from cloudseg.ingest.layouts.stac_items import StacItems
 
@@ -20,6 +31,8 @@ LAYOUTS: Final[tuple[Layout, ...]] = (
     oncloudn.OnCloudN(),
     cloud38.Cloud38(),
     landsat.LandsatBands(),
+    hls.HlsBands(),
+    planet.Planet(),
     sentinel2.Sentinel2Bands(),
     stac.StacAssets(),
     multiband.MultiBand(),

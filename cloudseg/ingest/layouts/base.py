@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from cloudseg.bands import RGB
-from cloudseg.errors import InputError
+from cloudseg.errors import BadScene, InputError
 from cloudseg.ingest.candidate import Candidate, SourceFile, UnmatchedFile
 from cloudseg.ingest.inbox_file import Inbox, InboxFile, read_text
 from cloudseg.ingest.layouts.stac_items import StacItems
@@ -80,40 +80,37 @@ def missing_bands(available: Iterable[str], bands: tuple[str | None, ...] | None
 def incomplete_scene(
     files: Iterable[InboxFile], available: Iterable[str], missing: list[str]
 ) -> list[Candidate | UnmatchedFile]:
-    """Return the files of a scene that lacks bands as unmatched files.
+    """Return the files of a scene that lacks bands as one unmatched file.
 
     Args:
         files: The scene's files.
         available: Names of the bands that it has.
         missing: Names of the bands that it lacks.
     """
-    found = ", ".join(sorted(available)) or "none"
-    return [
-        UnmatchedFile(
-            file,
-            f"the scene lacks {', '.join(missing)}: there is no file for it in the same folder",
-            found=found,
-            expected=f"one file each for {', '.join(RGB)}",
-            next_step="Put the missing band files into the same folder.",
-        )
-        for file in files
-    ]
+    error = BadScene(
+        f"the scene lacks {', '.join(missing)}: there is no file for it in the same folder",
+        found=", ".join(sorted(available)) or "none",
+        expected=f"one file each for {', '.join(RGB)}",
+        next_step="Put the missing band files into the same folder.",
+    )
+    return [unusable_product(files, error)]
 
 
-def refused_scene(file: InboxFile, files: Iterable[InboxFile], error: InputError) -> UnmatchedFile:
-    """Return one quarantine entry for a scene that a layout refuses.
+def unusable_product(files: Iterable[InboxFile], error: InputError) -> UnmatchedFile:
+    """Return the files of a product as one unmatched file: one quarantine entry for all of them.
 
     Args:
-        file: The file that stands for the scene.
-        files: All files of the scene.
-        error: The reason.
+        files: The product's files; the entry is that of the first raster by path.
+        error: The reason; its subject, if any, is the file that is at fault.
     """
+    first, *others = sorted(files, key=lambda file: (file.suffix not in RASTER_SUFFIXES, file.path))
+    found = ", ".join(part for part in (error.subject, error.found) if part)
     return UnmatchedFile(
-        file,
+        first,
         error.what,
-        found=error.found,
+        found=found or None,
         expected=error.expected,
         next_step=error.next_step,
         error=type(error),
-        extra_files=tuple(files),
+        extra_files=tuple(others),
     )

@@ -13,7 +13,7 @@ from cloudseg.errors import BadScene
 from cloudseg.ingest.candidate import Candidate, LabelFile, SourceFile, UnmatchedFile
 from cloudseg.ingest.class_mappings import BINARY
 from cloudseg.ingest.inbox_file import InboxFile
-from cloudseg.ingest.layouts.base import FileListing, incomplete_scene, missing_bands, refused_scene, select_sources
+from cloudseg.ingest.layouts.base import FileListing, incomplete_scene, missing_bands, select_sources, unusable_product
 from cloudseg.ingest.layouts.sentinel2_beside import MetadataFiles, band_radiometry
 from cloudseg.ingest.layouts.sentinel2_files import Granule
 from cloudseg.ingest.products.sentinel2_radiometry import Sentinel2Evidence
@@ -62,7 +62,7 @@ class OnCloudN:
                 band: band_radiometry(evidence, listing, beside.facts, band, file) for band, file in bands.items()
             }
         except BadScene as error:
-            return [refused_scene(first, [*bands.values(), *([label] if label else [])], error)]
+            return [unusable_product([*bands.values(), *([label] if label else [])], error)]
         sources = select_sources(
             {band: SourceFile(file, (band,), radiometry=scales[band]) for band, file in bands.items()}, listing.bands
         )

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 from cloudseg.bands import NIR, RED, RGB
 from cloudseg.errors import BadScene
 from cloudseg.ingest.candidate import Candidate, QualityFile, SourceFile, UnmatchedFile
-from cloudseg.ingest.layouts.base import FileListing, incomplete_scene, missing_bands, refused_scene, select_sources
+from cloudseg.ingest.layouts.base import FileListing, incomplete_scene, missing_bands, select_sources, unusable_product
 from cloudseg.ingest.layouts.sentinel2_beside import Beside, MetadataFiles, band_radiometry, damage_tags
 from cloudseg.ingest.layouts.sentinel2_files import Granule, GranuleFiles, group_files, unique_names
 from cloudseg.ingest.products.sentinel2 import guess_radiometry
@@ -61,7 +61,7 @@ class Sentinel2Bands:
         try:
             return [self._candidate(listing, key, files, name, metadata.of(key, first, alone=alone))]
         except BadScene as error:
-            return [refused_scene(first, everything, error)]
+            return [unusable_product(everything, error)]
 
     def _candidate(
         self, listing: FileListing, key: Granule, files: GranuleFiles, name: str, found: Beside

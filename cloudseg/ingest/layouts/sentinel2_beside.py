@@ -10,7 +10,7 @@ from cloudseg.bands import RGB, Radiometry
 from cloudseg.errors import BadScene
 from cloudseg.ingest.candidate import Candidate, UnmatchedFile
 from cloudseg.ingest.inbox_file import InboxFile, NotRead, read_metadata
-from cloudseg.ingest.layouts.base import FileListing, refused_scene
+from cloudseg.ingest.layouts.base import FileListing, unusable_product
 from cloudseg.ingest.layouts.sentinel2_files import Granule
 from cloudseg.ingest.products import Product
 from cloudseg.ingest.products.sentinel2 import (
@@ -186,7 +186,7 @@ def with_metadata(scene: Candidate, listing: FileListing, files: MetadataFiles) 
         for other in found[1:]:
             check_agreement(scene.name, found[0], other)
     except BadScene as error:
-        return refused_scene(file, [file, *([scene.label.file] if scene.label else [])], error)
+        return unusable_product([file, *([scene.label.file] if scene.label else [])], error)
     tags = (*scene.tags, *damage_tags(beside.damaged))
     return replace(scene, files=(replace(source, radiometry=found[0]),), tags=tags)
 

@@ -10,7 +10,7 @@ from cloudseg.bands import RGB, Radiometry
 from cloudseg.errors import BadScene
 from cloudseg.ingest.candidate import Candidate, QualityFile, QualityKind, SourceFile, UnmatchedFile
 from cloudseg.ingest.inbox_file import InboxFile
-from cloudseg.ingest.layouts.base import RASTER_SUFFIXES, FileListing, missing_bands, refused_scene, select_sources
+from cloudseg.ingest.layouts.base import RASTER_SUFFIXES, FileListing, missing_bands, select_sources, unusable_product
 from cloudseg.ingest.products import find_product
 from cloudseg.ingest.products.sentinel2 import guess_radiometry
 from cloudseg.ingest.products.sentinel2_radiometry import Sentinel2Evidence
@@ -62,7 +62,7 @@ class StacAssets:
         try:
             sources = {names[0] or "": _source(item, file, asset, names) for file, asset, names in chosen}
         except BadScene as error:
-            return refused_scene(chosen[0][0], everything, error)
+            return unusable_product(everything, error)
         one = len(chosen) == 1 and next(iter(sources.values()))
         layers = [(file, _QUALITY.get(asset.key.lower())) for file, asset in files]
         return Candidate(
@@ -158,7 +158,7 @@ def with_item(scene: Candidate, listing: FileListing) -> Candidate | UnmatchedFi
     try:
         stated = _source(item, source.file, asset, bands or names)
     except BadScene as error:
-        return refused_scene(source.file, [source.file, *([scene.label.file] if scene.label else [])], error)
+        return unusable_product([source.file, *([scene.label.file] if scene.label else [])], error)
     return replace(
         scene,
         files=(replace(stated, bands=bands),),

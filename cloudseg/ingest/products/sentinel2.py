@@ -7,6 +7,7 @@ from typing import Final
 
 from cloudseg.bands import SENTINEL2, SENTINEL2_BANDS, SENTINEL2_OFFSET, Radiometry
 from cloudseg.ingest.products.product import Product, parse_time
+from cloudseg.ingest.sensor_hints import S2, families_in
 
 # ESA, Sentinel-2 Products Specification Document, "Naming convention":
 # MMM_MSIXXX_YYYYMMDDHHMMSS_Nxxyy_ROOO_Txxxxx_<discriminator>
@@ -118,5 +119,7 @@ def sentinel2_band(name: str) -> tuple[str, str, int | None] | None:
     found = _BAND_FILE.fullmatch(name)
     if found is None:
         return None
+    if (named := families_in(found["group"])) and S2 not in named:
+        return None  # LT05_…_B04.tif: the code is another sensor's
     resolution = int(found["resolution"][:2]) if found["resolution"] else None
     return found["group"].rstrip("_.-"), SENTINEL2_BANDS[found["band"].upper()], resolution

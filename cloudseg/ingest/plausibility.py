@@ -17,15 +17,15 @@ _MIN_BRIGHTEST: Final = 0.05
 """Smallest plausible maximum for an assumed scale: even clear ocean with one wave crest has it; counts do not."""
 _HIDDEN_OFFSET: Final = 1000
 """What Sentinel-2 products since processing baseline 04.00 add to every digital number: RADIO_ADD_OFFSET -1000."""
-_MAX_BELOW_ZERO: Final = 0.3
+_MAX_BELOW_ZERO: Final = 0.5
 """Fraction of pixels that may be at or below 0 in two visible bands, where metadata states the offset.
 
 Of 361 scenes of the Sentinel-2 Cloud Mask Catalogue and 10 of On Cloud N and CloudSEN12 (top of the atmosphere), the
 darkest 0.1 % of every scene is above 0: air alone reflects 0.02 in red. Surface reflectance falls below 0 in deep
-shadow.
+shadow and over water, so a statement is doubted only where that is most of the scene.
 """
 _MAX_BELOW_ZERO_GUESSED: Final = 0.1
-"""The same for a guessed offset: with an offset too many, 111 of the 361 scenes are above it, 93 above 0.3."""
+"""The same for a guessed offset: with an offset too many, 111 of the 361 scenes are above it, 74 above 0.5."""
 _DARK: Final = 0.2
 """Median reflectance of the darkest band below which a scene has ground or water in it.
 

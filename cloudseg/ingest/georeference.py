@@ -293,7 +293,7 @@ def _no_crs(display_name: str, has_points: bool, beside: str) -> BadScene:
     return BadScene(
         "the raster has no coordinate reference system",
         subject=display_name,
-        found=f"{found}; {beside} beside it is not read for a georeference" if beside else found,
+        found=f"{found}; not read for a georeference: {beside}" if beside else found,
         expected="a CRS and an affine transform inside the file",
         next_step="Write a CRS into the file (GDAL: gdal_edit.py -a_srs), or use a layout that needs none (38-Cloud).",
     )

@@ -19,20 +19,21 @@ def with_distinct_names(items: list[Candidate | UnmatchedFile]) -> list[Candidat
             groups[item.name].append(item)
     taken = set(groups)
     names: dict[str, str] = {}
-    for group in groups.values():
-        if len(group) > 1:
-            new = _names(group)
-            names |= {
-                item.path: name if name not in taken else f"{name}_{item.files[0].file.name}"
-                for item, name in zip(group, new, strict=True)
-            }
-    return [
-        replace(item, name=names.get(item.path, item.name)) if isinstance(item, Candidate) else item for item in items
-    ]
+    for shared, group in groups.items():
+        for item, name in zip(group, _names(group), strict=True):
+            free = name == shared or name not in taken
+            names[item.path] = name if free else f"{name}_{item.files[0].file.name}"
+            taken.add(names[item.path])
+    return [replace(item, name=names[item.path]) if isinstance(item, Candidate) else item for item in items]
 
 
 def _names(group: list[Candidate]) -> list[str]:
-    """Return a name for each scene: the nearest folders in which any two differ, then the name that they share."""
+    """Return a name for each scene: the nearest folders in which any two differ, then the name that they share.
+
+    A scene without a folder above it keeps the name alone.
+    """
+    if len(group) == 1:
+        return [group[0].name]
     folders = [item.files[0].file.folder.split("/")[::-1] for item in group]
     depth = max(len(parts) for parts in folders)
     padded = [[*parts, *[""] * (depth - len(parts))] for parts in folders]

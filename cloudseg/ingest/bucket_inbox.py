@@ -4,13 +4,14 @@ Objects are streamed, never opened by GDAL over the network.
 """
 
 import io
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 from urllib.parse import quote
 
 from cloudseg.errors import ObjectMissing, SettingsError
-from cloudseg.ingest.inbox_file import S3_SCHEME, InboxFile, escape_name, is_skipped, unreadable_file
+from cloudseg.ingest.inbox_file import S3_SCHEME, InboxFile, escape_name, is_skipped, same_names_apart, unreadable_file
 from cloudseg.storage.bucket import Bucket
 from cloudseg.storage.protocol import S3Options
 from cloudseg.storage.s3 import is_bucket_name
@@ -55,15 +56,15 @@ class BucketInbox:
         ]
         if self._prefix in names:
             files.append(self._entry(self._prefix.rpartition("/")[2], self._prefix))
-        return sorted(files)
+        return same_names_apart(files)
 
     @contextmanager
     def open(self, file: InboxFile) -> Iterator[IO[bytes]]:
         """Yield an open binary file; see `Inbox.open`."""
         if file.reject_reason:
             raise unreadable_file(file, ValueError(file.reject_reason))
-        single = file.path == self._prefix.rpartition("/")[2] and file.uri == self.uri
-        name = self._prefix if single else f"{self._prefix}/{file.path}".lstrip("/")
+        single = file.location == self._prefix.rpartition("/")[2] and file.uri == self.uri
+        name = self._prefix if single else f"{self._prefix}/{file.location}".lstrip("/")
         try:
             with io.BufferedReader(_ChunkReader(iter(self._bucket.download(name)))) as handle:
                 yield handle
@@ -71,9 +72,11 @@ class BucketInbox:
             raise unreadable_file(file, error) from error
 
     def _entry(self, path: str, name: str) -> InboxFile:
-        escaped = escape_name(path)
-        reject_reason = "the object name has control characters" if escaped != path else None
-        return InboxFile(escaped, f"{S3_SCHEME}{self._bucket.name}/{quote(name)}", reject_reason)
+        shown = unicodedata.normalize("NFC", path)
+        escaped = escape_name(shown)
+        reject_reason = "the object name has control characters or invisible ones" if escaped != shown else None
+        uri = f"{S3_SCHEME}{self._bucket.name}/{quote(name)}"
+        return InboxFile(escaped, uri, reject_reason, path if shown != path else "")
 
 
 class _ChunkReader(io.RawIOBase):

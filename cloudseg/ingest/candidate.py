@@ -26,6 +26,8 @@ class SourceFile:
     """From the product id or the metadata file; None: the decoder derives it from the file or from the data type."""
     sidecars: tuple[InboxFile, ...] = ()
     """Files beside it that GDAL reads together with it: `<name>.msk`, `<name>.aux.xml`."""
+    georeference_beside: tuple[str, ...] = ()
+    """Names of files beside it that may hold its georeference, which is read from the raster only; for messages."""
 
 
 QualityKind = Literal["landsat_qa_pixel", "hls_fmask", "planet_udm2", "sentinel2_scl"]

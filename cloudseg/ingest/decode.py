@@ -22,6 +22,7 @@ from cloudseg.ingest.job import SceneFacts, SceneJob
 from cloudseg.ingest.layer import Bool, Layer, align_layers, open_layer, read_layers
 from cloudseg.ingest.offset_check import check_offset
 from cloudseg.ingest.plausibility import check_distribution
+from cloudseg.ingest.quality import QualityLayer, open_quality
 from cloudseg.ingest.untrusted import rasterio_window
 from cloudseg.raster.cog import create_tiled, write_cog
 from cloudseg.raster.footprint import OVERVIEW_SIZE, footprint_bounds, footprint_of
@@ -50,14 +51,17 @@ def decode_scene(job: SceneJob, on_size: Callable[[float], None]) -> SceneFacts:
         layers = [open_layer(stack, job, file) for file in job.files]
         names = [name for layer in layers for name in layer.names]
         _check_bands(names, job.name)
-        grid = align_layers(stack, layers)
+        grid = align_layers(stack, job, layers)
+        quality = [open_quality(stack, job, layer, grid) for layer in job.quality]
         on_size(grid.height * grid.width * len(names) / 1e6)
         tiled = Path(job.folder) / "tiled.tif"
-        overview, step, valid_fraction = _write_canonical(tiled, layers, grid, names, job)
+        overview, step, valid_fraction = _write_canonical(tiled, layers, quality, grid, names, job)
         tags = _canonical_tags(layers)
         write_cog(Path(job.out), tiled, resampling="average", tags=tags, compression="ZSTD", predictor=True)
         tiled.unlink()
-        return _scene_facts(job, layers, grid, names, overview, step, valid_fraction, tags)
+        stated = [text for layer in layers for text in layer.validity] + [layer.title for layer in quality]
+        facts = _scene_facts(job, layers, grid, names, overview, step, valid_fraction, tags)
+        return facts.model_copy(update={"tags": facts.tags | _validity_tag(stated)})
 
 
 def _check_bands(names: list[str], scene: str) -> None:
@@ -76,7 +80,7 @@ def _check_bands(names: list[str], scene: str) -> None:
 
 
 def _write_canonical(
-    tiled: Path, layers: list[Layer], grid: Grid, names: list[str], job: SceneJob
+    tiled: Path, layers: list[Layer], quality: list[QualityLayer], grid: Grid, names: list[str], job: SceneJob
 ) -> tuple[Bool, int, float]:
     """Write the canonical pixels to `tiled`.
 
@@ -101,7 +105,7 @@ def _write_canonical(
         descriptions=names,
     ) as out:
         for window in _windows(grid, striped=any(layer.striped for layer in layers)):
-            dn, valid = read_layers(layers, window)
+            dn, valid = read_layers(layers, quality, window)
             out.write(dn, window=rasterio_window(window))
             _mark_valid(overview, valid, window, step)
             for band, values in enumerate(dn):
@@ -198,6 +202,11 @@ def _row_tags(source_tags: list[dict[str, str]], canonical_tags: dict[str, str])
         name: "".join(c if c.isprintable() else " " for c in text)[:_MAX_TAG_LENGTH]
         for name, text in sorted(found.items())
     }
+
+
+def _validity_tag(stated: list[str]) -> dict[str, str]:
+    """Return what states where the scene was observed, besides nodata values in the files; empty if nothing does."""
+    return {"validity": "; ".join(dict.fromkeys(stated))[:_MAX_TAG_LENGTH]} if stated else {}
 
 
 def _acquisition_time(source_tags: list[dict[str, str]], *, trust_tiff_datetime: bool) -> datetime | None:

@@ -100,7 +100,13 @@ class Grid:
 
 
 def to_north_up(
-    dataset: rasterio.DatasetReader, display_name: str, *, needs_georeference: bool, max_pixels: int
+    dataset: rasterio.DatasetReader,
+    display_name: str,
+    *,
+    needs_georeference: bool,
+    max_pixels: int,
+    nodata: float | None = None,
+    georeference_beside: str = "",
 ) -> tuple[Any, Grid, str | None]:
     """Return a raster on a north-up grid. The georeference is read from the file only, never from sidecar files.
 
@@ -109,6 +115,8 @@ def to_north_up(
         display_name: Its name, for messages.
         needs_georeference: False: accept a raster without CRS, on the grid of its own pixels.
         max_pixels: Largest size after warping.
+        nodata: Value of pixels without data, where it is stated beside the file.
+        georeference_beside: Names of files beside it that may hold a georeference, for messages.
 
     Returns:
         The dataset or a warped VRT, its grid, and how it was warped (None: not at all).
@@ -118,10 +126,10 @@ def to_north_up(
     """
     points, points_crs = dataset.gcps
     if dataset.crs is None and points and points_crs:
-        return _warp_by_gcps(dataset, display_name, points, points_crs, max_pixels)
+        return _warp_by_gcps(dataset, display_name, points, points_crs, max_pixels, nodata)
     if dataset.crs is None:
         if needs_georeference:
-            raise _no_crs(display_name, bool(points))
+            raise _no_crs(display_name, bool(points), georeference_beside)
         return dataset, Grid(None, Affine.identity(), dataset.height, dataset.width), None
     transform = _check_transform(dataset.transform, display_name)
     grid, how = _north_up(dataset, transform)
@@ -135,7 +143,7 @@ def to_north_up(
             found=f"{grid.height} x {grid.width} pixels",
             expected=f"at most {max_pixels} pixels",
         )
-    return to_grid(dataset, grid, Resampling.nearest), grid, how
+    return to_grid(dataset, grid, Resampling.nearest, nodata), grid, how
 
 
 def same_grid(one: Grid, other: Grid) -> bool:
@@ -154,13 +162,24 @@ def same_extent(fine: Grid, coarse: Grid) -> bool:
     return all(abs(a - b) <= tolerance for a, b in zip(_bounds(fine), _bounds(coarse), strict=True))
 
 
-def to_grid(dataset: Any, grid: Grid, resampling: Resampling) -> Any:
-    """Return a warped VRT of a raster on another grid. Pixels outside of the raster are transparent or nodata."""
-    return _warped(dataset, grid, resampling, dataset.crs, dataset.transform)
+def to_grid(dataset: Any, grid: Grid, resampling: Resampling, nodata: float | None = None) -> Any:
+    """Return a warped VRT of a raster on another grid. Pixels outside of the raster are transparent or nodata.
+
+    Args:
+        dataset: The raster.
+        grid: The grid.
+        resampling: How its pixels are found.
+        nodata: Value of pixels without data, where it is stated beside the file.
+    """
+    return _warped(dataset, grid, resampling, dataset.crs, dataset.transform, nodata)
 
 
-def _warped(dataset: Any, grid: Grid, resampling: Resampling, crs: CRS, transform: Affine) -> Any:
-    extra = {"add_alpha": True} if dataset.nodata is None and not _has_alpha(dataset) else {}
+def _warped(dataset: Any, grid: Grid, resampling: Resampling, crs: CRS, transform: Affine, nodata: float | None) -> Any:
+    extra: dict[str, Any] = {}
+    if nodata is not None:
+        extra = {"src_nodata": nodata, "nodata": nodata}
+    elif dataset.nodata is None and not _has_alpha(dataset):
+        extra = {"add_alpha": True}
     return WarpedVRT(
         dataset,
         src_crs=crs,
@@ -205,7 +224,12 @@ def _bounding_grid(corners: list[tuple[float, float]], size: float, crs: CRS) ->
 
 
 def _warp_by_gcps(
-    dataset: rasterio.DatasetReader, display_name: str, points: list[Any], crs: CRS, max_pixels: int
+    dataset: rasterio.DatasetReader,
+    display_name: str,
+    points: list[Any],
+    crs: CRS,
+    max_pixels: int,
+    nodata: float | None,
 ) -> tuple[Any, Grid, str]:
     """Fit an affine transform to ground control points and warp the raster north-up.
 
@@ -235,7 +259,7 @@ def _warp_by_gcps(
             expected=f"at most {max_pixels} pixels",
         )
     return (
-        _warped(dataset, grid, Resampling.nearest, crs, transform),
+        _warped(dataset, grid, Resampling.nearest, crs, transform, nodata),
         grid,
         "warped by ground control points, nearest neighbour",
     )
@@ -264,11 +288,12 @@ def _check_transform(transform: Affine, display_name: str) -> Affine:
     return transform
 
 
-def _no_crs(display_name: str, has_points: bool) -> BadScene:
+def _no_crs(display_name: str, has_points: bool, beside: str) -> BadScene:
+    found = "ground control points without CRS" if has_points else "no CRS"
     return BadScene(
         "the raster has no coordinate reference system",
         subject=display_name,
-        found="ground control points without CRS" if has_points else "no CRS",
+        found=f"{found}; not read for a georeference: {beside}" if beside else found,
         expected="a CRS and an affine transform inside the file",
         next_step="Write a CRS into the file (GDAL: gdal_edit.py -a_srs), or use a layout that needs none (38-Cloud).",
     )

@@ -5,6 +5,7 @@ A folder is untrusted: links that leave it, named pipes and devices are listed b
 
 import os
 import stat
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +14,16 @@ from typing import IO, Final
 from urllib.parse import quote, unquote
 
 from cloudseg.errors import InputError, ObjectMissing
-from cloudseg.ingest.inbox_file import S3_SCHEME, Inbox, InboxFile, NotRead, escape_name, is_skipped, unreadable_file
+from cloudseg.ingest.inbox_file import (
+    S3_SCHEME,
+    Inbox,
+    InboxFile,
+    NotRead,
+    escape_name,
+    is_skipped,
+    same_names_apart,
+    unreadable_file,
+)
 from cloudseg.keys import is_key
 from cloudseg.storage import LocalStore, S3Options, Store
 
@@ -112,7 +122,7 @@ class FolderInbox:
             linked = [name for name in folders if (here / name).is_symlink()]
             folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in linked)
             found += [self._entry(here / name) for name in [*names, *linked] if not is_skipped(name)]
-        return sorted(found)
+        return same_names_apart(found)
 
     @contextmanager
     def open(self, file: InboxFile) -> Iterator[IO[bytes]]:
@@ -122,7 +132,7 @@ class FolderInbox:
                 file.reject_reason, subject=file.path, next_step="Put a regular file with a plain name into the inbox."
             )
         try:
-            path = (self.root / file.path).resolve(strict=True)
+            path = (self.root / file.location).resolve(strict=True)
             # O_NONBLOCK: opening a named pipe must not wait for a writer that never comes. O_NOFOLLOW: the path was
             # resolved just now.
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -139,10 +149,12 @@ class FolderInbox:
 
     def _entry(self, path: Path) -> InboxFile:
         relative = path.relative_to(self.root).as_posix()
-        name = escape_name(relative)
+        shown = unicodedata.normalize("NFC", relative)
+        name = escape_name(shown)
         # quote() keeps the bytes of a name that is not valid UTF-8.
         uri = f"{self.uri.rstrip('/')}/{quote(os.fsencode(relative))}"
-        return InboxFile(name, uri, self._reject_reason(path, escaped=name != relative))
+        stored_path = relative if shown != relative else ""
+        return InboxFile(name, uri, self._reject_reason(path, escaped=name != shown), stored_path)
 
     def _reject_reason(self, path: Path, *, escaped: bool) -> str | None:
         """Return why a path must not be opened, or None.
@@ -150,7 +162,7 @@ class FolderInbox:
         A file that has vanished or cannot be examined has no reason here; opening it raises the error.
         """
         if escaped:
-            return "the file name has control characters or is not valid UTF-8"
+            return "the file name has control or invisible characters, or is not valid UTF-8"
         try:
             real = path.resolve(strict=True)
             mode = real.stat().st_mode

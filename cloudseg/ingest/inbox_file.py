@@ -5,10 +5,11 @@
 
 import hashlib
 import os
+import re
 import unicodedata
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Final, Protocol
 
@@ -18,10 +19,16 @@ S3_SCHEME: Final = "s3://"
 _CHUNK_BYTES: Final = 1 << 20
 _TEXT_BYTES: Final = 1 << 20
 """Bytes of a metadata file that are read at most; Landsat's MTL has 9 kB."""
-_BIDI_CONTROLS: Final = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
-"""Unicode Annex 9: characters that change the direction of the text around them, so that a name looks like another."""
-_IN_PROGRESS: Final = (".part", ".partial", ".tmp", ".crdownload", ".filepart")
-"""Suffixes of files that are still being written."""
+_SAME_NAME: Final = "another file has the same name in another Unicode normal form"
+_IN_PROGRESS: Final = re.compile(
+    r"\.(part|partial|tmp|temp|crdownload|filepart|download|opdownload|unfinished|gstmp|!qb|!ut|rsync\.[^./]+)$", re.I
+)
+"""Suffixes of files that are still being written: browsers, transfer programs, rsync."""
+_INVISIBLE: Final = re.compile(
+    # Unicode, DerivedCoreProperties: Default_Ignorable_Code_Point without category Cf, and the empty Braille pattern.
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
+)
+"""Characters that are letters or marks by category but take no ink: two names with and without them look the same."""
 
 
 class NotRead(BadScene):
@@ -33,11 +40,18 @@ class InboxFile:
     """A file of an inbox. Open it with `Inbox.open`, never by this name."""
 
     path: str
-    """Relative to the inbox, parts joined by `/`."""
+    """Relative to the inbox, parts joined by `/`; in Unicode normal form C, so that names are compared as they look."""
     uri: str = field(compare=False)
     """For users and for the catalog."""
     reject_reason: str | None = field(default=None, compare=False)
     """Why it must not be opened (a link that leaves the inbox, a named pipe); None for a regular file."""
+    stored_path: str = field(default="", compare=False)
+    """The path in the spelling of the disk or bucket, where it differs from `path`."""
+
+    @property
+    def location(self) -> str:
+        """The path by which an inbox opens it."""
+        return self.stored_path or self.path
 
     @property
     def folder(self) -> str:
@@ -84,25 +98,41 @@ class Inbox(Protocol):
 def escape_name(name: str) -> str:
     r"""Return a file's name safe to print on a terminal, in a log and on a web page.
 
-    Control characters and bytes that are not valid UTF-8 become `\xNN`.
+    Control characters, invisible ones and bytes that are not valid UTF-8 become `\xNN`.
     """
-    return "".join("".join(f"\\x{byte:02x}" for byte in os.fsencode(c)) if _needs_escape(c) else c for c in name)
+    return "".join(escape_bytes(c) if _needs_escape(c) else c for c in name)
+
+
+def escape_bytes(character: str) -> str:
+    r"""Return the bytes of a character as `\xNN`."""
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
 
 
 def _needs_escape(character: str) -> bool:
     """Return whether a character hides or rewrites what is printed around it.
 
-    Lone surrogates represent bytes that are not valid UTF-8.
+    Lone surrogates represent bytes that are not valid UTF-8. The category Cf holds the zero width characters, the byte
+    order mark, the soft hyphen, the tag letters and the controls of direction (Unicode Annex 9).
     """
-    return (
-        unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
-        or unicodedata.bidirectional(character) in _BIDI_CONTROLS
-    )
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") or bool(_INVISIBLE.match(character))
+
+
+def same_names_apart(files: list[InboxFile]) -> list[InboxFile]:
+    """Return the files; of those whose names differ only in their Unicode normal form all but the first are refused."""
+    seen: set[str] = set()
+    found = []
+    for file in sorted(files, key=lambda each: (each.path, each.location != each.path, each.location)):
+        if file.path in seen:
+            ascii_path = "".join(c if c.isascii() else escape_bytes(c) for c in file.location)
+            file = replace(file, path=ascii_path, reject_reason=_SAME_NAME)
+        seen.add(file.path)
+        found.append(file)
+    return sorted(found)
 
 
 def is_skipped(name: str) -> bool:
     """Return whether a file of this name is not meant for ingest: hidden, or still being written."""
-    return name.startswith(".") or name.lower().endswith(_IN_PROGRESS)
+    return name.startswith(".") or bool(_IN_PROGRESS.search(name))
 
 
 def unreadable_file(file: InboxFile, error: Exception) -> NotRead:

@@ -13,7 +13,7 @@ from cloudseg.catalog.session import now
 from cloudseg.grid import mgrs_place
 from cloudseg.ingest.candidate import Candidate, SourceFile
 from cloudseg.ingest.context import IngestContext, Outcome
-from cloudseg.ingest.inbox_file import InboxFile, copy_file
+from cloudseg.ingest.inbox_file import InboxFile, copy_file, escape_name
 from cloudseg.ingest.ingest_label import ingest_label
 from cloudseg.ingest.job import QualityJob, RasterJob, SceneFacts, SceneJob
 from cloudseg.ingest.pool import Decoder
@@ -162,6 +162,7 @@ def _raster_job(source: SourceFile, copy: Path) -> RasterJob:
         display_name=source.file.path,
         bands=list(source.bands) if source.bands is not None else None,
         other_bands=[list(names) for names in source.other_bands],
+        georeference_beside=[escape_name(name) for name in source.georeference_beside],
         radiometry=(known.scale, known.offset, known.fill, known.source, known.guessed) if known else None,
     )
 

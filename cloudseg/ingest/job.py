@@ -38,6 +38,7 @@ class RasterJob(Record):
     display_name: str = Field(description="path in the inbox, escaped, for messages")
     bands: list[str | None] | None
     other_bands: list[list[str | None]] = Field(default_factory=list)
+    georeference_beside: list[str] = Field(default_factory=list, description="names of world files, for messages")
     radiometry: tuple[float, float, float | None, str, bool] | None = None
 
     def known_radiometry(self) -> Radiometry | None:

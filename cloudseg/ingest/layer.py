@@ -4,19 +4,24 @@ Runs in the sandboxed decoder process.
 """
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from rasterio.enums import MaskFlags, Resampling
+from rasterio.enums import Resampling
 
-from cloudseg.bands import Radiometry
+from cloudseg.bands import RGB, Radiometry
 from cloudseg.errors import BadScene
 from cloudseg.grid import Window
+from cloudseg.ingest.alpha import is_alpha, least_opaque
 from cloudseg.ingest.band_codes import band_names, has_surface_reflectance_codes
+from cloudseg.ingest.black import black_margin
 from cloudseg.ingest.georeference import Grid, same_extent, same_grid, to_grid, to_north_up
 from cloudseg.ingest.job import RasterJob, SceneJob
+from cloudseg.ingest.pam import PamBand, read_pam
+from cloudseg.ingest.quality import QualityLayer
 from cloudseg.ingest.radiometry import (
     BandScale,
     band_scale,
@@ -24,7 +29,8 @@ from cloudseg.ingest.radiometry import (
     landsat_surface_reflectance,
     to_canonical,
 )
-from cloudseg.ingest.untrusted import check_pixels, open_untrusted, rasterio_window, read_window
+from cloudseg.ingest.untrusted import check_pixels, open_untrusted, read_window
+from cloudseg.ingest.validity import Mask, copy_of_mask, copy_without_alpha, masks_of
 
 UInt16 = npt.NDArray[np.uint16]
 Bool = npt.NDArray[np.bool_]
@@ -47,14 +53,22 @@ class Layer:
     scales: list[BandScale]
     striped: bool
     """Whether the blocks of the file span its whole width."""
-    alpha: int | None
-    """Index of the alpha band of `view`."""
-    masked: bool
-    """Whether the file has an internal mask, which is used only if the pixels are neither warped nor resampled."""
     warped: str | None
     """How the file was warped north-up."""
     resampled: str | None = None
     """How the file was resampled to the finest grid."""
+    alpha: int | None = None
+    """Index of the alpha band of `view`."""
+    least_alpha: int = 1
+    """Smallest value of alpha that counts as observed."""
+    masks: list[Mask] = field(default_factory=list)
+    """On the grid of `view`."""
+    dataset: Any = None
+    """The file that `view` shows, on its own pixels."""
+    nodata: float | None = None
+    """The nodata value that a sidecar states for the first band; None where it states none."""
+    validity: list[str] = field(default_factory=list)
+    """What stated where pixels were observed, besides nodata values, for the scene's tags."""
 
 
 def open_layer(stack: ExitStack, job: SceneJob, file: RasterJob) -> Layer:
@@ -69,58 +83,126 @@ def open_layer(stack: ExitStack, job: SceneJob, file: RasterJob) -> Layer:
         BadScene: The file is not a usable raster, or its bands, scale or georeference are unknown.
     """
     opened = open_untrusted(file.path, file.display_name, max_pixels=job.max_pixels, memory_mb=job.memory_mb)
-    dataset = stack.enter_context(opened)
+    original = dataset = stack.enter_context(opened)
     check_pixels(dataset, file.display_name)
-    names = _names_of(dataset, file, job.sensor)
+    pam = read_pam(Path(f"{file.path}.aux.xml"), f"{file.display_name}.aux.xml", dataset.count)
+    colors = [_pam(pam, index).color or color.name for index, color in enumerate(dataset.colorinterp, 1)]
+    names = _names_of(dataset, file, job.sensor, pam, colors)
+    alpha, image_alpha = _alpha_band(dataset, file, names, colors)
+    if image_alpha and (len(job.files) > 1 or _needs_warp(dataset)):
+        dataset = copy_without_alpha(stack, dataset, _scratch(job, file, "plain"), file.display_name)
+    nodata = next((band.nodata for band in pam.values() if band.nodata is not None), None)
     view, grid, warped = to_north_up(
-        dataset, file.display_name, needs_georeference=job.needs_georeference, max_pixels=job.max_pixels
+        dataset,
+        file.display_name,
+        needs_georeference=job.needs_georeference,
+        max_pixels=job.max_pixels,
+        nodata=nodata,
+        georeference_beside=", ".join(file.georeference_beside),
     )
-    if view is not dataset:
-        stack.enter_context(view)
-    wanted = [(index + 1, name) for index, name in enumerate(names) if name]
-    known = _known_radiometry(dataset, file, job.sensor, wanted)
-    scales = [
-        band_scale(
-            name,
-            dataset.dtypes[index - 1],
-            known,
-            (dataset.scales[index - 1], dataset.offsets[index - 1]),
-            dataset.nodatavals[index - 1],
-            file.display_name,
-            source=dataset.tags().get("SOURCE", ""),
-        )
-        for index, name in wanted
-    ]
-    flags = dataset.mask_flag_enums[wanted[0][0] - 1] if wanted else []
-    return Layer(
+    wanted = [(index, name) for index, name in enumerate(names, 1) if name]
+    known = _known_radiometry(original, file, job.sensor, wanted)
+    layer = Layer(
         job=file,
         view=view,
         grid=grid,
         names=[name for _, name in wanted],
         indexes=[index for index, _ in wanted],
-        scales=scales,
+        scales=[_scale_of(original, file, index, name, _pam(pam, index), known) for index, name in wanted],
         striped=dataset.block_shapes[0][1] == dataset.width,
-        alpha=_alpha_index(view),
         warped=warped,
-        masked=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
+        alpha=alpha,
+        least_alpha=least_opaque(original),
+        masks=masks_of(stack, original, job, file, [index for index, _ in wanted]),
+        dataset=dataset,
+        nodata=nodata,
+    )
+    layer.validity = _stated_by(layer, pam, image_alpha)
+    if view is not dataset:
+        stack.enter_context(view)
+        layer.alpha = alpha or _added_alpha(dataset, view)
+        layer.masks = [_warped_mask(stack, job, layer, mask, index) for index, mask in enumerate(layer.masks)]
+    return layer
+
+
+def _pam(pam: dict[int, PamBand], index: int) -> PamBand:
+    return pam.get(index, PamBand())
+
+
+def _scale_of(
+    dataset: Any, file: RasterJob, index: int, name: str, stated: PamBand, known: Radiometry | None
+) -> BandScale:
+    """Return the scale of a band; what a sidecar states comes before what the file states, as in GDAL."""
+    scale, offset, nodata = dataset.scales[index - 1], dataset.offsets[index - 1], dataset.nodatavals[index - 1]
+    return band_scale(
+        name,
+        dataset.dtypes[index - 1],
+        known,
+        (scale if stated.scale is None else stated.scale, offset if stated.offset is None else stated.offset),
+        nodata if stated.nodata is None else stated.nodata,
+        file.display_name,
+        source=dataset.tags().get("SOURCE", ""),
     )
 
 
-def _names_of(dataset: Any, file: RasterJob, sensor: str) -> list[str | None]:
+def _alpha_band(
+    dataset: Any, file: RasterJob, names: list[str | None], colors: list[str]
+) -> tuple[int | None, int | None]:
+    """Return the index of the alpha band, and of a band that is tagged alpha and is none.
+
+    None where there is none. A band with a name, from `--bands` or its description, is an image; so is one that
+    `--bands` leaves out by name (`-`).
+    """
+    index = next((index for index, color in enumerate(colors, 1) if color == "alpha"), None)
+    if index is None:
+        return None, None
+    left_out = any(
+        len(given) >= index for given in (file.bands or (), *file.other_bands) if len(given) == dataset.count
+    )
+    if names[index - 1] or left_out or not is_alpha(dataset, index, file.display_name):
+        return None, index
+    return index, None
+
+
+def _needs_warp(dataset: Any) -> bool:
+    transform = dataset.transform
+    return not (transform.b == 0 and transform.d == 0 and transform.a > 0 and transform.e < 0) or bool(dataset.gcps[0])
+
+
+def _stated_by(layer: Layer, pam: dict[int, PamBand], image_alpha: int | None) -> list[str]:
+    """Return what states where pixels were observed, for the scene's tags."""
+    found = ["internal mask" if mask.inside else "mask beside the file" for mask in layer.masks]
+    found += ["alpha band"] if layer.alpha is not None else []
+    found += ["nodata value beside the file"] if any(band.nodata is not None for band in pam.values()) else []
+    return found + ([f"band {image_alpha} is tagged alpha but not used as such"] if image_alpha else [])
+
+
+def _scratch(job: SceneJob, file: RasterJob, what: str) -> Path:
+    """Return the path of a temporary file for a source; its copy's name is different for every source."""
+    return Path(job.folder) / f"{Path(file.path).name}-{what}.tif"
+
+
+def _warped_mask(stack: ExitStack, job: SceneJob, layer: Layer, mask: Mask, index: int) -> Mask:
+    """Return the mask of a layer that was warped north-up, warped in the same way."""
+    copy = copy_of_mask(stack, mask, layer.dataset, _scratch(job, layer.job, f"mask{index}"))
+    view, _, _ = to_north_up(
+        copy.view, mask.display_name, needs_georeference=job.needs_georeference, max_pixels=job.max_pixels
+    )
+    return replace(copy, view=stack.enter_context(view))
+
+
+def _names_of(
+    dataset: Any, file: RasterJob, sensor: str, pam: dict[int, PamBand], colors: list[str]
+) -> list[str | None]:
     """Return the name of each band, None for a band that is not wanted.
 
     Raises:
         BadScene: The file has another number of bands than names, or no usable names.
     """
-    colors = [color.name for color in dataset.colorinterp]
     if file.bands is None:
+        descriptions = [_pam(pam, index).description or text for index, text in enumerate(dataset.descriptions, 1)]
         return band_names(
-            dataset.descriptions,
-            colors,
-            file.display_name,
-            sensor=sensor,
-            path=file.display_name,
-            tags=dataset.tags(),
+            descriptions, colors, file.display_name, sensor=sensor, path=file.display_name, tags=dataset.tags()
         )
     visible = [color for color in colors if color != "alpha"]
     for names in (file.bands, *file.other_bands):
@@ -155,7 +237,7 @@ def _known_radiometry(dataset: Any, file: RasterJob, sensor: str, wanted: list[t
     return None
 
 
-def align_layers(stack: ExitStack, layers: list[Layer]) -> Grid:
+def align_layers(stack: ExitStack, job: SceneJob, layers: list[Layer]) -> Grid:
     """Return the finest grid, and replace the `view` of every layer on another grid by a resampled one.
 
     Raises:
@@ -175,9 +257,28 @@ def align_layers(stack: ExitStack, layers: list[Layer]) -> Grid:
             )
         original_m = layer.grid.resolution_m() or 0.0
         layer.resampled = f"{', '.join(layer.names)}: {original_m:.4g} m to {finest.resolution_m():.4g} m, bilinear"
-        layer.view = stack.enter_context(to_grid(layer.view, finest, Resampling.bilinear))
-        layer.grid, layer.alpha = finest, _alpha_index(layer.view)
+        _resample(stack, job, layer, finest)
     return finest
+
+
+def _resample(stack: ExitStack, job: SceneJob, layer: Layer, grid: Grid) -> None:
+    """Replace the view and the masks of a layer by ones on another grid.
+
+    A pixel is observed if all pixels that it is interpolated from are.
+    """
+    before = layer.view
+    layer.view = stack.enter_context(to_grid(before, grid, Resampling.bilinear, layer.nodata))
+    layer.grid, layer.alpha = grid, layer.alpha or _added_alpha(before, layer.view)
+    for index, mask in enumerate(layer.masks):
+        copy = mask
+        if before is layer.dataset:
+            copy = copy_of_mask(stack, mask, layer.dataset, _scratch(job, layer.job, f"mask{index}"))
+        layer.masks[index] = replace(copy, view=stack.enter_context(to_grid(copy.view, grid, Resampling.bilinear)))
+
+
+def _added_alpha(source: Any, view: Any) -> int | None:
+    """Return the index of the alpha band that warping has added, if it has."""
+    return int(view.count) if view.count > source.count else None
 
 
 def _describe_grid(grid: Grid) -> str:
@@ -185,27 +286,42 @@ def _describe_grid(grid: Grid) -> str:
     return f"{grid.height} x {grid.width} pixels, {corner}, {str(grid.crs_text())[:40]}"
 
 
-def _alpha_index(view: Any) -> int | None:
-    return next((index + 1 for index, color in enumerate(view.colorinterp) if color.name == "alpha"), None)
-
-
-def read_layers(layers: list[Layer], window: Window) -> tuple[UInt16, Bool]:
+def read_layers(layers: list[Layer], quality: list[QualityLayer], window: Window) -> tuple[UInt16, Bool]:
     """Return canonical digital numbers `(band, row, col)`, 0 where any band has no data, and the valid pixels."""
     parts: list[UInt16] = []
-    valid = np.ones((window.height, window.width), bool)
-    floats_at_zero = np.ones((window.height, window.width), bool)
+    shape = window.height, window.width
+    valid, all_filled = np.ones(shape, bool), np.ones(shape, bool)
     for layer in layers:
         raw = read_window(layer.view, layer.indexes, window, layer.job.display_name)
         bands = [to_canonical(dn, scale) for dn, scale in zip(raw, layer.scales, strict=True)]
-        band_valid = np.stack([each for _, each in bands])
-        # In 8 bits 0 is also black: such a pixel is invalid only where every band is 0.
-        valid &= band_valid.any(axis=0) if raw.dtype == np.uint8 else band_valid.all(axis=0)
+        valid &= np.stack([each for _, each in bands]).all(axis=0)
+        for mask in layer.masks:
+            valid &= mask.read(window)
         if layer.alpha is not None:
-            valid &= read_window(layer.view, layer.alpha, window, layer.job.display_name) > 0
-        if layer.masked and layer.warped is None and layer.resampled is None:
-            valid &= layer.view.read_masks(layer.indexes[0], window=rasterio_window(window)) > 0
-        # Reflectance products in floating point have 0 in every band at their margins and no nodata value.
-        floats_at_zero &= (raw == 0).all(axis=0) if raw.dtype.kind == "f" else False
+            valid &= read_window(layer.view, layer.alpha, window, layer.job.display_name) >= layer.least_alpha
+        if raw.dtype == np.uint8 and all(0.0 in scale.shared_fills for scale in layer.scales):
+            valid &= ~_black_margin(layer, raw, window)
+        for dn, scale in zip(raw, layer.scales, strict=True):
+            all_filled &= np.isin(dn, scale.shared_fills) if scale.shared_fills else False
         parts += [dn for dn, _ in bands]
-    valid &= ~floats_at_zero
+    valid &= ~all_filled
+    for each in quality:
+        valid &= each.read(window)
     return np.stack(parts) * valid, valid
+
+
+def _black_margin(layer: Layer, raw: Any, window: Window) -> Bool:
+    """Return the pixels of a black margin of an 8-bit image; none if red, green and blue are not in one file."""
+    if not set(RGB) <= set(layer.names):
+        return np.zeros(raw.shape[1:], bool)
+    colors = [layer.names.index(name) for name in RGB]
+
+    def read_around(pixels: int) -> tuple[Any, tuple[int, int]]:
+        row, col = max(0, window.row_off - pixels), max(0, window.col_off - pixels)
+        height = min(layer.grid.height, window.row_off + window.height + pixels) - row
+        width = min(layer.grid.width, window.col_off + window.width + pixels) - col
+        indexes = [layer.indexes[color] for color in colors]
+        around = read_window(layer.view, indexes, Window(row, col, height, width), layer.job.display_name)
+        return around, (window.row_off - row, window.col_off - col)
+
+    return black_margin(raw[colors], read_around)

@@ -40,6 +40,8 @@ class BandScale:
     """Digital numbers that mean "not observed", besides NaN."""
     assumed: bool
     """Whether the scale follows from the data type only."""
+    shared_fills: tuple[float, ...] = ()
+    """Digital numbers that mean "not observed" only where every band of the scene has one."""
 
 
 def eight_bit_stretch(source: str) -> Radiometry:
@@ -75,9 +77,10 @@ def band_scale(
     Raises:
         BadScene: The digital numbers have no known scale.
     """
-    declared = () if nodata is None or math.isnan(nodata) else (float(nodata),)
+    fills, shared = _fills(nodata, known.fill if known and not dtype.startswith("float") else None)
     if tagged != (1.0, 0.0):
-        return BandScale(_from_tags(tagged, dtype, known, display_name), _fills(dtype, declared, None), assumed=False)
+        radiometry = _from_tags(tagged, dtype, known, display_name)
+        return BandScale(radiometry, fills, assumed=False, shared_fills=shared)
     if dtype == "uint8" and not (known is not None and _is_for_8_bits(known)):
         if name not in RGB:
             raise BadScene(
@@ -86,13 +89,15 @@ def band_scale(
                 expected="red, green and blue of a true-color image",
                 next_step="Use the original 16-bit bands, or leave the band out: --bands red,green,blue,-",
             )
-        return BandScale(eight_bit_stretch(source), declared, assumed=False)
+        # In 8 bits every value is also a brightness: one band alone does not tell that a pixel was not observed.
+        black = 0.0 if nodata is None else float(nodata)
+        return BandScale(eight_bit_stretch(source), (), assumed=False, shared_fills=(black,))
     if dtype.startswith("float"):
-        return BandScale(REFLECTANCE, declared, assumed=False)
+        return BandScale(REFLECTANCE, fills, assumed=False, shared_fills=shared)
     if known is not None:
-        return BandScale(known, _fills(dtype, declared, known.fill), assumed=False)
+        return BandScale(known, fills, assumed=False, shared_fills=shared)
     source = "assumed: reflectance x 10000 (16-bit numbers without scale tag or product id)"
-    return BandScale(Radiometry(1 / REFLECTANCE_SCALE, 0.0, 0, source), _fills(dtype, declared, 0), assumed=True)
+    return BandScale(Radiometry(1 / REFLECTANCE_SCALE, 0.0, 0, source), fills, assumed=True, shared_fills=shared)
 
 
 def _is_for_8_bits(known: Radiometry) -> bool:
@@ -166,11 +171,22 @@ def _from_tags(tagged: tuple[float, float], dtype: str, known: Radiometry | None
     return Radiometry(scale, offset, fill, f"scale {scale:g} and offset {offset:g} of the file's tags")
 
 
-def _fills(dtype: str, declared: tuple[float, ...], usual: float | None) -> tuple[float, ...]:
-    """Return the declared and the usual fill values; 0 for 16 bits, where no product uses it for an observation."""
-    if dtype in ("uint16", "int16"):
-        usual = 0.0 if usual is None else float(usual)
-    return tuple(dict.fromkeys([*declared, *([] if usual is None else [float(usual)])]))
+def _fills(nodata: float | None, of_product: float | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the digital numbers that mean "not observed": in one band, and where every band of the scene has one.
+
+    What the file declares comes first: with a nodata value of -9999 a 0 is an observation (dark water after a
+    correction of the atmosphere). The fill of a product's specification remains, but next to another declared value
+    only where every band has it. 0 is a fill by custom only where neither says anything, and only in every band at
+    once.
+
+    Args:
+        nodata: The band's declared value; NaN and infinities are never observations anyway.
+        of_product: The fill of the product's specification.
+    """
+    if nodata is None:
+        return ((), (0.0,)) if of_product is None else ((float(of_product),), ())
+    declared = (float(nodata),) if math.isfinite(nodata) else ()
+    return declared, () if of_product is None or of_product in declared else (float(of_product),)
 
 
 def to_canonical(dn: npt.NDArray[Any], scale: BandScale) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:

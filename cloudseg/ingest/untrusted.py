@@ -1,6 +1,7 @@
 """Open an untrusted raster. Runs in the sandboxed decoder process only.
 
-Two drivers, no sidecar files, no virtual formats, no network: a VRT or a `/vsicurl` path inside a file makes it a file
+Two drivers, no virtual formats, no network, and GDAL looks at no file beside it (`cloudseg.ingest.pam` and
+`cloudseg.ingest.validity` open the few that count, by name): a VRT or a `/vsicurl` path inside a file makes it a file
 that is not a GeoTIFF. Sizes are checked before a pixel is read.
 """
 
@@ -163,7 +164,9 @@ def rasterio_window(window: Window) -> RasterioWindow:
     return RasterioWindow(window.col_off, window.row_off, window.width, window.height)
 
 
-def read_window(dataset: Any, indexes: int | list[int], window: Window, display_name: str) -> npt.NDArray[Any]:
+def read_window(
+    dataset: Any, indexes: int | list[int], window: Window, display_name: str, *, masks: bool = False
+) -> npt.NDArray[Any]:
     """Read pixels in the file's data type.
 
     Args:
@@ -171,6 +174,7 @@ def read_window(dataset: Any, indexes: int | list[int], window: Window, display_
         indexes: One band index, from 1, or several.
         window: The pixels.
         display_name: The file's name, for messages.
+        masks: Read the masks of the bands instead.
 
     Returns:
         `(row, col)` for one index, `(band, row, col)` for several.
@@ -179,7 +183,8 @@ def read_window(dataset: Any, indexes: int | list[int], window: Window, display_
         BadScene: The file is truncated or corrupt.
     """
     try:
-        pixels: npt.NDArray[Any] = dataset.read(indexes, window=rasterio_window(window))
+        read = dataset.read_masks if masks else dataset.read
+        pixels: npt.NDArray[Any] = read(indexes, window=rasterio_window(window))
     except _READ_ERRORS as error:
         raise BadScene(
             "the pixels cannot be read: the file is truncated or corrupt",

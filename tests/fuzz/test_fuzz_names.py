@@ -19,6 +19,7 @@ from cloudseg.ingest.inbox_file import InboxFile
 from cloudseg.ingest.ingest_scene import source_hash
 from cloudseg.ingest.layouts import find_candidates
 from cloudseg.ingest.layouts.base import RASTER_SUFFIXES
+from cloudseg.ingest.layouts.leftovers import without_leftovers
 from cloudseg.ingest.products.sentinel2_metadata import parse_sentinel2_metadata
 from cloudseg.ingest.stac_item import parse_item
 from cloudseg.storage import LocalStore
@@ -104,6 +105,13 @@ class Memory:
         yield io.BytesIO(self._text.encode("utf-8", "replace"))
 
 
+def _is_in_product(path: str, found: list[Candidate | UnmatchedFile]) -> bool:
+    """Return whether a path is in a folder that is one store, or in a SAFE product of which something was found."""
+    folders = [path[:at] for at in range(len(path)) if path[at] == "/"]
+    whole = [folder for folder in folders if folder.lower().endswith((".safe", ".zarr", ".n5", ".gdb", ".sen3"))]
+    return any(f"{item.path}/".startswith(f"{folder}/") for item in found for folder in whole)
+
+
 def _every_raster_is_claimed_once(paths: list[str], text: str, bands: tuple[str, ...] | None) -> None:
     found = find_candidates(Memory(paths, text), bands=bands)
     claimed = {path for item in found for path in item.claimed_paths()}
@@ -112,7 +120,9 @@ def _every_raster_is_claimed_once(paths: list[str], text: str, bands: tuple[str,
         for path in paths
         if path.rpartition("/")[2].rpartition(".")[2].lower() in RASTER_SUFFIXES and "." in path.rpartition("/")[2]
     }
-    assert rasters <= claimed
+    listed = {file.path for file in without_leftovers([InboxFile(path, "") for path in paths])}
+    spoken_for = {path for path in rasters - claimed if _is_in_product(path, found)}
+    assert rasters & listed <= claimed | spoken_for
     pixels = [source.file.path for item in found if isinstance(item, Candidate) for source in item.files]
     unmatched = [item.file.path for item in found if isinstance(item, UnmatchedFile)]
     assert len(unmatched) == len(set(unmatched))

@@ -71,7 +71,7 @@ def _rasters(folder: Path) -> dict[str, str]:
         "page": "web page",
         "virtual": "virtual raster",
         "tileindex": "virtual raster",
-        "archive.zip": "no layout recognizes",
+        "archive.zip": "unpack it first",
         "no_crs": "no coordinate reference",
         "identity": "no geotransform",
         "nan_transform": "",
@@ -137,12 +137,14 @@ def test_links_and_pipes_are_listed_but_never_opened(service: Service, inbox: Pa
     assert "points outside" in entries["link_out.tif"].what
 
 
-def test_sidecar_files_change_nothing(service: Service, inbox: Path) -> None:
+def test_the_georeference_is_read_from_the_raster_only(service: Service, inbox: Path) -> None:
     path = write(inbox / "scene.tif", random_dn(), crs=None, transform=None)
     path.with_suffix(".tfw").write_text("10\n0\n0\n-10\n500005\n5599995\n")
     (inbox / "scene.tif.aux.xml").write_text("<PAMDataset><SRS>EPSG:32631</SRS></PAMDataset>")
     service.ingest(inbox)
-    assert "no coordinate reference" in service.quarantine()["scene"].what
+    entry = service.quarantine()["scene"]
+    assert "no coordinate reference" in entry.what
+    assert entry.found == "no CRS; not read for a georeference: scene.tfw, scene.tif.aux.xml"
 
 
 @pytest.mark.parametrize(

@@ -86,8 +86,8 @@ def test_a_correction_that_does_not_fit_is_refused_until_its_scene_arrives(
     entries = service.quarantine()
     assert "extent differs" in entries["a (label)"].what
     assert "needs a georeference" in entries["b (label)"].what
-    write(inbox / "again" / "a.tif", random_dn(seed=2), transform=moved)
-    service.ingest(inbox)
+    write(tmp_path / "later" / "a.tif", random_dn(seed=2), transform=moved)
+    service.ingest(tmp_path / "later")
     assert len(service.ingest(corrections).labelled) == 1
     assert set(service.quarantine()) == {"b (label)"}
 

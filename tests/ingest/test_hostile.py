@@ -36,7 +36,7 @@ def test_names_that_are_code_are_only_names(service: Service, inbox: Path) -> No
     hidden = [name for name in NAMES if name.startswith(".")]
     record = service.ingest(inbox, workers=2)
     assert set(service.scenes()) == set(NAMES) - set(hidden)
-    assert set(service.quarantine()) == set(NAMES) - set(hidden)
+    assert set(service.quarantine()) == {f"bad_{name}" for name in set(NAMES) - set(hidden)}
     assert len(record.added) == len(NAMES) - len(hidden)
     scene = service.scenes()["a#b?c=d&e%20f"]
     assert scene.source_uri.endswith("/a%23b%3Fc%3Dd%26e%2520f.tif")
@@ -53,6 +53,13 @@ def test_names_that_are_code_are_only_names(service: Service, inbox: Path) -> No
         (b"latin\xe9.tif", r"latin\xe9.tif"),
         (b"\xff\xfe.tif", r"\xff\xfe.tif"),
         ("gpj.\u202efit.tif".encode(), r"gpj.\xe2\x80\xaefit.tif"),
+        ("zero\u200bwidth.tif".encode(), r"zero\xe2\x80\x8bwidth.tif"),
+        ("\ufeffmark.tif".encode(), r"\xef\xbb\xbfmark.tif"),
+        ("soft\u00adhyphen.tif".encode(), r"soft\xc2\xadhyphen.tif"),
+        ("tag\U000e0061.tif".encode(), r"tag\xf3\xa0\x81\xa1.tif"),
+        ("hangul\u3164.tif".encode(), r"hangul\xe3\x85\xa4.tif"),
+        ("joiner\u034f.tif".encode(), r"joiner\xcd\x8f.tif"),
+        ("braille\u2800.tif".encode(), r"braille\xe2\xa0\x80.tif"),
     ],
 )
 def test_names_that_would_deceive_a_terminal_are_quarantined_unread(

@@ -5,6 +5,7 @@ One small module each: docs/reference/layouts.md.
 A layout uses names and small metadata files only; `cloudseg.ingest.decode` opens the rasters, in another process.
 """
 
+from collections import defaultdict
 from typing import Final
 
 from cloudseg.errors import LayoutUnknown
@@ -23,6 +24,10 @@ from cloudseg.ingest.layouts import (
     stac,
 )
 from cloudseg.ingest.layouts.base import RASTER_SUFFIXES, FileListing, Layout
+from cloudseg.ingest.layouts.containers import archives, products, stores
+from cloudseg.ingest.layouts.distinct_names import with_distinct_names
+from cloudseg.ingest.layouts.leftovers import without_leftovers
+from cloudseg.ingest.layouts.sidecars import with_sidecars
 from cloudseg.ingest.layouts.stac_items import StacItems
 
 LAYOUTS: Final[tuple[Layout, ...]] = (
@@ -72,29 +77,71 @@ def find_candidates(
     layouts = [known for known in LAYOUTS if layout in (None, known.name)]
     if not layouts:
         raise LayoutUnknown("no such layout", subject=str(layout), expected=", ".join(layout_names()))
-    files = inbox.list_files()
+    files = without_leftovers(inbox.list_files())
     found: list[Candidate | UnmatchedFile] = [
         UnmatchedFile(file, file.reject_reason)
         for file in files
         if file.reject_reason and file.suffix not in _IGNORED_SUFFIXES
     ]
     remaining = [file for file in files if not file.reject_reason]
+    in_stores, store_paths = stores(remaining)
+    packed = archives(file for file in remaining if file.path not in store_paths)
+    found += [*in_stores, *packed]
+    remaining = _without(remaining, store_paths | {item.path for item in packed})
     stac_items = StacItems(inbox, remaining)
+    items: list[Candidate | UnmatchedFile] = []
+    unread: list[UnmatchedFile] = []
     for known in layouts:
-        items = known.find(FileListing(tuple(remaining), bands, inbox, stac_items))
-        claimed = {path for item in items for path in item.claimed_paths()}
-        remaining = [file for file in remaining if file.path not in claimed]
-        found += items
-    found += [_unrecognized(file) for file in remaining if file.suffix not in _IGNORED_SUFFIXES]
+        if known is LAYOUTS[-1] and len(layouts) > 1:
+            # Before the layout that claims every raster: what remains of a product makes no scene of its own.
+            remaining = _without_products(remaining, items, unread)
+        new = known.find(FileListing(tuple(remaining), bands, inbox, stac_items))
+        remaining = _without(remaining, {path for item in new for path in item.claimed_paths()})
+        items += new
+    remaining = _without_products(remaining, items, unread)
+    found += _unrecognized([file for file in remaining if file.suffix not in _IGNORED_SUFFIXES])
+    found += [*unread, *with_distinct_names(with_sidecars(items, files, inbox))]
     return sorted(found, key=lambda item: item.path)
 
 
-def _unrecognized(file: InboxFile) -> UnmatchedFile:
+def _without(files: list[InboxFile], paths: set[str]) -> list[InboxFile]:
+    return [file for file in files if file.path not in paths]
+
+
+def _without_products(
+    files: list[InboxFile], items: list[Candidate | UnmatchedFile], unread: list[UnmatchedFile]
+) -> list[InboxFile]:
+    """Return the files outside of SAFE folders, and add an entry to `unread` for each folder that nothing has read."""
+    entries, inside = products(files, [*items, *unread])
+    unread += entries
+    return _without(files, inside)
+
+
+def _unrecognized(files: list[InboxFile]) -> list[UnmatchedFile]:
+    """Return an entry for each name: `scene.hdr` and `scene.dat` are one thing."""
+    groups: dict[tuple[str, str], list[InboxFile]] = defaultdict(list)
+    for file in files:
+        groups[file.folder, file.stem].append(file)
+    return [_virtual(group[0]) if group[0].suffix == "vrt" else _unknown(group) for group in groups.values()]
+
+
+def _unknown(files: list[InboxFile]) -> UnmatchedFile:
+    suffixes = ", ".join(f".{file.suffix}" for file in files if file.suffix)
     return UnmatchedFile(
-        file,
+        files[0],
         "no layout recognizes this file",
-        found=f"suffix .{file.suffix}" if file.suffix else "a name without suffix",
+        found=f"suffix {suffixes}" if suffixes else "a name without suffix",
         expected=", ".join(f".{suffix}" for suffix in RASTER_SUFFIXES),
         next_step="See docs/reference/layouts.md for what an inbox may hold.",
+        error=LayoutUnknown,
+    )
+
+
+def _virtual(file: InboxFile) -> UnmatchedFile:
+    return UnmatchedFile(
+        file,
+        "a virtual raster refers to other files and is not read",
+        expected=", ".join(f".{suffix}" for suffix in RASTER_SUFFIXES),
+        next_step="Put the files that it refers to into the inbox, or write one (GDAL: gdal_translate -of COG).",
         error=LayoutUnknown,
     )

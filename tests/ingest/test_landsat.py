@@ -254,11 +254,12 @@ def test_a_product_without_its_red_band_is_one_entry(service: Service, inbox: Pa
 def test_one_file_with_several_bands_is_read_by_the_metadata_beside_it(
     service: Service, inbox: Path, product: str, groups: Groups
 ) -> None:
+    codes = {band: code for code, band in (OLI_FILES if product == L9 else TM_FILES).items()}
     write_bands(
         inbox / f"{product}_stack.tif",
         VISIBLE,
         lambda values: (values * SINE + 0.1) / 2e-5,
-        descriptions=[code for band in VISIBLE for code, name in OLI_FILES.items() if name == band],
+        descriptions=[codes[band] for band in VISIBLE],
     )
     write(inbox / f"{product}_QA_PIXEL.TIF", np.full((1, 48, 48), 21824, np.uint16), names=None)
     (inbox / f"{product}_MTL.json").write_text(as_json(groups))

@@ -5,31 +5,23 @@ Runs in the sandboxed decoder process.
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from rasterio.enums import MaskFlags, Resampling
 
-from cloudseg.bands import Radiometry
 from cloudseg.errors import BadScene
 from cloudseg.grid import Window
-from cloudseg.ingest.band_codes import band_names, has_surface_reflectance_codes
+from cloudseg.ingest.band_codes import band_names
 from cloudseg.ingest.georeference import Grid, same_extent, same_grid, to_grid, to_north_up
 from cloudseg.ingest.job import RasterJob, SceneJob
-from cloudseg.ingest.radiometry import (
-    BandScale,
-    band_scale,
-    check_scale_without_metadata,
-    landsat_surface_reflectance,
-    to_canonical,
-)
+from cloudseg.ingest.product_scale import product_scale
+from cloudseg.ingest.radiometry import BandScale, band_scale, to_canonical
 from cloudseg.ingest.untrusted import check_pixels, open_untrusted, rasterio_window, read_window
 
 UInt16 = npt.NDArray[np.uint16]
 Bool = npt.NDArray[np.bool_]
-_SAMPLE: Final = 256
-"""Rows and columns of the sample that decides between two scales."""
 
 
 @dataclass
@@ -78,12 +70,11 @@ def open_layer(stack: ExitStack, job: SceneJob, file: RasterJob) -> Layer:
     if view is not dataset:
         stack.enter_context(view)
     wanted = [(index + 1, name) for index, name in enumerate(names) if name]
-    known = _known_radiometry(dataset, file, job.sensor, wanted)
     scales = [
         band_scale(
             name,
             dataset.dtypes[index - 1],
-            known,
+            product_scale(dataset, index, file.known_radiometry(), job.sensor, file.display_name),
             (dataset.scales[index - 1], dataset.offsets[index - 1]),
             dataset.nodatavals[index - 1],
             file.display_name,
@@ -133,26 +124,6 @@ def _names_of(dataset: Any, file: RasterJob, sensor: str) -> list[str | None]:
         expected=f"{len(file.bands)} ({', '.join(name or '-' for name in file.bands)})",
         next_step="Name every band of the file in --bands; write - for a band that is not wanted.",
     )
-
-
-def _known_radiometry(dataset: Any, file: RasterJob, sensor: str, wanted: list[tuple[int, str]]) -> Radiometry | None:
-    """Return the scale from the product, else from Landsat's band names, of a file without scale tags.
-
-    Raises:
-        BadScene: The digital numbers are a product's that has no scale without metadata.
-    """
-    known = file.known_radiometry()
-    if known is not None or not wanted:
-        return known
-    index = wanted[0][0]
-    dtype = dataset.dtypes[index - 1]
-    if (dataset.scales[index - 1], dataset.offsets[index - 1]) != (1.0, 0.0) or dtype.startswith("float"):
-        return None
-    check_scale_without_metadata(sensor, dtype, file.display_name)
-    if dtype in ("uint16", "int16") and has_surface_reflectance_codes(dataset.descriptions):
-        sample = dataset.read(index, out_shape=(min(dataset.height, _SAMPLE), min(dataset.width, _SAMPLE)))
-        return landsat_surface_reflectance(sample, dataset.nodatavals[index - 1])
-    return None
 
 
 def align_layers(stack: ExitStack, layers: list[Layer]) -> Grid:

@@ -241,7 +241,8 @@ def _families(
     raise BadScene(
         "the band codes have several readings" if families else "the band codes do not fit the sensor",
         subject=display_name,
-        found=", ".join(each.code or "" for each in codes) + (f" of {', '.join(named)}" if named else ""),
+        found=", ".join(f"{each.prefix.upper()}_{each.code}".lstrip("_") for each in codes)
+        + (f" of {', '.join(named)}" if named else ""),
         expected="a sensor in the file's name or tags (LT05, LE07, LC08, Sentinel-2, HLS.L30), and its codes",
         next_step=_lines(parsed, families or tuple(fitting) or FAMILIES),
     )

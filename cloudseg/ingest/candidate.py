@@ -95,9 +95,9 @@ class Candidate:
         return {file.path for file in (*self.pixel_files(), *self.extra_files)} | label
 
     def pixel_files(self) -> list[InboxFile]:
-        """Return the files whose bytes determine the scene: bands with their sidecars, then quality layers."""
+        """Return the files whose bytes determine the scene, each once: bands with sidecars, then quality layers."""
         of_bands = [file for source in self.files for file in (source.file, *source.sidecars)]
-        return [*of_bands, *(layer.file for layer in self.quality)]
+        return list(dict.fromkeys([*of_bands, *(layer.file for layer in self.quality)]))
 
 
 @dataclass(frozen=True)

@@ -122,11 +122,14 @@ def _scene_job(context: IngestContext, candidate: Candidate, hashes: Hashes, sce
     """
     folder = scene_file.parent
     files, quality = [], []
+    copies: dict[str, Path] = {}  # a file whose bands have several scales occurs once for each
     for index, source in enumerate(candidate.files):
-        copy = _copy(context, source.file, hashes, folder / f"source{index}")
-        for sidecar in source.sidecars:
-            _copy(context, sidecar, hashes, folder / f"{copy.name}.{_sidecar_suffix(sidecar)}")
-        files.append(_raster_job(source, copy))
+        if source.file.path not in copies:
+            copy = _copy(context, source.file, hashes, folder / f"source{index}")
+            for sidecar in source.sidecars:
+                _copy(context, sidecar, hashes, folder / f"{copy.name}.{_sidecar_suffix(sidecar)}")
+            copies[source.file.path] = copy
+        files.append(_raster_job(source, copies[source.file.path]))
     for index, layer in enumerate(candidate.quality):
         copy = _copy(context, layer.file, hashes, folder / f"quality{index}")
         quality.append(QualityJob(path=str(copy), display_name=layer.file.path, kind=layer.kind))

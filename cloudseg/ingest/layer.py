@@ -6,36 +6,29 @@ Runs in the sandboxed decoder process.
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from rasterio.enums import Resampling
 
-from cloudseg.bands import RGB, Radiometry
+from cloudseg.bands import RGB
 from cloudseg.errors import BadScene
 from cloudseg.grid import Window
 from cloudseg.ingest.alpha import is_alpha, least_opaque
-from cloudseg.ingest.band_codes import band_names, has_surface_reflectance_codes
+from cloudseg.ingest.band_codes import band_names
 from cloudseg.ingest.black import black_margin
 from cloudseg.ingest.georeference import Grid, same_extent, same_grid, to_grid, to_north_up
 from cloudseg.ingest.job import RasterJob, SceneJob
 from cloudseg.ingest.pam import PamBand, read_pam
+from cloudseg.ingest.product_scale import product_scale
 from cloudseg.ingest.quality import QualityLayer
-from cloudseg.ingest.radiometry import (
-    BandScale,
-    band_scale,
-    check_scale_without_metadata,
-    landsat_surface_reflectance,
-    to_canonical,
-)
+from cloudseg.ingest.radiometry import BandScale, band_scale, to_canonical
 from cloudseg.ingest.untrusted import check_pixels, open_untrusted, read_window
 from cloudseg.ingest.validity import Mask, copy_of_mask, copy_without_alpha, masks_of
 
 UInt16 = npt.NDArray[np.uint16]
 Bool = npt.NDArray[np.bool_]
-_SAMPLE: Final = 256
-"""Rows and columns of the sample that decides between two scales."""
 
 
 @dataclass
@@ -101,14 +94,13 @@ def open_layer(stack: ExitStack, job: SceneJob, file: RasterJob) -> Layer:
         georeference_beside=", ".join(file.georeference_beside),
     )
     wanted = [(index, name) for index, name in enumerate(names, 1) if name]
-    known = _known_radiometry(original, file, job.sensor, wanted)
     layer = Layer(
         job=file,
         view=view,
         grid=grid,
         names=[name for _, name in wanted],
         indexes=[index for index, _ in wanted],
-        scales=[_scale_of(original, file, index, name, _pam(pam, index), known) for index, name in wanted],
+        scales=[_scale_of(original, file, index, name, _pam(pam, index), job.sensor) for index, name in wanted],
         striped=dataset.block_shapes[0][1] == dataset.width,
         warped=warped,
         alpha=alpha,
@@ -129,15 +121,13 @@ def _pam(pam: dict[int, PamBand], index: int) -> PamBand:
     return pam.get(index, PamBand())
 
 
-def _scale_of(
-    dataset: Any, file: RasterJob, index: int, name: str, stated: PamBand, known: Radiometry | None
-) -> BandScale:
+def _scale_of(dataset: Any, file: RasterJob, index: int, name: str, stated: PamBand, sensor: str) -> BandScale:
     """Return the scale of a band; what a sidecar states comes before what the file states, as in GDAL."""
     scale, offset, nodata = dataset.scales[index - 1], dataset.offsets[index - 1], dataset.nodatavals[index - 1]
     return band_scale(
         name,
         dataset.dtypes[index - 1],
-        known,
+        product_scale(dataset, index, file.known_radiometry(), sensor, file.display_name),
         (scale if stated.scale is None else stated.scale, offset if stated.offset is None else stated.offset),
         nodata if stated.nodata is None else stated.nodata,
         file.display_name,
@@ -215,26 +205,6 @@ def _names_of(
         expected=f"{len(file.bands)} ({', '.join(name or '-' for name in file.bands)})",
         next_step="Name every band of the file in --bands; write - for a band that is not wanted.",
     )
-
-
-def _known_radiometry(dataset: Any, file: RasterJob, sensor: str, wanted: list[tuple[int, str]]) -> Radiometry | None:
-    """Return the scale from the product, else from Landsat's band names, of a file without scale tags.
-
-    Raises:
-        BadScene: The digital numbers are a product's that has no scale without metadata.
-    """
-    known = file.known_radiometry()
-    if known is not None or not wanted:
-        return known
-    index = wanted[0][0]
-    dtype = dataset.dtypes[index - 1]
-    if (dataset.scales[index - 1], dataset.offsets[index - 1]) != (1.0, 0.0) or dtype.startswith("float"):
-        return None
-    check_scale_without_metadata(sensor, dtype, file.display_name)
-    if dtype in ("uint16", "int16") and has_surface_reflectance_codes(dataset.descriptions):
-        sample = dataset.read(index, out_shape=(min(dataset.height, _SAMPLE), min(dataset.width, _SAMPLE)))
-        return landsat_surface_reflectance(sample, dataset.nodatavals[index - 1])
-    return None
 
 
 def align_layers(stack: ExitStack, job: SceneJob, layers: list[Layer]) -> Grid:

@@ -2,14 +2,13 @@
 
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from cloudseg.bands import (
-    LANDSAT_L2,
     REFLECTANCE,
     REFLECTANCE_SCALE,
     RGB,
@@ -106,48 +105,6 @@ def _is_for_8_bits(known: Radiometry) -> bool:
     Those reach reflectance 0.3 to 1.1 at 255 (USGS, MTL files); a scale for 16 bits stays below 0.03.
     """
     return 255 * known.scale + known.offset > _LOWEST_FULL_SCALE
-
-
-def check_scale_without_metadata(sensor: str, dtype: str, display_name: str) -> None:
-    """Check that a product's integers may be reflectance, where neither metadata nor tags state a scale.
-
-    Args:
-        sensor: The scene's sensor from a product id.
-        dtype: The data type.
-        display_name: The file's name, for messages.
-
-    Raises:
-        BadScene: They are radiance of Planet, or digital numbers of Landsat 4 to 7, which have 8 bits.
-    """
-    radiance = sensor in ("planetscope", "rapideye") and dtype != "uint8"
-    level_1 = re.match(r"landsat-[457]-l1" if dtype != "uint8" else r"landsat-[457]", sensor)
-    if radiance or level_1:
-        raise BadScene(
-            f"the digital numbers of {sensor} have no scale without the product's metadata",
-            subject=display_name,
-            found=f"{dtype} without scale tags",
-            expected="surface reflectance, or the product's files with its metadata file in one folder",
-            next_step="Use the product as it was delivered, or write scale and offset into the file "
-            "(GDAL: gdal_edit.py -scale -offset).",
-        )
-
-
-def landsat_surface_reflectance(sample: npt.NDArray[Any], nodata: float | None) -> Radiometry | None:
-    """Return the scale of a file with Landsat's band names of surface reflectance, from its numbers.
-
-    Collection 2 numbers are 7273 at reflectance 0 (LANDSAT_L2). Where most are below, they would be negative, so the
-    numbers were converted, and are read like others without scale.
-
-    Args:
-        sample: Digital numbers of one band.
-        nodata: The band's nodata value.
-    """
-    seen = sample[(sample != 0) & (sample != nodata)]
-    zero = -LANDSAT_L2.offset / LANDSAT_L2.scale
-    if seen.size == 0 or np.mean(seen < zero) > 0.5:
-        return None
-    source = f"{LANDSAT_L2.source} (assumed from band names SR_B and from the numbers)"
-    return replace(LANDSAT_L2, source=source, guessed=True)
 
 
 def _from_tags(tagged: tuple[float, float], dtype: str, known: Radiometry | None, display_name: str) -> Radiometry:

@@ -201,10 +201,14 @@ def test_landsat_8_with_pan_and_sentinel_2_without_b8(service: Service, inbox: P
     bands = ["blue", "green", "red", "nir", "pan"]
     codes = ["B2", "B3", "B4", "B5", "B8"]
     write_bands(inbox / "LC08_044034_20140716.tif", bands, times_10000, descriptions=codes)
+    tags = {"SPACECRAFT_ID": "LANDSAT_8"}
+    other = ["blue", "green", "red", "nir", "yellow"]
+    write_bands(inbox / "tagged.tif", other, times_10000, descriptions=codes, tags=tags)
     bands = ["blue", "green", "red", "rededge071"]
     write_bands(inbox / "s2_subset.tif", bands, times_10000, descriptions=["B2", "B3", "B4", "B5"])
     assert service.ingest(inbox).quarantined == []
     assert medians(service, "LC08_044034_20140716") == truth("blue", "green", "red", "nir", "pan")
+    assert service.scenes()["tagged"].bands == ["blue", "green", "red", "nir", "pan"]
     assert medians(service, "s2_subset") == truth(*bands)
 
 

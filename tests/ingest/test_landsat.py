@@ -254,11 +254,12 @@ def test_a_product_without_its_red_band_is_one_entry(service: Service, inbox: Pa
 def test_one_file_with_several_bands_is_read_by_the_metadata_beside_it(
     service: Service, inbox: Path, product: str, groups: Groups
 ) -> None:
+    codes = {band: code for code, band in (OLI_FILES if product == L9 else TM_FILES).items()}
     write_bands(
         inbox / f"{product}_stack.tif",
         VISIBLE,
         lambda values: (values * SINE + 0.1) / 2e-5,
-        descriptions=[code for band in VISIBLE for code, name in OLI_FILES.items() if name == band],
+        descriptions=[codes[band] for band in VISIBLE],
     )
     write(inbox / f"{product}_QA_PIXEL.TIF", np.full((1, 48, 48), 21824, np.uint16), names=None)
     (inbox / f"{product}_MTL.json").write_text(as_json(groups))
@@ -275,3 +276,26 @@ def test_quality_layers_alone_are_one_entry(service: Service, inbox: Path) -> No
         write(inbox / f"{L9}_{layer}.TIF", random_dn(1), names=None)
     assert len(service.ingest(inbox).quarantined) == 1
     assert next(iter(service.quarantine().values())).what.startswith("quality layers of a Landsat product without")
+
+
+def test_cut_bands_have_the_metadata_of_their_product(service: Service, inbox: Path) -> None:
+    for code, band in OLI_FILES.items():
+        write_bands(inbox / f"{L9}_cut_{code}.TIF", [band], lambda values: (values * SINE + 0.1) / 2e-5)
+    (inbox / f"{L9}_MTL.json").write_text(as_json(OLI_GROUPS))
+    assert service.ingest(inbox).quarantined == []
+    assert medians(service, f"{L9}_cut") == truth(*VISIBLE)
+
+
+def test_cut_bands_and_an_incomplete_product_beside_them(service: Service, inbox: Path) -> None:
+    for code, band in OLI_FILES.items():
+        write_bands(inbox / f"{L9}_a_{code}.TIF", [band], lambda values: (values * SINE + 0.1) / 2e-5)
+    write_l9(inbox)
+    (inbox / f"{L9}_B4.TIF").unlink()
+    (inbox / f"{L9}_MTL.json").write_text(as_json(OLI_GROUPS))
+    whole, lacking = sorted(
+        find_candidates(open_inbox(str(inbox), service.store, S3Options())), key=lambda item: type(item).__name__
+    )
+    assert isinstance(whole, Candidate)
+    assert isinstance(lacking, UnmatchedFile)
+    assert {source.file.name for source in whole.files} == {f"{L9}_a_{code}.TIF" for code in OLI_FILES}
+    assert lacking.file.name == f"{L9}_B2.TIF"

@@ -55,14 +55,12 @@ class LandsatBands:
         for file in listing.rasters:
             if found := landsat_band(file.name):
                 group, code, _ = found
-                groups[file.folder, group].setdefault(code, file)
+                groups[file.folder, group.lower()].setdefault(code, file)
             elif product_id := landsat_product_id(file.stem):
                 stacks.append((file, product_id))
         names = _NameIndex(listing.files)
         scenes = [
-            item
-            for (folder, group), files in sorted(groups.items())
-            for item in self._scene(listing, names.parts(folder, group), group, files)
+            item for (folder, _), files in sorted(groups.items()) for item in self._scene(listing, names, folder, files)
         ]
         claimed = _claimed(scenes)
         for file, product_id in stacks:
@@ -71,26 +69,33 @@ class LandsatBands:
         return scenes + _layers_alone(stacks, _claimed(scenes))
 
     def _scene(
-        self, listing: FileListing, others: list[InboxFile], group: str, by_code: dict[str, InboxFile]
+        self, listing: FileListing, names: "_NameIndex", folder: str, by_code: dict[str, InboxFile]
     ) -> list[Candidate | UnmatchedFile]:
         """Return the scene of band files.
 
         Args:
             listing: The inbox.
-            others: Every file whose name begins with that of the product.
-            group: The name before the band.
+            names: All of its files.
+            folder: The folder of the band files.
             by_code: The band files by code.
         """
+        first = landsat_band(next(iter(by_code.values())).name)
+        group = first[0] if first else ""
         product = landsat_product(group)
         if product is None:  # `landsat_band` found one in every name
             return []
+        others = [file for file in names.parts(folder, group) if _belongs(file, group)]
+        # Bands that were cut or renamed, LC08_…_T1_cut_B4.TIF, have the metadata of the product that they are from.
+        product_id = landsat_product_id(group) or group
+        metadata = [file for file in names.parts(folder, product_id) if _rest(file, product_id) == "_mtl"]
+        metadata = [file for file in others if _rest(file, group) == "_mtl"] or metadata
         codes = landsat_bands(landsat_satellite(product.sensor))
         files = {codes[code]: file for code, file in by_code.items()}
         if missing := missing_bands(files, listing.bands):
             return incomplete_scene(others, files, missing)
         wanted = {code: file for code, file in by_code.items() if listing.bands or codes[code] not in _OPTIONAL}
         try:
-            mtl = _metadata(listing, others, group, product)
+            mtl = _metadata(listing, metadata, product)
             sources = {
                 codes[code]: SourceFile(
                     file, (codes[code],), radiometry=None if _is_reflectance(file) else _radiometry(mtl, product, code)
@@ -107,7 +112,7 @@ class LandsatBands:
                 sensor=product.sensor,
                 acquired_at=(mtl_time(mtl[0]) if mtl else None) or product.acquired_at,
                 quality=_quality(others, group),
-                extra_files=tuple(others),
+                extra_files=(*others, *metadata),
                 tags=(("wrs2", product.place.removeprefix("wrs2:")),) if product.place else (),
             )
         ]
@@ -121,7 +126,7 @@ class LandsatBands:
         if product is None or not (metadata or quality):
             return []
         try:
-            mtl = _metadata(listing, metadata, product_id, product)
+            mtl = _metadata(listing, metadata, product)
             radiometry = _common_radiometry(mtl, product)
         except BadScene as error:
             return [unusable_product([file], error)]
@@ -185,13 +190,19 @@ def _no_bands(files: list[InboxFile]) -> BadScene:
     )
 
 
-def _metadata(listing: FileListing, files: list[InboxFile], group: str, product: Product) -> list[Mtl]:
+def _belongs(file: InboxFile, group: str) -> bool:
+    """Return whether a file whose name begins with that of a group is no band of a group with a longer name."""
+    found = landsat_band(file.name)
+    return found is None or found[0].lower() == group.lower()
+
+
+def _metadata(listing: FileListing, files: list[InboxFile], product: Product) -> list[Mtl]:
     """Return the metadata files of a product, in the order txt, json, xml.
 
     Raises:
         BadScene: One is damaged, or contradicts the product id.
     """
-    by_suffix = {file.suffix: file for file in files if _rest(file, group) == "_mtl"}
+    by_suffix = {file.suffix: file for file in files}
     found = [
         parse_mtl(listing.text(by_suffix[suffix]), by_suffix[suffix].name)
         for suffix in MTL_SUFFIXES

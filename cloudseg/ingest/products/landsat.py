@@ -42,8 +42,8 @@ def landsat_product(text: str) -> Product | None:
 
 
 def landsat_product_id(text: str) -> str | None:
-    """Return the product id of a collection, or the older scene id, with which a name begins, or None."""
-    found = _PRODUCT_ID.match(text) or _SCENE_ID.match(text)
+    """Return the product id of a collection, or the older scene id, in a name, or None."""
+    found = _PRODUCT_ID.search(text) or _SCENE_ID.search(text)
     return found[0] if found else None
 
 

@@ -12,6 +12,7 @@ from cloudseg.ingest.candidate import Candidate, UnmatchedFile
 from cloudseg.ingest.inbox_file import Inbox, InboxFile
 from cloudseg.ingest.layouts import cloud38, cloudsen12, landsat, multiband, oncloudn, pairs, sentinel2
 from cloudseg.ingest.layouts.base import RASTER_SUFFIXES, FileListing, Layout
+from cloudseg.ingest.layouts.label_folder import is_in_label_folder
 
 LAYOUTS: Final[tuple[Layout, ...]] = (
     pairs.Pairs(),
@@ -61,7 +62,7 @@ def find_candidates(
     found: list[Candidate | UnmatchedFile] = [
         UnmatchedFile(file, file.reject_reason)
         for file in files
-        if file.reject_reason and file.suffix not in _IGNORED_SUFFIXES
+        if file.reject_reason and (file.suffix not in _IGNORED_SUFFIXES or is_in_label_folder(file))
     ]
     remaining = [file for file in files if not file.reject_reason]
     for known in layouts:
@@ -69,7 +70,9 @@ def find_candidates(
         claimed = {path for item in items for path in item.claimed_paths()}
         remaining = [file for file in remaining if file.path not in claimed]
         found += items
-    found += [_unrecognized(file) for file in remaining if file.suffix not in _IGNORED_SUFFIXES]
+    # The layout of pairs has looked at every file below a folder labels/.
+    is_done = is_in_label_folder if any(known.name == pairs.Pairs.name for known in layouts) else lambda _: False
+    found += [_unrecognized(file) for file in remaining if file.suffix not in _IGNORED_SUFFIXES and not is_done(file)]
     return sorted(found, key=lambda item: item.path)
 
 

@@ -78,7 +78,11 @@ def read_label_tags(job: LabelTagsJob) -> LabelTags:
             if _has_polygons(job):
                 return label_tags(read_polygons(job.path, job.display_name).tags, job.display_name)
             with _open(job) as dataset:
-                return label_tags(dataset.tags(), job.display_name)
+                tags = label_tags(dataset.tags(), job.display_name)
+                transform = [float(value) for value in list(dataset.transform)[:6]]
+                if dataset.crs is None or not np.isfinite(transform).all():
+                    return tags
+                return tags.model_copy(update={"shape": dataset.shape, "transform": transform})
     except BadScene as error:
         raise _as_bad_label(error, job.display_name) from error
 

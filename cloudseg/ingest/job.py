@@ -150,6 +150,10 @@ class LabelTags(Record):
     mask_id: Short | None = Field(None, description="CLOUDSEG_MASK_ID: the published mask that the file was made from")
     source: Short | None = Field(None, description="LABEL_SOURCE: who made it")
     confirms: Short | None = Field(None, description="LABEL_CONFIRMS: a published mask that a person found right")
+    shape: tuple[int, int] | None = Field(None, description="height and width of a raster with a CRS")
+    transform: Annotated[list[Finite], Field(min_length=6, max_length=6)] | None = Field(
+        None, description="affine a, b, c, d, e, f of a raster with a CRS"
+    )
 
 
 class LabelFacts(Record):

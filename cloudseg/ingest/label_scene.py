@@ -7,9 +7,9 @@ Evidence in this order; the first that names scenes chooses the candidates, the 
 3. a product id in the file name: same sensor, time and place;
 4. the file name without suffix, compared in Unicode normal form C; a date in it may be left out.
 
-Several candidates: the one of exactly that name, then of the same folder, then of the date in a tag, folder or file
-name, then of a folder of the same name. If more than one is left, the label is refused with the list: which scene was
-ingested last says nothing.
+Several candidates: the one on the label's grid, then of the date in a tag, then of exactly that name, then of the same
+folder, then of the date in folder or file name, then of a folder of the same name. If more than one is left, the label
+is refused with the list: which scene was ingested last says nothing.
 """
 
 import re
@@ -35,6 +35,8 @@ _DATE: Final = re.compile(
 )
 _SEPARATORS: Final = "-_. "
 _LISTED: Final = 5
+_PIXEL_TOLERANCE: Final = 0.01
+"""Fraction of a pixel, as for the grids of a scene's bands."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,7 @@ def _narrow(candidates: Sequence[Scene], file: InboxFile, tags: LabelTags) -> li
     """Return the candidates that the weaker evidence leaves; evidence that fits none of them is ignored."""
     name, dates = unicodedata.normalize("NFC", file.stem), _stated_dates(file, tags)
     tests: tuple[Callable[[Scene], bool], ...] = (
+        lambda scene: _is_on_grid(scene, tags),
         lambda scene: _day(scene) in _dates(tags.acquired_at or ""),
         lambda scene: unicodedata.normalize("NFC", scene.name) == name,
         lambda scene: _same_folder(scene, file),
@@ -242,6 +245,15 @@ def _dates(text: str) -> set[date]:
 
 def _day(scene: Scene) -> date | None:
     return scene.acquired_at.astimezone(UTC).date() if scene.acquired_at else None
+
+
+def _is_on_grid(scene: Scene, tags: LabelTags) -> bool:
+    """Return whether a label raster has the scene's size and geotransform; the decoder compares the CRS."""
+    if tags.shape is None or tags.transform is None:
+        return False
+    tolerance = _PIXEL_TOLERANCE * max(abs(scene.transform[0]), abs(scene.transform[4]))
+    same = all(abs(a - b) <= tolerance for a, b in zip(tags.transform, scene.transform, strict=True))
+    return same and tags.shape == (scene.height, scene.width)
 
 
 def _same_folder(scene: Scene, file: InboxFile) -> bool:

@@ -5,6 +5,7 @@ probed as another format; the file's first bytes must be those of the format tha
 """
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,12 +72,14 @@ def read_polygons(path: str, display_name: str) -> Polygons:
     _check_content(Path(path), display_name)
     pyogrio = _load()
     try:
-        layer = _layer(pyogrio, path, display_name)
-        info = pyogrio.read_info(path, layer=layer, force_feature_count=True)
-        _check_layer(info, path, display_name)
-        meta, ids, wkb, values = pyogrio.raw.read(
-            path, layer=layer, force_2d=True, return_fids=True, max_features=MAX_FEATURES + 1
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a newer version of a format, of M values: polygons are checked below
+            layer = _layer(pyogrio, path, display_name)
+            info = pyogrio.read_info(path, layer=layer, force_feature_count=True)
+            _check_layer(info, path, display_name)
+            meta, ids, wkb, values = pyogrio.raw.read(
+                path, layer=layer, force_2d=True, return_fids=True, max_features=MAX_FEATURES + 1
+            )
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError, RuntimeError) as error:
         raise BadLabel(
             "the polygons cannot be read",

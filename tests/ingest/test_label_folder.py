@@ -113,27 +113,27 @@ def test_a_raster_and_polygons_of_one_image_are_two_labels(inbox: Path) -> None:
 
 
 def test_png_and_polygons_are_ingested(service: Service, inbox: Path) -> None:
-    for index, name in enumerate(("png", "gpkg", "shp", "empty")):
+    for index, name in enumerate(("a_png", "a_gpkg", "a_shp", "empty")):
         write(inbox / "images" / f"{name}.tif", random_dn(seed=index))
     (inbox / "labels").mkdir()
-    Image.fromarray(clouds()[0] * np.uint8(255)).save(inbox / "labels" / "png.png")
-    save(inbox / "labels" / "gpkg.gpkg", AREAS)
-    save(inbox / "labels" / "shp.shp", AREAS)
+    Image.fromarray(clouds()[0] * np.uint8(255)).save(inbox / "labels" / "a_png.png")
+    save(inbox / "labels" / "a_gpkg.gpkg", AREAS)
+    save(inbox / "labels" / "a_shp.shp", AREAS)
     save(inbox / "labels" / "empty.gpkg", [])
     record = service.ingest(inbox)
     assert (len(record.added), len(record.labelled), record.quarantined) == (4, 3, [])
     assert record.empty_layers == ["labels/empty.gpkg"]
     for name, cloud, labeled in (
-        ("png", 0.5, 1.0),
-        ("gpkg", 184 / 484, 484 / SIZE**2),
-        ("shp", 184 / 484, 484 / SIZE**2),
+        ("a_png", 0.5, 1.0),
+        ("a_gpkg", 184 / 484, 484 / SIZE**2),
+        ("a_shp", 184 / 484, 484 / SIZE**2),
     ):
         (label,) = service.labels(service.scenes()[name])
         assert (label.cloud_fraction, label.labelled_fraction) == (cloud, labeled)
     again = service.ingest(inbox)
     assert (again.labelled, again.quarantined, again.empty_layers) == ([], [], ["labels/empty.gpkg"])
     pyogrio.raw.write(  # only the .dbf differs
-        inbox / "labels" / "shp.shp",
+        inbox / "labels" / "a_shp.shp",
         np.array([shapely.to_wkb(shape) for shape, _ in AREAS], object),
         [np.array(["cloud", "cloud", "cloud"], object)],
         ["class"],
@@ -142,7 +142,7 @@ def test_png_and_polygons_are_ingested(service: Service, inbox: Path) -> None:
         driver="ESRI Shapefile",
     )
     assert len(service.ingest(inbox).labelled) == 1
-    assert service.labels(service.scenes()["shp"])[0].cloud_fraction == 1.0
+    assert service.labels(service.scenes()["a_shp"])[0].cloud_fraction == 1.0
 
 
 def test_the_answer_to_an_empty_layer_comes_back_by_the_id_of_the_scene(
@@ -205,7 +205,7 @@ def test_a_mask_from_the_store_is_no_label_until_it_is_edited(service: Service, 
         update={"mask_id": tags["CLOUDSEG_MASK_ID"], "scene_id": scene.scene_id, **stored.as_json()}
     )
     with service.catalog.begin() as db:
-        training_rows.add_snapshot(db, rows.snapshot(), [])
+        training_rows.add_snapshot(db, rows.snapshot(), {})
         model_rows.add_weights(db, rows.weights(1))
         model_rows.add_mask(db, mask)
     handed_in = tmp_path / "corrections" / "labels" / "mask.000000000001.tif"

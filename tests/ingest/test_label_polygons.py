@@ -14,7 +14,7 @@ import shapely
 from rasterio.warp import transform_geom
 from shapely.geometry import LineString, Point, Polygon, box
 
-from cloudseg.errors import BadLabel
+from cloudseg.errors import BadLabel, BadScene
 from cloudseg.ingest import polygon_file
 from cloudseg.ingest.decode_label import decode_label, read_label_tags
 from cloudseg.ingest.job import DecodeLimits, LabelFacts, LabelJob, LabelTagsJob
@@ -267,3 +267,27 @@ def test_attributes_are_tags(decode: Decode, tmp_path: Path) -> None:
     two = [(AREAS[0][0], {"class": "cloud", "scene_id": f"sc-{letter * 20}"}) for letter in "ab"]
     with pytest.raises(BadLabel, match="different values of scene_id"):
         decode(geojson(tmp_path / "b.geojson", two))
+
+
+@pytest.mark.parametrize("suffix", ["gpkg", "geojson", "fgb", "shp"])
+def test_damaged_polygons_become_a_label_or_a_reason(tmp_path: Path, suffix: str) -> None:
+    write(tmp_path / "scene.tif", random_dn())
+    path = tmp_path / f"a.{suffix}"
+    whole = (geojson(path, AREAS) if suffix == "geojson" else save(path, AREAS)).read_bytes()
+    random = np.random.default_rng(7)
+    decoder = Decoder(DecodeLimits(), tmp_path)
+    refused = 0
+    try:
+        for round_ in range(12):
+            damaged = bytearray(whole[: len(whole) if round_ % 3 else int(random.integers(1, len(whole)))])
+            for at in random.integers(0, len(damaged), 20):
+                damaged[at] = int(random.integers(0, 256))
+            path.write_bytes(damaged)
+            try:
+                decoder.decode_label(_job(tmp_path, path))
+            except (BadLabel, BadScene) as error:
+                refused += 1
+                assert str(tmp_path) not in str(error)
+    finally:
+        decoder.close()
+    assert refused > 3

@@ -110,7 +110,7 @@ class UnmatchedFile:
     label: LabelFile | None = None
     """The file as a label of a scene in the catalog (`cloudseg.ingest.label_scene`); quarantined if there is none."""
     others: tuple[InboxFile, ...] = ()
-    """Further files that this entry speaks for."""
+    """Further files that this entry covers."""
 
     def reason(self) -> InputError:
         """Return the error of its quarantine entry."""
@@ -124,6 +124,6 @@ class UnmatchedFile:
         return self.file.path
 
     def claimed_paths(self) -> set[str]:
-        """Return the paths of the file and of the others that the entry speaks for."""
+        """Return the paths of the file and of the others that the entry covers."""
         label = self.label.sidecars if self.label else ()
         return {file.path for file in (self.file, *self.others, *label)}

@@ -3,12 +3,14 @@
 Runs in the sandboxed decoder process, on copies of masks that this service wrote.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
-from cloudseg.bands import MASK_CLEAR, MASK_CLOUD
+from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA
 from cloudseg.errors import BadLabel
 from cloudseg.grid import iter_windows
 from cloudseg.ingest.job import LabelJob, LabelTags
@@ -21,9 +23,10 @@ _WINDOW: Final = 1024
 def corrected_mask(job: LabelJob, label: Path, tags: LabelTags) -> str | None:
     """Return the id of the published mask that was edited to make a label, None if the file names none.
 
-    A label is a mask unchanged if both have the same class at every pixel, not labeled included. A mask of a single
-    class proves nothing: of a scene without a cloud every right label looks like that. So such a one is refused only
-    if the file's tags say that it is the mask.
+    A label is a mask unchanged if nothing that it labels differs and each class that it has covers all of that class in
+    the mask: the whole mask, or its cloud alone, as polygons made from it. A mask of a single class proves nothing: of
+    a scene without a cloud every right label looks like that. So such a one is refused only if the file's tags say
+    that it is the mask.
 
     Args:
         job: Names the masks.
@@ -43,12 +46,13 @@ def corrected_mask(job: LabelJob, label: Path, tags: LabelTags) -> str | None:
             next_step=_how_to_confirm(tags.mask_id),
         )
     for mask_id, path in masks.items():
-        equal, classes = _compare(label, path)
-        if equal and tags.confirms != mask_id and (len(classes) > 1 or tags.mask_id == mask_id):
+        pixels = _count(label, path)
+        suspected = pixels.is_copy() and (not pixels.is_uniform() or tags.mask_id == mask_id)
+        if suspected and tags.confirms != mask_id:
             raise BadLabel(
                 f"this is the published mask {mask_id} unchanged; the model would learn from itself",
                 subject=job.display_name,
-                found="the same class at every pixel",
+                found="the same class at every labeled pixel",
                 expected="a corrected mask",
                 next_step=_how_to_confirm(mask_id),
             )
@@ -62,15 +66,29 @@ def _how_to_confirm(mask_id: str) -> str:
     )
 
 
-def _compare(label: Path, mask: str) -> tuple[bool, set[int]]:
-    """Return whether two canonical rasters have the same classes, and the classes that the first one has."""
-    classes: set[int] = set()
+@dataclass(frozen=True)
+class _Pixels:
+    """How many pixels have each pair of classes: rows are 0, 1, 255 of the mask, columns 0, 1, 255 of the label."""
+
+    counts: npt.NDArray[np.int64]
+
+    def is_copy(self) -> bool:
+        """Return whether the label holds whole classes of the mask, and nothing else."""
+        (clear, wrong_cloud, no_clear), (wrong_clear, cloud, no_cloud), outside = self.counts.tolist()
+        differs = wrong_cloud or wrong_clear or outside[0] or outside[1]
+        return not differs and not (clear and no_clear) and not (cloud and no_cloud)
+
+    def is_uniform(self) -> bool:
+        """Return whether the mask has a single class."""
+        return not (self.counts[0].any() and self.counts[1].any())
+
+
+def _count(label: Path, mask: str) -> _Pixels:
+    """Compare two canonical rasters of one grid."""
+    classes = (MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA)
+    counts = np.zeros((3, 3), np.int64)
     with open_raster(str(label)) as one, open_raster(mask) as other:
-        if one.shape != other.shape:
-            return False, classes
         for window in iter_windows(one.height, one.width, _WINDOW):
-            found: Any = one.read(1, window=rasterio_window(window))
-            if not np.array_equal(found, other.read(1, window=rasterio_window(window))):
-                return False, classes
-            classes |= {int(value) for value in np.unique(found)} & {MASK_CLEAR, MASK_CLOUD}
-    return True, classes
+            own, published = (raster.read(1, window=rasterio_window(window)) for raster in (one, other))
+            counts += [[int(((published == m) & (own == c)).sum()) for c in classes] for m in classes]
+    return _Pixels(counts)

@@ -46,7 +46,7 @@ def test_every_form_of_a_label_is_paired(inbox: Path) -> None:
     assert {file.suffix for file in shapefile.label.sidecars} == {"dbf", "shx", "prj", "cpg"}
 
 
-def test_sidecars_and_companions_make_no_noise(inbox: Path) -> None:
+def test_sidecars_and_harmless_files_make_no_noise(inbox: Path) -> None:
     labels = inbox / "labels"
     _touch(labels, "a.tif", "a.tif.ovr", "a.tfw", "a.tif.aux.xml", "a.qml", "a.tif.msk", "README", "notes.txt", "x.qgz")
     _touch(labels, "f.shp", "f.dbf", "f.shx", "f.qpj", "f.sbn", "f.shp.xml", "f.qix", "g.gpkg", "g.gpkg-shm")

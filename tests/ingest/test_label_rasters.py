@@ -325,6 +325,9 @@ def test_a_published_mask_unchanged_is_refused(decode: Decode, tmp_path: Path) -
     pixels[:, :, 5:] = 255
     facts, classes = decode(write(tmp_path / "part.tif", pixels, names=["label"]), **masks)
     assert (facts.corrects_mask_id, counts(classes)) == (None, (0, 5 * SIZE, PIXELS - 5 * SIZE))
+    pixels[:] = np.where(clouds() == 1, 1, 255)
+    with pytest.raises(BadLabel, match="the published mask mk-1 unchanged"):  # its cloud alone, as from polygons of it
+        decode(write(tmp_path / "cloud.tif", pixels, names=["label"]), **masks)
     confirmed = write(tmp_path / "ok.tif", clouds(), names=["label"], tags={"LABEL_CONFIRMS": "mk-1"})
     assert counts(decode(confirmed, **masks)[1]) == ALL
     with pytest.raises(BadLabel, match="not known for its scene"):

@@ -1,4 +1,4 @@
-"""Files below a folder `labels/`: labels with their sidecars, companions, and whatever cannot be used.
+"""Files below a folder `labels/`: labels with their sidecars, harmless files, and whatever cannot be used.
 
 Nothing there is passed over without a word: a folder's other files become one quarantine entry.
 """
@@ -18,7 +18,7 @@ from cloudseg.ingest.layouts.base import RASTER_SUFFIXES, FileListing
 
 LABELS: Final = "labels"
 RASTERS: Final = (*RASTER_SUFFIXES, "png")
-_COMPANIONS: Final = frozenset(("qml", "qgs", "qgz", "qmd", "sld", "md", "txt", "sha256", "md5", "ini", "db"))
+_HARMLESS: Final = frozenset(("qml", "qgs", "qgz", "qmd", "sld", "md", "txt", "sha256", "md5", "ini", "db"))
 """Notes, styles and projects of QGIS, checksums, and what file managers leave behind."""
 _SHAPEFILE_READ: Final = ("dbf", "shx", "prj", "cpg")
 _SHAPEFILE_NEEDED: Final = ("dbf", "shx")
@@ -74,7 +74,7 @@ def find_labels(listing: FileListing) -> LabelFolder:
                 refused.append(problem)
             else:
                 labels[key].append(FoundLabel(file, _read_with(file, beside, listing)))
-        if others := sorted(file for file in rest if not _is_companion(file)):
+        if others := sorted(file for file in rest if not _is_harmless(file)):
             refused.append(_refuse(others))
     for found in labels.values():
         found.sort(key=lambda label: (label.file.suffix in POLYGON_SUFFIXES, label.file))
@@ -160,8 +160,8 @@ def _stem(file: InboxFile) -> str:
     return file.stem.lower()
 
 
-def _is_companion(file: InboxFile) -> bool:
-    return file.suffix in _COMPANIONS or file.stem.lower() == "readme"
+def _is_harmless(file: InboxFile) -> bool:
+    return file.suffix in _HARMLESS or file.stem.lower() == "readme"
 
 
 def _refuse(files: Sequence[InboxFile]) -> UnmatchedFile:

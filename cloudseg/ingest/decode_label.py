@@ -226,7 +226,7 @@ def _write(job: LabelJob, scene: Any, grid: Grid, label: _Classes, tags: LabelTa
             expected="at least one clear or cloud pixel",
             next_step="Check that the label belongs to this scene.",
         )
-    corrects = corrected_mask(job, tiled, tags)
+    corrects = corrected_mask(job, tiled, tags, is_drawn=_has_polygons(job))
     write_cog(Path(job.out), tiled, resampling="mode", tags={"CONTENT": "0 clear, 1 cloud, 255 none"})
     tiled.unlink()
     return LabelFacts(

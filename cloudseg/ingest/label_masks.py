@@ -20,7 +20,7 @@ from cloudseg.raster.read import open_raster
 _WINDOW: Final = 1024
 
 
-def corrected_mask(job: LabelJob, label: Path, tags: LabelTags) -> str | None:
+def corrected_mask(job: LabelJob, label: Path, tags: LabelTags, *, is_drawn: bool) -> str | None:
     """Return the id of the published mask that was edited to make a label, None if the file names none.
 
     A label is a mask unchanged if nothing that it labels differs and each class that it has covers all of that class in
@@ -32,18 +32,21 @@ def corrected_mask(job: LabelJob, label: Path, tags: LabelTags) -> str | None:
         job: Names the masks.
         label: The canonical label.
         tags: What the file says about itself.
+        is_drawn: Whether it holds polygons, which are no copy of a mask: one that is not known any more only leaves the
+            label without its link.
 
     Raises:
         BadLabel: The label is a published mask, unchanged, or names one that the catalog does not have.
     """
     masks = {mask.mask_id: mask.path for mask in job.masks}
-    if tags.mask_id is not None and tags.mask_id not in masks and tags.confirms != tags.mask_id:
+    unknown = tags.mask_id if tags.mask_id not in masks else None
+    if unknown is not None and not is_drawn and tags.confirms != unknown:
         raise BadLabel(
             "the label was made from a published mask that is not known for its scene",
             subject=job.display_name,
-            found=tags.mask_id,
+            found=unknown,
             expected=", ".join(sorted(masks))[:200] or "no mask: the scene has none",
-            next_step=_how_to_confirm(tags.mask_id),
+            next_step=_how_to_confirm(unknown),
         )
     for mask_id, path in masks.items():
         pixels = _count(label, path)

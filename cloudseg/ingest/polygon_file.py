@@ -30,7 +30,7 @@ _OTHER_DRIVERS: Final = (
     *("SQLite", "WAsP", "OpenFileGDB", "DXF", "GeoRSS", "VFK", "PGDUMP", "OSM", "GPSBabel", "OGR_PDS", "WFS", "OAPIF"),
     *("EDIGEO", "Idrisi", "ODS", "XLSX", "Elasticsearch", "Carto", "AmigoCloud", "SXF", "Selafin", "JML", "PLSCENES"),
     *("CSW", "VDV", "MVT", "NGW", "MapML", "GTFS", "PMTiles", "JSONFG", "MiraMonVector", "ADBC", "AVCBin", "AVCE00"),
-    *("AIVector", "HTTP", "Memory", "Tiger", "BAG", "netCDF", "HDF5", "CAD", "FileGDB", "Parquet", "Arrow"),
+    *("AIVector", "HTTP"),
 )
 MAX_BYTES: Final = 64 << 20
 MAX_FEATURES: Final = 50_000

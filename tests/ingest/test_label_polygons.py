@@ -258,6 +258,24 @@ def test_limits(decode: Decode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
                 decode(label)
 
 
+def test_polygons_keep_the_link_to_the_mask_that_they_correct(decode: Decode, tmp_path: Path) -> None:
+    mask = np.zeros((1, SIZE, SIZE), np.uint8)
+    mask[:, :9] = 1
+    masks = {"masks": [{"mask_id": "mk-1", "path": str(write(tmp_path / "mask.tif", mask, names=["cloud mask"]))}]}
+    label = save(tmp_path / "a.gpkg", AREAS, layer_metadata={"CLOUDSEG_MASK_ID": "mk-1"})
+    assert decode(label, **masks)[0].corrects_mask_id == "mk-1"
+    assert decode(label)[0].corrects_mask_id is None  # the mask is not known any more
+    assert decode(save(tmp_path / "b.gpkg", AREAS), **masks)[0].corrects_mask_id is None
+
+
+def test_polygons_that_agree_with_a_part_of_the_mask_are_a_label(decode: Decode, tmp_path: Path) -> None:
+    mask = np.zeros((1, SIZE, SIZE), np.uint8)
+    mask[:, :20] = 1
+    masks = {"masks": [{"mask_id": "mk-1", "path": str(write(tmp_path / "mask.tif", mask, names=["cloud mask"]))}]}
+    drawn = geojson(tmp_path / "a.geojson", [AREAS[0]])
+    assert counts(decode(drawn, **masks)[1]) == (0, 100, PIXELS - 100)
+
+
 def test_attributes_are_tags(decode: Decode, tmp_path: Path) -> None:
     tags = {"scene_id": SCENE_ID, "label_source": "analyst:ada"}
     label = geojson(tmp_path / "a.geojson", [(shape, {**values, **tags}) for shape, values in AREAS])

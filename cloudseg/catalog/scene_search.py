@@ -4,7 +4,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, or_, select
 
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.session import fetch, fetch_one
@@ -22,6 +22,15 @@ def find_scene(db: Connection, scene_id: str) -> Scene | None:
 def find_scenes_by_name(db: Connection, names: Collection[str]) -> list[Scene]:
     """Return the scenes that have exactly one of these names, at most `MAX_CANDIDATES`; names are not unique."""
     statement = select(t.scene).where(t.scene.c.name.in_(sorted(set(names))))
+    return fetch(db, Scene, statement.order_by(t.scene.c.scene_id).limit(MAX_CANDIDATES))
+
+
+def find_scenes_by_name_end(db: Connection, ends: Collection[str]) -> list[Scene]:
+    """Return the scenes whose name ends in `_` and one of these, at most `MAX_CANDIDATES`. Reads every name."""
+    name = t.scene.c.name
+    wanted = or_(*(name.endswith(f"_{end}", autoescape=True) for end in sorted(set(ends))))
+    of_name = select(t.scene.c.scene_id).where(wanted)
+    statement = select(t.scene).where(t.scene.c.scene_id.in_(of_name))
     return fetch(db, Scene, statement.order_by(t.scene.c.scene_id).limit(MAX_CANDIDATES))
 
 

@@ -21,7 +21,7 @@ from cloudseg.ingest.georeference import Grid
 from cloudseg.ingest.job import LabelFacts, LabelJob, LabelTags, LabelTagsJob
 from cloudseg.ingest.label_bands import LabelBands, find_class_band
 from cloudseg.ingest.label_grid import on_scene_grid
-from cloudseg.ingest.label_masks import corrected_mask
+from cloudseg.ingest.label_masks import MaskComparison
 from cloudseg.ingest.label_polygons import CLASSES, burn
 from cloudseg.ingest.label_tags import label_tags
 from cloudseg.ingest.label_values import Mapping, choose_mapping, collect_values, mark_nodata, to_classes
@@ -61,7 +61,7 @@ def decode_label(job: LabelJob) -> LabelFacts:
             grid = Grid(scene.crs, scene.transform, scene.height, scene.width)
             classes, tags = _open_polygons(job, grid) if _has_polygons(job) else _open_raster(stack, job, grid)
             _check_scene(job, tags)
-            return _write(job, scene, grid, classes, tags)
+            return _write(job, scene, grid, classes, tags, MaskComparison(job, stack))
     except BadScene as error:
         raise _as_bad_label(error, job.display_name) from error
 
@@ -199,7 +199,9 @@ def _labeled_values(raster: _LabelRaster, grid: Grid) -> Iterator[npt.NDArray[An
         yield pixels[labeled]
 
 
-def _write(job: LabelJob, scene: Any, grid: Grid, label: _Classes, tags: LabelTags) -> LabelFacts:
+def _write(
+    job: LabelJob, scene: Any, grid: Grid, label: _Classes, tags: LabelTags, masks: MaskComparison
+) -> LabelFacts:
     tiled = Path(job.folder) / "tiled-label.tif"
     with create_tiled(
         tiled,
@@ -216,6 +218,7 @@ def _write(job: LabelJob, scene: Any, grid: Grid, label: _Classes, tags: LabelTa
             classes = label.read(window)
             _, valid = read_scene(scene, window, scene.descriptions)
             classes[~valid] = MASK_NO_DATA
+            masks.add(window, classes)
             out.write(classes, 1, window=rasterio_window(window))
     labeled, cloud = _count(tiled, grid)
     if labeled == 0:
@@ -226,7 +229,7 @@ def _write(job: LabelJob, scene: Any, grid: Grid, label: _Classes, tags: LabelTa
             expected="at least one clear or cloud pixel",
             next_step="Check that the label belongs to this scene.",
         )
-    corrects = corrected_mask(job, tiled, tags, is_drawn=_has_polygons(job))
+    corrects = masks.corrected_mask(tags, is_drawn=_has_polygons(job))
     write_cog(Path(job.out), tiled, resampling="mode", tags={"CONTENT": "0 clear, 1 cloud, 255 none"})
     tiled.unlink()
     return LabelFacts(

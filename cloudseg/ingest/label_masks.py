@@ -3,8 +3,8 @@
 Runs in the sandboxed decoder process, on copies of masks that this service wrote.
 """
 
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -12,54 +12,73 @@ import numpy.typing as npt
 
 from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA
 from cloudseg.errors import BadLabel
-from cloudseg.grid import iter_windows
+from cloudseg.grid import Window
 from cloudseg.ingest.job import LabelJob, LabelTags
 from cloudseg.ingest.untrusted import rasterio_window
 from cloudseg.raster.read import open_raster
 
-_WINDOW: Final = 1024
+_CLASSES: Final = (MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA)
 
 
-def corrected_mask(job: LabelJob, label: Path, tags: LabelTags, *, is_drawn: bool) -> str | None:
-    """Return the id of the published mask that was edited to make a label, None if the file names none.
+class MaskComparison:
+    """Counts of the classes of a label and of each published mask, filled window by window."""
 
-    A label is a mask unchanged if nothing that it labels differs and each class that it has covers all of that class in
-    the mask: the whole mask, or its cloud alone, as polygons made from it. A mask of a single class proves nothing: of
-    a scene without a cloud every right label looks like that. So such a one is refused only if the file's tags say
-    that it is the mask.
+    def __init__(self, job: LabelJob, stack: ExitStack) -> None:
+        """Open the masks.
 
-    Args:
-        job: Names the masks.
-        label: The canonical label.
-        tags: What the file says about itself.
-        is_drawn: Whether it holds polygons, which are no copy of a mask: one that is not known any more only leaves the
-            label without its link.
+        Args:
+            job: Names the masks.
+            stack: Closes them.
+        """
+        self._name = job.display_name
+        self._masks = {mask.mask_id: stack.enter_context(open_raster(mask.path)) for mask in job.masks}
+        self._counts = {mask_id: np.zeros((3, 3), np.int64) for mask_id in self._masks}
 
-    Raises:
-        BadLabel: The label is a published mask, unchanged, or names one that the catalog does not have.
-    """
-    masks = {mask.mask_id: mask.path for mask in job.masks}
-    unknown = tags.mask_id if tags.mask_id not in masks else None
-    if unknown is not None and not is_drawn and tags.confirms != unknown:
-        raise BadLabel(
-            "the label was made from a published mask that is not known for its scene",
-            subject=job.display_name,
-            found=unknown,
-            expected=", ".join(sorted(masks))[:200] or "no mask: the scene has none",
-            next_step=_how_to_confirm(unknown),
-        )
-    for mask_id, path in masks.items():
-        pixels = _count(label, path)
-        suspected = pixels.is_copy() and (not pixels.is_uniform() or tags.mask_id == mask_id)
-        if suspected and tags.confirms != mask_id:
+    def add(self, window: Window, classes: npt.NDArray[np.uint8]) -> None:
+        """Count the canonical classes of a window of the label."""
+        for mask_id, mask in self._masks.items():
+            published = mask.read(1, window=rasterio_window(window))
+            self._counts[mask_id] += [
+                [int(((published == m) & (classes == c)).sum()) for c in _CLASSES] for m in _CLASSES
+            ]
+
+    def corrected_mask(self, tags: LabelTags, *, is_drawn: bool) -> str | None:
+        """Return the id of the published mask that was edited to make the label, None if the file names none.
+
+        A label is a mask unchanged if nothing that it labels differs and each class that it has covers all of that
+        class in the mask: the whole mask, or its cloud alone, as polygons made from it. A mask of a single class proves
+        nothing: of a scene without a cloud every right label looks like that. So such a one is refused only if the
+        file's tags say that it is the mask.
+
+        Args:
+            tags: What the file says about itself.
+            is_drawn: Whether it holds polygons, which are no copy of a mask: one that is not known any more only leaves
+                the label without its link.
+
+        Raises:
+            BadLabel: The label is a published mask, unchanged, or names one that the catalog does not have.
+        """
+        unknown = tags.mask_id if tags.mask_id not in self._masks else None
+        if unknown is not None and not is_drawn and tags.confirms != unknown:
             raise BadLabel(
-                f"this is the published mask {mask_id} unchanged; the model would learn from itself",
-                subject=job.display_name,
-                found="the same class at every labeled pixel",
-                expected="a corrected mask",
-                next_step=_how_to_confirm(mask_id),
+                "the label was made from a published mask that is not known for its scene",
+                subject=self._name,
+                found=unknown,
+                expected=", ".join(sorted(self._masks))[:200] or "no mask: the scene has none",
+                next_step=_how_to_confirm(unknown),
             )
-    return tags.mask_id if tags.mask_id in masks else None
+        for mask_id, counts in self._counts.items():
+            pixels = _Pixels(counts)
+            suspected = pixels.is_copy() and (not pixels.is_uniform() or tags.mask_id == mask_id)
+            if suspected and tags.confirms != mask_id:
+                raise BadLabel(
+                    f"this is the published mask {mask_id} unchanged; the model would learn from itself",
+                    subject=self._name,
+                    found="the same class at every labeled pixel",
+                    expected="a corrected mask",
+                    next_step=_how_to_confirm(mask_id),
+                )
+        return tags.mask_id if tags.mask_id in self._masks else None
 
 
 def _how_to_confirm(mask_id: str) -> str:
@@ -84,14 +103,3 @@ class _Pixels:
     def is_uniform(self) -> bool:
         """Return whether the mask has a single class."""
         return not (self.counts[0].any() and self.counts[1].any())
-
-
-def _count(label: Path, mask: str) -> _Pixels:
-    """Compare two canonical rasters of one grid."""
-    classes = (MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA)
-    counts = np.zeros((3, 3), np.int64)
-    with open_raster(str(label)) as one, open_raster(mask) as other:
-        for window in iter_windows(one.height, one.width, _WINDOW):
-            own, published = (raster.read(1, window=rasterio_window(window)) for raster in (one, other))
-            counts += [[int(((published == m) & (own == c)).sum()) for c in classes] for m in classes]
-    return _Pixels(counts)

@@ -5,7 +5,8 @@ Evidence in this order; the first that names scenes chooses the candidates, the 
 1. the scene's id: in a tag (CLOUDSEG_SCENE_ID, SCENE_ID) or in the file name;
 2. its name or product id in a tag (CLOUDSEG_SCENE_NAME, PRODUCT_ID);
 3. a product id in the file name: same sensor, time and place;
-4. the file name without suffix, compared in Unicode normal form C; a date in it may be left out.
+4. the file name without suffix, compared in Unicode normal form C; a date in it may be left out. Scenes of one file
+   name that are called after their folders (`2023-05-01_siteA`) count too.
 
 Several candidates: the one on the label's grid, then of the date in a tag, then of exactly that name, then of the same
 folder, then of the date in folder or file name, then of a folder of the same name. If more than one is left, the label
@@ -22,7 +23,12 @@ from urllib.parse import unquote
 
 from sqlalchemy import Connection
 
-from cloudseg.catalog.scene_search import find_scene, find_scenes_by_acquisition, find_scenes_by_name
+from cloudseg.catalog.scene_search import (
+    find_scene,
+    find_scenes_by_acquisition,
+    find_scenes_by_name,
+    find_scenes_by_name_end,
+)
 from cloudseg.errors import BadLabel
 from cloudseg.ingest.inbox_file import InboxFile
 from cloudseg.ingest.job import LabelTags
@@ -70,7 +76,7 @@ def find_label_scene(db: Connection, file: InboxFile, tags: LabelTags) -> FoundS
     if ids := _ids_of(file, tags):
         return FoundScene(_scene_of_id(db, file, ids), by_id=True)
     named = _scenes_by_tags(db, file, tags)
-    candidates = named or scenes_by_file_name(db, file)
+    candidates = named or _with_folder_names(db, file, scenes_by_file_name(db, file))
     if not candidates:
         return None
     left = _narrow(candidates, file, tags)
@@ -95,6 +101,20 @@ def scenes_by_file_name(db: Connection, file: InboxFile) -> list[Scene]:
         return [scene] if scene else []
     product = find_product(file.stem)
     return (product and _scenes_of_product(db, product)) or _scenes_of_stem(db, file.stem)
+
+
+def _with_folder_names(db: Connection, file: InboxFile, found: list[Scene]) -> list[Scene]:
+    """Return the scenes and those of the same file name in other folders, which have the folder in their name."""
+    known = {scene.scene_id for scene in found}
+    others = find_scenes_by_name_end(db, _forms(file.stem))
+    return [*found, *(scene for scene in others if scene.scene_id not in known and _is_called(scene, file.stem))]
+
+
+def _is_called(scene: Scene, stem: str) -> bool:
+    """Return whether a scene has this name, or the name of its file is this and its own has folders in front."""
+    name, wanted = unicodedata.normalize("NFC", scene.name), unicodedata.normalize("NFC", stem)
+    own = unicodedata.normalize("NFC", unquote(scene.source_uri).rpartition("/")[2].rpartition(".")[0])
+    return name == wanted or (own == wanted and name.endswith(f"_{wanted}"))
 
 
 def _ids_of(file: InboxFile, tags: LabelTags) -> list[str]:
@@ -186,11 +206,11 @@ def _forms(name: str) -> set[str]:
 
 def _narrow(candidates: Sequence[Scene], file: InboxFile, tags: LabelTags) -> list[Scene]:
     """Return the candidates that the weaker evidence leaves; evidence that fits none of them is ignored."""
-    name, dates = unicodedata.normalize("NFC", file.stem), _stated_dates(file, tags)
+    dates = _stated_dates(file, tags)
     tests: tuple[Callable[[Scene], bool], ...] = (
         lambda scene: _is_on_grid(scene, tags),
         lambda scene: _day(scene) in _dates(tags.acquired_at or ""),
-        lambda scene: unicodedata.normalize("NFC", scene.name) == name,
+        lambda scene: _is_called(scene, file.stem),
         lambda scene: _same_folder(scene, file),
         lambda scene: _day(scene) in dates,
         lambda scene: _day(scene) is None and not dates.isdisjoint(_dates(unquote(scene.source_uri))),

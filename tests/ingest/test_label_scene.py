@@ -86,6 +86,17 @@ def test_the_correction_of_one_of_two_dates(db: Connection) -> None:
         find(db, "in2/2023-06-30/labels/siteA.tif")
 
 
+def test_scenes_that_are_called_after_their_folders(db: Connection) -> None:
+    first = add(db, 1, "siteA", "in1/2023-05-01/images/siteA.tif", "2023-05-01")
+    second = add(db, 2, "2023-05-06_siteA", "in1/2023-05-06/images/siteA.tif", "2023-05-06")
+    add(db, 3, "north_siteA", "in1/north_siteA.tif", "2023-05-01")  # another file name
+    assert found_id(db, "in2/2023-05-01/labels/siteA.tif") == first
+    assert found_id(db, "in2/2023-05-06/labels/siteA.tif") == second
+    assert found_id(db, "labels/2023-05-06_siteA.tif") == second
+    with pytest.raises(BadLabel, match="2 scenes fit"):
+        find(db, "in2/labels/siteA.tif")
+
+
 def test_folders_without_a_date(db: Connection) -> None:
     north = add(db, 1, "a", "in/north/images/a.tif", None)
     south = add(db, 2, "a", "in/south/images/a.tif", None)

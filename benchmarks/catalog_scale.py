@@ -46,7 +46,7 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from cloudseg.catalog import Catalog, model_rows, scene_rows
+from cloudseg.catalog import Catalog, model_rows, scene_rows, scene_search
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.lineage import lineage_of_mask
 from cloudseg.records import MaintainRecord
@@ -140,7 +140,7 @@ def run_queries(catalog: Catalog, store: Store, turns: int) -> list[Answer]:
         "the 20 newest masks of the weights before": lambda db: model_rows.list_masks(db, weights_id=FORMER, limit=20),
         "the 20 newest masks": lambda db: model_rows.list_masks(db, limit=20),
         "the 20 newest scenes": lambda db: scene_rows.list_scenes(db, limit=20),
-        "the scene of a name": lambda db: [scene_rows.find_newest_scene(db, name)],
+        "the scenes of a name": lambda db: scene_search.find_scenes_by_name(db, [name]),
     }
     if _has_geometry(catalog):
         queries["masks that touch this box in June, by geometry"] = lambda db: _touching(db, TOUCHING_GEOMETRY)

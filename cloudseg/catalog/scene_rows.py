@@ -36,14 +36,6 @@ def find_scene_by_source(db: Connection, source_sha256: str) -> Scene | None:
     return fetch_one(db, Scene, select(t.scene).where(t.scene.c.source_sha256 == source_sha256))
 
 
-def find_newest_scene(db: Connection, name: str) -> Scene | None:
-    """Return the newest scene of exactly this name, or None; names are not unique."""
-    statement = (
-        select(t.scene).where(t.scene.c.name == name).order_by(t.scene.c.created_at.desc(), t.scene.c.scene_id).limit(1)
-    )
-    return fetch_one(db, Scene, statement)
-
-
 def list_scenes(db: Connection, *, limit: int | None = None) -> list[Scene]:
     """List scenes, newest first."""
     return fetch(db, Scene, select(t.scene).order_by(t.scene.c.created_at.desc(), t.scene.c.scene_id).limit(limit))

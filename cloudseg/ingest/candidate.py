@@ -51,6 +51,12 @@ class LabelFile:
     """Who made it; a tag LABEL_SOURCE in the file overrides this."""
     mappings: tuple[ClassMapping, ...]
     """The decoder uses the first one that covers every value of the file."""
+    sidecars: tuple[InboxFile, ...] = ()
+    """Files that are read together with it: `<name>.msk`, `<name>.aux.xml`, or the other files of a Shapefile."""
+
+    def claimed_files(self) -> tuple[InboxFile, ...]:
+        """Return the file and its sidecars."""
+        return (self.file, *self.sidecars)
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,7 @@ class Candidate:
 
     def claimed_paths(self) -> set[str]:
         """Return the paths that no other layout may use."""
-        label = {self.label.file.path} if self.label else set()
+        label = {file.path for file in self.label.claimed_files()} if self.label else set()
         return {file.path for file in (*self.pixel_files(), *self.extra_files)} | label
 
     def pixel_files(self) -> list[InboxFile]:
@@ -112,10 +118,15 @@ class UnmatchedFile:
     error: type[InputError] = BadScene
     """Class of the quarantine entry's error."""
     label: LabelFile | None = None
-    """The file as a label of the newest scene called `scene_name`; quarantined if the catalog has no such scene."""
-    scene_name: str = ""
+    """The file as a label of a scene in the catalog (`cloudseg.ingest.label_scene`); quarantined if there is none."""
     extra_files: tuple[InboxFile, ...] = ()
-    """Further files of the same product: claimed, without an entry of their own."""
+    """Further files that this entry covers: claimed, without an entry of their own."""
+
+    def reason(self) -> InputError:
+        """Return the error of its quarantine entry."""
+        return self.error(
+            self.what, subject=self.file.path, found=self.found, expected=self.expected, next_step=self.next_step
+        )
 
     @property
     def path(self) -> str:
@@ -123,5 +134,6 @@ class UnmatchedFile:
         return self.file.path
 
     def claimed_paths(self) -> set[str]:
-        """Return the paths that no other layout may use."""
-        return {self.file.path, *(file.path for file in self.extra_files)}
+        """Return the paths of the file and of the others that the entry covers."""
+        label = self.label.sidecars if self.label else ()
+        return {file.path for file in (self.file, *self.extra_files, *label)}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from cloudseg.errors import BadScene, CloudsegError
-from cloudseg.ingest.job import MAX_LIMIT_FACTOR, Answer, DecodeFailure, LabelJob, SceneJob
+from cloudseg.ingest.job import MAX_LIMIT_FACTOR, Answer, DecodeFailure, LabelJob, LabelTagsJob, SceneJob
 from cloudseg.ingest.sandbox import enter_sandbox
 
 _OPEN_FILES: Final = 256
@@ -28,7 +28,7 @@ def main() -> None:
     os.dup2(2, 1)
     restrictions = enter_sandbox(folder)
     from cloudseg.ingest.decode import decode_scene
-    from cloudseg.ingest.decode_label import decode_label
+    from cloudseg.ingest.decode_label import decode_label, read_label_tags
 
     _limit(memory_mb)
     _send(answers, Answer(ready=True, restrictions=restrictions))
@@ -42,6 +42,8 @@ def main() -> None:
                     on_size=lambda megapixels: _send(answers, Answer(megapixels=megapixels)),
                 )
                 _send(answers, Answer(scene=facts))
+            elif values["kind"] == "label_tags":
+                _send(answers, Answer(label_tags=read_label_tags(LabelTagsJob.model_validate(values))))
             else:
                 _send(answers, Answer(label=decode_label(LabelJob.model_validate(values))))
         except Exception as error:  # a malicious file may make a library raise anything; it concerns this scene only

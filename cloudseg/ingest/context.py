@@ -37,6 +37,8 @@ class Outcome:
     """Set for a new label only."""
     quarantined: list[str] = field(default_factory=list)
     """Ids of new quarantine entries."""
+    empty_layer: str | None = None
+    """Path of a layer of polygons in which nothing has been drawn yet."""
     still_quarantined: int = 0
     """Unchanged files that were already in quarantine."""
 

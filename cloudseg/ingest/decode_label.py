@@ -1,33 +1,49 @@
-"""Decode an untrusted mask into the canonical label of a scene: uint8, 0 clear, 1 cloud, 255 none.
+"""Decode an untrusted label into the canonical label of a scene: uint8, 0 clear, 1 cloud, 255 none.
 
-Runs in the sandboxed decoder process.
+Runs in the sandboxed decoder process. Rasters: `label_bands` (which band), `label_grid`, `label_values`; polygons:
+`polygon_file`, `label_polygons`.
 """
 
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from rasterio.enums import Resampling
 
 from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA
 from cloudseg.errors import BadLabel, BadScene
-from cloudseg.grid import iter_windows
-from cloudseg.ingest.class_mappings import BINARY, BINARY_255
-from cloudseg.ingest.georeference import Grid, same_grid, to_grid, to_north_up
-from cloudseg.ingest.job import LabelFacts, LabelJob
+from cloudseg.grid import Window, iter_windows
+from cloudseg.ingest.georeference import Grid
+from cloudseg.ingest.job import LabelFacts, LabelJob, LabelTags, LabelTagsJob
+from cloudseg.ingest.label_bands import LabelBands, find_class_band
+from cloudseg.ingest.label_grid import on_scene_grid
+from cloudseg.ingest.label_masks import MaskComparison
+from cloudseg.ingest.label_polygons import CLASSES, burn
+from cloudseg.ingest.label_tags import label_tags
+from cloudseg.ingest.label_values import Mapping, choose_mapping, collect_values, mark_nodata, to_classes
+from cloudseg.ingest.polygon_file import DRIVERS, read_polygons
 from cloudseg.ingest.untrusted import open_untrusted, rasterio_window, read_window
 from cloudseg.raster.cog import create_tiled, write_cog
 from cloudseg.raster.read import GDAL_ENV, open_raster, read_scene
 
 _WINDOW: Final = 1024
-_MAX_CLASSES: Final = 32
-"""A classification has few values; an image has thousands."""
-_MAX_CODE: Final = 65_535
-"""A nodata value beyond this (-3.4e38 is common) is not a class code."""
 
-Mapping = dict[int, int]
+
+class _Classes(Protocol):
+    """A label on its scene's grid."""
+
+    @property
+    def mapping(self) -> dict[str, int]:
+        """The class by the source's own values, as text."""
+        ...
+
+    def read(self, window: Window) -> npt.NDArray[np.uint8]:
+        """Return the classes of a window."""
+        ...
 
 
 def decode_label(job: LabelJob) -> LabelFacts:
@@ -36,32 +52,156 @@ def decode_label(job: LabelJob) -> LabelFacts:
     Pixels without data in the scene become 255.
 
     Raises:
-        BadLabel: The file is unreadable, its size or extent differs from the scene's, it has unknown values, or no
-            valid pixel is labeled.
+        NothingDrawn: A layer of polygons is empty.
+        BadLabel: The file is unreadable, its grid differs from the scene's, it has not one band of classes or unknown
+            values, it belongs to another scene, no valid pixel is labeled, or it is a published mask unchanged.
     """
     try:
-        with (
-            rasterio.Env(**GDAL_ENV),
-            open_raster(job.scene) as scene,
-            open_untrusted(job.path, job.display_name, max_pixels=job.max_pixels, memory_mb=job.memory_mb) as dataset,
-        ):
-            return _decode(job, scene, dataset)
+        with rasterio.Env(**GDAL_ENV), open_raster(job.scene) as scene, ExitStack() as stack:
+            grid = Grid(scene.crs, scene.transform, scene.height, scene.width)
+            classes, tags = _open_polygons(job, grid) if _has_polygons(job) else _open_raster(stack, job, grid)
+            _check_scene(job, tags)
+            return _write(job, scene, grid, classes, tags, MaskComparison(job, stack))
     except BadScene as error:
-        raise BadLabel(
-            error.what,
-            subject=error.subject or job.display_name,
-            found=error.found,
-            expected=error.expected,
-            next_step=error.next_step,
-        ) from error
+        raise _as_bad_label(error, job.display_name) from error
 
 
-def _decode(job: LabelJob, scene: Any, dataset: Any) -> LabelFacts:
-    grid = Grid(scene.crs, scene.transform, scene.height, scene.width)
-    view = _on_grid(dataset, grid, job)
-    mapping = choose_mapping(
-        _values(view, grid, job.display_name), dataset.nodata, [dict(pairs) for pairs in job.mappings], job.display_name
+def read_label_tags(job: LabelTagsJob) -> LabelTags:
+    """Return what a label says about itself.
+
+    Raises:
+        NothingDrawn: A layer of polygons is empty.
+        BadLabel: The file is unreadable.
+    """
+    try:
+        with rasterio.Env(**GDAL_ENV):
+            if _has_polygons(job):
+                return label_tags(read_polygons(job.path, job.display_name).tags, job.display_name)
+            with _open(job) as dataset:
+                tags = label_tags(dataset.tags(), job.display_name)
+                transform = [float(value) for value in list(dataset.transform)[:6]]
+                if dataset.crs is None or not np.isfinite(transform).all():
+                    return tags
+                return tags.model_copy(update={"shape": dataset.shape, "transform": transform})
+    except BadScene as error:
+        raise _as_bad_label(error, job.display_name) from error
+
+
+def _has_polygons(job: LabelJob | LabelTagsJob) -> bool:
+    return Path(job.path).suffix.removeprefix(".") in DRIVERS
+
+
+def _open(job: LabelJob | LabelTagsJob, suffix: str = "") -> Any:
+    return open_untrusted(
+        job.path + suffix, job.display_name + suffix, max_pixels=job.max_pixels, memory_mb=job.memory_mb, png=not suffix
     )
+
+
+def _check_scene(job: LabelJob, tags: LabelTags) -> None:
+    """Refuse a label that lies beside one scene and says in its tags that it belongs to another.
+
+    Raises:
+        BadLabel: It does.
+    """
+    if tags.scene is not None and tags.scene.startswith("sc-") and tags.scene != job.scene_id:
+        raise BadLabel(
+            "the label names another scene than the one that it lies beside",
+            subject=job.display_name,
+            found=f"tag {tags.scene}",
+            expected=job.scene_id,
+            next_step="Remove the tags SCENE_ID and CLOUDSEG_SCENE_ID, or put the label alone into a folder labels/.",
+        )
+
+
+@dataclass(frozen=True)
+class _BurntPolygons:
+    mapping: dict[str, int]
+    classes: npt.NDArray[np.uint8]
+
+    def read(self, window: Window) -> npt.NDArray[np.uint8]:
+        rows = slice(window.row_off, window.row_off + window.height)
+        return self.classes[rows, window.col_off : window.col_off + window.width].copy()
+
+
+def _open_polygons(job: LabelJob, grid: Grid) -> tuple[_Classes, LabelTags]:
+    polygons = read_polygons(job.path, job.display_name)
+    classes = burn(polygons, grid, job.display_name)
+    return _BurntPolygons(dict(CLASSES), classes), label_tags(polygons.tags, job.display_name)
+
+
+@dataclass(frozen=True)
+class _RasterClasses:
+    mapping: dict[str, int]
+    raster: "_LabelRaster"
+    by_value: Mapping
+
+    def read(self, window: Window) -> npt.NDArray[np.uint8]:
+        pixels, labeled = self.raster.read(window)
+        classes = to_classes(pixels, self.by_value)
+        classes[~labeled] = MASK_NO_DATA
+        return classes
+
+
+@dataclass(frozen=True)
+class _LabelRaster:
+    """A label raster on its scene's grid, with its mask file."""
+
+    dataset: Any
+    view: Any
+    mask_file: Any | None
+    bands: LabelBands
+    display_name: str
+
+    def read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """Return values, and which pixels are labeled; the nodata value is left to the class mapping if it can be."""
+        pixels = read_window(self.view, self.bands.classes, window, self.display_name)
+        labeled = self.bands.labeled(self.view, self.dataset, window, self.display_name)
+        labeled &= ~mark_nodata(pixels, self.bands.nodata)
+        if self.mask_file is not None:
+            labeled &= read_window(self.mask_file, 1, window, f"{self.display_name}.msk") != 0
+        return pixels, labeled
+
+
+def _open_raster(stack: ExitStack, job: LabelJob, grid: Grid) -> tuple[_Classes, LabelTags]:
+    dataset = stack.enter_context(_open(job))
+    bands = find_class_band(dataset, job.path, job.display_name)
+    view = on_scene_grid(dataset, grid, job)
+    raster = _LabelRaster(dataset, view, _open_mask_file(stack, job, dataset, view), bands, job.display_name)
+    values = collect_values(_labeled_values(raster, grid), job.display_name)
+    mapping = choose_mapping(values, bands.nodata, [dict(pairs) for pairs in job.mappings], job.display_name)
+    by_text = {str(value): target for value, target in sorted(mapping.items())}
+    return _RasterClasses(by_text, raster, mapping), label_tags(dataset.tags(), job.display_name)
+
+
+def _open_mask_file(stack: ExitStack, job: LabelJob, dataset: Any, view: Any) -> Any | None:
+    """Return the mask file (`.msk`) beside a label, or None.
+
+    Raises:
+        BadLabel: It does not fit the label.
+    """
+    if not Path(f"{job.path}.msk").is_file():
+        return None
+    mask = stack.enter_context(_open(job, ".msk"))
+    if mask.shape != dataset.shape or view is not dataset:
+        raise BadLabel(
+            "the mask file beside the label does not fit it",
+            subject=f"{job.display_name}.msk",
+            found=f"{mask.height} x {mask.width} pixels",
+            expected=f"{dataset.height} x {dataset.width} pixels, north-up",
+            next_step="Write 255 where the label says nothing, and remove the .msk file.",
+        )
+    return mask
+
+
+def _labeled_values(raster: _LabelRaster, grid: Grid) -> Iterator[npt.NDArray[Any]]:
+    for window in iter_windows(grid.height, grid.width, _WINDOW):
+        pixels, labeled = raster.read(window)
+        yield pixels[labeled]
+
+
+def _write(
+    job: LabelJob, scene: Any, grid: Grid, label: _Classes, tags: LabelTags, masks: MaskComparison
+) -> LabelFacts:
     tiled = Path(job.folder) / "tiled-label.tif"
     with create_tiled(
         tiled,
@@ -75,9 +215,10 @@ def _decode(job: LabelJob, scene: Any, dataset: Any) -> LabelFacts:
         descriptions=["label"],
     ) as out:
         for window in iter_windows(grid.height, grid.width, _WINDOW):
-            classes = _classes(read_window(view, 1, window, job.display_name), mapping)
+            classes = label.read(window)
             _, valid = read_scene(scene, window, scene.descriptions)
             classes[~valid] = MASK_NO_DATA
+            masks.add(window, classes)
             out.write(classes, 1, window=rasterio_window(window))
     labeled, cloud = _count(tiled, grid)
     if labeled == 0:
@@ -88,122 +229,16 @@ def _decode(job: LabelJob, scene: Any, dataset: Any) -> LabelFacts:
             expected="at least one clear or cloud pixel",
             next_step="Check that the label belongs to this scene.",
         )
+    corrects = masks.corrected_mask(tags, is_drawn=_has_polygons(job))
     write_cog(Path(job.out), tiled, resampling="mode", tags={"CONTENT": "0 clear, 1 cloud, 255 none"})
     tiled.unlink()
-    source = dataset.tags().get("LABEL_SOURCE", "").strip()[:100]
-    mapping_by_text = {str(value): target for value, target in sorted(mapping.items())}
     return LabelFacts(
-        source=source if source.isprintable() and source else job.source,
-        mapping=mapping_by_text,
+        source=tags.source[:100] if tags.source else job.source,
+        mapping=label.mapping,
         cloud_fraction=cloud / labeled,
         labelled_fraction=labeled / (grid.height * grid.width),
+        corrects_mask_id=corrects,
     )
-
-
-def choose_mapping(values: set[int], nodata: float | None, mappings: list[Mapping], display_name: str) -> Mapping:
-    """Return the first mapping that covers every value of a label; the nodata value maps to 255 unless it is covered.
-
-    255 alone is ambiguous between "cloud" and "no label". Where both are possible, it means "no label" only if it is
-    the file's nodata value or the file also has 1.
-
-    Args:
-        values: Every value of the file.
-        nodata: The file's nodata value.
-        mappings: Source value to class, in order of preference.
-        display_name: The file's name, for messages.
-
-    Raises:
-        BadLabel: No mapping covers every value.
-    """
-    for mapping in mappings:
-        known = dict(mapping)
-        if nodata is not None and abs(nodata) <= _MAX_CODE and nodata == int(nodata):
-            known.setdefault(int(nodata), MASK_NO_DATA)
-        ambiguous = (
-            mapping == BINARY.as_dict() and BINARY_255.as_dict() in mappings and 255 in values and 1 not in values
-        )
-        if values <= set(known) and not (ambiguous and nodata != 255):
-            return known
-    raise BadLabel(
-        "the label has values with unknown meaning",
-        subject=display_name,
-        found=", ".join(map(str, sorted(values)))[:200],
-        expected=" or ".join("{" + ", ".join(map(str, sorted(mapping))) + "}" for mapping in mappings),
-        next_step="Convert the label to 0 clear, 1 cloud, 255 none.",
-    )
-
-
-def _on_grid(dataset: Any, grid: Grid, job: LabelJob) -> Any:
-    """Return the label's pixels on the scene's grid: the dataset, or a warped VRT if it is not north-up.
-
-    A label without CRS is assumed to match its scene pixel by pixel, unless the job needs a georeference.
-
-    Raises:
-        BadLabel: Size or extent differ from the scene's.
-    """
-    if dataset.shape != grid.shape and not (dataset.crs and grid.crs and not _is_north_up(dataset)):
-        raise BadLabel(
-            "the label's size differs from its scene's",
-            subject=job.display_name,
-            found=f"{dataset.height} x {dataset.width} pixels",
-            expected=f"{grid.height} x {grid.width} pixels",
-            next_step="Crop label and scene to the same grid.",
-        )
-    if dataset.crs is None and grid.crs is not None and job.needs_georeference:
-        raise BadLabel(
-            "a label without its scene needs a georeference",
-            subject=job.display_name,
-            found="no coordinate reference system",
-            expected=str(grid.crs)[:40],
-            next_step="Save the label with the georeference of its scene, or add the scene.",
-        )
-    if dataset.crs is None or grid.crs is None:
-        return dataset
-    view, own, _ = to_north_up(dataset, job.display_name, needs_georeference=True, max_pixels=job.max_pixels)
-    if not same_grid(grid, own):
-        raise BadLabel(
-            "the label's extent differs from its scene's",
-            subject=job.display_name,
-            found=f"{own.crs_text()} {list(own.transform)[:6]}"[:200],
-            expected=f"{grid.crs_text()} {list(grid.transform)[:6]}"[:200],
-            next_step="Crop label and scene to the same grid.",
-        )
-    return view if view is dataset else to_grid(dataset, grid, Resampling.nearest)
-
-
-def _is_north_up(dataset: Any) -> bool:
-    transform = dataset.transform
-    return bool(transform.b == 0 and transform.d == 0 and transform.a > 0 and transform.e < 0)
-
-
-def _values(view: Any, grid: Grid, display_name: str) -> set[int]:
-    """Return every value of the label.
-
-    Raises:
-        BadLabel: The file is an image, not a classification.
-    """
-    found: set[int] = set()
-    for window in iter_windows(grid.height, grid.width, _WINDOW):
-        dn = read_window(view, 1, window, display_name)
-        finite = dn[np.isfinite(dn)] if dn.dtype.kind == "f" else dn
-        values = np.unique(finite)
-        if len(values) > _MAX_CLASSES or dn.dtype.kind not in "iuf" or not np.array_equal(values, np.rint(values)):
-            raise BadLabel(
-                "the label is not a classification",
-                subject=display_name,
-                found=f"{len(values)} different values of type {dn.dtype}",
-                expected=f"at most {_MAX_CLASSES} integer values",
-                next_step="Check that image and label are not swapped.",
-            )
-        found |= {int(value) for value in values}
-    return found
-
-
-def _classes(dn: npt.NDArray[Any], mapping: Mapping) -> npt.NDArray[np.uint8]:
-    classes = np.full(dn.shape, MASK_NO_DATA, np.uint8)
-    for value, target in mapping.items():
-        classes[dn == value] = target
-    return classes
 
 
 def _count(tiled: Path, grid: Grid) -> tuple[int, int]:
@@ -215,3 +250,13 @@ def _count(tiled: Path, grid: Grid) -> tuple[int, int]:
             labeled += int((classes != MASK_NO_DATA).sum())
             cloud += int((classes == MASK_CLOUD).sum())
     return labeled, cloud
+
+
+def _as_bad_label(error: BadScene, display_name: str) -> BadLabel:
+    return BadLabel(
+        error.what,
+        subject=error.subject or display_name,
+        found=error.found,
+        expected=error.expected,
+        next_step=error.next_step,
+    )

@@ -1,14 +1,10 @@
 """Ingest of one candidate or unmatched file: into the catalog, or into quarantine with the reason."""
 
-import tempfile
-from pathlib import Path
-
-from cloudseg.catalog.scene_rows import find_newest_scene
 from cloudseg.errors import InputError
 from cloudseg.ingest.candidate import Candidate, UnmatchedFile
 from cloudseg.ingest.context import IngestContext, Outcome
 from cloudseg.ingest.inbox_file import NotRead, hash_file
-from cloudseg.ingest.ingest_label import ingest_label
+from cloudseg.ingest.ingest_label_alone import ingest_label_alone
 from cloudseg.ingest.ingest_scene import ingest_scene, source_hash
 from cloudseg.ingest.quarantine import quarantine, quarantine_id, unread_hash
 from cloudseg.scratch import check_room
@@ -40,22 +36,15 @@ def ingest_candidate(context: IngestContext, item: Candidate | UnmatchedFile) ->
 
 
 def _ingest_unmatched(context: IngestContext, item: UnmatchedFile) -> Outcome:
-    """Add a label without its scene to the newest scene of its name; quarantine every other file."""
+    """Add a label without its scene to the scene in the catalog that it belongs to; quarantine every other file."""
     outcome = Outcome(item.file.name)
     if item.label is not None:
-        with context.catalog.read() as db:
-            scene = find_newest_scene(db, item.scene_name)
-        if scene is not None:
-            with tempfile.TemporaryDirectory(dir=context.folder) as folder, context.decoders.acquire() as decoder:
-                ingest_label(context, decoder, item.label, scene, None, Path(folder), outcome, needs_georeference=True)
-            return outcome
+        ingest_label_alone(context, item, item.label, outcome)
+        return outcome
     try:
         sha256 = hash_file(context.inbox, item.file)
     except NotRead:
         sha256 = unread_hash(item.file)
-    error = item.error(
-        item.what, subject=item.file.path, found=item.found, expected=item.expected, next_step=item.next_step
-    )
-    uri = item.file.uri
-    quarantine(context, quarantine_id(uri, sha256), item.file.name, uri, sha256, error, outcome)
+    entry_id = quarantine_id(item.file.uri, sha256, *(file.path for file in item.extra_files))
+    quarantine(context, entry_id, item.file.name, item.file.uri, sha256, item.reason(), outcome)
     return outcome

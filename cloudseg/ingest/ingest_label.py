@@ -1,5 +1,6 @@
 """Ingest of one label: look up by hash, copy, decode onto the scene's grid, store, add the row as the next version."""
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -7,12 +8,15 @@ from sqlalchemy import Connection
 
 from cloudseg import keys
 from cloudseg.catalog.scene_rows import add_label, find_label, release_source
+from cloudseg.catalog.scene_search import list_masks_of_scene
 from cloudseg.catalog.session import now
-from cloudseg.errors import CloudsegError, InputError
+from cloudseg.errors import CloudsegError, InputError, ObjectMissing
 from cloudseg.ingest.candidate import LabelFile
 from cloudseg.ingest.context import IngestContext, Outcome
-from cloudseg.ingest.inbox_file import NotRead, copy_file, hash_file
-from cloudseg.ingest.job import LabelFacts, LabelJob
+from cloudseg.ingest.inbox_file import NotRead
+from cloudseg.ingest.job import LabelFacts, LabelJob, PublishedMask
+from cloudseg.ingest.label_errors import NothingDrawn
+from cloudseg.ingest.label_files import copy_label, hash_label, label_hash
 from cloudseg.ingest.pool import Decoder
 from cloudseg.ingest.quarantine import (
     as_label_error,
@@ -26,6 +30,9 @@ from cloudseg.publish import publish, stage_object
 from cloudseg.records import Label, Scene
 from cloudseg.scratch import check_room
 
+log = logging.getLogger(__name__)
+_COMPARED_MASKS = 20
+"""Published masks of its scene with which a label is compared, the newest ones; a mask has a few kilobytes."""
 _VERSION_ATTEMPTS = 5
 """Two ingests may claim the same next version of a label; the second one uses the version after it."""
 
@@ -58,7 +65,8 @@ def ingest_label(
     """
     sha256 = unread_hash(label.file)
     try:
-        sha256 = hash_file(context.inbox, label.file)
+        hashes = hash_label(context.inbox, label)
+        sha256 = label_hash(label, hashes)
         label_id = keys.make_id("lb", scene.scene_id, label.source, sha256)
         with context.catalog.read() as db:
             known = find_label(db, label_id) is not None
@@ -67,13 +75,19 @@ def ingest_label(
         elif is_quarantined(context, quarantine_id(label.file.uri, sha256, scene.scene_id)):
             outcome.still_quarantined += 1
         else:
-            copy_file(context.inbox, label.file, sha256, folder / "label")
             job = _label_job(
-                context, label, scene_file or _copy_scene(context, scene, folder), needs_georeference=needs_georeference
+                context,
+                label,
+                copy_label(context.inbox, label, hashes, folder),
+                scene,
+                scene_file or _copy_scene(context, scene, folder),
+                needs_georeference=needs_georeference,
             )
             facts = decoder.decode_label(job)
             if context.dry_run or _add_label(context, Path(job.out), label, label_id, scene, sha256, facts):
                 outcome.label_id = label_id
+    except NothingDrawn:
+        outcome.empty_layer = label.file.path
     except InputError as error:
         check_room(context.folder, error)
         if isinstance(error, NotRead):
@@ -89,14 +103,35 @@ def _copy_scene(context: IngestContext, scene: Scene, folder: Path) -> Path:
         return Path(shutil.copyfile(path, folder / "scene"))
 
 
-def _label_job(context: IngestContext, label: LabelFile, scene_file: Path, *, needs_georeference: bool) -> LabelJob:
-    """Return the decoder's job for the copy called `label` next to `scene_file`."""
+def _copy_masks(context: IngestContext, scene: Scene, folder: Path) -> list[PublishedMask]:
+    """Copy the newest published masks of a scene to `folder`; one whose object is missing cannot be compared."""
+    with context.catalog.read() as db:
+        masks = list_masks_of_scene(db, scene.scene_id, limit=_COMPARED_MASKS)
+    copies = []
+    for mask in masks:
+        copy = folder / f"{mask.mask_id}.tif"
+        try:
+            with context.store.local_file(mask.key) as path:
+                shutil.copyfile(path, copy)
+        except ObjectMissing:
+            log.warning("the object of mask %s is missing; a label is not compared with it", mask.mask_id)
+            continue
+        copies.append(PublishedMask(mask_id=mask.mask_id, path=str(copy)))
+    return copies
+
+
+def _label_job(
+    context: IngestContext, label: LabelFile, copy: Path, scene: Scene, scene_file: Path, *, needs_georeference: bool
+) -> LabelJob:
+    """Return the decoder's job for the copy of a label next to `scene_file`."""
     folder = scene_file.parent
     return LabelJob(
-        path=str(folder / "label"),
+        path=str(copy),
         display_name=label.file.path,
+        scene_id=scene.scene_id,
         source=label.source,
         scene=str(scene_file),
+        masks=_copy_masks(context, scene, folder),
         out=str(folder / "label.tif"),
         folder=str(folder),
         mappings=[list(mapping.values) for mapping in label.mappings],

@@ -78,12 +78,25 @@ class PublishedMask(Record):
     path: str
 
 
+class LabelTagsJob(Record):
+    """Read what a label says about itself, to find the scene that it belongs to."""
+
+    kind: Literal["label_tags"] = "label_tags"
+    path: str
+    display_name: str
+    max_pixels: int
+    memory_mb: int
+
+
 class LabelJob(Record):
     """Decode a file into the canonical label of a scene."""
 
     kind: Literal["label"] = "label"
-    path: str
+    path: str = Field(
+        description="a raster, its sidecars beside it: <path>.msk, <path>.aux.xml; or polygons, by the suffix"
+    )
     display_name: str
+    scene_id: str = Field(description="of the scene that the label is decoded for")
     source: str
     mappings: list[list[tuple[int, int]]]
     scene: str = Field(description="the canonical COG of the scene")
@@ -129,6 +142,22 @@ class SceneFacts(Record):
     tags: Annotated[dict[Short, Short], Field(max_length=64)]
 
 
+class LabelTags(Record):
+    """What a label says about itself: tags of a raster; metadata or attributes of polygons. Untrusted text."""
+
+    scene: Short | None = Field(None, description="SCENE_ID or CLOUDSEG_SCENE_ID")
+    scene_name: Short | None = Field(None, description="CLOUDSEG_SCENE_NAME")
+    product_id: Short | None = Field(None, description="PRODUCT_ID")
+    acquired_at: Short | None = Field(None, description="ACQUIRED_AT")
+    mask_id: Short | None = Field(None, description="CLOUDSEG_MASK_ID: the published mask that the file was made from")
+    source: Short | None = Field(None, description="LABEL_SOURCE: who made it")
+    confirms: Short | None = Field(None, description="LABEL_CONFIRMS: a published mask that a person found right")
+    shape: tuple[int, int] | None = Field(None, description="height and width of a raster with a CRS")
+    transform: Annotated[list[Finite], Field(min_length=6, max_length=6)] | None = Field(
+        None, description="affine a, b, c, d, e, f of a raster with a CRS"
+    )
+
+
 class LabelFacts(Record):
     """Facts from the decoder about a label."""
 
@@ -160,4 +189,5 @@ class Answer(Record):
     )
     scene: SceneFacts | None = None
     label: LabelFacts | None = None
+    label_tags: LabelTags | None = None
     failure: DecodeFailure | None = None

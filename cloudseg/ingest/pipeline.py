@@ -85,6 +85,12 @@ def ingest_source(
         len(record.quarantined),
         " (see `cloudseg quarantine`)" if record.quarantined else "",
     )
+    if record.empty_layers:
+        log.info(
+            "nothing drawn yet, passed over: %d label layers (%s)",
+            len(record.empty_layers),
+            ", ".join(record.empty_layers[:5]),
+        )
     if not items:
         log.info("no rasters or labels found in %s", inbox.uri)
     return record
@@ -136,6 +142,7 @@ def _to_record(source: str, outcomes: list[Outcome], seconds: float) -> IngestRe
         labelled=[outcome.label_id for outcome in outcomes if outcome.label_id],
         known=sum(outcome.scene == "known" for outcome in outcomes),
         quarantined=[entry_id for outcome in outcomes for entry_id in outcome.quarantined],
+        empty_layers=[outcome.empty_layer for outcome in outcomes if outcome.empty_layer],
         still_quarantined=sum(outcome.still_quarantined for outcome in outcomes),
         seconds=round(seconds, 3),
     )

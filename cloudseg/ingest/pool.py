@@ -28,9 +28,12 @@ from cloudseg.ingest.job import (
     DecodeLimits,
     LabelFacts,
     LabelJob,
+    LabelTags,
+    LabelTagsJob,
     SceneFacts,
     SceneJob,
 )
+from cloudseg.ingest.label_errors import NothingDrawn
 from cloudseg.ingest.sandbox import FILES, NETWORK
 
 log = logging.getLogger(__name__)
@@ -105,6 +108,19 @@ class Decoder:
         _check_output(Path(job.out), job.display_name)
         return facts
 
+    def read_label_tags(self, job: LabelTagsJob) -> LabelTags:
+        """Return what a label says about itself.
+
+        Raises:
+            BadLabel: The file is not a label.
+            BadScene: The process crashed or took too long.
+            NotRead: The machine was too busy; the next ingest tries again.
+        """
+        tags = self._run(job, job.display_name).label_tags
+        if tags is None:
+            raise self._invalid_answer(job.display_name)
+        return tags
+
     def close(self) -> None:
         """End the process; the next job starts a new one."""
         process, self._process, self._buffer = self._process, None, b""
@@ -123,14 +139,14 @@ class Decoder:
             next_step="Inspect the file before trying again: it may be malicious.",
         )
 
-    def _run(self, job: SceneJob | LabelJob, subject: str) -> Answer:
+    def _run(self, job: SceneJob | LabelJob | LabelTagsJob, subject: str) -> Answer:
         """Return the answer to a job, with one retry after a crash: the system may have killed the process."""
         try:
             return self._run_once(job, subject)
         except _DecoderCrashed:
             return self._run_once(job, subject)
 
-    def _run_once(self, job: SceneJob | LabelJob, subject: str) -> Answer:
+    def _run_once(self, job: SceneJob | LabelJob | LabelTagsJob, subject: str) -> Answer:
         process = self._start()
         deadline = CpuDeadline(process.pid, self._limits.timeout_s)
         try:
@@ -296,7 +312,7 @@ def _process_error(
 
 def _error_from(failure: DecodeFailure, subject: str) -> CloudsegError:
     """Return the error that the process reported, as BadLabel or BadScene and with printable text only."""
-    cls = {"BadLabel": errors.BadLabel}.get(failure.error, BadScene)
+    cls = {"BadLabel": errors.BadLabel, "NothingDrawn": NothingDrawn}.get(failure.error, BadScene)
     what, about, found, expected, next_step = (
         _printable(text) for text in (failure.what, failure.subject, failure.found, failure.expected, failure.next_step)
     )

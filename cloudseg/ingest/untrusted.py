@@ -1,13 +1,13 @@
 """Open an untrusted raster. Runs in the sandboxed decoder process only.
 
-Two drivers, no virtual formats, no network, and GDAL looks at no file beside it (`cloudseg.ingest.pam` and
-`cloudseg.ingest.validity` open the few that count, by name): a VRT or a `/vsicurl` path inside a file makes it a file
-that is not a GeoTIFF. Sizes are checked before a pixel is read.
+Two drivers (for labels PNG too), no virtual formats, no network, and GDAL looks at no file beside it
+(`cloudseg.ingest.pam` and `cloudseg.ingest.validity` open the few that count, by name): a VRT or a `/vsicurl` path
+inside a file makes it a file that is not a GeoTIFF. Sizes are checked before a pixel is read.
 """
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +32,8 @@ _SIGNATURES: Final = {
     b"\xff\x4f\xff\x51": "JP2OpenJPEG",
 }
 """Driver by first bytes, so that GDAL never probes the format of a file."""
+_PNG: Final = {b"\x89PNG\r\n\x1a\n": "PNG"}
+"""PNG (ISO/IEC 15948, 5.2), for labels only: as a scene it would have no georeference."""
 MAX_BANDS: Final = 64
 DTYPES: Final = ("uint8", "uint16", "int16", "float32", "float64")
 _COPY: Final = re.compile(r"\bsource\d+(?=[,:])")
@@ -47,7 +49,7 @@ _READ_ERRORS: Final = (RasterioError, CPLE_BaseError)
 
 @contextmanager
 def open_untrusted(
-    path: str, display_name: str, *, max_pixels: int, memory_mb: int
+    path: str, display_name: str, *, max_pixels: int, memory_mb: int, png: bool = False
 ) -> Iterator[rasterio.DatasetReader]:
     """Open a GeoTIFF or JPEG 2000 file and check its size.
 
@@ -56,13 +58,14 @@ def open_untrusted(
         display_name: The file's name, for messages.
         max_pixels: Largest number of rows × columns.
         memory_mb: Memory limit of the process.
+        png: Whether the file may be a PNG.
 
     Raises:
         BadScene: The file is not such a raster, or too large.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        dataset = _open(path, display_name)
+        dataset = _open(path, display_name, _SIGNATURES | _PNG if png else _SIGNATURES)
     with dataset:
         _check_size(dataset, display_name, max_pixels, memory_mb)
         yield dataset
@@ -92,15 +95,15 @@ def check_pixels(dataset: rasterio.DatasetReader, display_name: str) -> None:
             )
 
 
-def _open(path: str, display_name: str) -> rasterio.DatasetReader:
+def _open(path: str, display_name: str, signatures: Mapping[bytes, str]) -> rasterio.DatasetReader:
     with Path(path).open("rb") as handle:
         head = handle.read(256)
-    driver = next((driver for signature, driver in _SIGNATURES.items() if head.startswith(signature)), None)
+    driver = next((driver for signature, driver in signatures.items() if head.startswith(signature)), None)
     if driver is None:
         raise BadScene(
             _describe_content(head),
             subject=display_name,
-            expected="a GeoTIFF or JPEG 2000 raster",
+            expected="a GeoTIFF or JPEG 2000 raster" if signatures is _SIGNATURES else "a GeoTIFF, JPEG 2000 or PNG",
             next_step="Get the file again from its source.",
         )
     try:

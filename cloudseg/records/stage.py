@@ -18,6 +18,9 @@ class IngestRecord(Record):
     labelled: list[str] = Field(description="label ids that are new")
     known: int = Field(description="scenes that already existed")
     quarantined: list[str] = Field(description="quarantine ids that are new")
+    empty_layers: list[str] = Field(
+        default_factory=list, description="label layers without a polygon: nothing is drawn yet, passed over"
+    )
     still_quarantined: int = Field(
         0,
         description="bad files that an earlier ingest quarantined and whose bytes are the same; not tried again",

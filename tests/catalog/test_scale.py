@@ -34,7 +34,7 @@ def test_every_query_uses_an_index_and_returns_the_right_rows(large: Catalog, st
         "masks that touch this box in June": "ix_scene_acquired_at_min_lon_max_lon_min_lat_max_lat",
         "the 20 newest masks": "ix_mask_created_at",
         "the 20 newest scenes": "ix_scene_created_at",
-        "the scene of a name": "ix_scene_name",
+        "the scenes of a name": "ix_scene_name",
         "lineage of one mask": "mask",
     }
     if backend == "postgis":

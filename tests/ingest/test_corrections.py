@@ -101,15 +101,22 @@ def test_names_are_exact(service: Service, inbox: Path, tmp_path: Path) -> None:
     assert len(service.quarantine()) == 3
 
 
-def test_of_two_scenes_with_one_name_the_newest_gets_the_label(service: Service, inbox: Path, tmp_path: Path) -> None:
+def test_of_two_scenes_with_one_name_none_gets_the_label(service: Service, inbox: Path, tmp_path: Path) -> None:
     write(inbox / "a.tif", random_dn())
-    service.ingest(inbox)
+    (older,) = service.ingest(inbox).added
     write(inbox / "a.tif", random_dn(seed=1))
-    newest = service.ingest(inbox).added
+    (newer,) = service.ingest(inbox).added
     _corrected(tmp_path / "corrections" / "labels" / "a.tif")
+    assert service.ingest(tmp_path / "corrections").labelled == []
+    entry = service.quarantine()["a.tif"]
+    assert (entry.error, entry.what) == ("BadLabel", "2 scenes fit the label")
+    assert older in str(entry.found)
+    assert newer in str(entry.found)
+    _corrected(tmp_path / "corrections" / "labels" / f"{older}.tif")
+    (tmp_path / "corrections" / "labels" / "a.tif").unlink()
     service.ingest(tmp_path / "corrections")
     with service.catalog.read() as db:
-        assert [label.scene_id for label in list_newest_labels(db)] == newest
+        assert [label.scene_id for label in list_newest_labels(db)] == [older]
 
 
 def test_a_biome_cut_out_has_no_georeference_and_its_label_needs_none(

@@ -26,6 +26,7 @@ from cloudseg.ingest.layouts import (
 from cloudseg.ingest.layouts.base import RASTER_SUFFIXES, FileListing, Layout
 from cloudseg.ingest.layouts.containers import archives, products, stores
 from cloudseg.ingest.layouts.distinct_names import with_distinct_names
+from cloudseg.ingest.layouts.label_folder import is_in_label_folder
 from cloudseg.ingest.layouts.leftovers import without_leftovers
 from cloudseg.ingest.layouts.sidecars import with_sidecars
 from cloudseg.ingest.layouts.stac_items import StacItems
@@ -81,7 +82,7 @@ def find_candidates(
     found: list[Candidate | UnmatchedFile] = [
         UnmatchedFile(file, file.reject_reason)
         for file in files
-        if file.reject_reason and file.suffix not in _IGNORED_SUFFIXES
+        if file.reject_reason and (file.suffix not in _IGNORED_SUFFIXES or is_in_label_folder(file))
     ]
     remaining = [file for file in files if not file.reject_reason]
     in_stores, store_paths = stores(remaining)
@@ -99,7 +100,9 @@ def find_candidates(
         remaining = _without(remaining, {path for item in new for path in item.claimed_paths()})
         items += new
     remaining = _without_products(remaining, items, unread)
-    found += _unrecognized([file for file in remaining if file.suffix not in _IGNORED_SUFFIXES])
+    # The layout of pairs has looked at every file below a folder labels/.
+    is_done = is_in_label_folder if any(known.name == pairs.Pairs.name for known in layouts) else lambda _: False
+    found += _unrecognized([file for file in remaining if file.suffix not in _IGNORED_SUFFIXES and not is_done(file)])
     found += [*unread, *with_distinct_names(with_sidecars(items, files, inbox))]
     return sorted(found, key=lambda item: item.path)
 

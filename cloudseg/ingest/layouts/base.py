@@ -101,10 +101,11 @@ def unusable_product(files: Iterable[InboxFile], error: InputError) -> Unmatched
 
     Args:
         files: The product's files; the entry is that of the first raster by path.
-        error: The reason; its subject, if any, is the file that is at fault.
+        error: The reason; if its subject is one of the files, the entry names it.
     """
     first, *others = sorted(files, key=lambda file: (file.suffix not in RASTER_SUFFIXES, file.path))
-    found = ", ".join(part for part in (error.subject, error.found) if part)
+    is_of_file = any(error.subject in (file.name, file.path) for file in (first, *others))
+    found = ", ".join(part for part in (error.subject if is_of_file else None, error.found) if part)
     return UnmatchedFile(
         first,
         error.what,

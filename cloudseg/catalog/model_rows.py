@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Boolean, Connection, column, func, select, table
 
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.session import fetch, fetch_one, get_by, insert
@@ -166,6 +166,15 @@ def find_masked(db: Connection, weights_id: str, scene_ids: Sequence[str]) -> se
     for at in range(0, len(scene_ids), _PAGE):
         asked = scene_ids[at : at + _PAGE]
         found.update(db.execute(select(m.scene_id).where(m.weights_id == weights_id, m.scene_id.in_(asked))).scalars())
+    return found
+
+
+def find_disputed(db: Connection, mask_ids: Sequence[str]) -> set[str]:
+    """Return those of the masks that are disputed, as the view `published_mask` defines it."""
+    view, found = table("published_mask", column("mask_id"), column("disputed", Boolean)), set[str]()
+    for at in range(0, len(mask_ids), _PAGE):
+        asked = mask_ids[at : at + _PAGE]
+        found.update(db.execute(select(view.c.mask_id).where(view.c.mask_id.in_(asked), view.c.disputed)).scalars())
     return found
 
 

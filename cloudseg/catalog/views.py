@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 _VIEWS = (
     "champion_history",
     "current_mask",
+    "label_state",
     "mask_lineage",
     "model_history",
     "published_mask",

@@ -49,7 +49,7 @@ def ingest(source: str | None, layout: str | None, bands: str | None, dry_run: b
 @_DRY_RUN
 @reports(show_record)
 def snapshot(recipe: str, dry_run: bool) -> Any:
-    """Cut the current labels into a frozen snapshot of training chips, as the recipe defines them.
+    """Cut the accepted labels into a frozen snapshot of training chips, as the recipe defines them.
 
     The same labels and recipe produce the same snapshot.
     """

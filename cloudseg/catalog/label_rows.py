@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, select
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, and_, func, select
 
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.session import advisory_lock, fetch, insert, now
@@ -37,11 +37,15 @@ def lock_labels(db: Connection, scene_id: str) -> None:
     advisory_lock(db, f"labels of {scene_id}")
 
 
+def state_of(label_id: ColumnElement[str]) -> ScalarSelect[str]:
+    """Return the query for the state of the label of this id."""
+    e = t.label_event.alias()
+    return select(e.c.state).where(e.c.label_id == label_id).order_by(e.c.sequence.desc()).limit(1).scalar_subquery()
+
+
 def is_accepted(label_id: ColumnElement[str]) -> ColumnElement[bool]:
     """Return the condition that the label of this id is accepted."""
-    e = t.label_event.alias()
-    newest = select(e.c.state).where(e.c.label_id == label_id).order_by(e.c.sequence.desc()).limit(1)
-    return newest.scalar_subquery() == "accepted"
+    return state_of(label_id) == "accepted"
 
 
 def add_event(
@@ -65,8 +69,7 @@ def add_event(
     last = list_events(db, label.label_id)[-1]
     if last.state == state:
         return False
-    if state not in ALLOWED[last.state] or expected not in (None, last.state):
-        raise _refused(label, last, state, expected)
+    check_step(label, last, state, expected)
     event = LabelEvent(
         label_id=label.label_id,
         sequence=last.sequence + 1,
@@ -78,6 +81,16 @@ def add_event(
     if not insert(db, t.label_event, event):  # not behind the lock; the primary key decides nevertheless
         raise _refused(label, list_events(db, label.label_id)[-1], state, expected)
     return True
+
+
+def check_step(label: Label, last: LabelEvent, state: LabelState, expected: LabelState | None = None) -> None:
+    """Check that a step may be taken after the last event of a label; one to the same state changes nothing.
+
+    Raises:
+        StateError: it may not, or the label is in another state than expected.
+    """
+    if last.state != state and (state not in ALLOWED[last.state] or expected not in (None, last.state)):
+        raise _refused(label, last, state, expected)
 
 
 def _refused(label: Label, last: LabelEvent, state: LabelState, expected: LabelState | None) -> StateError:
@@ -152,6 +165,11 @@ def list_of_scene(db: Connection, scene_id: str) -> list[StatedLabel]:
     return _fetch_stated(db, _stated().where(t.label.c.scene_id == scene_id).order_by(t.label.c.version))
 
 
+def list_accepted_of(db: Connection, scene_id: str) -> list[Label]:
+    """List the accepted labels of a scene, oldest version first."""
+    return [stated.label for stated in list_of_scene(db, scene_id) if stated.event.state == "accepted"]
+
+
 def list_accepted(db: Connection) -> dict[str, tuple[Label, ...]]:
     """Return the accepted labels of every scene that has one, oldest version first, by scene id."""
     statement = select(t.label).where(is_accepted(t.label.c.label_id)).order_by(t.label.c.scene_id, t.label.c.version)
@@ -193,11 +211,6 @@ def count_changes(db: Connection, snapshot_id: str | None) -> int:
     added = select(func.count()).select_from(t.label).where(t.label.c.label_id.not_in(frozen), accepted)
     gone = select(func.count()).select_from(t.label).where(t.label.c.label_id.in_(frozen), ~accepted)
     return db.execute(added).scalar_one() + db.execute(gone).scalar_one()
-
-
-def has_mask(db: Connection, scene_id: str) -> bool:
-    """Return whether a mask of the scene is published."""
-    return db.execute(select(exists(t.mask.c.mask_id).where(t.mask.c.scene_id == scene_id))).scalar_one()
 
 
 def _stated() -> Select[Any]:

@@ -169,6 +169,17 @@ def find_masked(db: Connection, weights_id: str, scene_ids: Sequence[str]) -> se
     return found
 
 
+def find_mask_by_id(db: Connection, mask_id: str) -> Mask | None:
+    """Return a mask or None."""
+    return fetch_one(db, Mask, select(t.mask).where(t.mask.c.mask_id == mask_id))
+
+
+def find_mask_of_scene(db: Connection, scene_id: str) -> Mask | None:
+    """Return the newest mask of a scene by any weights, or None."""
+    statement = select(t.mask).where(t.mask.c.scene_id == scene_id)
+    return fetch_one(db, Mask, statement.order_by(t.mask.c.created_at.desc(), t.mask.c.mask_id))
+
+
 def find_disputed(db: Connection, mask_ids: Sequence[str]) -> set[str]:
     """Return those of the masks that are disputed, as the view `published_mask` defines it."""
     view, found = table("published_mask", column("mask_id"), column("disputed", Boolean)), set[str]()

@@ -45,6 +45,12 @@ def find_newest_scene(db: Connection, name: str) -> Scene | None:
     return fetch_one(db, Scene, statement)
 
 
+def list_scenes_named(db: Connection, name: str) -> list[Scene]:
+    """List the scenes of exactly this name, newest first."""
+    named = select(t.scene).where(t.scene.c.name == name)
+    return fetch(db, Scene, named.order_by(t.scene.c.created_at.desc(), t.scene.c.scene_id))
+
+
 def list_scenes(db: Connection, *, limit: int | None = None) -> list[Scene]:
     """List scenes, newest first."""
     return fetch(db, Scene, select(t.scene).order_by(t.scene.c.created_at.desc(), t.scene.c.scene_id).limit(limit))

@@ -28,6 +28,7 @@ from cloudseg.records.rows import (
 from cloudseg.records.stage import (
     EvaluateRecord,
     IngestRecord,
+    LabelDecisionRecord,
     MaintainRecord,
     PredictRecord,
     PromoteRecord,
@@ -47,6 +48,7 @@ __all__ = [
     "IngestRecord",
     "Json",
     "Label",
+    "LabelDecisionRecord",
     "LabelEvent",
     "LabelState",
     "ListedObject",

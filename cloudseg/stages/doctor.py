@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Callable
 from uuid import uuid4
 
+from cloudseg.catalog import label_rows
 from cloudseg.catalog.roles import ROLES
 from cloudseg.errors import CloudsegError, ObjectExists, StoreRefused
 from cloudseg.keys import CHAMPION_POINTER, doctor_probe
@@ -45,6 +46,7 @@ def doctor(*, device: bool = True) -> DoctorRecord:
         ("catalog", _catalog),
         ("store", _store),
         ("recipes", _recipes),
+        ("labels", _labels),
         *([("device", _device)] if device else []),
     ]
     record = _collect([_probe(name, probe, runtime) for name, probe in probes])
@@ -130,6 +132,14 @@ def _check_create_only(runtime: Runtime, key: str) -> None:
         found="If-None-Match is ignored",
         next_step="Use a server with conditional writes: SeaweedFS from 4.48 on, or AWS.",
     )
+
+
+def _labels(runtime: Runtime) -> str:
+    """Say how many labels wait for a person; that is no fault."""
+    if runtime.settings.catalog_url is None and runtime.catalog.revision() != runtime.catalog.head_revision():
+        return "none wait: the catalog is new or of an earlier version"
+    with runtime.catalog.read() as db:
+        return label_rows.describe_waiting(db) or "none wait for a decision"
 
 
 def _recipes(_: Runtime) -> str:

@@ -46,7 +46,6 @@ def doctor(*, device: bool = True) -> DoctorRecord:
         ("catalog", _catalog),
         ("store", _store),
         ("recipes", _recipes),
-        ("labels", _labels),
         *([("device", _device)] if device else []),
     ]
     record = _collect([_probe(name, probe, runtime) for name, probe in probes])
@@ -95,7 +94,10 @@ def _catalog(runtime: Runtime) -> str:
         head = runtime.catalog.head_revision()
         return f"{runtime.catalog.uri} is embedded: the next command migrates it to revision {head}"
     runtime.catalog.check()
-    return f"{runtime.catalog.uri} at revision {runtime.catalog.revision()}"
+    with runtime.catalog.read() as db:
+        waiting = label_rows.describe_waiting(db)
+    at = f"{runtime.catalog.uri} at revision {runtime.catalog.revision()}"
+    return f"{at}; {waiting}" if waiting else at
 
 
 def _store(runtime: Runtime) -> str:
@@ -132,14 +134,6 @@ def _check_create_only(runtime: Runtime, key: str) -> None:
         found="If-None-Match is ignored",
         next_step="Use a server with conditional writes: SeaweedFS from 4.48 on, or AWS.",
     )
-
-
-def _labels(runtime: Runtime) -> str:
-    """Say how many labels wait for a person; that is no fault."""
-    if runtime.settings.catalog_url is None and runtime.catalog.revision() != runtime.catalog.head_revision():
-        return "none wait: the catalog is new or of an earlier version"
-    with runtime.catalog.read() as db:
-        return label_rows.describe_waiting(db) or "none wait for a decision"
 
 
 def _recipes(_: Runtime) -> str:

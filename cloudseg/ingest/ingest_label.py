@@ -154,13 +154,13 @@ def _add_label(
         release_source(db, label.file.uri)
         lock_labels(db, scene.scene_id)
         corrected = find_corrected_mask(db, scene.scene_id, facts.corrects_mask_id)
-        wanted = row.model_copy(update={"corrects_mask_id": corrected})
+        wanted = row.model_copy(update={"corrects_mask_id": corrected, "created_at": now()})
         first = find_first_state(db, wanted, trusted=is_trusted(label.file.uri, context.trusted_inboxes))
         added = add_label(db, wanted, state=first.state, actor=f"ingest {context.inbox.uri}", reason=first.reason)
         if added is None:
             return False if find_label(db, label_id) else None
         outcome.proposed = first.state == "proposed"
-        outcome.notes[:] = [note_added(added, scene.name, first.reason)] if outcome.proposed else []
+        outcome.notes += [note_added(added, scene.name, first.reason)] if outcome.proposed else []
         return True
 
     for _ in range(_VERSION_ATTEMPTS):

@@ -6,7 +6,7 @@ from sqlalchemy import Connection, Row, Select, literal, select
 
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.label_rows import state_of
-from cloudseg.catalog.model_rows import find_disputed
+from cloudseg.catalog.model_rows import disputed_masks
 from cloudseg.errors import NotInCatalog
 from cloudseg.records import Json, utc_iso
 
@@ -45,7 +45,7 @@ def lineage_of_mask(db: Connection, mask_id: str) -> Json:
     (source address and checksum). `mask.disputed`: a label corrects the mask, and its scene has no newer one.
     `ancestors` lists the weights that warm starts began from, nearest first, with run and snapshot ids: their labels
     influenced the mask too. `run` and `snapshot` are None and `labels` is empty for imported weights. One query finds
-    everything but the ancestors and the dispute; a recursive one runs only for a warm start.
+    everything but the ancestors; a second, recursive one runs only for a warm start.
 
     Raises:
         NotInCatalog: there is no such mask.
@@ -55,12 +55,11 @@ def lineage_of_mask(db: Connection, mask_id: str) -> Json:
         raise NotInCatalog("no such mask", subject=mask_id, next_step="`cloudseg masks` lists the masks.")
     first = rows[0]
     found = {name: _part(first, name, columns) for name, columns in {"mask": _MASK, "scene": _SCENE, **_MODEL}.items()}
-    disputed = bool(find_disputed(db, [mask_id]))
     labels = [_label(row) for row in rows if row.label__label_id is not None]
     parent = found["run"]["parent_weights_id"] if found["run"] else None
     return {
         **found,
-        "mask": {**(found["mask"] or {}), "disputed": disputed},
+        "mask": {**(found["mask"] or {}), "disputed": bool(first.disputed)},
         "labels": labels,
         "ancestors": _ancestors(db, parent) if parent else [],
     }
@@ -73,6 +72,7 @@ def _statement(mask_id: str) -> Select[Any]:
     wanted = {"mask": _MASK, "scene": _SCENE, **_MODEL}
     columns = [tables[name].c[column].label(f"{name}__{column}") for name, names in wanted.items() for column in names]
     columns += [t.label.c[column].label(f"label__{column}") for column in _LABEL]
+    columns += [disputed_masks([mask_id]).exists().label("disputed")]
     columns += [state_of(t.label.c.label_id).label("label__state")]
     columns += [source.c[column].label(f"source__{column}") for column in _SCENE]
     joined = (

@@ -1,8 +1,9 @@
 """Weights, evaluations, verdicts, promotions and masks."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Boolean, Connection, column, func, select, table
+from sqlalchemy import Boolean, Connection, Select, Text, column, func, select, table
 
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.session import fetch, fetch_one, get_by, insert
@@ -181,12 +182,17 @@ def find_mask_of_scene(db: Connection, scene_id: str) -> Mask | None:
 
 
 def find_disputed(db: Connection, mask_ids: Sequence[str]) -> set[str]:
-    """Return those of the masks that are disputed, as the view `published_mask` defines it."""
-    view, found = table("published_mask", column("mask_id"), column("disputed", Boolean)), set[str]()
+    """Return those of the masks that are disputed."""
+    found = set[str]()
     for at in range(0, len(mask_ids), _PAGE):
-        asked = mask_ids[at : at + _PAGE]
-        found.update(db.execute(select(view.c.mask_id).where(view.c.mask_id.in_(asked), view.c.disputed)).scalars())
+        found.update(db.execute(disputed_masks(mask_ids[at : at + _PAGE])).scalars())
     return found
+
+
+def disputed_masks(mask_ids: Sequence[str]) -> Select[Any]:
+    """Return the query for those of the masks that are disputed, as the view `published_mask` defines it."""
+    view = table("published_mask", column("mask_id", Text), column("disputed", Boolean))
+    return select(view.c.mask_id).where(view.c.mask_id.in_(mask_ids), view.c.disputed)
 
 
 def get_mask(db: Connection, mask_id: str) -> Mask:

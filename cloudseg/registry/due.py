@@ -46,9 +46,20 @@ def reason_to_skip_snapshot(db: Connection, recipe: Recipe, snapshot_id: str) ->
     """
     _check_splits(training_rows.get_snapshot(db, snapshot_id))
     last = newest_compared_run(db, recipe)
-    if last is None or last.snapshot_id != snapshot_id:
+    if last is not None and last.snapshot_id == snapshot_id:
+        return "the new labels add no new chip (their scenes lack bands or labeled pixels)"
+    weights = model_rows.find_weights_of_run(db, run_id_of(db, snapshot_id, recipe))
+    if weights is None or not _is_compared(db, weights.weights_id):
         return None
-    return "the new labels add no new chip (their scenes lack bands or labeled pixels)"
+    return f"the labels are those of run {weights.run_id} again, whose weights were compared with the champion"
+
+
+def _is_compared(db: Connection, weights_id: str) -> bool:
+    """Return whether weights are the champion or lost to it; a verdict PROMOTE may still have to be applied."""
+    newest = model_rows.find_champion(db)
+    champion = newest.weights_id if newest else None
+    verdicts = model_rows.list_verdicts(db, challenger_id=weights_id)
+    return weights_id == champion or any(v.champion_id == champion and v.outcome != "PROMOTE" for v in verdicts)
 
 
 def newest_compared_run(db: Connection, recipe: Recipe) -> Run | None:

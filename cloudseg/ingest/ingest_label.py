@@ -82,6 +82,8 @@ def ingest_label(
                 context, label, scene_file or _copy_scene(context, scene, folder), needs_georeference=needs_georeference
             )
             facts = decoder.decode_label(job)
+            if context.dry_run:
+                _preview(context, label, scene, facts, outcome)
             if context.dry_run or _add_label(context, Path(job.out), label, label_id, scene, sha256, facts, outcome):
                 outcome.label_id = label_id
     except InputError as error:
@@ -114,6 +116,16 @@ def _label_job(context: IngestContext, label: LabelFile, scene_file: Path, *, ne
         memory_mb=context.limits.memory_mb,
         needs_georeference=needs_georeference,
     )
+
+
+def _preview(context: IngestContext, label: LabelFile, scene: Scene, facts: LabelFacts, outcome: Outcome) -> None:
+    """Record whether a label would wait, for a dry run."""
+    with context.catalog.read() as db:
+        corrected = find_corrected_mask(db, scene.scene_id, facts.corrects_mask_id)
+        trusted = is_trusted(label.file.uri, context.trusted_inboxes)
+        first = find_first_state(db, scene.scene_id, corrected, trusted=trusted)
+    outcome.proposed = first.state == "proposed"
+    outcome.notes += [f"the label of {scene.name} would wait: {first.reason}"] if outcome.proposed else []
 
 
 def _add_label(
@@ -150,12 +162,14 @@ def _add_label(
         created_at=now(),
     )
 
+    trusted = context.trusted_inboxes
+
     def write(db: Connection, _: object) -> bool | None:
         release_source(db, label.file.uri)
         lock_labels(db, scene.scene_id)
         corrected = find_corrected_mask(db, scene.scene_id, facts.corrects_mask_id)
         wanted = row.model_copy(update={"corrects_mask_id": corrected, "created_at": now()})
-        first = find_first_state(db, wanted, trusted=is_trusted(label.file.uri, context.trusted_inboxes))
+        first = find_first_state(db, scene.scene_id, corrected, trusted=is_trusted(label.file.uri, trusted))
         added = add_label(db, wanted, state=first.state, actor=f"ingest {context.inbox.uri}", reason=first.reason)
         if added is None:
             return False if find_label(db, label_id) else None

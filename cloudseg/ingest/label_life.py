@@ -49,7 +49,7 @@ def find_corrected_mask(db: Connection, scene_id: str, mask_id: str | None) -> s
     return mask.mask_id if mask is not None and mask.scene_id == scene_id else None
 
 
-def find_first_state(db: Connection, label: Label, *, trusted: bool) -> FirstState:
+def find_first_state(db: Connection, scene_id: str, corrects_mask_id: str | None, *, trusted: bool) -> FirstState:
     """Return the state in which a new label begins, with the reason for its history.
 
     Call it with the scene's labels locked (`label_rows.lock_labels`), in the transaction that adds the label: of two
@@ -57,18 +57,19 @@ def find_first_state(db: Connection, label: Label, *, trusted: bool) -> FirstSta
 
     Args:
         db: that transaction.
-        label: the new label.
+        scene_id: the label's scene.
+        corrects_mask_id: the mask that was edited to make the label (`find_corrected_mask`).
         trusted: whether the operator trusts its inbox.
     """
-    if label.corrects_mask_id is not None:
-        return FirstState("proposed", f"corrects mask {label.corrects_mask_id}")
-    live = [s for s in label_rows.list_of_scene(db, label.scene_id) if s.event.state in ("accepted", "proposed")]
+    if corrects_mask_id is not None:
+        return FirstState("proposed", f"corrects mask {corrects_mask_id}")
+    live = [s for s in label_rows.list_of_scene(db, scene_id) if s.event.state in ("accepted", "proposed")]
     if live:
         newest = live[-1]
         return FirstState(
             "proposed", f"changes version {newest.label.version} ({newest.event.state}), {newest.label.label_id}"
         )
-    if (mask := find_mask_of_scene(db, label.scene_id)) is not None:
+    if (mask := find_mask_of_scene(db, scene_id)) is not None:
         return FirstState("proposed", f"its scene has a published mask, {mask.mask_id}")
     if not trusted:
         return FirstState("proposed", "its inbox is not in CLOUDSEG_TRUSTED_INBOXES")

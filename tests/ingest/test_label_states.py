@@ -170,9 +170,16 @@ def test_only_a_mask_of_the_scene_counts_as_corrected(service: Service, inbox: P
         assert find_corrected_mask(db, scenes["a"].scene_id, None) is None
 
 
-def test_a_dry_run_writes_no_state(service: Service, inbox: Path) -> None:
+def test_a_dry_run_says_what_would_wait_and_writes_no_state(service: Service, inbox: Path, tmp_path: Path) -> None:
     write(inbox / "images" / "a.tif", random_dn())
     write(inbox / "labels" / "a.tif", clouds(), names=["label"], nodata=255)
-    service.ingest(inbox, dry_run=True)
+    record = service.ingest(inbox, dry_run=True)
+    assert (len(record.labelled), record.proposed, record.notes) == (1, [], [])
     with service.catalog.read() as db:
         assert db.execute(select(tables.label_event)).all() == []
+    service.ingest(inbox)
+    save_label(tmp_path / "again", "a", 20)
+    record = service.ingest(tmp_path / "again", dry_run=True)
+    assert len(record.proposed) == 1
+    assert record.notes[0].startswith("the label of a would wait: changes version 1 (accepted), lb-")
+    assert len(service.labels(service.scenes()["a"])) == 1

@@ -77,6 +77,7 @@ def test_a_partial_correction_merges(
     np.testing.assert_array_equal(label, expected)
     assert {value: int((label == value).sum()) for value in (0, 1, 255)} == {0: 2112, 1: 2048 - 80 + 16, 255: 0}
     assert (chip.label_id, chip.labelled_fraction) == (second, 1.0)
+    assert chip.chip_id == keys.make_id("ch", first, second, "0", "0", "1"), "a hash over all that took part"
     assert record.counts["train"]["cloud_fraction"] == round((2048 - 80 + 16) / 4096, 6)
     with catalog.read() as db:
         assert training_rows.list_snapshot_labels(db, record.snapshot_id) == {first: "train", second: "train"}

@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from cloudseg.catalog import Catalog, label_rows, model_rows, scene_rows, tables, training_rows
 from cloudseg.errors import NotInCatalog, StateError
+from cloudseg.ingest.label_life import find_first_state
 from cloudseg.records import Label, LabelEvent, LabelState
 from tests.catalog.test_races import together
 
@@ -112,6 +113,26 @@ def test_of_eight_concurrent_decisions_one_is_taken(scenes: Catalog, catalog_url
     refused = [found for found in outcome if "cannot become" in str(found)]
     assert (outcome.count(False), len(refused)) == (3, 4), "who wanted the same finds it done, the others are refused"
     assert [sequence for sequence, *_ in life(scenes, label)] == [1, 2]
+
+
+def _arrive(url: URL, number: int) -> object:
+    """Add another label of the same scene, as an ingest does."""
+    catalog, label = Catalog(url), rows.label(100 + number, of=1)
+    with catalog.begin() as db:
+        label_rows.lock_labels(db, label.scene_id)
+        first = find_first_state(db, label.scene_id, None, trusted=True)
+        scene_rows.add_label(db, label, state=first.state, actor="test", reason=first.reason)
+    return first.state
+
+
+def test_of_eight_first_labels_of_a_scene_one_is_the_first(scenes: Catalog, catalog_url: URL):
+    outcome = together(_arrive, catalog_url, processes=8)
+    assert sorted(map(str, outcome)) == ["accepted"] + 7 * ["proposed"]
+    with scenes.read() as db:
+        stated = label_rows.list_of_scene(db, rows.scene(1).scene_id)
+    assert [(s.label.version, s.event.state) for s in stated] == [
+        (number, "proposed" if number > 1 else "accepted") for number in range(1, 9)
+    ]
 
 
 def test_a_sequence_is_taken_once(scenes: Catalog):

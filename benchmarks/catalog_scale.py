@@ -314,6 +314,13 @@ def _add_models(db: Connection, labeled: int) -> None:
         "created_at": literal(FIRST_DAY, t.Utc),
     }
     db.execute(insert(t.label).from_select(list(values), select(*values.values())))
+    accepted = [
+        t.label.c.label_id,
+        literal(1),
+        *map(literal, ("accepted", "benchmark", "r")),
+        literal(FIRST_DAY, t.Utc),
+    ]
+    db.execute(insert(t.label_event).from_select(t.label_event.columns.keys(), select(*accepted)))
     frozen = select(literal("sn-1"), t.label.c.label_id, literal("train"))
     db.execute(insert(t.snapshot_label).from_select(["snapshot_id", "label_id", "split"], frozen))
 

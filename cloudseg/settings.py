@@ -52,6 +52,11 @@ class Settings(BaseSettings):
     inbox: str | None = Field(
         None, description="Folder, or s3://bucket/prefix, that the ingest DAG watches; CLOUDSEG_HOME/inbox when unset."
     )
+    trusted_inboxes: str = Field(
+        "*",
+        description="Inboxes whose first label of a scene is accepted at once: folders or URI prefixes, divided by "
+        "blanks; *: every inbox that the operator ingests from. Corrections wait for `cloudseg labels accept` anyway.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Level of the log on stderr.")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Device for training and prediction; auto: a GPU if there is one."

@@ -8,8 +8,9 @@ same bytes are ingested once.
 **Started by** the schedule (`*/5 * * * *`), or manually with params: another source, its layout, its band order.
 
 **Updates** the asset `cloudseg.scenes` when scenes are new (starts `cloudseg_predict`), and the asset
-`cloudseg.labels` when at least `min_new_labels` labels are waiting that the newest nightly training has not used
-(starts `cloudseg_retrain` with its default params). If nothing is new, the announcing task is skipped; the reason is
+`cloudseg.labels` when at least `min_new_labels` accepted labels are waiting that the newest nightly training has not
+used (starts `cloudseg_retrain` with its default params). A corrected label is proposed and counts once somebody has
+accepted it: `cloudseg labels list --state proposed`. If nothing is new, the announcing task is skipped; the reason is
 in its log and its XCom `reason`.
 
 **What it does not protect against.** A file that is still being copied: it is quarantined as truncated, and ingested by

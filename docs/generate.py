@@ -296,7 +296,7 @@ def _first_file(folder: str) -> str:
 
 
 def _row_class(table: str) -> type[BaseModel]:
-    names = {"quarantine": "Quarantined", "snapshot_label": "SnapshotLabel"}
+    names = {"quarantine": "Quarantined", "snapshot_label": "SnapshotLabel", "label_event": "LabelEvent"}
     found: type[BaseModel] = getattr(records, names.get(table, table.capitalize()))
     return found
 

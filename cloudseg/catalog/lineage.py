@@ -5,6 +5,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, literal, select
 
 from cloudseg.catalog import tables as t
+from cloudseg.catalog.label_rows import state_of
+from cloudseg.catalog.model_rows import disputed_masks
 from cloudseg.errors import NotInCatalog
 from cloudseg.records import Json, utc_iso
 
@@ -39,10 +41,11 @@ _LABEL = ("label_id", "version", "source", "source_uri", "source_sha256", "key",
 def lineage_of_mask(db: Connection, mask_id: str) -> Json:
     """Return `{mask, scene, weights, run, snapshot, labels, ancestors}` of a mask as JSON values, times as ISO 8601.
 
-    `labels` lists every label of the snapshot by split and id, each with its `split` and its `scene` (source address
-    and checksum). `ancestors` lists the weights that warm starts began from, nearest first, with run and snapshot
-    ids: their labels influenced the mask too. `run` and `snapshot` are None and `labels` is empty for imported weights.
-    One query finds everything but the ancestors; a second, recursive one runs only for a warm start.
+    `labels` lists every label of the snapshot by split and id, each with its `split`, its `state` today and its `scene`
+    (source address and checksum). `mask.disputed`: a label corrects the mask, and its scene has no newer one.
+    `ancestors` lists the weights that warm starts began from, nearest first, with run and snapshot ids: their labels
+    influenced the mask too. `run` and `snapshot` are None and `labels` is empty for imported weights. One query finds
+    everything but the ancestors; a second, recursive one runs only for a warm start.
 
     Raises:
         NotInCatalog: there is no such mask.
@@ -54,7 +57,12 @@ def lineage_of_mask(db: Connection, mask_id: str) -> Json:
     found = {name: _part(first, name, columns) for name, columns in {"mask": _MASK, "scene": _SCENE, **_MODEL}.items()}
     labels = [_label(row) for row in rows if row.label__label_id is not None]
     parent = found["run"]["parent_weights_id"] if found["run"] else None
-    return {**found, "labels": labels, "ancestors": _ancestors(db, parent) if parent else []}
+    return {
+        **found,
+        "mask": {**(found["mask"] or {}), "disputed": bool(first.disputed)},
+        "labels": labels,
+        "ancestors": _ancestors(db, parent) if parent else [],
+    }
 
 
 def _statement(mask_id: str) -> Select[Any]:
@@ -64,6 +72,8 @@ def _statement(mask_id: str) -> Select[Any]:
     wanted = {"mask": _MASK, "scene": _SCENE, **_MODEL}
     columns = [tables[name].c[column].label(f"{name}__{column}") for name, names in wanted.items() for column in names]
     columns += [t.label.c[column].label(f"label__{column}") for column in _LABEL]
+    columns += [disputed_masks([mask_id]).exists().label("disputed")]
+    columns += [state_of(t.label.c.label_id).label("label__state")]
     columns += [source.c[column].label(f"source__{column}") for column in _SCENE]
     joined = (
         t.mask.join(t.scene, t.scene.c.scene_id == t.mask.c.scene_id)
@@ -112,4 +122,9 @@ def _part(row: Row[Any], name: str, columns: tuple[str, ...]) -> Json | None:
 
 
 def _label(row: Row[Any]) -> Json:
-    return {**(_part(row, "label", _LABEL) or {}), "split": row.label__split, "scene": _part(row, "source", _SCENE)}
+    return {
+        **(_part(row, "label", _LABEL) or {}),
+        "state": row.label__state,
+        "split": row.label__split,
+        "scene": _part(row, "source", _SCENE),
+    }

@@ -1,8 +1,9 @@
 """Weights, evaluations, verdicts, promotions and masks."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Boolean, Connection, Select, Text, column, func, select, table
 
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.session import fetch, fetch_one, get_by, insert
@@ -167,6 +168,31 @@ def find_masked(db: Connection, weights_id: str, scene_ids: Sequence[str]) -> se
         asked = scene_ids[at : at + _PAGE]
         found.update(db.execute(select(m.scene_id).where(m.weights_id == weights_id, m.scene_id.in_(asked))).scalars())
     return found
+
+
+def find_mask_by_id(db: Connection, mask_id: str) -> Mask | None:
+    """Return a mask or None."""
+    return fetch_one(db, Mask, select(t.mask).where(t.mask.c.mask_id == mask_id))
+
+
+def find_mask_of_scene(db: Connection, scene_id: str) -> Mask | None:
+    """Return the newest mask of a scene by any weights, or None."""
+    statement = select(t.mask).where(t.mask.c.scene_id == scene_id)
+    return fetch_one(db, Mask, statement.order_by(t.mask.c.created_at.desc(), t.mask.c.mask_id))
+
+
+def find_disputed(db: Connection, mask_ids: Sequence[str]) -> set[str]:
+    """Return those of the masks that are disputed."""
+    found = set[str]()
+    for at in range(0, len(mask_ids), _PAGE):
+        found.update(db.execute(disputed_masks(mask_ids[at : at + _PAGE])).scalars())
+    return found
+
+
+def disputed_masks(mask_ids: Sequence[str]) -> Select[Any]:
+    """Return the query for those of the masks that are disputed, as the view `published_mask` defines it."""
+    view = table("published_mask", column("mask_id", Text), column("disputed", Boolean))
+    return select(view.c.mask_id).where(view.c.mask_id.in_(mask_ids), view.c.disputed)
 
 
 def get_mask(db: Connection, mask_id: str) -> Mask:

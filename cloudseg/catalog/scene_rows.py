@@ -1,13 +1,14 @@
 """Scenes, labels, places and quarantine."""
 
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Column, ColumnElement, Connection, Select, Table, and_, delete, exists, func, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, exists, func, select
 
 from cloudseg.catalog import tables as t
+from cloudseg.catalog.label_rows import is_accepted, list_accepted
 from cloudseg.catalog.session import fetch, fetch_one, get_by, insert, now
-from cloudseg.records import Label, Place, Quarantined, Scene, Split
+from cloudseg.records import Label, LabelEvent, LabelState, Place, Quarantined, Scene, Split
 
 
 class WaitingScene(NamedTuple):
@@ -34,6 +35,12 @@ def get_scene(db: Connection, scene_id: str) -> Scene:
 def find_scene_by_source(db: Connection, source_sha256: str) -> Scene | None:
     """Return the scene of these source bytes, or None."""
     return fetch_one(db, Scene, select(t.scene).where(t.scene.c.source_sha256 == source_sha256))
+
+
+def list_scenes_named(db: Connection, name: str) -> list[Scene]:
+    """List the scenes of exactly this name, newest first."""
+    named = select(t.scene).where(t.scene.c.name == name)
+    return fetch(db, Scene, named.order_by(t.scene.c.created_at.desc(), t.scene.c.scene_id))
 
 
 def list_scenes(db: Connection, *, limit: int | None = None) -> list[Scene]:
@@ -77,15 +84,26 @@ def _without_mask(weights_id: str) -> Select[tuple[str]]:
     return select(any_scene.c.scene_id).where(any_scene.c.publishable, ~has_mask)
 
 
-def add_label(db: Connection, label: Label) -> Label | None:
-    """Add a label as the next version of its scene (`label.version` is overwritten); return None if it exists.
+def add_label(
+    db: Connection, label: Label, *, state: LabelState = "accepted", actor: str = "ingest", reason: str = ""
+) -> Label | None:
+    """Add a label with its first event as the next version of its scene; return None if it exists.
 
-    If another transaction took that version first, the next one is tried.
+    `label.version` is overwritten. If another transaction took that version first, the next one is tried.
+
+    Args:
+        db: a transaction that writes.
+        label: the label.
+        state: its first state.
+        actor: who decided that.
+        reason: why.
     """
     while fetch_one(db, Label, select(t.label).where(t.label.c.label_id == label.label_id)) is None:
         newest = db.execute(select(func.max(t.label.c.version)).where(t.label.c.scene_id == label.scene_id)).scalar()
         numbered = label.model_copy(update={"version": (newest or 0) + 1})
         if insert(db, t.label, numbered):
+            first = {"sequence": 1, "state": state, "actor": actor, "reason": reason, "created_at": label.created_at}
+            insert(db, t.label_event, LabelEvent.model_validate({"label_id": label.label_id, **first}))
             return numbered
     return None
 
@@ -105,30 +123,14 @@ def find_label(db: Connection, label_id: str) -> Label | None:
 
 
 def list_newest_labels(db: Connection) -> list[Label]:
-    """List the newest label of every labeled scene, by label id."""
-    return fetch(db, Label, _newest_labels(t.label).order_by(t.label.c.label_id))
+    """List the newest accepted label of every labeled scene, by label id."""
+    return sorted((labels[-1] for labels in list_accepted(db).values()), key=lambda label: label.label_id)
 
 
-def count_newest_labels(db: Connection) -> int:
-    """Count labeled scenes: each has one newest label."""
-    return db.execute(select(func.count(t.label.c.scene_id.distinct()))).scalar_one()
-
-
-def count_labels_outside(db: Connection, snapshot_id: str | None) -> int:
-    """Count the newest labels that a snapshot lacks, which a retraining would use for the first time (None: all)."""
-    known = select(t.snapshot_label.c.label_id).where(t.snapshot_label.c.snapshot_id == snapshot_id)
-    outside = _newest_labels(t.label.c.label_id).where(t.label.c.label_id.not_in(known))
-    return db.execute(select(func.count()).select_from(outside.subquery())).scalar_one()
-
-
-def _newest_labels(what: Table | Column[str]) -> Select[Any]:
-    """Return the query for the newest label of every scene, or for one column of it."""
-    newest = (
-        select(t.label.c.scene_id, func.max(t.label.c.version).label("version")).group_by(t.label.c.scene_id).subquery()
-    )
-    return select(what).join(
-        newest, and_(t.label.c.scene_id == newest.c.scene_id, t.label.c.version == newest.c.version)
-    )
+def count_labeled_scenes(db: Connection) -> int:
+    """Count the scenes that have an accepted label."""
+    accepted = is_accepted(t.label.c.label_id)
+    return db.execute(select(func.count(t.label.c.scene_id.distinct())).where(accepted)).scalar_one()
 
 
 def decide_places(db: Connection, splits: dict[str, Split]) -> dict[str, Split]:

@@ -349,6 +349,7 @@ _WHERE_LISTED = {
     "run": "`cloudseg runs` lists the trainings.",
     "weights": "`cloudseg models` lists the weights.",
     "mask": "`cloudseg masks` lists the masks.",
+    "label": "`cloudseg labels list` lists the labels.",
 }
 
 

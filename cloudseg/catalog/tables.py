@@ -136,8 +136,22 @@ label = Table(
     _text("source_sha256"),
     *_object(),
     _created(),
+    _text("corrects_mask_id", _to("mask.mask_id"), null=True),
     UniqueConstraint("scene_id", "version"),
     Index(None, "key"),
+)
+
+label_event = Table(
+    "label_event",
+    metadata,
+    # The primary key orders the life of a label: of two concurrent steps only one gets the next sequence.
+    Column("label_id", Text, _to("label.label_id"), primary_key=True),
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    _text("state"),
+    _text("actor"),
+    _text("reason"),
+    _created(),
+    CheckConstraint("state IN ('proposed', 'accepted', 'rejected', 'withdrawn')", name="state"),
 )
 
 place = Table(

@@ -48,6 +48,13 @@ def list_snapshot_labels(db: Connection, snapshot_id: str) -> dict[str, Split]:
     return {row.label_id: row.split for row in rows}
 
 
+def list_snapshots_of_label(db: Connection, label_id: str) -> list[str]:
+    """List the ids of the snapshots that hold a label, newest first."""
+    joined = t.snapshot_label.join(t.snapshot, t.snapshot.c.snapshot_id == t.snapshot_label.c.snapshot_id)
+    statement = select(t.snapshot.c.snapshot_id).select_from(joined).where(t.snapshot_label.c.label_id == label_id)
+    return list(db.execute(statement.order_by(t.snapshot.c.created_at.desc(), t.snapshot.c.snapshot_id)).scalars())
+
+
 def add_run(db: Connection, run: Run) -> Run:
     """Add a run, or return the one of this id: a run begins once and is resumed afterwards."""
     insert(db, t.run, run)

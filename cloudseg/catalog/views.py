@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 _VIEWS = (
     "champion_history",
     "current_mask",
+    "label_state",
     "mask_lineage",
     "model_history",
     "published_mask",
@@ -69,13 +70,13 @@ def create_gis_views(db: Connection, folder: Path, url: str | None, gdal: str | 
 
 def drop_views(db: Connection) -> None:
     """Drop the views of this project that exist."""
+    if db.dialect.name == "postgresql":  # first: gis.masks names published_mask
+        for name in _GIS:
+            db.exec_driver_sql(f"DROP VIEW IF EXISTS gis.{name}")
     there = set(inspect(db).get_view_names())
     for name in _VIEWS:
         if name in there:
             db.exec_driver_sql(f"DROP VIEW {name}")
-    if db.dialect.name == "postgresql":
-        for name in _GIS:
-            db.exec_driver_sql(f"DROP VIEW IF EXISTS gis.{name}")
 
 
 def is_migrated(_: Any, name: str | None, kind: str, reflected: bool, counterpart: Any) -> bool:

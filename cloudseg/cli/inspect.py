@@ -83,7 +83,11 @@ def runs(limit: int) -> Any:
     help="Lifetime of the URLs.",
 )
 @reports(
-    show_rows("masks", ["mask_id", "scene", "cloud_fraction", "valid_fraction", "weights_id"], below=["uri", "link"])
+    show_rows(
+        "masks",
+        ["mask_id", "scene", "cloud_fraction", "valid_fraction", "disputed", "weights_id"],
+        below=["uri", "link"],
+    )
 )
 def masks(weights_id: str | None, limit: int, link: bool, hours: float) -> Any:
     """List published masks, newest first."""
@@ -114,7 +118,8 @@ def quarantine(release: tuple[str, ...], dry_run: bool, limit: int) -> Any:
 def _show_lineage(console: Console, record: Json) -> None:
     """Print mask, weights, run, snapshot, labels and scenes as a tree."""
     mask, weights, run, frozen = record["mask"], record["weights"], record["run"], record["snapshot"]
-    tree = Tree(f"mask {mask['mask_id']}  sha256 {mask['sha256']}")
+    disputed = "  disputed: a label corrects it" if mask["disputed"] else ""
+    tree = Tree(f"mask {mask['mask_id']}  sha256 {mask['sha256']}{disputed}")
     scene = record["scene"]
     tree.add(f"of scene {scene['name']}  {scene['scene_id']}  source sha256 {scene['source_sha256']}")
     model = tree.add(f"by weights {weights['weights_id']}  version {weights['version']}  {weights['architecture']}")
@@ -128,7 +133,8 @@ def _show_lineage(console: Console, record: Json) -> None:
     if frozen is not None:
         source = model.add(f"on snapshot {frozen['snapshot_id']}  {len(record['labels'])} labels")
         for label in record["labels"]:
-            name = f"label {label['label_id']} v{label['version']} ({label['source']})"
+            since = "" if label["state"] == "accepted" else f", now {label['state']}"
+            name = f"label {label['label_id']} v{label['version']} ({label['source']}{since})"
             source.add(f"{label['split']}: {name} of {label['scene']['name']}  {label['scene']['scene_id']}")
     console.print(tree, markup=False, highlight=False)
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import click
+from rich.console import Console
 
 from cloudseg.cli.output import reports, show_parts, show_record
 from cloudseg.records import Json
@@ -23,6 +24,13 @@ _ACTOR = click.option("--actor", default="cli", show_default=True, help="Who dec
 _REASON = click.option("--reason", default="", help="Why; stored in the promotion history.")
 
 
+def _show_ingest(console: Console, record: Json) -> None:
+    """Print the record, then what it says about labels, one note per line."""
+    show_record(console, {name: value for name, value in record.items() if name != "notes"})
+    for note in record["notes"]:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+
+
 @click.command()
 @click.argument("source", required=False)
 @click.option("--layout", help="Layout of the files; detected when not given.")
@@ -32,12 +40,12 @@ _REASON = click.option("--reason", default="", help="Why; stored in the promotio
     help="Band names in file order if the files do not name them, for example red,green,blue.",
 )
 @_DRY_RUN
-@reports(show_record)
+@reports(_show_ingest)
 def ingest(source: str | None, layout: str | None, bands: str | None, dry_run: bool) -> Any:
     """Ingest the tiles and labels in SOURCE (default: the inbox).
 
     Files that cannot be used are listed in the quarantine with the reason; the others are ingested. A file with the
-    same content as an earlier one adds no second scene.
+    same content as an earlier one adds no second scene. Corrected labels wait for `cloudseg labels accept`.
     """
     from cloudseg import stages
 
@@ -49,7 +57,7 @@ def ingest(source: str | None, layout: str | None, bands: str | None, dry_run: b
 @_DRY_RUN
 @reports(show_record)
 def snapshot(recipe: str, dry_run: bool) -> Any:
-    """Cut the current labels into a frozen snapshot of training chips, as the recipe defines them.
+    """Cut the accepted labels into a frozen snapshot of training chips, as the recipe defines them.
 
     The same labels and recipe produce the same snapshot.
     """

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from cloudseg.catalog import scene_rows
+from cloudseg.catalog import label_rows, scene_rows
 from cloudseg.catalog.tables import place as place_table
 from cloudseg.dataset.split import split_of
 from cloudseg.errors import EmptySplit
@@ -19,7 +19,8 @@ class Source:
     """A labeled scene with its split and the windows of its chips."""
 
     scene: Scene
-    label: Label
+    labels: tuple[Label, ...]
+    """Its accepted labels, oldest version first; the scene's label is their overlay."""
     split: Split
     factor: int
     """Scene pixels along an axis of one working pixel."""
@@ -28,7 +29,7 @@ class Source:
 
 
 def list_sources(db: Connection, recipe: Recipe, *, write: bool) -> list[Source]:
-    """List the newest label of every scene that has the recipe's bands, in the order of the scenes' ids.
+    """List every scene with an accepted label that has the recipe's bands, in the order of the scenes' ids.
 
     The order of ingestion does not matter.
 
@@ -40,7 +41,8 @@ def list_sources(db: Connection, recipe: Recipe, *, write: bool) -> list[Source]
     Raises:
         EmptySplit: no scene fits.
     """
-    pairs = [(scene_rows.get_scene(db, label.scene_id), label) for label in scene_rows.list_newest_labels(db)]
+    accepted = label_rows.list_accepted(db)
+    pairs = [(scene_rows.get_scene(db, scene_id), labels) for scene_id, labels in accepted.items()]
     needed = set(recipe.model.bands)
     fitting = sorted(((s, n) for s, n in pairs if needed <= set(s.bands)), key=lambda pair: pair[0].scene_id)
     if not fitting:
@@ -49,10 +51,11 @@ def list_sources(db: Connection, recipe: Recipe, *, write: bool) -> list[Source]
             subject=f"recipe {recipe.name}",
             found=f"{len(pairs)} labeled scenes with the bands {_band_sets(s for s, _ in pairs)}",
             expected=" ".join(recipe.model.bands),
-            next_step="Ingest labeled scenes with these bands, or choose another recipe.",
+            next_step="Ingest labeled scenes with these bands, accept what `cloudseg labels list --state proposed` "
+            "lists, or choose another recipe.",
         )
     splits = _splits(db, {scene.place for scene, _ in fitting}, write=write)
-    return [_source(scene, label, splits[scene.place], recipe) for scene, label in fitting]
+    return [_source(scene, labels, splits[scene.place], recipe) for scene, labels in fitting]
 
 
 def _band_sets(found: Iterable[Scene]) -> str:
@@ -69,7 +72,7 @@ def _splits(db: Connection, places: set[str], *, write: bool) -> dict[str, Split
     return proposed | decided
 
 
-def _source(scene: Scene, label: Label, split: Split, recipe: Recipe) -> Source:
+def _source(scene: Scene, labels: tuple[Label, ...], split: Split, recipe: Recipe) -> Source:
     factor = decimation(scene.resolution_m, recipe.input.working_resolution_m)
     height, width = -(-scene.height // factor), -(-scene.width // factor)
-    return Source(scene, label, split, factor, tuple(iter_windows(height, width, recipe.data.chip_size)))
+    return Source(scene, labels, split, factor, tuple(iter_windows(height, width, recipe.data.chip_size)))

@@ -1,7 +1,8 @@
-"""Build a snapshot: the newest labels of the catalog, cut into chips, split by place, packed and hashed."""
+"""Build a snapshot: the accepted labels of the catalog, cut into chips, split by place, packed and hashed."""
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,9 @@ from cloudseg.dataset.manifest import Manifest, read_manifest, snapshot_id_of
 from cloudseg.dataset.plan import Source, list_sources
 from cloudseg.dataset.shard import ShardWriter
 from cloudseg.errors import CloudsegError, EmptySplit
-from cloudseg.grid import Window
+from cloudseg.grid import Window, iter_strips
 from cloudseg.publish import publish, stage_object
-from cloudseg.raster.read import open_raster, read_label, read_scene
+from cloudseg.raster.read import open_raster, read_overlay, read_scene
 from cloudseg.recipe import Recipe
 from cloudseg.records import Chip, Json, Snapshot, SnapshotRecord, Split
 from cloudseg.scratch import scratch_directory
@@ -30,6 +31,8 @@ OnProgress = Callable[[int, int], None]
 """Called with scenes done and the total number of scenes."""
 SPLITS: tuple[Split, ...] = ("train", "validation", "held_out")
 
+_STRIP_ROWS = 512
+"""Rows of a scene's labels that are counted at a time."""
 CLEAR_BELOW, OVERCAST_ABOVE = 0.10, 0.90
 """Cloud fractions of a scene's label that separate the slices 'clear', 'mixed' and 'overcast'."""
 
@@ -37,7 +40,7 @@ CLEAR_BELOW, OVERCAST_ABOVE = 0.10, 0.90
 def build_snapshot(
     store: Store, catalog: Catalog, recipe: Recipe, *, dry_run: bool = False, on_progress: OnProgress | None = None
 ) -> SnapshotRecord:
-    """Freeze the newest labels of all scenes that have the recipe's bands.
+    """Freeze the accepted labels of all scenes that have the recipe's bands; those of one scene are overlaid.
 
     The same labels, chip size, bands and working resolution produce the same snapshot, whatever the order or time of
     ingestion; a second call finds it and reads no pixel. Memory: one window of one scene.
@@ -59,7 +62,7 @@ def build_snapshot(
             )
     with catalog.begin() as db:
         sources = list_sources(db, recipe, write=True)
-    labels = {source.label.label_id: source.split for source in sources}
+    labels = {label.label_id: source.split for source in sources for label in source.labels}
     if (known := _find_same(store, catalog, recipe, labels)) is not None:
         return SnapshotRecord(snapshot_id=known.snapshot_id, created=False, counts=known.counts)
     while (record := _publish(store, catalog, _pack(store, recipe, sources, on_progress), labels)) is None:
@@ -130,8 +133,9 @@ def _pack(store: Store, recipe: Recipe, sources: list[Source], on_progress: OnPr
     ):
         for done, source in enumerate(sources, start=1):
             writer.begin_scene(source.scene.scene_id)
+            tags = _tags(source, _cloud_fraction(store, source))
             for window, pixels, label in _iter_cut(store, source, bands, size):
-                chips.append(_chip(source, window, label, writer.add(pixels, label)))
+                chips.append(_chip(source, tags, window, label, writer.add(pixels, label)))
             if on_progress is not None:
                 on_progress(done, len(sources))
         writer.finish()
@@ -157,10 +161,7 @@ Cut = tuple[Window, npt.NDArray[np.uint16], npt.NDArray[np.uint8]]
 
 def _iter_cut(store: Store, source: Source, bands: list[str], size: int) -> Iterator[Cut]:
     """Yield the chips of a scene that have a labeled pixel: padded to `size`, label 255 where not observed."""
-    with (
-        open_raster(store.gdal_path(source.scene.key)) as scene,
-        open_raster(store.gdal_path(source.label.key)) as labels,
-    ):
+    with open_raster(store.gdal_path(source.scene.key)) as scene, _open_labels(store, source) as labels:
         for window in source.windows:
             label = _read_label(labels, window, source.factor, size)
             if (label == MASK_NO_DATA).all():
@@ -173,19 +174,42 @@ def _iter_cut(store: Store, source: Source, bands: list[str], size: int) -> Iter
             yield window, np.pad(pixels, padding), label
 
 
-def _read_label(dataset: rasterio.DatasetReader, window: Window, factor: int, size: int) -> npt.NDArray[np.uint8]:
+@contextmanager
+def _open_labels(store: Store, source: Source) -> Iterator[list[rasterio.DatasetReader]]:
+    """Open the labels of a scene, oldest first."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(open_raster(store.gdal_path(label.key))) for label in source.labels]
+
+
+def _read_label(
+    datasets: list[rasterio.DatasetReader], window: Window, factor: int, size: int
+) -> npt.NDArray[np.uint8]:
     label = np.full((size, size), MASK_NO_DATA, np.uint8)
-    label[: window.height, : window.width] = read_label(dataset, window, factor)
+    label[: window.height, : window.width] = read_overlay(datasets, window, factor)
     return label
 
 
-def _chip(source: Source, window: Window, label: npt.NDArray[np.uint8], position: tuple[int, int]) -> Chip:
+def _cloud_fraction(store: Store, source: Source) -> float:
+    """Return the share of cloud among the labeled pixels of a scene; 0 if none is labeled."""
+    if len(source.labels) == 1:
+        return source.labels[0].cloud_fraction
+    cloud = labeled = 0
+    with _open_labels(store, source) as labels:
+        for strip in iter_strips(Window(0, 0, source.scene.height, source.scene.width), _STRIP_ROWS):
+            classes = read_overlay(labels, strip)
+            cloud += int((classes == MASK_CLOUD).sum())
+            labeled += int((classes != MASK_NO_DATA).sum())
+    return cloud / labeled if labeled else 0.0
+
+
+def _chip(source: Source, tags: Json, window: Window, label: npt.NDArray[np.uint8], position: tuple[int, int]) -> Chip:
     labeled = int((label != MASK_NO_DATA).sum())
-    scene = source.scene
+    scene, label_ids = source.scene, [entry.label_id for entry in source.labels]
     return Chip(
-        chip_id=keys.make_id("ch", source.label.label_id, str(window.row_off), str(window.col_off), str(source.factor)),
+        # All labels: the same window of another overlay is another chip. One label gives the id that it always gave.
+        chip_id=keys.make_id("ch", *label_ids, str(window.row_off), str(window.col_off), str(source.factor)),
         scene_id=scene.scene_id,
-        label_id=source.label.label_id,
+        label_id=label_ids[-1],
         place=scene.place,
         split=source.split,
         shard=position[0],
@@ -196,13 +220,12 @@ def _chip(source: Source, window: Window, label: npt.NDArray[np.uint8], position
         width=window.width,
         cloud_fraction=int((label == MASK_CLOUD).sum()) / labeled,
         labelled_fraction=labeled / (window.height * window.width),
-        tags=_tags(source),
+        tags=tags,
     )
 
 
-def _tags(source: Source) -> Json:
+def _tags(source: Source, cloud: float) -> Json:
     """Return what an evaluation can slice by: the tags of the scene, its sensor and its cloud cover."""
-    cloud = source.label.cloud_fraction
     cover = "clear" if cloud < CLEAR_BELOW else ("overcast" if cloud > OVERCAST_ABOVE else "mixed")
     return {**source.scene.tags, "sensor": source.scene.sensor, "cloud_cover": cover}
 

@@ -5,18 +5,26 @@ from collections.abc import Mapping, Sequence
 
 from cloudseg import keys
 from cloudseg.bands import REFLECTANCE_SCALE
-from cloudseg.catalog import Catalog, model_rows, scene_rows, training_rows
+from cloudseg.catalog import Catalog, label_rows, model_rows, scene_rows, training_rows
 from cloudseg.catalog.session import now
 from cloudseg.dataset.chips import open_chips
 from cloudseg.evaluate.brightness import STEP
 from cloudseg.evaluate.pictures import choose, draw_panels
 from cloudseg.evaluate.report import Picture, Subject, citations, report_html, report_json
-from cloudseg.evaluate.scene import Evaluator, Facts, OnProgress, SplitCounts, chips_by_scene, evaluate_scenes
+from cloudseg.evaluate.scene import (
+    Evaluator,
+    Facts,
+    LabelUse,
+    OnProgress,
+    SplitCounts,
+    chips_by_scene,
+    evaluate_scenes,
+)
 from cloudseg.evaluate.table import CountsTable, headline
 from cloudseg.model.device import Device
 from cloudseg.model.predictor import open_predictor
 from cloudseg.publish import StagedObject, publish, stage_object
-from cloudseg.records import Chip, Evaluation, Snapshot, Split, Weights
+from cloudseg.records import Chip, Evaluation, Label, Scene, Snapshot, Split, Weights
 from cloudseg.storage import Store
 
 log = logging.getLogger(__name__)
@@ -68,20 +76,23 @@ def evaluate_weights(
             chips, predictor, snapshot_id=snapshot_id, snapshot_resolution_m=snapshot.working_resolution_m
         )
         scenes = chips_by_scene(chips, split, snapshot_id)
-        facts = _facts(catalog, scenes)
+        facts = _facts(catalog, snapshot_id, scenes)
         counted = evaluate_scenes(evaluator, scenes, facts, on_progress)
         subject = _subject(catalog, weights, snapshot, split, counted, list(facts.values()))
         pictures = _pictures(evaluator, scenes, facts, counted, subject.evaluation_id)
     return _publish(store, catalog, subject, pictures)
 
 
-def _facts(catalog: Catalog, scenes: Mapping[str, list[Chip]]) -> dict[str, Facts]:
+def _facts(catalog: Catalog, snapshot_id: str, scenes: Mapping[str, list[Chip]]) -> dict[str, Facts]:
+    """Return what is known about the scenes, with the labels that the snapshot has, whatever their state is today."""
     with catalog.read() as db:
-        found = {}
-        for scene_id, of_scene in scenes.items():
-            label = scene_rows.get_label(db, of_scene[0].label_id)
-            found[scene_id] = Facts(scene_rows.get_scene(db, scene_id), label.source, label.source_uri)
-        return found
+        frozen = label_rows.list_of_snapshot(db, snapshot_id)
+        return {scene_id: _facts_of(scene_rows.get_scene(db, scene_id), frozen[scene_id]) for scene_id in scenes}
+
+
+def _facts_of(scene: Scene, labels: Sequence[Label]) -> Facts:
+    used = tuple(LabelUse(label_id=label.label_id, version=label.version) for label in labels)
+    return Facts(scene, labels[-1].source, " ".join(label.source_uri for label in labels), used)
 
 
 def _subject(

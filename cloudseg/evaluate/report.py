@@ -91,7 +91,7 @@ def citations(facts: Iterable[Facts]) -> list[str]:
 def report_json(subject: Subject) -> Json:
     """Return the contents of the page as JSON.
 
-    These are metrics, slices, threshold curve, reliability bins, training curves and citations.
+    These are metrics, slices, threshold curve, reliability bins, training curves, citations and the label versions.
     """
     total = pool(scene.counts for scene in subject.table.scenes)
     return {
@@ -107,6 +107,10 @@ def report_json(subject: Subject) -> Json:
         "reliability": reliability(total),
         "epochs": [{"epoch": epoch.epoch, "step": epoch.step, **epoch.metrics} for epoch in subject.epochs],
         "sources": list(subject.cited),
+        "labels": [
+            {"scene_id": scene.scene_id, "name": scene.name, "labels": [use.as_json() for use in scene.labels]}
+            for scene in subject.table.scenes
+        ],
     }
 
 
@@ -158,6 +162,8 @@ def _values(subject: Subject, pictures: Sequence[Picture]) -> dict[str, Any]:
         "pictures": _picture_groups(pictures),
         "colors": {name: f"rgb{color}" for name, color in COLORS.items()},
         "cited": subject.cited,
+        "labels": [(scene.name, scene.place, scene.labels) for scene in scenes if scene.labels],
+        "corrected": sum(len(scene.labels) > 1 or any(use.version > 1 for use in scene.labels) for scene in scenes),
         "tolerance": BOUNDARY_TOLERANCE,
         "bins": BINS,
         "code_version": __version__,

@@ -32,6 +32,13 @@ _STRIP_ROWS: Final = 512
 """Rows of the snapshot's pixels that are read or upsampled at a time."""
 
 
+class LabelUse(Record):
+    """A label that a scene was evaluated with."""
+
+    label_id: str
+    version: int
+
+
 class SceneResult(Record):
     """Facts and counts of a scene: all that report and gate need, so that each scene is predicted once."""
 
@@ -48,17 +55,22 @@ class SceneResult(Record):
     saturated_fraction: float = Field(description="labeled pixels near the scene's maximum in every visible band")
     counts: Counts
     bright: Counts | None = Field(description="the brightness threshold's mask on the same pixels; only tp, fp, fn, tn")
+    labels: list[LabelUse] = Field(
+        default_factory=list, description="labels that the snapshot overlaid, oldest first; empty in older evaluations"
+    )
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the catalog holds about a scene and its label."""
+    """What the catalog holds about a scene and the labels that the snapshot has of it."""
 
     scene: Scene
     source: str
-    """Source of the label."""
+    """Source of the newest label."""
     source_uri: str
-    """Address of the label's file."""
+    """Addresses of the labels' files."""
+    labels: tuple[LabelUse, ...] = ()
+    """The labels, oldest first."""
 
 
 class Evaluator:
@@ -220,6 +232,7 @@ def _result(
         saturated_fraction=saturated / counts.pixels,
         counts=counts,
         bright=bright,
+        labels=list(facts.labels),
     )
 
 

@@ -23,6 +23,8 @@ class IngestContext:
     folder: Path
     """Scratch directory for copies and unfinished files."""
     dry_run: bool
+    trusted_inboxes: tuple[str, ...] = ("*",)
+    """Prefixes of the inboxes whose first label of a scene is accepted at once; `*`: all."""
 
 
 @dataclass
@@ -35,6 +37,10 @@ class Outcome:
     scene_id: str | None = None
     label_id: str | None = None
     """Set for a new label only."""
+    proposed: bool = False
+    """Whether that label waits for a person."""
+    notes: list[str] = field(default_factory=list)
+    """What the user should know about labels that change nothing yet."""
     quarantined: list[str] = field(default_factory=list)
     """Ids of new quarantine entries."""
     empty_layer: str | None = None

@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from cloudseg import keys
+from cloudseg.catalog.label_rows import lock_labels
 from cloudseg.catalog.scene_rows import add_label, find_label, release_source
 from cloudseg.catalog.scene_search import list_masks_of_scene
 from cloudseg.catalog.session import now
@@ -17,6 +18,13 @@ from cloudseg.ingest.inbox_file import NotRead
 from cloudseg.ingest.job import LabelFacts, LabelJob, PublishedMask
 from cloudseg.ingest.label_errors import NothingDrawn
 from cloudseg.ingest.label_files import copy_label, hash_label, label_hash
+from cloudseg.ingest.label_life import (
+    find_corrected_mask,
+    find_first_state,
+    is_trusted,
+    note_added,
+    note_known,
+)
 from cloudseg.ingest.pool import Decoder
 from cloudseg.ingest.quarantine import (
     as_label_error,
@@ -70,8 +78,10 @@ def ingest_label(
         label_id = keys.make_id("lb", scene.scene_id, label.source, sha256)
         with context.catalog.read() as db:
             known = find_label(db, label_id) is not None
+            note = note_known(db, label_id, scene.scene_id, scene.name) if known else None
         if known:
             release_known_file(context, label.file.uri)
+            outcome.notes += [note] if note else []
         elif is_quarantined(context, quarantine_id(label.file.uri, sha256, scene.scene_id)):
             outcome.still_quarantined += 1
         else:
@@ -84,7 +94,9 @@ def ingest_label(
                 needs_georeference=needs_georeference,
             )
             facts = decoder.decode_label(job)
-            if context.dry_run or _add_label(context, Path(job.out), label, label_id, scene, sha256, facts):
+            if context.dry_run:
+                _preview(context, label, scene, facts, outcome)
+            if context.dry_run or _add_label(context, Path(job.out), label, label_id, scene, sha256, facts, outcome):
                 outcome.label_id = label_id
     except NothingDrawn:
         outcome.empty_layer = label.file.path
@@ -141,6 +153,16 @@ def _label_job(
     )
 
 
+def _preview(context: IngestContext, label: LabelFile, scene: Scene, facts: LabelFacts, outcome: Outcome) -> None:
+    """Record whether a label would wait, for a dry run."""
+    with context.catalog.read() as db:
+        corrected = find_corrected_mask(db, scene.scene_id, facts.corrects_mask_id)
+        trusted = is_trusted(label.file.uri, context.trusted_inboxes)
+        first = find_first_state(db, scene.scene_id, corrected, trusted=trusted)
+    outcome.proposed = first.state == "proposed"
+    outcome.notes += [f"the label of {scene.name} would wait: {first.reason}"] if outcome.proposed else []
+
+
 def _add_label(
     context: IngestContext,
     label_file: Path,
@@ -149,8 +171,11 @@ def _add_label(
     scene: Scene,
     sha256: str,
     facts: LabelFacts,
+    outcome: Outcome,
 ) -> bool:
     """Publish a decoded label as the next version; return False where another ingest has added the same label.
+
+    The bytes come first; the row and the first event of its life are one transaction.
 
     Raises:
         CloudsegError: Other ingests claimed the next version `_VERSION_ATTEMPTS` times.
@@ -172,11 +197,20 @@ def _add_label(
         created_at=now(),
     )
 
+    trusted = context.trusted_inboxes
+
     def write(db: Connection, _: object) -> bool | None:
         release_source(db, label.file.uri)
-        if add_label(db, row) is not None:
-            return True
-        return False if find_label(db, label_id) else None
+        lock_labels(db, scene.scene_id)
+        corrected = find_corrected_mask(db, scene.scene_id, facts.corrects_mask_id)
+        wanted = row.model_copy(update={"corrects_mask_id": corrected, "created_at": now()})
+        first = find_first_state(db, scene.scene_id, corrected, trusted=is_trusted(label.file.uri, trusted))
+        added = add_label(db, wanted, state=first.state, actor=f"ingest {context.inbox.uri}", reason=first.reason)
+        if added is None:
+            return False if find_label(db, label_id) else None
+        outcome.proposed = first.state == "proposed"
+        outcome.notes += [note_added(added, scene.name, first.reason)] if outcome.proposed else []
+        return True
 
     for _ in range(_VERSION_ATTEMPTS):
         added = publish(context.store, context.catalog, {"cog": out}, write)

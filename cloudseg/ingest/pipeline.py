@@ -18,6 +18,7 @@ from cloudseg.ingest.context import IngestContext, Outcome
 from cloudseg.ingest.inbox import open_inbox
 from cloudseg.ingest.ingest_candidate import ingest_candidate
 from cloudseg.ingest.job import DecodeLimits
+from cloudseg.ingest.label_life import EVERY_INBOX
 from cloudseg.ingest.layouts import find_candidates
 from cloudseg.ingest.pool import DecoderPool
 from cloudseg.records import IngestRecord
@@ -44,6 +45,7 @@ def ingest_source(
     on_progress: OnProgress | None = None,
     dry_run: bool = False,
     s3: S3Options | None = None,
+    trusted_inboxes: Sequence[str] = (EVERY_INBOX,),
 ) -> IngestRecord:
     """Add every scene and label of a source to the catalog.
 
@@ -61,6 +63,7 @@ def ingest_source(
         on_progress: Called after every scene.
         dry_run: Decode and check everything but write nothing.
         s3: Credentials and endpoint for `s3://` sources.
+        trusted_inboxes: Prefixes of inboxes whose first label of a scene is accepted at once; `*`: all.
 
     Raises:
         InputError: There is no such source, band or layout.
@@ -74,7 +77,7 @@ def ingest_source(
         scratch_directory("ingest") as folder,
         DecoderPool(limits, min(max(1, workers), max(1, len(items))), folder) as decoders,
     ):
-        context = IngestContext(store, catalog, inbox, decoders, limits, folder, dry_run)
+        context = IngestContext(store, catalog, inbox, decoders, limits, folder, dry_run, tuple(trusted_inboxes))
         outcomes = _ingest_all(context, items, workers, on_progress)
     record = _to_record(inbox.uri, outcomes, time.monotonic() - begun)
     log.info(
@@ -91,6 +94,8 @@ def ingest_source(
             len(record.empty_layers),
             ", ".join(record.empty_layers[:5]),
         )
+    for note in record.notes:
+        log.info("%s", note)
     if not items:
         log.info("no rasters or labels found in %s", inbox.uri)
     return record
@@ -140,6 +145,8 @@ def _to_record(source: str, outcomes: list[Outcome], seconds: float) -> IngestRe
         source=source,
         added=list(dict.fromkeys(added)),
         labelled=[outcome.label_id for outcome in outcomes if outcome.label_id],
+        proposed=[outcome.label_id for outcome in outcomes if outcome.label_id and outcome.proposed],
+        notes=[note for outcome in outcomes for note in outcome.notes],
         known=sum(outcome.scene == "known" for outcome in outcomes),
         quarantined=[entry_id for outcome in outcomes for entry_id in outcome.quarantined],
         empty_layers=[outcome.empty_layer for outcome in outcomes if outcome.empty_layer],

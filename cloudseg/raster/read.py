@@ -153,8 +153,27 @@ def read_label(dataset: rasterio.DatasetReader, window: Window, factor: int = 1)
     Raises:
         ValueError: the window is outside the raster.
     """
-    source = _source_window(dataset, window, factor)
-    classes: UInt8 = _read(dataset, source, indexes=1)
+    return read_overlay([dataset], window, factor)
+
+
+def read_overlay(datasets: Sequence[rasterio.DatasetReader], window: Window, factor: int = 1) -> UInt8:
+    """Return the classes of labels of one scene laid over each other, reduced as by `read_label`.
+
+    A scene pixel has the class of the newest label that is not 255 there: 255 means "no opinion here".
+
+    Args:
+        datasets: the labels, oldest first; at least one.
+        window: in working pixels.
+        factor: scene pixels along an axis of one working pixel.
+
+    Raises:
+        ValueError: the window is outside a raster.
+    """
+    first, *newer = datasets
+    classes: UInt8 = _read(first, _source_window(first, window, factor), indexes=1)
+    for dataset in newer:
+        above = _read(dataset, _source_window(dataset, window, factor), indexes=1)
+        classes = np.where(above != MASK_NO_DATA, above, classes)
     if factor == 1:
         return classes
     labeled = block_sums((classes != MASK_NO_DATA)[np.newaxis], factor)[0]

@@ -60,24 +60,28 @@ def render(dn: UInt16, mask: UInt8) -> bytes:
         mask: classes, `(row, col)`.
     """
     valid = np.all(dn != NO_DATA, axis=0) & (mask != MASK_NO_DATA)
-    picture = _stretch(dn, valid)
+    picture = stretch(dn, valid)
     cloud = (mask == MASK_CLOUD) & valid
-    picture[_edge_of(cloud)] = OUTLINE
+    picture[edge_of(cloud)] = OUTLINE
     picture[~valid] = NO_DATA_GRAY
     out = io.BytesIO()
     Image.fromarray(picture).save(out, format="PNG", optimize=True)
     return out.getvalue()
 
 
-def _read_colors(pixels: rasterio.DatasetReader, shape: tuple[int, int]) -> UInt16:
+def color_indexes(pixels: rasterio.DatasetReader) -> list[int]:
+    """Return the indexes of red, green and blue, or three times the first band if a scene lacks one of them."""
     names = list(pixels.descriptions)
-    indexes = [names.index(band) + 1 for band in RGB] if all(band in names for band in RGB) else [1, 1, 1]
+    return [names.index(band) + 1 for band in RGB] if all(band in names for band in RGB) else [1, 1, 1]
+
+
+def _read_colors(pixels: rasterio.DatasetReader, shape: tuple[int, int]) -> UInt16:
     with decoded(pixels):
-        dn: UInt16 = pixels.read(indexes, out_shape=(3, *shape), resampling=Resampling.average)
+        dn: UInt16 = pixels.read(color_indexes(pixels), out_shape=(3, *shape), resampling=Resampling.average)
     return dn
 
 
-def _stretch(dn: UInt16, valid: npt.NDArray[np.bool_]) -> UInt8:
+def stretch(dn: UInt16, valid: npt.NDArray[np.bool_]) -> UInt8:
     """Return uint8 colors `(row, col, 3)`: the 1st to 98th percentile of all bands together, then a gamma.
 
     One range for all bands keeps the balance of the colors.
@@ -90,7 +94,7 @@ def _stretch(dn: UInt16, valid: npt.NDArray[np.bool_]) -> UInt8:
     return np.ascontiguousarray(np.rint(scaled * 255).astype(np.uint8).transpose(1, 2, 0))
 
 
-def _edge_of(cloud: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def edge_of(cloud: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Return the cloud pixels that touch another class or the border: an overcast scene has a frame."""
     other = np.pad(~cloud, 1, constant_values=True)
     adjacent = other[:-2, 1:-1] | other[2:, 1:-1] | other[1:-1, :-2] | other[1:-1, 2:]

@@ -11,7 +11,7 @@ class Chip(Record):
 
     chip_id: str
     scene_id: str
-    label_id: str
+    label_id: str = Field(description="the newest of the labels that were overlaid; chip_id is a hash over all")
     place: str
     split: Split
     shard: int

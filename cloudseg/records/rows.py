@@ -9,6 +9,7 @@ from cloudseg.records.base import Json, Record
 Split = Literal["train", "validation", "held_out"]
 RunStatus = Literal["running", "finished", "failed"]
 Outcome = Literal["PROMOTE", "HOLD", "REJECT"]
+LabelState = Literal["proposed", "accepted", "rejected", "withdrawn"]
 
 
 class Scene(Record):
@@ -50,7 +51,9 @@ class Label(Record):
 
     label_id: str = Field(description="'lb-' and 20 hex digits over scene, source and bytes")
     scene_id: str
-    version: int = Field(description="1, 2, ... within a scene; the highest is used by a new snapshot")
+    version: int = Field(
+        description="1, 2, ... within a scene; a pixel has the class of the highest accepted one that is not 255 there"
+    )
     source: str = Field(description="who made it: 's2-cloud-mask-catalogue', '38-cloud', 'analyst:<name>' ...")
     class_mapping: Json = Field(description="source value (as text) to 0, 1 or 255")
     cloud_fraction: float = Field(description="of the labeled valid pixels")
@@ -60,6 +63,18 @@ class Label(Record):
     key: str
     sha256: str
     size: int
+    created_at: AwareDatetime
+    corrects_mask_id: str | None = Field(None, description="the published mask that was edited to make this label")
+
+
+class LabelEvent(Record):
+    """One step in the life of a label; the one with the highest sequence is its state."""
+
+    label_id: str
+    sequence: int = Field(description="1, 2, ... within a label")
+    state: LabelState = Field(description="only accepted labels enter snapshots")
+    actor: str = Field(description="who decided: 'ingest file:///inbox', 'cli', a user's name, 'migration'")
+    reason: str
     created_at: AwareDatetime
 
 

@@ -7,7 +7,7 @@ so that no XCom has more than a few kilobytes.
 from pydantic import Field
 
 from cloudseg.records.base import Json, Record
-from cloudseg.records.rows import Outcome
+from cloudseg.records.rows import LabelState, Outcome
 
 
 class IngestRecord(Record):
@@ -16,6 +16,9 @@ class IngestRecord(Record):
     source: str
     added: list[str] = Field(description="scene ids that are new")
     labelled: list[str] = Field(description="label ids that are new")
+    proposed: list[str] = Field(
+        default_factory=list, description="those of them that wait: `cloudseg labels list --state proposed`"
+    )
     known: int = Field(description="scenes that already existed")
     quarantined: list[str] = Field(description="quarantine ids that are new")
     empty_layers: list[str] = Field(
@@ -25,7 +28,20 @@ class IngestRecord(Record):
         0,
         description="bad files that an earlier ingest quarantined and whose bytes are the same; not tried again",
     )
+    notes: list[str] = Field(
+        default_factory=list, description="labels that change nothing yet: those that wait, and known files, and why"
+    )
     seconds: float
+
+
+class LabelDecisionRecord(Record):
+    """Labels that were accepted, rejected or withdrawn."""
+
+    state: LabelState = Field(description="what was decided")
+    changed: list[str] = Field(description="label ids that are in this state now and were not before")
+    unchanged: list[str] = Field(description="label ids that were in this state already")
+    waiting: int = Field(description="labels that wait for a decision now")
+    notes: list[str] = Field(description="by scene: which versions are in use now")
 
 
 class SnapshotRecord(Record):

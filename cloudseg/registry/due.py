@@ -1,8 +1,8 @@
-"""Whether a retraining is due: which labels the newest evaluated run of a recipe did not use."""
+"""Whether a retraining is due: what changed in the accepted labels since the newest evaluated run of a recipe."""
 
 from sqlalchemy import Connection
 
-from cloudseg.catalog import model_rows, scene_rows, training_rows
+from cloudseg.catalog import label_rows, model_rows, training_rows
 from cloudseg.errors import EmptySplit
 from cloudseg.keys import make_id
 from cloudseg.recipe import Recipe, current_name, is_same_training
@@ -10,9 +10,12 @@ from cloudseg.records import Run, Snapshot, Weights
 
 
 def count_new_labels(db: Connection, recipe: Recipe) -> int:
-    """Return how many labels the snapshot of the recipe's newest compared run lacks; all of them without such a run."""
+    """Return how many accepted labels the snapshot of the recipe's newest compared run lacks; all without such a run.
+
+    A label of that snapshot which has been withdrawn counts too: what it taught is to be unlearned.
+    """
     last = newest_compared_run(db, recipe)
-    return scene_rows.count_labels_outside(db, last.snapshot_id if last else None)
+    return label_rows.count_changes(db, last.snapshot_id if last else None)
 
 
 def reason_to_skip(db: Connection, recipe: Recipe, *, min_new_labels: int) -> str | None:
@@ -21,16 +24,18 @@ def reason_to_skip(db: Connection, recipe: Recipe, *, min_new_labels: int) -> st
     Args:
         db: the catalog.
         recipe: time budgets aside; another budget is the same recipe.
-        min_new_labels: how many labels must be new; at least 1.
+        min_new_labels: how many labels must be new, accepted or withdrawn; at least 1.
     """
     last, needed = newest_compared_run(db, recipe), max(1, min_new_labels)
-    new_labels = scene_rows.count_labels_outside(db, last.snapshot_id if last else None)
+    new_labels = label_rows.count_changes(db, last.snapshot_id if last else None)
     if new_labels >= needed:
         return None
+    waiting = label_rows.describe_waiting(db)
+    more = f"; {waiting}" if waiting else ""
     if last is None and new_labels == 0:
-        return "no scene in the catalog has a label yet"
+        return f"no scene in the catalog has {'an accepted' if waiting else 'a'} label yet{more}"
     since = f"since run {last.run_id}" if last else "and no run has used any"
-    return f"{new_labels} labels are new {since}, {needed} are needed (force trains anyway)"
+    return f"{new_labels} labels are new {since}, {needed} are needed (force trains anyway){more}"
 
 
 def reason_to_skip_snapshot(db: Connection, recipe: Recipe, snapshot_id: str) -> str | None:
@@ -41,9 +46,20 @@ def reason_to_skip_snapshot(db: Connection, recipe: Recipe, snapshot_id: str) ->
     """
     _check_splits(training_rows.get_snapshot(db, snapshot_id))
     last = newest_compared_run(db, recipe)
-    if last is None or last.snapshot_id != snapshot_id:
+    if last is not None and last.snapshot_id == snapshot_id:
+        return "the new labels add no new chip (their scenes lack bands or labeled pixels)"
+    weights = model_rows.find_weights_of_run(db, run_id_of(db, snapshot_id, recipe))
+    if weights is None or not _is_compared(db, weights.weights_id):
         return None
-    return "the new labels add no new chip (their scenes lack bands or labeled pixels)"
+    return f"the labels are those of run {weights.run_id} again, whose weights were compared with the champion"
+
+
+def _is_compared(db: Connection, weights_id: str) -> bool:
+    """Return whether weights are the champion or lost to it; a verdict PROMOTE may still have to be applied."""
+    newest = model_rows.find_champion(db)
+    champion = newest.weights_id if newest else None
+    verdicts = model_rows.list_verdicts(db, challenger_id=weights_id)
+    return weights_id == champion or any(v.champion_id == champion and v.outcome != "PROMOTE" for v in verdicts)
 
 
 def newest_compared_run(db: Connection, recipe: Recipe) -> Run | None:

@@ -10,6 +10,7 @@ from cloudseg.stages.evaluate import evaluate
 from cloudseg.stages.import_weights import import_weights
 from cloudseg.stages.ingest import ingest
 from cloudseg.stages.inspect import lineage, masks, models, quarantine, runs, scenes
+from cloudseg.stages.labels import accept_labels, diff_label, label, labels, reject_labels, withdraw_labels
 from cloudseg.stages.maintain import maintain
 from cloudseg.stages.predict import plan_predict, predict
 from cloudseg.stages.promote import compare, decline, promote, promote_unattended, request_approval, rollback
@@ -18,13 +19,17 @@ from cloudseg.stages.snapshot import snapshot
 from cloudseg.stages.train import train
 
 __all__ = [
+    "accept_labels",
     "backup",
     "compare",
     "decline",
+    "diff_label",
     "doctor",
     "evaluate",
     "import_weights",
     "ingest",
+    "label",
+    "labels",
     "lineage",
     "maintain",
     "make_roles",
@@ -36,6 +41,7 @@ __all__ = [
     "promote",
     "promote_unattended",
     "quarantine",
+    "reject_labels",
     "request_approval",
     "restore",
     "retrain",
@@ -45,4 +51,5 @@ __all__ = [
     "snapshot",
     "train",
     "upgrade_catalog",
+    "withdraw_labels",
 ]

@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Callable
 from uuid import uuid4
 
+from cloudseg.catalog import label_rows
 from cloudseg.catalog.roles import ROLES
 from cloudseg.errors import CloudsegError, ObjectExists, StoreRefused
 from cloudseg.keys import CHAMPION_POINTER, doctor_probe
@@ -93,7 +94,10 @@ def _catalog(runtime: Runtime) -> str:
         head = runtime.catalog.head_revision()
         return f"{runtime.catalog.uri} is embedded: the next command migrates it to revision {head}"
     runtime.catalog.check()
-    return f"{runtime.catalog.uri} at revision {runtime.catalog.revision()}"
+    with runtime.catalog.read() as db:
+        waiting = label_rows.describe_waiting(db)
+    at = f"{runtime.catalog.uri} at revision {runtime.catalog.revision()}"
+    return f"{at}; {waiting}" if waiting else at
 
 
 def _store(runtime: Runtime) -> str:

@@ -13,7 +13,8 @@ def ingest(
 ) -> IngestRecord:
     """Validate, store and catalog every scene and label of a source.
 
-    Bad files are quarantined and never stop the others. Running it again adds nothing.
+    Bad files are quarantined and never stop the others. Running it again adds nothing. The first label of a scene is
+    accepted if its inbox is trusted (CLOUDSEG_TRUSTED_INBOXES); a correction waits for `accept_labels`.
 
     Args:
         source: A folder, `store://prefix` or `s3://bucket/prefix`; None: the inbox of the settings.
@@ -41,6 +42,7 @@ def ingest(
         on_progress=log.progress("ingest"),
         dry_run=dry_run,
         s3=s3_options(settings),
+        trusted_inboxes=settings.trusted_inboxes.split(),
     )
     log.ended("ingest", record)
     return record

@@ -44,7 +44,9 @@ def models(*, limit: int | None = 20) -> list[Json]:
 
 
 def masks(*, weights_id: str | None = None, limit: int | None = 20, link_s: int | None = None) -> list[Json]:
-    """List masks, newest first, with the name of their scene and the address of the file.
+    """List masks, newest first, with the name of their scene, the address of the file, and whether they are disputed.
+
+    A mask is disputed while a label corrects it that is proposed or accepted, and its scene has no newer mask.
 
     Args:
         weights_id: list the masks of these weights only.
@@ -60,14 +62,17 @@ def masks(*, weights_id: str | None = None, limit: int | None = 20, link_s: int 
     with runtime.catalog.read() as db:
         if weights_id is not None:
             model_rows.get_weights(db, weights_id)
+        found = model_rows.list_masks(db, weights_id=weights_id, limit=limit)
+        disputed = model_rows.find_disputed(db, [mask.mask_id for mask in found])
         return [
             {
                 **mask.as_json(),
+                "disputed": mask.mask_id in disputed,
                 "scene": scene_rows.get_scene(db, mask.scene_id).name,
                 "uri": runtime.store.uri_of(mask.key),
                 **({"link": link(mask.key, link_s)} if link_s is not None else {}),
             }
-            for mask in model_rows.list_masks(db, weights_id=weights_id, limit=limit)
+            for mask in found
         ]
 
 

@@ -1,4 +1,4 @@
-"""Stage: freeze the current labels into a snapshot."""
+"""Stage: freeze the accepted labels into a snapshot."""
 
 from cloudseg.recipe import Recipe, load_recipe
 from cloudseg.records import SnapshotRecord
@@ -7,7 +7,7 @@ from cloudseg.stages import log
 
 
 def snapshot(recipe: str = "nightly", *, dry_run: bool = False) -> SnapshotRecord:
-    """Cut the newest label of every scene into chips, as the recipe defines them, and freeze the list.
+    """Cut the accepted labels of every scene into chips, as the recipe defines them, and freeze the list.
 
     The same labels and recipe produce the same snapshot id, so running it twice changes nothing.
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, func, select
 
-from cloudseg.catalog import model_rows, scene_rows, training_rows
+from cloudseg.catalog import label_rows, model_rows, scene_rows, training_rows
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.lineage import lineage_of_mask
 from cloudseg.errors import NotInCatalog
@@ -123,7 +123,8 @@ def report(runtime: Runtime, weights_id: str) -> bytes:
 def _counts(db: Connection, champion: Promotion | None) -> Values:
     return {
         "scenes": scene_rows.count_scenes(db),
-        "labels": scene_rows.count_newest_labels(db),
+        "labels": scene_rows.count_labeled_scenes(db),
+        "proposed": label_rows.count_in_state(db, "proposed"),
         "masks": db.execute(select(func.count()).select_from(t.mask)).scalar_one(),
         "waiting": scene_rows.count_scenes_without_mask(db, champion.weights_id) if champion else 0,
         "quarantined": db.execute(select(func.count()).select_from(t.quarantine)).scalar_one(),

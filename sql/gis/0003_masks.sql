@@ -1,4 +1,5 @@
 -- Every published mask with the footprint of its scene. is_current: by the champion, at most one for each scene.
+-- disputed: a proposed or accepted label corrects it, and its scene has no newer mask.
 CREATE VIEW gis.masks AS
 SELECT
     mask.mask_id,
@@ -15,6 +16,7 @@ SELECT
     COALESCE(
         mask.weights_id = (SELECT promotion.weights_id FROM promotion ORDER BY promotion.generation DESC LIMIT 1), FALSE
     ) AS is_current,
+    (SELECT published_mask.disputed FROM published_mask WHERE published_mask.mask_id = mask.mask_id) AS disputed,
     scene.footprint,
     store.url || mask.key AS url,
     store.gdal || mask.key AS gdal,

@@ -1,5 +1,6 @@
 -- Every published mask with its scene, place, bounds in lon/lat, model and keys in the object store.
--- A scene that crosses 180° has max_lon < min_lon.
+-- A scene that crosses 180° has max_lon < min_lon. disputed: a proposed or accepted label corrects it, or was decided on
+-- after it was made, and its scene has no newer mask.
 CREATE VIEW published_mask AS
 SELECT
     mask.mask_id,
@@ -25,6 +26,23 @@ SELECT
     mask.companions -> 'probability' ->> 'key' AS probability_key,
     mask.companions -> 'thumbnail' ->> 'key' AS thumbnail_key,
     mask.companions -> 'item' ->> 'key' AS item_key,
+    (
+        EXISTS (
+            SELECT 1
+            FROM label
+            INNER JOIN label_event ON label.label_id = label_event.label_id
+            WHERE
+                label.scene_id = mask.scene_id
+                AND label_event.state IN ('proposed', 'accepted')
+                AND (label.corrects_mask_id = mask.mask_id OR label_event.created_at > mask.created_at)
+                AND label_event.sequence = (
+                    SELECT MAX(last.sequence) FROM label_event AS last WHERE last.label_id = label.label_id
+                )
+        )
+        AND NOT EXISTS (
+            SELECT 1 FROM mask AS newer WHERE newer.scene_id = mask.scene_id AND newer.created_at > mask.created_at
+        )
+    ) AS disputed,
     mask.created_at
 FROM mask
 INNER JOIN scene ON mask.scene_id = scene.scene_id

@@ -19,6 +19,7 @@ from cloudseg.errors import CatalogOutdated
 ROW_CLASSES = {
     "scene": records.Scene,
     "label": records.Label,
+    "label_event": records.LabelEvent,
     "place": records.Place,
     "quarantine": records.Quarantined,
     "snapshot": records.Snapshot,

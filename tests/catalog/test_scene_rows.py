@@ -4,7 +4,7 @@ import pytest
 import rows
 from sqlalchemy.exc import IntegrityError
 
-from cloudseg.catalog import Catalog, scene_rows, training_rows
+from cloudseg.catalog import Catalog, scene_rows
 from cloudseg.errors import NotInCatalog
 
 
@@ -34,22 +34,13 @@ def test_labels_are_versioned_per_scene(catalog: Catalog):
         assert scene_rows.add_label(db, rows.label(1, of=1)) is None
         assert rows.labels_of(db, first.scene_id) == [second, first]
         assert scene_rows.list_newest_labels(db) == [second, other]
-        assert scene_rows.count_newest_labels(db) == 2
+        assert scene_rows.count_labeled_scenes(db) == 2
         assert scene_rows.get_label(db, first.label_id) == first
 
 
 def test_a_label_without_scene_is_refused(catalog: Catalog):
     with pytest.raises(IntegrityError, match=r"(?i)foreign key"), catalog.begin() as db:
         scene_rows.add_label(db, rows.label(1, of=1))
-
-
-def test_new_labels_are_those_outside_the_snapshot(full_catalog: Catalog):
-    with full_catalog.begin() as db:
-        assert scene_rows.count_labels_outside(db, None) == 1
-        assert scene_rows.count_labels_outside(db, "sn-1") == 0
-        scene_rows.add_label(db, rows.label(9, of=2))
-        assert scene_rows.count_labels_outside(db, "sn-1") == 1
-        assert training_rows.list_snapshot_labels(db, "sn-1") == {rows.label(2, of=1).label_id: "train"}
 
 
 def test_a_place_never_changes_its_split(catalog: Catalog):

@@ -41,6 +41,16 @@ def test_views_of_others_stay(full_catalog: Catalog):
     assert query(full_catalog, "SELECT * FROM my_own") == [{"one": 1}]
 
 
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_an_upgrade_drops_the_gis_views_before_those_that_they_name(full_catalog: Catalog):
+    with full_catalog.begin() as db:
+        db.execute(text("CREATE SCHEMA gis"))
+        db.execute(text("CREATE VIEW gis.masks AS SELECT mask_id, disputed FROM published_mask"))
+    full_catalog.upgrade()
+    with full_catalog.read() as db:
+        assert inspect(db).get_view_names("gis") == [], "without PostGIS there are none"
+
+
 def test_published_mask(full_catalog: Catalog):
     rows = query(full_catalog, "SELECT * FROM published_mask ORDER BY mask_id")
     assert [row["mask_id"] for row in rows] == ["mk-1", "mk-2"]

@@ -243,11 +243,12 @@ def test_python_dash_m_prints_only_the_record_to_stdout(runtime_env: Path):
 
 def test_every_command_exists():
     pipeline = {"ingest", "snapshot", "train", "evaluate", "promote", "rollback", "retrain", "predict"}
-    inspecting = {"models", "runs", "scenes", "masks", "lineage", "quarantine"}
+    inspecting = {"models", "runs", "scenes", "masks", "lineage", "quarantine", "labels"}
     wanted = pipeline | inspecting | {"maintain", "db", "doctor", "model", "backup", "restore"}
     assert wanted == {name for name, command in root.commands.items() if not command.hidden}
     assert "upgrade" in root.commands["db"].commands
     assert "import" in root.commands["model"].commands
+    assert set(root.commands["labels"].commands) == {"list", "show", "diff", "accept", "reject", "withdraw"}
 
 
 @pytest.mark.parametrize(
@@ -258,7 +259,14 @@ def test_commands_that_write_have_a_dry_run(name: str):
     assert "dry_run" in {option.name for option in root.commands[name].params}
 
 
-@pytest.mark.parametrize("name", sorted(set(root.commands) - {"db", "model", *MOVED}))
+@pytest.mark.parametrize("name", ["accept", "reject", "withdraw"])
+def test_decisions_on_labels_have_the_arguments_of_their_stage_and_a_dry_run(name: str):
+    options = {option.name for option in root.commands["labels"].commands[name].params} - {"as_json"}
+    assert options == set(inspect.signature(getattr(stages, f"{name}_labels")).parameters)
+    assert "dry_run" in options
+
+
+@pytest.mark.parametrize("name", sorted(set(root.commands) - {"db", "model", "labels", *MOVED}))
 def test_a_command_has_the_arguments_of_its_stage(name: str):
     together = {"link": "link_s", "hours": "link_s"}  # two options of the command are one argument of the stage
     chooses_the_stage = {"apply", "ask", "decline", "automatic"} if name == "promote" else set()

@@ -52,6 +52,19 @@ def test_finished_work_is_not_repeated(home: Path) -> None:
     assert record.reasons[0].startswith("declined by tester")
 
 
+def test_labels_are_in_use_as_before_and_their_snapshot_is_found_again(home: Path) -> None:
+    labels = stages.labels(limit=None)
+    assert {(label["state"], label["actor"]) for label in labels} == {("accepted", "migration")}
+    assert all(label["decided_at"] == label["created_at"] for label in labels)
+    recipe = str(DATA / "interrupted.toml")
+    known = next(run["snapshot_id"] for run in stages.runs(limit=None) if run["run_id"] == RUN)
+    found = stages.snapshot(recipe)
+    assert (found.snapshot_id, found.created) == (known, False)
+    lineage = stages.lineage(stages.masks()[0]["mask_id"])
+    assert {label["state"] for label in lineage["labels"]} == {"accepted"}
+    assert not any(mask["disputed"] for mask in stages.masks(limit=None))
+
+
 def test_the_interrupted_run_resumes(home: Path) -> None:
     snapshot_id = next(run["snapshot_id"] for run in stages.runs(limit=None) if run["run_id"] == RUN)
     recipe = str(DATA / "interrupted.toml")

@@ -40,6 +40,14 @@ def ingest(ids: Ids) -> Ids:
     return {}
 
 
+def accept(ids: Ids) -> Ids:
+    """Accept the corrected label of the second delivery, which waits."""
+    labels = stages.labels(limit=None)
+    (waiting,) = [label["label_id"] for label in labels if label["version"] == 2]
+    stages.accept_labels([waiting], actor="test", reason="looks right")
+    return {"accepted": waiting}
+
+
 def snapshot(ids: Ids) -> Ids:
     return {"snapshot": stages.snapshot(RECIPE).snapshot_id}
 
@@ -138,6 +146,7 @@ STEPS = (
     first_ingest,
     add_files,
     ingest,
+    accept,
     snapshot,
     train_champion,
     train,
@@ -149,5 +158,5 @@ STEPS = (
     maintain,
 )
 """All steps in order, starting from an empty service."""
-KILLED = ("ingest", "snapshot", "train", "evaluate", "promote", "predict", "rollback", "maintain")
+KILLED = ("ingest", "accept", "snapshot", "train", "evaluate", "promote", "predict", "rollback", "maintain")
 """Steps that are killed at every commit point; the others only prepare the state in which these start."""

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from cloudseg.catalog import Catalog
-from cloudseg.catalog.scene_rows import list_quarantined, list_scenes
+from cloudseg.catalog.label_rows import add_event, list_events
+from cloudseg.catalog.scene_rows import list_newest_labels, list_quarantined, list_scenes
 from cloudseg.ingest import DecodeLimits, ingest_source
-from cloudseg.records import IngestRecord, Label, Quarantined, Scene
+from cloudseg.records import IngestRecord, Label, LabelState, Quarantined, Scene
 from cloudseg.storage import LocalStore
 from tests.catalog.rows import labels_of
 
@@ -33,6 +34,20 @@ class Service:
     def labels(self, scene: Scene) -> list[Label]:
         with self.catalog.read() as db:
             return labels_of(db, scene.scene_id)
+
+    def newest_accepted(self) -> list[str]:
+        """Return the ids of the newest accepted labels of all scenes."""
+        with self.catalog.read() as db:
+            return [label.label_id for label in list_newest_labels(db)]
+
+    def life(self, label: Label) -> list[tuple[str, str, str]]:
+        """Return state, actor and reason of every event of a label."""
+        with self.catalog.read() as db:
+            return [(event.state, event.actor, event.reason) for event in list_events(db, label.label_id)]
+
+    def decide(self, label: Label, state: LabelState, reason: str = "because") -> None:
+        with self.catalog.begin() as db:
+            add_event(db, label, state, actor="ada", reason=reason)
 
     def quarantine(self) -> dict[str, Quarantined]:
         with self.catalog.read() as db:

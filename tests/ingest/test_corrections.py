@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cloudseg.catalog.scene_rows import list_newest_labels
+from cloudseg.catalog.label_rows import list_accepted
 from tests.ingest.conftest import Service
 from tests.ingest.tiles import SIZE, UTM, clouds, random_dn, write
 
@@ -17,7 +17,7 @@ def _corrected(path: Path) -> Path:
     return write(path, pixels, names=["label"], nodata=255, tags={"LABEL_SOURCE": "analyst:ada"})
 
 
-def test_a_correction_alone_becomes_the_newest_label_of_its_scene(
+def test_a_correction_alone_waits_and_then_becomes_the_newest_label_of_its_scene(
     service: Service, inbox: Path, tmp_path: Path
 ) -> None:
     write(inbox / "images" / "a.tif", random_dn())
@@ -36,8 +36,10 @@ def test_a_correction_alone_becomes_the_newest_label_of_its_scene(
     newest, first = service.labels(service.scenes()["a"])
     assert (newest.version, newest.source, first.version) == (2, "analyst:ada", 1)
     assert newest.cloud_fraction < first.cloud_fraction
-    with service.catalog.read() as db:
-        assert [label.label_id for label in list_newest_labels(db)] == record.labelled
+    assert record.proposed == record.labelled
+    assert service.newest_accepted() == [first.label_id]
+    service.decide(newest, "accepted")
+    assert service.newest_accepted() == record.labelled
     again = service.ingest(corrections)
     assert (again.labelled, again.quarantined, again.still_quarantined) == ([], [], 0)
 
@@ -116,7 +118,7 @@ def test_of_two_scenes_with_one_name_none_gets_the_label(service: Service, inbox
     (tmp_path / "corrections" / "labels" / "a.tif").unlink()
     service.ingest(tmp_path / "corrections")
     with service.catalog.read() as db:
-        assert [label.scene_id for label in list_newest_labels(db)] == [older]
+        assert list(list_accepted(db)) == [older]
 
 
 def test_a_biome_cut_out_has_no_georeference_and_its_label_needs_none(

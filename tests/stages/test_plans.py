@@ -1,15 +1,15 @@
 """What is due: labels that are new, scenes without a mask. Rows only; nothing is trained here."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from cloudseg import keys
-from cloudseg.catalog import model_rows, scene_rows, tables, training_rows
+from cloudseg.catalog import label_rows, model_rows, scene_rows, tables, training_rows
 from cloudseg.errors import BadWeights, EmptySplit, InputError, NotInCatalog, PromotionRefused
 from cloudseg.recipe import Recipe, load_recipe
-from cloudseg.records import Json, Label, Run, Scene, Snapshot, Verdict, Weights
+from cloudseg.records import Json, Label, LabelState, Run, Scene, Snapshot, Verdict, Weights
 from cloudseg.registry import promote as promote_in_registry
 from cloudseg.registry.due import next_run_id, run_id_of
 from cloudseg.runtime import Runtime, open_runtime
@@ -198,6 +198,45 @@ def test_due_until_a_run_of_this_recipe_was_compared_on_all_labels(runtime: Runt
     assert plan_retrain("smoke") == {"skip": None, "new_labels": 1}
     assert "2 are needed" in str(plan_retrain("smoke", min_new_labels=2)["skip"])
     assert plan_retrain("smoke", snapshot_id=snapshot.snapshot_id)["skip"], "the label gave no new chip"
+
+
+def decide(runtime: Runtime, label: Label, state: LabelState):
+    with runtime.catalog.begin() as db:
+        label_rows.add_event(db, label, state, actor="test", reason="test")
+
+
+def test_a_withdrawn_label_is_a_change_until_it_was_trained_without(runtime: Runtime):
+    smoke = load_recipe("smoke").with_minutes(None)
+    first, second = (add_label(runtime, add_scene(runtime, name)) for name in "ab")
+    before, after = add_snapshot(runtime, "before", [first]), add_snapshot(runtime, "after", [first, second])
+    add_run(runtime, before, smoke, compared=True)
+    newer = add_run(runtime, after, smoke, compared=True)
+    with runtime.catalog.begin() as db:
+        later = tables.run.update().where(tables.run.c.run_id == newer.run_id)
+        db.execute(later.values(created_at=NOW + timedelta(days=1)))
+    assert plan_retrain("smoke")["new_labels"] == 0
+    decide(runtime, second, "withdrawn")
+    assert plan_retrain("smoke") == {"skip": None, "new_labels": 1}
+    assert "again" in str(plan_retrain("smoke", snapshot_id=before.snapshot_id)["skip"]), "not every night anew"
+    make_champion(runtime, newer)
+    assert plan_retrain("smoke", snapshot_id=before.snapshot_id)["skip"] is None, "not compared with this champion"
+    decide(runtime, second, "accepted")
+    assert plan_retrain("smoke")["new_labels"] == 0
+
+
+def test_proposed_labels_are_no_change_and_are_mentioned(runtime: Runtime):
+    scene = add_scene(runtime, "a")
+    stored = runtime.store.put(keys.label("0" * 64), b"label")
+    label = add_label(runtime, add_scene(runtime, "b")).model_copy(
+        update={"label_id": "lb-proposed", "scene_id": scene.scene_id, **stored.model_dump()}
+    )
+    with runtime.catalog.begin() as db:
+        scene_rows.add_label(db, label, state="proposed")
+    assert plan_retrain("smoke") == {"skip": None, "new_labels": 1}
+    reason = str(plan_retrain("smoke", min_new_labels=2)["skip"])
+    assert reason.endswith("; 1 label waits: cloudseg labels list --state proposed")
+    decide(runtime, label, "accepted")
+    assert plan_retrain("smoke", min_new_labels=2) == {"skip": None, "new_labels": 2}
 
 
 def test_a_snapshot_without_held_out_places_is_refused_before_the_training(runtime: Runtime):

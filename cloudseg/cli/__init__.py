@@ -11,7 +11,7 @@ import click
 
 from cloudseg import __version__
 from cloudseg.cli.admin import backup, db, doctor, maintain, model, restore
-from cloudseg.cli.inspect import lineage, masks, models, quarantine, runs, scenes
+from cloudseg.cli.inspect import lineage, masks, models, quarantine, runs, scenes, worklist
 from cloudseg.cli.pipeline import evaluate, ingest, predict, promote, retrain, rollback, snapshot, train
 from cloudseg.errors import CloudsegError, InputError
 
@@ -58,6 +58,7 @@ for _command in (
     masks,
     lineage,
     quarantine,
+    worklist,
     maintain,
     backup,
     restore,

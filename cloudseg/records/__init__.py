@@ -32,7 +32,9 @@ from cloudseg.records.stage import (
     RetrainRecord,
     SnapshotRecord,
     TrainRecord,
+    WorklistRecord,
 )
+from cloudseg.records.worklist import WorklistItem, WorklistReason, WorklistWindow
 
 __all__ = [
     "Checkpoint",
@@ -67,5 +69,9 @@ __all__ = [
     "TrainRecord",
     "Verdict",
     "Weights",
+    "WorklistItem",
+    "WorklistReason",
+    "WorklistRecord",
+    "WorklistWindow",
     "utc_iso",
 ]

@@ -16,6 +16,7 @@ from cloudseg.stages.promote import compare, decline, promote, promote_unattende
 from cloudseg.stages.retrain import plan_retrain, retrain
 from cloudseg.stages.snapshot import snapshot
 from cloudseg.stages.train import train
+from cloudseg.stages.worklist import worklist
 
 __all__ = [
     "backup",
@@ -45,4 +46,5 @@ __all__ = [
     "snapshot",
     "train",
     "upgrade_catalog",
+    "worklist",
 ]

@@ -12,6 +12,7 @@ from cloudseg.ingest.candidate import Candidate, UnmatchedFile
 from cloudseg.ingest.inbox_file import Inbox, InboxFile
 from cloudseg.ingest.layouts import cloud38, cloudsen12, landsat, multiband, oncloudn, pairs, sentinel2
 from cloudseg.ingest.layouts.base import RASTER_SUFFIXES, FileListing, Layout
+from cloudseg.ingest.layouts.worklist_folder import without_worklist_layers
 
 LAYOUTS: Final[tuple[Layout, ...]] = (
     pairs.Pairs(),
@@ -57,7 +58,7 @@ def find_candidates(
     layouts = [known for known in LAYOUTS if layout in (None, known.name)]
     if not layouts:
         raise LayoutUnknown("no such layout", subject=str(layout), expected=", ".join(layout_names()))
-    files = inbox.list_files()
+    files = without_worklist_layers(inbox.list_files())
     found: list[Candidate | UnmatchedFile] = [
         UnmatchedFile(file, file.reject_reason)
         for file in files

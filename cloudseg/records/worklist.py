@@ -1,0 +1,35 @@
+"""Items of a worklist: scenes and windows whose label would teach the model most."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from cloudseg.records.base import Record
+
+WorklistReason = Literal["uncertain", "disagreement", "always_cloud", "label_error"]
+"""Why a scene is proposed; `cloudseg.worklist.scores` has the formulas and their sources."""
+
+
+class WorklistWindow(Record):
+    """A window of a proposed scene, in scene pixels."""
+
+    row_off: int
+    col_off: int
+    height: int
+    width: int
+    score: float = Field(description="0 to 1; comparable within one reason only")
+
+
+class WorklistItem(Record):
+    """A scene to label."""
+
+    rank: int = Field(description="1, 2, ... in the order in which to label")
+    scene_id: str
+    scene: str = Field(description="the provider's name")
+    place: str
+    sensor: str
+    mask_id: str = Field(description="the mask that a correction would correct")
+    reason: WorklistReason
+    score: float = Field(description="of the best window")
+    words: str = Field(description="the reason with its figures, for people")
+    windows: list[WorklistWindow] = Field(description="best first")

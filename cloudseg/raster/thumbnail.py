@@ -9,7 +9,6 @@ import numpy.typing as npt
 import rasterio
 from PIL import Image
 from rasterio.enums import Resampling
-from rasterio.windows import Window as RasterioWindow
 
 from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA, NO_DATA, REFLECTANCE_SCALE, RGB
 from cloudseg.raster.read import decoded, open_raster
@@ -41,7 +40,7 @@ def make_thumbnail(scene: GdalPath | str, mask: Path) -> bytes:
     """
     with open_raster(scene) as pixels:
         shape = small_shape(pixels.height, pixels.width)
-        dn = read_colors(pixels, shape)
+        dn = _read_colors(pixels, shape)
     with open_raster(str(mask)) as classes:
         cloud = classes.read(1, out_shape=shape, resampling=Resampling.nearest)
     return render(dn, cloud)
@@ -63,51 +62,39 @@ def render(dn: UInt16, mask: UInt8) -> bytes:
     valid = np.all(dn != NO_DATA, axis=0) & (mask != MASK_NO_DATA)
     picture = stretch(dn, valid)
     cloud = (mask == MASK_CLOUD) & valid
-    picture[_edge_of(cloud)] = OUTLINE
+    picture[edge_of(cloud)] = OUTLINE
+    picture[~valid] = NO_DATA_GRAY
     out = io.BytesIO()
     Image.fromarray(picture).save(out, format="PNG", optimize=True)
     return out.getvalue()
 
 
-def read_colors(pixels: rasterio.DatasetReader, shape: tuple[int, int], window: RasterioWindow | None = None) -> UInt16:
-    """Return red, green and blue of an open scene, or three times its first band, as uint16 `(3, row, col)`.
-
-    Args:
-        pixels: the canonical scene.
-        shape: height and width of the result; where it is smaller, observed pixels are averaged.
-        window: part of the scene; None: all of it.
-
-    Raises:
-        ObjectCorrupt: the pixels cannot be read.
-    """
+def color_indexes(pixels: rasterio.DatasetReader) -> list[int]:
+    """Return the indexes of red, green and blue, or three times the first band if a scene lacks one of them."""
     names = list(pixels.descriptions)
-    indexes = [names.index(band) + 1 for band in RGB] if all(band in names for band in RGB) else [1, 1, 1]
+    return [names.index(band) + 1 for band in RGB] if all(band in names for band in RGB) else [1, 1, 1]
+
+
+def _read_colors(pixels: rasterio.DatasetReader, shape: tuple[int, int]) -> UInt16:
     with decoded(pixels):
-        dn: UInt16 = pixels.read(indexes, window=window, out_shape=(3, *shape), resampling=Resampling.average)
+        dn: UInt16 = pixels.read(color_indexes(pixels), out_shape=(3, *shape), resampling=Resampling.average)
     return dn
 
 
-def stretch(dn: UInt16, valid: npt.NDArray[np.bool_] | None = None) -> UInt8:
+def stretch(dn: UInt16, valid: npt.NDArray[np.bool_]) -> UInt8:
     """Return uint8 colors `(row, col, 3)`: the 1st to 98th percentile of all bands together, then a gamma.
 
     One range for all bands keeps the balance of the colors.
-
-    Args:
-        dn: reflectance x 10 000, `(3, row, col)`.
-        valid: pixels to show, the others are gray; None: those that no band has no data at.
     """
-    valid = np.all(dn != NO_DATA, axis=0) if valid is None else valid
     reflectance = dn.astype(np.float32) / REFLECTANCE_SCALE
     seen = reflectance[:, valid]
     low, high = (float(value) for value in np.percentile(seen, (1, 98))) if seen.size else (0.0, 1.0)
     high = max(high, low + _LEAST_RANGE)
     scaled = np.clip((reflectance - low) / (high - low), 0, 1) ** _GAMMA
-    picture = np.ascontiguousarray(np.rint(scaled * 255).astype(np.uint8).transpose(1, 2, 0))
-    picture[~valid] = NO_DATA_GRAY
-    return picture
+    return np.ascontiguousarray(np.rint(scaled * 255).astype(np.uint8).transpose(1, 2, 0))
 
 
-def _edge_of(cloud: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def edge_of(cloud: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Return the cloud pixels that touch another class or the border: an overcast scene has a frame."""
     other = np.pad(~cloud, 1, constant_values=True)
     adjacent = other[:-2, 1:-1] | other[2:, 1:-1] | other[1:-1, :-2] | other[1:-1, 2:]

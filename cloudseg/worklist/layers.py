@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import rasterio
+from rasterio.enums import Resampling
 from rasterio.transform import Affine
 from rasterio.windows import Window as RasterioWindow
 
-from cloudseg.bands import MASK_NO_DATA
+from cloudseg.bands import MASK_NO_DATA, NO_DATA
 from cloudseg.grid import Window, iter_windows
 from cloudseg.raster.cog import BLOCK_SIZE
 from cloudseg.raster.read import GDAL_ENV, decoded, open_raster
-from cloudseg.raster.thumbnail import read_colors, stretch
+from cloudseg.raster.thumbnail import NO_DATA_GRAY, color_indexes, stretch
 from cloudseg.records import GdalPath, Scene, WorklistWindow
 
 _MARGIN: Final = 512
@@ -56,11 +58,19 @@ def write_rgb(path: Path, source: GdalPath, scene: Scene, cut: Cut) -> None:
     Raises:
         ObjectCorrupt: the scene cannot be read.
     """
-    with open_raster(source) as dataset:
-        dn = read_colors(dataset, cut.shape, _rasterio(cut.window))
+    with open_raster(source) as dataset, decoded(dataset):
+        dn = dataset.read(
+            color_indexes(dataset),
+            window=_rasterio(cut.window),
+            out_shape=(3, *cut.shape),
+            resampling=Resampling.average,  # of the observed pixels
+        )
+    valid = np.all(dn != NO_DATA, axis=0)
+    picture = stretch(dn, valid)
+    picture[~valid] = NO_DATA_GRAY
     profile = {"count": 3, "photometric": "YCBCR", "compress": "JPEG", "jpeg_quality": 90}
     with _create(path, scene, cut, cut.factor, **profile) as out:
-        out.write(stretch(dn).transpose(2, 0, 1))
+        out.write(picture.transpose(2, 0, 1))
         out.update_tags(CLOUDSEG_SCENE_ID=scene.scene_id)
 
 

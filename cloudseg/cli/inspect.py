@@ -6,7 +6,7 @@ import click
 from rich.console import Console
 from rich.tree import Tree
 
-from cloudseg.cli.output import reports, show_record, show_rows
+from cloudseg.cli.output import reports, show_rows
 from cloudseg.records import Json
 
 _LIMIT = click.option(
@@ -109,46 +109,6 @@ def quarantine(release: tuple[str, ...], dry_run: bool, limit: int) -> Any:
     if dry_run and release:
         return {"quarantine": [entry for entry in stages.quarantine(limit=None) if entry["quarantine_id"] in release]}
     return {"quarantine": stages.quarantine(release=() if dry_run else release, limit=limit)}
-
-
-def _show_worklist(console: Console, record: Json) -> None:
-    """Print a scene per line with the reason below it, then what was examined."""
-    for item in record["items"]:
-        head = f"{item['rank']:>3}  {item['scene_id']}  {item['scene']}  ({item['place']}, {item['sensor']})"
-        first = item["windows"][0]
-        at = f"row {first['row_off']}, column {first['col_off']}, {first['height']} x {first['width']} pixels"
-        for line in (head, f"     {item['words']}", f"     {len(item['windows'])} windows, the first at {at}"):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-    if not record["items"]:
-        console.print("nothing to label: no published mask is in doubt")
-    kept = {name: record[name] for name in ("worklist_id", "weights_id", "masked", "examined", "failed", "folder")}
-    show_record(console, kept)
-
-
-@click.command()
-@click.option(
-    "--count", type=click.IntRange(1, 1000), default=20, show_default=True, help="Scenes on the list, at most."
-)
-@click.option("--out", type=click.Path(file_okay=False), metavar="FOLDER", help="New folder to label them in QGIS.")
-@click.option("--weights", "weights_id", metavar="ID", help="Whose masks to examine; the champion's when not given.")
-@click.option(
-    "--megapixels",
-    type=click.IntRange(1, 1_000_000),
-    default=2000,
-    show_default=True,
-    help="Millions of pixels to examine, the newest scenes of every place first.",
-)
-@reports(_show_worklist)
-def worklist(count: int, out: str | None, weights_id: str | None, megapixels: int) -> Any:
-    """List the scenes and windows whose label would teach the model most.
-
-    Reasons: label and mask contradict each other, pixels are cloud on nearly every date, two models disagree, the model
-    is undecided. With --out the list becomes a folder with a QGIS project: draw polygons, save, and `cloudseg ingest`
-    that folder.
-    """
-    from cloudseg import stages
-
-    return stages.worklist(count=count, out=out, weights_id=weights_id, megapixels=megapixels)
 
 
 def _show_lineage(console: Console, record: Json) -> None:

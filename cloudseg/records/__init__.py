@@ -32,9 +32,8 @@ from cloudseg.records.stage import (
     RetrainRecord,
     SnapshotRecord,
     TrainRecord,
-    WorklistRecord,
 )
-from cloudseg.records.worklist import WorklistItem, WorklistReason, WorklistWindow
+from cloudseg.records.worklist import WorklistItem, WorklistReason, WorklistRecord, WorklistWindow
 
 __all__ = [
     "Checkpoint",

@@ -8,7 +8,6 @@ from pydantic import Field
 
 from cloudseg.records.base import Json, Record
 from cloudseg.records.rows import Outcome
-from cloudseg.records.worklist import WorklistItem
 
 
 class IngestRecord(Record):
@@ -101,17 +100,3 @@ class MaintainRecord(Record):
     expired_evaluations: int = 0
     repaired: list[str]
     missing: list[str] = Field(description="objects that a row names but the store lacks or holds damaged")
-
-
-class WorklistRecord(Record):
-    """What to label next, best first."""
-
-    worklist_id: str = Field(description="'wl-' and 20 hex digits over the weights and the items")
-    weights_id: str | None = Field(description="whose masks were examined; None: there is no champion yet")
-    challenger_id: str | None = Field(description="newest other weights with an evaluation; None: there are none")
-    masked: int = Field(description="scenes with a mask of the weights")
-    examined: int = Field(description="scenes that were read; the others did not fit into the budget of pixels")
-    items: list[WorklistItem]
-    failed: Json = Field(description="scene id to why its rasters could not be read; the other scenes were examined")
-    folder: str | None = Field(None, description="the folder for QGIS, if one was written")
-    seconds: float

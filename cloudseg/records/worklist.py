@@ -1,10 +1,10 @@
-"""Items of a worklist: scenes and windows whose label would teach the model most."""
+"""A worklist: scenes and windows whose label would teach the model most."""
 
 from typing import Literal
 
 from pydantic import Field
 
-from cloudseg.records.base import Record
+from cloudseg.records.base import Json, Record
 
 WorklistReason = Literal["uncertain", "disagreement", "always_cloud", "label_error"]
 """Why a scene is proposed; `cloudseg.worklist.scores` has the formulas and their sources."""
@@ -33,3 +33,17 @@ class WorklistItem(Record):
     score: float = Field(description="of the best window")
     words: str = Field(description="the reason with its figures, for people")
     windows: list[WorklistWindow] = Field(description="best first")
+
+
+class WorklistRecord(Record):
+    """What to label next, best first."""
+
+    worklist_id: str = Field(description="'wl-' and 20 hex digits over the weights and the items")
+    weights_id: str | None = Field(description="whose masks were examined; None: there is no champion yet")
+    challenger_id: str | None = Field(description="newest other weights with an evaluation; None: there are none")
+    masked: int = Field(description="scenes with a mask of the weights")
+    examined: int = Field(description="scenes that were read; the others did not fit into the budget of pixels")
+    items: list[WorklistItem]
+    failed: Json = Field(description="scene id to why its rasters could not be read; the other scenes were examined")
+    folder: str | None = Field(None, description="the folder for QGIS, if one was written")
+    seconds: float

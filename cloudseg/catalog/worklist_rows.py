@@ -7,6 +7,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Row, Select, func, select
 
 from cloudseg.catalog import tables as t
+from cloudseg.catalog.model_rows import find_mask
 from cloudseg.catalog.session import fetch, fetch_one
 from cloudseg.records import Json, Label, Mask, Weights
 
@@ -48,6 +49,17 @@ def iter_masked_scenes(db: Connection, weights_id: str) -> Iterator[MaskedScene]
         yield _masked_scene(row)
 
 
+def list_unmasked(db: Connection, weights_id: str, *, by: str, limit: int) -> list[str]:
+    """List scenes that these weights have masked and the weights `by` have not, in the order of examination."""
+    found: list[str] = []
+    for scene in iter_masked_scenes(db, weights_id):
+        if len(found) == limit:
+            break
+        if find_mask(db, scene.scene_id, by) is None:
+            found.append(scene.scene_id)
+    return found
+
+
 def list_repeated_places(db: Connection, weights_id: str, *, least: int) -> list[str]:
     """List the places with at least `least` scenes masked by these weights, those with most scenes first."""
     count = func.count()
@@ -67,6 +79,12 @@ def list_masked_of_place(db: Connection, weights_id: str, place: str) -> list[Ma
     statement = _masked(weights_id).where(t.scene.c.place == place, t.scene.c.acquired_at.is_not(None))
     rows = db.execute(statement.order_by(t.scene.c.acquired_at.desc(), t.scene.c.scene_id))
     return [_masked_scene(row) for row in rows]
+
+
+def find_masked_scene(db: Connection, scene_id: str, weights_id: str) -> MaskedScene | None:
+    """Return a scene with its mask by these weights, or None."""
+    row = db.execute(_masked(weights_id).where(t.scene.c.scene_id == scene_id)).one_or_none()
+    return None if row is None else _masked_scene(row)
 
 
 def count_masked(db: Connection, weights_id: str) -> int:

@@ -27,8 +27,22 @@ def _show_worklist(console: Console, record: Json) -> None:
 @click.option(
     "--count", type=click.IntRange(1, 1000), default=20, show_default=True, help="Scenes on the list, at most."
 )
+@click.option(
+    "--scene",
+    "scene_ids",
+    multiple=True,
+    metavar="ID",
+    help="List this scene instead, because its mask is wrong (repeatable).",
+)
 @click.option("--out", type=click.Path(file_okay=False), metavar="FOLDER", help="New folder to label them in QGIS.")
 @click.option("--weights", "weights_id", metavar="ID", help="Whose masks to examine; the champion's when not given.")
+@click.option(
+    "--predict",
+    type=click.IntRange(0, 1000),
+    default=0,
+    show_default=True,
+    help="Scenes to mask with the challenger first, to compare the two models.",
+)
 @click.option(
     "--megapixels",
     type=click.IntRange(1, 1_000_000),
@@ -37,7 +51,7 @@ def _show_worklist(console: Console, record: Json) -> None:
     help="Millions of pixels to examine, the newest scenes of every place first.",
 )
 @reports(_show_worklist)
-def worklist(count: int, out: str | None, weights_id: str | None, megapixels: int) -> Any:
+def worklist(count: int, scene_ids: tuple[str, ...], out: str | None, weights_id: str | None, megapixels: int) -> Any:
     """List the scenes and windows whose label would teach the model most.
 
     Reasons: label and mask contradict each other, pixels are cloud on nearly every date, two models disagree, the model
@@ -46,4 +60,6 @@ def worklist(count: int, out: str | None, weights_id: str | None, megapixels: in
     """
     from cloudseg import stages
 
-    return stages.worklist(count=count, out=out, weights_id=weights_id, megapixels=megapixels)
+    return stages.worklist(
+        count=count, scene_ids=scene_ids, out=out, weights_id=weights_id, predict=predict, megapixels=megapixels
+    )

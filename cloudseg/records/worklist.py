@@ -6,8 +6,8 @@ from pydantic import Field
 
 from cloudseg.records.base import Json, Record
 
-WorklistReason = Literal["uncertain", "disagreement", "always_cloud", "label_error"]
-"""Why a scene is proposed; `cloudseg.worklist.scores` has the formulas and their sources."""
+WorklistReason = Literal["label_error", "always_cloud", "disagreement", "uncertain", "requested"]
+"""Why a scene is on the list; `cloudseg.worklist.scores` has the formulas and their sources."""
 
 
 class WorklistWindow(Record):
@@ -30,7 +30,7 @@ class WorklistItem(Record):
     sensor: str
     mask_id: str = Field(description="the mask that a correction would correct")
     reason: WorklistReason
-    score: float = Field(description="of the best window")
+    score: float = Field(description="of the best window; 0 for a scene that was requested")
     words: str = Field(description="the reason with its figures, for people")
     windows: list[WorklistWindow] = Field(description="best first")
 

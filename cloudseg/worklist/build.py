@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
-from cloudseg.catalog import Catalog, worklist_rows
+from sqlalchemy import Connection
+
+from cloudseg.catalog import Catalog, scene_rows, worklist_rows
 from cloudseg.catalog.worklist_rows import MaskedScene
-from cloudseg.errors import CloudsegError
+from cloudseg.errors import CloudsegError, NotInCatalog
 from cloudseg.keys import canonical_json, make_id
-from cloudseg.records import GdalPath, Json, WorklistItem
+from cloudseg.records import GdalPath, Json, WorklistItem, WorklistWindow
 from cloudseg.storage import Store
 from cloudseg.worklist.measure import count_always_cloud, count_scene
 from cloudseg.worklist.propose import Proposal, propose, propose_always_cloud
@@ -83,6 +85,32 @@ def build_worklist(
     with catalog.read() as db:
         masked = worklist_rows.count_masked(db, weights_id)
     return Worklist.of(weights_id, items, masked=masked, examined=len(work.examined), failed=work.failed)
+
+
+def list_requested(catalog: Catalog, *, weights_id: str, scene_ids: Sequence[str]) -> Worklist:
+    """Return the worklist of certain scenes, in their order, each as one window: for a mask that someone found wrong.
+
+    Raises:
+        NotInCatalog: a scene is unknown, or has no mask by these weights.
+    """
+    with catalog.read() as db:
+        scenes = [_requested(db, scene_id, weights_id) for scene_id in dict.fromkeys(scene_ids)]
+        masked = worklist_rows.count_masked(db, weights_id)
+    items = [_item(rank, proposal) for rank, proposal in enumerate(scenes, start=1)]
+    return Worklist.of(weights_id, items, masked=masked, examined=0, failed={})
+
+
+def _requested(db: Connection, scene_id: str, weights_id: str) -> Proposal:
+    scene = worklist_rows.find_masked_scene(db, scene_rows.get_scene(db, scene_id).scene_id, weights_id)
+    if scene is None:
+        raise NotInCatalog(
+            "the scene has no mask to correct",
+            subject=scene_id,
+            expected=f"a mask by {weights_id}",
+            next_step="Run `cloudseg predict` with this scene first.",
+        )
+    whole = WorklistWindow(row_off=0, col_off=0, height=scene.height, width=scene.width, score=0.0)
+    return Proposal(scene, "requested", 0.0, "asked for by its id", (whole,))
 
 
 def _item(rank: int, proposal: Proposal) -> WorklistItem:

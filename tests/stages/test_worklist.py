@@ -53,6 +53,23 @@ def test_numbers_out_of_range_are_refused(home: World, name: str, value: int):
         stages.worklist(**{name: value})
 
 
+def test_a_mask_that_someone_found_wrong_is_listed_by_its_scene(home: World, tmp_path: Path):
+    fine = home.scene("block:c")
+    mask = home.mask(fine, sure())
+    record = stages.worklist(scene_ids=[fine, fine], out=str(tmp_path / "w"))
+    (item,) = record.items
+    assert (item.scene_id, item.mask_id, item.reason) == (fine, mask.mask_id, "requested")
+    assert (item.windows[0].height, item.windows[0].width) == (512, 512)
+    assert (tmp_path / "w" / "labels" / f"{fine}.gpkg").is_file()
+
+
+def test_a_scene_without_a_mask_cannot_be_corrected(home: World):
+    with pytest.raises(NotInCatalog, match="the scene has no mask to correct"):
+        stages.worklist(scene_ids=[home.scene("block:c")])
+    with pytest.raises(NotInCatalog, match="sc-unknown"):
+        stages.worklist(scene_ids=["sc-unknown"])
+
+
 def test_the_command_prints_the_reasons_and_writes_the_folder(
     home: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

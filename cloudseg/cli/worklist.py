@@ -51,7 +51,9 @@ def _show_worklist(console: Console, record: Json) -> None:
     help="Millions of pixels to examine, the newest scenes of every place first.",
 )
 @reports(_show_worklist)
-def worklist(count: int, scene_ids: tuple[str, ...], out: str | None, weights_id: str | None, megapixels: int) -> Any:
+def worklist(
+    count: int, scene_ids: tuple[str, ...], out: str | None, weights_id: str | None, predict: int, megapixels: int
+) -> Any:
     """List the scenes and windows whose label would teach the model most.
 
     Reasons: label and mask contradict each other, pixels are cloud on nearly every date, two models disagree, the model

@@ -15,12 +15,16 @@ def _show_worklist(console: Console, record: Json) -> None:
         head = f"{item['rank']:>3}  {item['scene_id']}  {item['scene']}  ({item['place']}, {item['sensor']})"
         first = item["windows"][0]
         at = f"row {first['row_off']}, column {first['col_off']}, {first['height']} x {first['width']} pixels"
-        for line in (head, f"     {item['words']}", f"     {len(item['windows'])} windows, the first at {at}"):
+        for line in (head, f"     {item['words']}", f"     {_windows(len(item['windows']))} {at}"):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     if not record["items"]:
         console.print("nothing to label: no published mask is in doubt")
     kept = {name: record[name] for name in ("worklist_id", "weights_id", "masked", "examined", "failed", "folder")}
     show_record(console, kept)
+
+
+def _windows(count: int) -> str:
+    return "one window, at" if count == 1 else f"{count} windows, the first at"
 
 
 @click.command()

@@ -5,6 +5,7 @@ metrics and notifications. Not a DAG file itself (`.airflowignore`). Imports `ai
 again and again.
 """
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
@@ -20,6 +21,7 @@ from airflow.sdk.exceptions import (
 )
 
 Json = dict[str, Any]
+log = logging.getLogger(__name__)
 
 SCENES = Asset("cloudseg.scenes", group="cloudseg")
 LABELS = Asset("cloudseg.labels", group="cloudseg")
@@ -192,6 +194,14 @@ def shortened(record: Json) -> Json:
         | {name: value[:20] for name, value in lists.items()}
         | {"counts": {name: len(value) for name, value in lists.items()}}
     )
+
+
+def worklist_lines(record: Json) -> Json:
+    """Return the worklist as lines for XCom, and print them to the task's log: one for each scene, best first."""
+    lines = [f"{item['rank']}. {item['scene']} ({item['scene_id']}): {item['words']}" for item in record["items"]]
+    for line in lines:
+        log.info("%s", line)
+    return {name: record[name] for name in ("worklist_id", "weights_id", "masked", "examined")} | {"items": lines}
 
 
 def may_retrain(labelled: list[str], least: int | None) -> int:

@@ -1,15 +1,17 @@
-"""Maintain store and catalog: orphans, retention, pointer repair, missing objects.
+"""Maintain store and catalog: orphans, retention, pointer repair, missing objects; list what to label next.
 
 **What it does.** Once a day: deletes objects that no row names (left by a process that was killed after writing the
 bytes and before writing the row), old checkpoints of finished runs, and old evaluations of weights that were never
 champion; repairs the pointer that is derived from rows (`models/champion.json`); and checks that every object that a
 row names exists and, with `verify`, that its bytes are intact. Its record counts what it found and did. Ages are
-relative to the logical time of the DAG run.
+relative to the logical time of the DAG run. Beside that, `worklist` lists the scenes whose label would teach the model
+most, with the reasons, in its log and its XCom; `cloudseg worklist --out FOLDER` makes the same list ready for QGIS.
 
 **Started by** the schedule (03:30 UTC), or manually with params: a dry run only reports.
 
 **When it fails** with "objects are missing or damaged": the store lost bytes that rows reference. Restore them
-from a backup under the same keys; their checksums are part of the keys. Nothing else is deleted meanwhile.
+from a backup under the same keys; their checksums are part of the keys. Nothing else is deleted meanwhile. `worklist`
+changes nothing: when it fails, the other tasks are not affected.
 
 **What it does not protect against.** A store without a backup. Objects that are younger than the grace period are left
 alone even if no row names them, because their row may be about to be written.
@@ -21,7 +23,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Param, task
-from cloudseg_dagkit import Json, began_at, cloudseg_dag, doctor, form, nothing_missing, shortened
+from cloudseg_dagkit import Json, began_at, cloudseg_dag, doctor, form, nothing_missing, shortened, worklist_lines
 
 
 @cloudseg_dag(
@@ -55,8 +57,14 @@ def cloudseg_maintain() -> None:
     def check(counts: Json, missing: list[str]) -> None:
         nothing_missing(counts["missing"], missing)
 
+    @task(execution_timeout=timedelta(hours=2))
+    def worklist() -> Json:
+        from cloudseg import stages
+
+        return worklist_lines(stages.worklist().as_json())
+
     record: Any = maintain()
-    doctor() >> record
+    doctor() >> [record, worklist()]
     check(record["counts"], record["missing"])
 
 

@@ -14,6 +14,7 @@ from cloudseg.cli.admin import backup, db, doctor, maintain, model, restore
 from cloudseg.cli.inspect import lineage, masks, models, quarantine, runs, scenes
 from cloudseg.cli.labels import labels
 from cloudseg.cli.pipeline import evaluate, ingest, predict, promote, retrain, rollback, snapshot, train
+from cloudseg.cli.worklist import worklist
 from cloudseg.errors import CloudsegError, InputError
 
 CONTEXT_SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -60,6 +61,7 @@ for _command in (
     lineage,
     labels,
     quarantine,
+    worklist,
     maintain,
     backup,
     restore,

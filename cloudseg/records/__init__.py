@@ -36,6 +36,7 @@ from cloudseg.records.stage import (
     SnapshotRecord,
     TrainRecord,
 )
+from cloudseg.records.worklist import WorklistItem, WorklistReason, WorklistRecord, WorklistWindow
 
 __all__ = [
     "Checkpoint",
@@ -73,5 +74,9 @@ __all__ = [
     "TrainRecord",
     "Verdict",
     "Weights",
+    "WorklistItem",
+    "WorklistReason",
+    "WorklistRecord",
+    "WorklistWindow",
     "utc_iso",
 ]

@@ -17,6 +17,7 @@ from cloudseg.stages.promote import compare, decline, promote, promote_unattende
 from cloudseg.stages.retrain import plan_retrain, retrain
 from cloudseg.stages.snapshot import snapshot
 from cloudseg.stages.train import train
+from cloudseg.stages.worklist import worklist
 
 __all__ = [
     "accept_labels",
@@ -52,4 +53,5 @@ __all__ = [
     "train",
     "upgrade_catalog",
     "withdraw_labels",
+    "worklist",
 ]

@@ -243,7 +243,7 @@ def test_python_dash_m_prints_only_the_record_to_stdout(runtime_env: Path):
 
 def test_every_command_exists():
     pipeline = {"ingest", "snapshot", "train", "evaluate", "promote", "rollback", "retrain", "predict"}
-    inspecting = {"models", "runs", "scenes", "masks", "lineage", "quarantine", "labels"}
+    inspecting = {"models", "runs", "scenes", "masks", "lineage", "quarantine", "labels", "worklist"}
     wanted = pipeline | inspecting | {"maintain", "db", "doctor", "model", "backup", "restore"}
     assert wanted == {name for name, command in root.commands.items() if not command.hidden}
     assert "upgrade" in root.commands["db"].commands

@@ -187,6 +187,24 @@ def test_missing_objects_fail_the_run(kit: Any) -> None:
         kit.nothing_missing(30, ["scenes/aa"])
 
 
+def test_a_worklist_is_one_line_for_each_scene(kit: Any, caplog: pytest.LogCaptureFixture) -> None:
+    item = {"rank": 1, "scene": "S2A_x", "scene_id": "sc-1", "words": "two models differ", "windows": [{"score": 0.5}]}
+    record = {
+        "worklist_id": "wl-1",
+        "weights_id": "w-1",
+        "masked": 9,
+        "examined": 5,
+        "items": [item] * 20,
+        "failed": {},
+    }
+    with caplog.at_level("INFO", logger="cloudseg_dagkit"):
+        lines = kit.worklist_lines(record)
+    assert lines["items"][0] == "1. S2A_x (sc-1): two models differ"
+    assert lines["items"][0] in caplog.text
+    assert (lines["worklist_id"], lines["examined"], len(lines["items"])) == ("wl-1", 5, 20)
+    assert len(json.dumps(lines)) < 4096
+
+
 def test_large_records_are_truncated_and_counted(kit: Any) -> None:
     ids = [f"sc-{number:020}" for number in range(5000)]
     short = kit.shortened({"added": ids, "labelled": [], "known": 3, "source": "file:///inbox"})

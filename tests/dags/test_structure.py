@@ -228,3 +228,10 @@ def test_no_dag_file_names_a_path_a_key_or_the_clock() -> None:
         text = (REPO / "dags" / name).read_text(encoding="utf-8").split('"""', 2)[2]
         for word in ("os.environ", "now(", "Path(", "SELECT ", ".tif", "/work", "CLOUDSEG_"):
             assert word not in text, f"{name}: {word}"
+
+
+def test_the_worklist_depends_on_nothing_and_stops_nothing(dags: dict[str, Any]) -> None:
+    worklist = dags["cloudseg_maintain"].get_task("worklist")
+    assert worklist.upstream_task_ids == {"doctor"}
+    assert worklist.downstream_task_ids == set()
+    assert worklist.queue != "gpu", "it reads rasters only"

@@ -30,6 +30,7 @@ from cloudseg.ingest.layouts.label_folder import is_in_label_folder
 from cloudseg.ingest.layouts.leftovers import without_leftovers
 from cloudseg.ingest.layouts.sidecars import with_sidecars
 from cloudseg.ingest.layouts.stac_items import StacItems
+from cloudseg.ingest.layouts.worklist_folder import without_worklist_layers
 
 LAYOUTS: Final[tuple[Layout, ...]] = (
     pairs.Pairs(),
@@ -78,7 +79,7 @@ def find_candidates(
     layouts = [known for known in LAYOUTS if layout in (None, known.name)]
     if not layouts:
         raise LayoutUnknown("no such layout", subject=str(layout), expected=", ".join(layout_names()))
-    files = without_leftovers(inbox.list_files())
+    files = without_worklist_layers(without_leftovers(inbox.list_files()))
     found: list[Candidate | UnmatchedFile] = [
         UnmatchedFile(file, file.reject_reason)
         for file in files

@@ -41,7 +41,7 @@ def is_alpha(dataset: Any, index: int, display_name: str) -> bool:
     values = np.concatenate(
         [read_window(dataset, index, window, display_name).ravel() for window in _sample_windows(dataset)]
     )
-    margin = _LOSSY_CHANGE if _is_lossy(dataset) else 0
+    margin = _LOSSY_CHANGE if is_lossy(dataset) else 0
     between = (values > margin) & (values < float(values.max()) - margin)
     return float(between.mean()) <= _SOFT
 
@@ -62,9 +62,9 @@ def _sample_windows(dataset: Any) -> Iterator[Window]:
 
 def least_opaque(dataset: Any) -> int:
     """Return the smallest alpha of an observed pixel: half after lossy compression, else anything above 0."""
-    return 128 if _is_lossy(dataset) else 1
+    return 128 if is_lossy(dataset) else 1
 
 
-def _is_lossy(dataset: Any) -> bool:
+def is_lossy(dataset: Any) -> bool:
     """Return whether the pixels were compressed with loss; such files have 8 bits."""
     return getattr(dataset.compression, "value", "") in _LOSSY and set(dataset.dtypes) == {"uint8"}

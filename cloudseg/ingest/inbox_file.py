@@ -19,6 +19,8 @@ S3_SCHEME: Final = "s3://"
 _CHUNK_BYTES: Final = 1 << 20
 _TEXT_BYTES: Final = 1 << 20
 """Bytes of a metadata file that are read at most; Landsat's MTL has 9 kB."""
+_EMOJI_STYLE: Final = "\ufe0e\ufe0f"
+"""Variation selectors that show the symbol before them as text or as emoji; after anything else they are invisible."""
 _SAME_NAME: Final = "another file has the same name in another Unicode normal form"
 _IN_PROGRESS: Final = re.compile(
     r"\.(part|partial|tmp|temp|crdownload|filepart|download|opdownload|unfinished|gstmp|!qb|!ut|rsync\.[^./]+)$", re.I
@@ -100,7 +102,9 @@ def escape_name(name: str) -> str:
 
     Control characters, invisible ones and bytes that are not valid UTF-8 become `\xNN`.
     """
-    return "".join(escape_bytes(c) if _needs_escape(c) else c for c in name)
+    return "".join(
+        escape_bytes(c) if _needs_escape(c, before) else c for before, c in zip(f" {name}", name, strict=False)
+    )
 
 
 def escape_bytes(character: str) -> str:
@@ -108,12 +112,14 @@ def escape_bytes(character: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
 
 
-def _needs_escape(character: str) -> bool:
+def _needs_escape(character: str, before: str) -> bool:
     """Return whether a character hides or rewrites what is printed around it.
 
     Lone surrogates represent bytes that are not valid UTF-8. The category Cf holds the zero width characters, the byte
     order mark, the soft hyphen, the tag letters and the controls of direction (Unicode Annex 9).
     """
+    if character in _EMOJI_STYLE and unicodedata.category(before) == "So":
+        return False
     return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") or bool(_INVISIBLE.match(character))
 
 

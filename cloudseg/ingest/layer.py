@@ -15,7 +15,7 @@ from rasterio.enums import Resampling
 from cloudseg.bands import RGB
 from cloudseg.errors import BadScene
 from cloudseg.grid import Window
-from cloudseg.ingest.alpha import is_alpha, least_opaque
+from cloudseg.ingest.alpha import is_alpha, is_lossy, least_opaque
 from cloudseg.ingest.band_codes import band_names
 from cloudseg.ingest.black import black_margin
 from cloudseg.ingest.georeference import Grid, same_extent, same_grid, to_grid, to_north_up
@@ -52,6 +52,8 @@ class Layer:
     """How the file was resampled to the finest grid."""
     alpha: int | None = None
     """Index of the alpha band of `view`."""
+    lossy: bool = False
+    """Whether the pixels were compressed with loss."""
     least_alpha: int = 1
     """Smallest value of alpha that counts as observed."""
     masks: list[Mask] = field(default_factory=list)
@@ -104,6 +106,7 @@ def open_layer(stack: ExitStack, job: SceneJob, file: RasterJob) -> Layer:
         striped=dataset.block_shapes[0][1] == dataset.width,
         warped=warped,
         alpha=alpha,
+        lossy=is_lossy(original),
         least_alpha=least_opaque(original),
         masks=masks_of(stack, original, job, file, [index for index, _ in wanted]),
         dataset=dataset,
@@ -269,7 +272,7 @@ def read_layers(layers: list[Layer], quality: list[QualityLayer], window: Window
             valid &= mask.read(window)
         if layer.alpha is not None:
             valid &= read_window(layer.view, layer.alpha, window, layer.job.display_name) >= layer.least_alpha
-        if raw.dtype == np.uint8 and all(0.0 in scale.shared_fills for scale in layer.scales):
+        if layer.lossy and all(0.0 in scale.shared_fills for scale in layer.scales):
             valid &= ~_black_margin(layer, raw, window)
         for dn, scale in zip(raw, layer.scales, strict=True):
             all_filled &= np.isin(dn, scale.shared_fills) if scale.shared_fills else False

@@ -59,6 +59,7 @@ def test_names_that_are_code_are_only_names(service: Service, inbox: Path) -> No
         ("tag\U000e0061.tif".encode(), r"tag\xf3\xa0\x81\xa1.tif"),
         ("hangul\u3164.tif".encode(), r"hangul\xe3\x85\xa4.tif"),
         ("joiner\u034f.tif".encode(), r"joiner\xcd\x8f.tif"),
+        ("selector\ufe0f.tif".encode(), r"selector\xef\xb8\x8f.tif"),
         ("braille\u2800.tif".encode(), r"braille\xe2\xa0\x80.tif"),
     ],
 )

@@ -58,7 +58,7 @@ def test_metadata_that_cannot_be_used_refuses_the_scene(service: Service, inbox:
     service.ingest(inbox)
     entry = service.quarantine()["a"]
     assert entry.what == "the metadata beside the raster cannot be used"
-    assert "ParseError" in entry.found
+    assert "ParseError" in str(entry.found)
     path.with_name("a.tif.aux.xml").unlink()
     assert len(service.ingest(inbox).added) == 1
 

@@ -64,6 +64,13 @@ def test_dark_sea_is_not_a_black_margin(tmp_path: Path) -> None:
     assert valid(decode(tmp_path, path)[1]).all()
 
 
+def test_dark_sea_beside_a_black_margin_stays_without_lossy_compression(tmp_path: Path) -> None:
+    pixels = random_dn(3, low=1, high=12, dtype="uint8")
+    pixels[:, LEFT] = 0
+    path = write(tmp_path / "sea.tif", pixels, names=None, photometric="RGB", compress="deflate")
+    assert np.array_equal(valid(decode(tmp_path, path)[1]), ~LEFT)
+
+
 def test_8_bits_with_another_nodata_value_may_be_black(tmp_path: Path) -> None:
     pixels = random_dn(dtype="uint8", low=20, high=250)
     pixels[:, LEFT] = 0
@@ -189,7 +196,7 @@ def test_a_mask_that_does_not_fit_refuses_the_scene(tmp_path: Path) -> None:
 def _rgba(path: Path, alpha: np.ndarray, dtype: str = "uint8", **more: object) -> Path:
     high = 250 if dtype == "uint8" else 9000
     pixels = np.concatenate([random_dn(3, low=20, high=high, dtype=dtype), alpha[np.newaxis].astype(dtype)])
-    path = write(path, pixels, names=None, photometric="RGB", alpha="YES", **more)
+    path = write(path, pixels, names=None, photometric="RGB", alpha="YES", **more)  # type: ignore[arg-type]
     with rasterio.open(path) as dataset:
         assert dataset.colorinterp[3] == ColorInterp.alpha
     return path

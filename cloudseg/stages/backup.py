@@ -38,7 +38,7 @@ def backup(folder: str) -> Json:
         ObjectMissing: the store lacks an object that a row names.
         ObjectCorrupt: an object does not match its checksum.
     """
-    root = Path(folder).expanduser().absolute()
+    root = _folder(folder)
     root.mkdir(parents=True, exist_ok=True)
     if any(path.name != "store" and not path.name.startswith("catalog.") for path in root.iterdir()):
         raise InputError(
@@ -73,7 +73,7 @@ def restore(folder: str) -> Json:
         ObjectMissing: the backup lacks an object that a row names.
         ObjectCorrupt: an object does not match its checksum.
     """
-    root = Path(folder).expanduser().absolute()
+    root = _folder(folder)
     if not (root / "catalog.db").is_file():
         raise InputError("this folder holds no backup", subject=str(root), expected="catalog.db and store/")
     runtime = open_runtime()
@@ -96,6 +96,15 @@ def restore(folder: str) -> Json:
     copy.engine.dispose()
     log.ended("restore", record)
     return record
+
+
+def _folder(text: str) -> Path:
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError as error:
+        raise InputError(
+            "the home directory of this user is not known", subject=text, next_step="Write the whole path."
+        ) from error
 
 
 def _counts(db: Connection) -> dict[str, int]:

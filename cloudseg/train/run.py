@@ -18,6 +18,7 @@ from cloudseg.signals import listen_for_stop
 from cloudseg.storage import Store
 from cloudseg.train.budget import TRIAL_STEPS, decide_steps
 from cloudseg.train.checkpoint import Checkpoints, Tensors, TrainingProgress, TrainingState
+from cloudseg.train.compiler_cache import private_compiler_cache
 from cloudseg.train.data import TrainingData, select_data
 from cloudseg.train.distributed import DistributedContext, open_process_group
 from cloudseg.train.finish import pack_result, register_result
@@ -69,7 +70,7 @@ def train_run(
     The run's row has status `failed`, with the error, after any error that a retry cannot fix.
     """
     began = time.monotonic()
-    with open_process_group(device) as dist:
+    with private_compiler_cache(), open_process_group(device) as dist:
         set_up(dist.device)
         with catalog.read() as db:
             snapshot = training_rows.get_snapshot(db, snapshot_id)

@@ -72,11 +72,8 @@ def recover(
 
     getattr(steps, step)(ids)
     violations += _differences("repeated once more", read_contents(runtime), expected, exact=True)
-    # torch creates the folder of its compiler cache on import, always under the same name.
     leftover = [path.name for path in sorted((work / "temporary").iterdir())]
-    violations += [
-        f"left behind in the temporary folder: {name}" for name in leftover if not name.startswith("torchinductor")
-    ]
+    violations += [f"left behind in the temporary folder: {name}" for name in leftover]
     outcome = {"orphans": len(report.orphans), "collected": len(record.orphans), "violations": violations}
     (work / "outcome.json").write_text(json.dumps(outcome))
 

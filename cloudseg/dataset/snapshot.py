@@ -23,7 +23,7 @@ from cloudseg.raster.read import open_raster, read_label, read_scene
 from cloudseg.recipe import Recipe
 from cloudseg.records import Chip, Json, Snapshot, SnapshotRecord, Split
 from cloudseg.scratch import scratch_directory
-from cloudseg.storage import Store
+from cloudseg.storage import Store, whole_object
 
 log = logging.getLogger(__name__)
 OnProgress = Callable[[int, int], None]
@@ -51,6 +51,7 @@ def build_snapshot(
 
     Raises:
         EmptySplit: no scene fits the recipe, or no pixel is labeled.
+        ObjectCorrupt: the bytes of a scene or a label are not those that were ingested.
     """
     if dry_run:
         with catalog.read() as db:
@@ -156,10 +157,17 @@ Cut = tuple[Window, npt.NDArray[np.uint16], npt.NDArray[np.uint8]]
 
 
 def _iter_cut(store: Store, source: Source, bands: list[str], size: int) -> Iterator[Cut]:
-    """Yield the chips of a scene that have a labeled pixel: padded to `size`, label 255 where not observed."""
+    """Yield the chips of a scene that have a labeled pixel: padded to `size`, label 255 where not observed.
+
+    Raises:
+        ObjectCorrupt: the scene or the label is not what was ingested: nothing may be learned from it.
+    """
+    scene_id, label_id = source.scene.scene_id, source.label.label_id
     with (
-        open_raster(store.gdal_path(source.scene.key)) as scene,
-        open_raster(store.gdal_path(source.label.key)) as labels,
+        whole_object(store, source.scene, f"scene {scene_id}") as scene_file,
+        whole_object(store, source.label, f"label {label_id} of scene {scene_id}") as label_file,
+        open_raster(str(scene_file)) as scene,
+        open_raster(str(label_file)) as labels,
     ):
         for window in source.windows:
             label = _read_label(labels, window, source.factor, size)

@@ -122,7 +122,13 @@ def _make(
     grid = plan_scene(scene, predictor, budget_bytes=budget_bytes)
     log.info("scene %s: %d windows, %d pixels per working pixel", scene.scene_id, len(grid.windows), grid.factor**2)
     facts = draw_rasters(
-        str(source), scene, predictor, grid, mask=drawn["mask"], probability=drawn["probability"], on_progress=on_progress
+        str(source),
+        scene,
+        predictor,
+        grid,
+        mask=drawn["mask"],
+        probability=drawn["probability"],
+        on_progress=on_progress,
     )
     tags = _tags(scene, weights, facts)
     cogs = {name: folder / f"{name}.tif" for name in drawn}

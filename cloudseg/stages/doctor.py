@@ -2,7 +2,10 @@
 
 import importlib.util
 from collections.abc import Callable
+from typing import NamedTuple
 from uuid import uuid4
+
+from pydantic import Field
 
 from cloudseg.catalog.roles import ROLES
 from cloudseg.errors import CloudsegError, ObjectExists, StoreRefused
@@ -11,6 +14,7 @@ from cloudseg.recipe import load_recipe, recipe_names
 from cloudseg.records import Json, Record
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
+from cloudseg.stages.verification import describe_verification
 
 
 class Check(Record):
@@ -19,6 +23,14 @@ class Check(Record):
     name: str
     ok: bool
     detail: str
+    warning: bool = Field(False, description="the service works, but somebody should act")
+
+
+class Warned(NamedTuple):
+    """What a check found, and whether somebody should act on it."""
+
+    detail: str
+    warning: bool
 
 
 class DoctorRecord(Record):
@@ -40,10 +52,11 @@ def doctor(*, device: bool = True) -> DoctorRecord:
         runtime = open_runtime(check=False)
     except CloudsegError as error:
         return DoctorRecord(ok=False, checks=[Check(name="settings", ok=False, detail=str(error))])
-    probes: list[tuple[str, Callable[[Runtime], str]]] = [
+    probes: list[tuple[str, Callable[[Runtime], str | Warned]]] = [
         ("settings", lambda runtime: f"home {runtime.home}, inbox {runtime.inbox}"),
         ("catalog", _catalog),
         ("store", _store),
+        ("integrity", _integrity),
         ("recipes", _recipes),
         *([("device", _device)] if device else []),
     ]
@@ -81,9 +94,11 @@ def _collect(checks: list[Check]) -> DoctorRecord:
     return DoctorRecord(ok=all(check.ok for check in checks), checks=checks)
 
 
-def _probe(name: str, probe: Callable[[Runtime], str], runtime: Runtime) -> Check:
+def _probe(name: str, probe: "Callable[[Runtime], str | Warned]", runtime: Runtime) -> Check:
     try:
-        return Check(name=name, ok=True, detail=probe(runtime))
+        said = probe(runtime)
+        detail, warning = (said.detail, said.warning) if isinstance(said, Warned) else (said, False)
+        return Check(name=name, ok=True, detail=detail, warning=warning)
     except CloudsegError as error:
         return Check(name=name, ok=False, detail=str(error))
 
@@ -130,6 +145,12 @@ def _check_create_only(runtime: Runtime, key: str) -> None:
         found="If-None-Match is ignored",
         next_step="Use a server with conditional writes: SeaweedFS from 4.48 on, or AWS.",
     )
+
+
+def _integrity(runtime: Runtime) -> Warned:
+    """Say when the store was last read as a whole. What is damaged is no failure: other scenes are masked meanwhile."""
+    runtime.catalog.check()
+    return Warned(*describe_verification(runtime.store, runtime.catalog))
 
 
 def _recipes(_: Runtime) -> str:

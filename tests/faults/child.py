@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import select
 
 from cloudseg.catalog import tables
-from cloudseg.keys import CHAMPION_POINTER, PREFIXES, canonical_json
+from cloudseg.keys import CHAMPION_POINTER, PREFIXES, VERIFICATION, canonical_json
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import maintain
 from tests.faults import steps
@@ -114,6 +114,7 @@ def read_contents(runtime: Runtime) -> Contents:
     objects = {
         key: hashlib.sha256(store.get(key)).hexdigest() for prefix in PREFIXES for key in store.list_keys(prefix)
     }
+    objects.pop(VERIFICATION, None)
     pointer = _timeless(json.loads(store.get(CHAMPION_POINTER))) if objects.pop(CHAMPION_POINTER, None) else None
     return {"rows": rows, "objects": objects, "pointer": pointer}
 

@@ -21,14 +21,34 @@ from pydantic import (
     model_validator,
 )
 
-from cloudseg.bands import BAND_NAMES, RGB
+from cloudseg.bands import BAND_NAMES, REFLECTANCE_SCALE, RGB
 from cloudseg.errors import RecipeError
 from cloudseg.keys import canonical_json, sha256_of
 
 Architecture = Literal["SimpleUNet", "SimpleUNetV2", "EfficientUNet"]
 EncoderWeights = Literal["imagenet"]
+_LARGEST_FLOAT32: Final = 3.4028235e38
+_SMALLEST_FLOAT32: Final = 1.1754944e-38
+"""The smallest normal number (IEEE 754): smaller ones are 0 where the processor flushes them."""
 EFFICIENT_LEVELS: Final = 4
 """Maximum number of decoder levels of EfficientUNet; the encoder halves the resolution so many times."""
+
+
+_BRIGHTEST: Final = 65_535 / REFLECTANCE_SCALE
+"""Highest reflectance that a canonical scene can hold."""
+
+
+def scaling_problem(mean: tuple[float, ...], std: tuple[float, ...]) -> str | None:
+    """Return why `(reflectance - mean) / std` cannot be computed in float32, None if it can for every reflectance."""
+    for name, values in (("mean", mean), ("std", std)):
+        if any(abs(value) > _LARGEST_FLOAT32 for value in values):
+            return f"{name} holds a value that float32 cannot represent"
+    if any(value <= 0 or value < _SMALLEST_FLOAT32 for value in std):
+        return f"std holds a value that is not above 0 in float32 ({_SMALLEST_FLOAT32:g})"
+    farthest = max(_BRIGHTEST + abs(value) for value in mean)
+    if farthest / min(std) > _LARGEST_FLOAT32:
+        return "mean and std make infinite values of possible reflectances"
+    return None
 
 
 class _Part(BaseModel):
@@ -216,6 +236,8 @@ class Recipe(_Part):
         for name, values in (("mean", self.input.mean), ("std", self.input.std)):
             if len(values) not in (1, len(self.model.bands)):
                 raise ValueError(f"input.{name} has {len(values)} values for {len(self.model.bands)} bands")
+        if problem := scaling_problem(self.input.mean, self.input.std):
+            raise ValueError(f"input: {problem}")
         if self.data.crop_size is not None and self.data.crop_size > self.data.chip_size:
             raise ValueError(
                 f"data.crop_size {self.data.crop_size} is larger than data.chip_size {self.data.chip_size}"

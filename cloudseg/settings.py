@@ -25,8 +25,8 @@ def is_service_link(name: str, value: str) -> bool:
     """Return whether an environment variable describes a service of the cluster instead of being a misspelled setting.
 
     Kubernetes sets such variables in every pod of a namespace for each of its services, under the service's name in
-    capitals (kubernetes.io/docs/concepts/services-networking/service, "Environment variables"); Docker did so for links.
-    Those of a service `cloudseg` or `cloudseg-api` begin like settings.
+    capitals (kubernetes.io/docs/concepts/services-networking/service, "Environment variables"); Docker did so for
+    links. Those of a service `cloudseg` or `cloudseg-api` begin like settings.
     """
     return any(
         re.fullmatch(rf"CLOUDSEG_([A-Z0-9_]+_)?({names})", name) and re.fullmatch(values, value)

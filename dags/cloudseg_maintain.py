@@ -3,9 +3,9 @@
 **What it does.** Once a day: deletes objects that no row names (left by a process that was killed after writing the
 bytes and before writing the row), old checkpoints of finished runs, and old evaluations of weights that were never
 champion; repairs the pointer that is derived from rows (`models/champion.json`); and checks that every object that a
-row names exists. It reads a part of the store, the one that was read longest ago, and compares checksums: with 30 parts
-every object is read once in 30 nights. Its record counts what it found and did. Ages are relative to the logical time of
-the DAG run.
+row names exists. It reads a part of the store, the one that was read longest ago, and compares checksums: with 30
+parts every object is read once in 30 nights. Its record counts what it found and did. Ages are relative to the logical
+time of the DAG run.
 
 **Started by** the schedule (03:30 UTC), or manually with params: a dry run only reports.
 

@@ -56,6 +56,7 @@ def predict_scene(
         NotInCatalog: the scene or the weights are unknown.
         StateError: the scene has no georeference, or the predictor holds other weights.
         DataError: the scene lacks bands that the weights read.
+        BadWeights: the net's output is not finite.
         ObjectCorrupt: the scene's bytes are not those that were ingested.
         StoreError: the store fails.
     """

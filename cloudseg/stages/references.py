@@ -65,7 +65,10 @@ def find_named(db: Connection, store: Store, keys: Collection[str]) -> set[str]:
 
 
 def _few(db: Connection) -> Iterator[Named]:
-    """Yield the keys of kinds that number in the hundreds: what may be replaced, checkpoints, weights, reports, verdicts and manifests."""
+    """Yield the keys of kinds that number in the hundreds.
+
+    What may be replaced, checkpoints, weights, reports, verdicts and manifests.
+    """
     yield from ((key, None) for key in REPLACED)
     for key, sha256 in db.execute(select(t.checkpoint.c.key, t.checkpoint.c.sha256)):
         yield key, sha256

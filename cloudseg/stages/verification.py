@@ -1,8 +1,8 @@
 """Read a part of the store every night and compare checksums, and remember which part was read when.
 
-An object belongs to one of `parts` parts by the hash of its key, so parts are about equally large and an object stays in
-its part. The part that was read longest ago is next: after `parts` nights every object was read, and a night that was
-missed is made up for.
+An object belongs to one of `parts` parts by the hash of its key, so parts are about equally large and an object stays
+in its part. The part that was read longest ago is next: after `parts` nights every object was read, and a night that
+was missed is made up for.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
-"""No library reports to anyone: the pipeline runs on a machine without a way out, and what it tries to reach is counted.
+"""No library reports to anyone: the pipeline runs on a machine without a way out, and its connections are counted.
 
-ONNX Runtime's wheel for Linux holds an uploader of telemetry (Microsoft 1DS), on by default. It leaves a session file in
-the temporary directory at once and looks up a name after some seconds, so the program stays that long.
+ONNX Runtime's wheel for Linux holds an uploader of telemetry (Microsoft 1DS), on by default. It leaves a session file
+in the temporary directory at once and looks up a name after some seconds, so the program stays that long.
 """
 
 import os

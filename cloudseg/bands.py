@@ -5,6 +5,7 @@ numbers of every sensor to that by the table below; no other code depends on the
 """
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 RED, GREEN, BLUE, NIR = "red", "green", "blue", "nir"
@@ -84,3 +85,5 @@ LANDSAT8_BANDS: Final = {
 }
 BAND_NAMES: Final = tuple(dict.fromkeys([*RGB, NIR, *SENTINEL2_BANDS.values(), *LANDSAT8_BANDS.values()]))
 """Every band name that a scene may carry, as in the STAC `eo` extension's common names."""
+FIRST_ACQUISITION: Final = datetime(1972, 7, 23, tzinfo=UTC)
+"""Launch of Landsat 1 (landsat.gsfc.nasa.gov): no scene is older."""

@@ -93,6 +93,7 @@ class LocalStore:
 
     def get(self, key: str, sha256: str | None = None) -> bytes:
         """See Store.get."""
+        self.stat(key)  # a pipe would be waited for
         with self._reading(key):
             data = self._path(key).read_bytes()
         if sha256 is not None:

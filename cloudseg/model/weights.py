@@ -16,9 +16,8 @@ from cloudseg.model.nets import ARCHITECTURES, build_model
 from cloudseg.model.normalize import Scaling
 from cloudseg.model.safetensors_header import METADATA_KEY, HeaderError, metadata_text, read_header
 from cloudseg.model.unet import UNet
-from cloudseg.recipe import Architecture, EncoderWeights, Model, scaling_problem
+from cloudseg.recipe import MAX_CHANNELS, Architecture, EncoderWeights, Model, scaling_problem
 
-_MAX_CHANNELS: Final = 4096
 _MAX_LEVELS: Final = 8
 _VARIANCE: Final = ".running_var"
 """End of the names of BatchNorm's variances."""
@@ -69,8 +68,8 @@ class WeightsMeta(BaseModel):
 
     @model_validator(mode="after")
     def _is_sane(self) -> "WeightsMeta":
-        if any(not 1 <= width <= _MAX_CHANNELS for width in self.widths):
-            raise ValueError(f"widths {self.widths} are not between 1 and {_MAX_CHANNELS}")
+        if any(not 1 <= width <= MAX_CHANNELS for width in self.widths):
+            raise ValueError(f"widths {self.widths} are not between 1 and {MAX_CHANNELS}")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, len(self.bands)):
                 raise ValueError(f"{name} has {len(values)} values for {len(self.bands)} bands")

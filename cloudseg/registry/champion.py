@@ -168,8 +168,8 @@ def repair_pointer(store: Store, catalog: Catalog) -> bool:
         subject=keys.CHAMPION_POINTER,
         found=f"something that cannot be read as an object or replaced, {_POINTER_ATTEMPTS} times",
         expected="an object, or nothing",
-        next_step="Remove what is there (a folder or a link), then run `cloudseg maintain --apply`: the catalog has the "
-        "right champion.",
+        next_step="Remove what is there (a folder or a link), then run `cloudseg maintain --apply`; "
+        "the catalog has the right champion.",
     )
 
 

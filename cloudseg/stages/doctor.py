@@ -14,6 +14,7 @@ from cloudseg.recipe import load_recipe, recipe_names
 from cloudseg.records import Json, Record
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
+from cloudseg.stages.catalog_file import check_catalog_file, describe_catalog_disk
 from cloudseg.stages.verification import describe_verification
 
 
@@ -103,12 +104,18 @@ def _probe(name: str, probe: "Callable[[Runtime], str | Warned]", runtime: Runti
         return Check(name=name, ok=False, detail=str(error))
 
 
-def _catalog(runtime: Runtime) -> str:
-    if runtime.settings.catalog_url is None and runtime.catalog.revision() != runtime.catalog.head_revision():
-        head = runtime.catalog.head_revision()
-        return f"{runtime.catalog.uri} is embedded: the next command migrates it to revision {head}"
-    runtime.catalog.check()
-    return f"{runtime.catalog.uri} at revision {runtime.catalog.revision()}"
+def _catalog(runtime: Runtime) -> Warned:
+    catalog = runtime.catalog
+    check_catalog_file(catalog)
+    if runtime.settings.catalog_url is None and catalog.revision() != catalog.head_revision():
+        catalog.check_upgrade()
+        words = f"{catalog.uri} is embedded: the next command migrates it to revision {catalog.head_revision()}"
+    else:
+        catalog.check()
+        words = f"{catalog.uri} at revision {catalog.revision()}"
+    if concern := describe_catalog_disk(catalog):
+        return Warned(f"{words}; {concern}", warning=True)
+    return Warned(words, warning=False)
 
 
 def _store(runtime: Runtime) -> str:
@@ -149,7 +156,8 @@ def _check_create_only(runtime: Runtime, key: str) -> None:
 
 def _integrity(runtime: Runtime) -> Warned:
     """Say when the store was last read as a whole. What is damaged is no failure: other scenes are masked meanwhile."""
-    runtime.catalog.check()
+    if runtime.catalog.revision() != runtime.catalog.head_revision():
+        return Warned("not looked at: the catalog has another revision", warning=False)
     return Warned(*describe_verification(runtime.store, runtime.catalog))
 
 

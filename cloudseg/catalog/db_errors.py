@@ -56,7 +56,7 @@ def translate_db_errors(uri: str) -> Iterator[None]:
         raise unreadable_row(uri, error) from error
 
 
-_READERS: Final = ("sqlalchemy.", "sqlite3", "psycopg", "json.decoder", "json", "alembic.")
+_READERS: Final = ("sqlalchemy.", "psycopg.", "alembic.", "json.decoder")
 """Modules that turn the bytes of the database into values."""
 
 
@@ -69,7 +69,7 @@ def _raised_while_reading(error: Exception) -> bool:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     module = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
-    return isinstance(module, str) and (module in _READERS or module.startswith(_READERS))
+    return isinstance(module, str) and module.startswith(_READERS)
 
 
 def unreadable_row(uri: str, error: Exception) -> StateError:

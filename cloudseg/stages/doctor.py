@@ -42,7 +42,7 @@ class DoctorRecord(Record):
 
 
 def doctor(*, device: bool = True) -> DoctorRecord:
-    """Check the settings, the catalog and its migrations, the store, the recipes and the device.
+    """Check the settings, the catalog and its migrations, the store, when it was last read, the recipes and the device.
 
     Nothing is changed; a small object is written to the store and deleted again.
 

@@ -1,6 +1,7 @@
 """docker/ without a container engine: lint, the schema of compose.yaml, references between the files."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -100,6 +101,29 @@ def test_images_are_pinned(compose: dict[str, Any]):
     assert all(re.search(r":(\d+[\d.]*\S*|\$\{CLOUDSEG_VERSION\})$", image) for image in images), images
 
 
+def test_pinning_replaces_tags_by_digests(tmp_path: Path):
+    """The registry is asked through Docker; here a stand-in answers, because no registry may be reached."""
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "docker"
+    program.write_text("#!/bin/sh\nprintf %s \"$4\" | sha256sum | sed 's/^/sha256:/; s/ .*//'\n")
+    program.chmod(0o755)
+    folder = shutil.copytree(DOCKER, tmp_path / "docker")
+    environment = os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+
+    def pin(*arguments: str) -> int:
+        return subprocess.run([folder / "pin_images", *arguments], env=environment, check=False).returncode
+
+    assert pin("--check") == 1
+    assert (folder / "compose.yaml").read_text() == COMPOSE.read_text()
+    assert pin() == 0
+    assert pin("--check") == 0
+    services = yaml.safe_load((folder / "compose.yaml").read_text("utf-8"))["services"]
+    foreign = [service["image"] for service in services.values() if "CLOUDSEG_VERSION" not in service["image"]]
+    assert len(foreign) == 4
+    assert all(re.search(r":\d\S*@sha256:[0-9a-f]{64}$", image) for image in foreign), foreign
+    assert re.search(r"^FROM python:\S+@sha256:[0-9a-f]{64} AS base$", (folder / "Dockerfile").read_text("utf-8"), re.M)
+
+
 def test_nothing_runs_as_root_and_nothing_is_privileged(compose: dict[str, Any]):
     assert re.search(r"^USER 10001$", (DOCKER / "Dockerfile").read_text("utf-8"), re.M)
     for name, service in compose["services"].items():
@@ -125,7 +149,7 @@ def test_postgresql_verifies_its_pages(compose: dict[str, Any]):
 
 
 def test_nothing_reports_to_anyone(compose: dict[str, Any]):
-    """The images switch ONNX Runtime's telemetry off, SeaweedFS runs without its own, and Airflow has none to switch."""
+    """The images switch ONNX Runtime's telemetry off, SeaweedFS runs without its own, and Airflow has none."""
     assert read_variables(DOCKER / "airflow.env")["ORT_DISABLE_TELEMETRY"] == "1"
     assert re.search(r"^\s+ORT_DISABLE_TELEMETRY=1 \\$", (DOCKER / "Dockerfile").read_text("utf-8"), re.M)
     assert "-master.telemetry=false" in compose["services"]["seaweedfs"]["command"]

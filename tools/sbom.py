@@ -27,13 +27,13 @@ _NAMESPACE: Final = uuid.UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")
 def license_of(package: Distribution) -> str:
     """Return the license in the package's metadata: an SPDX expression, else its classifiers, else the first line."""
     stated = package.metadata
-    if expression := stated.get("License-Expression"):
-        return str(expression)
+    if expressions := stated.get_all("License-Expression"):
+        return str(expressions[0])
     classifiers = [str(c) for c in stated.get_all("Classifier") or [] if str(c).startswith("License ::")]
     named = [c.rpartition(" :: ")[2] for c in classifiers if c != "License :: OSI Approved"]
     if named:
         return " AND ".join(named)
-    text = (stated.get("License") or "").strip().splitlines()
+    text = "\n".join(map(str, stated.get_all("License") or [])).strip().splitlines()
     return text[0][:100] if text and text[0].strip() else _UNSTATED
 
 

@@ -155,7 +155,7 @@ def _check_create_only(runtime: Runtime, key: str) -> None:
 
 
 def _integrity(runtime: Runtime) -> Warned:
-    """Say when the store was last read as a whole. What is damaged is no failure: other scenes are masked meanwhile."""
+    """Return when the store was last read as a whole. Damage is no failure here: other scenes are masked meanwhile."""
     if runtime.catalog.revision() != runtime.catalog.head_revision():
         return Warned("not looked at: the catalog has another revision", warning=False)
     return Warned(*describe_verification(runtime.store, runtime.catalog))

@@ -28,8 +28,8 @@ def whole_object(store: Store, row: Named, owner: str) -> Iterator[Path]:
     """Yield a local file with the object of a row, once all its bytes are known to be those that were stored.
 
     A raster may decode without an error after one bit of it has changed, because its tiles carry no checksum, and the
-    result is wrong. So the whole object is read first: about 0.1 s for a Sentinel-2 tile in a local store, one download
-    from S3 instead of reads by range.
+    result is wrong. So the whole object is read first: 0.2 s for 60 MiB in a local store (measured on a busy core of a
+    server), and one download from S3 into the temporary directory instead of reads by range.
 
     Args:
         store: holds the object.

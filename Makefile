@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .ONESHELL:
-.PHONY: help setup demo test test-baseline-cpu postgis test-faults mutants fuzz audit stack stack-test up down \
+.PHONY: help setup demo test test-baseline-cpu postgis test-faults mutants fuzz audit lock sbom stack stack-test up down \
 	lint types contracts docs docs-check docs-site unit bench clean
 
 VENV := .venv
@@ -81,6 +81,12 @@ fuzz: setup  ## Fuzz tests: make fuzz [MINUTES=5]; a failing input is added to t
 
 audit: setup  ## Known vulnerabilities of the pinned packages (needs network)
 	@.ci/audit $(CONSTRAINTS) "$(PYTHON)"
+
+lock: setup  ## Write requirements-3.11.lock: the checksums of all pinned wheels (needs the package registry)
+	@$(BIN)/python -m tools.lock
+
+sbom: setup  ## Write build/sbom.cdx.json and build/licenses.txt: what is installed, in which version, under which license
+	@$(BIN)/python -m tools.sbom
 
 lint: setup
 	@echo "ruff" && $(BIN)/ruff check . && $(BIN)/ruff format --check .

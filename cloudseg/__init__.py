@@ -11,4 +11,9 @@ import os
 # (docs/log.md). libgomp reads this when torch is loaded, and every import of torch here goes through this package.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# ONNX Runtime's wheels upload telemetry to Microsoft unless this is set before the import; switching it off afterwards
+# (`disable_telemetry_events`) does not stop the uploader. Every import of it here goes through this package too. It is
+# no default but a rule: docs/concepts/security.md, "No library reports to anyone".
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 __version__ = "0.1.0"

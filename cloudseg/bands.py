@@ -5,6 +5,7 @@ numbers of every sensor to that by the table below; no other code depends on the
 """
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 RED, GREEN, BLUE, NIR = "red", "green", "blue", "nir"
@@ -117,3 +118,5 @@ _ALL_BANDS: Final = (
 )
 BAND_NAMES: Final = tuple(dict.fromkeys(_ALL_BANDS))
 """Every band name that a scene may carry, as in the STAC `eo` extension's common names."""
+FIRST_ACQUISITION: Final = datetime(1972, 7, 23, tzinfo=UTC)
+"""Launch of Landsat 1 (landsat.gsfc.nasa.gov): no scene is older."""

@@ -1,7 +1,7 @@
 """Every key in the object store is built here. `docs/reference/on_disk.md` lists what writes, reads and deletes each.
 
 Keys are relative, use only `[a-z0-9._/-]`, and no key is ever the prefix folder of another. Objects are immutable
-and content-addressed, except `CHAMPION_POINTER`, which is derived from a row and may be replaced.
+and content-addressed, except those in `REPLACED`.
 """
 
 import hashlib
@@ -10,6 +10,10 @@ import re
 from typing import Any, Final
 
 CHAMPION_POINTER: Final = "models/champion.json"
+VERIFICATION: Final = "maintenance/verification.json"
+"""What maintenance last read of the store, and what was damaged (`cloudseg.stages.verification`)."""
+REPLACED: Final = (CHAMPION_POINTER, VERIFICATION)
+"""The objects that no row names by checksum: they may be replaced, and their absence is no damage."""
 PREFIXES: Final = (
     "scenes/",
     "labels/",
@@ -20,6 +24,7 @@ PREFIXES: Final = (
     "evaluations/",
     "verdicts/",
     "masks/",
+    "maintenance/",
     "doctor/",
 )
 """Every key of this module begins with one of these. Other objects in a store (an inbox) are not the service's."""

@@ -8,27 +8,48 @@ import tomllib
 import warnings
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     PositiveFloat,
-    PositiveInt,
     ValidationError,
     field_validator,
     model_validator,
 )
 
-from cloudseg.bands import BAND_NAMES, RGB
+from cloudseg.bands import BAND_NAMES, REFLECTANCE_SCALE, RGB
 from cloudseg.errors import RecipeError
 from cloudseg.keys import canonical_json, sha256_of
 
 Architecture = Literal["SimpleUNet", "SimpleUNetV2", "EfficientUNet"]
 EncoderWeights = Literal["imagenet"]
+_LARGEST_FLOAT32: Final = 3.4028235e38
+_SMALLEST_FLOAT32: Final = 1.1754944e-38
+"""The smallest normal number (IEEE 754): smaller ones are 0 where the processor flushes them."""
+MAX_CHANNELS: Final = 4096
+"""Of a level: a convolution of so many has 150 million parameters."""
 EFFICIENT_LEVELS: Final = 4
 """Maximum number of decoder levels of EfficientUNet; the encoder halves the resolution so many times."""
+
+
+_BRIGHTEST: Final = 65_535 / REFLECTANCE_SCALE
+"""Highest reflectance that a canonical scene can hold."""
+
+
+def scaling_problem(mean: tuple[float, ...], std: tuple[float, ...]) -> str | None:
+    """Return why `(reflectance - mean) / std` cannot be computed in float32, None if it can for every reflectance."""
+    for name, values in (("mean", mean), ("std", std)):
+        if any(abs(value) > _LARGEST_FLOAT32 for value in values):
+            return f"{name} holds a value that float32 cannot represent"
+    if any(value <= 0 or value < _SMALLEST_FLOAT32 for value in std):
+        return f"std holds a value that is not above 0 in float32 ({_SMALLEST_FLOAT32:g})"
+    farthest = max(_BRIGHTEST + abs(value) for value in mean)
+    if farthest / min(std) > _LARGEST_FLOAT32:
+        return "mean and std make infinite values of possible reflectances"
+    return None
 
 
 class _Part(BaseModel):
@@ -48,7 +69,7 @@ class Model(_Part):
         min_length=1,
         description="names of `cloudseg.bands`, in the order of the net's input channels",
     )
-    widths: tuple[PositiveInt, ...] = Field(
+    widths: tuple[Annotated[int, Field(ge=1, le=MAX_CHANNELS)], ...] = Field(
         (64, 128, 256),
         min_length=1,
         max_length=8,
@@ -110,20 +131,22 @@ class Optimizer(_Part):
     """Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019)."""
 
     name: Literal["adam", "adamw"] = Field("adam", description="which of the two")
-    lr: float = Field(1e-3, gt=0, description="highest learning rate")
+    lr: float = Field(1e-3, gt=0, le=1000, description="highest learning rate")
     warm_lr_factor: float = Field(
         1.0,
         gt=0,
         le=1,
         description="factor of lr if the run starts from the champion's parameters, which the full lr would destroy",
     )
-    weight_decay: float = Field(0.0, ge=0, description="decoupled from the gradient with adamw, part of it with adam")
+    weight_decay: float = Field(
+        0.0, ge=0, le=1000, description="decoupled from the gradient with adamw, part of it with adam"
+    )
     schedule: Literal["constant", "cosine", "onecycle"] = Field(
         "constant", description="learning rate schedule over all steps"
     )
     warmup_fraction: float = Field(0.05, ge=0, lt=1, description="of all steps, for cosine and onecycle")
     clip_norm: float | None = Field(
-        None, gt=0, description="gradients are clipped to this norm (L2 over all parameters)"
+        None, gt=0, le=1e30, description="gradients are clipped to this norm (L2 over all parameters)"
     )
 
 
@@ -132,23 +155,24 @@ class Augment(_Part):
 
     flip: bool = Field(False, description="flip rows and columns, each with probability 0.5")
     rotate90: bool = Field(False, description="rotate by a random multiple of 90 degrees")
-    gain: float = Field(0.0, ge=0, description="factor of all bands, log-uniform in [1/(1+gain), 1+gain]")
-    band_gain: float = Field(0.0, ge=0, description="the same, independently for each band")
+    gain: float = Field(0.0, ge=0, le=100, description="factor of all bands, log-uniform in [1/(1+gain), 1+gain]")
+    band_gain: float = Field(0.0, ge=0, le=100, description="the same, independently for each band")
     saturate: float = Field(
         0.0, ge=0, le=1, description="probability of clipping at a random reflectance between 0.3 and clip"
     )
-    scale: float = Field(0.0, ge=0, description="zoom log-uniform in [1/(1+scale), 1+scale]")
+    scale: float = Field(0.0, ge=0, le=100, description="zoom log-uniform in [1/(1+scale), 1+scale]")
 
 
 class Budget(_Part):
     """When training ends: at the first of the limits that are set."""
 
-    batch_size: int = Field(4, ge=1, description="chips or crops in a step of each process")
-    epochs: int | None = Field(None, ge=1, description="number of epochs")
-    steps: int | None = Field(None, ge=1, description="number of optimizer steps")
+    batch_size: int = Field(4, ge=1, le=65_536, description="chips or crops in a step of each process")
+    epochs: int | None = Field(None, ge=1, le=10**9, description="number of epochs")
+    steps: int | None = Field(None, ge=1, le=10**9, description="number of optimizer steps")
     minutes: float | None = Field(
         None,
         gt=0,
+        le=525_600,
         description="wall clock of the whole training; its speed, measured before the first step, determines the steps",
     )
     patience: int | None = Field(
@@ -182,7 +206,7 @@ class PromotionPolicy(_Part):
     reject_below: float = Field(-0.02, ge=-1, le=0, description="an upper bound below this rejects the challenger")
     slice_limit: float = Field(0.05, ge=0, le=1, description="largest decrease that is accepted in a slice")
     slice_min_scenes: int = Field(8, ge=1, description="smaller slices are reported, not compared")
-    bootstrap_samples: int = Field(2000, ge=100, description="draws of the bootstrap")
+    bootstrap_samples: int = Field(2000, ge=100, le=10**6, description="draws of the bootstrap")
 
 
 class Recipe(_Part):
@@ -216,6 +240,8 @@ class Recipe(_Part):
         for name, values in (("mean", self.input.mean), ("std", self.input.std)):
             if len(values) not in (1, len(self.model.bands)):
                 raise ValueError(f"input.{name} has {len(values)} values for {len(self.model.bands)} bands")
+        if problem := scaling_problem(self.input.mean, self.input.std):
+            raise ValueError(f"input: {problem}")
         if self.data.crop_size is not None and self.data.crop_size > self.data.chip_size:
             raise ValueError(
                 f"data.crop_size {self.data.crop_size} is larger than data.chip_size {self.data.chip_size}"
@@ -297,6 +323,13 @@ def load_recipe(name_or_path: str) -> Recipe:
         return recipe_from(tomllib.loads(text), subject=name_or_path)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError("the recipe cannot be read", subject=name_or_path, found=error) from error
+    except RecursionError as error:
+        raise RecipeError(
+            "the recipe cannot be read",
+            subject=name_or_path,
+            found="brackets inside brackets, too many of them",
+            next_step="docs/reference/recipes.md lists every value.",
+        ) from error
 
 
 def recipe_from(values: dict[str, Any], *, subject: str = "recipe", stored: bool = False) -> Recipe:

@@ -17,7 +17,7 @@ from sqlalchemy import URL
 
 from cloudseg.catalog import Catalog
 from cloudseg.errors import SettingsError
-from cloudseg.settings import Settings
+from cloudseg.settings import Settings, is_service_link
 from cloudseg.storage import S3Options, Store, open_store
 
 _RETIRED_SETTINGS: Final = ("CLOUDSEG_UI_URL",)
@@ -56,7 +56,7 @@ def open_runtime(*, check: bool = True) -> Runtime:
         CatalogOutdated: the server's catalog lacks migrations.
     """
     settings = read_settings()
-    home = settings.home.expanduser().absolute()
+    home = _home(settings)
     store = open_store(settings.store_url or str(home / "store"), s3_options(settings))
     # URL.create, not a string: the name of a folder may contain a question mark.
     embedded = URL.create("sqlite", database=str(home / "catalog.db"))
@@ -89,6 +89,19 @@ def s3_options(settings: Settings) -> S3Options:
     )
 
 
+def _home(settings: Settings) -> Path:
+    try:
+        return settings.home.expanduser().absolute()
+    except RuntimeError as error:
+        raise SettingsError(
+            "the home directory of this user is not known",
+            subject="CLOUDSEG_HOME",
+            found=settings.home,
+            expected="a folder, or ~/folder",
+            next_step="Write the whole path.",
+        ) from error
+
+
 def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
 
@@ -104,7 +117,11 @@ def read_settings() -> Settings:
         if name in given:
             _warn_retired(name)
     known = {f"CLOUDSEG_{name.upper()}" for name in Settings.model_fields}
-    unknown = [name for name in given if name not in known and name not in _RETIRED_SETTINGS]
+    unknown = [
+        name
+        for name in given
+        if name not in known and name not in _RETIRED_SETTINGS and not is_service_link(name, os.environ[name])
+    ]
     if unknown:
         raise SettingsError(
             "unknown setting", subject=", ".join(unknown), next_step="docs/reference/settings.md lists every setting."

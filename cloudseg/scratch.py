@@ -4,6 +4,7 @@ A process holds a lock (flock) on its scratch directory while it runs, and the k
 process ends. A directory whose lock is free is therefore abandoned, and the process that takes the lock may remove it.
 """
 
+import errno
 import fcntl
 import logging
 import os
@@ -73,6 +74,24 @@ def check_room(folder: Path, error: InputError) -> None:
         ) from error
 
 
+def cannot_write(folder: Path, error: OSError, *, expected: str | None = None) -> StoreUnreachable:
+    """Return the error of a write below the temporary directory that failed: usually its disk is full.
+
+    Args:
+        folder: the temporary directory.
+        error: what the system said.
+        expected: how much room is needed, if that is known.
+    """
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return StoreUnreachable(
+        f"the disk of the temporary directory {'is full' if full else 'cannot be written'}",
+        subject=str(folder),
+        found=error.strerror or str(error),
+        expected=expected,
+        next_step="Make room, or set TMPDIR to another directory.",
+    )
+
+
 def reserve_file(path: Path, size: int) -> None:
     """Create a file of zeros with its blocks on the disk, so that it can be mapped.
 
@@ -89,13 +108,7 @@ def reserve_file(path: Path, size: int) -> None:
         with path.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, size)
     except OSError as error:
-        raise StoreUnreachable(
-            "the disk of the temporary directory is full",
-            subject=str(path.parent.parent),
-            found=error.strerror,
-            expected=f"{size} bytes free",
-            next_step="Make room, or set TMPDIR to another directory.",
-        ) from error
+        raise cannot_write(path.parent.parent, error, expected=f"{size} bytes free") from error
 
 
 def _locked_folder(top: Path, purpose: str) -> tuple[Path, int]:

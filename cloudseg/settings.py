@@ -3,11 +3,35 @@
 Only `cloudseg.runtime` reads them; everything below gets explicit arguments.
 """
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_DAY_S: Final = 86_400
+_PROTOCOL: Final = "(tcp|udp|sctp)"
+# Values too: a misspelled setting of another kind is still reported.
+_SERVICE_VALUES: Final = {
+    r"SERVICE_HOST|PORT_\d+_(TCP|UDP|SCTP)_ADDR": r"[^/\s]+",
+    r"SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)_PORT": r"\d+",
+    r"PORT_\d+_(TCP|UDP|SCTP)_PROTO": _PROTOCOL,
+    r"PORT(_\d+_(TCP|UDP|SCTP))?": rf"{_PROTOCOL}://[^/\s]+:\d+",
+}
+
+
+def is_service_link(name: str, value: str) -> bool:
+    """Return whether an environment variable describes a service of the cluster instead of being a misspelled setting.
+
+    Kubernetes sets such variables in every pod of a namespace for each of its services, under the service's name in
+    capitals (kubernetes.io/docs/concepts/services-networking/service, "Environment variables"); Docker did so for
+    links. Those of a service `cloudseg` or `cloudseg-api` begin like settings.
+    """
+    return any(
+        re.fullmatch(rf"CLOUDSEG_([A-Z0-9_]+_)?({names})", name) and re.fullmatch(values, value)
+        for names, values in _SERVICE_VALUES.items()
+    )
 
 
 class Settings(BaseSettings):
@@ -47,7 +71,7 @@ class Settings(BaseSettings):
         None, description="PEM file of the certificate authority of an https endpoint; AWS_CA_BUNDLE when unset."
     )
     s3_timeout_s: float = Field(
-        60.0, gt=0, description="Seconds without an answer of the S3 server before a request is retried."
+        60.0, gt=0, le=_DAY_S, description="Seconds without an answer of the S3 server before a request is retried."
     )
     inbox: str | None = Field(
         None, description="Folder, or s3://bucket/prefix, that the ingest DAG watches; CLOUDSEG_HOME/inbox when unset."
@@ -61,17 +85,19 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Device for training and prediction; auto: a GPU if there is one."
     )
-    threads: int = Field(0, ge=0, description="CPU threads of torch and GDAL; 0: every core that the process may use.")
+    threads: int = Field(
+        0, ge=0, le=1_000_000, description="CPU threads of torch and GDAL; 0: every core that the process may use."
+    )
     int8: Literal["auto", "off"] = Field(
         "auto",
         description="auto: predict and evaluate in int8 on CPUs with VNNI (or Arm's dot product) "
         "if the weights have an int8 file.",
     )
     decode_timeout_s: float = Field(
-        60.0, gt=0, description="CPU time in seconds that decoding one untrusted scene may take."
+        60.0, gt=0, le=_DAY_S, description="CPU time in seconds that decoding one untrusted scene may take."
     )
     decode_memory_mb: int = Field(
-        3072, ge=256, description="Address space in MiB of the process that decodes untrusted rasters."
+        3072, ge=256, le=1 << 30, description="Address space in MiB of the process that decodes untrusted rasters."
     )
     max_scene_pixels: int = Field(
         400_000_000,

@@ -3,9 +3,10 @@
 **What it does.** Once a day: deletes objects that no row names (left by a process that was killed after writing the
 bytes and before writing the row), old checkpoints of finished runs, and old evaluations of weights that were never
 champion; repairs the pointer that is derived from rows (`models/champion.json`); and checks that every object that a
-row names exists and, with `verify`, that its bytes are intact. Its record counts what it found and did. Ages are
-relative to the logical time of the DAG run. Beside that, `worklist` lists the scenes whose label would teach the model
-most, with the reasons, in its log and its XCom; `cloudseg worklist --out FOLDER` makes the same list ready for QGIS.
+row names exists. It reads a part of the store, the one that was read longest ago, and compares checksums: with 30
+parts every object is read once in 30 nights. Its record counts what it found and did. Ages are relative to the logical
+time of the DAG run. Beside that, `worklist` lists the scenes whose label would teach the model most, with the reasons,
+in its log and its XCom; `cloudseg worklist --out FOLDER` makes the same list ready for QGIS.
 
 **Started by** the schedule (03:30 UTC), or manually with params: a dry run only reports.
 
@@ -39,6 +40,14 @@ from cloudseg_dagkit import Json, began_at, cloudseg_dag, doctor, form, nothing_
         "verify": Param(
             False, type="boolean", title="Verify", description="Read every object and compare its checksum (slow)."
         ),
+        "verify_parts": Param(
+            30,
+            type="integer",
+            minimum=0,
+            maximum=366,
+            title="Parts of the store",
+            description="Nights within which every object is read and compared with its checksum; 0 reads none.",
+        ),
     },
 )
 def cloudseg_maintain() -> None:
@@ -48,10 +57,7 @@ def cloudseg_maintain() -> None:
     def maintain() -> Json:
         from cloudseg import stages
 
-        values = form()
-        return shortened(
-            stages.maintain(dry_run=values["dry_run"], verify=values["verify"], as_of=began_at()).as_json()
-        )
+        return shortened(stages.maintain(**form(), as_of=began_at()).as_json())
 
     @task
     def check(counts: Json, missing: list[str]) -> None:

@@ -36,6 +36,7 @@ def every_key() -> list[str]:
         keys.evaluation("ev-1", "report.html", SHA),
         keys.verdict("ve-1"),
         keys.mask("w-1", "sc-1", "mask.tif", SHA),
+        keys.VERIFICATION,
         keys.doctor_probe("1"),
     ]
 

@@ -138,3 +138,34 @@ def test_removed_values_are_refused_where_they_would_change_something() -> None:
         recipe_from({**SMALL, "loss": {"bce": 1.0, "soft_jaccard": 0.5}})
     with pytest.raises(RecipeError, match=r"augment\.gamma"):
         recipe_from({**SMALL, "augment": {"gamma": 0.2}})
+
+
+def test_a_recipe_of_brackets_is_a_bad_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "deep.toml"
+    path.write_text("name = " + "[" * 100_000)
+    with pytest.raises(RecipeError, match="cannot be read"):
+        load_recipe(str(path))
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("model", "widths", [10**9, 8]),
+        ("model", "widths", [20_000]),
+        ("budget", "batch_size", 10**9),
+        ("budget", "steps", 10**30),
+        ("budget", "minutes", 1e300),
+        ("optimizer", "lr", 1e300),
+        ("optimizer", "weight_decay", 1e300),
+        ("optimizer", "clip_norm", 1e300),
+        ("augment", "gain", 1e300),
+        ("input", "std", [5e-324]),
+        ("input", "std", [1e300]),
+        ("input", "mean", [1e300]),
+        ("promotion", "bootstrap_samples", 10**12),
+    ],
+)
+def test_absurd_values_are_refused_by_name(part: str, name: str, value: object) -> None:
+    values = load_recipe("smoke").model_dump()
+    with pytest.raises(RecipeError, match=name):
+        recipe_from({**values, part: {**values[part], name: value}})

@@ -77,11 +77,74 @@ def test_an_unknown_setting_is_reported(runtime_env: Path, monkeypatch: pytest.M
         ("THREADS", "-1"),
         ("DECODE_TIMEOUT_S", "0"),
         ("MAX_SCENE_PIXELS", "many"),
+        ("DECODE_TIMEOUT_S", "inf"),
+        ("DECODE_TIMEOUT_S", "1e308"),
+        ("DECODE_TIMEOUT_S", "nan"),
+        ("S3_TIMEOUT_S", "inf"),
+        ("S3_TIMEOUT_S", "1e308"),
+        ("DECODE_MEMORY_MB", "99999999999999999999"),
+        ("THREADS", "99999999999"),
     ],
 )
 def test_an_invalid_setting_is_reported(runtime_env: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str):
     monkeypatch.setenv(f"CLOUDSEG_{name}", value)
     with pytest.raises(SettingsError, match=f"CLOUDSEG_{name}"):
+        read_settings()
+
+
+@pytest.mark.parametrize(("name", "value"), [("HOME", "~no-such-user/x"), ("STORE_URL", "s3://[bucket/x")])
+def test_a_place_that_cannot_be_one_is_reported(
+    runtime_env: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+):
+    monkeypatch.setenv(f"CLOUDSEG_{name}", value)
+    with pytest.raises(SettingsError, match=f"CLOUDSEG_{name}"):
+        open_runtime()
+
+
+# What Kubernetes sets for the services `cloudseg`, `cloudseg-api` and `cloudseg-s3`, the last with an IPv6 address.
+_SERVICE_LINKS = {
+    "CLOUDSEG_SERVICE_HOST": "10.0.0.11",
+    "CLOUDSEG_SERVICE_PORT": "8080",
+    "CLOUDSEG_SERVICE_PORT_HTTP": "8080",
+    "CLOUDSEG_PORT": "tcp://10.0.0.11:8080",
+    "CLOUDSEG_PORT_8080_TCP": "tcp://10.0.0.11:8080",
+    "CLOUDSEG_PORT_8080_TCP_PROTO": "tcp",
+    "CLOUDSEG_PORT_8080_TCP_PORT": "8080",
+    "CLOUDSEG_PORT_8080_TCP_ADDR": "10.0.0.11",
+    "CLOUDSEG_API_SERVICE_HOST": "10.0.0.12",
+    "CLOUDSEG_API_SERVICE_PORT": "80",
+    "CLOUDSEG_API_SERVICE_PORT_STATSD_UDP": "8125",
+    "CLOUDSEG_API_PORT": "tcp://10.0.0.12:80",
+    "CLOUDSEG_API_PORT_8125_UDP": "udp://10.0.0.12:8125",
+    "CLOUDSEG_API_PORT_8125_UDP_PROTO": "udp",
+    "CLOUDSEG_S3_SERVICE_HOST": "fd00:10:96::a",
+    "CLOUDSEG_S3_PORT": "tcp://[fd00:10:96::a]:8333",
+    "CLOUDSEG_S3_PORT_8333_TCP_ADDR": "fd00:10:96::a",
+}
+
+
+def test_what_a_cluster_says_about_its_services_is_no_setting(runtime_env: Path, monkeypatch: pytest.MonkeyPatch):
+    for name, value in _SERVICE_LINKS.items():
+        monkeypatch.setenv(name, value)
+    assert open_runtime().home == runtime_env
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CLOUDSEG_PORT", "8080"),
+        ("CLOUDSEG_SERVICE_HOST", "example.org/x"),
+        ("CLOUDSEG_S3_ENDPOINT_PORT", "yes"),
+        ("CLOUDSEG_PORT_TCP", "tcp://10.0.0.11:8080"),
+        ("CLOUDSEG_S3_ENDPIONT", "tcp://10.0.0.11:8080"),
+        ("CLOUDSEG_API_HOST", "10.0.0.12"),
+    ],
+)
+def test_a_misspelled_setting_that_resembles_a_service_is_reported(
+    runtime_env: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=f"{name}: unknown setting"):
         read_settings()
 
 

@@ -2,9 +2,10 @@
 
 import logging
 import sqlite3
+import tempfile
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +15,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, Select, Table, create_engine, event, func, make_url, select
+from pydantic import ValidationError
+from sqlalchemy import URL, Connection, Engine, Row, Select, Table, create_engine, event, func, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, OperationalError
 
 from cloudseg.backoff import pauses
-from cloudseg.catalog.db_errors import translate_db_errors
+from cloudseg.catalog.db_errors import translate_db_errors, unreadable_row
 from cloudseg.catalog.roles import make_roles, restore_privileges
 from cloudseg.catalog.views import create_gis_views, drop_views, run_files
 from cloudseg.errors import CatalogOutdated, CatalogUnreachable, NotInCatalog, SettingsError, StateError
@@ -153,6 +155,20 @@ class Catalog:
         with self.read() as connection:
             return MigrationContext.configure(connection).get_current_revision()
 
+    def check_upgrade(self) -> None:
+        """Check that `upgrade` can bring this schema to the newest revision; change nothing.
+
+        Raises:
+            CatalogOutdated: a newer version of the code made the catalog.
+            StateError: the revision does not fit the tables, or something else is in the catalog's place.
+        """
+        found = self.revision()
+        self._refuse_unknown(found)
+        if self.engine.dialect.name == "sqlite" and found != self.head_revision():
+            with self.read() as connection:
+                schema = connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE sql NOT NULL").scalars().all()
+            _try_migrations(schema, found)
+
     def check(self) -> None:
         """Check that the schema is that of this version.
 
@@ -229,6 +245,26 @@ class Catalog:
         config = Config()
         config.set_main_option("script_location", str(sql_folder() / "migrations").replace("%", "%%"))
         return config
+
+
+def _try_migrations(schema: Sequence[str], revision: str | None) -> None:
+    """Migrate an empty database of the same schema, in memory.
+
+    Raises:
+        StateError: the tables are not those of the revision.
+    """
+    with tempfile.TemporaryDirectory(prefix="cloudseg-schema-") as folder:
+        copy = Catalog(URL.create("sqlite", database=str(Path(folder) / "schema.db")))
+        try:
+            with copy._transaction(cloudseg_writes=True) as connection:
+                for statement in schema:
+                    if not statement.upper().startswith("CREATE TABLE SQLITE_"):
+                        connection.exec_driver_sql(statement)
+                if revision is not None:
+                    connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (revision,))
+            copy.upgrade()
+        finally:
+            copy.engine.dispose()
 
 
 def _make_folder(url: URL) -> None:
@@ -333,14 +369,25 @@ def advisory_lock(db: Connection, what: str) -> None:
 
 
 def fetch(db: Connection, kind: type[R], statement: Select[Any]) -> list[R]:
-    """Return the rows of a statement as records."""
-    return [kind.model_validate(dict(row._mapping)) for row in db.execute(statement)]
+    """Return the rows of a statement as records.
+
+    Raises:
+        StateError: a row holds what no record can.
+    """
+    return [_record(db, kind, row) for row in db.execute(statement)]
 
 
 def fetch_one(db: Connection, kind: type[R], statement: Select[Any]) -> R | None:
     """Return the first row as a record, or None."""
     row = db.execute(statement.limit(1)).first()
-    return None if row is None else kind.model_validate(dict(row._mapping))
+    return None if row is None else _record(db, kind, row)
+
+
+def _record(db: Connection, kind: type[R], row: Row[Any]) -> R:
+    try:
+        return kind.model_validate(dict(row._mapping))
+    except ValidationError as error:
+        raise unreadable_row(db.engine.url.render_as_string(hide_password=True), error) from error
 
 
 _WHERE_LISTED = {

@@ -37,10 +37,23 @@ def _damaged(record: Json) -> int:
     help="Keep evaluations of weights that were never champion for this long.",
 )
 @click.option("--verify", is_flag=True, help="Read every object and compare its checksum (slow).")
+@click.option(
+    "--verify-parts",
+    type=click.IntRange(0, 366),
+    default=0,
+    show_default=True,
+    help="Read one of so many parts of the store, the one read longest ago, and compare checksums.",
+)
 @click.option("--as-of", metavar="TIME", help="Compute ages at this time (ISO 8601 with time zone) instead of now.")
 @reports(show_record, exit_code=_damaged)
 def maintain(
-    dry_run: bool, orphan_hours: float, checkpoint_days: float, evaluation_days: float, verify: bool, as_of: str | None
+    dry_run: bool,
+    orphan_hours: float,
+    checkpoint_days: float,
+    evaluation_days: float,
+    verify: bool,
+    verify_parts: int,
+    as_of: str | None,
 ) -> Any:
     """Delete orphaned and expired objects, repair the champion pointer, report missing objects.
 
@@ -54,6 +67,7 @@ def maintain(
         checkpoint_days=checkpoint_days,
         evaluation_days=evaluation_days,
         verify=verify,
+        verify_parts=verify_parts,
         as_of=as_of,
     )
 
@@ -113,7 +127,7 @@ def import_weights(path: str, dry_run: bool) -> Any:
 
 def _show_checks(console: Console, record: Json) -> None:
     for check in record["checks"]:
-        status = "ok   " if check["ok"] else "FAIL "
+        status = "FAIL " if not check["ok"] else "warn " if check["warning"] else "ok   "
         console.print(f"{status} {check['name']:<9} {check['detail']}", markup=False, highlight=False)
 
 

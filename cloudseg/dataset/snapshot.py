@@ -24,7 +24,7 @@ from cloudseg.raster.read import open_raster, read_overlay, read_scene
 from cloudseg.recipe import Recipe
 from cloudseg.records import Chip, Json, Snapshot, SnapshotRecord, Split
 from cloudseg.scratch import scratch_directory
-from cloudseg.storage import Store
+from cloudseg.storage import Store, whole_object
 
 log = logging.getLogger(__name__)
 OnProgress = Callable[[int, int], None]
@@ -54,6 +54,7 @@ def build_snapshot(
 
     Raises:
         EmptySplit: no scene fits the recipe, or no pixel is labeled.
+        ObjectCorrupt: the bytes of a scene or a label are not those that were ingested.
     """
     if dry_run:
         with catalog.read() as db:
@@ -160,8 +161,16 @@ Cut = tuple[Window, npt.NDArray[np.uint16], npt.NDArray[np.uint8]]
 
 
 def _iter_cut(store: Store, source: Source, bands: list[str], size: int) -> Iterator[Cut]:
-    """Yield the chips of a scene that have a labeled pixel: padded to `size`, label 255 where not observed."""
-    with open_raster(store.gdal_path(source.scene.key)) as scene, _open_labels(store, source) as labels:
+    """Yield the chips of a scene that have a labeled pixel: padded to `size`, label 255 where not observed.
+
+    Raises:
+        ObjectCorrupt: the scene or a label is not what was ingested: nothing may be learned from it.
+    """
+    with (
+        whole_object(store, source.scene, f"scene {source.scene.scene_id}") as scene_file,
+        open_raster(str(scene_file)) as scene,
+        _open_labels(store, source) as labels,
+    ):
         for window in source.windows:
             label = _read_label(labels, window, source.factor, size)
             if (label == MASK_NO_DATA).all():
@@ -176,9 +185,18 @@ def _iter_cut(store: Store, source: Source, bands: list[str], size: int) -> Iter
 
 @contextmanager
 def _open_labels(store: Store, source: Source) -> Iterator[list[rasterio.DatasetReader]]:
-    """Open the labels of a scene, oldest first."""
+    """Yield the open labels of a scene, oldest first.
+
+    Raises:
+        ObjectCorrupt: a label is not what was ingested.
+    """
     with ExitStack() as stack:
-        yield [stack.enter_context(open_raster(store.gdal_path(label.key))) for label in source.labels]
+        owners = [f"label {label.label_id} of scene {source.scene.scene_id}" for label in source.labels]
+        files = [
+            stack.enter_context(whole_object(store, label, owner))
+            for label, owner in zip(source.labels, owners, strict=True)
+        ]
+        yield [stack.enter_context(open_raster(str(file))) for file in files]
 
 
 def _read_label(

@@ -167,7 +167,9 @@ class Evaluator:
         probability = self.predictor.probability(dn[np.newaxis], seen[np.newaxis])[0]
         for strip in iter_strips(target, _STRIP_ROWS):
             valid = observed(read_mosaic(self.chips, of_scene, strip, self._bands))
-            yield strip, encode_probability(window.upsample(probability, seen, strip, factor), valid)
+            fine = window.upsample(probability, seen, strip, factor)
+            subject = f"weights {self.predictor.weights_id} on scene {scene.scene_id}"
+            yield strip, encode_probability(fine, valid, subject=subject)
 
     def _read(self, of_scene: list[Chip], window: Window, factor: int, shape: tuple[int, int]) -> tuple[UInt16, Bools]:
         """Return the net's pixels `(band, row, col)` of a window, downsampled by strips, and which were observed."""

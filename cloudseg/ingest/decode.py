@@ -216,7 +216,7 @@ def _acquisition_time(source_tags: list[dict[str, str]], *, trust_tiff_datetime:
         try:
             # TIFF 6.0, DateTime: "YYYY:MM:DD HH:MM:SS"; some writers use ISO 8601.
             moment = datetime.fromisoformat(text[:10].replace(":", "-") + text[10:])
-        except ValueError:
+            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        except (ValueError, OverflowError):  # in UTC it may be before the year 1 or after 9999
             continue
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     return None

@@ -6,14 +6,16 @@
 import hashlib
 import os
 import re
+import tempfile
 import unicodedata
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Final, Protocol
 
 from cloudseg.errors import BadScene
+from cloudseg.scratch import cannot_write
 
 S3_SCHEME: Final = "s3://"
 _CHUNK_BYTES: Final = 1 << 20
@@ -156,6 +158,7 @@ def hash_file(inbox: Inbox, file: InboxFile, copy_to: Path | None = None) -> str
 
     Raises:
         NotRead: The file cannot be read.
+        StoreUnreachable: The copy cannot be written, usually because the disk is full; the file is not to blame.
     """
     digest = hashlib.sha256()
     with inbox.open(file) as source:
@@ -163,11 +166,34 @@ def hash_file(inbox: Inbox, file: InboxFile, copy_to: Path | None = None) -> str
             if copy_to is None:
                 _feed(source, digest.update)
             else:
-                with copy_to.open("wb") as target:
-                    _feed(source, digest.update, target.write)
+                with _copy(copy_to) as write:
+                    _feed(source, digest.update, write)
         except OSError as error:
             raise unreadable_file(file, error) from error
     return digest.hexdigest()
+
+
+@contextmanager
+def _copy(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """Yield a function that appends to a new file, and raises StoreUnreachable where that fails.
+
+    Nothing waits in a buffer, so closing the file cannot fail for want of room.
+    """
+    try:
+        target = path.open("wb", buffering=0)
+    except OSError as error:
+        raise cannot_write(Path(tempfile.gettempdir()), error) from error
+
+    def write(chunk: bytes) -> None:
+        rest = memoryview(chunk)
+        try:
+            while rest:
+                rest = rest[target.write(rest) :]
+        except OSError as error:
+            raise cannot_write(Path(tempfile.gettempdir()), error) from error
+
+    with target:
+        yield write
 
 
 def _feed(source: IO[bytes], *consumers: Callable[[bytes], object]) -> None:

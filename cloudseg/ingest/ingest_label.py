@@ -37,6 +37,7 @@ from cloudseg.ingest.quarantine import (
 from cloudseg.publish import publish, stage_object
 from cloudseg.records import Label, Scene
 from cloudseg.scratch import check_room
+from cloudseg.storage import whole_object
 
 log = logging.getLogger(__name__)
 _COMPARED_MASKS = 20
@@ -111,7 +112,7 @@ def ingest_label(
 
 def _copy_scene(context: IngestContext, scene: Scene, folder: Path) -> Path:
     """Copy a scene's canonical raster from the store to `folder`: the decoder can open nothing else."""
-    with context.store.local_file(scene.key) as path:
+    with whole_object(context.store, scene, f"scene {scene.scene_id}") as path:
         return Path(shutil.copyfile(path, folder / "scene"))
 
 

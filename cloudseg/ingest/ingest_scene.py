@@ -11,6 +11,7 @@ from cloudseg.bands import SENTINEL2, Radiometry
 from cloudseg.catalog.scene_rows import add_scene, find_scene_by_source, release_source
 from cloudseg.catalog.session import now
 from cloudseg.grid import mgrs_place
+from cloudseg.ingest.acquisition import choose_time
 from cloudseg.ingest.candidate import Candidate, SourceFile
 from cloudseg.ingest.context import IngestContext, Outcome
 from cloudseg.ingest.inbox_file import InboxFile, copy_file, escape_name
@@ -179,6 +180,8 @@ def scene_row(candidate: Candidate, facts: SceneFacts, source_sha256: str, store
         source_sha256: `source_hash` of the candidate.
         stored: The canonical raster in the store.
     """
+    received_at = now()
+    acquired_at, ignored = choose_time((candidate.acquired_at, facts.acquired_at), received_at, candidate.name)
     bounds: Sequence[float | None] = facts.bounds or [None] * 4
     place = candidate.place or (mgrs_place(*facts.center) if facts.center else f"block:{candidate.name}")
     return Scene(
@@ -187,7 +190,7 @@ def scene_row(candidate: Candidate, facts: SceneFacts, source_sha256: str, store
         layout=candidate.layout,
         sensor=candidate.sensor,
         radiometry=facts.radiometry,
-        acquired_at=candidate.acquired_at or facts.acquired_at,
+        acquired_at=acquired_at,
         place=place,
         crs=facts.crs,
         transform=facts.transform,
@@ -207,6 +210,6 @@ def scene_row(candidate: Candidate, facts: SceneFacts, source_sha256: str, store
         key=stored.key,
         sha256=stored.sha256,
         size=stored.size,
-        tags=facts.tags | dict(candidate.tags),
-        created_at=now(),
+        tags=facts.tags | dict(candidate.tags) | ignored,
+        created_at=received_at,
     )

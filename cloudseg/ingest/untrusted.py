@@ -81,6 +81,7 @@ def check_pixels(dataset: rasterio.DatasetReader, display_name: str) -> None:
         raise BadScene(
             "a palette has no reflectance",
             subject=display_name,
+            found=", ".join(meaning.name for meaning in dataset.colorinterp),
             expected="one value per band",
             next_step="Use the original bands.",
         )

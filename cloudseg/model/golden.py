@@ -46,9 +46,21 @@ def pack_golden(loaded: LoadedModel, dn: npt.NDArray[np.uint16] | None = None) -
         loaded: the weights.
         dn: canonical uint16 `(band, row, col)` in the order of the weights' bands, cut to 192 × 192; None uses smooth
             random fields from dark to bright.
+
+    Raises:
+        BadWeights: the net's output is not finite.
     """
     pixels = _smooth_fields(len(loaded.meta.bands)) if dn is None else np.ascontiguousarray(dn[:, :_SIDE, :_SIDE])
-    probability = Predictor(loaded, REFERENCE_DEVICE).probability(pixels[None], observed(pixels)[None])
+    valid = observed(pixels)[None]
+    probability = Predictor(loaded, REFERENCE_DEVICE).probability(pixels[None], valid)
+    if not np.isfinite(probability[valid]).all():
+        raise BadWeights(
+            "the net's output on the golden sample is not finite",
+            subject=loaded.weights_id or "weights",
+            found=f"{int((~np.isfinite(probability[valid])).sum())} of {int(valid.sum())} pixels",
+            expected="a probability between 0 and 1",
+            next_step="These weights cannot predict: use others.",
+        )
     header = canonical_json({"format": FORMAT, "weights_id": loaded.weights_id, "tolerance": TOLERANCE}).decode()
     # safetensors writes an array's memory as it is: only C order can be read back.
     tensors: dict[str, npt.NDArray[Any]] = {

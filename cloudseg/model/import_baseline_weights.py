@@ -1,6 +1,7 @@
 """Read the weights that the baseline project published: tensors only, nothing of the pickle is executed."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -31,7 +32,10 @@ def read_baseline_weights(path: Path) -> tuple[SimpleUNetV2, WeightsMeta]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if isinstance(state, dict):
+            _check_real(state, net)
             net.load_state_dict(state, strict=True)
+    except BadWeights as error:
+        raise BadWeights(error.what, subject=path.name, found=error.found, expected=error.expected) from error
     except OSError as error:
         raise BadWeights("the file cannot be read", subject=path.name, found=error.strerror or error) from error
     except Exception as error:
@@ -47,6 +51,18 @@ def read_baseline_weights(path: Path) -> tuple[SimpleUNetV2, WeightsMeta]:
     if not isinstance(state, dict):
         raise BadWeights("the file holds no dictionary of tensors", subject=path.name, found=type(state).__name__)
     return net.eval(), _baseline_meta(net)
+
+
+def _check_real(state: dict[Any, Any], net: SimpleUNetV2) -> None:
+    """Raise BadWeights for a parameter of another kind of number: torch would drop an imaginary part in silence."""
+    for name, parameter in net.state_dict().items():
+        found = state.get(name)
+        if isinstance(found, torch.Tensor) and found.is_floating_point() != parameter.is_floating_point():
+            raise BadWeights(
+                "a parameter is of another kind of number",
+                found=f"{name}: {str(found.dtype).removeprefix('torch.')}",
+                expected=str(parameter.dtype).removeprefix("torch."),
+            )
 
 
 def _baseline_meta(net: SimpleUNetV2) -> WeightsMeta:

@@ -60,7 +60,8 @@ class Predictor:
             valid: bool `(n, row, col)`, True where observed.
 
         Returns:
-            float32 `(n, row, col)` in 0..1, of any height and width; values at invalid pixels are meaningless.
+            float32 `(n, row, col)` in 0..1, of any height and width; NaN where the net's output is not finite, and
+            meaningless at invalid pixels.
         """
         if dn.ndim != 4 or dn.shape[1] != len(self.meta.bands) or valid.shape != (dn.shape[0], *dn.shape[2:]):
             raise ValueError(f"dn {dn.shape} and valid {valid.shape} do not fit the bands {self.meta.bands}")
@@ -91,8 +92,9 @@ class Predictor:
 
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
         with self.device.autocast():
-            logits = self._net(x.contiguous(memory_format=torch.channels_last))
-        return torch.sigmoid(logits[:, 0].float())
+            logits = self._net(x.contiguous(memory_format=torch.channels_last))[:, 0].float()
+        # The sigmoid of infinity is 0 or 1: a net that overflows would look certain.
+        return torch.sigmoid(logits.where(logits.isfinite(), torch.nan))
 
 
 def open_predictor(store: Store, weights: Weights, device: Device) -> Predictor:

@@ -16,10 +16,11 @@ from cloudseg.model.nets import ARCHITECTURES, build_model
 from cloudseg.model.normalize import Scaling
 from cloudseg.model.safetensors_header import METADATA_KEY, HeaderError, metadata_text, read_header
 from cloudseg.model.unet import UNet
-from cloudseg.recipe import Architecture, EncoderWeights, Model
+from cloudseg.recipe import MAX_CHANNELS, Architecture, EncoderWeights, Model, scaling_problem
 
-_MAX_CHANNELS: Final = 4096
 _MAX_LEVELS: Final = 8
+_VARIANCE: Final = ".running_var"
+"""End of the names of BatchNorm's variances."""
 
 
 class WeightsMeta(BaseModel):
@@ -67,13 +68,13 @@ class WeightsMeta(BaseModel):
 
     @model_validator(mode="after")
     def _is_sane(self) -> "WeightsMeta":
-        if any(not 1 <= width <= _MAX_CHANNELS for width in self.widths):
-            raise ValueError(f"widths {self.widths} are not between 1 and {_MAX_CHANNELS}")
+        if any(not 1 <= width <= MAX_CHANNELS for width in self.widths):
+            raise ValueError(f"widths {self.widths} are not between 1 and {MAX_CHANNELS}")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, len(self.bands)):
                 raise ValueError(f"{name} has {len(values)} values for {len(self.bands)} bands")
-        if any(value == 0 for value in self.std):
-            raise ValueError("std holds a zero")
+        if problem := scaling_problem(self.mean, self.std):
+            raise ValueError(problem)
         try:
             _ = self.model
         except ValidationError as error:  # no recipe can define this net
@@ -153,6 +154,11 @@ def load_weights(data: bytes, device: torch.device | None = None) -> LoadedModel
         raise _bad("not a safetensors file", found=error) from error
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values() if tensor.is_floating_point()):
         raise _bad("a parameter is not finite")
+    if negative := sorted(
+        name for name, values in tensors.items() if name.endswith(_VARIANCE) and bool((values < 0).any())
+    ):
+        # Its root is NaN, and so is then everything that the net computes.
+        raise _bad("a variance is negative", found=negative[0], expected="running variances of 0 or more")
     net = build_model(meta.model)
     net.load_state_dict(tensors, strict=True)
     return LoadedModel(net.to(device or torch.device("cpu")).eval(), meta, id_from_hash("w", sha256_of(data)))

@@ -118,13 +118,15 @@ def draw_rasters(
 
     Raises:
         DataError: the scene lacks a band.
+        BadWeights: the net's output is not finite.
         ObjectCorrupt: pixels cannot be read.
     """
     with ExitStack() as stack:
         classes = stack.enter_context(_create(mask, scene, "cloud mask", _colormap()))
         steps = stack.enter_context(_create(probability, scene, "cloud probability", None))
         steps.scales, steps.offsets = (1 / STEPS,), (0.0,)
-        writer = _Writer(classes, steps, predictor.meta.threshold, grid.factor)
+        subject = f"weights {predictor.weights_id} on scene {scene.scene_id}"
+        writer = _Writer(classes, steps, predictor.meta.threshold, grid.factor, subject)
         write = stack.enter_context(write_behind(writer.write))
         blocks = stack.enter_context(read_ahead(_read_blocks(source, scene, grid)))
         skipped = 0
@@ -181,8 +183,9 @@ def _read_by_strips(
 class _Writer:
     """Writer of the two rasters that also counts pixels; `write` runs in one thread."""
 
-    def __init__(self, mask: Any, probability: Any, threshold: float, factor: int) -> None:
+    def __init__(self, mask: Any, probability: Any, threshold: float, factor: int, subject: str) -> None:
         self._mask, self._probability, self._threshold, self._factor = mask, probability, threshold, factor
+        self._subject = subject
         self.cloud = 0
         self.valid = 0
 
@@ -203,7 +206,8 @@ class _Writer:
             return np.full((strip.height, strip.width), MASK_NO_DATA, np.uint8)
         bits = block.valid_bits[strip.within(block.target)[0]]
         valid = np.unpackbits(bits, axis=1, count=strip.width).astype(np.bool_)
-        return encode_probability(block.window.upsample(block.probability, block.observed, strip, self._factor), valid)
+        probability = block.window.upsample(block.probability, block.observed, strip, self._factor)
+        return encode_probability(probability, valid, subject=self._subject)
 
 
 def _create(path: Path, scene: Scene, description: str, colormap: dict[int, tuple[int, int, int, int]] | None) -> Any:

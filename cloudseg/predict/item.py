@@ -8,7 +8,6 @@ earlier versions. pystac has classes for raster 1.1 and EO 1.1 and none for proc
 import math
 import posixpath
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 import pystac
@@ -20,7 +19,7 @@ from shapely.geometry import mapping
 from shapely.geometry.polygon import orient
 
 from cloudseg import __version__
-from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA
+from cloudseg.bands import FIRST_ACQUISITION, MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA
 from cloudseg.raster.probability import STEPS
 from cloudseg.records import Json, Scene, StoredObject, Weights
 from cloudseg.stac import add_asset
@@ -28,8 +27,6 @@ from cloudseg.stac import add_asset
 _RASTER: Final = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
 _EO: Final = "https://stac-extensions.github.io/eo/v2.0.0/schema.json"
 _PROCESSING: Final = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
-FIRST_ACQUISITION: Final = datetime(1972, 7, 23, tzinfo=UTC)
-"""Launch of Landsat 1: no scene is older."""
 COLORS: Final = {MASK_CLEAR: (46, 92, 74), MASK_CLOUD: (245, 245, 245), MASK_NO_DATA: (0, 0, 0)}
 """RGB of the classes, for the color table of the file and as `color_hint`; viewers draw nodata transparent."""
 

@@ -23,7 +23,7 @@ from cloudseg.raster.thumbnail import make_thumbnail
 from cloudseg.records import Mask, Scene, StoredObject, Weights
 from cloudseg.scratch import scratch_directory
 from cloudseg.stac import item_bytes
-from cloudseg.storage import Store
+from cloudseg.storage import Store, whole_object
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,8 @@ def predict_scene(
         NotInCatalog: the scene or the weights are unknown.
         StateError: the scene has no georeference, or the predictor holds other weights.
         DataError: the scene lacks bands that the weights read.
+        BadWeights: the net's output is not finite.
+        ObjectCorrupt: the scene's bytes are not those that were ingested.
         StoreError: the store fails.
     """
     with catalog.read() as db:
@@ -65,8 +67,8 @@ def predict_scene(
         scene, weights = scene_rows.get_scene(db, scene_id), model_rows.get_weights(db, weights_id)
     _check(scene, weights, predictor)
     began = time.monotonic()
-    with scratch_directory("mask") as folder:
-        facts, files = _make(store, scene, weights, predictor, folder, budget_bytes, on_progress)
+    with scratch_directory("mask") as folder, whole_object(store, scene, f"scene {scene.scene_id}") as source:
+        facts, files = _make(source, scene, weights, predictor, folder, budget_bytes, on_progress)
         mask = publish(store, catalog, files, lambda db, stored: _write_row(db, scene, weights, facts, stored))
     log.info(
         "masked scene %s (%s) with weights %s: %.1f %% cloud, %.1f s",
@@ -108,7 +110,7 @@ def _check(scene: Scene, weights: Weights, predictor: Predictor) -> None:
 
 
 def _make(
-    store: Store,
+    source: Path,
     scene: Scene,
     weights: Weights,
     predictor: Predictor,
@@ -118,11 +120,16 @@ def _make(
 ) -> tuple[MaskFacts, dict[str, StagedObject]]:
     """Make the four files of a mask; their names are those in the columns of the row."""
     drawn = {name: folder / f"{name}-drawn.tif" for name in ("mask", "probability")}
-    source = store.gdal_path(scene.key)
     grid = plan_scene(scene, predictor, budget_bytes=budget_bytes)
     log.info("scene %s: %d windows, %d pixels per working pixel", scene.scene_id, len(grid.windows), grid.factor**2)
     facts = draw_rasters(
-        source, scene, predictor, grid, mask=drawn["mask"], probability=drawn["probability"], on_progress=on_progress
+        str(source),
+        scene,
+        predictor,
+        grid,
+        mask=drawn["mask"],
+        probability=drawn["probability"],
+        on_progress=on_progress,
     )
     tags = _tags(scene, weights, facts)
     cogs = {name: folder / f"{name}.tif" for name in drawn}
@@ -131,7 +138,7 @@ def _make(
         cogs["probability"], drawn["probability"], resampling="average", tags={**tags, "CLOUDSEG_ENCODING": _ENCODING}
     )
     files: dict[str, StagedObject] = {name: _named(weights, scene, f"{name}.tif", path) for name, path in cogs.items()}
-    files["thumbnail"] = _named(weights, scene, "thumbnail.png", make_thumbnail(source, cogs["mask"]))
+    files["thumbnail"] = _named(weights, scene, "thumbnail.png", make_thumbnail(str(source), cogs["mask"]))
     assets = {name: file.stored for name, file in files.items()}
     mask_id, folder_key = mask_id_of(scene.scene_id, weights.weights_id), posixpath.dirname(assets["mask"].key)
     item = mask_item(key=folder_key, mask_id=mask_id, scene=scene, weights=weights, facts=facts, assets=assets)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA
+from cloudseg.errors import BadWeights
 
 STEPS: Final = 250
 """Probability 1 in the raster: steps of 0.004, and 251 .. 254 are unused."""
@@ -20,9 +21,30 @@ STEPS: Final = 250
 UInt8 = NDArray[np.uint8]
 
 
-def encode_probability(probability: NDArray[np.float32], valid: NDArray[np.bool_]) -> UInt8:
-    """Return uint8 `(row, col)`: 0 .. 250, and 255 where `valid` is False. Half steps round to even, as numpy does."""
-    steps: UInt8 = np.rint(np.clip(probability, 0.0, 1.0) * np.float32(STEPS)).astype(np.uint8)
+def encode_probability(
+    probability: NDArray[np.float32], valid: NDArray[np.bool_], *, subject: str = "probability"
+) -> UInt8:
+    """Return uint8 `(row, col)`: 0 .. 250, and 255 where `valid` is False. Half steps round to even, as numpy does.
+
+    Args:
+        probability: float32 `(row, col)`, meaningless where `valid` is False.
+        valid: bool `(row, col)`, where the scene was observed.
+        subject: names weights and scene in the error.
+
+    Raises:
+        BadWeights: a probability at an observed pixel is NaN or infinite. As a number of 8 bits it would be 0, and the
+            scene would be published as clear.
+    """
+    wrong = valid & ~np.isfinite(probability)
+    if wrong.any():
+        raise BadWeights(
+            "the net's output is not a finite number where the scene was observed",
+            subject=subject,
+            found=f"{int(wrong.sum())} of {int(valid.sum())} pixels",
+            expected="a probability between 0 and 1",
+            next_step="Use other weights: --weights, or `cloudseg rollback` if these are the champion.",
+        )
+    steps: UInt8 = np.rint(np.where(valid, np.clip(probability, 0.0, 1.0), 0.0) * np.float32(STEPS)).astype(np.uint8)
     steps[~valid] = MASK_NO_DATA
     return steps
 

@@ -119,3 +119,4 @@ class MaintainRecord(Record):
     expired_evaluations: int = 0
     repaired: list[str]
     missing: list[str] = Field(description="objects that a row names but the store lacks or holds damaged")
+    verified: int = Field(0, description="objects that were read and compared with the checksum of their row")

@@ -99,4 +99,4 @@ def _cell(value: object) -> str:
     A bar or a line break in it must not end the cell, nothing in it is a tag, a link or a picture.
     """
     text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    return re.sub(r"[|\[\]]", r"\\\g<0>", " ".join(text.split())).replace("<", "&lt;")
+    return re.sub(r"[\\|\[\]]", r"\\\g<0>", " ".join(text.split())).replace("<", "&lt;")

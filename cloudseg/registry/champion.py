@@ -6,18 +6,24 @@ a rollback removes the top, and both are new rows.
 """
 
 import logging
+import time
 from contextlib import suppress
+from typing import Final
 
 from sqlalchemy import Connection
 
 from cloudseg import keys
+from cloudseg.backoff import pauses
 from cloudseg.catalog import Catalog, model_rows
 from cloudseg.catalog.session import advisory_lock, now
-from cloudseg.errors import InputError, ObjectExists, ObjectMissing, PromotionRefused
+from cloudseg.errors import InputError, ObjectExists, ObjectMissing, PromotionRefused, StoreRefused
 from cloudseg.records import Promotion, Weights, utc_iso
 from cloudseg.storage import Store
 
 log = logging.getLogger(__name__)
+_POINTER_ATTEMPTS: Final = 20
+"""Each failed one means that another process wrote the pointer, or that nothing can."""
+_POINTER_PAUSE_S: Final = 0.1
 
 
 def find_champion(catalog: Catalog) -> Weights | None:
@@ -143,18 +149,37 @@ def repair_pointer(store: Store, catalog: Catalog) -> bool:
 
     Each write succeeds only if the pointer is still what was read (compare and swap), and the row is read again after
     it: a late writer never undoes what a newer promotion wrote.
+
+    Raises:
+        StoreRefused: something that is no object is in the pointer's place, or other processes write it all the time.
     """
     changed = False
-    while (wanted := _pointer(catalog)) != (found := _read_pointer(store)):
+    for pause in pauses(attempts=_POINTER_ATTEMPTS, longest_s=_POINTER_PAUSE_S):
+        if (wanted := _pointer(catalog)) == (found := _read_pointer(store)):
+            return changed
         changed = True
         with suppress(ObjectExists):  # another process has written it in the meantime: read again
-            if wanted is None:
-                store.delete(keys.CHAMPION_POINTER)
-            elif found is None:
-                store.put(keys.CHAMPION_POINTER, wanted)
-            else:
-                store.replace(keys.CHAMPION_POINTER, wanted, expected=found)
-    return changed
+            _write_pointer(store, wanted, found)
+            continue
+        if pause is not None:
+            time.sleep(pause)
+    raise StoreRefused(
+        "the champion's pointer cannot be written",
+        subject=keys.CHAMPION_POINTER,
+        found=f"something that cannot be read as an object or replaced, {_POINTER_ATTEMPTS} times",
+        expected="an object, or nothing",
+        next_step="Remove what is there (a folder or a link), then run `cloudseg maintain --apply`; "
+        "the catalog has the right champion.",
+    )
+
+
+def _write_pointer(store: Store, wanted: bytes | None, found: bytes | None) -> None:
+    if wanted is None:
+        store.delete(keys.CHAMPION_POINTER)
+    elif found is None:
+        store.put(keys.CHAMPION_POINTER, wanted)
+    else:
+        store.replace(keys.CHAMPION_POINTER, wanted, expected=found)
 
 
 def is_pointer_right(store: Store, catalog: Catalog) -> bool:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Table, func, insert, select
 
 from cloudseg.catalog import Catalog, tables
 from cloudseg.errors import InputError, StateError
-from cloudseg.keys import CHAMPION_POINTER
+from cloudseg.keys import CHAMPION_POINTER, VERIFICATION
 from cloudseg.records import Json
 from cloudseg.runtime import open_runtime
 from cloudseg.stages import log
@@ -38,7 +38,7 @@ def backup(folder: str) -> Json:
         ObjectMissing: the store lacks an object that a row names.
         ObjectCorrupt: an object does not match its checksum.
     """
-    root = Path(folder).expanduser().absolute()
+    root = _folder(folder)
     root.mkdir(parents=True, exist_ok=True)
     if any(path.name != "store" and not path.name.startswith("catalog.") for path in root.iterdir()):
         raise InputError(
@@ -73,7 +73,7 @@ def restore(folder: str) -> Json:
         ObjectMissing: the backup lacks an object that a row names.
         ObjectCorrupt: an object does not match its checksum.
     """
-    root = Path(folder).expanduser().absolute()
+    root = _folder(folder)
     if not (root / "catalog.db").is_file():
         raise InputError("this folder holds no backup", subject=str(root), expected="catalog.db and store/")
     runtime = open_runtime()
@@ -96,6 +96,15 @@ def restore(folder: str) -> Json:
     copy.engine.dispose()
     log.ended("restore", record)
     return record
+
+
+def _folder(text: str) -> Path:
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError as error:
+        raise InputError(
+            "the home directory of this user is not known", subject=text, next_step="Write the whole path."
+        ) from error
 
 
 def _counts(db: Connection) -> dict[str, int]:
@@ -132,6 +141,8 @@ def _copy_objects(catalog: Catalog, source: Store, target: Store) -> dict[str, i
         if key == CHAMPION_POINTER:
             if source.exists(key):
                 target.replace(key, source.get(key))
+        elif key == VERIFICATION:  # about the bytes of one store, which the other has not read
+            continue
         elif target.exists(key):
             there += 1
         else:

@@ -2,7 +2,10 @@
 
 import importlib.util
 from collections.abc import Callable
+from typing import NamedTuple
 from uuid import uuid4
+
+from pydantic import Field
 
 from cloudseg.catalog import label_rows
 from cloudseg.catalog.roles import ROLES
@@ -12,6 +15,8 @@ from cloudseg.recipe import load_recipe, recipe_names
 from cloudseg.records import Json, Record
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
+from cloudseg.stages.catalog_file import check_catalog_file, describe_catalog_disk
+from cloudseg.stages.verification import describe_verification
 
 
 class Check(Record):
@@ -20,6 +25,14 @@ class Check(Record):
     name: str
     ok: bool
     detail: str
+    warning: bool = Field(False, description="the service works, but somebody should act")
+
+
+class Warned(NamedTuple):
+    """What a check found, and whether somebody should act on it."""
+
+    detail: str
+    warning: bool
 
 
 class DoctorRecord(Record):
@@ -30,7 +43,7 @@ class DoctorRecord(Record):
 
 
 def doctor(*, device: bool = True) -> DoctorRecord:
-    """Check the settings, the catalog and its migrations, the store, the recipes and the device.
+    """Check the settings, the catalog and its migrations, the store, when it was last read, the recipes and the device.
 
     Nothing is changed; a small object is written to the store and deleted again.
 
@@ -41,10 +54,11 @@ def doctor(*, device: bool = True) -> DoctorRecord:
         runtime = open_runtime(check=False)
     except CloudsegError as error:
         return DoctorRecord(ok=False, checks=[Check(name="settings", ok=False, detail=str(error))])
-    probes: list[tuple[str, Callable[[Runtime], str]]] = [
+    probes: list[tuple[str, Callable[[Runtime], str | Warned]]] = [
         ("settings", lambda runtime: f"home {runtime.home}, inbox {runtime.inbox}"),
         ("catalog", _catalog),
         ("store", _store),
+        ("integrity", _integrity),
         ("recipes", _recipes),
         *([("device", _device)] if device else []),
     ]
@@ -82,22 +96,29 @@ def _collect(checks: list[Check]) -> DoctorRecord:
     return DoctorRecord(ok=all(check.ok for check in checks), checks=checks)
 
 
-def _probe(name: str, probe: Callable[[Runtime], str], runtime: Runtime) -> Check:
+def _probe(name: str, probe: "Callable[[Runtime], str | Warned]", runtime: Runtime) -> Check:
     try:
-        return Check(name=name, ok=True, detail=probe(runtime))
+        said = probe(runtime)
+        detail, warning = (said.detail, said.warning) if isinstance(said, Warned) else (said, False)
+        return Check(name=name, ok=True, detail=detail, warning=warning)
     except CloudsegError as error:
         return Check(name=name, ok=False, detail=str(error))
 
 
-def _catalog(runtime: Runtime) -> str:
-    if runtime.settings.catalog_url is None and runtime.catalog.revision() != runtime.catalog.head_revision():
-        head = runtime.catalog.head_revision()
-        return f"{runtime.catalog.uri} is embedded: the next command migrates it to revision {head}"
-    runtime.catalog.check()
-    with runtime.catalog.read() as db:
-        waiting = label_rows.describe_waiting(db)
-    at = f"{runtime.catalog.uri} at revision {runtime.catalog.revision()}"
-    return f"{at}; {waiting}" if waiting else at
+def _catalog(runtime: Runtime) -> Warned:
+    catalog = runtime.catalog
+    check_catalog_file(catalog)
+    if runtime.settings.catalog_url is None and catalog.revision() != catalog.head_revision():
+        catalog.check_upgrade()
+        words = f"{catalog.uri} is embedded: the next command migrates it to revision {catalog.head_revision()}"
+    else:
+        catalog.check()
+        with catalog.read() as db:
+            waiting = label_rows.describe_waiting(db)
+        words = "; ".join(part for part in (f"{catalog.uri} at revision {catalog.revision()}", waiting) if part)
+    if concern := describe_catalog_disk(catalog):
+        return Warned(f"{words}; {concern}", warning=True)
+    return Warned(words, warning=False)
 
 
 def _store(runtime: Runtime) -> str:
@@ -134,6 +155,13 @@ def _check_create_only(runtime: Runtime, key: str) -> None:
         found="If-None-Match is ignored",
         next_step="Use a server with conditional writes: SeaweedFS from 4.48 on, or AWS.",
     )
+
+
+def _integrity(runtime: Runtime) -> Warned:
+    """Return when the store was last read as a whole. Damage is no failure here: other scenes are masked meanwhile."""
+    if runtime.catalog.revision() != runtime.catalog.head_revision():
+        return Warned("not looked at: the catalog has another revision", warning=False)
+    return Warned(*describe_verification(runtime.store, runtime.catalog))
 
 
 def _recipes(_: Runtime) -> str:

@@ -31,7 +31,7 @@ def import_weights(path: str, *, dry_run: bool = False) -> ImportRecord:
 
     Raises:
         SettingsError: torch is not installed.
-        BadWeights: the file cannot be loaded.
+        BadWeights: the file cannot be loaded, or the net's output is not finite.
     """
     log.started("model import", path=path, dry_run=dry_run)
     try:
@@ -51,9 +51,11 @@ def import_weights(path: str, *, dry_run: bool = False) -> ImportRecord:
     net, meta = read_baseline_weights(Path(path))
     data = pack_weights(net, meta)
     weights_id, version = id_from_hash("w", sha256_of(data)), 0
+    loaded = load_weights(data)  # as strictly as any other file
+    golden = pack_golden(loaded)  # runs the net once
     if not dry_run:
-        runtime, loaded = open_runtime(), load_weights(data)
-        companions = {"onnx": ("model.onnx", export_onnx(loaded)), "golden": (GOLDEN_FILE, pack_golden(loaded))}
+        runtime = open_runtime()
+        companions = {"onnx": ("model.onnx", export_onnx(loaded)), "golden": (GOLDEN_FILE, golden)}
         registered = register(
             runtime.store,
             runtime.catalog,

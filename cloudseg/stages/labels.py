@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from sqlalchemy import Connection
@@ -9,9 +10,10 @@ from sqlalchemy import Connection
 from cloudseg.catalog import label_rows, scene_rows, training_rows
 from cloudseg.catalog.label_rows import StatedLabel, describe_event
 from cloudseg.errors import InputError, StateError
-from cloudseg.records import Json, Label, LabelDecisionRecord, LabelState
+from cloudseg.records import Json, Label, LabelDecisionRecord, LabelState, Scene
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
+from cloudseg.storage import whole_object
 
 _LABEL_PREFIX = "lb-"
 
@@ -78,6 +80,7 @@ def diff_label(label_id: str, out: str) -> Json:
     Raises:
         NotInCatalog: there is no such label.
         InputError: the file cannot be written.
+        ObjectCorrupt: the scene or a label is not what was ingested.
     """
     from cloudseg.raster.label_diff import draw_label_diff
 
@@ -88,17 +91,23 @@ def diff_label(label_id: str, out: str) -> Json:
         in_use = label_rows.list_accepted_of(db, scene.scene_id)
     before = [entry for entry in in_use if entry.label_id != label_id]
     after = sorted([*before, stated.label], key=lambda entry: entry.version)
-    path = runtime.store.gdal_path
-    drawn = draw_label_diff(
-        path(scene.key),
-        [path(entry.key) for entry in before],
-        [path(entry.key) for entry in after],
-        (
-            f"{scene.name}, RGB",
-            f"before: {_versions(before)}",
-            f"after: {_versions(after)} ({stated.label.version} is {stated.event.state})",
-        ),
+    words = (
+        f"{scene.name}, RGB",
+        f"before: {_versions(before)}",
+        f"after: {_versions(after)} ({stated.label.version} is {stated.event.state})",
     )
+    with ExitStack() as stack:
+
+        def open_object(row: Scene | Label, owner: str) -> str:
+            return str(stack.enter_context(whole_object(runtime.store, row, owner)))
+
+        labels = {entry.label_id: open_object(entry, f"label {entry.label_id}") for entry in after}
+        drawn = draw_label_diff(
+            open_object(scene, f"scene {scene.scene_id}"),
+            [labels[entry.label_id] for entry in before],
+            [labels[entry.label_id] for entry in after],
+            words,
+        )
     file = _write(Path(out), drawn.png)
     record: Json = {
         "label_id": label_id,

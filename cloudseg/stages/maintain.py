@@ -3,9 +3,9 @@
 The order is opposite to publishing: a row is deleted before its object, so that every row's object exists.
 """
 
-import hashlib
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain, islice
 from typing import TypeVar
@@ -17,12 +17,19 @@ from cloudseg.catalog import training_rows
 from cloudseg.catalog.gc_lock import lock_for_gc
 from cloudseg.catalog.session import now
 from cloudseg.errors import InputError, ObjectCorrupt, ObjectMissing
-from cloudseg.keys import CHAMPION_POINTER, PREFIXES
+from cloudseg.keys import CHAMPION_POINTER, PREFIXES, REPLACED
 from cloudseg.records import MaintainRecord
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
 from cloudseg.stages.listing import Listing
 from cloudseg.stages.references import PAGE, find_named, iter_named
+from cloudseg.stages.verification import (
+    MOST_PARTS,
+    Verification,
+    load_verification,
+    part_of,
+    save_verification,
+)
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -40,6 +47,7 @@ def maintain(
     checkpoint_days: float = 7.0,
     evaluation_days: float = 90.0,
     verify: bool = False,
+    verify_parts: int = 0,
     as_of: str | None = None,
 ) -> MaintainRecord:
     """Collect orphans, expire checkpoints and evaluations, repair the champion's pointer, find missing objects.
@@ -52,15 +60,22 @@ def maintain(
         checkpoint_days: checkpoints of a finished run expire after this many days; those of other runs are kept.
         evaluation_days: evaluations of weights that were never champion expire after this many days.
         verify: read every object and compare its checksum (slow); by default only its presence is checked.
+        verify_parts: read one of so many parts of the objects, the one that was read longest ago, and compare
+            checksums; the same part if called again with a time of the same day. 0: none.
         as_of: time that ages are counted from (ISO 8601 with zone); None is now.
 
     Raises:
-        InputError: an age is negative or too large, or the time cannot be read or has no zone.
+        InputError: an age is negative or too large, the time cannot be read or has no zone, or the number of parts is
+            not between 0 and 366.
     """
     ages = {"orphan_hours": orphan_hours, "checkpoint_days": checkpoint_days, "evaluation_days": evaluation_days}
     _check_ages(ages)
+    if not 0 <= verify_parts <= MOST_PARTS:
+        raise InputError(
+            "not a number of parts", subject="verify_parts", found=verify_parts, expected=f"0 to {MOST_PARTS}"
+        )
     moment = _moment(as_of)
-    log.started("maintain", dry_run=dry_run, verify=verify, as_of=moment.isoformat(), **ages)
+    log.started("maintain", dry_run=dry_run, verify=verify, verify_parts=verify_parts, as_of=moment.isoformat(), **ages)
     runtime = open_runtime()
     checkpoints = _expire_checkpoints(runtime, moment - timedelta(days=checkpoint_days), dry_run=dry_run)
     evaluations = _expire_evaluations(runtime, moment - timedelta(days=evaluation_days), dry_run=dry_run)
@@ -71,7 +86,12 @@ def maintain(
         orphans, orphan_bytes = _collect_orphans(
             runtime, listing, moment - timedelta(hours=orphan_hours), dry_run=dry_run
         )
-        missing = _missing(runtime, listing, verify=verify)
+        known = load_verification(runtime.store, verify_parts or None)
+        part = None if verify or not verify_parts else known.next_part(moment.date())
+        reading = _Reading(known, part, everything=verify)
+        missing = _missing(runtime, listing, reading)
+    if not dry_run and (verify or part is not None):
+        save_verification(runtime.store, known.read(part, moment.date(), missing))
     record = MaintainRecord(
         dry_run=dry_run,
         orphans=orphans,
@@ -79,7 +99,8 @@ def maintain(
         expired_checkpoints=checkpoints,
         expired_evaluations=evaluations,
         repaired=repaired,
-        missing=missing,
+        missing=sorted(missing),
+        verified=reading.count,
     )
     log.ended("maintain", record)
     return record
@@ -179,23 +200,40 @@ def _collect_orphans(runtime: Runtime, listing: Listing, before: datetime, *, dr
     return sorted(found), sum(found.values())
 
 
-def _missing(runtime: Runtime, listing: Listing, *, verify: bool) -> list[str]:
-    """Return the keys that a row names and whose object is missing or, with `verify`, damaged."""
-    lost = set[str]()
-    for part in _parts(iter_named(runtime.catalog, runtime.store), PAGE):
-        named = dict(part)
-        # Objects that were not listed may have been written since.
-        candidates = list(named) if verify else listing.lacking(list(named))
-        lost.update(
-            key
-            for key in candidates
-            if key != CHAMPION_POINTER and not _exists(runtime, key, named[key] if verify else None)
+@dataclass
+class _Reading:
+    """Which objects are read and compared with their checksum, and how many were."""
+
+    known: Verification
+    part: int | None
+    everything: bool
+    count: int = 0
+
+    def includes(self, key: str) -> bool:
+        """Return whether an object is read; one that was damaged is read every time, until it is restored."""
+        return (
+            self.everything
+            or (self.part is not None and part_of(key, self.known.parts) == self.part)
+            or (key in self.known.damaged)
         )
+
+
+def _missing(runtime: Runtime, listing: Listing, reading: _Reading) -> dict[str, str | None]:
+    """Return the keys that a row names and whose object is missing or, if it is read, damaged, with their checksums."""
+    lost: dict[str, str | None] = {}
+    for part in _parts(iter_named(runtime.catalog, runtime.store), PAGE):
+        named = {key: sha256 for key, sha256 in part if key not in REPLACED}
+        read = {key for key in named if reading.includes(key)}
+        # Objects that were not listed may have been written since.
+        for key in read.union(listing.lacking([key for key in named if key not in read])):
+            if not _exists(runtime, key, named[key] if key in read else None):
+                lost[key] = named[key]
+        reading.count += len(read)
     if lost:
         _log.error(
             "%d objects are missing or damaged: restore them from a backup (docs/how-to/maintenance.md)", len(lost)
         )
-    return sorted(lost)
+    return lost
 
 
 def _parts(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -208,7 +246,7 @@ def _exists(runtime: Runtime, key: str, sha256: str | None) -> bool:
     if sha256 is None:
         return runtime.store.exists(key)
     try:
-        with runtime.store.local_file(key) as path, path.open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest() == sha256
+        with runtime.store.local_file(key, sha256):
+            return True
     except (ObjectMissing, ObjectCorrupt):
         return False

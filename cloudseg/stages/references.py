@@ -13,7 +13,7 @@ from cloudseg.catalog import Catalog
 from cloudseg.catalog import tables as t
 from cloudseg.dataset.manifest import Manifest
 from cloudseg.errors import ObjectCorrupt, ObjectMissing
-from cloudseg.keys import CHAMPION_POINTER, parts_of_mask, verdict
+from cloudseg.keys import REPLACED, parts_of_mask, verdict
 from cloudseg.records import Json
 from cloudseg.storage import Store
 
@@ -65,8 +65,11 @@ def find_named(db: Connection, store: Store, keys: Collection[str]) -> set[str]:
 
 
 def _few(db: Connection) -> Iterator[Named]:
-    """Yield the keys of kinds that number in the hundreds: checkpoints, weights, reports, verdicts and manifests."""
-    yield CHAMPION_POINTER, None
+    """Yield the keys of kinds that number in the hundreds.
+
+    What may be replaced, checkpoints, weights, reports, verdicts and manifests.
+    """
+    yield from ((key, None) for key in REPLACED)
     for key, sha256 in db.execute(select(t.checkpoint.c.key, t.checkpoint.c.sha256)):
         yield key, sha256
     for key, sha256, companions in db.execute(select(t.weights.c.key, t.weights.c.sha256, t.weights.c.companions)):

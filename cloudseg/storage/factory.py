@@ -1,7 +1,7 @@
 """Open the store that a URL names."""
 
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from cloudseg.errors import SettingsError
 from cloudseg.storage.local import LocalStore
@@ -21,7 +21,7 @@ def open_store(url: str, s3: S3Options | None = None) -> Store:
         SettingsError: the scheme is unknown, or boto3 is not installed.
         StoreUnreachable: the directory cannot be created.
     """
-    parts = urlsplit(url)
+    parts = _split(url)
     if parts.scheme == "s3":
         return _open_s3(url, s3 or S3Options())
     if parts.scheme == "" or (len(parts.scheme) == 1 and url[1:3] == ":\\"):
@@ -35,6 +35,19 @@ def open_store(url: str, s3: S3Options | None = None) -> Store:
         expected="a folder, file:///folder or s3://bucket/prefix",
         next_step="Set CLOUDSEG_STORE_URL to a folder or a bucket.",
     )
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise SettingsError(
+            "not the URL of a store",
+            subject="CLOUDSEG_STORE_URL",
+            found=error,
+            expected="a folder, file:///folder or s3://bucket/prefix",
+            next_step="Set CLOUDSEG_STORE_URL to a folder or a bucket.",
+        ) from error
 
 
 def _open_s3(url: str, options: S3Options) -> Store:

@@ -16,10 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from cloudseg.errors import InputError, ObjectCorrupt, ObjectExists, ObjectMissing, StoreUnreachable
+from cloudseg.errors import InputError, ObjectExists, ObjectMissing, StoreUnreachable
 from cloudseg.keys import checked, is_key, sha256_of
 from cloudseg.records import GdalPath, ListedObject, StoredObject
-from cloudseg.storage.protocol import ABANDONED_AFTER_S
+from cloudseg.storage.protocol import ABANDONED_AFTER_S, compare
 
 _INCOMING = ".incoming"
 _MISSING_ERRORS = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
@@ -93,16 +93,11 @@ class LocalStore:
 
     def get(self, key: str, sha256: str | None = None) -> bytes:
         """See Store.get."""
+        self.stat(key)  # a pipe would be waited for
         with self._reading(key):
             data = self._path(key).read_bytes()
-        if sha256 is not None and (found := sha256_of(data)) != sha256:
-            raise ObjectCorrupt(
-                "the object's bytes do not match its checksum",
-                subject=key,
-                found=found,
-                expected=sha256,
-                next_step="Run `cloudseg maintain`; restore the object from a backup.",
-            )
+        if sha256 is not None:
+            compare(key, sha256_of(data), sha256)
         return data
 
     def stat(self, key: str) -> tuple[int, datetime]:
@@ -150,10 +145,15 @@ class LocalStore:
             self._path(key).unlink(missing_ok=True)
 
     @contextmanager
-    def local_file(self, key: str) -> Iterator[Path]:
+    def local_file(self, key: str, sha256: str | None = None) -> Iterator[Path]:
         """See Store.local_file."""
         self.stat(key)
-        yield self._path(key)
+        path = self._path(key)
+        if sha256 is not None:
+            with self._reading(key):
+                found = file_sha256(path)
+            compare(key, found, sha256)
+        yield path
 
     def gdal_path(self, key: str) -> GdalPath:
         """See Store.gdal_path."""

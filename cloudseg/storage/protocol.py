@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
+from cloudseg.errors import ObjectCorrupt
 from cloudseg.records import GdalPath, ListedObject, StoredObject
 
 ABANDONED_AFTER_S: Final = 24 * 3600
@@ -110,11 +111,16 @@ class Store(Protocol):
         """Delete an object; a missing one is not an error."""
         ...
 
-    def local_file(self, key: str) -> AbstractContextManager[Path]:
-        """Yield a local file with the bytes of the object, for memory mapping.
+    def local_file(self, key: str, sha256: str | None = None) -> AbstractContextManager[Path]:
+        """Yield a local file with the bytes of the object, for memory mapping and for GDAL.
+
+        Args:
+            key: of the object.
+            sha256: checksum in its row. The whole object is read and compared before the file is yielded.
 
         Raises:
             ObjectMissing: there is no object under the key.
+            ObjectCorrupt: the bytes do not match the checksum.
         """
         ...
 
@@ -140,3 +146,19 @@ class Store(Protocol):
     def clear_abandoned(self) -> int:
         """Remove the unfinished writes of killed processes that are older than a day; return how many there were."""
         ...
+
+
+def compare(key: str, found: str | None, expected: str | None) -> None:
+    """Compare the checksum of an object's bytes with the expected one, None for no expectation.
+
+    Raises:
+        ObjectCorrupt: they differ.
+    """
+    if expected is not None and found != expected:
+        raise ObjectCorrupt(
+            "the object's bytes do not match its checksum",
+            subject=key,
+            found=found,
+            expected=expected,
+            next_step="Restore the object from a backup; `cloudseg maintain --verify` lists every damaged one.",
+        )

@@ -32,7 +32,7 @@ from cloudseg.keys import checked, is_key, sha256_of
 from cloudseg.records import GdalPath, ListedObject, StoredObject
 from cloudseg.scratch import scratch_directory
 from cloudseg.storage.bucket import Bucket, Head, checksum
-from cloudseg.storage.protocol import ABANDONED_AFTER_S, S3Options
+from cloudseg.storage.protocol import ABANDONED_AFTER_S, S3Options, compare
 
 PART: Final = 16 << 20
 """Bytes of a part; S3 requires at least 5 MiB. Smaller files are sent in one request."""
@@ -109,7 +109,7 @@ class S3Store:
     def get(self, key: str, sha256: str | None = None) -> bytes:
         """See Store.get. Without `sha256` the bytes are compared with the checksum in the metadata."""
         head, data = self._read(key)
-        _compare(key, sha256_of(data), sha256 or head.sha256)
+        compare(key, sha256_of(data), sha256 or head.sha256)
         return data
 
     def stat(self, key: str) -> tuple[int, datetime]:
@@ -146,7 +146,7 @@ class S3Store:
         self.bucket.call("delete_object", self._name(key))
 
     @contextmanager
-    def local_file(self, key: str) -> Iterator[Path]:
+    def local_file(self, key: str, sha256: str | None = None) -> Iterator[Path]:
         """See Store.local_file: a verified copy in a scratch directory, removed at the end."""
         name = self._name(key)
         with _copy_file() as copy:
@@ -156,7 +156,7 @@ class S3Store:
                     digest.update(chunk)
                     _write(copy, chunk)
             _write(copy, None)
-            _compare(key, digest.hexdigest(), download.head.sha256)
+            compare(key, digest.hexdigest(), sha256 or download.head.sha256)
             yield Path(copy.name)
 
     def gdal_path(self, key: str) -> GdalPath:
@@ -327,17 +327,6 @@ def _digests(path: Path, size: int) -> tuple[list[bytes], str]:
             whole.update(part)
             parts.append(hashlib.sha256(part).digest())
     return parts, whole.hexdigest()
-
-
-def _compare(key: str, found: str, expected: str | None) -> None:
-    if expected is not None and found != expected:
-        raise ObjectCorrupt(
-            "the object's bytes do not match its checksum",
-            subject=key,
-            found=found,
-            expected=expected,
-            next_step="Run `cloudseg maintain`; restore the object from a backup.",
-        )
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from cloudseg.catalog import Catalog, model_rows, scene_rows, training_rows
 from cloudseg.catalog.session import now
 from cloudseg.dataset.chips import open_chips
-from cloudseg.errors import CheckpointMismatch, CloudsegError
+from cloudseg.errors import CheckpointMismatch, CloudsegError, SettingsError
 from cloudseg.model.device import Device, set_up
 from cloudseg.model.weights import load_weights
 from cloudseg.recipe import Recipe, is_same_training
@@ -18,6 +18,7 @@ from cloudseg.signals import listen_for_stop
 from cloudseg.storage import Store
 from cloudseg.train.budget import TRIAL_STEPS, decide_steps
 from cloudseg.train.checkpoint import Checkpoints, Tensors, TrainingProgress, TrainingState
+from cloudseg.train.compiler_cache import private_compiler_cache
 from cloudseg.train.data import TrainingData, select_data
 from cloudseg.train.distributed import DistributedContext, open_process_group
 from cloudseg.train.finish import pack_result, register_result
@@ -69,7 +70,7 @@ def train_run(
     The run's row has status `failed`, with the error, after any error that a retry cannot fix.
     """
     began = time.monotonic()
-    with open_process_group(device) as dist:
+    with private_compiler_cache(), open_process_group(device) as dist:
         set_up(dist.device)
         with catalog.read() as db:
             snapshot = training_rows.get_snapshot(db, snapshot_id)
@@ -91,6 +92,7 @@ def train_run(
         )
         with (
             _failure_recorded(catalog, run.run_id, dist),
+            _memory_explained(recipe),
             open_chips(store, snapshot, verify=dist.is_main) as chip_set,
         ):
             data = select_data(chip_set, recipe, snapshot_id=snapshot_id)
@@ -305,6 +307,22 @@ def _failure_recorded(catalog: Catalog, run_id: str, dist: DistributedContext) -
             except Exception:  # the error that ended the run must not be hidden by a later one
                 log.exception("run %s failed, and its row could not be updated", run_id)
         raise
+
+
+@contextmanager
+def _memory_explained(recipe: Recipe) -> Iterator[None]:
+    """Turn torch's errors about memory, which have no class of their own on CPUs, into what a person can change."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        raise SettingsError(
+            "the training needs more memory than this machine has",
+            subject=f"recipe {recipe.name}",
+            found=" ".join(str(error).split())[:200] or type(error).__name__,
+            next_step="Lower budget.batch_size, data.crop_size or model.widths in the recipe.",
+        ) from error
 
 
 def _label_sources(catalog: Catalog, snapshot_id: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Final
 from cloudseg.catalog import Catalog, model_rows, scene_rows
 from cloudseg.errors import InputError
 from cloudseg.records import WorklistItem
-from cloudseg.storage import Store
+from cloudseg.storage import Store, whole_object
 from cloudseg.worklist.build import Worklist
 from cloudseg.worklist.geopackage import write_label_layer
 from cloudseg.worklist.layers import cut_around, write_mask, write_rgb
@@ -103,8 +103,12 @@ def _write_entry(store: Store, catalog: Catalog, item: WorklistItem, folder: Pat
     )
     (folder / _LAYERS / scene.scene_id).mkdir(parents=True)
     cut = cut_around(scene, item.windows)
-    write_rgb(folder / entry.rgb, store.gdal_path(scene.key), scene, cut)
-    write_mask(folder / entry.mask, store.gdal_path(mask.key), scene, cut)
+    with (
+        whole_object(store, scene, f"scene {scene.scene_id}") as scene_file,
+        whole_object(store, mask, f"mask {mask.mask_id}") as mask_file,
+    ):
+        write_rgb(folder / entry.rgb, str(scene_file), scene, cut)
+        write_mask(folder / entry.mask, str(mask_file), scene, cut)
     write_label_layer(
         folder / entry.polygons,
         crs=scene.crs or "",

@@ -36,6 +36,7 @@ def test_doctor_finds_no_problem_with_the_embedded_default(run: Run):
             "settings",
             "catalog",
             "store",
+            "integrity",
             "recipes",
             "device",
         ]

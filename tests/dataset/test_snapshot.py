@@ -12,10 +12,11 @@ from cloudseg.bands import MASK_NO_DATA
 from cloudseg.catalog import Catalog, scene_rows, training_rows
 from cloudseg.dataset import build_snapshot, open_chips
 from cloudseg.dataset.shard import ShardWriter
-from cloudseg.errors import EmptySplit, SnapshotChanged
+from cloudseg.errors import EmptySplit, ObjectCorrupt, SnapshotChanged
 from cloudseg.grid import starts
 from cloudseg.records import Snapshot
 from cloudseg.storage import LocalStore
+from tests.damage import flip_a_bit_unnoticed
 from tests.tiny_world import draw, places, recipe
 
 AddScene = Callable[..., str]
@@ -146,6 +147,24 @@ def test_held_out_places_stay_held_out(store: LocalStore, catalog: Catalog, add_
     for dry_run in (True, False):
         counts = build_snapshot(store, catalog, recipe(), dry_run=dry_run).counts
         assert (counts["train"]["places"], counts["held_out"]["places"]) == (1, 2)
+
+
+@pytest.mark.parametrize("what", ["scene", "label"])
+def test_nothing_is_learned_from_pixels_that_changed(
+    store: LocalStore, catalog: Catalog, add_scene: AddScene, what: str
+) -> None:
+    add_scene(places("train", 1)[0], size=(100, 80))
+    with catalog.read() as db:
+        (label,) = scene_rows.list_newest_labels(db)
+        scene = scene_rows.get_scene(db, label.scene_id)
+    damaged = scene if what == "scene" else label
+    flip_a_bit_unnoticed(Path(store.gdal_path(damaged.key)))
+    name = scene.scene_id if what == "scene" else label.label_id
+    with pytest.raises(ObjectCorrupt, match=rf"{what} {name}.* bytes do not match") as caught:
+        build_snapshot(store, catalog, recipe())
+    assert caught.value.expected == damaged.sha256
+    with catalog.read() as db:
+        assert training_rows.list_snapshots(db) == []
 
 
 def test_dry_run_writes_nothing(store: LocalStore, catalog: Catalog, add_scene: AddScene) -> None:

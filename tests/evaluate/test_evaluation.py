@@ -4,21 +4,24 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from cloudseg.bands import MASK_CLOUD
 from cloudseg.catalog import Catalog, model_rows
 from cloudseg.catalog.scene_rows import list_scenes
 from cloudseg.catalog.training_rows import get_snapshot
 from cloudseg.dataset.chips import open_chips
-from cloudseg.errors import DataError, EmptySplit, NotInCatalog
+from cloudseg.errors import BadWeights, DataError, EmptySplit, NotInCatalog
 from cloudseg.evaluate import evaluate_weights
 from cloudseg.evaluate.scene import Evaluator
 from cloudseg.evaluate.table import read_table, threshold_curve
+from cloudseg.model.golden import pack_golden
 from cloudseg.model.predictor import Predictor
-from cloudseg.model.weights import load_weights
+from cloudseg.model.weights import load_weights, pack_weights
 from cloudseg.records import StoredObject
+from cloudseg.registry import register
 from cloudseg.storage import LocalStore
-from tests.evaluate.world import CPU, Tile, build_world, default_tiles, make_tile, register_net
+from tests.evaluate.world import CPU, Tile, brightness_net, build_world, default_tiles, make_tile, register_net
 
 
 def test_counts_are_those_of_whole_scenes(store: LocalStore, catalog: Catalog) -> None:
@@ -161,3 +164,30 @@ def test_the_json_report_holds_the_page(store: LocalStore, catalog: Catalog) -> 
     assert found["sources"][0].startswith("Synthetic scenes")
     at_half = next(point for point in threshold_curve(read_table(store, evaluation).curve) if point["threshold"] == 0.5)
     assert at_half["iou"] == pytest.approx(evaluation.metrics["iou"], abs=0.001)
+
+
+def test_a_net_that_makes_no_numbers_has_no_figures(store: LocalStore, catalog: Catalog) -> None:
+    """Its mask would be clear everywhere: on a clear region such a net would even look perfect."""
+    snapshot_id = build_world(store, catalog, default_tiles())
+    data, meta = brightness_net(0.35)
+    net = load_weights(data).net
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.fill_(1e30)
+    data = pack_weights(net, meta)
+    with pytest.raises(BadWeights, match="golden sample is not finite"):
+        pack_golden(load_weights(data))
+    weights = register(
+        store,
+        catalog,
+        weights=data,
+        metadata=meta.model_dump(mode="json"),
+        companions={},
+        run_id=None,
+        snapshot_id=None,
+        architecture=meta.architecture,
+    )
+    with pytest.raises(BadWeights, match=f"weights {weights.weights_id} on scene sc-.* not a finite number"):
+        evaluate_weights(store, catalog, weights_id=weights.weights_id, snapshot_id=snapshot_id, device=CPU)
+    with catalog.read() as db:
+        assert model_rows.list_evaluations(db, weights.weights_id) == []

@@ -72,9 +72,9 @@ def floats(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[np.ndarray]]:
     encode_probability = drawing.encode_probability
 
     def keep(name: str) -> Callable[..., np.ndarray]:
-        def wrapped(probability: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        def wrapped(probability: np.ndarray, valid: np.ndarray, *, subject: str) -> np.ndarray:
             seen[name].append(np.where(valid, probability, np.float32(-1)))
-            return encode_probability(probability, valid)
+            return encode_probability(probability, valid, subject=subject)
 
         return wrapped
 

@@ -21,9 +21,10 @@ from cloudseg.model.import_baseline_weights import read_baseline_weights
 from cloudseg.model.nets import build_model
 from cloudseg.model.normalize import Scaling, normalize, observed, to_reflectance
 from cloudseg.model.predictor import Predictor
-from cloudseg.model.unet import UNet, count_parameters
+from cloudseg.model.unet import SimpleUNetV2, UNet, count_parameters
 from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights
 from cloudseg.recipe import Model
+from cloudseg.stages import import_weights, models
 
 CPU = Device(kind="cpu", precision="fp32", threads=1, reason="test")
 
@@ -148,6 +149,61 @@ def test_parameters_that_are_not_finite_are_refused() -> None:
         net.final.bias.fill_(float("nan"))
     with pytest.raises(BadWeights, match="not finite"):
         load_weights(pack_weights(net, meta))
+
+
+def test_a_negative_variance_is_refused() -> None:
+    """It is finite, and what the net computes with it is not."""
+    net, meta = make()
+    variance = next(module.running_var for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    variance[1] = -1.0
+    with pytest.raises(BadWeights, match=r"a variance is negative \(found .*running_var"):
+        load_weights(pack_weights(net, meta))
+
+
+@pytest.mark.parametrize(
+    "facts", [{"std": (5e-324,)}, {"std": (-0.3,)}, {"std": (1e300,)}, {"mean": (1e300,)}, {"std": (1.5e-38,)}]
+)
+def test_scaling_that_float32_cannot_do_is_refused(facts: dict[str, Any]) -> None:
+    ((name, _),) = facts.items()
+    with pytest.raises(BadWeights, match=name):
+        load_weights(with_header(pack_weights(*make()), change_meta(**facts)))
+
+
+def _published(tmp_path: Path, change: Any) -> Path:
+    """Return a file like the baseline's after a change of its state."""
+    torch.manual_seed(0)
+    state = SimpleUNetV2().state_dict()
+    change(state)
+    torch.save(state, tmp_path / "weights.pth")
+    return tmp_path / "weights.pth"
+
+
+def _name(state: dict[str, torch.Tensor], end: str) -> str:
+    return next(name for name in state if name.endswith(end))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state[_name(state, "running_var")].fill_(-1.0), "a variance is negative"),
+        (lambda state: state.update({"final.bias": state["final.bias"].to(torch.complex64)}), "complex64"),
+        (lambda state: state.update({"final.bias": torch.tensor([1e300], dtype=torch.float64)}), "is not finite"),
+        (lambda state: [state[name].fill_(1e30) for name in state if name.endswith("weight")], "is not finite"),
+    ],
+)
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_an_import_refuses_a_net_that_makes_no_numbers(
+    tmp_path: Path, runtime_env: Path, change: Any, message: str, dry_run: bool
+) -> None:
+    with pytest.raises(BadWeights, match=message):
+        import_weights(str(_published(tmp_path, change)), dry_run=dry_run)
+    if not dry_run:
+        assert models() == []
+
+
+def test_an_import_accepts_what_the_baseline_project_may_publish(tmp_path: Path, runtime_env: Path) -> None:
+    record = import_weights(str(_published(tmp_path, lambda state: state["final.bias"].fill_(0.5))))
+    assert [weights["weights_id"] for weights in models()] == [record.weights_id]
 
 
 def test_normalize_clips_scales_and_zeroes() -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rasterio.transform import Affine
 
 from cloudseg.errors import Interrupted
 from cloudseg.model.weights import LoadedModel
 from cloudseg.stages import lineage, plan_predict, predict
+from tests.damage import flip_a_bit_unnoticed
 
 
 @pytest.fixture
@@ -55,6 +57,41 @@ def test_bad_scenes_are_named_and_hold_up_no_other(
     assert sorted(waiting) == sorted([odd.scene_id, damaged.scene_id]), (
         "they are tried again: once fixed, they get their mask"
     )
+
+
+def test_a_scene_with_one_flipped_bit_is_never_masked(
+    served: Any, make_net: Callable[..., LoadedModel], make_pixels: Callable[..., Any]
+) -> None:
+    flipped = served.add_scene(make_pixels(64, 64, seed=1), name="flipped")
+    good = served.add_scene(make_pixels(64, 64, seed=2), name="good")
+    flip_a_bit_unnoticed(Path(served.store.gdal_path(flipped.key)))
+    weights, _ = served.add_weights(make_net((4, 6)))
+    record = predict([flipped.scene_id, good.scene_id], weights_id=weights.weights_id)
+    assert [lineage(mask)["scene"]["name"] for mask in record.masks] == ["good"]
+    error = record.failed[flipped.scene_id]
+    assert error["error"] == "ObjectCorrupt"
+    assert error["subject"] == f"scene {flipped.scene_id} ({flipped.key})"
+    assert error["expected"] == flipped.sha256
+    assert error["found"] not in (None, flipped.sha256)
+    assert "backup" in error["next_step"]
+
+
+def test_a_net_that_makes_no_numbers_publishes_nothing(
+    served: Any, make_net: Callable[..., LoadedModel], make_pixels: Callable[..., Any]
+) -> None:
+    """Parameters that are finite, but whose products are not, pass every check of the file."""
+    scene = served.add_scene(make_pixels(40, 40, seed=1), name="observed")
+    loaded = make_net((4, 6))
+    with torch.no_grad():
+        for parameter in loaded.net.parameters():
+            parameter.fill_(1e30)
+    weights, _ = served.add_weights(loaded)
+    record = predict([scene.scene_id], weights_id=weights.weights_id)
+    assert (record.masks, record.created) == ([], 0)
+    error = record.failed[scene.scene_id]
+    assert (error["error"], error["found"]) == ("BadWeights", "1600 of 1600 pixels")
+    assert error["subject"] == f"weights {weights.weights_id} on scene {scene.scene_id}"
+    assert list(served.store.list_keys("masks/")) == []
 
 
 class SignalOnce(logging.Handler):

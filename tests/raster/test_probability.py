@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from cloudseg.errors import BadWeights
 from cloudseg.raster.probability import classify, encode_probability, first_cloud_step
 
 
@@ -19,3 +20,14 @@ def test_encoded_steps_and_no_data() -> None:
     probability = np.array([[0.0, 0.002, 0.0021, 0.5, 1.0, 1.5, 0.7]], np.float32)
     valid = np.array([[True] * 6 + [False]])
     assert encode_probability(probability, valid).tolist() == [[0, 0, 1, 125, 250, 250, 255]]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_never_a_probability_of_zero(value: float) -> None:
+    probability = np.full((2, 3), value, np.float32)
+    probability[0] = 0.5
+    valid = np.array([[True] * 3, [True, False, False]])
+    with pytest.raises(BadWeights, match=r"w-1 on sc-1: the net's output is not a finite number .*1 of 4 pixels"):
+        encode_probability(probability, valid, subject="w-1 on sc-1")
+    valid[1, 0] = False  # at a pixel that was not observed it has no meaning
+    assert encode_probability(probability, valid).tolist() == [[125] * 3, [255] * 3]

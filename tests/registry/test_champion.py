@@ -1,6 +1,8 @@
 """One champion under concurrent promotions; the pointer follows the row; history is kept."""
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +11,9 @@ import pytest
 from cloudseg import keys
 from cloudseg.catalog import Catalog, model_rows
 from cloudseg.catalog.session import now
-from cloudseg.errors import InputError, NotInCatalog, ObjectCorrupt, ObjectMissing, PromotionRefused
+from cloudseg.errors import InputError, NotInCatalog, ObjectCorrupt, ObjectMissing, PromotionRefused, StoreRefused
 from cloudseg.records import Outcome, Verdict, Weights
-from cloudseg.registry import find_champion, promote, register, repair_pointer, rollback
+from cloudseg.registry import find_champion, is_pointer_right, promote, register, repair_pointer, rollback
 from cloudseg.storage import LocalStore
 
 METADATA = {"architecture": "SimpleUNet", "bands": ["red"], "clip": 1.0, "mean": [0.0], "std": [1.0], "threshold": 0.5}
@@ -215,6 +217,46 @@ def test_a_pointer_without_any_champion_is_removed(store: LocalStore, catalog: C
     store.replace(keys.CHAMPION_POINTER, b"{}")
     assert repair_pointer(store, catalog) is True
     assert not store.exists(keys.CHAMPION_POINTER)
+
+
+def _obstruct(path: Path, obstacle: str) -> None:
+    path.unlink(missing_ok=True)
+    match obstacle:
+        case "folder":
+            path.mkdir()
+        case "folder with a file":
+            path.mkdir()
+            (path / "x").write_bytes(b"x")
+        case "dangling link":
+            path.symlink_to("nowhere")
+        case "pipe":
+            os.mkfifo(path)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("obstacle", ["folder", "folder with a file", "dangling link", "pipe"])
+def test_an_obstacle_in_place_of_the_pointer_is_named(
+    store: LocalStore, catalog: Catalog, publish: Callable[[str], Weights], obstacle: str
+) -> None:
+    one, two = publish("one"), publish("two")
+    make_champion(store, catalog, one.weights_id, None)
+    path = store.root / keys.CHAMPION_POINTER
+    _obstruct(path, obstacle)
+    assert not is_pointer_right(store, catalog)
+    for act in (
+        lambda: repair_pointer(store, catalog),
+        lambda: make_champion(store, catalog, two.weights_id, one.weights_id),
+        lambda: rollback(store, catalog, expected_champion=two.weights_id, actor="cli", reason="x"),
+    ):
+        with pytest.raises(StoreRefused, match=r"models/champion.json: .* cannot be written") as caught:
+            act()
+        assert not caught.value.retry_helps
+    found = find_champion(catalog)
+    assert found is not None
+    assert found.weights_id == one.weights_id, "the history has both changes"
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    assert repair_pointer(store, catalog) is True
+    assert pointer(store)["weights_id"] == one.weights_id
 
 
 class OvertakenStore(LocalStore):

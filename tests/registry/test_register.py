@@ -8,6 +8,7 @@ from pathlib import Path
 import pystac
 import pystac.validation
 import pytest
+from markdown_it import MarkdownIt
 
 from cloudseg import keys
 from cloudseg.catalog import Catalog, model_rows
@@ -269,4 +270,9 @@ def test_the_card_says_what_matters_and_escapes() -> None:
     assert "| Recipe | a\\|b &lt;i> |" in card
     assert "| Labels from | !\\[x\\](http://tracker) \\[y\\](javascript:z) |" in card
     assert "history" not in card
+    sources = [r"\[x\](https://evil.example/)", r"a \| b \\[y](https://evil.example/)"]
+    hostile = model_card(METADATA | {"sources": sources}, {})
+    drawn = MarkdownIt("commonmark").enable("table").render(hostile)
+    assert "<a " not in drawn
+    assert r"\[x\](https://evil.example/)" in drawn, "a reader sees what was written"
     assert "red, green, blue" in card

@@ -19,9 +19,11 @@ from cloudseg.recipe import load_recipe
 from cloudseg.records import Checkpoint, Evaluation, Run, Scene, Snapshot, StoredObject, Weights
 from cloudseg.registry import promote
 from cloudseg.runtime import Runtime, open_runtime
-from cloudseg.stages import maintain
+from cloudseg.stages import doctor, maintain
+from cloudseg.stages.doctor import Check
 from cloudseg.stages.listing import Listing
 from cloudseg.stages.maintain import _collect_orphans
+from cloudseg.stages.verification import load_verification, part_of
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 LATER = (NOW + timedelta(days=1000)).isoformat()
@@ -357,3 +359,78 @@ def test_ages_are_checked(runtime: Runtime):
         maintain(orphan_hours=-1)
     with pytest.raises(InputError, match="not an age"):
         maintain(checkpoint_days=float("nan"))
+
+
+def _night(number: int) -> str:
+    return (NOW + timedelta(days=number)).isoformat()
+
+
+def _integrity() -> Check:
+    return next(check for check in doctor(device=False).checks if check.name == "integrity")
+
+
+def test_every_object_is_read_once_in_as_many_nights_as_there_are_parts(runtime: Runtime):
+    count, parts = 40, 5
+    for number in range(count):
+        add_scene(runtime, f"scene {number}".encode())
+    read = [maintain(dry_run=False, verify_parts=parts, as_of=_night(night)).verified for night in range(parts)]
+    assert sum(read) == count
+    assert min(read) > 0
+    known = load_verification(runtime.store)
+    assert sorted(known.read_on) == list(range(parts))
+    assert known.read_on[0] == NOW.date()
+    # A repeated night reads the same part, and the next round begins with the oldest one.
+    assert maintain(dry_run=False, verify_parts=parts, as_of=_night(2)).verified == read[2]
+    assert maintain(dry_run=False, verify_parts=parts, as_of=_night(9)).verified == read[0]
+    assert load_verification(runtime.store).read_on[0] == (NOW + timedelta(days=9)).date()
+
+
+def test_a_dry_run_remembers_nothing(runtime: Runtime):
+    add_scene(runtime)
+    maintain(verify=True)
+    maintain(verify_parts=3)
+    assert not runtime.store.exists(keys.VERIFICATION)
+
+
+def test_damage_that_a_night_finds_is_reported_every_night_until_it_is_repaired(runtime: Runtime):
+    scene, parts = add_scene(runtime, b"one of many"), 4
+    path = Path(runtime.store.gdal_path(scene.key))
+    path.write_bytes(b"one of manx")
+    found = [maintain(dry_run=False, verify_parts=parts, as_of=_night(night)).missing for night in range(2 * parts)]
+    first = part_of(scene.key, parts)
+    assert found == [[]] * first + [[scene.key]] * (2 * parts - first)
+    told = _integrity()
+    assert (told.ok, told.warning) == (True, True)
+    assert f"1 objects were missing or damaged when they were last read: {scene.key}" in told.detail
+    path.write_bytes(b"one of many")
+    assert maintain(dry_run=False, verify_parts=parts, as_of=_night(2 * parts)).missing == []
+    assert "damaged" not in _integrity().detail
+
+
+def test_doctor_says_when_the_store_was_last_read(runtime: Runtime):
+    assert (_integrity().warning, "not read as a whole yet" in _integrity().detail) == (False, True)
+    add_scene(runtime)  # its row is of NOW, long ago
+    with runtime.catalog.begin() as db:
+        db.exec_driver_sql("UPDATE scene SET created_at = '2020-01-01 00:00:00.000000'")
+    told = _integrity()
+    assert told.warning
+    assert "never read as a whole although it has objects since 2020-01-01; overdue" in told.detail
+    maintain(dry_run=False, verify=True)
+    told = _integrity()
+    assert not told.warning
+    assert f"every object was read and compared with its checksum on {datetime.now(UTC):%Y-}" in told.detail
+    maintain(dry_run=False, verify=True, as_of="2020-02-01T00:00:00Z")
+    assert "2020-02-01 or later; overdue" in _integrity().detail
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b'{"parts": 0}', b'{"read_on": {"x": "yesterday"}}', b"\xff"])
+def test_a_damaged_memory_counts_as_none(runtime: Runtime, damage: bytes):
+    add_scene(runtime)
+    runtime.store.replace(keys.VERIFICATION, damage)
+    assert maintain(dry_run=False, verify_parts=1, as_of=_night(0)).verified == 1
+    assert load_verification(runtime.store).read_on == {0: NOW.date()}
+
+
+def test_the_number_of_parts_is_checked(runtime: Runtime):
+    with pytest.raises(InputError, match="not a number of parts"):
+        maintain(verify_parts=367)

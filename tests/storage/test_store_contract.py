@@ -213,6 +213,18 @@ def test_local_file_has_the_bytes(any_store: Store):
         assert path.read_bytes() == b"some bytes"
 
 
+def test_a_local_file_is_compared_with_the_checksum_of_its_row(any_store: Store):
+    stored = any_store.put("a/b.bin", b"some bytes")
+    with any_store.local_file(stored.key, stored.sha256) as path:
+        assert path.read_bytes() == b"some bytes"
+    # Whoever changes an object may change the checksum in its metadata too: the row decides.
+    changed = any_store.replace(stored.key, b"same bytes")
+    with pytest.raises(ObjectCorrupt) as caught, any_store.local_file(stored.key, stored.sha256):
+        pass
+    assert (caught.value.subject, caught.value.found) == (stored.key, changed.sha256)
+    assert caught.value.expected == stored.sha256
+
+
 def test_gdal_opens_objects(any_store: Store, synthetic_folder: Path):
     image = next((synthetic_folder / "images").iterdir())
     any_store.put_file("scenes/ab/x.tif", image)

@@ -110,7 +110,17 @@ def _create_cluster(home: StackHome, programs: Path, data: Path) -> None:
         shutil.chown(password, server_user(), _group(server_user()))
     folder, port = str(home.root / "postgres"), str(home.ports["postgres"])
     control = [str(programs / "pg_ctl"), "-D", str(data), "-w", "-s"]
-    initdb = [str(programs / "initdb"), "-D", str(data), "-U", "postgres", "-E", "UTF8", "--locale=C"]
+    initdb = [
+        str(programs / "initdb"),
+        "-D",
+        str(data),
+        "-U",
+        "postgres",
+        "-E",
+        "UTF8",
+        "--locale=C",
+        "--data-checksums",
+    ]
     psql = [str(programs / "psql"), "-X", "-q", "-h", folder, "-p", port, "-U", "postgres", "-d", "postgres", "-f", "-"]
     socket_only = f"-c listen_addresses= -c unix_socket_directories={folder} -p {port}"
     try:

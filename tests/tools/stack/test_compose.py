@@ -1,6 +1,7 @@
 """docker/ without a container engine: lint, the schema of compose.yaml, references between the files."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -73,6 +74,9 @@ def test_what_the_services_name_is_there(compose: dict[str, Any]):
     for name, service in services.items():
         assert set(service.get("depends_on", {})) <= set(services), name
         for volume in service.get("volumes", []):
+            if ":" not in volume:  # anonymous, gone with the container
+                assert volume.startswith("/"), f"{name}: {volume}"
+                continue
             source = volume.split(":")[0]
             assert source in compose["volumes"] or source.startswith("${") or (DOCKER / source).is_file(), (
                 f"{name}: {volume}"
@@ -97,12 +101,64 @@ def test_images_are_pinned(compose: dict[str, Any]):
     assert all(re.search(r":(\d+[\d.]*\S*|\$\{CLOUDSEG_VERSION\})$", image) for image in images), images
 
 
+def test_pinning_replaces_tags_by_digests(tmp_path: Path):
+    """The registry is asked through Docker; here a stand-in answers, because no registry may be reached."""
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "docker"
+    program.write_text("#!/bin/sh\nprintf %s \"$4\" | sha256sum | sed 's/^/sha256:/; s/ .*//'\n")
+    program.chmod(0o755)
+    folder = shutil.copytree(DOCKER, tmp_path / "docker")
+    environment = os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+
+    def pin(*arguments: str) -> int:
+        return subprocess.run([folder / "pin_images", *arguments], env=environment, check=False).returncode
+
+    assert pin("--check") == 1
+    assert (folder / "compose.yaml").read_text() == COMPOSE.read_text()
+    assert pin() == 0
+    assert pin("--check") == 0
+    services = yaml.safe_load((folder / "compose.yaml").read_text("utf-8"))["services"]
+    foreign = [service["image"] for service in services.values() if "CLOUDSEG_VERSION" not in service["image"]]
+    assert len(foreign) == 4
+    assert all(re.search(r":\d\S*@sha256:[0-9a-f]{64}$", image) for image in foreign), foreign
+    assert re.search(r"^FROM python:\S+@sha256:[0-9a-f]{64} AS base$", (folder / "Dockerfile").read_text("utf-8"), re.M)
+
+
 def test_nothing_runs_as_root_and_nothing_is_privileged(compose: dict[str, Any]):
     assert re.search(r"^USER 10001$", (DOCKER / "Dockerfile").read_text("utf-8"), re.M)
     for name, service in compose["services"].items():
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["cap_drop"] == ["ALL"] or name == "postgres"
         assert "privileged" not in service
+
+
+def test_every_service_is_bounded_and_its_root_is_read_only(compose: dict[str, Any]):
+    for name, service in compose["services"].items():
+        assert service["read_only"] is True, name
+        assert any(mount.split(":")[0] == "/tmp" for mount in service["tmpfs"]), name  # noqa: S108 -- in the container
+        assert 0 < service["pids_limit"] <= 512, name
+        assert re.fullmatch(r"\d+g", service["mem_limit"]), name
+    assert "/srv/scratch" in compose["services"]["worker-gpu"]["volumes"], "scenes do not fit into memory"
+    dockerfile = (DOCKER / "Dockerfile").read_text("utf-8")
+    assert re.search(r"^\s+TMPDIR=/srv/scratch \\$", dockerfile, re.M)
+    assert "/srv/scratch" in re.search(r"install -d .*", dockerfile).group()
+
+
+def test_postgresql_verifies_its_pages(compose: dict[str, Any]):
+    assert compose["services"]["postgres"]["environment"]["POSTGRES_INITDB_ARGS"] == "--data-checksums"
+
+
+def test_nothing_reports_to_anyone(compose: dict[str, Any]):
+    """The images switch ONNX Runtime's telemetry off, SeaweedFS runs without its own, and Airflow has none."""
+    assert read_variables(DOCKER / "airflow.env")["ORT_DISABLE_TELEMETRY"] == "1"
+    assert re.search(r"^\s+ORT_DISABLE_TELEMETRY=1 \\$", (DOCKER / "Dockerfile").read_text("utf-8"), re.M)
+    assert "-master.telemetry=false" in compose["services"]["seaweedfs"]["command"]
+    airflow = pytest.importorskip("airflow", reason="the extra `airflow` is not installed")
+    assert not list(Path(airflow.__file__).parent.glob("utils/usage_data*")), "set usage_data_collection.enabled"
+
+
+def test_a_pod_gets_no_variables_of_other_services():
+    assert yaml.safe_load((DOCKER / "gpu_pod.yaml").read_text("utf-8"))["spec"]["enableServiceLinks"] is False
 
 
 def test_only_loopback_and_only_three_ports_are_published(compose: dict[str, Any]):

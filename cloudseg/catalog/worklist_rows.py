@@ -8,8 +8,8 @@ from sqlalchemy import Connection, Row, Select, func, select
 
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.model_rows import find_mask
-from cloudseg.catalog.session import fetch, fetch_one
-from cloudseg.records import Json, Label, Mask, Weights
+from cloudseg.catalog.session import fetch_one
+from cloudseg.records import Json, Mask, Weights
 
 
 class MaskedScene(NamedTuple):
@@ -111,16 +111,6 @@ def find_challenger(db: Connection, weights_id: str) -> Weights | None:
         select(t.weights).where(t.weights.c.weights_id.in_(evaluated)).order_by(t.weights.c.version.desc()).limit(1)
     )
     return fetch_one(db, Weights, statement)
-
-
-def find_newest_label(db: Connection, scene_id: str) -> Label | None:
-    """Return the label of a scene that a snapshot would use, or None."""
-    labels = fetch(
-        db,
-        Label,
-        select(t.label).where(t.label.c.scene_id == scene_id).order_by(t.label.c.version.desc()).limit(1),
-    )
-    return next(iter(labels), None)
 
 
 def _masked(weights_id: str) -> Select[tuple[object, ...]]:

@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from cloudseg.catalog import Catalog, scene_rows, worklist_rows
+from cloudseg.catalog import Catalog, label_rows, scene_rows, worklist_rows
 from cloudseg.catalog.worklist_rows import MaskedScene
 from cloudseg.errors import CloudsegError, NotInCatalog
 from cloudseg.keys import canonical_json, make_id
@@ -65,7 +65,8 @@ def build_worklist(
 ) -> Worklist:
     """Return the scenes and windows whose label would teach most.
 
-    Only published rasters are read: probability, mask by other weights, label. The same catalog gives the same list.
+    Only published rasters are read: probability, mask by other weights, accepted labels. A scene with a label that
+    waits for a decision is not listed. The same catalog gives the same list.
 
     Args:
         store: of the rasters.
@@ -80,7 +81,10 @@ def build_worklist(
         StoreUnreachable: the store does not answer.
     """
     work = _Work(store, catalog, weights_id, megapixels * 1_000_000 // 2, on_progress or (lambda *_: None))
-    proposals = [*work.single_scenes(), *work.repeated_places()]
+    with catalog.read() as db:
+        waiting = {stated.label.scene_id for stated in label_rows.list_stated(db, state="proposed")}
+    found = (*work.single_scenes(), *work.repeated_places())
+    proposals = [proposal for proposal in found if proposal.scene.scene_id not in waiting]
     items = [_item(rank, proposal) for rank, proposal in enumerate(select(proposals, count), start=1)]
     with catalog.read() as db:
         masked = worklist_rows.count_masked(db, weights_id)
@@ -148,20 +152,20 @@ class _Work:
 
     def _of_scene(self, scene: MaskedScene) -> list[Proposal]:
         with self._catalog.read() as db:
-            label = worklist_rows.find_newest_label(db, scene.scene_id)
+            labels = label_rows.list_accepted_of(db, scene.scene_id)
             other = worklist_rows.find_other_mask(db, scene.scene_id, self._weights_id)
         try:
             counted = count_scene(
                 self._probability(scene),
                 scene.threshold,
-                label=self._path(label.key) if label else None,
+                labels=[self._path(label.key) for label in labels],
                 other=self._path(other.key) if other else None,
             )
         except CloudsegError as error:
             self._fail(scene, error)
             return []
         self.examined.add(scene.scene_id)
-        return propose(scene, counted, label=label, other=other)
+        return propose(scene, counted, labels=labels, other=other)
 
     def repeated_places(self) -> Iterator[Proposal]:
         """Yield places with pixels that are cloud on nearly every date."""

@@ -15,7 +15,7 @@ from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA
 from cloudseg.errors import DataError
 from cloudseg.grid import Window, iter_windows
 from cloudseg.raster.probability import STEPS, classify
-from cloudseg.raster.read import UInt8, open_raster, read_label
+from cloudseg.raster.read import UInt8, open_raster, read_label, read_overlay
 from cloudseg.records import GdalPath
 from cloudseg.worklist.scores import ALWAYS, Counts
 
@@ -46,14 +46,14 @@ class WindowCounts:
 
 
 def count_scene(
-    probability: GdalPath, threshold: float, *, label: GdalPath | None, other: GdalPath | None
+    probability: GdalPath, threshold: float, *, labels: Sequence[GdalPath], other: GdalPath | None
 ) -> list[WindowCounts]:
     """Count the windows of a scene.
 
     Args:
         probability: its published probability raster.
         threshold: of its mask.
-        label: its label, if it has one.
+        labels: its accepted labels, oldest first; none: it is not labeled.
         other: its mask by other weights, if there is one.
 
     Raises:
@@ -62,15 +62,15 @@ def count_scene(
     """
     with ExitStack() as stack:
         steps = stack.enter_context(open_raster(probability))
-        labels = stack.enter_context(open_raster(label)) if label else None
+        overlaid = [stack.enter_context(open_raster(label)) for label in labels]
         masks = stack.enter_context(open_raster(other)) if other else None
-        _check_sizes([steps, *(raster for raster in (labels, masks) if raster is not None)])
+        _check_sizes([steps, *overlaid, *([masks] if masks else [])])
         return [
             _count_window(
                 window,
                 read_label(steps, window),
                 threshold,
-                read_label(labels, window) if labels else None,
+                read_overlay(overlaid, window) if overlaid else None,
                 read_label(masks, window) if masks else None,
             )
             for window in iter_windows(steps.height, steps.width, WINDOW)

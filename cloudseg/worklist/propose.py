@@ -43,21 +43,21 @@ class Proposal:
 
 
 def propose(
-    scene: MaskedScene, counted: Sequence[WindowCounts], *, label: Label | None, other: Mask | None
+    scene: MaskedScene, counted: Sequence[WindowCounts], *, labels: Sequence[Label], other: Mask | None
 ) -> list[Proposal]:
     """Return at most one proposal for each reason that follows from one scene alone.
 
     Args:
         scene: the scene.
         counted: its windows.
-        label: its label, if it has one.
+        labels: its accepted labels, oldest first.
         other: its mask by other weights, if there is one.
     """
     found = [_uncertain(scene, counted)]
     if other is not None:
         found.append(_disagreement(scene, counted, other))
-    if label is not None:
-        found.append(_label_error(scene, counted, label))
+    if labels:
+        found.append(_label_error(scene, counted, labels[-1]))
     return [proposal for proposal in found if proposal is not None]
 
 
@@ -117,7 +117,7 @@ def _disagreement(scene: MaskedScene, counted: Sequence[WindowCounts], other: Ma
     )
 
 
-def _label_error(scene: MaskedScene, counted: Sequence[WindowCounts], label: Label) -> Proposal | None:
+def _label_error(scene: MaskedScene, counted: Sequence[WindowCounts], newest: Label) -> Proposal | None:
     clear, cloud = (_sum([getattr(found, name) for found in counted]) for name in ("clear", "cloud"))
     sure = confidence(clear, cloud, scene.threshold)
     scored = [
@@ -130,7 +130,7 @@ def _label_error(scene: MaskedScene, counted: Sequence[WindowCounts], label: Lab
         "label_error",
         [(error.score, found.window, error) for error, found in scored],
         lambda error: (
-            f"label version {label.version} ({label.source}) and the mask contradict each other in "
+            f"the label (newest version {newest.version}, {newest.source}) and the mask contradict each other in "
             f"{_percent(error.score)} of the labeled pixels: {error.clear} labeled clear, {error.cloud} labeled cloud"
         ),
     )

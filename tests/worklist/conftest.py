@@ -99,7 +99,7 @@ class World:
             model_rows.add_mask(db, row)
         return row
 
-    def label(self, scene_id: str, classes: np.ndarray, source: str = "test") -> Label:
+    def label(self, scene_id: str, classes: np.ndarray, source: str = "test", state: Any = "accepted") -> Label:
         content = tif_bytes(classes[None].astype(np.uint8), ("cloud",))
         stored = self.store.put(keys.label(keys.sha256_of(content)), content)
         row = Label(
@@ -116,7 +116,7 @@ class World:
             created_at=DAY,
         )
         with self.catalog.begin() as db:
-            scene_rows.add_label(db, row)
+            scene_rows.add_label(db, row, state=state)
         return row
 
 

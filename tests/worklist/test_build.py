@@ -89,7 +89,7 @@ def test_a_wrong_label_is_found_and_a_right_one_is_not(world: World):
     world.label(wrong, ~cloud, source="analyst:ada")  # inverted
     item = only(world)
     assert (item.scene_id, item.reason, item.score) == (wrong, "label_error", 1.0)
-    assert "label version 1 (analyst:ada)" in item.words
+    assert "the label (newest version 1, analyst:ada)" in item.words
     assert "labeled clear" in item.words
 
 
@@ -100,6 +100,34 @@ def test_the_newest_label_counts(world: World):
     world.label(scene_id, ~cloud)
     assert len(build(world).items) == 1
     world.label(scene_id, cloud, source="corrected")
+    assert build(world).items == []
+
+
+def test_where_the_newest_label_has_no_opinion_the_older_one_counts(world: World):
+    cloud = part(slice(100, 200), slice(100, 200))
+    scene_id = world.scene("block:a")
+    world.mask(scene_id, sure(cloud))
+    world.label(scene_id, ~cloud)
+    corner = np.full((SIZE, SIZE), 255)
+    corner[:256, :256] = cloud[:256, :256]
+    world.label(scene_id, corner, source="corner")
+    item = only(world)  # the corner is right now, the rest is as wrong as it was
+    assert (0, 0) not in {(window.row_off, window.col_off) for window in item.windows}
+    assert item.score == 1.0
+
+
+def test_a_label_that_waits_for_a_decision_keeps_its_scene_off_the_list(world: World):
+    scene_id = world.scene("block:a")
+    world.mask(scene_id, undecided(0.5))
+    world.label(scene_id, np.full((SIZE, SIZE), 255), state="proposed")
+    assert build(world).items == []
+
+
+def test_a_rejected_label_changes_nothing(world: World):
+    cloud = part(slice(100, 200), slice(100, 200))
+    scene_id = world.scene("block:a")
+    world.mask(scene_id, sure(cloud))
+    world.label(scene_id, ~cloud, state="rejected")
     assert build(world).items == []
 
 

@@ -1,8 +1,9 @@
 """Make the pictures of docs/assets/ from a real run.
 
-A scene with its mask, an evaluation report, the page in the Airflow UI.
+A scene with its mask, an evaluation report, the page in the Airflow UI, the correction of a mask.
 
     python -m tools.pictures --home var/demo
+    python examples/partial_correction.py FOLDER && python -m tools.pictures --correction FOLDER
     python -m tools.pictures --home var/demo --airflow-url http://127.0.0.1:8080 --user admin --password …
 
 `--home` is a home with masks, such as the demo's. The Airflow pictures need that demo still running (`make demo` prints
@@ -22,13 +23,19 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import numpy.typing as npt
+import pyogrio.raw
 import rasterio
-from PIL import Image
+import rasterio.features
+import shapely
+from PIL import Image, ImageColor
 from playwright.sync_api import Page, sync_playwright
+
+from cloudseg.worklist.style import COLORS, FILL_ALPHA, MASK_ALPHA, MASK_COLOR
 
 ASSETS: Final = Path(__file__).parents[1] / "docs" / "assets"
 LARGEST: Final = 150_000
 """Bytes of a picture, at most: the repository keeps every version."""
+SMALL: Final = 40_000
 OUTLINE: Final = (255, 0, 170)
 _CLOUD, _NO_DATA = 1, 255
 _BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
@@ -71,16 +78,61 @@ def _edges(cloud: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return cloud & ~inner
 
 
-def save(picture: Image.Image, name: str) -> None:
+def layers_of(folder: Path, *, drawn: bool, scale: int = 2) -> Image.Image:
+    """Return what QGIS shows of the first scene of a worklist folder: picture, mask, and polygons on top.
+
+    Args:
+        folder: from `cloudseg worklist --out`.
+        drawn: whether the polygons are shown.
+        scale: pixels of the result per pixel of the scene, along an axis.
+    """
+    (labels,) = (folder / "labels").glob("*.gpkg")
+    layers = folder / "layers" / labels.stem
+    with rasterio.open(layers / "rgb.tif") as rgb, rasterio.open(layers / "mask.tif") as mask:
+        picture: npt.NDArray[np.float32] = rgb.read().transpose(1, 2, 0).astype(np.float32)
+        cloud, transform = mask.read(1) == _CLOUD, mask.transform
+    picture, cloud = (np.repeat(np.repeat(array, scale, 0), scale, 1) for array in (picture, cloud))
+    _blend(picture, cloud, ImageColor.getrgb(MASK_COLOR), MASK_ALPHA)
+    if drawn:
+        _, _, wkb, (classes, *_) = pyogrio.raw.read(labels, layer="labels")
+        fine = transform @ rasterio.Affine.scale(1 / scale)
+        for geometry, name in zip(shapely.from_wkb(wkb), classes, strict=True):
+            inside = rasterio.features.geometry_mask([geometry], cloud.shape, fine, invert=True)
+            _blend(picture, inside, COLORS[name], FILL_ALPHA)
+            _blend(picture, _edges(inside), COLORS[name], 255)
+    return Image.fromarray(np.rint(picture).astype(np.uint8))
+
+
+def _blend(picture: npt.NDArray[np.float32], where: npt.NDArray[np.bool_], color: tuple[int, ...], alpha: int) -> None:
+    """Lay a color with an opacity of 0 to 255 over a part of a picture."""
+    share = alpha / 255
+    picture[where] = (1 - share) * picture[where] + share * np.array(color, np.float32)
+
+
+def beside(*pictures: Image.Image) -> Image.Image:
+    """Return pictures of one height side by side."""
+    gap = np.full((pictures[0].height, 12, 3), 255, np.uint8)
+    parts = [part for picture in pictures for part in (np.asarray(picture), gap)][:-1]
+    return Image.fromarray(np.concatenate(parts, axis=1))
+
+
+def from_correction(folder: Path) -> None:
+    """Make the pictures of docs/how-to/partial_correction.md from a run of examples/partial_correction.py."""
+    seen, drawn = (layers_of(folder / "correct", drawn=drawn) for drawn in (False, True))
+    save(beside(seen, drawn), "correction_drawn.webp", SMALL)
+    save(Image.open(folder / "diff.png").convert("RGB"), "correction_diff.webp", SMALL)
+
+
+def save(picture: Image.Image, name: str, largest: int = LARGEST) -> None:
     """Write a WebP into docs/assets/, in the best quality that stays below the limit."""
     for quality in range(92, 30, -6):
         out = io.BytesIO()
         picture.save(out, "WEBP", quality=quality, method=6)
-        if out.tell() <= LARGEST:
+        if out.tell() <= largest:
             (ASSETS / name).write_bytes(out.getvalue())
             print(f"{name}: {picture.width} x {picture.height}, {out.tell() / 1000:.0f} kB, quality {quality}")
             return
-    sys.exit(f"{name} does not fit into {LARGEST} bytes")
+    sys.exit(f"{name} does not fit into {largest} bytes")
 
 
 @contextmanager
@@ -145,6 +197,7 @@ def main() -> None:
     """Read the arguments and make the pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path, help="home with masks")
+    parser.add_argument("--correction", type=Path, help="folder of examples/partial_correction.py")
     parser.add_argument("--airflow-url", help="address of a running demo")
     parser.add_argument("--user", default="admin")
     parser.add_argument("--password", help="as the demo prints it")
@@ -152,6 +205,8 @@ def main() -> None:
     ASSETS.mkdir(exist_ok=True)
     if given.home:
         from_home(given.home)
+    if given.correction:
+        from_correction(given.correction)
     if given.airflow_url:
         from_airflow(given.airflow_url.rstrip("/"), given.user, given.password or "")
 

@@ -13,11 +13,14 @@ CLASSES: Final = {"cloud": 1, "clear": 0}
 VERSION: Final = "3.34.0-Prizren"
 DOCTYPE: Final = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 
-_COLORS: Final = {"cloud": (204, 121, 167), "clear": (0, 114, 178), "": (230, 159, 0)}
+COLORS: Final = {"cloud": (204, 121, 167), "clear": (0, 114, 178), "": (230, 159, 0)}
 """RGB of the polygons; color-blind people can distinguish them (Okabe and Ito 2008, "Color universal design")."""
-_MASK_COLOR: Final = "#f0e442"
+MASK_COLOR: Final = "#f0e442"
 """Yellow of the same palette, for the clouds of the mask."""
-_MASK_ALPHA: Final = 90
+MASK_ALPHA: Final = 90
+"""Opacity of those clouds, 0 to 255."""
+FILL_ALPHA: Final = 70
+"""Opacity of the inside of polygons, 0 to 255; their outline is opaque."""
 
 
 def label_style(hidden: Mapping[str, str]) -> list[ET.Element]:
@@ -41,7 +44,7 @@ def mask_style() -> ET.Element:
     pipe = ET.Element("pipe")
     renderer = ET.SubElement(pipe, "rasterrenderer", type="paletted", band="1", alphaBand="-1", opacity="1")
     palette = ET.SubElement(renderer, "colorPalette")
-    for value, label, color, alpha in ((0, "clear", "#000000", 0), (1, "cloud", _MASK_COLOR, _MASK_ALPHA)):
+    for value, label, color, alpha in ((0, "clear", "#000000", 0), (1, "cloud", MASK_COLOR, MASK_ALPHA)):
         ET.SubElement(palette, "paletteEntry", value=str(value), label=label, color=color, alpha=str(alpha))
     return pipe
 
@@ -64,7 +67,7 @@ def _renderer() -> ET.Element:
     renderer = ET.Element("renderer-v2", type="categorizedSymbol", attr="class", enableorderby="0", forceraster="0")
     categories = ET.SubElement(renderer, "categories")
     symbols = ET.SubElement(renderer, "symbols")
-    for number, (value, color) in enumerate(_COLORS.items()):
+    for number, (value, color) in enumerate(COLORS.items()):
         label = value or "class missing"
         ET.SubElement(
             categories, "category", value=value, label=label, symbol=str(number), render="true", type="string"
@@ -80,7 +83,7 @@ def _fill(name: str, color: tuple[int, int, int]) -> ET.Element:
     layer = ET.SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1", "locked": "0", "pass": "0"})
     options = ET.SubElement(layer, "Option", type="Map")
     values = {
-        "color": f"{rgb},70",
+        "color": f"{rgb},{FILL_ALPHA}",
         "outline_color": f"{rgb},255",
         "outline_style": "solid",
         "outline_width": "0.6",

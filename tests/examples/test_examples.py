@@ -45,6 +45,29 @@ def test_the_quickstart_prints_its_masks(tmp_path: Path):
     assert all(mask.is_file() for mask in printed_masks(printed))
 
 
+def test_a_partial_correction_enters_the_next_snapshot_when_it_is_accepted(tmp_path: Path):
+    printed = run("partial_correction.py", tmp_path, str(tmp_path))
+    steps = {line[:10].strip(): line[10:] for line in printed.splitlines()}
+    assert list(steps) == ["see", "open", "draw", "hand in", "look", "wait", "accept"]
+    assert re.fullmatch(r"lb-\w{20} is proposed: corrects mask mk-\w{20}", steps["hand in"])
+    assert re.match(r"\{'cloud to clear': \d{4}\} in ", steps["look"])  # only that change, and only in the polygons
+    assert (tmp_path / "diff.png").stat().st_size > 10_000
+    before = re.fullmatch(r"the snapshot is still (sn-\w{20}), created: False", steps["wait"])
+    after = re.fullmatch(r"in use: True; snapshot (sn-\w{20}), created: True, holds it: True", steps["accept"])
+    assert before
+    assert after
+    assert before[1] != after[1]
+
+
+def test_the_walk_through_uses_the_commands_of_its_script():
+    page = (REPO / "docs" / "how-to" / "partial_correction.md").read_text("utf-8")
+    script = (EXAMPLES / "partial_correction.py").read_text("utf-8")
+    commands = [command.split()[:2] for command in re.findall(r"# cloudseg (.*)", script)]
+    assert commands == [["worklist", "--scene"], ["ingest", "FOLDER/correct"], ["labels", "diff"], ["labels", "accept"]]
+    for first, second in commands:
+        assert f"cloudseg {first} {second.removeprefix('FOLDER/')}" in page
+
+
 def test_the_readme_shows_the_quickstart():
     [shown] = re.findall(r"```python\n(.*?)```", (REPO / "README.md").read_text("utf-8"), re.DOTALL)
     assert shown == (EXAMPLES / "quickstart.py").read_text("utf-8")

@@ -46,11 +46,13 @@ def test_an_undecided_window_is_found_with_its_figures(world: World):
 
 def test_pixels_that_are_labeled_are_not_uncertain(world: World):
     scene_id = world.scene("block:a")
-    world.mask(scene_id, undecided(0.5, window=(256, 0)))
+    steps = undecided(0.5, window=(256, 0))
+    world.mask(scene_id, steps)
     label = np.full((SIZE, SIZE), 255)
-    label[256:, :256] = 0
+    label[256:, :256] = (steps >= 100)[256:, :256]  # the label agrees with the mask
+    assert [item.reason for item in build(world).items] == ["uncertain"]
     world.label(scene_id, label)
-    assert "uncertain" not in {item.reason for item in build(world).items if at(item) == (256, 0)}
+    assert build(world).items == []
 
 
 def test_a_sliver_of_observed_pixels_does_not_win(world: World):
@@ -157,6 +159,16 @@ def test_a_roof_that_is_cloud_on_every_date_is_found(world: World):
 def test_clouds_that_move_are_no_roof(world: World):
     dates(world, 8, None)
     assert build(world).items == []
+
+
+def test_what_chance_explains_is_no_roof(world: World):
+    half = part(slice(0, SIZE), slice(0, 256))  # half of the scene is cloud on every date
+    for day in range(5):
+        world.mask(world.scene("block:city", number=day), sure(half))
+    item = only(world)
+    assert at(item) == (0, 0)
+    assert item.score == pytest.approx(1 - 0.5**5, abs=1e-4)
+    assert "100% of the pixels are cloud on at least 90% of 5 mostly clear dates, 3.1% expected" in item.words
 
 
 def test_few_dates_are_not_enough(world: World):

@@ -17,7 +17,6 @@ from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA, NO_DATA
 from cloudseg.grid import Window, iter_strips
 from cloudseg.raster.read import decoded, open_raster, read_overlay
 from cloudseg.raster.thumbnail import OUTLINE, color_indexes, edge_of, stretch
-from cloudseg.records import GdalPath
 
 SIDE: Final = 480
 """Longest side of a panel in pixels."""
@@ -49,7 +48,7 @@ class LabelDiff:
 
 
 def draw_label_diff(
-    scene: GdalPath, before: Sequence[GdalPath], after: Sequence[GdalPath], captions: tuple[str, str, str]
+    scene: str, before: Sequence[str], after: Sequence[str], captions: tuple[str, str, str]
 ) -> LabelDiff:
     """Draw a scene and two overlays of its labels where they differ; the whole scene where they do not.
 

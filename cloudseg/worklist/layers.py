@@ -18,7 +18,7 @@ from cloudseg.grid import Window, iter_windows
 from cloudseg.raster.cog import BLOCK_SIZE
 from cloudseg.raster.read import GDAL_ENV, decoded, open_raster
 from cloudseg.raster.thumbnail import NO_DATA_GRAY, color_indexes, stretch
-from cloudseg.records import GdalPath, Scene, WorklistWindow
+from cloudseg.records import Scene, WorklistWindow
 
 _MARGIN: Final = 512
 """Pixels around the windows: what a cloud is shows in its surroundings."""
@@ -50,7 +50,7 @@ def cut_around(scene: Scene, windows: Sequence[WorklistWindow]) -> Cut:
     return Cut(window, math.ceil(max(window.height, window.width) / _LONGEST))
 
 
-def write_rgb(path: Path, source: GdalPath, scene: Scene, cut: Cut) -> None:
+def write_rgb(path: Path, source: str, scene: Scene, cut: Cut) -> None:
     """Write an 8-bit picture of a part of a scene as JPEG in GeoTIFF; what was not observed is gray.
 
     It is stretched as the thumbnail of a mask is. Not for measurements.
@@ -74,7 +74,7 @@ def write_rgb(path: Path, source: GdalPath, scene: Scene, cut: Cut) -> None:
         out.update_tags(CLOUDSEG_SCENE_ID=scene.scene_id)
 
 
-def write_mask(path: Path, source: GdalPath, scene: Scene, cut: Cut) -> None:
+def write_mask(path: Path, source: str, scene: Scene, cut: Cut) -> None:
     """Write the same part of a mask, with the colors and tags of the published file.
 
     Raises:

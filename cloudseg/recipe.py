@@ -131,7 +131,7 @@ class Optimizer(_Part):
     """Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019)."""
 
     name: Literal["adam", "adamw"] = Field("adam", description="which of the two")
-    lr: float = Field(1e-3, gt=0, le=1000, description="highest learning rate")
+    lr: float = Field(1e-3, gt=0, le=_LARGEST_FLOAT32, description="highest learning rate")
     warm_lr_factor: float = Field(
         1.0,
         gt=0,
@@ -139,14 +139,14 @@ class Optimizer(_Part):
         description="factor of lr if the run starts from the champion's parameters, which the full lr would destroy",
     )
     weight_decay: float = Field(
-        0.0, ge=0, le=1000, description="decoupled from the gradient with adamw, part of it with adam"
+        0.0, ge=0, le=_LARGEST_FLOAT32, description="decoupled from the gradient with adamw, part of it with adam"
     )
     schedule: Literal["constant", "cosine", "onecycle"] = Field(
         "constant", description="learning rate schedule over all steps"
     )
     warmup_fraction: float = Field(0.05, ge=0, lt=1, description="of all steps, for cosine and onecycle")
     clip_norm: float | None = Field(
-        None, gt=0, le=1e30, description="gradients are clipped to this norm (L2 over all parameters)"
+        None, gt=0, le=_LARGEST_FLOAT32, description="gradients are clipped to this norm (L2 over all parameters)"
     )
 
 

@@ -311,11 +311,14 @@ def _failure_recorded(catalog: Catalog, run_id: str, dist: DistributedContext) -
 
 @contextmanager
 def _memory_explained(recipe: Recipe) -> Iterator[None]:
-    """Turn torch's errors about memory, which have no class of their own on CPUs, into what a person can change."""
+    """Turn torch's error about memory of the machine, which has no class of its own, into what a person can change.
+
+    Other processes may use the memory of a GPU too, so a retry can help there: its error is left as it is.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error):
+        if not isinstance(error, MemoryError) and "DefaultCPUAllocator" not in str(error):
             raise
         raise SettingsError(
             "the training needs more memory than this machine has",

@@ -1,9 +1,8 @@
-"""Decode an untrusted mask into the canonical label of a scene: uint8, 0 clear, 1 cloud, 255 none.
+"""Decode an untrusted mask into the pixels of the canonical label of a scene: uint8, 0 clear, 1 cloud, 255 none.
 
-Runs in the sandboxed decoder process.
+Runs in the sandboxed decoder process. What it sends is written by another process (`cloudseg.ingest.write_canonical`).
 """
 
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -11,15 +10,15 @@ import numpy.typing as npt
 import rasterio
 from rasterio.enums import Resampling
 
-from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA
+from cloudseg.bands import MASK_NO_DATA
 from cloudseg.errors import BadLabel, BadScene
 from cloudseg.grid import iter_windows
 from cloudseg.ingest.class_mappings import BINARY, BINARY_255
 from cloudseg.ingest.georeference import Grid, same_grid, to_grid, to_north_up
-from cloudseg.ingest.job import LabelFacts, LabelJob
-from cloudseg.ingest.untrusted import open_untrusted, rasterio_window, read_window
-from cloudseg.raster.cog import create_tiled, write_cog
-from cloudseg.raster.read import GDAL_ENV, open_raster, read_scene
+from cloudseg.ingest.job import LabelJob, LabelReading, WindowedPixels
+from cloudseg.ingest.pixel_stream import PixelSender, windows_of
+from cloudseg.ingest.untrusted import open_untrusted, read_window
+from cloudseg.raster.read import GDAL_ENV, open_raster
 
 _WINDOW: Final = 1024
 _MAX_CLASSES: Final = 32
@@ -30,14 +29,15 @@ _MAX_CODE: Final = 65_535
 Mapping = dict[int, int]
 
 
-def decode_label(job: LabelJob) -> LabelFacts:
-    """Write the canonical COG of a label to `job.out` and return its facts.
+def decode_label(job: LabelJob, pixels: PixelSender) -> LabelReading:
+    """Send the classes of a label to the writer and return what the file says besides.
 
-    Pixels without data in the scene become 255.
+    Args:
+        job: The file, its scene and limits.
+        pixels: The pipe to the writer, which also sets pixels without data in the scene to 255.
 
     Raises:
-        BadLabel: The file is unreadable, its size or extent differs from the scene's, it has unknown values, or no
-            valid pixel is labeled.
+        BadLabel: The file is unreadable, its size or extent differs from the scene's, or it has unknown values.
     """
     try:
         with (
@@ -45,7 +45,7 @@ def decode_label(job: LabelJob) -> LabelFacts:
             open_raster(job.scene) as scene,
             open_untrusted(job.path, job.display_name, max_pixels=job.max_pixels, memory_mb=job.memory_mb) as dataset,
         ):
-            return _decode(job, scene, dataset)
+            return _decode(job, scene, dataset, pixels)
     except BadScene as error:
         raise BadLabel(
             error.what,
@@ -56,47 +56,21 @@ def decode_label(job: LabelJob) -> LabelFacts:
         ) from error
 
 
-def _decode(job: LabelJob, scene: Any, dataset: Any) -> LabelFacts:
+def _decode(job: LabelJob, scene: Any, dataset: Any, pixels: PixelSender) -> LabelReading:
     grid = Grid(scene.crs, scene.transform, scene.height, scene.width)
     view = _on_grid(dataset, grid, job)
     mapping = choose_mapping(
         _values(view, grid, job.display_name), dataset.nodata, [dict(pairs) for pairs in job.mappings], job.display_name
     )
-    tiled = Path(job.folder) / "tiled-label.tif"
-    with create_tiled(
-        tiled,
-        height=grid.height,
-        width=grid.width,
-        count=1,
-        dtype="uint8",
-        crs=grid.crs_text(),
-        transform=grid.transform,
-        nodata=MASK_NO_DATA,
-        descriptions=["label"],
-    ) as out:
-        for window in iter_windows(grid.height, grid.width, _WINDOW):
-            classes = _classes(read_window(view, 1, window, job.display_name), mapping)
-            _, valid = read_scene(scene, window, scene.descriptions)
-            classes[~valid] = MASK_NO_DATA
-            out.write(classes, 1, window=rasterio_window(window))
-    labeled, cloud = _count(tiled, grid)
-    if labeled == 0:
-        raise BadLabel(
-            "the label has no clear or cloud pixel where the scene has data",
-            subject=job.display_name,
-            found="only unlabeled or nodata pixels",
-            expected="at least one clear or cloud pixel",
-            next_step="Check that the label belongs to this scene.",
-        )
-    write_cog(Path(job.out), tiled, resampling="mode", tags={"CONTENT": "0 clear, 1 cloud, 255 none"})
-    tiled.unlink()
+    head = WindowedPixels(rows=_WINDOW, cols=_WINDOW)
+    pixels.begin(head)
+    for window in windows_of(grid.height, grid.width, head):
+        pixels.send(_classes(read_window(view, 1, window, job.display_name), mapping))
+    pixels.commit()
     source = dataset.tags().get("LABEL_SOURCE", "").strip()[:100]
-    mapping_by_text = {str(value): target for value, target in sorted(mapping.items())}
-    return LabelFacts(
+    return LabelReading(
         source=source if source.isprintable() and source else job.source,
-        mapping=mapping_by_text,
-        cloud_fraction=cloud / labeled,
-        labelled_fraction=labeled / (grid.height * grid.width),
+        mapping={str(value): target for value, target in sorted(mapping.items())},
     )
 
 
@@ -204,14 +178,3 @@ def _classes(dn: npt.NDArray[Any], mapping: Mapping) -> npt.NDArray[np.uint8]:
     for value, target in mapping.items():
         classes[dn == value] = target
     return classes
-
-
-def _count(tiled: Path, grid: Grid) -> tuple[int, int]:
-    """Return the number of labeled pixels and of cloud pixels."""
-    labeled = cloud = 0
-    with open_raster(str(tiled)) as written:
-        for window in iter_windows(grid.height, grid.width, _WINDOW):
-            classes = written.read(1, window=rasterio_window(window))
-            labeled += int((classes != MASK_NO_DATA).sum())
-            cloud += int((classes == MASK_CLOUD).sum())
-    return labeled, cloud

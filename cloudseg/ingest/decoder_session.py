@@ -22,6 +22,7 @@ from cloudseg.ingest.job import Answer, DecodeLimits, Ended, ProbeJob, Started, 
 from cloudseg.ingest.probe import RESTRICTIONS
 
 log = logging.getLogger(__name__)
+_SERVER: Final = "cloudseg.ingest.fork_server"
 _START_S: Final = 60.0
 """Importing rasterio takes a second of CPU time."""
 _END_S: Final = 10.0
@@ -201,7 +202,7 @@ class DecoderServer:
         with theirs, tempfile.TemporaryFile() as stderr:
             # Its own session: Ctrl-C ends the service, which ends its decoders in order.
             self._process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-P", "-m", "cloudseg.ingest.fork_server", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", _SERVER, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=stderr,
                 stderr=stderr,

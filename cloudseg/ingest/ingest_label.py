@@ -58,7 +58,7 @@ def ingest_label(
     """
     sha256 = unread_hash(label.file)
     try:
-        sha256 = hash_file(context.inbox, label.file)
+        sha256 = hash_file(context.inbox, label.file, max_bytes=context.limits.max_bytes)
         label_id = keys.make_id("lb", scene.scene_id, label.source, sha256)
         with context.catalog.read() as db:
             known = find_label(db, label_id) is not None
@@ -67,7 +67,7 @@ def ingest_label(
         elif is_quarantined(context, quarantine_id(label.file.uri, sha256, scene.scene_id)):
             outcome.still_quarantined += 1
         else:
-            copy_file(context.inbox, label.file, sha256, folder / "label")
+            copy_file(context.inbox, label.file, sha256, folder / "label", max_bytes=context.limits.max_bytes)
             job = _label_job(
                 context, label, scene_file or _copy_scene(context, scene, folder), needs_georeference=needs_georeference
             )

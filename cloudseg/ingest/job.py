@@ -10,6 +10,7 @@ from pydantic import AfterValidator, AwareDatetime, Field
 
 from cloudseg.bands import BAND_NAMES, Radiometry
 from cloudseg.ingest.candidate import QualityKind
+from cloudseg.ingest.inbox_file import MAX_BYTES
 from cloudseg.records import Record
 
 
@@ -23,7 +24,7 @@ class DecodeLimits:
     """Address space of the process."""
     max_pixels: int = 400_000_000
     """Rows × columns of a band."""
-    max_bytes: int = 16 << 30
+    max_bytes: int = MAX_BYTES
     """Size of one file of an inbox, and of the canonical raster without compression."""
     require_sandbox: bool = False
     """Whether ingest stops if the kernel does not allow every restriction in `cloudseg.ingest.probe`."""

@@ -20,6 +20,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from cloudseg.errors import BadScene
 from cloudseg.grid import Window
+from cloudseg.ingest.tiff_layout import check_blocks
 
 _SIGNATURES: Final = {
     # TIFF 6.0, section 2, and BigTIFF; JPEG 2000 Part 1, annex I (file) and annex A (bare codestream).
@@ -102,6 +103,9 @@ def _open(path: str, display_name: str) -> rasterio.DatasetReader:
             expected="a GeoTIFF or JPEG 2000 raster",
             next_step="Get the file again from its source.",
         )
+    if driver == "GTiff":
+        with Path(path).open("rb") as handle:
+            check_blocks(handle, display_name)
     try:
         # GDAL gets an absolute path in the scratch directory, never an untrusted name.
         return rasterio.open(Path(path).absolute(), driver=driver, sharing=False)

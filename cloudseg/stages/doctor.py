@@ -11,6 +11,7 @@ from cloudseg.recipe import load_recipe, recipe_names
 from cloudseg.records import Json, Record
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
+from cloudseg.stages.ingest import decode_limits
 
 
 class Check(Record):
@@ -29,7 +30,7 @@ class DoctorRecord(Record):
 
 
 def doctor(*, device: bool = True) -> DoctorRecord:
-    """Check the settings, the catalog and its migrations, the store, the recipes and the device.
+    """Check the settings, the catalog and its migrations, the store, the recipes, the decoder's sandbox and the device.
 
     Nothing is changed; a small object is written to the store and deleted again.
 
@@ -45,6 +46,7 @@ def doctor(*, device: bool = True) -> DoctorRecord:
         ("catalog", _catalog),
         ("store", _store),
         ("recipes", _recipes),
+        ("decoder", _decoder),
         *([("device", _device)] if device else []),
     ]
     record = _collect([_probe(name, probe, runtime) for name, probe in probes])
@@ -134,6 +136,23 @@ def _check_create_only(runtime: Runtime, key: str) -> None:
 
 def _recipes(_: Runtime) -> str:
     return ", ".join(load_recipe(name).name for name in recipe_names())
+
+
+def _decoder(runtime: Runtime) -> str:
+    """Start a decoder process and return which restrictions it found in force.
+
+    Raises:
+        CloudsegError: It does not start.
+        SettingsError: CLOUDSEG_REQUIRE_SANDBOX is set and a restriction is not in force.
+    """
+    from cloudseg.ingest.decoder_session import DecoderServer
+    from cloudseg.ingest.probe import RESTRICTIONS
+
+    with DecoderServer(decode_limits(runtime)) as server:
+        server.start()
+        missing = [f"{name} (needs {RESTRICTIONS[name]})" for name in RESTRICTIONS if name not in server.restrictions]
+    in_force = f"sandbox in force: {', '.join(server.restrictions) or 'nothing'}"
+    return f"{in_force}; missing: {'; '.join(missing)}" if missing else in_force
 
 
 def _device(runtime: Runtime) -> str:

@@ -172,8 +172,11 @@ class DecoderServer:
             self._control = None
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
-            process.wait()
+            try:
+                process.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
     def _open(self, task: Task) -> Session:
         ours, theirs = socket.socketpair()

@@ -36,13 +36,17 @@ def main() -> None:
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 1, DESCRIPTORS)
         if not message:
-            return
+            break
         with contextlib.suppress(OSError):  # no process can be started: the service notices at its end of the session
             if fork() == 0:
                 control.close()
                 keep(socket.socket(fileno=descriptors[0]), descriptors[1], descriptors[2], server)
         for descriptor in descriptors:
             os.close(descriptor)
+    # Keepers notice the end of the service themselves, and die with this process: they finish first.
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
 
 
 def _descriptors() -> set[int]:

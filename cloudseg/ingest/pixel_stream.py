@@ -93,7 +93,7 @@ class PixelReceiver:
             EOFError: It is not.
             BadScene: There are more pixels than the raster has.
         """
-        end = self._file.read(2)
+        end = self._file.read(1)  # not to the end of the file: a process that the decoder left may hold the pipe open
         if not end:
             raise EOFError
         if end != _COMMIT:

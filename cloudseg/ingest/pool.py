@@ -100,10 +100,7 @@ class Decoder:
     def _read_answers(self, session: Session, subject: str) -> tuple[Answer, Answer]:
         deadline = CpuDeadline(session.pids, self._limits.timeout_s)
         try:
-            read = session.read("decoder", deadline)
-            if read.megapixels is not None:
-                deadline.extend(min(MAX_LIMIT_FACTOR, max(1.0, read.megapixels / FREE_MEGAPIXELS)))
-                read = session.read("decoder", deadline)
+            read = _read_decoder(session, deadline)
             if read.failure is not None:
                 raise _error_from(read.failure, subject)
             written = session.read("writer", deadline)
@@ -115,6 +112,24 @@ class Decoder:
         if written.failure is not None:
             raise _error_from(written.failure, subject)
         return read, written
+
+
+def _read_decoder(session: Session, deadline: CpuDeadline) -> Answer:
+    """Return the final answer of the decoder.
+
+    A writer that gives up ends the decoder too, as it is the first process of their namespace; its own answer says why.
+
+    Raises:
+        EOFError: The decoder has crashed, or the writer.
+    """
+    try:
+        read = session.read("decoder", deadline)
+        if read.megapixels is None:
+            return read
+        deadline.extend(min(MAX_LIMIT_FACTOR, max(1.0, read.megapixels / FREE_MEGAPIXELS)))
+        return session.read("decoder", deadline)
+    except EOFError:
+        return session.read("writer", deadline)
 
 
 class DecoderPool:

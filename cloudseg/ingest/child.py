@@ -1,7 +1,7 @@
 """What a decoder process, the writer process beside it and a probe do: enter the sandbox, do one job, answer, end.
 
-Every process is forked for one job (`cloudseg.ingest.keeper`). The decoder reads the copies of one sender's files and
-writes nothing but numbers into a pipe; the writer reads that pipe and writes one folder that nobody else can open.
+Every process is forked for one job (`cloudseg.ingest.supervisor`). The decoder reads the copies of one sender's files
+and writes nothing but numbers into a pipe; the writer reads that pipe and writes one folder that nobody else can open.
 """
 
 import os

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from cloudseg.ingest.keeper import Server, keep
 from cloudseg.ingest.plain_fork import fork
+from cloudseg.ingest.supervisor import Server, supervise
 from cloudseg.ingest.warm_up import warm_up
 
 READY: Final = b"r"
@@ -23,10 +23,10 @@ DESCRIPTORS: Final = 3
 
 
 def main() -> None:
-    """Fork a keeper for every request."""
+    """Fork a supervisor for every request."""
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel forgets keepers that have ended
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel forgets supervisors that have ended
     before = _descriptors()
     warm_up()
     gc.collect()
@@ -40,10 +40,10 @@ def main() -> None:
         with contextlib.suppress(OSError):  # no process can be started: the service notices at its end of the session
             if fork() == 0:
                 control.close()
-                keep(socket.socket(fileno=descriptors[0]), descriptors[1], descriptors[2], server)
+                supervise(socket.socket(fileno=descriptors[0]), descriptors[1], descriptors[2], server)
         for descriptor in descriptors:
             os.close(descriptor)
-    # Keepers notice the end of the service themselves, and die with this process: they finish first.
+    # Supervisors notice the end of the service themselves, and die with this process: they finish first.
     with contextlib.suppress(ChildProcessError):
         while True:
             os.waitpid(-1, 0)

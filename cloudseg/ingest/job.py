@@ -69,7 +69,7 @@ class SceneJob(Record):
     time_in_tags: bool
     is_product: bool = Field(description="whether the sensor is known from a product id")
     out: str = Field(description="path of the canonical COG to write")
-    folder: str = Field(description="private folder with the copies; the decoder can read nothing else")
+    folder: str = Field(description="folder of this job with the copies; the decoder can read nothing else")
     max_pixels: int
     memory_mb: int
 

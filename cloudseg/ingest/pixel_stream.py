@@ -46,7 +46,7 @@ class PixelSender:
         self._send(np.ascontiguousarray(values).data.cast("B"))
 
     def commit(self) -> None:
-        """Tell the writer that these are all pixels and that the raster is good, and close the pipe."""
+        """Send that these were all pixels and that the raster is good, and close the pipe."""
         self._send(_COMMIT)
         os.close(self._descriptor)
 

@@ -69,7 +69,7 @@ class Limits:
 
 
 def separate_processes() -> None:
-    """Give the children of this process, and this process, namespaces without network and without other processes.
+    """Create namespaces without network and without other processes, for this process and its children.
 
     The first child becomes the init process of its namespace: when it ends, the kernel ends all others in it.
     """
@@ -164,7 +164,7 @@ def _limit(limits: Limits) -> None:
 
 
 def _drop_privileges(libc: ctypes.CDLL) -> None:
-    """Give up every capability: those of root, and those that a new user namespace grants."""
+    """Drop every capability: those of root, and those that a new user namespace grants."""
     libc.prctl(_AMBIENT, _CLEAR_ALL, 0, 0, 0)
     for capability in range(_LAST_CAPABILITY + 1):
         if libc.prctl(_DROP_BOUNDING, capability, 0, 0, 0) != 0:

@@ -185,7 +185,7 @@ class _Program(ctypes.Structure):
 def deny_system_calls() -> bool:
     """Deny the calls in `DENIED` to this process for good; return whether the filter is in force.
 
-    The process must have given up new privileges (PR_SET_NO_NEW_PRIVS). False on other architectures and on kernels
+    The process must have set PR_SET_NO_NEW_PRIVS. False on other architectures and on kernels
     without seccomp.
     """
     machine = platform.machine()

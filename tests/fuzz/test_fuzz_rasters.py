@@ -93,11 +93,6 @@ def test_what_a_decoder_answers_is_refused_or_fits_a_row() -> None:
         assert answer.written_scene is not None
         facts_of = SceneFacts(**dict(answer.scene), **dict(answer.written_scene))
         row = scene_row(candidate, facts_of, "0" * 64, StoredObject(key="scenes/a", sha256="0" * 64, size=1))
-            candidate,
-            SceneFacts(**dict(answer.scene), **dict(answer.written_scene)),
-            "0" * 64,
-            StoredObject(key="scenes/a", sha256="0" * 64, size=1),
-        )
         assert canonical_json(row.as_json())
 
     fuzzed(fits, _ANSWER, examples=150)

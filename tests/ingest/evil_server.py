@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cloudseg.ingest import child, fork_server, keeper, sandbox
+from cloudseg.ingest import child, fork_server, sandbox, supervisor
 from cloudseg.ingest.job import SceneJob, ScenePixels, SceneReading
 from cloudseg.ingest.pixel_stream import PixelSender
 
@@ -70,9 +70,10 @@ def lies(job: SceneJob, pixels: PixelSender) -> SceneReading:
     pixels.begin(_head())
     pixels.send(dn)
     pixels.commit()
-    os.write(_answers(), b'{"scene":{"radiometry":"evil","acquired_at":null,"tags":{}},"written_scene":{"crs":null,'
-        b'"transform":[1,0,0,0,-1,0],"height":1,"width":1,"resolution_m":null,"bands":["nir"],'
-        b'"footprint_wkb_hex":null,"bounds":null,"center":null,"valid_fraction":1.0}}\n')  # fmt: skip
+    written = '{"crs":null,"transform":[1,0,0,0,-1,0],"height":1,"width":1,"resolution_m":null,"bands":["nir"],'
+    written += '"footprint_wkb_hex":null,"bounds":null,"center":null,"valid_fraction":1.0}'
+    reading = '{"radiometry":"evil","acquired_at":null,"tags":{}}'
+    os.write(_answers(), f'{{"scene":{reading},"written_scene":{written}}}\n'.encode())
     os._exit(0)
 
 
@@ -133,5 +134,5 @@ if __name__ == "__main__":
     if "WITHOUT_SECCOMP" in sys.argv:
         sandbox.deny_system_calls = lambda: True
     if "WITHOUT_NAMESPACES" in sys.argv:
-        keeper.separate_processes = lambda: None
+        supervisor.separate_processes = lambda: None
     fork_server.main()

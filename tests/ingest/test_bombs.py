@@ -239,13 +239,14 @@ def test_a_sparse_file_far_larger_than_its_raster_is_not_copied(
 
 @pytest.mark.parametrize("name", ["a.tif", "labels/a.tif", "notes.pdf"])
 def test_a_file_beyond_the_limit_is_refused(service: Service, inbox: Path, name: str) -> None:
-    path = inbox / name
-    path.parent.mkdir(exist_ok=True)
-    with path.open("wb") as handle:
+    path = write(inbox / name, random_dn())
+    with path.open("r+b") as handle:
         handle.truncate(3 << 20)
     service.limits = DecodeLimits(timeout_s=30, memory_mb=2048, max_bytes=2 << 20)
     service.ingest(inbox)
     assert service.scenes() == {}
+    if name == "a.tif":
+        assert "larger than its raster can need" in service.quarantine()["a"].what
     assert len(service.ingest(inbox).quarantined) == 0, "and is known the next time"
 
 

@@ -118,7 +118,7 @@ def test_decoders_end_with_a_service_that_is_killed(tmp_path: Path, inbox: Path)
         [sys.executable, "-c", _SERVICE, str(tmp_path / "home"), str(inbox)], env=os.environ | {"PYTHONPATH": str(REPO)}
     )
     try:
-        # The server, a keeper, a writer and a decoder.
+        # The server, a supervisor, a writer and a decoder.
         _wait_for(lambda: len(_left_over()) >= 4, 60)
         time.sleep(0.5)
     finally:

@@ -21,14 +21,14 @@ from cloudseg.ingest.sandbox import adopt_descendants, end_with_parent, separate
 
 @dataclass(frozen=True)
 class Server:
-    """What a keeper knows of the process that it was forked from."""
+    """What a supervisor knows of the process that it was forked from."""
 
     pid: int
     libraries: frozenset[int]
     """Descriptors that libraries hold open."""
 
 
-def keep(session: socket.socket, decoder_answers: int, writer_answers: int, server: Server) -> NoReturn:
+def supervise(session: socket.socket, decoder_answers: int, writer_answers: int, server: Server) -> NoReturn:
     """Do one task in new processes, until the service closes its end of the session; then end them and this process.
 
     Args:
@@ -68,11 +68,11 @@ def _start(task: Task, decoder_answers: int, writer_answers: int, libraries: fro
 
 
 def _fork(role: child.Child, task: Task, answers: int, pixels: int, libraries: frozenset[int]) -> int:
-    keeper = os.getpid()
+    supervisor = os.getpid()
     pid = fork()
     if pid == 0:
         try:
-            end_with_parent(keeper)
+            end_with_parent(supervisor)
             child.run(role, task, answers, pixels, libraries)
         finally:
             os._exit(1)

@@ -104,3 +104,13 @@ class Settings(BaseSettings):
         gt=0,
         description="Largest scene (rows x columns) accepted; a full Sentinel-2 tile has 120 560 400.",
     )
+    max_file_mb: int = Field(
+        16_384,
+        gt=0,
+        description="Largest file of an inbox, and largest scene without compression, in MiB.",
+    )
+    require_sandbox: bool = Field(
+        False,
+        description="1: ingest stops with an error if this machine does not allow every restriction "
+        "of the process that decodes untrusted rasters; 0: it goes on with the others and warns.",
+    )

@@ -1,58 +1,128 @@
-"""The decoder process: `python -m cloudseg.ingest.child`, one JSON line in, one or two out, until its input ends.
+"""What a decoder process, the writer process beside it and a probe do: enter the sandbox, do one job, answer, end.
 
-It decodes many scenes (importing rasterio takes a second) under limits that it sets itself before it opens anything:
-address space, CPU time, open files, no network, no files but its own copies (`cloudseg.ingest.sandbox`).
+Every process is forked for one job (`cloudseg.ingest.supervisor`). The decoder reads the copies of one sender's files
+and writes nothing but numbers into a pipe; the writer reads that pipe and writes one folder that nobody else can open.
 """
 
-import json
 import os
-import resource
-import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final, NoReturn
 
 from cloudseg.errors import BadScene, CloudsegError
-from cloudseg.ingest.job import MAX_LIMIT_FACTOR, Answer, DecodeFailure, LabelJob, LabelTagsJob, SceneJob
-from cloudseg.ingest.sandbox import enter_sandbox
+from cloudseg.ingest.decode import decode_scene
+from cloudseg.ingest.decode_label import decode_label, read_label_tags
+from cloudseg.ingest.job import (
+    MAX_LIMIT_FACTOR,
+    Answer,
+    DecodeFailure,
+    LabelJob,
+    LabelTagsJob,
+    ProbeJob,
+    SceneJob,
+    Task,
+)
+from cloudseg.ingest.pixel_stream import PixelReceiver, PixelSender
+from cloudseg.ingest.probe import find_restrictions
+from cloudseg.ingest.sandbox import Limits, enter_sandbox
+from cloudseg.ingest.write_canonical import write_label, write_scene
 
-_OPEN_FILES: Final = 256
 _MAX_FOUND_LENGTH: Final = 500
+_FILE_FACTOR: Final = 1.5
+"""A file that the writer writes, over its pixels without compression: noise and overviews."""
+_FILE_RESERVE: Final = 64 << 20
+
+Child = Callable[[Task, int, int], None]
+"""Does a task; called with the descriptors of its answers and of the pixels."""
 
 
-def main() -> None:
-    """Answer jobs from standard input. Arguments: CPU seconds per job, megabytes of memory, folder of the copies."""
-    timeout_s, memory_mb, folder = float(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    # What native libraries print must not mix with the answers.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    restrictions = enter_sandbox(folder)
-    from cloudseg.ingest.decode import decode_scene
-    from cloudseg.ingest.decode_label import decode_label, read_label_tags
+def run(child: Child, task: Task, answers: int, pixels: int, libraries: frozenset[int]) -> NoReturn:
+    """Do a task in this process, which was forked for it, and end the process.
 
-    _limit(memory_mb)
-    _send(answers, Answer(ready=True, restrictions=restrictions))
-    for line in sys.stdin:
-        _limit_cpu(timeout_s)
-        values = json.loads(line)
+    Args:
+        child: What to do.
+        task: The task.
+        answers: Descriptor of the answers.
+        pixels: Descriptor of the pixels.
+        libraries: Descriptors that a library holds open (PROJ's database); a library would close the next file in them.
+    """
+    status = 1
+    try:
+        _close_all_but(libraries | {answers, pixels})
+        child(task, answers, pixels)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def decode(task: Task, answers: int, pixels: int) -> None:
+    """Decode a scene or label and send its pixels to the writer, or read what a label says about itself."""
+    job = task.job
+    folder = Path(job.folder)
+    # A label's scene lies in the store's copy beside it, or was written by the ingest of the scene.
+    enter_sandbox(read=[folder], write=[], limits=_limits(task, 0))
+    sender = PixelSender(pixels)
+    try:
+        if isinstance(job, SceneJob):
+            reading = decode_scene(job, lambda megapixels: _send(answers, Answer(megapixels=megapixels)), sender)
+            _send(answers, Answer(scene=reading))
+        elif isinstance(job, LabelJob):
+            _send(answers, Answer(label=decode_label(job, sender)))
+        elif isinstance(job, LabelTagsJob):
+            _send(answers, Answer(label_tags=read_label_tags(job)))
+    except BrokenPipeError:
+        _send(answers, Answer(cut_off=True))
+    except Exception as error:  # a malicious file may make a library raise anything; it concerns this scene only
+        _send(answers, Answer(failure=_failure(error, task.memory_mb)))
+
+
+def write(task: Task, answers: int, pixels: int) -> None:
+    """Write the pixels that the decoder sends."""
+    job, out = task.job, Path(task.out)
+    read = [Path(job.scene)] if isinstance(job, LabelJob) else []
+    enter_sandbox(read=read, write=[out], limits=_limits(task, int(_FILE_FACTOR * task.max_bytes) + _FILE_RESERVE))
+    receiver = PixelReceiver(pixels)
+    try:
+        if isinstance(job, SceneJob):
+            _send(answers, Answer(written_scene=write_scene(job, receiver, out, task.max_bytes)))
+        elif isinstance(job, LabelJob):
+            _send(answers, Answer(written_label=write_label(job, receiver, out)))
+    except EOFError:
+        return  # the decoder has ended, and its answer says why
+    except Exception as error:  # the decoder may have sent anything
+        _send(answers, Answer(failure=_failure(error, task.memory_mb)))
+
+
+def probe(task: Task, answers: int, _: int) -> None:
+    """Try what the sandbox must deny and answer what it denied."""
+    if isinstance(task.job, ProbeJob):
+        enter_sandbox(read=[Path(task.job.folder)], write=[], limits=_limits(task, 0))
         try:
-            if values["kind"] == "scene":
-                facts = decode_scene(
-                    SceneJob.model_validate(values),
-                    on_size=lambda megapixels: _send(answers, Answer(megapixels=megapixels)),
-                )
-                _send(answers, Answer(scene=facts))
-            elif values["kind"] == "label_tags":
-                _send(answers, Answer(label_tags=read_label_tags(LabelTagsJob.model_validate(values))))
-            else:
-                _send(answers, Answer(label=decode_label(LabelJob.model_validate(values))))
-        except Exception as error:  # a malicious file may make a library raise anything; it concerns this scene only
-            _send(answers, Answer(failure=_failure(error, memory_mb)))
+            _send(answers, Answer(restrictions=find_restrictions(task.job)))
+        except MemoryError as error:
+            _send(answers, Answer(failure=_failure(error, task.memory_mb)))
 
 
-def _send(answers: TextIO, answer: Answer) -> None:
-    answers.write(answer.model_dump_json() + "\n")
-    answers.flush()
+def _limits(task: Task, file_bytes: int) -> Limits:
+    return Limits(memory_mb=task.memory_mb, cpu_s=int(task.timeout_s * MAX_LIMIT_FACTOR) + 10, file_bytes=file_bytes)
+
+
+def _close_all_but(kept: frozenset[int]) -> None:
+    """Close every inherited descriptor but these; what native libraries print must not mix with the answers."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+    low = 3
+    for descriptor in sorted(kept):
+        os.closerange(low, descriptor)
+        low = descriptor + 1
+    os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+
+
+def _send(answers: int, answer: Answer) -> None:
+    rest = answer.model_dump_json().encode() + b"\n"
+    while rest:
+        rest = rest[os.write(answers, rest) :]
 
 
 def _failure(error: Exception, memory_mb: int) -> DecodeFailure:
@@ -69,26 +139,3 @@ def _failure(error: Exception, memory_mb: int) -> DecodeFailure:
         found = f"{type(error).__name__}: {' '.join(str(error).split())}"[:_MAX_FOUND_LENGTH]
         known = BadScene("the file cannot be decoded", found=found, next_step="Get the file again from its source.")
     return DecodeFailure.model_validate(known.as_record())
-
-
-def _limit(memory_mb: int) -> None:
-    """Limit address space and open files of this process and forbid core dumps. Cannot be undone."""
-    resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    files = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-
-
-def _limit_cpu(timeout_s: float) -> None:
-    """Limit the CPU time of the next job.
-
-    The service enforces the deadline; this limit ends an endless loop when the service is gone.
-    """
-    soft = int(time.process_time() + timeout_s * MAX_LIMIT_FACTOR) + 10
-    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
-
-
-if __name__ == "__main__":
-    main()

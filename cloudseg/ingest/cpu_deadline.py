@@ -1,6 +1,7 @@
-"""A deadline in CPU time of another process, so that a file does not fail because the machine is busy."""
+"""A deadline in CPU time of other processes, so that a file does not fail because the machine is busy."""
 
 import time
+from collections.abc import Iterable
 from typing import Final
 
 import psutil
@@ -11,14 +12,16 @@ _MIN_WAIT_S: Final = 0.05
 
 
 class CpuDeadline:
-    """Limit of a job in CPU time of its process, and of `_WALL_FACTOR` times as much wall time.
+    """Limit of a job in CPU time of its new processes together, and of `_WALL_FACTOR` times as much wall time.
 
     A process that sleeps uses no CPU; the wall time ends it.
     """
 
-    def __init__(self, pid: int, limit_s: float) -> None:
-        self._process, self._limit_s = psutil.Process(pid), limit_s
-        self._cpu_end, self._wall_end = self._cpu_s() + limit_s, time.monotonic() + _WALL_FACTOR * limit_s
+    def __init__(self, pids: Iterable[int], limit_s: float) -> None:
+        self._processes = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+        self._spent_s = dict.fromkeys(self._processes, 0.0)
+        self._limit_s = self._cpu_end = limit_s
+        self._wall_end = time.monotonic() + _WALL_FACTOR * limit_s
 
     def extend(self, factor: float) -> None:
         """Raise the limit to `factor` times the original one, counted from the start."""
@@ -27,7 +30,7 @@ class CpuDeadline:
 
     @property
     def was_starved(self) -> bool:
-        """Whether the process has not used up its CPU time."""
+        """Whether the processes have not used up their CPU time."""
         return self._cpu_s() < self._cpu_end
 
     def is_over(self) -> bool:
@@ -35,12 +38,15 @@ class CpuDeadline:
         return not self.was_starved or time.monotonic() >= self._wall_end
 
     def wait_s(self) -> float:
-        """Return the seconds in which the CPU time cannot run out, as the process computes in one thread."""
-        return max(_MIN_WAIT_S, min(self._cpu_end - self._cpu_s(), self._wall_end - time.monotonic()))
+        """Return the seconds in which the CPU time cannot run out, as each process computes in one thread."""
+        cpu_s = (self._cpu_end - self._cpu_s()) / max(1, len(self._processes))
+        return max(_MIN_WAIT_S, min(cpu_s, self._wall_end - time.monotonic()))
 
     def _cpu_s(self) -> float:
-        try:
-            spent = self._process.cpu_times()
-        except psutil.Error:
-            return 0.0  # it has ended, which the caller detects at its pipe
-        return float(spent.user + spent.system)
+        for process in self._processes:
+            try:
+                spent = process.cpu_times()
+            except psutil.Error:
+                continue  # it has ended, which the caller detects at its pipe; what it used still counts
+            self._spent_s[process] = float(spent.user + spent.system)
+        return sum(self._spent_s.values())

@@ -1,31 +1,26 @@
-"""Decode untrusted files into one canonical scene: uint16 COG, reflectance × 10 000, 0 = no data.
+"""Decode untrusted files into the pixels of one canonical scene: uint16, reflectance × 10 000, 0 = no data.
 
-Runs in the sandboxed decoder process. Reads and writes by windows: memory does not grow with the scene.
+Runs in the sandboxed decoder process. Reads and sends by windows: memory does not grow with the scene. What it sends is
+written by another process (`cloudseg.ingest.write_canonical`).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 import rasterio
-import shapely
-from rasterio.transform import Affine
 
 from cloudseg.bands import RGB
 from cloudseg.errors import BadScene
-from cloudseg.grid import Window
 from cloudseg.ingest.georeference import Grid
-from cloudseg.ingest.job import SceneFacts, SceneJob
-from cloudseg.ingest.layer import Bool, Layer, align_layers, open_layer, read_layers
+from cloudseg.ingest.job import SceneJob, ScenePixels, SceneReading
+from cloudseg.ingest.layer import Layer, align_layers, open_layer, read_layers
 from cloudseg.ingest.offset_check import check_offset
+from cloudseg.ingest.pixel_stream import PixelSender, windows_of
 from cloudseg.ingest.plausibility import check_distribution
 from cloudseg.ingest.quality import QualityLayer, open_quality
-from cloudseg.ingest.untrusted import rasterio_window
-from cloudseg.raster.cog import create_tiled, write_cog
-from cloudseg.raster.footprint import OVERVIEW_SIZE, footprint_bounds, footprint_of
 from cloudseg.raster.read import GDAL_ENV
 
 _WINDOW: Final = 1024
@@ -37,12 +32,13 @@ _ROW_TAGS: Final = ("RESAMPLED", "WARPED", "RADIOMETRY_GUESS")
 _MAX_TAG_LENGTH: Final = 200
 
 
-def decode_scene(job: SceneJob, on_size: Callable[[float], None]) -> SceneFacts:
-    """Write the canonical COG of a scene to `job.out` and return its facts.
+def decode_scene(job: SceneJob, on_size: Callable[[float], None], pixels: PixelSender) -> SceneReading:
+    """Send the canonical pixels of a scene to the writer and return what the files say besides.
 
     Args:
         job: The files and limits.
         on_size: Called with pixels × bands in millions before any pixel is read.
+        pixels: The pipe to the writer.
 
     Raises:
         BadScene: The files do not make a scene.
@@ -54,14 +50,15 @@ def decode_scene(job: SceneJob, on_size: Callable[[float], None]) -> SceneFacts:
         grid = align_layers(stack, job, layers)
         quality = [open_quality(stack, job, layer, grid) for layer in job.quality]
         on_size(grid.height * grid.width * len(names) / 1e6)
-        tiled = Path(job.folder) / "tiled.tif"
-        overview, step, valid_fraction = _write_canonical(tiled, layers, quality, grid, names, job)
         tags = _canonical_tags(layers)
-        write_cog(Path(job.out), tiled, resampling="average", tags=tags, compression="ZSTD", predictor=True)
-        tiled.unlink()
+        _send_canonical(layers, quality, grid, names, tags, job, pixels)
         stated = [text for layer in layers for text in layer.validity] + [layer.title for layer in quality]
-        facts = _scene_facts(job, layers, grid, names, overview, step, valid_fraction, tags)
-        return facts.model_copy(update={"tags": facts.tags | _validity_tag(stated)})
+        source_tags = [layer.view.tags() for layer in layers]
+        return SceneReading(
+            radiometry=tags["RADIOMETRY"],
+            acquired_at=_acquisition_time(source_tags, trust_tiff_datetime=job.time_in_tags),
+            tags=_row_tags(source_tags, tags) | _validity_tag(stated),
+        )
 
 
 def _check_bands(names: list[str], scene: str) -> None:
@@ -79,37 +76,38 @@ def _check_bands(names: list[str], scene: str) -> None:
         )
 
 
-def _write_canonical(
-    tiled: Path, layers: list[Layer], quality: list[QualityLayer], grid: Grid, names: list[str], job: SceneJob
-) -> tuple[Bool, int, float]:
-    """Write the canonical pixels to `tiled`.
-
-    Returns:
-        Overview of the valid pixels `(row, col)`, its step in pixels, and the valid fraction.
+def _send_canonical(
+    layers: list[Layer],
+    quality: list[QualityLayer],
+    grid: Grid,
+    names: list[str],
+    tags: dict[str, str],
+    job: SceneJob,
+    pixels: PixelSender,
+) -> None:
+    """Send the canonical pixels.
 
     Raises:
         BadScene: No pixel is valid, or the pixel values cannot be reflectance.
     """
-    step = max(1, -(-max(grid.shape) // OVERVIEW_SIZE))
-    overview = np.zeros((-(-grid.height // step), -(-grid.width // step)), bool)
     counts = np.zeros((len(names), 65536), np.int64)
-    with create_tiled(
-        tiled,
+    rows, cols = _window_size(grid, striped=any(layer.striped for layer in layers))
+    head = ScenePixels(
+        rows=rows,
+        cols=cols,
+        crs=grid.crs_text(),
+        transform=list(grid.transform)[:6],
         height=grid.height,
         width=grid.width,
-        count=len(names),
-        dtype="uint16",
-        crs=grid.crs_text(),
-        transform=grid.transform,
-        nodata=0,
-        descriptions=names,
-    ) as out:
-        for window in _windows(grid, striped=any(layer.striped for layer in layers)):
-            dn, valid = read_layers(layers, quality, window)
-            out.write(dn, window=rasterio_window(window))
-            _mark_valid(overview, valid, window, step)
-            for band, values in enumerate(dn):
-                counts[band] += np.bincount(values.ravel(), minlength=65536)
+        bands=names,
+        tags=tags,
+    )
+    pixels.begin(head)
+    for window in windows_of(grid.height, grid.width, head):
+        dn, _ = read_layers(layers, quality, window)
+        pixels.send(dn)
+        for band, values in enumerate(dn):
+            counts[band] += np.bincount(values.ravel(), minlength=65536)
     missing = int(counts[0, 0])
     counts[:, 0] = 0
     if missing == grid.height * grid.width:
@@ -122,32 +120,21 @@ def _write_canonical(
     scales = {name: scale for layer in layers for name, scale in zip(layer.names, layer.scales, strict=True)}
     check_distribution(counts, scales, job.name, is_product=job.is_product)
     check_offset(counts, scales, layers, grid, job.name)
-    return overview, step, 1 - missing / (grid.height * grid.width)
+    pixels.commit()
 
 
-def _windows(grid: Grid, *, striped: bool) -> Iterator[Window]:
-    """Yield windows that match the blocks of the source: strips over the whole width, or squares."""
-    rows, cols = (_STRIP_ROWS, grid.width) if striped and grid.width <= _MAX_STRIP_WIDTH else (_WINDOW, _WINDOW)
-    for row in range(0, grid.height, rows):
-        for col in range(0, grid.width, cols):
-            yield Window(row, col, min(rows, grid.height - row), min(cols, grid.width - col))
+def _window_size(grid: Grid, *, striped: bool) -> tuple[int, int]:
+    """Return rows and columns of windows that match the blocks of the source.
 
-
-def _mark_valid(overview: Bool, valid: Bool, window: Window, step: int) -> None:
-    """Set the overview pixels that contain a valid pixel of the window."""
-    rows, cols = (
-        np.arange(start, start + length) // step
-        for start, length in ((window.row_off, window.height), (window.col_off, window.width))
-    )
-    row_starts, col_starts = (np.flatnonzero(np.diff(positions, prepend=-1)) for positions in (rows, cols))
-    coarse = np.logical_or.reduceat(np.logical_or.reduceat(valid, row_starts, axis=0), col_starts, axis=1)
-    overview[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1] |= coarse
+    They are strips over the whole width, or squares.
+    """
+    return (_STRIP_ROWS, grid.width) if striped and grid.width <= _MAX_STRIP_WIDTH else (_WINDOW, _WINDOW)
 
 
 def _canonical_tags(layers: list[Layer]) -> dict[str, str]:
     """Return the tags of the canonical file. They do not depend on file names: equal input yields equal bytes."""
     sources = list(dict.fromkeys(scale.radiometry.source for layer in layers for scale in layer.scales))
-    tags = {"CONTENT": "reflectance x 10000, 0 = no data", "RADIOMETRY": "; ".join(sources)}
+    tags = {"RADIOMETRY": "; ".join(sources)}
     guesses = [scale.radiometry.source for layer in layers for scale in layer.scales if scale.radiometry.guessed]
     if guesses:
         tags["RADIOMETRY_GUESS"] = "; ".join(dict.fromkeys(guesses))
@@ -156,40 +143,6 @@ def _canonical_tags(layers: list[Layer]) -> dict[str, str]:
     if warped := sorted({layer.warped for layer in layers if layer.warped}):
         tags["WARPED"] = "; ".join(warped)
     return tags
-
-
-def _scene_facts(
-    job: SceneJob,
-    layers: list[Layer],
-    grid: Grid,
-    names: list[str],
-    overview: Bool,
-    step: int,
-    valid_fraction: float,
-    tags: dict[str, str],
-) -> SceneFacts:
-    """Return what the catalog stores about a decoded scene."""
-    footprint = None
-    if grid.crs is not None:
-        extent = grid.height / step, grid.width / step
-        coarse = Affine(grid.transform.a * step, 0, grid.transform.c, 0, grid.transform.e * step, grid.transform.f)
-        footprint = footprint_of(overview, coarse, str(grid.crs_text()), extent=extent)
-    source_tags = [layer.view.tags() for layer in layers]
-    return SceneFacts(
-        radiometry=tags["RADIOMETRY"],
-        crs=grid.crs_text(),
-        transform=list(grid.transform)[:6],
-        height=grid.height,
-        width=grid.width,
-        resolution_m=grid.resolution_m(),
-        bands=names,
-        valid_fraction=valid_fraction,
-        acquired_at=_acquisition_time(source_tags, trust_tiff_datetime=job.time_in_tags),
-        footprint_wkb_hex=shapely.to_wkb(footprint, hex=True) if footprint is not None else None,
-        bounds=list(footprint_bounds(footprint)) if footprint is not None else None,
-        center=list(grid.center()) if grid.crs else None,
-        tags=_row_tags(source_tags, tags),
-    )
 
 
 def _row_tags(source_tags: list[dict[str, str]], canonical_tags: dict[str, str]) -> dict[str, str]:

@@ -1,6 +1,7 @@
-"""Decode an untrusted label into the canonical label of a scene: uint8, 0 clear, 1 cloud, 255 none.
+"""Decode an untrusted label into the pixels of the canonical label of a scene: uint8, 0 clear, 1 cloud, 255 none.
 
-Runs in the sandboxed decoder process. Rasters: `label_bands` (which band), `label_grid`, `label_values`; polygons:
+Runs in the sandboxed decoder process; what it sends is written by another process
+(`cloudseg.ingest.write_canonical`). Rasters: `label_bands` (which band), `label_grid`, `label_values`; polygons:
 `polygon_file`, `label_polygons`.
 """
 
@@ -14,20 +15,20 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 
-from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA
+from cloudseg.bands import MASK_NO_DATA
 from cloudseg.errors import BadLabel, BadScene
 from cloudseg.grid import Window, iter_windows
 from cloudseg.ingest.georeference import Grid
-from cloudseg.ingest.job import LabelFacts, LabelJob, LabelTags, LabelTagsJob
+from cloudseg.ingest.job import LabelJob, LabelReading, LabelTags, LabelTagsJob, WindowedPixels
 from cloudseg.ingest.label_bands import LabelBands, find_class_band
 from cloudseg.ingest.label_grid import on_scene_grid
 from cloudseg.ingest.label_masks import MaskComparison
 from cloudseg.ingest.label_polygons import CLASSES, burn
 from cloudseg.ingest.label_tags import label_tags
 from cloudseg.ingest.label_values import Mapping, choose_mapping, collect_values, mark_nodata, to_classes
+from cloudseg.ingest.pixel_stream import PixelSender, windows_of
 from cloudseg.ingest.polygon_file import DRIVERS, read_polygons
-from cloudseg.ingest.untrusted import open_untrusted, rasterio_window, read_window
-from cloudseg.raster.cog import create_tiled, write_cog
+from cloudseg.ingest.untrusted import open_untrusted, read_window
 from cloudseg.raster.read import GDAL_ENV, open_raster, read_scene
 
 _WINDOW: Final = 1024
@@ -46,22 +47,24 @@ class _Classes(Protocol):
         ...
 
 
-def decode_label(job: LabelJob) -> LabelFacts:
-    """Write the canonical COG of a label to `job.out` and return its facts.
+def decode_label(job: LabelJob, pixels: PixelSender) -> LabelReading:
+    """Send the classes of a label to the writer and return what the file says besides.
 
-    Pixels without data in the scene become 255.
+    Args:
+        job: The file, its scene and limits.
+        pixels: The pipe to the writer. Pixels without data in the scene are 255.
 
     Raises:
         NothingDrawn: A layer of polygons is empty.
         BadLabel: The file is unreadable, its grid differs from the scene's, it has not one band of classes or unknown
-            values, it belongs to another scene, no valid pixel is labeled, or it is a published mask unchanged.
+            values, it belongs to another scene, or it is a published mask unchanged.
     """
     try:
         with rasterio.Env(**GDAL_ENV), open_raster(job.scene) as scene, ExitStack() as stack:
             grid = Grid(scene.crs, scene.transform, scene.height, scene.width)
             classes, tags = _open_polygons(job, grid) if _has_polygons(job) else _open_raster(stack, job, grid)
             _check_scene(job, tags)
-            return _write(job, scene, grid, classes, tags, MaskComparison(job, stack))
+            return _send(job, scene, grid, classes, tags, MaskComparison(job, stack), pixels)
     except BadScene as error:
         raise _as_bad_label(error, job.display_name) from error
 
@@ -199,57 +202,28 @@ def _labeled_values(raster: _LabelRaster, grid: Grid) -> Iterator[npt.NDArray[An
         yield pixels[labeled]
 
 
-def _write(
-    job: LabelJob, scene: Any, grid: Grid, label: _Classes, tags: LabelTags, masks: MaskComparison
-) -> LabelFacts:
-    tiled = Path(job.folder) / "tiled-label.tif"
-    with create_tiled(
-        tiled,
-        height=grid.height,
-        width=grid.width,
-        count=1,
-        dtype="uint8",
-        crs=grid.crs_text(),
-        transform=grid.transform,
-        nodata=MASK_NO_DATA,
-        descriptions=["label"],
-    ) as out:
-        for window in iter_windows(grid.height, grid.width, _WINDOW):
-            classes = label.read(window)
-            _, valid = read_scene(scene, window, scene.descriptions)
-            classes[~valid] = MASK_NO_DATA
-            masks.add(window, classes)
-            out.write(classes, 1, window=rasterio_window(window))
-    labeled, cloud = _count(tiled, grid)
-    if labeled == 0:
-        raise BadLabel(
-            "the label has no clear or cloud pixel where the scene has data",
-            subject=job.display_name,
-            found="only unlabeled or nodata pixels",
-            expected="at least one clear or cloud pixel",
-            next_step="Check that the label belongs to this scene.",
-        )
+def _send(
+    job: LabelJob,
+    scene: Any,
+    grid: Grid,
+    label: _Classes,
+    tags: LabelTags,
+    masks: MaskComparison,
+    pixels: PixelSender,
+) -> LabelReading:
+    head = WindowedPixels(rows=_WINDOW, cols=_WINDOW)
+    pixels.begin(head)
+    for window in windows_of(grid.height, grid.width, head):
+        classes = label.read(window)
+        _, valid = read_scene(scene, window, scene.descriptions)
+        classes[~valid] = MASK_NO_DATA
+        masks.add(window, classes)
+        pixels.send(classes)
     corrects = masks.corrected_mask(tags, is_drawn=_has_polygons(job))
-    write_cog(Path(job.out), tiled, resampling="mode", tags={"CONTENT": "0 clear, 1 cloud, 255 none"})
-    tiled.unlink()
-    return LabelFacts(
-        source=tags.source[:100] if tags.source else job.source,
-        mapping=label.mapping,
-        cloud_fraction=cloud / labeled,
-        labelled_fraction=labeled / (grid.height * grid.width),
-        corrects_mask_id=corrects,
+    pixels.commit()
+    return LabelReading(
+        source=tags.source[:100] if tags.source else job.source, mapping=label.mapping, corrects_mask_id=corrects
     )
-
-
-def _count(tiled: Path, grid: Grid) -> tuple[int, int]:
-    """Return the number of labeled pixels and of cloud pixels."""
-    labeled = cloud = 0
-    with open_raster(str(tiled)) as written:
-        for window in iter_windows(grid.height, grid.width, _WINDOW):
-            classes = written.read(1, window=rasterio_window(window))
-            labeled += int((classes != MASK_NO_DATA).sum())
-            cloud += int((classes == MASK_CLOUD).sum())
-    return labeled, cloud
 
 
 def _as_bad_label(error: BadScene, display_name: str) -> BadLabel:

@@ -15,12 +15,19 @@ from pathlib import Path
 from typing import IO, Final, Protocol
 
 from cloudseg.errors import BadScene
+from cloudseg.ingest.tiff_layout import claimed_bytes
 from cloudseg.scratch import cannot_write
 
 S3_SCHEME: Final = "s3://"
 _CHUNK_BYTES: Final = 1 << 20
 _TEXT_BYTES: Final = 1 << 20
 """Bytes of a metadata file that are read at most; Landsat's MTL has 9 kB."""
+MAX_BYTES: Final = 16 << 30
+"""Size of one file, where no other limit is given; a Sentinel-2 product has 1 GB."""
+_ANY_BYTES: Final = 64 << 20
+"""A file of this size is read whatever its header says: tags, thumbnails, and old blocks of a file that was updated."""
+_CLAIM_FACTOR: Final = 4
+"""Bytes of a file over bytes of its pixels without compression: overviews, masks, blocks that were written again."""
 _EMOJI_STYLE: Final = "\ufe0e\ufe0f"
 """Variation selectors that show the symbol before them as text or as emoji; after anything else they are invisible."""
 _SAME_NAME: Final = "another file has the same name in another Unicode normal form"
@@ -153,21 +160,28 @@ def unreadable_file(file: InboxFile, error: Exception) -> NotRead:
     )
 
 
-def hash_file(inbox: Inbox, file: InboxFile, copy_to: Path | None = None) -> str:
+def hash_file(inbox: Inbox, file: InboxFile, copy_to: Path | None = None, *, max_bytes: int = MAX_BYTES) -> str:
     """Return the hex SHA-256 of a file, and write a copy of it to `copy_to` in the same pass.
 
+    Args:
+        inbox: Where the file is.
+        file: The file.
+        copy_to: Path of the copy, if one is wanted.
+        max_bytes: A larger file is not read; neither is one that is far larger than the raster that its header claims.
+
     Raises:
-        NotRead: The file cannot be read.
+        NotRead: The file cannot be read, or is larger than allowed.
         StoreUnreachable: The copy cannot be written, usually because the disk is full; the file is not to blame.
     """
     digest = hashlib.sha256()
     with inbox.open(file) as source:
         try:
+            most = _most_bytes(source, max_bytes)
             if copy_to is None:
-                _feed(source, digest.update)
+                _feed(file, most, source, digest.update)
             else:
                 with _copy(copy_to) as write:
-                    _feed(source, digest.update, write)
+                    _feed(file, most, source, digest.update, write)
         except OSError as error:
             raise unreadable_file(file, error) from error
     return digest.hexdigest()
@@ -196,19 +210,50 @@ def _copy(path: Path) -> Iterator[Callable[[bytes], None]]:
         yield write
 
 
-def _feed(source: IO[bytes], *consumers: Callable[[bytes], object]) -> None:
+def _most_bytes(source: IO[bytes], max_bytes: int) -> int:
+    """Return the most bytes that a raster of the size in the file's header can need, at most `max_bytes`.
+
+    A sparse file of a gigabyte has no gigabyte on the sender's disk, but its copy would. Files of other formats, and
+    streams, which cannot be sparse, have no such bound.
+    """
+    if not source.seekable():
+        return max_bytes
+    is_large = source.seek(0, os.SEEK_END) > _ANY_BYTES
+    claimed = claimed_bytes(source) if is_large else None
+    source.seek(0)
+    return max_bytes if claimed is None else min(max_bytes, _ANY_BYTES + _CLAIM_FACTOR * claimed)
+
+
+def _feed(file: InboxFile, most: int, source: IO[bytes], *consumers: Callable[[bytes], object]) -> None:
+    size = 0
     while chunk := source.read(_CHUNK_BYTES):
+        size += len(chunk)
+        if size > most:
+            raise NotRead(
+                "the file is larger than its raster can need",
+                subject=file.path,
+                found=f"more than {most >> 20} MB",
+                expected=f"at most {most >> 20} MB",
+                next_step="Write the file again (GDAL: gdal_translate), or raise CLOUDSEG_MAX_FILE_MB.",
+            )
         for consume in consumers:
             consume(chunk)
 
 
-def copy_file(inbox: Inbox, file: InboxFile, sha256: str, copy_to: Path) -> None:
+def copy_file(inbox: Inbox, file: InboxFile, sha256: str, copy_to: Path, *, max_bytes: int = MAX_BYTES) -> None:
     """Copy a file and check that the copy has the hash that was computed before.
+
+    Args:
+        inbox: Where the file is.
+        file: The file.
+        sha256: Its hash, from `hash_file`.
+        copy_to: Path of the copy.
+        max_bytes: A larger file is not read.
 
     Raises:
         NotRead: The file cannot be read, or its bytes have changed in the meantime.
     """
-    found = hash_file(inbox, file, copy_to=copy_to)
+    found = hash_file(inbox, file, copy_to=copy_to, max_bytes=max_bytes)
     if found != sha256:
         raise NotRead(
             "the file changed while it was read",

@@ -23,7 +23,9 @@ def ingest_candidate(context: IngestContext, item: Candidate | UnmatchedFile) ->
     first = item.files[0].file
     source_sha256 = unread_hash(first)
     try:
-        hashes = {file.path: hash_file(context.inbox, file) for file in item.pixel_files()}
+        hashes = {
+            file.path: hash_file(context.inbox, file, max_bytes=context.limits.max_bytes) for file in item.pixel_files()
+        }
         source_sha256 = source_hash(item, hashes)
         ingest_scene(context, item, hashes, source_sha256, outcome)
     except InputError as error:
@@ -42,7 +44,7 @@ def _ingest_unmatched(context: IngestContext, item: UnmatchedFile) -> Outcome:
         ingest_label_alone(context, item, item.label, outcome)
         return outcome
     try:
-        sha256 = hash_file(context.inbox, item.file)
+        sha256 = hash_file(context.inbox, item.file, max_bytes=context.limits.max_bytes)
     except NotRead:
         sha256 = unread_hash(item.file)
     entry_id = quarantine_id(item.file.uri, sha256, *(file.path for file in item.extra_files))

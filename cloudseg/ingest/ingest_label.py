@@ -74,7 +74,7 @@ def ingest_label(
     """
     sha256 = unread_hash(label.file)
     try:
-        hashes = hash_label(context.inbox, label)
+        hashes = hash_label(context.inbox, label, max_bytes=context.limits.max_bytes)
         sha256 = label_hash(label, hashes)
         label_id = keys.make_id("lb", scene.scene_id, label.source, sha256)
         with context.catalog.read() as db:
@@ -89,7 +89,7 @@ def ingest_label(
             job = _label_job(
                 context,
                 label,
-                copy_label(context.inbox, label, hashes, folder),
+                copy_label(context.inbox, label, hashes, folder, max_bytes=context.limits.max_bytes),
                 scene,
                 scene_file or _copy_scene(context, scene, folder),
                 needs_georeference=needs_georeference,

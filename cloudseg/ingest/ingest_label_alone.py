@@ -27,7 +27,7 @@ def ingest_label_alone(context: IngestContext, item: UnmatchedFile, label: Label
     with tempfile.TemporaryDirectory(dir=context.folder) as name, context.decoders.acquire() as decoder:
         folder = Path(name)
         try:
-            hashes = hash_label(context.inbox, label)
+            hashes = hash_label(context.inbox, label, max_bytes=context.limits.max_bytes)
             sha256 = label_hash(label, hashes)
             found = _find_known(context, label, sha256)
             if found is None:
@@ -66,8 +66,9 @@ def _find_known(context: IngestContext, label: LabelFile, sha256: str) -> FoundS
 
 def _read_tags(context: IngestContext, decoder: Decoder, label: LabelFile, hashes: Hashes, folder: Path) -> LabelTags:
     job = LabelTagsJob(
-        path=str(copy_label(context.inbox, label, hashes, folder)),
+        path=str(copy_label(context.inbox, label, hashes, folder, max_bytes=context.limits.max_bytes)),
         display_name=label.file.path,
+        folder=str(folder),
         max_pixels=context.limits.max_pixels,
         memory_mb=context.limits.memory_mb,
     )

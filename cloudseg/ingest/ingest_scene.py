@@ -150,7 +150,7 @@ def _scene_job(context: IngestContext, candidate: Candidate, hashes: Hashes, sce
 
 
 def _copy(context: IngestContext, file: InboxFile, hashes: Hashes, to: Path) -> Path:
-    copy_file(context.inbox, file, hashes[file.path], to)
+    copy_file(context.inbox, file, hashes[file.path], to, max_bytes=context.limits.max_bytes)
     return to
 
 

@@ -1,4 +1,4 @@
-"""Messages between the service and its decoder processes: one JSON line each way, validated at both ends.
+"""Messages between the service and its decoder processes: JSON lines, validated at both ends.
 
 Never pickle: malicious bytes may have compromised the process that decodes them.
 """
@@ -10,6 +10,7 @@ from pydantic import AfterValidator, AwareDatetime, Field
 
 from cloudseg.bands import BAND_NAMES, Radiometry
 from cloudseg.ingest.candidate import QualityKind
+from cloudseg.ingest.inbox_file import MAX_BYTES
 from cloudseg.records import Record
 
 
@@ -23,6 +24,10 @@ class DecodeLimits:
     """Address space of the process."""
     max_pixels: int = 400_000_000
     """Rows × columns of a band."""
+    max_bytes: int = MAX_BYTES
+    """Size of one file of an inbox, and of the canonical raster without compression."""
+    require_sandbox: bool = False
+    """Whether ingest stops if the kernel does not allow every restriction in `cloudseg.ingest.probe`."""
 
 
 FREE_MEGAPIXELS = 50.0
@@ -66,7 +71,7 @@ class SceneJob(Record):
     is_product: bool = Field(description="whether the sensor is known from a product id")
     sensor: str = Field("unknown", description="from a product id")
     out: str = Field(description="path of the canonical COG to write")
-    folder: str = Field(description="scratch directory for temporary files")
+    folder: str = Field(description="folder of this job with the copies; the decoder can read nothing else")
     max_pixels: int
     memory_mb: int
 
@@ -84,6 +89,7 @@ class LabelTagsJob(Record):
     kind: Literal["label_tags"] = "label_tags"
     path: str
     display_name: str
+    folder: str = Field(description="folder of this job with the copies; the decoder can read nothing else")
     max_pixels: int
     memory_mb: int
 
@@ -124,10 +130,43 @@ Lon = Annotated[float, Field(ge=-360, le=360)]
 Lat = Annotated[float, Field(ge=-90, le=90)]
 
 
-class SceneFacts(Record):
-    """Facts from the decoder about a scene. Every value is bounded, because a compromised decoder may send anything."""
+class WindowedPixels(Record):
+    """The first line of the stream of pixels from the decoder to the writer: in which windows they follow."""
+
+    rows: int = Field(ge=1, le=1024, description="of a window; those of the last row of windows may have fewer")
+    cols: int = Field(ge=1, le=16_384)
+
+
+class ScenePixels(WindowedPixels):
+    """The raster that the pixels make. Every value is bounded, because a compromised decoder may send anything."""
+
+    crs: Annotated[str, Field(max_length=20_000)] | None
+    transform: Annotated[list[Finite], Field(min_length=6, max_length=6)]
+    height: int = Field(ge=1, le=200_000)
+    width: int = Field(ge=1, le=200_000)
+    bands: Annotated[list[KnownBand], Field(min_length=1, max_length=64)]
+    tags: dict[Literal["RADIOMETRY", "RESAMPLED", "WARPED"], Annotated[str, Field(max_length=5_000)]]
+
+
+class SceneReading(Record):
+    """What the decoder read about a scene besides its pixels; nothing else knows it."""
 
     radiometry: Annotated[str, Field(max_length=5_000)]
+    acquired_at: AwareDatetime | None = Field(description="from the file's tags")
+    tags: Annotated[dict[Short, Short], Field(max_length=64)]
+
+
+class LabelReading(Record):
+    """What the decoder read about a label besides its classes."""
+
+    source: Short
+    mapping: Annotated[dict[Short, Literal[0, 1, 255]], Field(max_length=70_000)]
+    corrects_mask_id: Short | None = Field(None, description="the published mask that was edited to make this label")
+
+
+class WrittenScene(Record):
+    """What the writer of a canonical scene measured on its pixels and grid."""
+
     crs: Annotated[str, Field(max_length=20_000)] | None
     transform: Annotated[list[Finite], Field(min_length=6, max_length=6)]
     height: int = Field(ge=1, le=2**31 - 1)
@@ -138,8 +177,6 @@ class SceneFacts(Record):
     bounds: tuple[Lon, Lat, Lon, Lat] | None = Field(description="min_lon, min_lat, max_lon, max_lat")
     center: tuple[Lon, Lat] | None = Field(description="lon, lat of the center of the grid")
     valid_fraction: Fraction
-    acquired_at: AwareDatetime | None = Field(description="from the file's tags")
-    tags: Annotated[dict[Short, Short], Field(max_length=64)]
 
 
 class LabelTags(Record):
@@ -158,14 +195,55 @@ class LabelTags(Record):
     )
 
 
-class LabelFacts(Record):
-    """Facts from the decoder about a label."""
+class WrittenLabel(Record):
+    """What the writer of a canonical label counted."""
 
-    source: Short
-    mapping: Annotated[dict[Short, Literal[0, 1, 255]], Field(max_length=70_000)]
     cloud_fraction: Fraction
     labelled_fraction: Fraction
-    corrects_mask_id: Short | None = Field(None, description="the published mask that was edited to make this label")
+
+
+class SceneFacts(SceneReading, WrittenScene):
+    """Facts about a scene: what was read from its files, and what was measured on the raster that was written."""
+
+
+class LabelFacts(LabelReading, WrittenLabel):
+    """Facts about a label."""
+
+
+class ProbeJob(Record):
+    """Try what the sandbox must deny."""
+
+    kind: Literal["probe"] = "probe"
+    folder: str
+    file: str = Field(description="a file outside the folder")
+    port: int = Field(description="of a TCP server on this machine")
+    socket: str = Field(description="path of a Unix socket outside the folder")
+    abstract_socket: str
+    process: int = Field(description="a process of this user")
+
+
+class Task(Record):
+    """What the service asks of a new decoder process and the writer process beside it."""
+
+    job: SceneJob | LabelJob | LabelTagsJob | ProbeJob = Field(discriminator="kind")
+    out: str = Field(description="an empty folder for the writer")
+    timeout_s: float
+    memory_mb: int
+    max_bytes: int
+
+
+class Started(Record):
+    """Ids of the processes that work on a task."""
+
+    decoder: int
+    writer: int | None
+
+
+class Ended(Record):
+    """Exit statuses of the same processes; negative: ended by that signal."""
+
+    decoder: int
+    writer: int | None
 
 
 class DecodeFailure(Record):
@@ -180,14 +258,16 @@ class DecodeFailure(Record):
 
 
 class Answer(Record):
-    """One line from the decoder process."""
+    """One line from a decoder process."""
 
-    ready: bool = False
-    restrictions: list[str] = Field(default_factory=list, description="of the sandbox: 'network', 'files'")
+    restrictions: list[str] | None = Field(None, description="in force, of `cloudseg.ingest.probe.RESTRICTIONS`")
     megapixels: float | None = Field(
         None, description="pixels x bands of the scene that is about to be read, in millions"
     )
-    scene: SceneFacts | None = None
-    label: LabelFacts | None = None
+    scene: SceneReading | None = None
+    label: LabelReading | None = None
     label_tags: LabelTags | None = None
+    written_scene: WrittenScene | None = None
+    written_label: WrittenLabel | None = None
     failure: DecodeFailure | None = None
+    cut_off: bool = Field(False, description="the writer ended before it had every pixel; its answer says why")

@@ -13,13 +13,13 @@ POLYGON_SUFFIXES: Final = ("gpkg", "geojson", "fgb", "shp")
 """Formats of polygons; a copy keeps its suffix, by which the decoder chooses how to read it."""
 
 
-def hash_label(inbox: Inbox, label: LabelFile) -> Hashes:
+def hash_label(inbox: Inbox, label: LabelFile, *, max_bytes: int) -> Hashes:
     """Return the hashes of a label and its sidecars.
 
     Raises:
-        NotRead: A file cannot be read.
+        NotRead: A file cannot be read, or is larger than `max_bytes`.
     """
-    return {file.path: hash_file(inbox, file) for file in label.claimed_files()}
+    return {file.path: hash_file(inbox, file, max_bytes=max_bytes) for file in label.claimed_files()}
 
 
 def label_hash(label: LabelFile, hashes: Hashes) -> str:
@@ -31,7 +31,7 @@ def label_hash(label: LabelFile, hashes: Hashes) -> str:
     return keys.sha256_of(keys.canonical_json(["label", 1, own, sorted(sidecars)]))
 
 
-def copy_label(inbox: Inbox, label: LabelFile, hashes: Hashes, folder: Path) -> Path:
+def copy_label(inbox: Inbox, label: LabelFile, hashes: Hashes, folder: Path, *, max_bytes: int) -> Path:
     """Copy a label and its sidecars to `folder` and return the label's copy.
 
     Raises:
@@ -39,9 +39,9 @@ def copy_label(inbox: Inbox, label: LabelFile, hashes: Hashes, folder: Path) -> 
     """
     suffix = label.file.suffix
     copy = folder / (f"label.{suffix}" if suffix in POLYGON_SUFFIXES else "label")
-    copy_file(inbox, label.file, hashes[label.file.path], copy)
+    copy_file(inbox, label.file, hashes[label.file.path], copy, max_bytes=max_bytes)
     for file in label.sidecars:
-        copy_file(inbox, file, hashes[file.path], folder / f"label{_ending(label.file, file)}")
+        copy_file(inbox, file, hashes[file.path], folder / f"label{_ending(label.file, file)}", max_bytes=max_bytes)
     return copy
 
 

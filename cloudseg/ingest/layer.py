@@ -85,7 +85,7 @@ def open_layer(stack: ExitStack, job: SceneJob, file: RasterJob) -> Layer:
     names = _names_of(dataset, file, job.sensor, pam, colors)
     alpha, image_alpha = _alpha_band(dataset, file, names, colors)
     if image_alpha and (len(job.files) > 1 or _needs_warp(dataset)):
-        dataset = copy_without_alpha(stack, dataset, _scratch(job, file, "plain"), file.display_name)
+        dataset = copy_without_alpha(stack, dataset, file.display_name)
     nodata = next((band.nodata for band in pam.values() if band.nodata is not None), None)
     view, grid, warped = to_north_up(
         dataset,
@@ -170,14 +170,9 @@ def _stated_by(layer: Layer, pam: dict[int, PamBand], image_alpha: int | None) -
     return found + ([f"band {image_alpha} is tagged alpha but not used as such"] if image_alpha else [])
 
 
-def _scratch(job: SceneJob, file: RasterJob, what: str) -> Path:
-    """Return the path of a temporary file for a source; its copy's name is different for every source."""
-    return Path(job.folder) / f"{Path(file.path).name}-{what}.tif"
-
-
 def _warped_mask(stack: ExitStack, job: SceneJob, layer: Layer, mask: Mask, index: int) -> Mask:
     """Return the mask of a layer that was warped north-up, warped in the same way."""
-    copy = copy_of_mask(stack, mask, layer.dataset, _scratch(job, layer.job, f"mask{index}"))
+    copy = copy_of_mask(stack, mask, layer.dataset)
     view, _, _ = to_north_up(
         copy.view, mask.display_name, needs_georeference=job.needs_georeference, max_pixels=job.max_pixels
     )
@@ -245,7 +240,7 @@ def _resample(stack: ExitStack, job: SceneJob, layer: Layer, grid: Grid) -> None
     for index, mask in enumerate(layer.masks):
         copy = mask
         if before is layer.dataset:
-            copy = copy_of_mask(stack, mask, layer.dataset, _scratch(job, layer.job, f"mask{index}"))
+            copy = copy_of_mask(stack, mask, layer.dataset)
         layer.masks[index] = replace(copy, view=stack.enter_context(to_grid(copy.view, grid, Resampling.bilinear)))
 
 

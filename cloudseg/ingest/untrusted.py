@@ -21,6 +21,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from cloudseg.errors import BadScene
 from cloudseg.grid import Window
+from cloudseg.ingest.tiff_layout import check_blocks
 
 _SIGNATURES: Final = {
     # TIFF 6.0, section 2, and BigTIFF; JPEG 2000 Part 1, annex I (file) and annex A (bare codestream).
@@ -107,6 +108,9 @@ def _open(path: str, display_name: str, signatures: Mapping[bytes, str]) -> rast
             expected="a GeoTIFF or JPEG 2000 raster" if signatures is _SIGNATURES else "a GeoTIFF, JPEG 2000 or PNG",
             next_step="Get the file again from its source.",
         )
+    if driver == "GTiff":
+        with Path(path).open("rb") as handle:
+            check_blocks(handle, display_name)
     try:
         # GDAL gets an absolute path in the scratch directory, never an untrusted name.
         return rasterio.open(Path(path).absolute(), driver=driver, sharing=False)

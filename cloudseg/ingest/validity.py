@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
 from rasterio.enums import MaskFlags
+from rasterio.io import MemoryFile
 
 from cloudseg.errors import BadScene
 from cloudseg.grid import Window, iter_windows
@@ -90,44 +90,45 @@ def _mask_beside(
     return Mask(mask, [1] if mask.count == 1 else indexes, False, display_name)
 
 
-def copy_of_mask(stack: ExitStack, mask: Mask, raster: Any, path: Path) -> Mask:
-    """Write a mask as a file with the georeference of its raster, so that it can be warped like it.
+def copy_of_mask(stack: ExitStack, mask: Mask, raster: Any) -> Mask:
+    """Return a mask as a raster with the georeference of its raster, so that it can be warped like it.
 
     Args:
-        stack: Closes the file.
+        stack: Frees its memory.
         mask: On the pixels of the raster.
         raster: The dataset that the mask belongs to.
-        path: Of the new file.
     """
-    with _create_like(path, raster, "uint8", ["observed"]) as out:
+    memory = stack.enter_context(MemoryFile())
+    with _create_like(memory, raster, "uint8", ["observed"]) as out:
         for window in iter_windows(raster.height, raster.width, _WINDOW):
             values = mask.read(window).astype(np.uint8) * np.uint8(_OBSERVED)
             out.write(values, 1, window=rasterio_window(window))
-    return replace(mask, view=_reopened(stack, path), indexes=[1], inside=False, least=_OBSERVED)
+    return replace(mask, view=stack.enter_context(memory.open()), indexes=[1], inside=False, least=_OBSERVED)
 
 
-def copy_without_alpha(stack: ExitStack, raster: Any, path: Path, display_name: str) -> Any:
+def copy_without_alpha(stack: ExitStack, raster: Any, display_name: str) -> Any:
     """Write the bands of a raster without their color interpretation: GDAL would warp by an alpha band that is none."""
     indexes = list(raster.indexes)
     descriptions = [text or "" for text in raster.descriptions]
-    with _create_like(path, raster, raster.dtypes[0], descriptions, raster.nodata) as out:
+    memory = stack.enter_context(MemoryFile())
+    with _create_like(memory, raster, raster.dtypes[0], descriptions, raster.nodata) as out:
         out.update_tags(**raster.tags())
         for window in iter_windows(raster.height, raster.width, _WINDOW):
             pixels = read_window(raster, indexes, window, display_name)
             out.write(pixels, window=rasterio_window(window))
-    return _reopened(stack, path)
+    return stack.enter_context(memory.open())
 
 
-def _create_like(path: Path, raster: Any, dtype: str, descriptions: Sequence[str], nodata: float | None = None) -> Any:
-    """Open a new file on the pixels of a raster, with its georeference."""
+def _create_like(
+    memory: MemoryFile, raster: Any, dtype: str, descriptions: Sequence[str], nodata: float | None = None
+) -> Any:
+    """Open a new raster on the pixels of another, with its georeference; compressed, as the process writes no files."""
     points, points_crs = raster.gcps
     by_points = raster.crs is None and points and points_crs
     georeference = (
         {"gcps": points, "crs": points_crs} if by_points else {"crs": raster.crs, "transform": raster.transform}
     )
-    dataset = rasterio.open(
-        path,
-        "w",
+    dataset = memory.open(
         driver="GTiff",
         height=raster.height,
         width=raster.width,
@@ -144,7 +145,3 @@ def _create_like(path: Path, raster: Any, dtype: str, descriptions: Sequence[str
     )
     dataset.descriptions = tuple(descriptions)
     return dataset
-
-
-def _reopened(stack: ExitStack, path: Path) -> Any:
-    return stack.enter_context(rasterio.open(path, driver="GTiff", sharing=False))

@@ -16,6 +16,7 @@ from cloudseg.records import Json, Record
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
 from cloudseg.stages.catalog_file import check_catalog_file, describe_catalog_disk
+from cloudseg.stages.ingest import decode_limits
 from cloudseg.stages.verification import describe_verification
 
 
@@ -43,7 +44,7 @@ class DoctorRecord(Record):
 
 
 def doctor(*, device: bool = True) -> DoctorRecord:
-    """Check the settings, the catalog and its migrations, the store, when it was last read, the recipes and the device.
+    """Check settings, catalog and migrations, store and when it was last read, recipes, the decoder's sandbox, device.
 
     Nothing is changed; a small object is written to the store and deleted again.
 
@@ -60,6 +61,7 @@ def doctor(*, device: bool = True) -> DoctorRecord:
         ("store", _store),
         ("integrity", _integrity),
         ("recipes", _recipes),
+        ("decoder", _decoder),
         *([("device", _device)] if device else []),
     ]
     record = _collect([_probe(name, probe, runtime) for name, probe in probes])
@@ -166,6 +168,23 @@ def _integrity(runtime: Runtime) -> Warned:
 
 def _recipes(_: Runtime) -> str:
     return ", ".join(load_recipe(name).name for name in recipe_names())
+
+
+def _decoder(runtime: Runtime) -> str:
+    """Start a decoder process and return which restrictions it found in force.
+
+    Raises:
+        CloudsegError: It does not start.
+        SettingsError: CLOUDSEG_REQUIRE_SANDBOX is set and a restriction is not in force.
+    """
+    from cloudseg.ingest.decoder_session import DecoderServer
+    from cloudseg.ingest.probe import RESTRICTIONS
+
+    with DecoderServer(decode_limits(runtime)) as server:
+        server.start()
+        missing = [f"{name} (needs {RESTRICTIONS[name]})" for name in RESTRICTIONS if name not in server.restrictions]
+    in_force = f"sandbox in force: {', '.join(server.restrictions) or 'nothing'}"
+    return f"{in_force}; missing: {'; '.join(missing)}" if missing else in_force
 
 
 def _device(runtime: Runtime) -> str:

@@ -1,11 +1,15 @@
 """Stage: add tiles and labels of a source to the catalog."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cloudseg.errors import SettingsError
 from cloudseg.records import IngestRecord
 from cloudseg.runtime import Runtime, open_runtime, s3_options
 from cloudseg.stages import log
+
+if TYPE_CHECKING:
+    from cloudseg.ingest import DecodeLimits
 
 
 def ingest(
@@ -22,15 +26,13 @@ def ingest(
         bands: Names of the bands of multi-band files, `-` for one that is not wanted.
         dry_run: Decode and check everything but write nothing.
     """
-    from cloudseg.ingest import DecodeLimits, ingest_source
+    from cloudseg.ingest import ingest_source
 
     runtime = open_runtime()
     settings = runtime.settings
     inbox = source or _inbox(runtime)
     log.started("ingest", source=inbox, layout=layout, bands=bands, dry_run=dry_run)
-    limits = DecodeLimits(
-        timeout_s=settings.decode_timeout_s, memory_mb=settings.decode_memory_mb, max_pixels=settings.max_scene_pixels
-    )
+    limits = decode_limits(runtime)
     record = ingest_source(
         runtime.store,
         runtime.catalog,
@@ -46,6 +48,20 @@ def ingest(
     )
     log.ended("ingest", record)
     return record
+
+
+def decode_limits(runtime: Runtime) -> "DecodeLimits":
+    """Return what decoding one untrusted scene may cost by the settings."""
+    from cloudseg.ingest import DecodeLimits
+
+    settings = runtime.settings
+    return DecodeLimits(
+        timeout_s=settings.decode_timeout_s,
+        memory_mb=settings.decode_memory_mb,
+        max_pixels=settings.max_scene_pixels,
+        max_bytes=settings.max_file_mb << 20,
+        require_sandbox=settings.require_sandbox,
+    )
 
 
 def _inbox(runtime: Runtime) -> str:

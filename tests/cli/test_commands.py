@@ -16,6 +16,8 @@ from rich.console import Console
 from cloudseg import errors, stages
 from cloudseg.cli import main, root
 from cloudseg.cli.output import reports, show_record, show_rows
+from cloudseg.ingest import decoder_session
+from cloudseg.ingest.probe import RESTRICTIONS
 
 Run = Callable[..., tuple[int, str, str]]
 MOVED = {"demo", "stack"}
@@ -38,9 +40,24 @@ def test_doctor_finds_no_problem_with_the_embedded_default(run: Run):
             "store",
             "integrity",
             "recipes",
+            "decoder",
             "device",
         ]
         assert run("db", "upgrade")[0] == 0
+
+
+def test_doctor_says_what_the_sandbox_denies(run: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(decoder_session, "_probe", lambda *_: [name for name in RESTRICTIONS if name != "files"])
+    code, out, _ = run("doctor", "--json")
+    detail = {check["name"]: check["detail"] for check in json.loads(out)["checks"]}["decoder"]
+    assert code == 0
+    assert "in force: network, sockets" in detail
+    assert "missing: files (needs Landlock (Linux 5.13" in detail
+    monkeypatch.setenv("CLOUDSEG_REQUIRE_SANDBOX", "1")
+    code, out, _ = run("doctor")
+    assert code == 1
+    assert "FAIL  decoder" in out
+    assert "no restriction of files" in out
 
 
 def test_doctor_reports_problems(run: Run, runtime_env: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

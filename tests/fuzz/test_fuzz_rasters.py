@@ -14,8 +14,8 @@ from cloudseg.ingest import DecodeLimits
 from cloudseg.ingest.candidate import Candidate, SourceFile
 from cloudseg.ingest.inbox_file import InboxFile
 from cloudseg.ingest.ingest_scene import scene_row
-from cloudseg.ingest.job import Answer, RasterJob, SceneFacts, SceneJob
-from cloudseg.ingest.pool import Decoder
+from cloudseg.ingest.job import Answer, RasterJob, SceneFacts, SceneJob, SceneReading
+from cloudseg.ingest.pool import Decoder, DecoderPool
 from cloudseg.keys import canonical_json
 from cloudseg.records import StoredObject
 from tests.fuzz.fuzzing import fuzz_bytes, fuzzed
@@ -24,9 +24,8 @@ from tests.ingest.tiles import random_dn, write
 
 @pytest.fixture
 def decoder(tmp_path: Path) -> Iterator[Decoder]:
-    decoder = Decoder(DecodeLimits(timeout_s=10, memory_mb=1024), tmp_path)
-    yield decoder
-    decoder.close()
+    with DecoderPool(DecodeLimits(timeout_s=10, memory_mb=1024), 1) as pool, pool.acquire() as decoder:
+        yield decoder
 
 
 def test_damaged_rasters_become_a_scene_or_a_reason(decoder: Decoder, tmp_path: Path) -> None:
@@ -84,12 +83,16 @@ def test_what_a_decoder_answers_is_refused_or_fits_a_row() -> None:
     candidate = Candidate("a", "multiband", (SourceFile(file),), place="mgrs:31UDQ")
 
     def fits(facts: dict[str, object]) -> None:
+        read = {name: value for name, value in facts.items() if name in SceneReading.model_fields}
+        written = {name: value for name, value in facts.items() if name not in read}
         try:
-            answer = Answer.model_validate_json(json.dumps({"scene": facts}))
+            answer = Answer.model_validate_json(json.dumps({"scene": read, "written_scene": written}))
         except ValidationError:
             return
-        assert isinstance(answer.scene, SceneFacts)
-        row = scene_row(candidate, answer.scene, "0" * 64, StoredObject(key="scenes/a", sha256="0" * 64, size=1))
+        assert answer.scene is not None
+        assert answer.written_scene is not None
+        facts_of = SceneFacts(**dict(answer.scene), **dict(answer.written_scene))
+        row = scene_row(candidate, facts_of, "0" * 64, StoredObject(key="scenes/a", sha256="0" * 64, size=1))
         assert canonical_json(row.as_json())
 
     fuzzed(fits, _ANSWER, examples=150)
@@ -101,5 +104,5 @@ def test_noise_instead_of_an_answer_is_refused() -> None:
             Answer.model_validate_json(data)
 
     fuzz_bytes(
-        "answers", is_refused, [b'{"ready":true}', Answer(megapixels=1.0).model_dump_json().encode()], examples=100
+        "answers", is_refused, [b'{"cut_off":true}', Answer(megapixels=1.0).model_dump_json().encode()], examples=100
     )

@@ -7,15 +7,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
 from cloudseg.errors import BadScene
 from cloudseg.ingest import DecodeLimits
+from cloudseg.ingest.cpu_deadline import CpuDeadline
+from cloudseg.ingest.decoder_session import Session
 from cloudseg.ingest.inbox_file import NotRead
-from cloudseg.ingest.job import RasterJob, SceneJob
-from cloudseg.ingest.pool import Decoder
+from cloudseg.ingest.job import Answer, RasterJob, SceneJob, Task
+from cloudseg.ingest.pool import Decoder, DecoderPool
 from cloudseg.records import IngestRecord
 from tests.ingest.conftest import Service
 from tests.ingest.tiles import SIZE, clouds, random_dn, write
@@ -146,8 +147,7 @@ def test_a_decoder_that_hangs_or_crashes_affects_one_scene_only(tmp_path: Path) 
     )  # far more work than the limit allows
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)  # opening it waits for a writer that never comes, and uses no CPU: as on a machine that gives none
-    decoder = Decoder(DecodeLimits(timeout_s=0.3, memory_mb=2048), tmp_path)
-    try:
+    with DecoderPool(DecodeLimits(timeout_s=0.3, memory_mb=2048), 1) as pool, pool.acquire() as decoder:
         decoder.decode_scene(_job(good, tmp_path))
         with pytest.raises(NotRead, match="too busy"):
             decoder.decode_scene(_job(pipe, tmp_path))
@@ -155,12 +155,10 @@ def test_a_decoder_that_hangs_or_crashes_affects_one_scene_only(tmp_path: Path) 
             decoder.decode_scene(_job(endless, tmp_path))
         assert not isinstance(caught.value, NotRead)
         assert decoder.decode_scene(_job(good, tmp_path)).bands == ["red", "green", "blue"]
-        assert decoder._process is not None
-        os.kill(decoder._process.pid, signal.SIGSTOP)
-        os.kill(decoder._process.pid, signal.SIGKILL)
+        assert pool.server._process is not None
+        pool.server._process.kill()
+        pool.server._process.wait()
         assert decoder.decode_scene(_job(good, tmp_path)).height == SIZE
-    finally:
-        decoder.close()
 
 
 def test_a_good_tile_on_a_busy_machine_is_added_by_the_next_ingest(
@@ -168,16 +166,25 @@ def test_a_good_tile_on_a_busy_machine_is_added_by_the_next_ingest(
 ) -> None:
     write(inbox / "good.tif", random_dn())
 
-    def starve(decoder: Decoder, job: SceneJob) -> NoReturn:
-        process = decoder._start()
-        os.kill(process.pid, signal.SIGSTOP)
-        original(decoder, job)
-        raise AssertionError("a stopped process has answered")
+    def starve(session: Session, role: str, deadline: CpuDeadline) -> Answer:
+        if isinstance(job := sessions[session].job, SceneJob):
+            assert job.name == "good"
+            for pid in session.pids:
+                os.kill(pid, signal.SIGSTOP)
+            original(session, "writer", deadline)
+            raise AssertionError("a stopped process has answered")
+        return original(session, role, deadline)
 
-    original = Decoder.decode_scene
+    def begin(session: Session, task: Task) -> None:
+        sessions[session] = task
+        original_begin(session, task)
+
+    sessions: dict[Session, Task] = {}
+    original, original_begin = Session.read, Session.begin
     service.limits = DecodeLimits(timeout_s=0.2, memory_mb=2048)
     with monkeypatch.context() as patch:
-        patch.setattr(Decoder, "decode_scene", starve)
+        patch.setattr(Session, "begin", begin)
+        patch.setattr(Session, "read", starve)
         assert len(service.ingest(inbox).quarantined) == 1
     assert "too busy" in service.quarantine()["good"].what
     service.limits = DecodeLimits(memory_mb=2048)
@@ -187,13 +194,10 @@ def test_a_good_tile_on_a_busy_machine_is_added_by_the_next_ingest(
 
 def test_memory_beyond_the_limit_is_a_bad_scene(tmp_path: Path) -> None:
     large = write(tmp_path / "large.tif", random_dn(size=3000, high=4000), tiled=True)
-    decoder = Decoder(DecodeLimits(timeout_s=60, memory_mb=2048), tmp_path)
-    try:
-        decoder._start()
-        assert decoder._process is not None
-        used = int(Path(f"/proc/{decoder._process.pid}/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.prlimit(decoder._process.pid, resource.RLIMIT_AS, (used + (40 << 20), used + (40 << 20)))
+    with DecoderPool(DecodeLimits(timeout_s=60, memory_mb=2048), 1) as pool:
+        pool.server.start()
+        assert pool.server._process is not None
+        used = int(Path(f"/proc/{pool.server._process.pid}/statm").read_text().split()[0]) * resource.getpagesize()
+        limits = DecodeLimits(timeout_s=60, memory_mb=(used >> 20) + 4)
         with pytest.raises(BadScene, match=r"memory|crashed|cannot be"):
-            decoder.decode_scene(_job(large, tmp_path))
-    finally:
-        decoder.close()
+            Decoder(limits, pool.server).decode_scene(_job(large, tmp_path))

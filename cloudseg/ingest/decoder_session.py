@@ -1,0 +1,299 @@
+"""The service's side of the decoder processes: the fork server, and one session per job."""
+
+import logging
+import os
+import secrets
+import selectors
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal
+
+from pydantic import ValidationError
+
+from cloudseg.errors import CloudsegError, SettingsError
+from cloudseg.ingest.cpu_deadline import CpuDeadline
+from cloudseg.ingest.job import Answer, DecodeLimits, Ended, ProbeJob, Started, Task
+from cloudseg.ingest.probe import RESTRICTIONS
+
+log = logging.getLogger(__name__)
+_SERVER: Final = "cloudseg.ingest.fork_server"
+_START_S: Final = 60.0
+"""Importing rasterio takes a second of CPU time."""
+_END_S: Final = 10.0
+_MAX_ANSWER_BYTES: Final = 64 << 20
+_ENVIRONMENT: Final = {
+    # A closed local port: a library that tries to use the network gets "connection refused" at once.
+    "http_proxy": "http://127.0.0.1:9",
+    "https_proxy": "http://127.0.0.1:9",
+    "GDAL_HTTP_PROXY": "127.0.0.1:9",
+    "GDAL_HTTP_CONNECTTIMEOUT": "1",
+    "GDAL_HTTP_MAX_RETRY": "0",
+    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none",
+    "PROJ_NETWORK": "OFF",
+    "GDAL_DRIVER_PATH": "disable",
+    "GDAL_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OPJ_NUM_THREADS": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+_INHERITED: Final = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "PYTHONPATH",
+    "LD_LIBRARY_PATH",
+    "VIRTUAL_ENV",
+    "TMPDIR",
+)
+"""Variables passed on from the service; its secrets stay out of reach of a compromised decoder."""
+
+Role = Literal["decoder", "writer"]
+
+
+class Session:
+    """One job in new processes. Close it in any case: only then nothing of it runs any more."""
+
+    def __init__(self, channel: socket.socket, decoder: int, writer: int) -> None:
+        self._channel = channel
+        self._lines = channel.makefile("rb")
+        self._answers: dict[Role, int] = {"decoder": decoder, "writer": writer}
+        self._buffers: dict[Role, bytes] = {"decoder": b"", "writer": b""}
+        self.started = Started(decoder=0, writer=None)
+        self._ended: Ended | None = None
+
+    def begin(self, task: Task) -> None:
+        """Send the task and wait until its processes have started.
+
+        Raises:
+            OSError: They do not start.
+            ValidationError: They do not start.
+        """
+        self._channel.settimeout(_START_S)
+        self._channel.sendall(task.model_dump_json().encode() + b"\n")
+        self.started = Started.model_validate_json(self._lines.readline())
+
+    @property
+    def pids(self) -> list[int]:
+        """Ids of the processes."""
+        return [pid for pid in (self.started.decoder, self.started.writer) if pid is not None]
+
+    def read(self, role: Role, deadline: CpuDeadline) -> Answer:
+        """Read one line from a process.
+
+        Raises:
+            TimeoutError: The deadline is over.
+            EOFError: The process ended, or the line is too long.
+            ValidationError: The line is not a valid answer.
+        """
+        descriptor = self._answers[role]
+        with selectors.DefaultSelector() as selector:
+            selector.register(descriptor, selectors.EVENT_READ)
+            while b"\n" not in self._buffers[role]:
+                if not selector.select(deadline.wait_s()):
+                    if deadline.is_over():
+                        raise TimeoutError
+                    continue
+                chunk = os.read(descriptor, 1 << 16)
+                if not chunk or len(self._buffers[role]) > _MAX_ANSWER_BYTES:
+                    raise EOFError
+                self._buffers[role] += chunk
+        line, _, self._buffers[role] = self._buffers[role].partition(b"\n")
+        return Answer.model_validate_json(line)
+
+    def close(self) -> Ended | None:
+        """End the processes and all that they started; return how they ended, None if that is not known."""
+        if self._channel.fileno() < 0:
+            return self._ended
+        with suppress(OSError, ValidationError):
+            self._channel.settimeout(_END_S)
+            self._channel.shutdown(socket.SHUT_WR)
+            self._ended = Ended.model_validate_json(self._lines.readline())
+        self._lines.close()
+        self._channel.close()
+        for descriptor in self._answers.values():
+            os.close(descriptor)
+        return self._ended
+
+
+class DecoderServer:
+    """The fork server of one ingest. Safe to use from several threads; it starts with the first job."""
+
+    def __init__(self, limits: DecodeLimits) -> None:
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self.restrictions: list[str] = []
+        """What the sandbox on this machine denies (`cloudseg.ingest.probe`); known after the start."""
+
+    def __enter__(self) -> "DecoderServer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def open_session(self, task: Task) -> Session:
+        """Start the processes of a task.
+
+        Raises:
+            CloudsegError: They do not start.
+            SettingsError: The kernel does not allow a restriction, and the settings require all.
+        """
+        with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                self._start()
+        return self._open(task)
+
+    def start(self) -> None:
+        """Start the server now, which finds the restrictions.
+
+        Raises:
+            CloudsegError: It does not start.
+            SettingsError: The kernel does not allow a restriction, and the settings require all.
+        """
+        with self._lock:
+            if self._process is None:
+                self._start()
+
+    def close(self) -> None:
+        """End the server; what it has started ends with it."""
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        process, self._process = self._process, None
+        if process is not None:
+            try:
+                process.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _open(self, task: Task) -> Session:
+        ours, theirs = socket.socketpair()
+        decoder, decoder_end = os.pipe()
+        writer, writer_end = os.pipe()
+        session = Session(ours, decoder, writer)
+        try:
+            with theirs:
+                if self._control is None:
+                    raise BrokenPipeError
+                socket.send_fds(self._control, [b"j"], [theirs.fileno(), decoder_end, writer_end])
+            session.begin(task)
+        except (OSError, ValidationError) as error:
+            session.close()
+            raise _not_started(str(error)) from error
+        finally:
+            os.close(decoder_end)
+            os.close(writer_end)
+        return session
+
+    def _start(self) -> None:
+        self.close()
+        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.settimeout(_START_S)
+        with theirs, tempfile.TemporaryFile() as stderr:
+            # Its own session: Ctrl-C ends the service, which ends its decoders in order.
+            self._process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-P", "-m", _SERVER, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=stderr,
+                stderr=stderr,
+                env=inherited | _ENVIRONMENT,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+            theirs.close()
+            self._control = ours
+            try:
+                ready = ours.recv(1)
+            except OSError:
+                ready = b""
+            if not ready:
+                self.close()
+                stderr.seek(0)
+                raise _not_started(stderr.read()[-600:].decode("utf-8", "replace"))
+        try:
+            self._find_restrictions()
+        except BaseException:
+            self.close()
+            raise
+
+    def _find_restrictions(self) -> None:
+        """Try what the sandbox denies.
+
+        Raises:
+            CloudsegError: No decoder starts.
+            SettingsError: A restriction is not in force, and the settings require all.
+        """
+        self.restrictions = _probe(self, self._limits)
+        missing = [name for name in RESTRICTIONS if name not in self.restrictions]
+        if missing and self._limits.require_sandbox:
+            raise SettingsError(
+                "the kernel does not allow the whole sandbox of the decoder",
+                subject="CLOUDSEG_REQUIRE_SANDBOX",
+                found=f"no restriction of {', '.join(missing)}",
+                expected=", ".join(RESTRICTIONS),
+                next_step="Needed: " + "; ".join(f"{name}: {RESTRICTIONS[name]}" for name in missing) + ".",
+            )
+        if missing:
+            log.warning(
+                "the kernel does not allow these sandbox restrictions: %s (docs/concepts/security.md)",
+                ", ".join(missing),
+            )
+
+
+def _probe(server: DecoderServer, limits: DecodeLimits) -> list[str]:
+    """Return the restrictions that a decoder process finds in force."""
+    with (
+        tempfile.TemporaryDirectory(prefix="cloudseg-probe-") as inside,
+        tempfile.TemporaryDirectory(prefix="cloudseg-probe-") as outside,
+        socket.create_server(("127.0.0.1", 0)) as network,
+        socket.socket(socket.AF_UNIX) as path,
+        socket.socket(socket.AF_UNIX) as abstract,
+    ):
+        address, name = f"{outside}/socket", f"\0cloudseg-probe-{secrets.token_hex(8)}"
+        path.bind(address)
+        abstract.bind(name)
+        for listener in (path, abstract):
+            listener.listen()
+        secret = Path(outside) / "file"
+        secret.write_bytes(b"secret")
+        job = ProbeJob(
+            folder=inside,
+            file=str(secret),
+            port=network.getsockname()[1],
+            socket=address,
+            abstract_socket=name,
+            process=os.getpid(),
+        )
+        task = Task(job=job, out=inside, timeout_s=limits.timeout_s, memory_mb=limits.memory_mb, max_bytes=0)
+        session = server._open(task)
+        try:
+            answer = session.read("decoder", CpuDeadline(session.pids, _START_S))
+        except (TimeoutError, EOFError, OSError, ValidationError):
+            answer = Answer()
+        finally:
+            session.close()
+    if answer.restrictions is None:
+        raise _not_started(answer.failure.what if answer.failure else "no answer")
+    return answer.restrictions
+
+
+def _not_started(found: str) -> CloudsegError:
+    return CloudsegError(
+        "the decoder process does not start",
+        subject=sys.executable,
+        found=found,
+        next_step="Run `cloudseg doctor`. CLOUDSEG_DECODE_MEMORY_MB may be too small for the libraries themselves.",
+    )

@@ -1,14 +1,75 @@
-"""Decode rasters in the process of the test: what the sandboxed decoder does, without the sandbox."""
+"""Decode files in the process of the test: what the sandboxed decoder and writer do, without the sandbox."""
 
-from collections.abc import Mapping, Sequence
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import rasterio
 
 from cloudseg.ingest.candidate import QualityKind
 from cloudseg.ingest.decode import decode_scene
-from cloudseg.ingest.job import QualityJob, RasterJob, SceneFacts, SceneJob
+from cloudseg.ingest.decode_label import decode_label
+from cloudseg.ingest.job import LabelFacts, LabelJob, QualityJob, RasterJob, SceneFacts, SceneJob
+from cloudseg.ingest.pixel_stream import PixelReceiver, PixelSender
+from cloudseg.ingest.write_canonical import OUTPUT_NAME, write_label, write_scene
+
+R = TypeVar("R")
+W = TypeVar("W")
+_MAX_BYTES = 1 << 30
+
+
+def _through_pipe(read: Callable[[PixelSender], R], write: Callable[[PixelReceiver, Path], W], out: str) -> tuple[R, W]:
+    """Return what the decoder read and the writer wrote, with the canonical raster at `out`."""
+    source, sink = os.pipe()
+    written: list[W | BaseException] = []
+
+    def run_writer(folder: Path) -> None:
+        receiver = PixelReceiver(source)
+        try:
+            written.append(write(receiver, folder))
+        except BaseException as error:
+            written.append(error)
+        finally:
+            receiver._file.close()
+
+    with tempfile.TemporaryDirectory() as name:
+        writer = threading.Thread(target=run_writer, args=(Path(name),))
+        writer.start()
+        try:
+            reading = read(PixelSender(sink))
+        except BaseException as error:
+            os.close(sink)
+            writer.join()
+            if isinstance(error, BrokenPipeError) and isinstance(written[0], BaseException):
+                raise written[0] from error
+            raise
+        writer.join()
+        if isinstance(written[0], BaseException):
+            raise written[0]
+        (Path(name) / OUTPUT_NAME).replace(out)
+    return reading, written[0]
+
+
+def scene_facts(job: SceneJob) -> SceneFacts:
+    """Decode a scene to `job.out` and return its facts."""
+    reading, written = _through_pipe(
+        lambda pixels: decode_scene(job, lambda _: None, pixels),
+        lambda pixels, folder: write_scene(job, pixels, folder, _MAX_BYTES),
+        job.out,
+    )
+    return SceneFacts(**dict(reading), **dict(written))
+
+
+def label_facts(job: LabelJob) -> LabelFacts:
+    """Decode a label to `job.out` and return its facts."""
+    reading, written = _through_pipe(
+        lambda pixels: decode_label(job, pixels), lambda pixels, folder: write_label(job, pixels, folder), job.out
+    )
+    return LabelFacts(**dict(reading), **dict(written))
 
 
 def decode(
@@ -51,7 +112,7 @@ def decode(
         max_pixels=4_000_000,
         memory_mb=2048,
     )
-    facts = decode_scene(job, on_size=lambda _: None)
+    facts = scene_facts(job)
     with rasterio.open(folder / "scene_out.tif") as dataset:
         return facts, dataset.read()
 

@@ -16,10 +16,11 @@ from shapely.geometry import LineString, Point, Polygon, box
 
 from cloudseg.errors import BadLabel, BadScene
 from cloudseg.ingest import polygon_file
-from cloudseg.ingest.decode_label import decode_label, read_label_tags
+from cloudseg.ingest.decode_label import read_label_tags
 from cloudseg.ingest.job import DecodeLimits, LabelFacts, LabelJob, LabelTagsJob
 from cloudseg.ingest.label_errors import NothingDrawn
 from cloudseg.ingest.pool import Decoder
+from tests.ingest.decoding import label_facts
 from tests.ingest.polygons import AREAS, NORTH, WEST, geojson, save
 from tests.ingest.tiles import SIZE, random_dn, write
 
@@ -38,7 +39,7 @@ def decode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Decode:
     write(tmp_path / "scene.tif", random_dn())
 
     def run(path: Path, **more: object) -> tuple[LabelFacts, np.ndarray]:
-        facts = decode_label(_job(tmp_path, path, **more))
+        facts = label_facts(_job(tmp_path, path, **more))
         with rasterio.open(tmp_path / "out.tif") as out:
             return facts, out.read(1)
 

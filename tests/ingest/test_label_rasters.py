@@ -13,9 +13,10 @@ from rasterio.warp import transform_bounds
 
 from cloudseg.errors import BadLabel, BadScene
 from cloudseg.ingest.class_mappings import BINARY, BINARY_255, L8_BIOME
-from cloudseg.ingest.decode_label import decode_label, read_label_tags
+from cloudseg.ingest.decode_label import read_label_tags
 from cloudseg.ingest.job import LabelFacts, LabelJob, LabelTagsJob
 from cloudseg.ingest.untrusted import open_untrusted
+from tests.ingest.decoding import label_facts
 from tests.ingest.tiles import SIZE, UTM, clouds, random_dn, write
 
 HALF = SIZE // 2
@@ -45,7 +46,7 @@ def decode(tmp_path: Path) -> Decode:
             "max_pixels": 4_000_000,
             "memory_mb": 2048,
         }
-        facts = decode_label(LabelJob.model_validate(values | more))
+        facts = label_facts(LabelJob.model_validate(values | more))
         with rasterio.open(tmp_path / "out.tif") as out:
             return facts, out.read(1)
 

@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -22,41 +21,29 @@ W = TypeVar("W")
 _MAX_BYTES = 1 << 30
 
 
-def _through_pipe(read: Callable[[PixelSender], R], write: Callable[[PixelReceiver, Path], W], out: str) -> tuple[R, W]:
-    """Return what the decoder read and the writer wrote, with the canonical raster at `out`."""
-    source, sink = os.pipe()
-    written: list[W | BaseException] = []
+def _one_after_the_other(
+    read: Callable[[PixelSender], R], write: Callable[[PixelReceiver, Path], W], out: str
+) -> tuple[R, W]:
+    """Return what the decoder read and the writer wrote, with the canonical raster at `out`.
 
-    def run_writer(folder: Path) -> None:
-        receiver = PixelReceiver(source)
+    A file takes the place of their pipe: threads would share the filters of warnings.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pipe = folder / "pipe"
+        reading = read(PixelSender(os.open(pipe, os.O_WRONLY | os.O_CREAT)))
+        receiver = PixelReceiver(os.open(pipe, os.O_RDONLY))
         try:
-            written.append(write(receiver, folder))
-        except BaseException as error:
-            written.append(error)
+            written = write(receiver, folder)
         finally:
             receiver._file.close()
-
-    with tempfile.TemporaryDirectory() as name:
-        writer = threading.Thread(target=run_writer, args=(Path(name),))
-        writer.start()
-        try:
-            reading = read(PixelSender(sink))
-        except BaseException as error:
-            os.close(sink)
-            writer.join()
-            if isinstance(error, BrokenPipeError) and isinstance(written[0], BaseException):
-                raise written[0] from error
-            raise
-        writer.join()
-        if isinstance(written[0], BaseException):
-            raise written[0]
-        (Path(name) / OUTPUT_NAME).replace(out)
-    return reading, written[0]
+        (folder / OUTPUT_NAME).replace(out)
+    return reading, written
 
 
 def scene_facts(job: SceneJob) -> SceneFacts:
     """Decode a scene to `job.out` and return its facts."""
-    reading, written = _through_pipe(
+    reading, written = _one_after_the_other(
         lambda pixels: decode_scene(job, lambda _: None, pixels),
         lambda pixels, folder: write_scene(job, pixels, folder, _MAX_BYTES),
         job.out,
@@ -66,7 +53,7 @@ def scene_facts(job: SceneJob) -> SceneFacts:
 
 def label_facts(job: LabelJob) -> LabelFacts:
     """Decode a label to `job.out` and return its facts."""
-    reading, written = _through_pipe(
+    reading, written = _one_after_the_other(
         lambda pixels: decode_label(job, pixels), lambda pixels, folder: write_label(job, pixels, folder), job.out
     )
     return LabelFacts(**dict(reading), **dict(written))

@@ -19,7 +19,7 @@ from cloudseg.ingest import polygon_file
 from cloudseg.ingest.decode_label import read_label_tags
 from cloudseg.ingest.job import DecodeLimits, LabelFacts, LabelJob, LabelTagsJob
 from cloudseg.ingest.label_errors import NothingDrawn
-from cloudseg.ingest.pool import Decoder
+from cloudseg.ingest.pool import DecoderPool
 from tests.ingest.decoding import label_facts
 from tests.ingest.polygons import AREAS, NORTH, WEST, geojson, save
 from tests.ingest.tiles import SIZE, random_dn, write
@@ -231,8 +231,7 @@ def test_a_decoder_process_has_four_drivers_and_reads_each_format(tmp_path: Path
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "ESRI Shapefile,FlatGeobuf,GPKG,GeoJSON"
     write(tmp_path / "scene.tif", random_dn())
-    decoder = Decoder(DecodeLimits(), tmp_path)
-    try:
+    with DecoderPool(DecodeLimits(), 1) as pool, pool.acquire() as decoder:
         for path in (*(save(tmp_path / f"a.{suffix}", AREAS) for suffix in ("gpkg", "fgb", "shp")),):
             assert decoder.decode_label(_job(tmp_path, path)).labelled_fraction == (300 + 184) / PIXELS
         moved = geojson(tmp_path / "a.geojson", AREAS)
@@ -242,8 +241,6 @@ def test_a_decoder_process_has_four_drivers_and_reads_each_format(tmp_path: Path
         (tmp_path / "c.geojson").write_bytes(b'{"type": "Topology", "objects": {}, "arcs": []}')
         with pytest.raises(BadLabel, match="cannot be read"):
             decoder.decode_label(_job(tmp_path, tmp_path / "c.geojson"))
-    finally:
-        decoder.close()
 
 
 def test_limits(decode: Decode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +278,7 @@ def test_attributes_are_tags(decode: Decode, tmp_path: Path) -> None:
     tags = {"scene_id": SCENE_ID, "label_source": "analyst:ada"}
     label = geojson(tmp_path / "a.geojson", [(shape, {**values, **tags}) for shape, values in AREAS])
     assert decode(label)[0].source == "analyst:ada"
-    job = LabelTagsJob(path=str(label), display_name="a", max_pixels=10_000, memory_mb=1024)
+    job = LabelTagsJob(path=str(label), display_name="a", folder=str(tmp_path), max_pixels=10_000, memory_mb=1024)
     assert (read_label_tags(job).scene, read_label_tags(job).shape) == (SCENE_ID, None)
     two = [(AREAS[0][0], {"class": "cloud", "scene_id": f"sc-{letter * 20}"}) for letter in "ab"]
     with pytest.raises(BadLabel, match="different values of scene_id"):
@@ -294,9 +291,8 @@ def test_damaged_polygons_become_a_label_or_a_reason(tmp_path: Path, suffix: str
     path = tmp_path / f"a.{suffix}"
     whole = (geojson(path, AREAS) if suffix == "geojson" else save(path, AREAS)).read_bytes()
     random = np.random.default_rng(7)
-    decoder = Decoder(DecodeLimits(), tmp_path)
     reasons = []
-    try:
+    with DecoderPool(DecodeLimits(), 1) as pool, pool.acquire() as decoder:
         for round_ in range(12):
             damaged = bytearray(whole[: len(whole) if round_ % 3 else int(random.integers(1, len(whole)))])
             for at in random.integers(0, len(damaged), 20):
@@ -306,7 +302,5 @@ def test_damaged_polygons_become_a_label_or_a_reason(tmp_path: Path, suffix: str
                 decoder.decode_label(_job(tmp_path, path))
             except (BadLabel, BadScene) as error:
                 reasons.append(str(error))
-    finally:
-        decoder.close()
     assert len(reasons) > 3
     assert str(tmp_path) not in " ".join(reasons)

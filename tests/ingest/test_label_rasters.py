@@ -303,7 +303,7 @@ def test_tags_say_who_made_a_label_and_for_which_scene(decode: Decode, tmp_path:
     tags = {"LABEL_SOURCE": "analyst:ada", "SCENE_ID": SCENE_ID, "MASK_ID": "17"}
     label = write(tmp_path / "a.tif", clouds(), names=["label"], tags=tags)
     assert decode(label)[0].source == "analyst:ada"
-    job = LabelTagsJob(path=str(label), display_name="a", max_pixels=10_000, memory_mb=1024)
+    job = LabelTagsJob(path=str(label), display_name="a", folder=str(tmp_path), max_pixels=10_000, memory_mb=1024)
     found = read_label_tags(job)
     assert (found.scene, found.source, found.mask_id, found.shape) == (SCENE_ID, "analyst:ada", None, (SIZE, SIZE))
     other = write(tmp_path / "b.tif", clouds(), names=["label"], tags={"CLOUDSEG_SCENE_ID": "sc-" + "f" * 20})

@@ -82,7 +82,7 @@ def test_a_candidate_with_a_quality_layer_through_the_sandbox(service: Service, 
     candidate = Candidate("a", "planet", (SourceFile(image),), quality=(QualityFile(udm2, "planet_udm2"),))
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    with DecoderPool(service.limits, 1, scratch) as decoders:
+    with DecoderPool(service.limits, 1) as decoders:
         context = IngestContext(service.store, service.catalog, folder, decoders, service.limits, scratch, False)
         ingest_candidate(context, candidate)
     scene = service.scenes()["a"]

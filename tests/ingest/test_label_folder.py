@@ -11,7 +11,6 @@ import shapely
 from PIL import Image
 
 from cloudseg.catalog import model_rows, training_rows
-from cloudseg.catalog.scene_rows import list_newest_labels
 from cloudseg.ingest.candidate import Candidate, UnmatchedFile
 from cloudseg.ingest.inbox import FolderInbox
 from cloudseg.ingest.layouts import find_candidates
@@ -29,6 +28,12 @@ def _touch(folder: Path, *names: str) -> None:
 
 def _found(inbox: Path) -> dict[str, Candidate | UnmatchedFile]:
     return {item.path: item for item in find_candidates(FolderInbox(inbox))}
+
+
+def _states(service: Service) -> dict[str, list[str]]:
+    """Return the states of the labels of every scene, in version order."""
+    scenes = service.scenes().values()
+    return {s.scene_id: [service.life(label)[-1][0] for label in service.labels(s)[::-1]] for s in scenes}
 
 
 def test_every_form_of_a_label_is_paired(inbox: Path) -> None:
@@ -92,6 +97,13 @@ def test_files_that_are_not_complete_say_what_is_missing(inbox: Path) -> None:
     assert sorted(found) == ["labels/a.shp", "labels/b.gpkg"]
     assert found["labels/a.shp"].what == "the Shapefile lacks .dbf, .shx"  # type: ignore[union-attr]
     assert "close the project" in found["labels/b.gpkg"].next_step  # type: ignore[union-attr]
+
+
+def test_what_an_open_program_leaves_in_labels_is_named_elsewhere_not(inbox: Path) -> None:
+    """Of a GeoPackage that was moved away its log remains, with changes that exist nowhere else."""
+    _touch(inbox / "labels", "gone.gpkg-wal", "gone.gpkg-shm", "a.gpkg.lock")
+    _touch(inbox / "other", "gone.gpkg-wal", "gone.gpkg-journal")
+    assert {path: item.found for path, item in _found(inbox).items()} == {"labels/gone.gpkg-wal": "gone.gpkg-wal"}  # type: ignore[union-attr]
 
 
 def test_names_in_two_unicode_normal_forms_are_a_pair(inbox: Path) -> None:
@@ -161,10 +173,8 @@ def test_the_answer_to_an_empty_layer_comes_back_by_the_id_of_the_scene(
     (answers / f"{first}.gpkg").unlink()
     save(answers / "mine.gpkg", AREAS, layer="labels", layer_metadata=metadata)
     record = service.ingest(answers.parent)
-    assert (len(record.labelled), record.quarantined) == (1, [])
-    with service.catalog.read() as db:
-        newest = {label.scene_id: label.version for label in list_newest_labels(db)}
-    assert newest == {first: 2, second: 1}
+    assert (len(record.labelled), record.proposed, record.quarantined) == (1, record.labelled, [])
+    assert _states(service) == {first: ["accepted", "proposed"], second: ["accepted"]}
     assert service.ingest(answers.parent).labelled == []
 
 
@@ -180,8 +190,7 @@ def test_of_two_dates_the_one_of_the_folder_gets_the_correction_or_the_list_is_s
     label[:, :5] = 0
     write(tmp_path / "in2" / "2023-05-01" / "labels" / "siteA.tif", label, names=["label"])
     service.ingest(tmp_path / "in2")
-    with service.catalog.read() as db:
-        assert {label.scene_id: label.version for label in list_newest_labels(db)} == {first: 2, second: 1}
+    assert _states(service) == {first: ["accepted", "proposed"], second: ["accepted"]}
     label[:, :7] = 0
     write(tmp_path / "in3" / "labels" / "siteA.tif", label, names=["label"])
     assert len(service.ingest(tmp_path / "in3").quarantined) == 1
@@ -191,6 +200,7 @@ def test_of_two_dates_the_one_of_the_folder_gets_the_correction_or_the_list_is_s
     assert first in str(entry.found)
     shutil.move(tmp_path / "in3" / "labels" / "siteA.tif", tmp_path / "in3" / "labels" / f"{second}.tif")
     assert len(service.ingest(tmp_path / "in3").labelled) == 1
+    assert _states(service) == {first: ["accepted", "proposed"], second: ["accepted", "proposed"]}
 
 
 def test_a_mask_from_the_store_is_no_label_until_it_is_edited(service: Service, inbox: Path, tmp_path: Path) -> None:

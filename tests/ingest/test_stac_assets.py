@@ -89,7 +89,7 @@ def test_bands_of_an_item_are_named_by_it(service: Service, inbox: Path) -> None
     """Files called by the keys of the assets: only the item knows which band each is."""
     for code, reflectance in TRUTH.items():
         write(inbox / "data" / f"{NAMES[code]}-10m.tif", dn(reflectance, 1000), names=None)
-    write(inbox / "data" / "scl.tif", random_dn(1, low=4, high=6, dtype="uint8"), names=None)
+    write(inbox / "data" / "scl.tif", random_dn(1, dn(0.1).shape[-1], low=4, high=6, dtype="uint8"), names=None)
     write(inbox / "data" / "visual.tif", random_dn(3, low=1, high=255, dtype="uint8"))
     assets = {band: stac_band(f"./data/{band}-10m.tif", band, offset=-0.1) for band in NAMES.values()}
     assets["scl"] = {"href": "./data/scl.tif", "roles": ["data"]}

@@ -79,7 +79,7 @@ def find_candidates(
     layouts = [known for known in LAYOUTS if layout in (None, known.name)]
     if not layouts:
         raise LayoutUnknown("no such layout", subject=str(layout), expected=", ".join(layout_names()))
-    files = without_worklist_layers(without_leftovers(inbox.list_files()))
+    files = without_leftovers(without_worklist_layers(inbox.list_files()))
     found: list[Candidate | UnmatchedFile] = [
         UnmatchedFile(file, file.reject_reason)
         for file in files
@@ -87,8 +87,8 @@ def find_candidates(
     ]
     remaining = [file for file in files if not file.reject_reason]
     in_stores, store_paths = stores(remaining)
+    found += in_stores
     packed = archives(file for file in remaining if file.path not in store_paths)
-    found += [*in_stores, *packed]
     remaining = _without(remaining, store_paths | {item.path for item in packed})
     stac_items = StacItems(inbox, remaining)
     items: list[Candidate | UnmatchedFile] = []
@@ -97,14 +97,18 @@ def find_candidates(
         if known is LAYOUTS[-1] and len(layouts) > 1:
             # Before the layout that claims every raster: what remains of a product makes no scene of its own.
             remaining = _without_products(remaining, items, unread)
-        new = known.find(FileListing(tuple(remaining), bands, inbox, stac_items))
-        remaining = _without(remaining, {path for item in new for path in item.claimed_paths()})
+        # A layout may claim an archive as a part of its product that is not decoded.
+        listed = sorted([*remaining, *(item.file for item in packed)], key=lambda file: file.path)
+        new = known.find(FileListing(tuple(listed), bands, inbox, stac_items))
+        claimed = {path for item in new for path in item.claimed_paths()}
+        remaining = _without(remaining, claimed)
+        packed = [item for item in packed if item.path not in claimed]
         items += new
     remaining = _without_products(remaining, items, unread)
     # The layout of pairs has looked at every file below a folder labels/.
     is_done = is_in_label_folder if any(known.name == pairs.Pairs.name for known in layouts) else lambda _: False
     found += _unrecognized([file for file in remaining if file.suffix not in _IGNORED_SUFFIXES and not is_done(file)])
-    found += [*unread, *with_distinct_names(with_sidecars(items, files, inbox))]
+    found += [*packed, *unread, *with_distinct_names(with_sidecars(items, files, inbox))]
     return sorted(found, key=lambda item: item.path)
 
 

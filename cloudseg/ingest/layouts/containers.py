@@ -39,6 +39,11 @@ def archives(files: Iterable[InboxFile]) -> list[UnmatchedFile]:
     return [_archive(file, found["kind"].lower()) for file in files if (found := _ARCHIVE.search(file.name))]
 
 
+def is_archive(file: InboxFile) -> bool:
+    """Return whether a file is an archive, by its name."""
+    return _ARCHIVE.search(file.name) is not None
+
+
 def _archive(file: InboxFile, kind: str) -> UnmatchedFile:
     return UnmatchedFile(
         file,

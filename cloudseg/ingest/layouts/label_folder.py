@@ -1,6 +1,6 @@
 """Files below a folder `labels/`: labels with their sidecars, harmless files, and whatever cannot be used.
 
-Nothing there is passed over without a word: a folder's other files become one quarantine entry.
+Nothing there is passed over without a word: a folder's other files become one quarantine entry, and archives one each.
 """
 
 import re
@@ -15,6 +15,7 @@ from cloudseg.ingest.candidate import UnmatchedFile
 from cloudseg.ingest.inbox_file import InboxFile
 from cloudseg.ingest.label_files import POLYGON_SUFFIXES
 from cloudseg.ingest.layouts.base import RASTER_SUFFIXES, FileListing
+from cloudseg.ingest.layouts.containers import is_archive
 
 LABELS: Final = "labels"
 RASTERS: Final = (*RASTER_SUFFIXES, "png")
@@ -74,7 +75,7 @@ def find_labels(listing: FileListing) -> LabelFolder:
                 refused.append(problem)
             else:
                 labels[key].append(FoundLabel(file, _read_with(file, beside, listing)))
-        if others := sorted(file for file in rest if not _is_harmless(file)):
+        if others := sorted(file for file in rest if not (_is_harmless(file) or is_archive(file))):
             refused.append(_refuse(others))
     for found in labels.values():
         found.sort(key=lambda label: (label.file.suffix in POLYGON_SUFFIXES, label.file))

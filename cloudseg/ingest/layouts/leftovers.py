@@ -6,13 +6,16 @@ They are passed over without an entry; docs/reference/layouts.md lists them. Eve
 from typing import Final
 
 from cloudseg.ingest.inbox_file import InboxFile
+from cloudseg.ingest.layouts.label_folder import is_in_label_folder
 
 _NAMES: Final = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini"))
 """What Windows writes into folders that it shows; in lower case."""
 _FOLDERS: Final = frozenset(("__macosx", "$recycle.bin", "system volume information", "@eadir", "lost+found"))
 """Folders of macOS archives, Windows, Synology and Linux file systems; in lower case."""
-_SUFFIXES: Final = ("~", ".lock", ".lck", ".gpkg-wal", ".gpkg-shm", ".gpkg-journal")
+_SUFFIXES: Final = ("~", ".lock", ".lck", ".gpkg-shm")
 """Backups and locks of editors and of GIS programs that have a file open."""
+_OPEN_DATABASE: Final = (".gpkg-wal", ".gpkg-journal")
+"""Changes that are not in a GeoPackage itself: among labels they must not get lost, elsewhere no GeoPackage is read."""
 _PREFIXES: Final = ("~$",)
 """Locks of office programs."""
 _DOWNLOAD_STATES: Final = (".aria2", ".st")
@@ -36,6 +39,7 @@ def _is_leftover(file: InboxFile) -> bool:
     return (
         name in _NAMES
         or name.endswith(_SUFFIXES)
+        or (name.endswith(_OPEN_DATABASE) and not is_in_label_folder(file))
         or name.startswith(_PREFIXES)
         or any(folder in _FOLDERS or folder.endswith(_DOWNLOAD_FOLDER) for folder in folders)
     )

@@ -200,6 +200,20 @@ def test_landsat_7_level_1_of_8_bits(service: Service, inbox: Path) -> None:
         assert value == pytest.approx(truth(band)[band], abs=0.004)  # half a step of 8 bits at this sun
 
 
+def test_a_packed_band_beside_others_is_an_entry(service: Service, inbox: Path) -> None:
+    """Else the scene would lack its near infrared without a word."""
+    write_l9(inbox)
+    (inbox / f"{L9}_MTL.json").write_text(as_json(OLI_GROUPS))
+    (inbox / f"{L9}_B5.TIF").unlink()
+    (inbox / "other" / "gap_mask").mkdir(parents=True)
+    for packed in (f"{L9}_B5.TIF.gz", f"other/gap_mask/{L7}_GM_B1.TIF.gz"):
+        (inbox / packed).write_bytes(b"\x1f\x8b")
+    assert len(service.ingest(inbox).added) == 1
+    entries = service.quarantine()
+    assert sorted(entries) == [f"{L9}_B5.TIF.gz", f"{L7}_GM_B1.TIF.gz"]
+    assert {entry.what for entry in entries.values()} == {"an archive is not read: unpack it first"}
+
+
 @pytest.mark.parametrize("beside", [None, 'GROUP = LANDSAT_METADATA_FILE\n  SPACECRAFT_ID = "LANDSAT_7"\nEND\n'])
 def test_landsat_7_level_1_without_a_scale_is_refused_once(service: Service, inbox: Path, beside: str | None) -> None:
     write_l7(inbox)

@@ -88,7 +88,9 @@ def find_candidates(
     remaining = [file for file in files if not file.reject_reason]
     in_stores, store_paths = stores(remaining)
     found += in_stores
-    packed = archives(file for file in remaining if file.path not in store_paths)
+    # No layout sees an archive, which may hold what its product lacks, but for gap masks: those are not needed.
+    packed = archives(file for file in remaining if file.path not in store_paths and not landsat.is_gap_mask(file))
+    found += packed
     remaining = _without(remaining, store_paths | {item.path for item in packed})
     stac_items = StacItems(inbox, remaining)
     items: list[Candidate | UnmatchedFile] = []
@@ -97,18 +99,16 @@ def find_candidates(
         if known is LAYOUTS[-1] and len(layouts) > 1:
             # Before the layout that claims every raster: what remains of a product makes no scene of its own.
             remaining = _without_products(remaining, items, unread)
-        # A layout may claim an archive as a part of its product that is not decoded.
-        listed = sorted([*remaining, *(item.file for item in packed)], key=lambda file: file.path)
-        new = known.find(FileListing(tuple(listed), bands, inbox, stac_items))
-        claimed = {path for item in new for path in item.claimed_paths()}
-        remaining = _without(remaining, claimed)
-        packed = [item for item in packed if item.path not in claimed]
+        new = known.find(FileListing(tuple(remaining), bands, inbox, stac_items))
+        remaining = _without(remaining, {path for item in new for path in item.claimed_paths()})
         items += new
     remaining = _without_products(remaining, items, unread)
+    of_no_product = archives(remaining)
+    remaining = _without(remaining, {item.path for item in of_no_product})
     # The layout of pairs has looked at every file below a folder labels/.
     is_done = is_in_label_folder if any(known.name == pairs.Pairs.name for known in layouts) else lambda _: False
     found += _unrecognized([file for file in remaining if file.suffix not in _IGNORED_SUFFIXES and not is_done(file)])
-    found += [*packed, *unread, *with_distinct_names(with_sidecars(items, files, inbox))]
+    found += [*of_no_product, *unread, *with_distinct_names(with_sidecars(items, files, inbox))]
     return sorted(found, key=lambda item: item.path)
 
 

@@ -164,6 +164,11 @@ class _NameIndex:
         return found
 
 
+def is_gap_mask(file: InboxFile) -> bool:
+    """Return whether a file lies among the gap masks of a product, which the producer packs one by one."""
+    return file.folder.rpartition("/")[2] == _GAP_MASKS
+
+
 def _quality(files: list[InboxFile], group: str) -> tuple[QualityFile, ...]:
     return tuple(QualityFile(file, "landsat_qa_pixel") for file in files if _rest(file, group) == "_qa_pixel")
 

@@ -137,6 +137,10 @@ class WindowedPixels(Record):
     cols: int = Field(ge=1, le=16_384)
 
 
+CanonicalTag = Literal["RADIOMETRY", "RADIOMETRY_GUESS", "RESAMPLED", "WARPED"]
+"""Tags of the canonical raster that the decoder may set."""
+
+
 class ScenePixels(WindowedPixels):
     """The raster that the pixels make. Every value is bounded, because a compromised decoder may send anything."""
 

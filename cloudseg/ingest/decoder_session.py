@@ -42,8 +42,6 @@ _ENVIRONMENT: Final = {
     "OPENBLAS_NUM_THREADS": "1",
     "OPJ_NUM_THREADS": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
-    # Memory that a process has freed is used again, instead of being returned and faulted in anew.
-    "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=134217728",
 }
 _INHERITED: Final = (
     "PATH",

@@ -17,7 +17,8 @@ import rasterio
 
 from benchmarks.harness import Turn, serve, stopwatch
 from benchmarks.world import open_world, usable_cpus
-from cloudseg.ingest import DecodeLimits, ingest_source
+from cloudseg.ingest import DecodeLimits
+from cloudseg.ingest.pipeline import ingest_source
 
 SOURCE_NOTE = "source.txt"
 """File in the benchmark's folder with the path of the folder with `images/` and `labels/`."""

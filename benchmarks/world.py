@@ -9,7 +9,8 @@ import torch
 
 from cloudseg.bands import MASK_NO_DATA
 from cloudseg.catalog import Catalog, model_rows, scene_rows
-from cloudseg.ingest import DecodeLimits, ingest_source
+from cloudseg.ingest import DecodeLimits
+from cloudseg.ingest.pipeline import ingest_source
 from cloudseg.model.device import Device, choose_device
 from cloudseg.model.golden import REFERENCE_DEVICE
 from cloudseg.model.int8 import INT8_ASSET, INT8_FILE, measure_agreement, quantize

@@ -13,9 +13,12 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from cloudseg.ingest.plain_fork import fork
-from cloudseg.ingest.supervisor import Server, supervise
-from cloudseg.ingest.warm_up import warm_up
+# rasterio imports boto3 where it is installed. A decoder has no network, and every page costs each fork.
+sys.modules["boto3"] = None  # type: ignore[assignment]
+
+from cloudseg.ingest.plain_fork import fork  # noqa: E402
+from cloudseg.ingest.supervisor import Server, supervise  # noqa: E402
+from cloudseg.ingest.warm_up import warm_up  # noqa: E402
 
 READY: Final = b"r"
 DESCRIPTORS: Final = 3

@@ -4,7 +4,7 @@ Never pickle: malicious bytes may have compromised the process that decodes them
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, AwareDatetime, Field
 
@@ -32,6 +32,8 @@ class DecodeLimits:
 
 FREE_MEGAPIXELS = 50.0
 """Millions of pixels × bands that the plain time limit covers; about 8 s of JPEG 2000 on one slow core."""
+OUTPUT_NAME: Final = "canonical.tif"
+"""Name of the raster that the writer leaves in its folder."""
 MAX_LIMIT_FACTOR = 20.0
 """A scene never gets more than this multiple of the limit, whatever its header claims."""
 

@@ -18,6 +18,7 @@ from cloudseg.ingest.inbox_file import NotRead
 from cloudseg.ingest.job import (
     FREE_MEGAPIXELS,
     MAX_LIMIT_FACTOR,
+    OUTPUT_NAME,
     Answer,
     DecodeFailure,
     DecodeLimits,
@@ -31,7 +32,6 @@ from cloudseg.ingest.job import (
     Task,
 )
 from cloudseg.ingest.label_errors import NothingDrawn
-from cloudseg.ingest.write_canonical import OUTPUT_NAME
 
 _MAX_TEXT_LENGTH: Final = 600
 

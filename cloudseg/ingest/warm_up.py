@@ -12,9 +12,9 @@ from cloudseg.bands import RGB
 from cloudseg.ingest.class_mappings import BINARY
 from cloudseg.ingest.decode import decode_scene
 from cloudseg.ingest.decode_label import decode_label
-from cloudseg.ingest.job import LabelJob, RasterJob, SceneJob
+from cloudseg.ingest.job import OUTPUT_NAME, LabelJob, RasterJob, SceneJob
 from cloudseg.ingest.pixel_stream import PixelReceiver, PixelSender
-from cloudseg.ingest.write_canonical import OUTPUT_NAME, write_label, write_scene
+from cloudseg.ingest.write_canonical import write_label, write_scene
 from cloudseg.raster.cog import create_tiled
 
 _SIDE: Final = 16

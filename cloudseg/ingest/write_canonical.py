@@ -5,7 +5,7 @@ about it was measured here on those numbers: the process that decoded the file c
 """
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +18,12 @@ from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA
 from cloudseg.errors import BadLabel, BadScene
 from cloudseg.grid import Window
 from cloudseg.ingest.georeference import Grid
-from cloudseg.ingest.job import LabelJob, SceneJob, ScenePixels, WindowedPixels, WrittenLabel, WrittenScene
+from cloudseg.ingest.job import OUTPUT_NAME, LabelJob, SceneJob, ScenePixels, WindowedPixels, WrittenLabel, WrittenScene
 from cloudseg.ingest.pixel_stream import PixelReceiver, windows_of
 from cloudseg.ingest.untrusted import rasterio_window
 from cloudseg.raster.cog import create_tiled, write_cog
 from cloudseg.raster.footprint import OVERVIEW_SIZE, footprint_bounds, footprint_of
 from cloudseg.raster.read import GDAL_ENV, open_raster, read_scene
-
-OUTPUT_NAME: Final = "canonical.tif"
 
 Bool = npt.NDArray[np.bool_]
 

@@ -26,7 +26,7 @@ def ingest(
         bands: Names of the bands of multi-band files, `-` for one that is not wanted.
         dry_run: Decode and check everything but write nothing.
     """
-    from cloudseg.ingest import ingest_source
+    from cloudseg.ingest.pipeline import ingest_source
 
     runtime = open_runtime()
     settings = runtime.settings

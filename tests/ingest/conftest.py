@@ -8,7 +8,8 @@ import pytest
 from cloudseg.catalog import Catalog
 from cloudseg.catalog.label_rows import add_event, list_events
 from cloudseg.catalog.scene_rows import list_newest_labels, list_quarantined, list_scenes
-from cloudseg.ingest import DecodeLimits, ingest_source
+from cloudseg.ingest import DecodeLimits
+from cloudseg.ingest.pipeline import ingest_source
 from cloudseg.records import IngestRecord, Label, LabelState, Quarantined, Scene
 from cloudseg.storage import LocalStore
 from tests.catalog.rows import labels_of

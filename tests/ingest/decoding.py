@@ -12,9 +12,9 @@ import rasterio
 from cloudseg.ingest.candidate import QualityKind
 from cloudseg.ingest.decode import decode_scene
 from cloudseg.ingest.decode_label import decode_label
-from cloudseg.ingest.job import LabelFacts, LabelJob, QualityJob, RasterJob, SceneFacts, SceneJob
+from cloudseg.ingest.job import OUTPUT_NAME, LabelFacts, LabelJob, QualityJob, RasterJob, SceneFacts, SceneJob
 from cloudseg.ingest.pixel_stream import PixelReceiver, PixelSender
-from cloudseg.ingest.write_canonical import OUTPUT_NAME, write_label, write_scene
+from cloudseg.ingest.write_canonical import write_label, write_scene
 
 R = TypeVar("R")
 W = TypeVar("W")

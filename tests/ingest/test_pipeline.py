@@ -25,7 +25,8 @@ _INGEST = """
 import sys, os, signal
 from pathlib import Path
 from cloudseg.catalog import Catalog
-from cloudseg.ingest import DecodeLimits, ingest_source
+from cloudseg.ingest import DecodeLimits
+from cloudseg.ingest.pipeline import ingest_source
 from cloudseg.storage import LocalStore
 
 class Deadly(LocalStore):

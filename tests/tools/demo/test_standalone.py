@@ -216,7 +216,7 @@ def again(demo: DemoRun) -> dict[str, str]:
 
 def test_maintenance_finds_nothing_wrong(demo: DemoRun, again: dict[str, str]) -> None:
     states = demo.states("cloudseg_maintain", again["cloudseg_maintain"])
-    assert states == dict.fromkeys(("doctor", "maintain", "check", "worklist"), {"success"})
+    assert states == {task: {"success"} for task in ("doctor", "maintain", "check", "worklist")}
 
 
 def test_nothing_new_is_skipped_with_a_reason(demo: DemoRun, again: dict[str, str]) -> None:

@@ -1,5 +1,6 @@
 """What a decoder process cannot do, each attempted: files, network, sockets, other processes, system calls."""
 
+import ctypes
 import json
 import os
 import platform
@@ -163,6 +164,17 @@ def restrictions() -> list[str]:
     with DecoderServer(DecodeLimits()) as server:
         server.start()
         return server.restrictions
+
+
+def test_all_that_the_kernel_allows_is_in_force(restrictions: list[str]) -> None:
+    """Asked of the kernel, not of the sandbox: one that is not entered would skip the tests below, not fail them."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    allowed = {PRIVILEGES}
+    if libc.syscall(444, None, 0, 1) >= 1:  # landlock_create_ruleset(2): the version
+        allowed |= {FILES}
+    if platform.machine() in ("x86_64", "aarch64") and libc.prctl(21, 0, 0, 0, 0) >= 0:  # PR_GET_SECCOMP
+        allowed |= {NETWORK, SOCKETS, SIGNALS, PROCESSES, SYSTEM_CALLS}
+    assert allowed <= set(restrictions)
 
 
 def _need(restrictions: list[str], *names: str) -> None:

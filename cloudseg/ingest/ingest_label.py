@@ -11,7 +11,7 @@ from cloudseg.catalog.label_rows import lock_labels
 from cloudseg.catalog.scene_rows import add_label, find_label, release_source
 from cloudseg.catalog.scene_search import list_masks_of_scene
 from cloudseg.catalog.session import now
-from cloudseg.errors import CloudsegError, InputError, ObjectMissing
+from cloudseg.errors import CloudsegError, InputError, ObjectCorrupt, ObjectMissing
 from cloudseg.ingest.candidate import LabelFile
 from cloudseg.ingest.context import IngestContext, Outcome
 from cloudseg.ingest.inbox_file import NotRead
@@ -111,23 +111,32 @@ def ingest_label(
 
 
 def _copy_scene(context: IngestContext, scene: Scene, folder: Path) -> Path:
-    """Copy a scene's canonical raster from the store to `folder`: the decoder can open nothing else."""
-    with whole_object(context.store, scene, f"scene {scene.scene_id}") as path:
-        return Path(shutil.copyfile(path, folder / "scene"))
+    """Copy a scene's canonical raster from the store to `folder`: the decoder can open nothing else.
+
+    Raises:
+        NotRead: The object is missing or damaged; this concerns the labels of this scene only.
+    """
+    try:
+        with whole_object(context.store, scene, f"scene {scene.scene_id}") as path:
+            return Path(shutil.copyfile(path, folder / "scene"))
+    except (ObjectCorrupt, ObjectMissing) as error:
+        raise NotRead(
+            error.what, subject=error.subject, found=error.found, expected=error.expected, next_step=error.next_step
+        ) from error
 
 
 def _copy_masks(context: IngestContext, scene: Scene, folder: Path) -> list[PublishedMask]:
-    """Copy the newest published masks of a scene to `folder`; one whose object is missing cannot be compared."""
+    """Copy the newest published masks of a scene to `folder`; a missing or damaged one cannot be compared."""
     with context.catalog.read() as db:
         masks = list_masks_of_scene(db, scene.scene_id, limit=_COMPARED_MASKS)
     copies = []
     for mask in masks:
         copy = folder / f"{mask.mask_id}.tif"
         try:
-            with context.store.local_file(mask.key) as path:
+            with whole_object(context.store, mask, f"mask {mask.mask_id}") as path:
                 shutil.copyfile(path, copy)
-        except ObjectMissing:
-            log.warning("the object of mask %s is missing; a label is not compared with it", mask.mask_id)
+        except (ObjectCorrupt, ObjectMissing) as error:
+            log.warning("a label of scene %s is not compared with a mask: %s", scene.scene_id, error)
             continue
         copies.append(PublishedMask(mask_id=mask.mask_id, path=str(copy)))
     return copies

@@ -151,9 +151,7 @@ class ScenePixels(WindowedPixels):
     height: int = Field(ge=1, le=200_000)
     width: int = Field(ge=1, le=200_000)
     bands: Annotated[list[KnownBand], Field(min_length=1, max_length=64)]
-    tags: dict[
-        Literal["RADIOMETRY", "RADIOMETRY_GUESS", "RESAMPLED", "WARPED"], Annotated[str, Field(max_length=5_000)]
-    ]
+    tags: dict[CanonicalTag, Annotated[str, Field(max_length=5_000)]]
 
 
 class SceneReading(Record):

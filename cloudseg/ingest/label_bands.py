@@ -16,6 +16,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 
 from cloudseg.errors import BadLabel
 from cloudseg.grid import Window
+from cloudseg.ingest.pam import PamBand, read_pam
 from cloudseg.ingest.untrusted import rasterio_window, read_window
 
 _COLORS: Final = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
@@ -26,10 +27,6 @@ _CLEAR_NAMES: Final = re.compile(
 )
 """Names of a band, or of the class 1, in which 1 means clear."""
 _CLOUD_NAMES: Final = re.compile(r"(thick |thin |opaque )?cloud(s|y)?( mask)?", re.I | re.A)
-_PAM_BYTES: Final = 1 << 20
-_PAM_NODATA: Final = re.compile(r"<NoDataValue[^>]*>\s*([^<\s]{1,40})\s*</NoDataValue>", re.A)
-_PAM_CATEGORIES: Final = re.compile(r"<CategoryNames>(.{0,20000}?)</CategoryNames>", re.S)
-_PAM_CATEGORY: Final = re.compile(r"<Category>([^<]{0,100})</Category>|<Category/>")
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class LabelBands:
     has_mask: bool
     """Whether the file has an internal mask."""
     nodata: float | None
-    """Declared by the file, or by the `.aux.xml` beside it."""
+    """Declared by the `.aux.xml` beside the file, else by the file, as in GDAL."""
 
     def labeled(self, view: Any, dataset: Any, window: Window, display_name: str) -> npt.NDArray[np.bool_]:
         """Return which pixels the file does not state as unlabeled; the nodata value is left to the class mapping.
@@ -74,18 +71,19 @@ def find_class_band(dataset: Any, path: str, display_name: str) -> LabelBands:
 
     Raises:
         BadLabel: There is not exactly one band of classes, or what the file says about it suggests that 1 means clear.
+        BadScene: The `.aux.xml` beside it cannot be read.
     """
     alphas = tuple(index for index in dataset.indexes if _is_alpha(dataset, index))
     bands = [index for index in dataset.indexes if index not in alphas]
     if len(bands) != 1:
         raise _wrong_bands(dataset, bands, display_name)
     band = bands[0]
-    pam = _read_pam(path)
+    pam = read_pam(Path(f"{path}.aux.xml"), f"{display_name}.aux.xml", dataset.count).get(band, PamBand())
     _check_not_inverted(dataset, band, pam, display_name)
     flags = dataset.mask_flag_enums[band - 1]
     has_mask = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
-    declared = dataset.nodatavals[band - 1]
-    return LabelBands(band, alphas, has_mask, declared if declared is not None else _pam_nodata(pam))
+    nodata = dataset.nodatavals[band - 1] if pam.nodata is None else pam.nodata
+    return LabelBands(band, alphas, has_mask, nodata)
 
 
 def _is_alpha(dataset: Any, index: int) -> bool:
@@ -121,14 +119,14 @@ def _wrong_bands(dataset: Any, bands: Sequence[int], display_name: str) -> BadLa
     )
 
 
-def _check_not_inverted(dataset: Any, band: int, pam: str, display_name: str) -> None:
+def _check_not_inverted(dataset: Any, band: int, pam: PamBand, display_name: str) -> None:
     """Refuse a label whose own description suggests that its cloud is 0: inverted, it would teach the opposite.
 
     Raises:
         BadLabel: The band is called like clear, the names of its classes are the other way round, or 0 is drawn
             white and the other value black.
     """
-    reason = _named_clear(dataset, band) or _categories_inverted(pam) or _drawn_inverted(dataset, band)
+    reason = _named_clear(dataset, band, pam) or _categories_inverted(pam) or _drawn_inverted(dataset, band)
     if reason:
         raise BadLabel(
             "the label may be inverted",
@@ -140,15 +138,13 @@ def _check_not_inverted(dataset: Any, band: int, pam: str, display_name: str) ->
         )
 
 
-def _named_clear(dataset: Any, band: int) -> str | None:
-    description = (dataset.descriptions[band - 1] or "").strip()
+def _named_clear(dataset: Any, band: int, pam: PamBand) -> str | None:
+    description = (pam.description or dataset.descriptions[band - 1] or "").strip()
     return f"the band is called {description!r}" if _CLEAR_NAMES.fullmatch(description) else None
 
 
-def _categories_inverted(pam: str) -> str | None:
-    found = _PAM_CATEGORIES.search(pam)
-    names = [match[1] or "" for match in _PAM_CATEGORY.finditer(found[1])] if found else []
-    zero, one = (name.strip() for name in [*names, "", ""][:2])
+def _categories_inverted(pam: PamBand) -> str | None:
+    zero, one = [*pam.categories, "", ""][:2]
     if _CLOUD_NAMES.fullmatch(zero) or _CLEAR_NAMES.fullmatch(one):
         return f"the class 0 is called {zero!r}, the class 1 {one!r}"
     return None
@@ -165,20 +161,3 @@ def _drawn_inverted(dataset: Any, band: int) -> str | None:
     if len(set(zero[:3])) == len(set(one[:3])) == 1 and zero[0] > one[0]:
         return "the palette draws 0 brighter than 1"
     return None
-
-
-def _read_pam(path: str) -> str:
-    """Return the text of the `.aux.xml` file (GDAL's PAM) beside a label; empty if there is none."""
-    sidecar = Path(f"{path}.aux.xml")
-    if not sidecar.is_file():
-        return ""
-    with sidecar.open("rb") as handle:
-        return handle.read(_PAM_BYTES).decode("utf-8", "replace")
-
-
-def _pam_nodata(pam: str) -> float | None:
-    found = _PAM_NODATA.search(pam)
-    try:
-        return float(found[1]) if found else None
-    except ValueError:
-        return None

@@ -1,8 +1,8 @@
 """Read the statements about bands in a `.aux.xml` file beside a raster (GDAL's "persistent auxiliary metadata", PAM).
 
-Runs in the sandboxed decoder process. GDAL itself never opens the file: it could name other files. Only five elements
-of a band are read, everything else is left alone: statistics, histograms, metadata, and the georeference, which is
-read from the raster only.
+Runs in the sandboxed decoder process. GDAL itself never opens the file: it could name other files. Only six elements of
+a band are read, everything else is left alone: statistics, histograms, metadata, and the georeference, which is read
+from the raster only.
 """
 
 import math
@@ -20,6 +20,8 @@ _MAX_BYTES: Final = 16 << 20
 """GDAL writes a histogram of 256 numbers for each band, a few kB."""
 STATEMENTS: Final = ("nodatavalue", "scale", "offset", "description", "colorinterp")
 """Elements of `PAMRasterBand` that say how pixels are read, in lower case: GDAL compares names without case."""
+_CATEGORIES: Final = "categorynames"
+"""Names of the classes of a band, from 0; only labels have them."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class PamBand:
     description: str | None = None
     color: str | None = None
     """Color interpretation in lower case, as rasterio names it."""
+    categories: tuple[str, ...] = ()
+    """Names of the classes 0, 1, 2 …"""
 
 
 def read_pam(path: Path, display_name: str, count: int) -> dict[int, PamBand]:
@@ -56,8 +60,8 @@ def read_pam(path: Path, display_name: str, count: int) -> dict[int, PamBand]:
         if element.tag.lower() != "pamrasterband":
             continue
         texts = {child.tag.lower(): (child.text or "").strip() for child in element}
-        if any(name in texts for name in STATEMENTS):
-            bands[_index(element, count, display_name)] = _band(texts, display_name)
+        if any(name in texts for name in (*STATEMENTS, _CATEGORIES)):
+            bands[_index(element, count, display_name)] = _band(texts, _categories(element), display_name)
     return bands
 
 
@@ -82,7 +86,12 @@ def _index(element: Element, count: int, display_name: str) -> int:
     return int(text)
 
 
-def _band(texts: dict[str, str], display_name: str) -> PamBand:
+def _categories(element: Element) -> tuple[str, ...]:
+    names = next((child for child in element if child.tag.lower() == _CATEGORIES), ())
+    return tuple((name.text or "").strip() for name in names)
+
+
+def _band(texts: dict[str, str], categories: tuple[str, ...], display_name: str) -> PamBand:
     numbers = {name: _number(texts[name], display_name) for name in ("nodatavalue", "scale", "offset") if name in texts}
     return PamBand(
         nodata=numbers.get("nodatavalue"),
@@ -90,6 +99,7 @@ def _band(texts: dict[str, str], display_name: str) -> PamBand:
         offset=numbers.get("offset"),
         description=texts.get("description"),
         color=texts["colorinterp"].lower() if "colorinterp" in texts else None,
+        categories=categories,
     )
 
 

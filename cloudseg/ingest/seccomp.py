@@ -19,6 +19,9 @@ _COLUMN: Final = {"x86_64": 0, "aarch64": 1}
 _LAST_KNOWN: Final = 462
 """mseal, Linux 6.10; also below the bit that marks calls of the x32 ABI."""
 _PRLIMIT: Final = (302, 261)
+_FCNTL: Final = (72, 25)
+_SIGNAL_COMMANDS: Final = (8, 10, 15)
+"""asm-generic/fcntl.h: F_SETOWN, F_SETSIG, F_SETOWN_EX. They have the kernel send another process any signal."""
 
 DENIED: Final[dict[str, tuple[int | None, int | None]]] = {
     # Numbers on x86_64 (arch/x86/entry/syscalls/syscall_64.tbl) and on aarch64 (asm-generic/unistd.h).
@@ -113,6 +116,7 @@ DENIED: Final[dict[str, tuple[int | None, int | None]]] = {
     "removexattr": (197, 14),
     "lremovexattr": (198, 15),
     "fremovexattr": (199, 16),
+    "truncate": (76, 45),  # Landlock: from Linux 6.2 on
     "link": (86, None),
     "linkat": (265, 37),
     "symlink": (88, None),
@@ -170,7 +174,7 @@ DENIED: Final[dict[str, tuple[int | None, int | None]]] = {
 
 # linux/filter.h and linux/bpf_common.h
 _LOAD, _EQUAL, _GREATER, _RETURN = 0x20, 0x15, 0x25, 0x06
-_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
+_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _SECOND_ARGUMENT = 0, 4, 16, 24
 """Offsets in struct seccomp_data; both supported architectures are little-endian."""
 _ALLOW, _ERROR, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _INSTRUCTION: Final = struct.Struct("=HBBI")
@@ -213,12 +217,16 @@ def filter_program(machine: str) -> bytes:
         _INSTRUCTION.pack(_RETURN, 0, 0, _ERROR | errno.ENOSYS),
     ]
     # Jumps count the instructions in between: to the last one, which denies.
-    checks = [_INSTRUCTION.pack(_EQUAL, len(denied) - index + 4, 0, call) for index, call in enumerate(denied)]
+    checks = [_INSTRUCTION.pack(_EQUAL, len(denied) - index + 10, 0, call) for index, call in enumerate(denied)]
     tail = [
+        _INSTRUCTION.pack(_EQUAL, 2, 0, _FCNTL[column]),
+        _INSTRUCTION.pack(_EQUAL, 6, 0, _PRLIMIT[column]),
+        _INSTRUCTION.pack(_RETURN, 0, 0, _ALLOW),
+        _INSTRUCTION.pack(_LOAD, 0, 0, _SECOND_ARGUMENT),
+        *(_INSTRUCTION.pack(_EQUAL, 6 - index, 0, command) for index, command in enumerate(_SIGNAL_COMMANDS)),
+        _INSTRUCTION.pack(_RETURN, 0, 0, _ALLOW),
         # prlimit(2) changes the limits of other processes of the same user; 0 is the process itself. A process id has
         # 32 bits, and the kernel ignores the upper half of the register.
-        _INSTRUCTION.pack(_EQUAL, 1, 0, _PRLIMIT[column]),
-        _INSTRUCTION.pack(_RETURN, 0, 0, _ALLOW),
         _INSTRUCTION.pack(_LOAD, 0, 0, _FIRST_ARGUMENT),
         _INSTRUCTION.pack(_EQUAL, 0, 1, 0),
         _INSTRUCTION.pack(_RETURN, 0, 0, _ALLOW),

@@ -170,7 +170,7 @@ def _recipes(_: Runtime) -> str:
     return ", ".join(load_recipe(name).name for name in recipe_names())
 
 
-def _decoder(runtime: Runtime) -> str:
+def _decoder(runtime: Runtime) -> Warned:
     """Start a decoder process and return which restrictions it found in force.
 
     Raises:
@@ -184,7 +184,7 @@ def _decoder(runtime: Runtime) -> str:
         server.start()
         missing = [f"{name} (needs {RESTRICTIONS[name]})" for name in RESTRICTIONS if name not in server.restrictions]
     in_force = f"sandbox in force: {', '.join(server.restrictions) or 'nothing'}"
-    return f"{in_force}; missing: {'; '.join(missing)}" if missing else in_force
+    return Warned(f"{in_force}; missing: {'; '.join(missing)}" if missing else in_force, warning=bool(missing))
 
 
 def _device(runtime: Runtime) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import Connection
 
 from cloudseg.catalog import model_rows, worklist_rows
-from cloudseg.errors import InputError
+from cloudseg.errors import InputError, NotInCatalog
 from cloudseg.records import WorklistRecord
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
@@ -48,7 +48,8 @@ def worklist(
 
     Raises:
         InputError: `count` or `megapixels` is out of range, or the folder is not empty.
-        NotInCatalog: the weights or a scene are unknown, or a scene has no mask by the weights.
+        NotInCatalog: the weights or a scene are unknown, a scene has no mask by the weights, or there is no
+            champion whose mask of a scene could be meant.
     """
     began = time.monotonic()
     _check_range("count", count, 1, _MOST_SCENES)
@@ -102,6 +103,12 @@ def _make(
 ) -> "Worklist":
     from cloudseg.worklist import Worklist, build_worklist, list_requested
 
+    if weights_id is None and scene_ids:
+        raise NotInCatalog(
+            "there is no champion whose masks could be corrected",
+            subject=", ".join(scene_ids),
+            next_step="Run `cloudseg retrain`, or name the weights of the masks: `cloudseg worklist --weights ID`.",
+        )
     if weights_id is None:
         return Worklist.empty()
     if scene_ids:

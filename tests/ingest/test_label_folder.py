@@ -65,6 +65,10 @@ def test_sidecars_and_harmless_files_make_no_noise(inbox: Path) -> None:
     label = _found(inbox)["labels/a.tif"].label
     assert label is not None
     assert [file.name for file in label.sidecars] == ["a.tif.aux.xml", "a.tif.msk"]
+    (labels / "a.tif.aux.xml").write_text("<PAMDataset><NoDataValue>7</NoDataValue></PAMDataset>", encoding="utf-16")
+    label = _found(inbox)["labels/a.tif"].label
+    assert label is not None
+    assert [file.name for file in label.sidecars] == ["a.tif.aux.xml", "a.tif.msk"], "in doubt it counts"
 
 
 def test_other_files_are_one_entry_a_folder(service: Service, inbox: Path) -> None:

@@ -133,6 +133,21 @@ def test_the_nodata_value_of_a_sidecar_counts(decode: Decode, tmp_path: Path) ->
     assert counts(decode(label)[1]) == TOP
 
 
+def test_a_sidecar_of_a_label_is_read_like_that_of_a_scene(decode: Decode, tmp_path: Path) -> None:
+    """Before, patterns were searched in its text: other bands counted, and what is no such XML counted as nothing."""
+    label, sidecar = write(tmp_path / "a.tif", clouds(), names=["label"]), tmp_path / "a.tif.aux.xml"
+    band = '<PAMRasterBand band="1"><NoDataValue>1</NoDataValue></PAMRasterBand>'
+    sidecar.write_text(f"<PAMDataset><!-- {band} --></PAMDataset>")
+    assert counts(decode(label)[1]) == ALL
+    sidecar.write_text(f"<PAMDataset>{band}</PAMDataset>", encoding="utf-16")
+    with pytest.raises(BadLabel, match="1 means cloud and is also declared as nodata"):
+        decode(label)
+    for text in ("<PAMDataset><PAMRasterBand", "<!DOCTYPE a><PAMDataset/>", f"<PAMDataset>{band.replace('1', '2')}"):
+        sidecar.write_text(text)
+        with pytest.raises(BadLabel, match="metadata beside the raster cannot be used"):
+            decode(label)
+
+
 def test_a_label_with_south_up_is_turned(decode: Decode, tmp_path: Path) -> None:
     write(
         tmp_path / "south.tif", clouds(), names=["label"], transform=UTM @ UTM.translation(0, SIZE) @ UTM.scale(1, -1)
@@ -186,7 +201,8 @@ def test_other_names_of_a_band_are_fine(decode: Decode, tmp_path: Path, name: st
 def test_class_names_and_colors_that_contradict_are_refused(decode: Decode, tmp_path: Path) -> None:
     label = write(tmp_path / "a.tif", clouds(), names=["label"])
     (tmp_path / "a.tif.aux.xml").write_text(
-        "<PAMDataset><CategoryNames><Category>cloud</Category><Category>clear</Category></CategoryNames></PAMDataset>"
+        '<PAMDataset><PAMRasterBand band="1"><CategoryNames><Category>cloud</Category><Category>clear</Category>'
+        "</CategoryNames></PAMRasterBand></PAMDataset>"
     )
     with pytest.raises(BadLabel, match="may be inverted"):
         decode(label)

@@ -50,6 +50,24 @@ def test_the_first_label_of_a_scene_is_accepted_at_once(service: Service, inbox:
     assert service.life(first) == [("accepted", f"ingest {inbox.resolve().as_uri()}", "first label of its scene")]
 
 
+def test_a_damaged_scene_in_the_store_stops_only_its_own_labels(service: Service, first: Label, tmp_path: Path) -> None:
+    """Before, the ingest ended with the error of the store, and so did every later one."""
+    folder = tmp_path / "again"
+    write(folder / "images" / "b.tif", random_dn(seed=5))
+    with service.store.local_file(service.scenes()["a"].key) as path:
+        whole = path.read_bytes()
+        path.chmod(0o644)
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    record, known = correct(service, folder, 20)
+    assert (record.labelled, known.label_id) == ([], first.label_id)
+    assert set(service.scenes()) == {"a", "b"}
+    (entry,) = service.quarantine().values()
+    assert entry.what == "the object's bytes do not match its checksum"
+    path.write_bytes(whole)
+    assert len(service.ingest(folder).labelled) == 1
+    assert service.quarantine() == {}
+
+
 def test_a_correction_waits_and_the_ingest_says_so(service: Service, first: Label, tmp_path: Path) -> None:
     record, second = correct(service, tmp_path / "again", 20)
     assert (record.labelled, record.proposed) == ([second.label_id], [second.label_id])

@@ -132,6 +132,19 @@ def test_other_json_is_no_item(inbox: Path) -> None:
     assert is_guessed(only_scene(inbox))
 
 
+def test_an_item_without_band_names_states_the_scale_of_one_file(inbox: Path) -> None:
+    """Before, it was passed over, and the numbers were assumed to be reflectance x 10000."""
+    write(inbox / "a.tif", random_dn())
+    assets = {"data": {"href": "a.tif", "raster:bands": [{"scale": 0.0002, "offset": -0.1}] * 3}}
+    item = {"stac_version": "1.0.0", "type": "Feature", "id": "a", "properties": {}, "assets": assets}
+    (inbox / "a.json").write_text(json.dumps(item))
+    (source,) = only_scene(inbox).files
+    assert source.radiometry is not None
+    assert (source.radiometry.scale, source.radiometry.offset) == (0.0002, -0.1)
+    (inbox / "a.json").write_text(json.dumps(item)[:-40])
+    assert "a.json: a damaged STAC item" in dict(only_scene(inbox).tags)["metadata"]
+
+
 def test_a_damaged_item_is_never_passed_over(inbox: Path) -> None:
     write_bands(inbox, "T31UDQ_20180501T105031_{}.tif")
     path = item_of(inbox, "T31UDQ_20180501T105031_{}.tif", datetime="2018-05-01T10:50:31Z")

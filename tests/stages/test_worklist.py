@@ -29,6 +29,8 @@ def home(runtime_env: Path) -> World:
 def test_without_a_champion_the_list_is_empty(runtime_env: Path):
     record = stages.worklist()
     assert (record.items, record.weights_id, record.masked) == ([], None, 0)
+    with pytest.raises(NotInCatalog, match="no champion whose masks could be corrected"):
+        stages.worklist(scene_ids=["sc-0123456789abcdef0123"])
 
 
 def test_the_champions_masks_are_examined(home: World):

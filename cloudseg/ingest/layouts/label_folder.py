@@ -3,7 +3,6 @@
 Nothing there is passed over without a word: a folder's other files become one quarantine entry, and archives one each.
 """
 
-import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -16,6 +15,7 @@ from cloudseg.ingest.inbox_file import InboxFile
 from cloudseg.ingest.label_files import POLYGON_SUFFIXES
 from cloudseg.ingest.layouts.base import RASTER_SUFFIXES, FileListing
 from cloudseg.ingest.layouts.containers import is_archive
+from cloudseg.ingest.layouts.sidecars import may_state
 
 LABELS: Final = "labels"
 RASTERS: Final = (*RASTER_SUFFIXES, "png")
@@ -29,7 +29,8 @@ _RASTER_UNREAD: Final = ("tfw", "tifw", "tiffw", "wld", "pgw", "pngw", "j2w", "p
 _AFTER_NAME: Final = (".ovr", ".xml", ".aux.xml", ".msk")
 _OPEN_DATABASE: Final = ("-wal", "-journal")
 """What SQLite writes beside a GeoPackage that is open: changes that are not in the file itself."""
-_STATED_BY_PAM: Final = re.compile(r"<NoDataValue|<CategoryNames")
+_STATED_BY_PAM: Final = ("nodatavalue", "categorynames")
+"""Elements of a band in an `.aux.xml` that concern a label."""
 _SHOWN: Final = 8
 
 Key = tuple[str, str]
@@ -153,7 +154,7 @@ def _read_with(label: InboxFile, beside: Sequence[InboxFile], listing: FileListi
         file
         for file in beside
         if file.name.lower() == f"{own}.msk"
-        or (file.name.lower() == f"{own}.aux.xml" and _STATED_BY_PAM.search(listing.text(file)))
+        or (file.name.lower() == f"{own}.aux.xml" and may_state(listing.inbox, file, _STATED_BY_PAM))
     )
 
 

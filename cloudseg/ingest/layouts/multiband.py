@@ -6,6 +6,7 @@ from cloudseg.ingest.candidate import Candidate, SourceFile, UnmatchedFile
 from cloudseg.ingest.inbox_file import InboxFile
 from cloudseg.ingest.layouts.base import FileListing
 from cloudseg.ingest.layouts.sentinel2_beside import MetadataFiles, with_metadata
+from cloudseg.ingest.layouts.stac import with_item
 from cloudseg.ingest.products import find_product
 from cloudseg.ingest.products.sentinel2 import guess_radiometry, sentinel2_tile
 
@@ -20,7 +21,8 @@ class MultiBand:
         """Return the scenes; see `Layout.find`."""
         metadata = MetadataFiles(listing)
         scenes = [single_file_scene(file, self.name, listing.bands) for file in listing.rasters]
-        return [with_metadata(scene, listing, metadata) for scene in scenes]
+        known = [with_metadata(scene, listing, metadata) for scene in scenes]
+        return [with_item(scene, listing) if isinstance(scene, Candidate) else scene for scene in known]
 
 
 def single_file_scene(file: InboxFile, layout: str, bands: tuple[str | None, ...] | None) -> Candidate:

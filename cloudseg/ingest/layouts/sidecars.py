@@ -5,6 +5,7 @@ They are attached to their raster here and opened in the decoder process only (`
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -40,7 +41,7 @@ def with_sidecars(
         own = [f"{path}{_PAM}", *([f"{stem}{_PAM}"] if stems[stem] == 1 else [])]
         metadata = next((beside[name] for name in own if name in beside), None)
         mask = beside.get(f"{path}{_MASK}")
-        stated = metadata is not None and _says_how_to_read(inbox, metadata)
+        stated = metadata is not None and may_state(inbox, metadata, STATEMENTS)
         world = [beside[f"{stem}{suffix}"] for suffix in _WORLD if f"{stem}{suffix}" in beside]
         return replace(
             source,
@@ -59,10 +60,15 @@ def _stem(path: str) -> str:
     return f"{folder}{slash}{name.rpartition('.')[0] or name}"
 
 
-def _says_how_to_read(inbox: Inbox, file: InboxFile) -> bool:
+def may_state(inbox: Inbox, file: InboxFile, elements: Iterable[str]) -> bool:
     """Return whether a `.aux.xml` file may hold more than statistics, which programs write when they show a raster.
 
     Bytes are searched, nothing is parsed. A file in doubt counts: the decoder reads or refuses it.
+
+    Args:
+        inbox: Where the file is.
+        file: The file.
+        elements: Names of the elements that count, in lower case.
     """
     try:
         with inbox.open(file) as handle:
@@ -70,5 +76,5 @@ def _says_how_to_read(inbox: Inbox, file: InboxFile) -> bool:
     except (BadScene, OSError):
         return True
     return (
-        len(text) == _SEARCHED_BYTES or b"\0" in text or any(f"<{name}".encode() in text.lower() for name in STATEMENTS)
+        len(text) == _SEARCHED_BYTES or b"\0" in text or any(f"<{name}".encode() in text.lower() for name in elements)
     )

@@ -11,6 +11,7 @@ from cloudseg.errors import BadScene
 from cloudseg.ingest.candidate import Candidate, QualityFile, QualityKind, SourceFile, UnmatchedFile
 from cloudseg.ingest.inbox_file import InboxFile
 from cloudseg.ingest.layouts.base import RASTER_SUFFIXES, FileListing, missing_bands, select_sources, unusable_product
+from cloudseg.ingest.layouts.sentinel2_beside import damage_tags
 from cloudseg.ingest.products import find_product
 from cloudseg.ingest.products.sentinel2 import guess_radiometry
 from cloudseg.ingest.products.sentinel2_radiometry import Sentinel2Evidence
@@ -104,7 +105,7 @@ def _source(item: StacItem, file: InboxFile, asset: StacAsset, names: tuple[str 
     Raises:
         BadScene: The scale is not plausible, or differs between the bands of one file.
     """
-    bands = [band for band in asset.bands if band.name]
+    bands = [band for band in asset.bands if band.name] or asset.bands
     found = [_radiometry(item, file, band) for band in bands]
     for other in found[1:]:
         if (found[0] is None) != (other is None) or (found[0] and other and not _same(found[0], other)):
@@ -142,7 +143,9 @@ def _radiometry(item: StacItem, file: InboxFile, band: StacBand) -> Radiometry |
 
 
 def with_item(scene: Candidate, listing: FileListing) -> Candidate | UnmatchedFile:
-    """Return the scene of one file of an unknown sensor, with what the STAC item beside it states.
+    """Return the scene of one file, for an unknown sensor with what the STAC item beside it states.
+
+    A damaged item in its folder may be the one that states something: the scene's tag `metadata` names it.
 
     Args:
         scene: The scene with what its name states.
@@ -151,7 +154,7 @@ def with_item(scene: Candidate, listing: FileListing) -> Candidate | UnmatchedFi
     (source,) = scene.files
     found = listing.items.of(source.file) if scene.sensor == "unknown" else []
     if not found:
-        return scene
+        return replace(scene, tags=(*scene.tags, *damage_tags(listing.items.damaged(source.file.folder))))
     item, asset = found[0]
     names = tuple(band.name for band in asset.bands)
     bands = source.bands or (names if set(RGB) <= set(names) else None)

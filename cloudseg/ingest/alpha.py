@@ -20,6 +20,12 @@ Measured: near-infrared bands of 40 real scenes, stretched to 8 bits up to their
 0.87 of such pixels (0.13 at a distance of `_LOSSY_CHANGE` from both ends, but for scenes that are bright throughout);
 transparency around rotated images, with soft edges, at most 0.02.
 """
+_MOSTLY_OPAQUE: Final = 0.5
+"""Share of fully opaque among the not transparent pixels from which a band with more soft pixels still is transparency.
+
+A small mosaic with a wide feathered edge has more than `_SOFT`. Only without lossy compression: there an image that is
+bright throughout would lose its dark half, here it can only lose pixels that are exactly 0.
+"""
 _LOSSY: Final = ("JPEG", "WEBP")
 _LOSSY_CHANGE: Final = 16
 """Steps of 256 by which lossy compression may change a transparent or opaque pixel."""
@@ -42,8 +48,11 @@ def is_alpha(dataset: Any, index: int, display_name: str) -> bool:
         [read_window(dataset, index, window, display_name).ravel() for window in _sample_windows(dataset)]
     )
     margin = _LOSSY_CHANGE if is_lossy(dataset) else 0
-    between = (values > margin) & (values < float(values.max()) - margin)
-    return float(between.mean()) <= _SOFT
+    top = float(values.max())
+    between = (values > margin) & (values < top - margin)
+    if float(between.mean()) <= _SOFT:
+        return True
+    return not is_lossy(dataset) and float((values[values > 0] == top).mean()) >= _MOSTLY_OPAQUE
 
 
 def _sample_windows(dataset: Any) -> Iterator[Window]:

@@ -171,9 +171,16 @@ def _open_raster(stack: ExitStack, job: LabelJob, grid: Grid) -> tuple[_Classes,
     view = on_scene_grid(dataset, grid, job)
     raster = _LabelRaster(dataset, view, _open_mask_file(stack, job, dataset, view), bands, job.display_name)
     values = collect_values(_labeled_values(raster, grid), job.display_name)
-    mapping = choose_mapping(values, bands.nodata, [dict(pairs) for pairs in job.mappings], job.display_name)
+    tags = label_tags(dataset.tags(), job.display_name)
+    mapping = choose_mapping(
+        values,
+        bands.nodata,
+        [dict(pairs) for pairs in job.mappings],
+        job.display_name,
+        has_our_classes=tags.mask_id is not None,
+    )
     by_text = {str(value): target for value, target in sorted(mapping.items())}
-    return _RasterClasses(by_text, raster, mapping), label_tags(dataset.tags(), job.display_name)
+    return _RasterClasses(by_text, raster, mapping), tags
 
 
 def _open_mask_file(stack: ExitStack, job: LabelJob, dataset: Any, view: Any) -> Any | None:

@@ -65,17 +65,25 @@ def collect_values(blocks: Iterable[npt.NDArray[Any]], display_name: str) -> set
     return found
 
 
-def choose_mapping(values: set[int], nodata: float | None, mappings: Sequence[Mapping], display_name: str) -> Mapping:
+def choose_mapping(
+    values: set[int],
+    nodata: float | None,
+    mappings: Sequence[Mapping],
+    display_name: str,
+    *,
+    has_our_classes: bool = False,
+) -> Mapping:
     """Return the first mapping that covers every value of a label; the nodata value maps to 255 unless it is covered.
 
     255 alone is ambiguous between "cloud" and "no label". Where both are possible, it means "no label" only if it is
-    the file's nodata value or the file also has 1.
+    the file's nodata value, the file also has 1, or the file was made from a published mask.
 
     Args:
         values: Every value of the file.
         nodata: The file's nodata value.
         mappings: Source value to class, in order of preference. Several: no published format says what the values mean.
         display_name: The file's name, for messages.
+        has_our_classes: Whether the file says that it was made from a published mask, whose 255 is "no label".
 
     Raises:
         BadLabel: No mapping covers every value, or a value is both a class and the nodata value.
@@ -87,7 +95,7 @@ def choose_mapping(values: set[int], nodata: float | None, mappings: Sequence[Ma
         ambiguous = (
             mapping == BINARY.as_dict() and BINARY_255.as_dict() in mappings and 255 in values and 1 not in values
         )
-        if values <= set(known) and not (ambiguous and nodata != 255):
+        if values <= set(known) and not (ambiguous and nodata != 255 and not has_our_classes):
             if len(mappings) > 1:
                 _check_nodata(known, values, nodata, display_name)
             return known

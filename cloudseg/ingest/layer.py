@@ -24,6 +24,7 @@ from cloudseg.ingest.pam import PamBand, read_pam
 from cloudseg.ingest.product_scale import product_scale
 from cloudseg.ingest.quality import QualityLayer
 from cloudseg.ingest.radiometry import BandScale, band_scale, to_canonical
+from cloudseg.ingest.sensor_hints import is_sentinel2
 from cloudseg.ingest.untrusted import check_pixels, open_untrusted, read_window
 from cloudseg.ingest.validity import Mask, copy_of_mask, copy_without_alpha, masks_of
 
@@ -135,6 +136,7 @@ def _scale_of(dataset: Any, file: RasterJob, index: int, name: str, stated: PamB
         nodata if stated.nodata is None else stated.nodata,
         file.display_name,
         source=dataset.tags().get("SOURCE", ""),
+        may_have_offset=is_sentinel2(file.display_name, dataset.tags()),
     )
 
 

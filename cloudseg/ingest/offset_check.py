@@ -43,13 +43,17 @@ def check_offset(
     if contradiction is None:
         return
     guessed = any(scale.radiometry.guessed for scale in scales.values())
+    assumed = any(scale.assumed for scale in scales.values())
     sources = list(dict.fromkeys(scale.radiometry.source for scale in scales.values()))
     raise BadScene(
         f"the values contradict the offset that {'was guessed' if guessed else 'the metadata states'}: {contradiction}",
         subject=display_name,
         found=f"{_readings(layers, grid)} ({'; '.join(sources)})"[:1_000],
         expected="reflectance above 0, and dark pixels near 0",
-        next_step="Put the product's metadata (MTD_MSIL1C.xml, MTD_MSIL2A.xml or its STAC item) beside the bands."
+        next_step="Write scale and offset into the file (GDAL: gdal_edit.py -scale 0.0001 -offset -0.1, or -offset 0 "
+        "with -scale 0.0001 if the offset has been removed)."
+        if assumed
+        else "Put the product's metadata (MTD_MSIL1C.xml, MTD_MSIL2A.xml or its STAC item) beside the bands."
         if guessed
         else "Get metadata and bands of the same processing; the offset may have been removed from the bands already.",
     )

@@ -61,6 +61,7 @@ def band_scale(
     display_name: str,
     *,
     source: str = "",
+    may_have_offset: bool = False,
 ) -> BandScale:
     """Return scale and offset from the file's own tags, else from the product id, else from the data type.
 
@@ -72,6 +73,8 @@ def band_scale(
         nodata: The band's nodata value.
         display_name: The file's name, for messages.
         source: The file's tag SOURCE.
+        may_have_offset: Whether the file is from Sentinel-2, whose numbers may have an offset: an assumed scale is
+            then a guess, which the values check.
 
     Raises:
         BadScene: The digital numbers have no known scale.
@@ -96,7 +99,8 @@ def band_scale(
     if known is not None:
         return BandScale(known, fills, assumed=False, shared_fills=shared)
     source = "assumed: reflectance x 10000 (16-bit numbers without scale tag or product id)"
-    return BandScale(Radiometry(1 / REFLECTANCE_SCALE, 0.0, 0, source), fills, assumed=True, shared_fills=shared)
+    radiometry = Radiometry(1 / REFLECTANCE_SCALE, 0.0, 0, source, guessed=may_have_offset)
+    return BandScale(radiometry, fills, assumed=True, shared_fills=shared)
 
 
 def _is_for_8_bits(known: Radiometry) -> bool:

@@ -83,6 +83,17 @@ def families_of(sensor: str, path: str, tags: Mapping[str, str], *, landsat_code
     return [families for families in found if families]
 
 
+def is_sentinel2(path: str, tags: Mapping[str, str]) -> bool:
+    """Return whether the name, a folder or a tag of a file says that it is from Sentinel-2, and nothing else does not.
+
+    Args:
+        path: Scene and file name, with folders.
+        tags: The file's tags.
+    """
+    found = families_of("unknown", path, tags, landsat_codes=False)
+    return bool(found) and all(families == {S2} for families in found)
+
+
 def _of_sensor(sensor: str) -> frozenset[CodeFamily]:
     if sensor.startswith(("sentinel-2", "hls-s30")):
         return frozenset([S2])

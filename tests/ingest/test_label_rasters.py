@@ -351,6 +351,17 @@ def test_a_published_mask_unchanged_is_refused(decode: Decode, tmp_path: Path) -
         decode(write(tmp_path / "old.tif", clouds(), names=["label"], tags={"CLOUDSEG_MASK_ID": "mk-0"}), **masks)
 
 
+def test_255_means_not_labeled_in_a_file_made_from_a_published_mask(decode: Decode, tmp_path: Path) -> None:
+    mask = write(tmp_path / "mask.tif", clouds(), names=["cloud mask"], nodata=255)
+    masks = {"masks": [{"mask_id": "mk-1", "path": str(mask)}]}
+    pixels = np.full((1, SIZE, SIZE), 255, np.uint8)
+    pixels[:, :, :10] = 0  # false clouds, corrected; saved without a nodata value
+    label = write(tmp_path / "a.tif", pixels, names=["label"], tags={"CLOUDSEG_MASK_ID": "mk-1"})
+    assert counts(decode(label, **masks)[1]) == (10 * SIZE, 0, PIXELS - 10 * SIZE)
+    with pytest.raises(BadLabel, match="also declared as nodata"):
+        decode(write(tmp_path / "b.tif", pixels, names=["label"], tags={"CLOUDSEG_MASK_ID": "mk-1"}, nodata=0), **masks)
+
+
 def test_a_clear_scene_has_an_equal_mask_and_an_honest_label(decode: Decode, tmp_path: Path) -> None:
     pixels = np.zeros((1, SIZE, SIZE), np.uint8)
     mask_pixels = pixels.copy()

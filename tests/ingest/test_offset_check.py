@@ -1,13 +1,17 @@
 """Values against the offset that was applied: measured limits, and bright scenes that must pass."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cloudseg.bands import LANDSAT_L2, SENTINEL2, SENTINEL2_OFFSET, Radiometry
+from cloudseg.errors import BadScene
 from cloudseg.ingest.plausibility import find_wrong_offset
 from cloudseg.ingest.radiometry import BandScale
+from tests.ingest.decoding import decode
+from tests.ingest.tiles import random_dn, write
 
 GUESSED = replace(SENTINEL2, guessed=True)
 GUESSED_OFFSET = replace(SENTINEL2_OFFSET, guessed=True)
@@ -60,3 +64,23 @@ def test_dark_water_in_one_band_is_no_contradiction() -> None:
     water = {"red": -0.004, "green": 0.02, "blue": 0.03, "nir": -0.01}
     assert check(water, SENTINEL2_OFFSET) is None
     assert check(water, LANDSAT_L2) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "tags"),
+    [("20230802T105621_20230802T105937_T31UDQ.tif", {}), ("field.tif", {"PLATFORM": "Sentinel-2A"})],
+)
+def test_an_assumed_scale_of_sentinel2_is_a_guess_that_the_values_check(
+    tmp_path: Path, name: str, tags: dict[str, str]
+) -> None:
+    """Earth Engine's exports of COPERNICUS/S2_SR have the offset, those of S2_SR_HARMONIZED do not."""
+    names = ["B2", "B3", "B4", "B8"]
+    shifted = random_dn(4, low=1200, high=2400)
+    with pytest.raises(BadScene, match="ever below the offset of 1000") as error:
+        decode(tmp_path, write(tmp_path / name, shifted, names=names, tags=tags))
+    assert "gdal_edit.py" in str(error.value.next_step)
+    harmonized = write(tmp_path / name, shifted - 1000, names=names, tags=tags)
+    facts, _ = decode(tmp_path, harmonized)
+    assert facts.tags["radiometry_guess"].startswith("assumed: reflectance x 10000")
+    decode(tmp_path, write(tmp_path / name, shifted, names=names, tags=tags, scale=1e-4))  # stated, so not doubted
+    decode(tmp_path, write(tmp_path / "drone.tif", shifted, names=["blue", "green", "red", "nir"]))

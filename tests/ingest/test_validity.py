@@ -219,6 +219,14 @@ def test_an_image_that_is_tagged_alpha_hides_nothing(tmp_path: Path, transform: 
     assert facts.tags["validity"] == "band 4 is tagged alpha but not used as such"
 
 
+def test_a_wide_soft_edge_is_transparency(tmp_path: Path) -> None:
+    cols = np.arange(SIZE)[np.newaxis, :].repeat(SIZE, axis=0)
+    alpha = np.clip((cols - 11) * 32, 0, 255)  # transparent in LEFT, 7 of 48 columns in between
+    facts, canonical = decode(tmp_path, _rgba(tmp_path / "drone.tif", alpha))
+    assert np.array_equal(valid(canonical), cols > 11)
+    assert facts.tags["validity"] == "alpha band"
+
+
 def test_names_of_bands_overrule_a_tag_of_alpha(tmp_path: Path) -> None:
     path = _rgba(tmp_path / "a.tif", ~LEFT * 255)
     assert decode(tmp_path, path)[0].valid_fraction == 0.75

@@ -17,7 +17,7 @@ from sqlalchemy import func, select
 from cloudseg.catalog import Catalog
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.session import now
-from cloudseg.errors import ObjectMissing
+from cloudseg.errors import ObjectCorrupt, ObjectMissing
 from cloudseg.keys import VERIFICATION, canonical_json
 from cloudseg.records import Json, Record
 from cloudseg.storage import Store
@@ -72,8 +72,8 @@ def load_verification(store: Store, parts: int | None = None) -> Verification:
         found = Verification.model_validate_json(store.get(VERIFICATION))
     except ObjectMissing:
         return Verification(parts=parts or DEFAULT_PARTS)
-    except ValidationError as error:
-        _log.warning("%s is damaged, so every part counts as unread: %s", VERIFICATION, error.errors()[0]["msg"])
+    except (ObjectCorrupt, ValidationError) as error:
+        _log.warning("%s is damaged, so every part counts as unread: %s", VERIFICATION, str(error).replace("\n", " "))
         return Verification(parts=parts or DEFAULT_PARTS)
     if parts in (None, found.parts):
         return found

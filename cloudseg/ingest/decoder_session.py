@@ -26,6 +26,8 @@ _SERVER: Final = "cloudseg.ingest.fork_server"
 _START_S: Final = 60.0
 """Importing rasterio takes a second of CPU time."""
 _END_S: Final = 10.0
+_LONGEST_DIRECTORY: Final = 70
+"""Bytes of a path that leave room for the name of a socket in a temporary directory."""
 _MAX_ANSWER_BYTES: Final = 64 << 20
 _ENVIRONMENT: Final = {
     # A closed local port: a library that tries to use the network gets "connection refused" at once.
@@ -257,7 +259,7 @@ def _probe(server: DecoderServer, limits: DecodeLimits) -> list[str]:
     """Return the restrictions that a decoder process finds in force."""
     with (
         tempfile.TemporaryDirectory(prefix="cloudseg-probe-") as inside,
-        tempfile.TemporaryDirectory(prefix="cloudseg-probe-") as outside,
+        tempfile.TemporaryDirectory(prefix="cloudseg-probe-", dir=_short_directory()) as outside,
         socket.create_server(("127.0.0.1", 0)) as network,
         socket.socket(socket.AF_UNIX) as path,
         socket.socket(socket.AF_UNIX) as abstract,
@@ -288,6 +290,25 @@ def _probe(server: DecoderServer, limits: DecodeLimits) -> list[str]:
     if answer.restrictions is None:
         raise _not_started(answer.failure.what if answer.failure else "no answer")
     return answer.restrictions
+
+
+def _short_directory() -> str:
+    """Return a directory for a Unix socket, whose path has at most 107 bytes (unix(7)): not every TMPDIR is so short.
+
+    Raises:
+        SettingsError: There is none.
+    """
+    places = (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
+    for place in places:
+        if len(os.fsencode(place)) <= _LONGEST_DIRECTORY and os.access(place, os.W_OK | os.X_OK):
+            return place
+    raise SettingsError(
+        "no directory for a temporary socket has a path that is short enough",
+        subject="TMPDIR",
+        found=f"{len(os.fsencode(places[0]))} bytes",
+        expected=f"at most {_LONGEST_DIRECTORY} bytes",
+        next_step="Set TMPDIR to a directory with a shorter path.",
+    )
 
 
 def _not_started(found: str) -> CloudsegError:

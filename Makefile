@@ -49,7 +49,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 demo: setup  ## The pipeline end to end under a real Airflow
 	@$(BIN)/python -m tools.demo $(if $(DATA),--data "$(DATA)") $(if $(filter 0 no false,$(KEEP)),--no-keep,--keep)
 
-test: setup lint types contracts docs-check unit  ## All checks that must pass, in under 10 minutes on 2 cores
+test: setup lint types contracts docs-check unit  ## All checks that must pass, about 10 minutes on 2 cores
 
 stack: setup  ## The services of docker/compose.yaml as plain processes on loopback, until Ctrl-C
 	@$(BIN)/python -m tools.stack
@@ -117,7 +117,7 @@ postgis:
 # Numerical tests without CPU extensions, on one core. The variables belong to PyTorch, oneDNN, MKL and OpenBLAS.
 test-baseline-cpu: setup  ## Numerical tests as on a CPU without AVX, VNNI and AMX (two minutes)
 	@ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENBLAS_CORETYPE=Nehalem \
-		$(BIN)/python -m pytest --baseline-cpu tests/model tests/predict tests/evaluate tests/train tests/stages
+		$(BIN)/python -m pytest --baseline-cpu tests/model tests/predict tests/evaluate tests/train
 
 bench: setup  ## Speed and memory, compared with naive implementations
 	@$(BIN)/python -m benchmarks.run

@@ -49,7 +49,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 demo: setup  ## The pipeline end to end under a real Airflow
 	@$(BIN)/python -m tools.demo $(if $(DATA),--data "$(DATA)") $(if $(filter 0 no false,$(KEEP)),--no-keep,--keep)
 
-test: setup lint types contracts docs-check unit  ## All checks that must pass, about 10 minutes on 2 cores
+test: setup lint types contracts docs-check unit  ## All checks that must pass, 10 to 15 minutes on 2 cores
 
 stack: setup  ## The services of docker/compose.yaml as plain processes on loopback, until Ctrl-C
 	@$(BIN)/python -m tools.stack

@@ -1,7 +1,9 @@
-"""What a decoder process, the writer process beside it and a probe do: enter the sandbox, do one job, answer, end.
+"""What a decoder process, the writer process beside it and a probe do in the sandbox.
 
-Every process is forked for one job (`cloudseg.ingest.supervisor`). The decoder reads the copies of one sender's files
-and writes nothing but numbers into a pipe; the writer reads that pipe and writes one folder that nobody else can open.
+A decoder is forked for one job (`cloudseg.ingest.supervisor`): it reads the copies of one sender's files and writes
+nothing but numbers into a pipe, answers and ends. The writer reads one such pipe after the other and writes in a folder
+that no decoder can open. It may parse no text that a decoder sends, so that no sender can take it over; where there is
+such text, a writer has only that one task. It ends with the first task that fails.
 """
 
 import os
@@ -21,35 +23,35 @@ from cloudseg.ingest.job import (
     ProbeJob,
     SceneJob,
     Task,
+    WriterSetup,
+    pixel_pipe,
 )
 from cloudseg.ingest.pixel_stream import PixelReceiver, PixelSender
 from cloudseg.ingest.probe import find_restrictions
 from cloudseg.ingest.sandbox import Limits, enter_sandbox
-from cloudseg.ingest.write_canonical import write_label, write_scene
+from cloudseg.ingest.write_canonical import TextToParse, write_label, write_scene
 
 _MAX_FOUND_LENGTH: Final = 500
 _FILE_FACTOR: Final = 1.5
 """A file that the writer writes, over its pixels without compression: noise and overviews."""
 _FILE_RESERVE: Final = 64 << 20
 
-Child = Callable[[Task, int, int], None]
+Decode = Callable[[Task, int, int], None]
 """Does a task; called with the descriptors of its answers and of the pixels."""
 
 
-def run(child: Child, task: Task, answers: int, pixels: int, libraries: frozenset[int]) -> NoReturn:
-    """Do a task in this process, which was forked for it, and end the process.
+def run(kept: frozenset[int], act: Callable[[], None]) -> NoReturn:
+    """Do something in this process, which was forked for it, and end the process.
 
     Args:
-        child: What to do.
-        task: The task.
-        answers: Descriptor of the answers.
-        pixels: Descriptor of the pixels.
-        libraries: Descriptors that a library holds open (PROJ's database); a library would close the next file in them.
+        kept: Descriptors that stay open: its own, and those that a library holds open (PROJ's database), because the
+            library would close the next file in them.
+        act: What to do.
     """
     status = 1
     try:
-        _close_all_but(libraries | {answers, pixels})
-        child(task, answers, pixels)
+        _close_all_but(kept)
+        act()
         status = 0
     finally:
         os._exit(status)
@@ -76,21 +78,48 @@ def decode(task: Task, answers: int, pixels: int) -> None:
         _send(answers, Answer(failure=_failure(error, task.memory_mb)))
 
 
-def write(task: Task, answers: int, pixels: int) -> None:
-    """Write the pixels that the decoder sends."""
-    job, out = task.job, Path(task.out)
-    read = [Path(job.scene)] if isinstance(job, LabelJob) else []
-    enter_sandbox(read=read, write=[out], limits=_limits(task, int(_FILE_FACTOR * task.max_bytes) + _FILE_RESERVE))
-    receiver = PixelReceiver(pixels)
+def write(setup: WriterSetup, tasks: int, opened: int, answers: int) -> None:
+    """Write the pixels that decoders send, one task after the other, until one fails.
+
+    Args:
+        setup: What the process may use.
+        tasks: Descriptor from which the tasks come.
+        opened: Descriptor that gets a byte when the pipe of a task is open.
+        answers: Descriptor of the answers.
+    """
+    file_bytes = int(_FILE_FACTOR * setup.max_bytes) + _FILE_RESERVE
+    limits = Limits(memory_mb=setup.memory_mb, cpu_s=None, file_bytes=file_bytes)
+    enter_sandbox(read=[Path(setup.read)], write=[Path(setup.write)], limits=limits)
+    with os.fdopen(tasks, "rb") as lines:
+        for line in lines:
+            task = Task.model_validate_json(line)
+            receiver = PixelReceiver(os.open(pixel_pipe(task.out), os.O_RDONLY))
+            os.write(opened, b"o")
+            answer = _write(task, receiver)
+            receiver.close()
+            if answer is None:
+                return
+            _send(answers, answer)
+            if answer.failure is not None:
+                return
+
+
+def _write(task: Task, pixels: PixelReceiver) -> Answer | None:
+    """Return what was measured on the pixels, or the error; None: the decoder has ended, and its answer says why."""
     try:
-        if isinstance(job, SceneJob):
-            _send(answers, Answer(written_scene=write_scene(job, receiver, out, task.max_bytes)))
-        elif isinstance(job, LabelJob):
-            _send(answers, Answer(written_label=write_label(job, receiver, out)))
+        if isinstance(task.job, SceneJob):
+            written = write_scene(task.job, pixels, Path(task.out), task.max_bytes, may_parse=task.alone)
+            return Answer(written_scene=written)
+        if isinstance(task.job, LabelJob):
+            job = task.job.model_copy(update={"scene": task.scene})
+            return Answer(written_label=write_label(job, pixels, Path(task.out)))
+    except TextToParse:
+        return Answer(needs_own_writer=True)
     except EOFError:
-        return  # the decoder has ended, and its answer says why
+        pass
     except Exception as error:  # the decoder may have sent anything
-        _send(answers, Answer(failure=_failure(error, task.memory_mb)))
+        return Answer(failure=_failure(error, task.memory_mb))
+    return None
 
 
 def probe(task: Task, answers: int, _: int) -> None:

@@ -12,7 +12,7 @@ _MIN_WAIT_S: Final = 0.05
 
 
 class CpuDeadline:
-    """Limit of a job in CPU time of its new processes together, and of `_WALL_FACTOR` times as much wall time.
+    """Limit of a job in CPU time of its processes together from now on, and of `_WALL_FACTOR` times as much wall time.
 
     A process that sleeps uses no CPU; the wall time ends it.
     """
@@ -20,6 +20,7 @@ class CpuDeadline:
     def __init__(self, pids: Iterable[int], limit_s: float) -> None:
         self._processes = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
         self._spent_s = dict.fromkeys(self._processes, 0.0)
+        self._before_s = self._cpu_s()
         self._limit_s = self._cpu_end = limit_s
         self._wall_end = time.monotonic() + _WALL_FACTOR * limit_s
 
@@ -31,7 +32,7 @@ class CpuDeadline:
     @property
     def was_starved(self) -> bool:
         """Whether the processes have not used up their CPU time."""
-        return self._cpu_s() < self._cpu_end
+        return self._cpu_s() - self._before_s < self._cpu_end
 
     def is_over(self) -> bool:
         """Return whether CPU time or wall time has run out."""
@@ -39,7 +40,7 @@ class CpuDeadline:
 
     def wait_s(self) -> float:
         """Return the seconds in which the CPU time cannot run out, as each process computes in one thread."""
-        cpu_s = (self._cpu_end - self._cpu_s()) / max(1, len(self._processes))
+        cpu_s = (self._cpu_end - self._cpu_s() + self._before_s) / max(1, len(self._processes))
         return max(_MIN_WAIT_S, min(cpu_s, self._wall_end - time.monotonic()))
 
     def _cpu_s(self) -> float:

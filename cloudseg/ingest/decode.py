@@ -90,7 +90,7 @@ def _send_canonical(
     Raises:
         BadScene: No pixel is valid, or the pixel values cannot be reflectance.
     """
-    counts = np.zeros((len(names), 65536), np.int64)
+    counts = np.zeros((len(names), 1), np.int64)
     rows, cols = _window_size(grid, striped=any(layer.striped for layer in layers))
     head = ScenePixels(
         rows=rows,
@@ -107,7 +107,9 @@ def _send_canonical(
         dn, _ = read_layers(layers, quality, window)
         pixels.send(dn)
         for band, values in enumerate(dn):
-            found = np.bincount(values.ravel())  # as long as the largest value: memory new to a process costs faults
+            found = np.bincount(values.ravel())
+            if len(found) > counts.shape[1]:
+                counts = np.pad(counts, ((0, 0), (0, len(found) - counts.shape[1])))
             counts[band, : len(found)] += found
     missing = int(counts[0, 0])
     counts[:, 0] = 0

@@ -14,12 +14,14 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 import rasterio
+from rasterio.crs import CRS
+from rasterio.transform import Affine
 
 from cloudseg.bands import MASK_NO_DATA
 from cloudseg.errors import BadLabel, BadScene
 from cloudseg.grid import Window, iter_windows
 from cloudseg.ingest.georeference import Grid
-from cloudseg.ingest.job import LabelJob, LabelReading, LabelTags, LabelTagsJob, WindowedPixels
+from cloudseg.ingest.job import LabelJob, LabelReading, LabelTags, LabelTagsJob, WindowedPixels, is_epsg
 from cloudseg.ingest.label_bands import LabelBands, find_class_band
 from cloudseg.ingest.label_grid import on_scene_grid
 from cloudseg.ingest.label_masks import MaskComparison
@@ -29,7 +31,7 @@ from cloudseg.ingest.label_values import Mapping, choose_mapping, collect_values
 from cloudseg.ingest.pixel_stream import PixelSender, windows_of
 from cloudseg.ingest.polygon_file import DRIVERS, read_polygons
 from cloudseg.ingest.untrusted import open_untrusted, read_window
-from cloudseg.raster.read import GDAL_ENV, open_raster, read_scene
+from cloudseg.raster.read import GDAL_ENV, open_raster
 
 _WINDOW: Final = 1024
 
@@ -52,7 +54,7 @@ def decode_label(job: LabelJob, pixels: PixelSender) -> LabelReading:
 
     Args:
         job: The file, its scene and limits.
-        pixels: The pipe to the writer. Pixels without data in the scene are 255.
+        pixels: The pipe to the writer, which makes pixels without data in the scene 255.
 
     Raises:
         NothingDrawn: A layer of polygons is empty.
@@ -60,13 +62,23 @@ def decode_label(job: LabelJob, pixels: PixelSender) -> LabelReading:
             values, it belongs to another scene, or it is a published mask unchanged.
     """
     try:
-        with rasterio.Env(**GDAL_ENV), open_raster(job.scene) as scene, ExitStack() as stack:
-            grid = Grid(scene.crs, scene.transform, scene.height, scene.width)
+        with rasterio.Env(**GDAL_ENV), ExitStack() as stack:
+            grid = _grid_of_scene(job)
             classes, tags = _open_polygons(job, grid) if _has_polygons(job) else _open_raster(stack, job, grid)
             _check_scene(job, tags)
-            return _send(job, scene, grid, classes, tags, MaskComparison(job, stack), pixels)
+            return _send(job, grid, classes, tags, MaskComparison(job, stack), pixels)
     except BadScene as error:
         raise _as_bad_label(error, job.display_name) from error
+
+
+def _grid_of_scene(job: LabelJob) -> Grid:
+    """Return the grid of the scene; the text of a CRS is read as the scene's file has it."""
+    known = job.grid
+    if known is not None and (known.crs is None or is_epsg(known.crs)):
+        crs = None if known.crs is None else CRS.from_user_input(known.crs)
+        return Grid(crs, Affine(*known.transform), known.height, known.width)
+    with open_raster(job.scene) as scene:
+        return Grid(scene.crs, scene.transform, scene.height, scene.width)
 
 
 def read_label_tags(job: LabelTagsJob) -> LabelTags:
@@ -211,7 +223,6 @@ def _labeled_values(raster: _LabelRaster, grid: Grid) -> Iterator[npt.NDArray[An
 
 def _send(
     job: LabelJob,
-    scene: Any,
     grid: Grid,
     label: _Classes,
     tags: LabelTags,
@@ -222,10 +233,8 @@ def _send(
     pixels.begin(head)
     for window in windows_of(grid.height, grid.width, head):
         classes = label.read(window)
-        _, valid = read_scene(scene, window, scene.descriptions)
-        classes[~valid] = MASK_NO_DATA
-        masks.add(window, classes)
         pixels.send(classes)
+        masks.add(window, classes)
     corrects = masks.corrected_mask(tags, is_drawn=_has_polygons(job))
     pixels.commit()
     return LabelReading(

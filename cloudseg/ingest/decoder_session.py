@@ -1,4 +1,4 @@
-"""The service's side of the decoder processes: the fork server, and one session per job."""
+"""The service's side of the decoder processes: the fork server, and a session with one writer and its decoders."""
 
 import logging
 import os
@@ -18,7 +18,19 @@ from pydantic import ValidationError
 
 from cloudseg.errors import CloudsegError, SettingsError
 from cloudseg.ingest.cpu_deadline import CpuDeadline
-from cloudseg.ingest.job import Answer, DecodeLimits, Ended, ProbeJob, Started, Task
+from cloudseg.ingest.job import (
+    END,
+    NEXT,
+    READY,
+    TASK,
+    Answer,
+    DecodeLimits,
+    Ended,
+    ProbeJob,
+    Started,
+    Task,
+    WriterSetup,
+)
 from cloudseg.ingest.probe import RESTRICTIONS
 
 log = logging.getLogger(__name__)
@@ -44,6 +56,9 @@ _ENVIRONMENT: Final = {
     "OPENBLAS_NUM_THREADS": "1",
     "OPJ_NUM_THREADS": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
+    # glibc: a process keeps the memory of one array for the next. New memory costs more than what is computed in it.
+    "MALLOC_MMAP_THRESHOLD_": "33554432",
+    "MALLOC_TRIM_THRESHOLD_": "268435456",
 }
 _INHERITED: Final = (
     "PATH",
@@ -61,31 +76,63 @@ Role = Literal["decoder", "writer"]
 
 
 class Session:
-    """One job in new processes. Close it in any case: only then nothing of it runs any more."""
+    """A writer process and, for one task after the other, a decoder process. Close it in any case."""
 
-    def __init__(self, channel: socket.socket, decoder: int, writer: int) -> None:
+    def __init__(self, channel: socket.socket, writer: int) -> None:
         self._channel = channel
         self._lines = channel.makefile("rb")
-        self._answers: dict[Role, int] = {"decoder": decoder, "writer": writer}
-        self._buffers: dict[Role, bytes] = {"decoder": b"", "writer": b""}
-        self.started = Started(decoder=0, writer=None)
+        self._answers: dict[Role, int] = {"writer": writer}
+        self._buffers: dict[Role, bytes] = {"writer": b""}
+        self.started = Started(decoder=0, writer=0)
         self._ended: Ended | None = None
+        self._ends = False
 
-    def begin(self, task: Task) -> None:
-        """Send the task and wait until its processes have started.
+    def set_up(self, setup: WriterSetup) -> None:
+        """Send what the writer may use and wait until it has started.
 
         Raises:
-            OSError: They do not start.
-            ValidationError: They do not start.
+            OSError: It does not start.
         """
         self._channel.settimeout(_START_S)
+        self._channel.sendall(setup.model_dump_json().encode() + b"\n")
+        if self._lines.read(1) != READY:
+            raise BrokenPipeError
+
+    def begin(self, task: Task) -> None:
+        """Send a task and wait until its decoder has started.
+
+        Raises:
+            OSError: It does not start, or the writer has ended.
+            ValidationError: It does not start, or the writer has ended.
+        """
+        if self._ends:  # the decoder before it; the service does not wait for that any earlier
+            Ended.model_validate_json(self._lines.readline())
+            self._ends = False
+        ours, theirs = os.pipe()
+        self._answers["decoder"], self._buffers["decoder"] = ours, b""
+        try:
+            self._channel.settimeout(_START_S)
+            socket.send_fds(self._channel, [TASK], [theirs])
+        finally:
+            os.close(theirs)
         self._channel.sendall(task.model_dump_json().encode() + b"\n")
         self.started = Started.model_validate_json(self._lines.readline())
+
+    def finish(self) -> None:
+        """Have the decoder of a task ended that went well. The writer waits for the next one.
+
+        Raises:
+            OSError: The processes have ended.
+        """
+        self._channel.settimeout(_END_S)
+        self._channel.sendall(NEXT)
+        self._ends = True
+        os.close(self._answers.pop("decoder"))
 
     @property
     def pids(self) -> list[int]:
         """Ids of the processes."""
-        return [pid for pid in (self.started.decoder, self.started.writer) if pid is not None]
+        return [self.started.decoder, self.started.writer]
 
     def read(self, role: Role, deadline: CpuDeadline) -> Answer:
         """Read one line from a process.
@@ -116,8 +163,10 @@ class Session:
             return self._ended
         with suppress(OSError, ValidationError):
             self._channel.settimeout(_END_S)
+            self._channel.sendall(END)
             self._channel.shutdown(socket.SHUT_WR)
-            self._ended = Ended.model_validate_json(self._lines.readline())
+            ended = self._lines.read().splitlines()  # to the end, which comes when nothing of them runs any more
+            self._ended = Ended.model_validate_json(ended[-1]) if ended else None
         self._lines.close()
         self._channel.close()
         for descriptor in self._answers.values():
@@ -144,27 +193,25 @@ class DecoderServer:
     ) -> None:
         self.close()
 
-    def open_session(self, task: Task) -> Session:
-        """Start the processes of a task.
+    def open_session(self, setup: WriterSetup) -> Session:
+        """Start a writer.
 
         Raises:
-            CloudsegError: They do not start.
+            CloudsegError: It does not start.
             SettingsError: The kernel does not allow a restriction, and the settings require all.
         """
-        with self._lock:
-            if self._process is None or self._process.poll() is not None:
-                self._start()
-        return self._open(task)
+        self.start()
+        return self._open(setup)
 
     def start(self) -> None:
-        """Start the server now, which finds the restrictions.
+        """Start the server unless it runs, and find the restrictions.
 
         Raises:
             CloudsegError: It does not start.
             SettingsError: The kernel does not allow a restriction, and the settings require all.
         """
         with self._lock:
-            if self._process is None:
+            if self._process is None or self._process.poll() is not None:
                 self._start()
 
     def close(self) -> None:
@@ -180,22 +227,20 @@ class DecoderServer:
                 process.kill()
                 process.wait()
 
-    def _open(self, task: Task) -> Session:
+    def _open(self, setup: WriterSetup) -> Session:
         ours, theirs = socket.socketpair()
-        decoder, decoder_end = os.pipe()
         writer, writer_end = os.pipe()
-        session = Session(ours, decoder, writer)
+        session = Session(ours, writer)
         try:
             with theirs:
                 if self._control is None:
                     raise BrokenPipeError
-                socket.send_fds(self._control, [b"j"], [theirs.fileno(), decoder_end, writer_end])
-            session.begin(task)
-        except (OSError, ValidationError) as error:
+                socket.send_fds(self._control, [b"j"], [theirs.fileno(), writer_end])
+            session.set_up(setup)
+        except OSError as error:
             session.close()
-            raise _not_started(str(error)) from error
+            raise not_started(str(error)) from error
         finally:
-            os.close(decoder_end)
             os.close(writer_end)
         return session
 
@@ -224,7 +269,7 @@ class DecoderServer:
             if not ready:
                 self.close()
                 stderr.seek(0)
-                raise _not_started(stderr.read()[-600:].decode("utf-8", "replace"))
+                raise not_started(stderr.read()[-600:].decode("utf-8", "replace"))
         try:
             self._find_restrictions()
         except BaseException:
@@ -280,15 +325,17 @@ def _probe(server: DecoderServer, limits: DecodeLimits) -> list[str]:
             process=os.getpid(),
         )
         task = Task(job=job, out=inside, timeout_s=limits.timeout_s, memory_mb=limits.memory_mb, max_bytes=0)
-        session = server._open(task)
+        setup = WriterSetup(read=inside, write=inside, memory_mb=limits.memory_mb, max_bytes=0)
+        session = server._open(setup)
         try:
+            session.begin(task)
             answer = session.read("decoder", CpuDeadline(session.pids, _START_S))
         except (TimeoutError, EOFError, OSError, ValidationError):
             answer = Answer()
         finally:
             session.close()
     if answer.restrictions is None:
-        raise _not_started(answer.failure.what if answer.failure else "no answer")
+        raise not_started(answer.failure.what if answer.failure else "no answer")
     return answer.restrictions
 
 
@@ -311,7 +358,8 @@ def _short_directory() -> str:
     )
 
 
-def _not_started(found: str) -> CloudsegError:
+def not_started(found: str) -> CloudsegError:
+    """Return the error of processes that do not start."""
     return CloudsegError(
         "the decoder process does not start",
         subject=sys.executable,

@@ -16,13 +16,14 @@ from typing import Final
 # rasterio imports boto3 where it is installed. A decoder has no network, and every page costs each fork.
 sys.modules["boto3"] = None  # type: ignore[assignment]
 
-from cloudseg.ingest.plain_fork import fork  # noqa: E402
+from cloudseg.ingest.plain_fork import fork, malloc_trim  # noqa: E402
+from cloudseg.ingest.sandbox import prepare  # noqa: E402
 from cloudseg.ingest.supervisor import Server, supervise  # noqa: E402
 from cloudseg.ingest.warm_up import warm_up  # noqa: E402
 
 READY: Final = b"r"
-DESCRIPTORS: Final = 3
-"""Sent with each request: the session, the decoder's answers, the writer's answers."""
+DESCRIPTORS: Final = 2
+"""Sent with each request: the session, the writer's answers."""
 
 
 def main() -> None:
@@ -32,7 +33,9 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel forgets supervisors that have ended
     before = _descriptors()
     warm_up()
+    prepare()
     gc.collect()
+    malloc_trim()
     gc.freeze()  # a collection in a forked process would copy the memory that it shares with this one
     server = Server(os.getpid(), frozenset(_descriptors() - before))
     control.send(READY)
@@ -43,7 +46,7 @@ def main() -> None:
         with contextlib.suppress(OSError):  # no process can be started: the service notices at its end of the session
             if fork() == 0:
                 control.close()
-                supervise(socket.socket(fileno=descriptors[0]), descriptors[1], descriptors[2], server)
+                supervise(socket.socket(fileno=descriptors[0]), descriptors[1], server)
         for descriptor in descriptors:
             os.close(descriptor)
     # Supervisors notice the end of the service themselves, and die with this process: they finish first.

@@ -5,6 +5,7 @@ Runs in the sandboxed decoder process.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import rasterio
@@ -45,6 +46,10 @@ class Grid:
 
     def crs_text(self) -> str | None:
         """Return 'EPSG:n' if that is equivalent, else WKT; None without CRS."""
+        return self._crs_text
+
+    @cached_property
+    def _crs_text(self) -> str | None:
         if self.crs is None:
             return None
         epsg = self.crs.to_epsg()
@@ -56,7 +61,7 @@ class Grid:
         Raises:
             BadScene: The center is not on the Earth.
         """
-        return self._lonlat(self.width / 2, self.height / 2)
+        return self._around_center[0]
 
     def resolution_m(self) -> float | None:
         """Return the ground size of the pixel at the center in meters, mean of both axes; None without CRS.
@@ -64,12 +69,14 @@ class Grid:
         Raises:
             BadScene: The size is impossible or the pixel is far from square.
         """
+        return self._resolution_m
+
+    @cached_property
+    def _resolution_m(self) -> float | None:
         if self.crs is None:
             return None
-        sides = [
-            _distance_m(self.center(), self._lonlat(self.width / 2 + dx, self.height / 2 + dy))
-            for dx, dy in ((1, 0), (0, 1))
-        ]
+        center, right, below = self._around_center
+        sides = [_distance_m(center, right), _distance_m(center, below)]
         size = float(sum(sides) / 2)
         if not all(math.isfinite(side) for side in sides) or not _RESOLUTION_M[0] <= size <= _RESOLUTION_M[1]:
             raise BadScene(
@@ -94,9 +101,13 @@ class Grid:
             return None
         return float(self.crs.linear_units_factor[1] * (abs(self.transform.a) + abs(self.transform.e)) / 2)
 
-    def _lonlat(self, col: float, row: float) -> tuple[float, float]:
-        x, y = self.transform.a * col + self.transform.c, self.transform.e * row + self.transform.f
-        return lonlat_of(x, y, str(self.crs_text()))
+    @cached_property
+    def _around_center(self) -> list[tuple[float, float]]:
+        """Longitude and latitude of the center, and of the points one pixel to the right and one below."""
+        col, row = self.width / 2, self.height / 2
+        pixels = ((col, row), (col + 1, row), (col, row + 1))
+        points = [(self.transform.a * x + self.transform.c, self.transform.e * y + self.transform.f) for x, y in pixels]
+        return lonlat_of(points, str(self.crs_text()))
 
 
 def to_north_up(

@@ -2,20 +2,21 @@
 
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from sqlalchemy import Connection
 
 from cloudseg import keys
 from cloudseg.catalog.label_rows import lock_labels
-from cloudseg.catalog.scene_rows import add_label, find_label, release_source
+from cloudseg.catalog.scene_rows import add_label, find_label, find_quarantined, release_source
 from cloudseg.catalog.scene_search import list_masks_of_scene
 from cloudseg.catalog.session import now
 from cloudseg.errors import CloudsegError, InputError, ObjectCorrupt, ObjectMissing
 from cloudseg.ingest.candidate import LabelFile
 from cloudseg.ingest.context import IngestContext, Outcome
 from cloudseg.ingest.inbox_file import NotRead
-from cloudseg.ingest.job import LabelFacts, LabelJob, PublishedMask
+from cloudseg.ingest.job import LabelFacts, LabelJob, PublishedMask, SceneGrid
 from cloudseg.ingest.label_errors import NothingDrawn
 from cloudseg.ingest.label_files import copy_label, hash_label, label_hash
 from cloudseg.ingest.label_life import (
@@ -28,14 +29,13 @@ from cloudseg.ingest.label_life import (
 from cloudseg.ingest.pool import Decoder
 from cloudseg.ingest.quarantine import (
     as_label_error,
-    is_quarantined,
     quarantine,
     quarantine_id,
     release_known_file,
     unread_hash,
 )
 from cloudseg.publish import publish, stage_object
-from cloudseg.records import Label, Scene
+from cloudseg.records import Label, Mask, Scene
 from cloudseg.scratch import check_room
 from cloudseg.storage import whole_object
 
@@ -80,10 +80,13 @@ def ingest_label(
         with context.catalog.read() as db:
             known = find_label(db, label_id) is not None
             note = note_known(db, label_id, scene.scene_id, scene.name) if known else None
+            entry_id = quarantine_id(label.file.uri, sha256, scene.scene_id)
+            bad = not known and find_quarantined(db, entry_id) is not None
+            masks = [] if known or bad else list_masks_of_scene(db, scene.scene_id, limit=_COMPARED_MASKS)
         if known:
             release_known_file(context, label.file.uri)
             outcome.notes += [note] if note else []
-        elif is_quarantined(context, quarantine_id(label.file.uri, sha256, scene.scene_id)):
+        elif bad:
             outcome.still_quarantined += 1
         else:
             job = _label_job(
@@ -92,6 +95,7 @@ def ingest_label(
                 copy_label(context.inbox, label, hashes, folder, max_bytes=context.limits.max_bytes),
                 scene,
                 scene_file or _copy_scene(context, scene, folder),
+                _copy_masks(context, masks, folder),
                 needs_georeference=needs_georeference,
             )
             facts = decoder.decode_label(job)
@@ -125,10 +129,8 @@ def _copy_scene(context: IngestContext, scene: Scene, folder: Path) -> Path:
         ) from error
 
 
-def _copy_masks(context: IngestContext, scene: Scene, folder: Path) -> list[PublishedMask]:
-    """Copy the newest published masks of a scene to `folder`; a missing or damaged one cannot be compared."""
-    with context.catalog.read() as db:
-        masks = list_masks_of_scene(db, scene.scene_id, limit=_COMPARED_MASKS)
+def _copy_masks(context: IngestContext, masks: Sequence[Mask], folder: Path) -> list[PublishedMask]:
+    """Copy published masks to `folder`; a missing or damaged one cannot be compared."""
     copies = []
     for mask in masks:
         copy = folder / f"{mask.mask_id}.tif"
@@ -136,14 +138,21 @@ def _copy_masks(context: IngestContext, scene: Scene, folder: Path) -> list[Publ
             with whole_object(context.store, mask, f"mask {mask.mask_id}") as path:
                 shutil.copyfile(path, copy)
         except (ObjectCorrupt, ObjectMissing) as error:
-            log.warning("a label of scene %s is not compared with a mask: %s", scene.scene_id, error)
+            log.warning("a label of scene %s is not compared with a mask: %s", mask.scene_id, error)
             continue
         copies.append(PublishedMask(mask_id=mask.mask_id, path=str(copy)))
     return copies
 
 
 def _label_job(
-    context: IngestContext, label: LabelFile, copy: Path, scene: Scene, scene_file: Path, *, needs_georeference: bool
+    context: IngestContext,
+    label: LabelFile,
+    copy: Path,
+    scene: Scene,
+    scene_file: Path,
+    masks: list[PublishedMask],
+    *,
+    needs_georeference: bool,
 ) -> LabelJob:
     """Return the decoder's job for the copy of a label next to `scene_file`."""
     folder = scene_file.parent
@@ -153,7 +162,8 @@ def _label_job(
         scene_id=scene.scene_id,
         source=label.source,
         scene=str(scene_file),
-        masks=_copy_masks(context, scene, folder),
+        grid=SceneGrid(crs=scene.crs, transform=scene.transform, height=scene.height, width=scene.width),
+        masks=masks,
         out=str(folder / "label.tif"),
         folder=str(folder),
         mappings=[list(mapping.values) for mapping in label.mappings],

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from cloudseg import keys
 from cloudseg.bands import SENTINEL2, Radiometry
-from cloudseg.catalog.scene_rows import add_scene, find_scene_by_source, release_source
+from cloudseg.catalog.scene_rows import add_scene, find_quarantined, find_scene_by_source, release_source
 from cloudseg.catalog.session import now
 from cloudseg.grid import mgrs_place
 from cloudseg.ingest.acquisition import choose_time
@@ -18,7 +18,7 @@ from cloudseg.ingest.inbox_file import InboxFile, copy_file, escape_name
 from cloudseg.ingest.ingest_label import ingest_label
 from cloudseg.ingest.job import QualityJob, RasterJob, SceneFacts, SceneJob
 from cloudseg.ingest.pool import Decoder
-from cloudseg.ingest.quarantine import is_quarantined, quarantine_id, release_known_file
+from cloudseg.ingest.quarantine import quarantine_id, release_known_file
 from cloudseg.publish import publish, stage_object
 from cloudseg.records import Scene, StoredObject
 
@@ -70,10 +70,11 @@ def ingest_scene(
     Raises:
         BadScene: The files do not make a scene.
     """
+    entry_id = quarantine_id(candidate.files[0].file.uri, source_sha256, *candidate.read_as())
     with context.catalog.read() as db:
         known = find_scene_by_source(db, source_sha256)
-    uri = candidate.files[0].file.uri
-    if known is None and is_quarantined(context, quarantine_id(uri, source_sha256, *candidate.read_as())):
+        bad = known is None and find_quarantined(db, entry_id) is not None
+    if bad:
         outcome.still_quarantined += 1
         return
     with tempfile.TemporaryDirectory(dir=context.folder) as name, context.decoders.acquire() as decoder:

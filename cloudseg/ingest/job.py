@@ -3,7 +3,9 @@
 Never pickle: malicious bytes may have compromised the process that decodes them.
 """
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, AwareDatetime, Field
@@ -36,6 +38,11 @@ OUTPUT_NAME: Final = "canonical.tif"
 """Name of the raster that the writer leaves in its folder."""
 MAX_LIMIT_FACTOR = 20.0
 """A scene never gets more than this multiple of the limit, whatever its header claims."""
+
+
+def is_epsg(crs: str) -> bool:
+    """Return whether a CRS is 'EPSG:n', which needs no parser."""
+    return re.fullmatch(r"EPSG:[0-9]{1,6}", crs) is not None
 
 
 class RasterJob(Record):
@@ -96,6 +103,15 @@ class LabelTagsJob(Record):
     memory_mb: int
 
 
+class SceneGrid(Record):
+    """The grid of a scene, as its row says."""
+
+    crs: str | None
+    transform: list[float]
+    height: int
+    width: int
+
+
 class LabelJob(Record):
     """Decode a file into the canonical label of a scene."""
 
@@ -108,6 +124,7 @@ class LabelJob(Record):
     source: str
     mappings: list[list[tuple[int, int]]]
     scene: str = Field(description="the canonical COG of the scene")
+    grid: SceneGrid | None = Field(None, description="of the scene, from the catalog; None: the decoder reads it")
     masks: list[PublishedMask] = Field(default_factory=list)
     needs_georeference: bool = Field(
         description="whether the file must have a CRS: only its name connects it to the scene"
@@ -228,25 +245,48 @@ class ProbeJob(Record):
     process: int = Field(description="a process of this user")
 
 
+READY: Final = b"r"
+"""What a supervisor sends when its writer has started."""
+TASK, NEXT, END = b"t", b"n", b"e"
+"""What the service sends to a supervisor: a task, with the descriptor of the decoder's answers; the task is done; it is
+done, and the writer ends too."""
+
+
+class WriterSetup(Record):
+    """What a writer process may use for all of its tasks."""
+
+    read: str = Field(description="folder in which it may read")
+    write: str = Field(description="folder in which it may also write")
+    memory_mb: int
+    max_bytes: int
+
+
 class Task(Record):
     """What the service asks of a new decoder process and the writer process beside it."""
 
     job: SceneJob | LabelJob | LabelTagsJob | ProbeJob = Field(discriminator="kind")
-    out: str = Field(description="an empty folder for the writer")
+    out: str = Field(description="an empty folder in that of the writer")
+    scene: str | None = Field(None, description="the scene of a label, where the writer can read it")
     timeout_s: float
     memory_mb: int
     max_bytes: int
+    alone: bool = Field(False, description="whether the writer has no other task, so that it may parse text")
+
+
+def pixel_pipe(out: str) -> str:
+    """Return the path of the named pipe between decoder and writer, in a task's `out`."""
+    return str(Path(out) / "pixels")
 
 
 class Started(Record):
     """Ids of the processes that work on a task."""
 
     decoder: int
-    writer: int | None
+    writer: int
 
 
 class Ended(Record):
-    """Exit statuses of the same processes; negative: ended by that signal."""
+    """Exit statuses of the same processes; negative: ended by that signal. None: it waits for the next task."""
 
     decoder: int
     writer: int | None
@@ -276,4 +316,5 @@ class Answer(Record):
     written_scene: WrittenScene | None = None
     written_label: WrittenLabel | None = None
     failure: DecodeFailure | None = None
+    needs_own_writer: bool = Field(False, description="the writer would have to parse text, but has other tasks")
     cut_off: bool = Field(False, description="the writer ended before it had every pixel; its answer says why")

@@ -15,7 +15,7 @@ from cloudseg.errors import BadLabel
 from cloudseg.grid import Window
 from cloudseg.ingest.job import LabelJob, LabelTags
 from cloudseg.ingest.untrusted import rasterio_window
-from cloudseg.raster.read import open_raster
+from cloudseg.raster.read import open_raster, read_valid
 
 _CLASSES: Final = (MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA)
 
@@ -32,10 +32,14 @@ class MaskComparison:
         """
         self._name = job.display_name
         self._masks = {mask.mask_id: stack.enter_context(open_raster(mask.path)) for mask in job.masks}
+        self._scene = stack.enter_context(open_raster(job.scene)) if job.masks else None
         self._counts = {mask_id: np.zeros((3, 3), np.int64) for mask_id in self._masks}
 
     def add(self, window: Window, classes: npt.NDArray[np.uint8]) -> None:
-        """Count the canonical classes of a window of the label."""
+        """Count the classes of a window of the label; where the scene has no data they are set to 255, as in a mask."""
+        if self._scene is None:
+            return
+        classes[~read_valid(self._scene, window)] = MASK_NO_DATA
         for mask_id, mask in self._masks.items():
             published = mask.read(1, window=rasterio_window(window))
             self._counts[mask_id] += [

@@ -3,6 +3,7 @@
 Runs in the sandboxed decoder process.
 """
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -264,20 +265,31 @@ def read_layers(layers: list[Layer], quality: list[QualityLayer], window: Window
     for layer in layers:
         raw = read_window(layer.view, layer.indexes, window, layer.job.display_name)
         bands = [to_canonical(dn, scale) for dn, scale in zip(raw, layer.scales, strict=True)]
-        valid &= np.stack([each for _, each in bands]).all(axis=0)
+        for _, observed in bands:
+            valid &= observed
         for mask in layer.masks:
             valid &= mask.read(window)
         if layer.alpha is not None:
             valid &= read_window(layer.view, layer.alpha, window, layer.job.display_name) >= layer.least_alpha
         if layer.lossy and all(0.0 in scale.shared_fills for scale in layer.scales):
             valid &= ~_black_margin(layer, raw, window)
-        for dn, scale in zip(raw, layer.scales, strict=True):
-            all_filled &= np.isin(dn, scale.shared_fills) if scale.shared_fills else False
+        for original, scale in zip(raw, layer.scales, strict=True):
+            all_filled &= _is_any(original, scale.shared_fills)
         parts += [dn for dn, _ in bands]
     valid &= ~all_filled
     for each in quality:
         valid &= each.read(window)
-    return np.stack(parts) * valid, valid
+    dn = np.stack(parts)
+    dn *= valid
+    return dn, valid
+
+
+def _is_any(dn: Any, values: Sequence[float]) -> Bool:
+    """Return where digital numbers are one of a few values."""
+    found = np.zeros(dn.shape, bool)
+    for value in values:
+        found |= dn == value
+    return found
 
 
 def _black_margin(layer: Layer, raw: Any, window: Window) -> Bool:

@@ -29,7 +29,7 @@ def check_offset(
     """Check that the canonical digital numbers fit the offset of each band.
 
     Args:
-        counts: Histogram of the valid canonical digital numbers `(band, 65536)`.
+        counts: Histogram of the valid canonical digital numbers `(band, number)`, as far as they go.
         scales: Scale by band name, in the order of `counts`.
         layers: The open files, for the message.
         grid: Their common grid.

@@ -75,7 +75,7 @@ def ingest_source(
     items = find_candidates(inbox, layout=layout, bands=_parse_bands(bands))
     with (
         scratch_directory("ingest") as folder,
-        DecoderPool(limits, min(max(1, workers), max(1, len(items)))) as decoders,
+        DecoderPool(limits, min(max(1, workers), max(1, len(items))), folder) as decoders,
     ):
         context = IngestContext(store, catalog, inbox, decoders, limits, folder, dry_run, tuple(trusted_inboxes))
         outcomes = _ingest_all(context, items, workers, on_progress)

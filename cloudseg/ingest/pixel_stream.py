@@ -62,6 +62,10 @@ class PixelReceiver:
     def __init__(self, descriptor: int) -> None:
         self._file = io.BufferedReader(io.FileIO(descriptor), _CHUNK)
 
+    def close(self) -> None:
+        """Close the pipe; what else the decoder sends gets an error."""
+        self._file.close()
+
     def begin(self, kind: type[W]) -> W:
         """Return what the windows that follow make.
 

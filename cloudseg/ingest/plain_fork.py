@@ -22,3 +22,10 @@ def fork() -> int:
     if pid < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return pid
+
+
+def malloc_trim() -> None:
+    """Release free memory where the C library can (glibc): a forked process would copy each page that it reuses."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -39,7 +39,7 @@ def find_wrong_offset(counts: npt.NDArray[np.int64], scales: dict[str, BandScale
     """Return how the values contradict the offset that was applied to them, or None.
 
     Args:
-        counts: Histogram of the valid canonical digital numbers `(band, 65536)`.
+        counts: Histogram of the valid canonical digital numbers `(band, number)`, as far as they go.
         scales: Scale by band name, in the order of `counts`.
     """
     guessed = any(scale.radiometry.guessed for scale in scales.values())
@@ -80,7 +80,7 @@ def check_distribution(
     every band may be constant, except at the upper end where a product id shows that the scene was observed.
 
     Args:
-        counts: Histogram of the valid canonical digital numbers `(band, 65536)`.
+        counts: Histogram of the valid canonical digital numbers `(band, number)`, as far as they go.
         scales: Scale by band name, in the order of `counts`.
         display_name: The scene's name, for messages.
         is_product: Whether the sensor is known from a product id.
@@ -110,7 +110,8 @@ def check_distribution(
 
 def _reaches_top(counts: npt.NDArray[np.int64], scale: BandScale) -> bool:
     """Return whether any 8-bit pixel is at the upper end of its stretch."""
-    return bool(counts[round(255 * scale.radiometry.scale * REFLECTANCE_SCALE)] > 0)
+    top = round(255 * scale.radiometry.scale * REFLECTANCE_SCALE)
+    return top < len(counts) and bool(counts[top] > 0)
 
 
 def _check_range(name: str, counts: npt.NDArray[np.int64], scale: BandScale, display_name: str) -> None:

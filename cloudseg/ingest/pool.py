@@ -1,5 +1,6 @@
-"""Decode untrusted files: each scene and each label in new processes, of which nothing is left afterward."""
+"""Decode untrusted files: each scene and each label in a new process, of which nothing is left afterward."""
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from cloudseg import errors
 from cloudseg.errors import BadScene, CloudsegError
 from cloudseg.ingest.cpu_deadline import CpuDeadline
-from cloudseg.ingest.decoder_session import DecoderServer, Session
+from cloudseg.ingest.decoder_session import DecoderServer, Session, not_started
 from cloudseg.ingest.inbox_file import NotRead
 from cloudseg.ingest.job import (
     FREE_MEGAPIXELS,
@@ -30,10 +31,17 @@ from cloudseg.ingest.job import (
     SceneFacts,
     SceneJob,
     Task,
+    WriterSetup,
+    is_epsg,
+    pixel_pipe,
 )
 from cloudseg.ingest.label_errors import NothingDrawn
+from cloudseg.ingest.probe import PROCESSES
 
 _MAX_TEXT_LENGTH: Final = 600
+
+
+Job = SceneJob | LabelJob | LabelTagsJob
 
 
 class _DecoderCrashed(BadScene):
@@ -43,14 +51,27 @@ class _DecoderCrashed(BadScene):
 class Decoder:
     """Decodes one job at a time. Not safe to use from several threads at once."""
 
-    def __init__(self, limits: DecodeLimits, server: DecoderServer) -> None:
-        """Store the limits; the server starts with the first job.
+    def __init__(self, limits: DecodeLimits, server: DecoderServer, folder: Path | None = None) -> None:
+        """Store the arguments; processes start with the first job.
 
         Args:
             limits: What one job may cost.
             server: Starts the processes.
+            folder: For rasters on their way, on the file system of the jobs; None: the system's temporary folder.
         """
         self._limits, self._server = limits, server
+        self._parent = folder
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._session: Session | None = None
+        self._text_crs = False
+        """Whether a scene had a CRS that is text: the scenes beside it probably have one too."""
+
+    def close(self) -> None:
+        """End the writer and remove its folder."""
+        self._end_session()
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
 
     def decode_scene(self, job: SceneJob) -> SceneFacts:
         """Decode a scene to `job.out`.
@@ -90,29 +111,125 @@ class Decoder:
             raise _invalid_answer(job.display_name)
         return read.label_tags
 
-    def _run(self, job: SceneJob | LabelJob | LabelTagsJob, subject: str) -> tuple[Answer, Answer]:
-        """Return the answers to a job, with one retry after a crash: the system may have killed the process."""
-        try:
-            return self._run_once(job, subject)
-        except _DecoderCrashed:
-            return self._run_once(job, subject)
+    def _run(self, job: Job, subject: str) -> tuple[Answer, Answer]:
+        """Return the answers to a job.
 
-    def _run_once(self, job: SceneJob | LabelJob | LabelTagsJob, subject: str) -> tuple[Answer, Answer]:
+        After a crash there is one retry: the system may have killed the process. A scene with the text of a CRS is
+        decoded again with a writer of its own.
+        """
+        alone = self._may_parse(job)
+        try:
+            answers = self._run_once(job, subject, alone=alone)
+            if not answers[1].needs_own_writer:
+                return answers
+            self._text_crs = True
+        except _DecoderCrashed:
+            return self._run_once(job, subject, alone=True)
+        return self._run_once(job, subject, alone=True)
+
+    def _may_parse(self, job: Job) -> bool:
+        """Return whether a job needs a writer of its own: one that parses text, or reads a file made with text."""
+        if isinstance(job, LabelJob):
+            return job.grid is None or (job.grid.crs is not None and not is_epsg(job.grid.crs))
+        return isinstance(job, SceneJob) and self._text_crs
+
+    def _run_once(self, job: Job, subject: str, *, alone: bool) -> tuple[Answer, Answer]:
         """Return what the decoder and the writer answered, with the written raster, if there is one, at `job.out`."""
         limits = self._limits
-        with tempfile.TemporaryDirectory(dir=job.folder, prefix="out-") as out:
+        with tempfile.TemporaryDirectory(dir=self._writable()) as out:
             task = Task(
-                job=job, out=out, timeout_s=limits.timeout_s, memory_mb=limits.memory_mb, max_bytes=limits.max_bytes
+                job=job,
+                out=out,
+                scene=self._scene_for_writer(job, out),
+                timeout_s=limits.timeout_s,
+                memory_mb=limits.memory_mb,
+                max_bytes=limits.max_bytes,
+                alone=alone,
             )
-            session = self._server.open_session(task)
             try:
-                answers = self._read_answers(session, subject)
+                answers = self._read_answers(self._begin(task), subject)
+                self._finish(alone=alone or answers[1].needs_own_writer)
+            except BaseException:
+                self._end_session()
+                raise
             finally:
-                session.close()
-            if not isinstance(job, LabelTagsJob):
+                if task.scene is not None:
+                    Path(task.scene).unlink()
+            if not isinstance(job, LabelTagsJob) and not answers[1].needs_own_writer:
                 _check_output(Path(out) / OUTPUT_NAME, subject)
-                (Path(out) / OUTPUT_NAME).replace(job.out)
+                shutil.move(Path(out) / OUTPUT_NAME, job.out)
         return answers
+
+    def _begin(self, task: Task) -> Session:
+        """Start the decoder of a task; a writer that waits is used unless the task needs its own.
+
+        Raises:
+            CloudsegError: The processes do not start.
+        """
+        if task.alone:
+            self._end_session()
+        if self._session is not None:
+            try:
+                self._session.begin(task)
+                return self._session
+            except (OSError, ValidationError):  # something has ended the writer since
+                self._end_session()
+                Path(pixel_pipe(task.out)).unlink(missing_ok=True)
+        setup = WriterSetup(
+            read=str(self._readable()),
+            write=str(self._writable()),
+            memory_mb=task.memory_mb,
+            max_bytes=task.max_bytes,
+        )
+        self._session = self._server.open_session(setup)
+        try:
+            self._session.begin(task)
+        except (OSError, ValidationError) as error:
+            raise not_started(str(error)) from error
+        return self._session
+
+    def _finish(self, *, alone: bool) -> None:
+        """End the decoder; end the writer too if it must not have another task.
+
+        It has one only where no decoder can start a process: nothing but the decoder then has to end in between.
+        """
+        if self._session is None:
+            return
+        if alone or PROCESSES not in self._server.restrictions:
+            self._end_session()
+            return
+        try:
+            self._session.finish()
+        except (OSError, ValidationError):
+            self._end_session()
+
+    def _end_session(self) -> Ended | None:
+        session, self._session = self._session, None
+        return session.close() if session is not None else None
+
+    def _scene_for_writer(self, job: Job, out: str) -> str | None:
+        """Return the path of a label's scene in the folder that the writer can read; None: it reads none."""
+        if not isinstance(job, LabelJob):
+            return None
+        path = self._readable() / Path(out).name
+        try:
+            path.hardlink_to(job.scene)
+        except OSError:  # another file system, or one without hard links
+            shutil.copyfile(job.scene, path)
+        return str(path)
+
+    def _readable(self) -> Path:
+        return self._own_folder() / "read"
+
+    def _writable(self) -> Path:
+        return self._own_folder() / "write"
+
+    def _own_folder(self) -> Path:
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(dir=self._parent, prefix="writer-")
+            for name in ("read", "write"):
+                (Path(self._folder.name) / name).mkdir()
+        return Path(self._folder.name)
 
     def _read_answers(self, session: Session, subject: str) -> tuple[Answer, Answer]:
         deadline = CpuDeadline(session.pids, self._limits.timeout_s)
@@ -120,12 +237,12 @@ class Decoder:
             read = _read_decoder(session, deadline)
             if read.failure is not None:
                 raise _error_from(read.failure, subject)
-            written = Answer() if session.started.writer is None else session.read("writer", deadline)
+            written = Answer() if read.label_tags is not None else session.read("writer", deadline)
         except ValidationError as error:
             raise _invalid_answer(subject) from error
         except (TimeoutError, EOFError, OSError) as error:
             starved = deadline.was_starved
-            raise _process_error(error, session.close(), subject, self._limits, starved=starved) from error
+            raise _process_error(error, self._end_session(), subject, self._limits, starved=starved) from error
         if written.failure is not None:
             raise _error_from(written.failure, subject)
         return read, written
@@ -152,11 +269,19 @@ def _read_decoder(session: Session, deadline: CpuDeadline) -> Answer:
 class DecoderPool:
     """One decoder per worker. Use as a context manager: processes start when first needed and end with the block."""
 
-    def __init__(self, limits: DecodeLimits, workers: int) -> None:
+    def __init__(self, limits: DecodeLimits, workers: int, folder: Path | None = None) -> None:
+        """Store the arguments.
+
+        Args:
+            limits: What one job may cost.
+            workers: Number of decoders.
+            folder: For rasters on their way, on the file system of the jobs; None: the system's temporary folder.
+        """
         self.server = DecoderServer(limits)
+        self._decoders = [Decoder(limits, self.server, folder) for _ in range(workers)]
         self._free: SimpleQueue[Decoder] = SimpleQueue()
-        for _ in range(workers):
-            self._free.put(Decoder(limits, self.server))
+        for decoder in self._decoders:
+            self._free.put(decoder)
 
     def __enter__(self) -> "DecoderPool":
         return self
@@ -164,6 +289,8 @@ class DecoderPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for decoder in self._decoders:
+            decoder.close()
         self.server.close()
 
     @contextmanager

@@ -162,7 +162,13 @@ def to_canonical(dn: npt.NDArray[Any], scale: BandScale) -> tuple[npt.NDArray[np
     factor, offset = scale.radiometry.scale * REFLECTANCE_SCALE, scale.radiometry.offset * REFLECTANCE_SCALE
     if dn.dtype == np.uint16 and (factor, offset) == (1.0, 0.0):
         return np.maximum(dn, 1), valid
+    # In place: each array of a new process costs more time than what is computed in it.
     with np.errstate(over="ignore"):  # -3.4e38 becomes minus infinity, which counts as fill
-        reflectance = np.where(valid, dn, 0).astype(np.float32) * np.float32(factor) + np.float32(offset)
+        reflectance = dn.astype(np.float32)
+        reflectance[~valid] = 0
+        reflectance *= np.float32(factor)
+        reflectance += np.float32(offset)
     valid &= reflectance >= _LOWEST * REFLECTANCE_SCALE
-    return np.clip(np.rint(reflectance), 1, 65535).astype(np.uint16), valid
+    np.rint(reflectance, out=reflectance)
+    np.clip(reflectance, 1, 65535, out=reflectance)
+    return reflectance.astype(np.uint16), valid

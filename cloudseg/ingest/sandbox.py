@@ -8,15 +8,17 @@ them. What is in force is found by trying (`cloudseg.ingest.probe`), not by aski
 
 import ctypes
 import os
+import platform
 import resource
 import struct
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from cloudseg.ingest.seccomp import deny_system_calls
+from cloudseg.ingest.seccomp import AUDIT_ARCH, deny_system_calls, filter_program
 
 # linux/sched.h
 _NEW_IPC, _NEW_USER, _NEW_PID, _NEW_NET = 0x08000000, 0x10000000, 0x20000000, 0x40000000
@@ -62,8 +64,9 @@ class Limits:
 
     memory_mb: int
     """Address space."""
-    cpu_s: int
-    """CPU time. The service enforces the deadline of a job; this ends an endless loop when the service is gone."""
+    cpu_s: int | None
+    """CPU time; None: of a process with many jobs. The service enforces the deadline of each; this is a second limit.
+    """
     file_bytes: int
     """Size of a file that it writes; 0: it writes no file."""
 
@@ -94,6 +97,13 @@ def end_with_parent(parent: int) -> None:
 def adopt_descendants() -> None:
     """Make this process the parent of every descendant whose own parent has ended."""
     _libc().prctl(_SUBREAPER, 1, 0, 0, 0)
+
+
+def prepare() -> None:
+    """Compute once what every process that is forked later needs for its sandbox."""
+    _program_files()
+    if platform.machine() in AUDIT_ARCH:
+        filter_program(platform.machine())
 
 
 def enter_sandbox(*, read: Iterable[Path], write: Iterable[Path], limits: Limits) -> None:
@@ -158,6 +168,8 @@ def _limit(limits: Limits) -> None:
         (resource.RLIMIT_NPROC, 0),
         (resource.RLIMIT_CORE, 0),
     ):
+        if most is None:
+            continue
         hard = resource.getrlimit(kind)[1]
         allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (allowed, allowed))
@@ -172,11 +184,12 @@ def _drop_privileges(libc: ctypes.CDLL) -> None:
     libc.capset(struct.pack("=Ii", _CAPABILITY_VERSION, 0), struct.pack("=6I", *[0] * 6))
 
 
-def _program_files() -> Iterable[Path]:
+@lru_cache(1)
+def _program_files() -> tuple[Path, ...]:
     """Return the paths of the interpreter's modules, installed packages, this package and the system's libraries.
 
     Not the whole prefix: that of the system's Python is /usr, with every program in it.
     """
     libraries = [part for part in os.environ.get("LD_LIBRARY_PATH", "").split(":") if part]
     modules = [f"{prefix}/{name}" for prefix in (sys.prefix, sys.base_prefix) for name in ("lib", "lib64")]
-    return dict.fromkeys(map(Path, [*modules, str(Path(__file__).parents[1]), *_SYSTEM, *libraries]))
+    return tuple(dict.fromkeys(map(Path, [*modules, str(Path(__file__).parents[1]), *_SYSTEM, *libraries])))

@@ -9,12 +9,13 @@ import ctypes
 import errno
 import platform
 import struct
+from functools import lru_cache
 from typing import Final
 
 _SET_SECCOMP, _MODE_FILTER = 22, 2
 """linux/prctl.h, linux/seccomp.h"""
-_AUDIT_ARCH: Final = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-"""linux/audit.h"""
+AUDIT_ARCH: Final = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+"""The architectures with a filter; linux/audit.h."""
 _COLUMN: Final = {"x86_64": 0, "aarch64": 1}
 _LAST_KNOWN: Final = 462
 """mseal, Linux 6.10; also below the bit that marks calls of the x32 ABI."""
@@ -193,13 +194,14 @@ def deny_system_calls() -> bool:
     without seccomp.
     """
     machine = platform.machine()
-    if machine not in _AUDIT_ARCH:
+    if machine not in AUDIT_ARCH:
         return False
     instructions = filter_program(machine)
     program = _Program(len(instructions) // _INSTRUCTION.size, instructions)
     return bool(ctypes.CDLL(None).prctl(_SET_SECCOMP, _MODE_FILTER, ctypes.byref(program), 0, 0) == 0)
 
 
+@lru_cache(1)
 def filter_program(machine: str) -> bytes:
     """Return the filter as BPF instructions.
 
@@ -210,7 +212,7 @@ def filter_program(machine: str) -> bytes:
     denied = sorted(number for numbers in DENIED.values() if (number := numbers[column]) is not None)
     head = [
         _INSTRUCTION.pack(_LOAD, 0, 0, _ARCHITECTURE),
-        _INSTRUCTION.pack(_EQUAL, 1, 0, _AUDIT_ARCH[machine]),
+        _INSTRUCTION.pack(_EQUAL, 1, 0, AUDIT_ARCH[machine]),
         _INSTRUCTION.pack(_RETURN, 0, 0, _KILL),
         _INSTRUCTION.pack(_LOAD, 0, 0, _NUMBER),
         _INSTRUCTION.pack(_GREATER, 0, 1, _LAST_KNOWN),

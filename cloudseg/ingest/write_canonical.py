@@ -18,17 +18,32 @@ from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA
 from cloudseg.errors import BadLabel, BadScene
 from cloudseg.grid import Window
 from cloudseg.ingest.georeference import Grid
-from cloudseg.ingest.job import OUTPUT_NAME, LabelJob, SceneJob, ScenePixels, WindowedPixels, WrittenLabel, WrittenScene
+from cloudseg.ingest.job import (
+    OUTPUT_NAME,
+    LabelJob,
+    SceneJob,
+    ScenePixels,
+    WindowedPixels,
+    WrittenLabel,
+    WrittenScene,
+    is_epsg,
+)
 from cloudseg.ingest.pixel_stream import PixelReceiver, windows_of
 from cloudseg.ingest.untrusted import rasterio_window
-from cloudseg.raster.cog import create_tiled, write_cog
+from cloudseg.raster.cog import create_cog
 from cloudseg.raster.footprint import OVERVIEW_SIZE, footprint_bounds, footprint_of
-from cloudseg.raster.read import GDAL_ENV, open_raster, read_scene
+from cloudseg.raster.read import GDAL_ENV, open_raster, read_valid
 
 Bool = npt.NDArray[np.bool_]
 
 
-def write_scene(job: SceneJob, pixels: PixelReceiver, folder: Path, max_bytes: int) -> WrittenScene:
+class TextToParse(Exception):
+    """The CRS is not the number of a known one but text, which a parser would have to read."""
+
+
+def write_scene(
+    job: SceneJob, pixels: PixelReceiver, folder: Path, max_bytes: int, *, may_parse: bool = True
+) -> WrittenScene:
     """Write the scene that comes through the pipe to `OUTPUT_NAME` in `folder` and return what was measured on it.
 
     Args:
@@ -36,22 +51,22 @@ def write_scene(job: SceneJob, pixels: PixelReceiver, folder: Path, max_bytes: i
         pixels: Reflectance x 10 000 as uint16; 0 in any band: no data.
         folder: The writer's own, empty folder.
         max_bytes: Most bytes of the pixels without compression.
+        may_parse: Whether the CRS may be text.
 
     Raises:
+        TextToParse: It is text, and may not be.
         BadScene: The pixels do not make such a scene.
         EOFError: The decoder ended early; its own answer says why.
     """
     with rasterio.Env(**GDAL_ENV):
         head = pixels.begin(ScenePixels)
         _check_size(head, job, max_bytes)
+        if head.crs is not None and not may_parse and not is_epsg(head.crs):
+            raise TextToParse
         grid = Grid(
             CRS.from_user_input(head.crs) if head.crs else None, Affine(*head.transform), head.height, head.width
         )
-        tiled = folder / "tiled.tif"
-        overview, step, valid_count = _receive_scene(head, grid, pixels, tiled)
-        pixels.finish()
-        tags: dict[str, str] = {"CONTENT": "reflectance x 10000, 0 = no data"} | dict(head.tags)
-        write_cog(folder / OUTPUT_NAME, tiled, resampling="average", tags=tags, compression="ZSTD", predictor=True)
+        overview, step, valid_count = _receive_scene(head, grid, pixels, folder)
         return _measured(head, grid, overview, step, valid_count / (grid.height * grid.width))
 
 
@@ -67,8 +82,8 @@ def _check_size(head: ScenePixels, job: SceneJob, max_bytes: int) -> None:
         )
 
 
-def _receive_scene(head: ScenePixels, grid: Grid, pixels: PixelReceiver, tiled: Path) -> tuple[Bool, int, int]:
-    """Write the pixels to `tiled`.
+def _receive_scene(head: ScenePixels, grid: Grid, pixels: PixelReceiver, folder: Path) -> tuple[Bool, int, int]:
+    """Write the canonical raster.
 
     Returns:
         Overview of the valid pixels `(row, col)`, its step in pixels, and the number of valid pixels.
@@ -76,8 +91,9 @@ def _receive_scene(head: ScenePixels, grid: Grid, pixels: PixelReceiver, tiled: 
     step = max(1, -(-max(grid.shape) // OVERVIEW_SIZE))
     overview = np.zeros((-(-grid.height // step), -(-grid.width // step)), bool)
     valid_count = 0
-    with create_tiled(
-        tiled,
+    with create_cog(
+        folder / OUTPUT_NAME,
+        folder,
         height=grid.height,
         width=grid.width,
         count=len(head.bands),
@@ -86,19 +102,30 @@ def _receive_scene(head: ScenePixels, grid: Grid, pixels: PixelReceiver, tiled: 
         transform=grid.transform,
         nodata=0,
         descriptions=head.bands,
+        resampling="average",
+        tags={"CONTENT": "reflectance x 10000, 0 = no data"} | dict(head.tags),
+        compression="ZSTD",
+        predictor=True,
     ) as out:
         for window in windows_of(grid.height, grid.width, head):
             dn = pixels.receive((len(head.bands), window.height, window.width), np.uint16)
-            valid: Bool = np.all(dn != 0, axis=0)
-            dn[:, ~valid] = 0
+            valid: Bool = dn[0] != 0
+            for band in dn[1:]:
+                valid &= band != 0
+            dn *= valid
             out.write(dn, window=rasterio_window(window))
             _mark_valid(overview, valid, window, step)
             valid_count += int(valid.sum())
+        pixels.finish()
     return overview, step, valid_count
 
 
 def _mark_valid(overview: Bool, valid: Bool, window: Window, step: int) -> None:
     """Set the overview pixels that contain a valid pixel of the window."""
+    if valid.all():
+        ends = window.row_off + window.height, window.col_off + window.width
+        overview[window.row_off // step : -(-ends[0] // step), window.col_off // step : -(-ends[1] // step)] = True
+        return
     rows, cols = (
         np.arange(start, start + length) // step
         for start, length in ((window.row_off, window.height), (window.col_off, window.width))
@@ -144,29 +171,19 @@ def write_label(job: LabelJob, pixels: PixelReceiver, folder: Path) -> WrittenLa
     """
     with rasterio.Env(**GDAL_ENV), open_raster(job.scene) as scene:
         head = pixels.begin(WindowedPixels)
-        tiled = folder / "tiled.tif"
-        labeled, cloud = _receive_label(head, scene, pixels, tiled, job)
-        pixels.finish()
-        if labeled == 0:
-            raise BadLabel(
-                "the label has no clear or cloud pixel where the scene has data",
-                subject=job.display_name,
-                found="only unlabeled or nodata pixels",
-                expected="at least one clear or cloud pixel",
-                next_step="Check that the label belongs to this scene.",
-            )
-        write_cog(folder / OUTPUT_NAME, tiled, resampling="mode", tags={"CONTENT": "0 clear, 1 cloud, 255 none"})
+        labeled, cloud = _receive_label(head, scene, pixels, folder, job)
         return WrittenLabel(cloud_fraction=cloud / labeled, labelled_fraction=labeled / (scene.height * scene.width))
 
 
 def _receive_label(
-    head: WindowedPixels, scene: Any, pixels: PixelReceiver, tiled: Path, job: LabelJob
+    head: WindowedPixels, scene: Any, pixels: PixelReceiver, folder: Path, job: LabelJob
 ) -> tuple[int, int]:
-    """Write the classes to `tiled`; return the number of labeled pixels and of cloud pixels."""
+    """Write the canonical raster; return the number of labeled pixels and of cloud pixels."""
     labeled = cloud = 0
     grid = Grid(scene.crs, scene.transform, scene.height, scene.width)
-    with create_tiled(
-        tiled,
+    with create_cog(
+        folder / OUTPUT_NAME,
+        folder,
         height=grid.height,
         width=grid.width,
         count=1,
@@ -175,6 +192,8 @@ def _receive_label(
         transform=grid.transform,
         nodata=MASK_NO_DATA,
         descriptions=["label"],
+        resampling="mode",
+        tags={"CONTENT": "0 clear, 1 cloud, 255 none"},
     ) as out:
         for window in windows_of(grid.height, grid.width, head):
             classes = pixels.receive((window.height, window.width), np.uint8)
@@ -184,9 +203,17 @@ def _receive_label(
                     subject=job.display_name,
                     next_step="Inspect the file before trying again: it may be malicious.",
                 )
-            _, valid = read_scene(scene, window, scene.descriptions)
-            classes[~valid] = MASK_NO_DATA
+            classes[~read_valid(scene, window)] = MASK_NO_DATA
             out.write(classes, 1, window=rasterio_window(window))
             labeled += int((classes != MASK_NO_DATA).sum())
             cloud += int((classes == MASK_CLOUD).sum())
+        pixels.finish()
+        if labeled == 0:
+            raise BadLabel(
+                "the label has no clear or cloud pixel where the scene has data",
+                subject=job.display_name,
+                found="only unlabeled or nodata pixels",
+                expected="at least one clear or cloud pixel",
+                next_step="Check that the label belongs to this scene.",
+            )
     return labeled, cloud

@@ -4,6 +4,7 @@ Geometries follow RFC 7946 section 3.1.9: what crosses 180° is cut there into p
 longitude in [-180, 180]. Why no library does it: docs/decisions/0027.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -87,13 +88,13 @@ def footprint_bounds(geometry: BaseGeometry) -> tuple[float, float, float, float
     return edges[0], min_lat, edges[1], max_lat
 
 
-def lonlat_of(x: float, y: float, crs: str) -> tuple[float, float]:
-    """Return lon/lat of a point of a CRS.
+def lonlat_of(points: Sequence[tuple[float, float]], crs: str) -> list[tuple[float, float]]:
+    """Return lon/lat of points `(x, y)` of a CRS.
 
     Raises:
-        BadScene: the CRS cannot project the point.
+        BadScene: the CRS cannot project a point.
     """
-    return tuple(float(value) for value in _transform(np.array([[x, y]]), crs)[0])  # type: ignore[return-value]
+    return [(float(lon), float(lat)) for lon, lat in _transform(np.array(points, np.float64), crs)]
 
 
 def _outline(valid: Bool, extent: tuple[float, float]) -> BaseGeometry:

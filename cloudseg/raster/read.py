@@ -144,6 +144,15 @@ def read_scene(
     return downsample(_read(dataset, source, indexes=_band_indexes(dataset, bands)), factor)
 
 
+def read_valid(dataset: rasterio.DatasetReader, window: Window) -> Bool:
+    """Return which pixels of a scene are valid, `(height, width)`: an invalid one is 0 in every band, so one is enough.
+
+    Raises:
+        ValueError: the window is outside the scene.
+    """
+    return np.asarray(_read(dataset, _source_window(dataset, window, 1), indexes=1) != 0)
+
+
 def read_label(dataset: rasterio.DatasetReader, window: Window, factor: int = 1) -> UInt8:
     """Return the classes of a label or mask as uint8 `(height, width)`: 0 clear, 1 cloud, 255 none.
 

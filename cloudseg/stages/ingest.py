@@ -40,7 +40,7 @@ def ingest(
         layout=layout,
         bands=bands,
         limits=limits,
-        workers=runtime.threads,
+        workers=runtime.threads + 1,  # each waits part of its time: for the disk, and for processes to start
         on_progress=log.progress("ingest"),
         dry_run=dry_run,
         s3=s3_options(settings),

@@ -36,7 +36,8 @@ def _write(path: Path, data: bytes) -> int:
 
 def noise(job: SceneJob, pixels: PixelSender) -> SceneReading:
     """Write noise behind the signature of a TIFF wherever an output may be expected, and claim success."""
-    for path in (Path(job.out), *(out / "canonical.tif" for out in Path(job.folder).glob("out-*"))):
+    outputs = [out / "canonical.tif" for out in Path(job.folder).parent.glob("writer-*/write/*")]
+    for path in (Path(job.out), *outputs):
         _write(path, NOISE)
     pixels._send(NOISE)
     return READING

@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -200,5 +201,5 @@ def test_memory_beyond_the_limit_is_a_bad_scene(tmp_path: Path) -> None:
         assert pool.server._process is not None
         used = int(Path(f"/proc/{pool.server._process.pid}/statm").read_text().split()[0]) * resource.getpagesize()
         limits = DecodeLimits(timeout_s=60, memory_mb=(used >> 20) + 4)
-        with pytest.raises(BadScene, match=r"memory|crashed|cannot be"):
-            Decoder(limits, pool.server).decode_scene(_job(large, tmp_path))
+        with closing(Decoder(limits, pool.server)) as decoder, pytest.raises(BadScene, match=r"memory|crashed|cannot"):
+            decoder.decode_scene(_job(large, tmp_path))

@@ -4,9 +4,12 @@ import ctypes
 import json
 import os
 import platform
+import signal
 import socket
 import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -15,6 +18,7 @@ import pytest
 from cloudseg.errors import BadScene, SettingsError
 from cloudseg.ingest import DecodeLimits, decoder_session
 from cloudseg.ingest.decoder_session import DecoderServer
+from cloudseg.ingest.job import Started
 from cloudseg.ingest.pool import Decoder, DecoderPool, _check_output
 from cloudseg.ingest.probe import FILES, NETWORK, PRIVILEGES, PROCESSES, RESTRICTIONS, SIGNALS, SOCKETS, SYSTEM_CALLS
 from cloudseg.ingest.seccomp import DENIED, filter_program
@@ -244,6 +248,20 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> list[psutil.Process]:
     return found
 
 
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[Started]:
+    """Collect the ids of the processes of every job that follows."""
+    found: list[Started] = []
+    original = decoder_session.Session.begin
+
+    def begin(session: decoder_session.Session, task: object) -> None:
+        original(session, task)  # type: ignore[arg-type]
+        found.append(session.started)
+
+    monkeypatch.setattr(decoder_session.Session, "begin", begin)
+    return found
+
+
 def test_the_decoder_process_is_sandboxed(tmp_path: Path, stopped: list[psutil.Process]) -> None:
     """On processes that ingest starts: a pipe that nobody writes to keeps the decoder waiting."""
     own, foreign = tmp_path / "own", tmp_path / "foreign"
@@ -294,20 +312,77 @@ def test_the_decoder_process_is_sandboxed(tmp_path: Path, stopped: list[psutil.P
     assert "AWS_" not in seen["environ"]
     assert seen["net"] != str(Path("/proc/self/ns/net").readlink()) or NETWORK not in restrictions
     others = [name for name in seen["open"].split() if not name.startswith(("pipe:", "/dev/null", str(own)))]
-    assert [name for name in others if not name.endswith("proj.db")] == []
+    assert [name for name in others if not name.endswith(("proj.db", "/pixels"))] == []
 
 
-def test_each_job_has_new_processes(tmp_path: Path, stopped: list[psutil.Process]) -> None:
-    with DecoderPool(DecodeLimits(memory_mb=2048), 1) as pool, pool.acquire() as decoder:
-        pool.server.start()
-        stopped.clear()
+def test_each_job_has_a_new_decoder(tmp_path: Path, begun: list[Started], stopped: list[psutil.Process]) -> None:
+    with DecoderPool(DecodeLimits(memory_mb=2048), 1, tmp_path) as pool, pool.acquire() as decoder:
         for _ in range(2):
             decoder.decode_scene(_job(write(tmp_path / "good.tif", random_dn()), tmp_path))
-        assert len({process.pid for process in stopped}) == 4
-        assert not any(process.is_running() for process in stopped)
+        decoders = [each.decoder for each in begun]
+        assert len(set(decoders)) == len(decoders) == 3  # the first one is the probe
+        assert not any(process.is_running() for process in stopped if process.pid in decoders)
         assert pool.server._process is not None
         assert psutil.Process(pool.server._process.pid).num_threads() == 1
-    assert list(tmp_path.glob("out-*")) == []
+    assert not any(process.is_running() for process in stopped)
+    assert [path.name for path in tmp_path.iterdir()] == ["good.tif", "out.tif"]
+
+
+def _writers(begun: list[Started]) -> list[int]:
+    """Return the writers of the jobs after the probe, numbered in the order in which they came."""
+    pids = [each.writer for each in begun][1:]
+    return [list(dict.fromkeys(pids)).index(pid) for pid in pids]
+
+
+SINUSOIDAL = "+proj=sinu +lon_0=0 +R=6371007.181 +units=m"
+
+
+def test_a_writer_takes_the_next_job_only_where_nothing_can_have_taken_it_over(
+    tmp_path: Path, begun: list[Started], restrictions: list[str]
+) -> None:
+    """It stays after scenes whose CRS is a number, and ends with one that fails or whose CRS it has to parse."""
+    assert PROCESSES in restrictions
+    good = _job(write(tmp_path / "good.tif", random_dn()), tmp_path)
+    bad = _job(write(tmp_path / "bad.tif", random_dn() * 0), tmp_path)
+    text = _job(write(tmp_path / "text.tif", random_dn(), crs=SINUSOIDAL), tmp_path)
+    with DecoderPool(DecodeLimits(memory_mb=2048), 1, tmp_path) as pool, pool.acquire() as decoder:
+        decoder.decode_scene(good)
+        decoder.decode_scene(good)
+        assert _writers(begun) == [0, 0]
+        with pytest.raises(BadScene, match="no valid pixels"):
+            decoder.decode_scene(bad)
+        decoder.decode_scene(good)
+        assert _writers(begun) == [0, 0, 0, 1]
+        assert "sinusoidal" in str(decoder.decode_scene(text).crs).lower()
+        assert _writers(begun)[4:] == [1, 2]  # refused by the writer that had other jobs
+        decoder.decode_scene(text)
+        decoder.decode_scene(good)
+        assert _writers(begun)[6:] == [3, 4]
+    assert len(list(tmp_path.glob("writer-*"))) == 0
+
+
+def test_without_proof_that_no_process_can_be_started_each_job_has_a_new_writer(
+    tmp_path: Path, begun: list[Started], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder_session, "_probe", lambda *_: [name for name in RESTRICTIONS if name != PROCESSES])
+    good = _job(write(tmp_path / "good.tif", random_dn()), tmp_path)
+    with DecoderPool(DecodeLimits(memory_mb=2048), 1, tmp_path) as pool, pool.acquire() as decoder:
+        decoder.decode_scene(good)
+        decoder.decode_scene(good)
+    assert len({each.writer for each in begun}) == len(begun) == 2
+
+
+def test_a_writer_that_ended_between_two_jobs_is_replaced(tmp_path: Path, begun: list[Started]) -> None:
+    """By the system that ran out of memory, for example."""
+    good = _job(write(tmp_path / "good.tif", random_dn()), tmp_path)
+    with DecoderPool(DecodeLimits(memory_mb=2048), 1, tmp_path) as pool, pool.acquire() as decoder:
+        decoder.decode_scene(good)
+        writer = begun[-1].writer
+        os.kill(writer, signal.SIGKILL)
+        while psutil.pid_exists(writer) and psutil.Process(writer).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        assert decoder.decode_scene(good).bands == ["red", "green", "blue"]
+        assert begun[-1].writer != writer
 
 
 def test_a_required_sandbox_that_is_not_whole_stops_ingest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -316,8 +391,8 @@ def test_a_required_sandbox_that_is_not_whole_stops_ingest(monkeypatch: pytest.M
         DecoderServer(DecodeLimits(require_sandbox=True)).start()
     with DecoderServer(DecodeLimits()) as server:
         server.start()
-        decoder = Decoder(DecodeLimits(), server)
-        assert decoder.decode_scene(_job(write(tmp_path / "good.tif", random_dn()), tmp_path)).height > 0
+        with closing(Decoder(DecodeLimits(), server)) as decoder:
+            assert decoder.decode_scene(_job(write(tmp_path / "good.tif", random_dn()), tmp_path)).height > 0
 
 
 def test_the_probe_notices_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,8 +31,8 @@ def test_nodata_corners_and_holes_are_left_out() -> None:
     footprint = footprint_of(valid, from_origin(500_000, 5_700_000, 1000, 1000), "EPSG:32631")
     whole = footprint_of(FULL, from_origin(500_000, 5_700_000, 1000, 1000), "EPSG:32631")
     assert footprint.area / whole.area == pytest.approx(valid.mean(), abs=0.02)
-    hole, corner, land = (
-        lonlat_of(500_000 + c * 1000, 5_700_000 - r * 1000, "EPSG:32631") for r, c in ((75, 75), (25, 25), (60, 30))
+    hole, corner, land = lonlat_of(
+        [(500_000 + c * 1000, 5_700_000 - r * 1000) for r, c in ((75, 75), (25, 25), (60, 30))], "EPSG:32631"
     )
     assert not footprint.contains(Point(hole))
     assert not footprint.contains(Point(corner))

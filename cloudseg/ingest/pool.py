@@ -148,6 +148,9 @@ class Decoder:
             )
             try:
                 answers = self._read_answers(self._begin(task), subject)
+                wanted = None if isinstance(job, LabelTagsJob) or answers[1].needs_own_writer else job.out
+                if wanted is not None:
+                    _check_output(Path(out) / OUTPUT_NAME, subject)
                 self._finish(alone=alone or answers[1].needs_own_writer)
             except BaseException:
                 self._end_session()
@@ -155,9 +158,8 @@ class Decoder:
             finally:
                 if task.scene is not None:
                     Path(task.scene).unlink()
-            if not isinstance(job, LabelTagsJob) and not answers[1].needs_own_writer:
-                _check_output(Path(out) / OUTPUT_NAME, subject)
-                shutil.move(Path(out) / OUTPUT_NAME, job.out)
+            if wanted is not None:
+                shutil.move(Path(out) / OUTPUT_NAME, wanted)
         return answers
 
     def _begin(self, task: Task) -> Session:

@@ -92,6 +92,22 @@ def cannot_write(folder: Path, error: OSError, *, expected: str | None = None) -
     )
 
 
+def copy_file(source: Path, to: Path) -> Path:
+    """Copy a file into a scratch directory and return the copy.
+
+    Args:
+        source: a file of this service.
+        to: path of the copy, in a scratch directory.
+
+    Raises:
+        StoreUnreachable: the disk has no room for it; a retry can help.
+    """
+    try:
+        return Path(shutil.copyfile(source, to))
+    except OSError as error:
+        raise cannot_write(to.parent, error, expected=f"{source.stat().st_size} bytes free") from error
+
+
 def reserve_file(path: Path, size: int) -> None:
     """Create a file of zeros with its blocks on the disk, so that it can be mapped.
 

@@ -1,7 +1,6 @@
 """Ingest of one label: look up by hash, copy, decode onto the scene's grid, store, add the row as the next version."""
 
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,7 +35,7 @@ from cloudseg.ingest.quarantine import (
 )
 from cloudseg.publish import publish, stage_object
 from cloudseg.records import Label, Mask, Scene
-from cloudseg.scratch import check_room
+from cloudseg.scratch import check_room, copy_file
 from cloudseg.storage import whole_object
 
 log = logging.getLogger(__name__)
@@ -119,10 +118,11 @@ def _copy_scene(context: IngestContext, scene: Scene, folder: Path) -> Path:
 
     Raises:
         NotRead: The object is missing or damaged; this concerns the labels of this scene only.
+        StoreUnreachable: The disk of the temporary directory is full.
     """
     try:
         with whole_object(context.store, scene, f"scene {scene.scene_id}") as path:
-            return Path(shutil.copyfile(path, folder / "scene"))
+            return copy_file(path, folder / "scene")
     except (ObjectCorrupt, ObjectMissing) as error:
         raise NotRead(
             error.what, subject=error.subject, found=error.found, expected=error.expected, next_step=error.next_step
@@ -136,7 +136,7 @@ def _copy_masks(context: IngestContext, masks: Sequence[Mask], folder: Path) -> 
         copy = folder / f"{mask.mask_id}.tif"
         try:
             with whole_object(context.store, mask, f"mask {mask.mask_id}") as path:
-                shutil.copyfile(path, copy)
+                copy_file(path, copy)
         except (ObjectCorrupt, ObjectMissing) as error:
             log.warning("a label of scene %s is not compared with a mask: %s", mask.scene_id, error)
             continue

@@ -37,6 +37,7 @@ from cloudseg.ingest.job import (
 )
 from cloudseg.ingest.label_errors import NothingDrawn
 from cloudseg.ingest.probe import PROCESSES
+from cloudseg.scratch import copy_file
 
 _MAX_TEXT_LENGTH: Final = 600
 
@@ -217,7 +218,7 @@ class Decoder:
         try:
             path.hardlink_to(job.scene)
         except OSError:  # another file system, or one without hard links
-            shutil.copyfile(job.scene, path)
+            copy_file(Path(job.scene), path)
         return str(path)
 
     def _readable(self) -> Path:

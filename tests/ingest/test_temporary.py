@@ -42,5 +42,5 @@ def test_with_a_full_disk_nothing_is_quarantined(
 def test_a_copy_for_which_there_is_no_room_says_so(tmp_path: Path) -> None:
     (tmp_path / "scene.tif").write_bytes(b"x" * 100)
     (tmp_path / "copy").symlink_to("/dev/full")
-    with pytest.raises(StoreUnreachable, match="is full.*100 bytes free"):
+    with pytest.raises(StoreUnreachable, match=r"is full.*100 bytes free"):
         scratch.copy_file(tmp_path / "scene.tif", tmp_path / "copy")

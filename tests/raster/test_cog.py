@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import rasterio
 from rasterio.transform import from_origin
 from rio_cogeo.cogeo import cog_validate
 
+from cloudseg.raster import cog
 from cloudseg.raster.cog import create_tiled, write_cog
 
 COLORS = {0: (120, 160, 200, 255), 1: (255, 255, 255, 255), 255: (0, 0, 0, 0)}
@@ -81,3 +83,32 @@ def test_four_bands_of_reflectance_keep_their_names_and_have_no_alpha(tmp_path: 
         assert dataset.descriptions == names
         assert np.array_equal(dataset.read(), pixels)
         assert dataset.read_masks(4).all()
+
+
+def test_a_raster_that_waits_in_memory_becomes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(0, 9000, (4, 700, 900)).astype(np.uint16)
+    made = []
+    for most in (cog.IN_MEMORY_BYTES, 0):
+        monkeypatch.setattr(cog, "IN_MEMORY_BYTES", most)
+        folder = tmp_path / str(most)
+        folder.mkdir()
+        with cog.create_cog(
+            folder / "out.tif",
+            folder,
+            height=700,
+            width=900,
+            count=4,
+            dtype="uint16",
+            crs="EPSG:32631",
+            transform=from_origin(500_000, 5_600_000, 10, 10),
+            nodata=0,
+            descriptions=["red", "green", "blue", "nir"],
+            resampling="average",
+            tags={"CONTENT": "noise"},
+            compression="ZSTD",
+            predictor=True,
+        ) as out:
+            out.write(pixels)
+        assert (folder / "tiled.tif").exists() == (most == 0)
+        made.append((folder / "out.tif").read_bytes())
+    assert made[0] == made[1]

@@ -1,6 +1,7 @@
 """A store with real rasters: scenes of three months, masks of two models, a snapshot."""
 
 import itertools
+import shutil
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pystac
 import pytest
 
-from cloudseg.catalog import Catalog, stac_rows, training_rows
+from cloudseg.catalog import Catalog, model_rows, scene_rows, stac_rows, training_rows
 from cloudseg.catalog.stac_rows import COLLECTIONS
 from cloudseg.predict import predict_scene
 from cloudseg.records import Mask, Scene, Snapshot, Weights
@@ -32,13 +33,17 @@ class Published:
 
 @dataclass
 class StacWorld:
-    """A filled store and catalog, and where its static catalog is."""
+    """A filled store and catalog, and where its static catalog is.
+
+    Every scene has been masked by both models, which takes long, but of some masks only the files are there: `mask`
+    adds the row.
+    """
 
     world: World
     site: Site
     scenes: list[Scene]
     weights: list[Weights]
-    predictors: list[Any]
+    masks: list[Mask]
 
     @property
     def store(self) -> Store:
@@ -54,14 +59,13 @@ class StacWorld:
         return self.world.store.root / "stac"
 
     def mask(self, scene: Scene, model: int) -> Mask:
-        """Mask a scene by one of the models; publish nothing."""
-        return predict_scene(
-            self.world.store,
-            self.catalog,
-            scene_id=scene.scene_id,
-            weights_id=self.weights[model].weights_id,
-            predictor=self.predictors[model],
-        )
+        """Add the row of a mask whose files are there; publish nothing."""
+        wanted = (scene.scene_id, self.weights[model].weights_id)
+        mask = next(mask for mask in self.masks if (mask.scene_id, mask.weights_id) == wanted)
+        with self.catalog.begin() as db:
+            scene_rows.add_scene(db, scene)
+            model_rows.add_mask(db, mask)
+        return mask
 
     def publish(self, site: Site | None = None) -> int:
         """Bring every month up to date."""
@@ -91,6 +95,7 @@ def contents(store: Store) -> dict[str, bytes]:
 
 
 def fill(world: World) -> StacWorld:
+    """Make scenes, models and masks; leave the rows of three masks by the first model and of one by the second."""
     scenes = [
         world.add_scene(
             make_numbers(60, 70, seed=1),
@@ -101,33 +106,60 @@ def fill(world: World) -> StacWorld:
         ),
         world.add_scene(make_numbers(60, 70, seed=2), name="two", acquired_at=JUNE, sensor="landsat-8-l1"),
         world.add_scene(make_numbers(60, 70, seed=3), name="three", acquired_at=None),
+        world.add_scene(make_numbers(60, 70, seed=9), name="late", acquired_at=MAY.replace(month=8)),
         world.add_scene(make_numbers(60, 70, seed=4), name="no place", crs=None),
     ]
     pairs = [world.add_weights(make_loaded((4, 6), seed=seed)) for seed in (0, 1)]
-    with world.catalog.begin() as db:
-        snapshot = Snapshot(
-            snapshot_id="sn-0123456789",
-            manifest_key="snapshots/sn-0123456789/manifest.json",
-            manifest_sha256="0" * 64,
-            chip_size=64,
-            bands=["red", "green", "blue"],
-            working_resolution_m=None,
-            counts={"chips": 3},
-            created_at=MAY,
+    masks = [
+        predict_scene(
+            world.store,
+            world.catalog,
+            scene_id=scene.scene_id,
+            weights_id=weights.weights_id,
+            predictor=predictor,
         )
+        for scene in scenes[:4]
+        for weights, predictor in pairs
+    ]
+    snapshot = Snapshot(
+        snapshot_id="sn-0123456789",
+        manifest_key="snapshots/sn-0123456789/manifest.json",
+        manifest_sha256="0" * 64,
+        chip_size=64,
+        bands=["red", "green", "blue"],
+        working_resolution_m=None,
+        counts={"chips": 3},
+        created_at=MAY,
+    )
+    with world.catalog.begin() as db:
         training_rows.add_snapshot(db, snapshot, {})
+        db.exec_driver_sql("DELETE FROM mask")
+        db.exec_driver_sql("DELETE FROM scene WHERE name = 'late'")
     site = Site(world.store, Published())
-    found = StacWorld(world, site, scenes, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
+    found = StacWorld(world, site, scenes, [pair[0] for pair in pairs], masks)
     for scene in scenes[:3]:
         found.mask(scene, 0)
     found.mask(scenes[0], 1)
     return found
 
 
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path) -> StacWorld:
+    """A filled world that every test copies."""
+    folder = tmp_path_factory.mktemp("stac")
+    shutil.copy(migrated_file, folder / "catalog.db")
+    catalog = Catalog(f"sqlite:///{folder / 'catalog.db'}")
+    found = fill(World(LocalStore(folder / "store"), catalog, folder))
+    catalog.engine.dispose()  # closing the last connection merges the write-ahead log into the file
+    return found
+
+
 @pytest.fixture
-def stac(store: LocalStore, catalog: Catalog, tmp_path: Path) -> StacWorld:
+def stac(template: StacWorld, tmp_path: Path) -> StacWorld:
     """A filled world, of which nothing is published as STAC yet."""
-    return fill(World(store, catalog, tmp_path))
+    shutil.copytree(template.world.folder, tmp_path, dirs_exist_ok=True)
+    store, catalog = LocalStore(tmp_path / "store"), Catalog(f"sqlite:///{tmp_path / 'catalog.db'}")
+    return replace(template, world=World(store, catalog, tmp_path), site=Site(store, Published()))
 
 
 @pytest.fixture

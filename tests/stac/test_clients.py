@@ -15,7 +15,11 @@ import rasterio
 from tests.seaweed import free_ports
 from tests.stac.conftest import StacWorld
 
-pytestmark = pytest.mark.filterwarnings("ignore::pystac.errors.DeprecatedWarning", "ignore::UserWarning:pystac_client")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pystac.errors.DeprecatedWarning",
+    "ignore::UserWarning:pystac_client",
+    "ignore:The 'shapely.ops.transform:DeprecationWarning",  # odc-geo calls it
+)
 
 
 @pytest.fixture

@@ -11,13 +11,16 @@ document can be replaced by one that was made from older rows.
 """
 
 import json
+import logging
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final, TypeVar
 
+import pystac
 from sqlalchemy import Connection
 
 from cloudseg import __version__, keys
@@ -32,6 +35,7 @@ from cloudseg.stac import collections, items
 from cloudseg.stac.index import INDEXED, can_index, index_bytes
 from cloudseg.stac.links import Site
 
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 _ATTEMPTS: Final = 20
 _LONGEST_PAUSE_S: Final = 2.0
@@ -46,7 +50,7 @@ def publish(site: Site, catalog: Catalog, months: Mapping[stac_rows.Collection, 
     Args:
         site: where the catalog is.
         catalog: holds the rows.
-        months: to bring up to date, by collection.
+        months: which ones to update, by collection.
 
     Raises:
         StoreUnreachable: the store does not answer, or others keep writing the same document.
@@ -157,8 +161,11 @@ class _Writer:
                 or old.states.get(item_id) != state
                 or (listed is not None and keys.stac_item(collection, month, item_id) not in listed)
             ]
-            self._settle_items(collection, month, changed)
-            is_same = states == old.states and not changed
+            made = self._settle_items(collection, month, changed)
+            unmade = set(changed) - made
+            members = [member for member in members if member.item_id not in unmade]
+            states = {member.item_id: states[member.item_id] for member in members}
+            is_same = states == old.states and not made
             indexed = self._settle_index(collection, month, members, is_same=is_same, old=old, listed=listed)
             listing = collections.month_catalog(self.site, collection, month, members, states, indexed=indexed)
             if self._swap(key, found, canonical_json(listing) if members else None):
@@ -174,8 +181,12 @@ class _Writer:
         def make() -> bytes:
             with self.catalog.read() as db:
                 seen = stac_rows.overview(db, collection)
-            indexed = [month for month in seen.months if self.site.store.exists(keys.stac_index(collection, month))]
-            return canonical_json(collections.collection_of(self.site, collection, seen, indexed))
+            exists = self.site.store.exists
+            # Months that nobody has published yet (a store of an earlier release) are not linked to.
+            months = [month for month in seen.months if exists(keys.stac_month(collection, month))]
+            indexed = [month for month in months if exists(keys.stac_index(collection, month))]
+            listed = replace(seen, months={month: seen.months[month] for month in months})
+            return canonical_json(collections.collection_of(self.site, collection, listed, indexed))
 
         self._settle(keys.stac_collection(collection), make)
 
@@ -198,7 +209,9 @@ class _Writer:
             for member in members
         }
 
-    def _settle_items(self, collection: stac_rows.Collection, month: str, item_ids: Sequence[str]) -> None:
+    def _settle_items(self, collection: stac_rows.Collection, month: str, item_ids: Sequence[str]) -> set[str]:
+        """Write items that are not right and return the ids of those that could be made from their rows."""
+        made = set[str]()
         for at in range(0, len(item_ids), PAGE):
             waiting = list(item_ids[at : at + PAGE])
             for pause in self._attempts(keys.stac_month(collection, month)):
@@ -208,6 +221,7 @@ class _Writer:
                     wanted = {
                         item["id"]: canonical_json(item) for item in documents(self.site, db, collection, waiting)
                     }
+                made.update(wanted)
                 swaps = [(keys_of[item_id], found[item_id], data) for item_id, data in wanted.items()]
                 done = list(self.pool.map(lambda swap: self._try_swap(*swap), swaps))
                 self.changes += done.count("written")
@@ -215,6 +229,7 @@ class _Writer:
                 if not waiting:
                     break
                 time.sleep(pause)
+        return made
 
     def _settle_index(
         self,
@@ -311,7 +326,7 @@ def _pages(site: Site, db: Connection, collection: stac_rows.Collection, item_id
 
 
 def documents(site: Site, db: Connection, collection: stac_rows.Collection, item_ids: Sequence[str]) -> list[Json]:
-    """Return items as plain JSON; those whose rows are gone are left out.
+    """Return items as plain JSON; those whose rows are gone or cannot be described are left out.
 
     Args:
         site: where the catalog is.
@@ -319,23 +334,26 @@ def documents(site: Site, db: Connection, collection: stac_rows.Collection, item
         collection: of the items.
         item_ids: at most `stac_rows.PAGE`.
     """
-    makers: dict[str, Callable[[Site, Connection, Sequence[str]], Iterator[Any]]] = {
-        "scenes": _scenes,
-        "masks": _masks,
-        "models": _models,
-        "snapshots": _snapshots,
-    }
-    made = makers[collection](site, db, item_ids)
-    return [item.to_dict(include_self_link=True, transform_hrefs=False) for item in made]
+    makers = {"scenes": _scenes, "masks": _masks, "models": _models, "snapshots": _snapshots}
+    made = []
+    for item_id, make in makers[collection](site, db, item_ids):
+        try:
+            made.append(make().to_dict(include_self_link=True, transform_hrefs=False))
+        except Exception:  # one row that is not as it should be must not keep all others from being found
+            _log.exception("no STAC item of %s: its row cannot be described", item_id)
+    return made
 
 
-def _scenes(site: Site, db: Connection, item_ids: Sequence[str]) -> Iterator[Any]:
+_Made = Iterator[tuple[str, Callable[[], pystac.Item]]]
+
+
+def _scenes(site: Site, db: Connection, item_ids: Sequence[str]) -> _Made:
     families = stac_rows.find_families(db, item_ids)
     for scene in _in_order(stac_rows.get_scenes(db, item_ids), item_ids):
-        yield items.scene_item(site, scene, families.get(scene.scene_id, Family()))
+        yield scene.scene_id, partial(items.scene_item, site, scene, families.get(scene.scene_id, Family()))
 
 
-def _masks(site: Site, db: Connection, item_ids: Sequence[str]) -> Iterator[Any]:
+def _masks(site: Site, db: Connection, item_ids: Sequence[str]) -> _Made:
     masks = stac_rows.get_masks(db, item_ids)
     scene_ids = sorted({mask.scene_id for mask in masks.values()})
     scenes, families = stac_rows.get_scenes(db, scene_ids), stac_rows.find_families(db, scene_ids)
@@ -343,19 +361,22 @@ def _masks(site: Site, db: Connection, item_ids: Sequence[str]) -> Iterator[Any]
     months = stac_rows.months_of_models(db)
     for mask in _in_order(masks, item_ids):
         if (scene := scenes.get(mask.scene_id)) is not None:
-            weights = models[mask.weights_id]
-            yield items.mask_item(site, mask, scene, weights, families[mask.scene_id], months[weights.weights_id])
+            weights, family = models[mask.weights_id], families[mask.scene_id]
+            month = months[mask.weights_id]
+            yield mask.mask_id, partial(items.mask_item, site, mask, scene, weights, family, month)
 
 
-def _models(site: Site, db: Connection, item_ids: Sequence[str]) -> Iterator[Any]:
+def _models(site: Site, db: Connection, item_ids: Sequence[str]) -> _Made:
     family, months = stac_rows.find_models(db), stac_rows.months_of_models(db)
     for weights in _in_order(stac_rows.get_models(db, item_ids), item_ids):
-        yield items.model_item(site, weights, training_extent(db, weights.snapshot_id), family, months)
+        extent = training_extent(db, weights.snapshot_id)
+        yield weights.weights_id, partial(items.model_item, site, weights, extent, family, months)
 
 
-def _snapshots(site: Site, db: Connection, item_ids: Sequence[str]) -> Iterator[Any]:
+def _snapshots(site: Site, db: Connection, item_ids: Sequence[str]) -> _Made:
     for snapshot in _in_order(stac_rows.get_snapshots(db, item_ids), item_ids):
-        yield items.snapshot_item(site, snapshot, training_extent(db, snapshot.snapshot_id))
+        extent = training_extent(db, snapshot.snapshot_id)
+        yield snapshot.snapshot_id, partial(items.snapshot_item, site, snapshot, extent)
 
 
 def _in_order(found: Mapping[str, T], item_ids: Sequence[str]) -> list[T]:

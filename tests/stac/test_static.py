@@ -62,6 +62,14 @@ def test_only_what_a_new_mask_touches_is_written(published: StacWorld) -> None:
     assert is_right(published)
 
 
+def test_in_a_store_of_an_earlier_release_nothing_points_to_what_is_not_there(stac: StacWorld) -> None:
+    publish(stac.site, stac.catalog, {"masks": ["2024-06"], "scenes": ["2024-06"], "models": [], "snapshots": []})
+    check_links(stac)
+    assert [item.datetime.month for item in stac.items("masks") if item.datetime] == [6]
+    repair(stac.site, stac.catalog)
+    assert len(stac.items("masks")) == 4
+
+
 def test_killed_at_every_write_the_next_publish_completes_it(published: StacWorld, tmp_path: Path) -> None:
     """A new mask and a new month in a catalog that has others; killed before and after each write."""
     published.mask(published.scenes[3], 0)
@@ -289,3 +297,18 @@ def test_a_store_that_is_never_quiet_ends_in_an_error(published: StacWorld, monk
     published.mask(published.scenes[1], 1)
     with pytest.raises(StoreUnreachable, match="busy"):
         published.publish(published.on(Busy(published.world.store.root)))
+
+
+def test_a_row_that_cannot_be_described_keeps_no_other_from_being_found(
+    published: StacWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = published.weights[1].weights_id
+    with published.catalog.begin() as db:
+        db.exec_driver_sql("UPDATE weights SET metadata = '{}' WHERE weights_id = ?", (broken,))
+    shutil.rmtree(published.root)
+    published.publish()
+    assert f"no STAC item of {broken}" in caplog.text
+    assert [item.id for item in published.items("models")] == [published.weights[0].weights_id]
+    assert len(published.items("masks")) == 4
+    assert len(published.items("scenes")) == 3
+    assert is_right(published)

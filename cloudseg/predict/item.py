@@ -10,6 +10,8 @@ import posixpath
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+import numpy as np
+import numpy.typing as npt
 import pystac
 import shapely
 from pystac.extensions.classification import Classification, ClassificationExtension
@@ -21,17 +23,19 @@ from shapely.geometry.polygon import orient
 from cloudseg import __version__
 from cloudseg.bands import FIRST_ACQUISITION, MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA
 from cloudseg.raster.probability import STEPS
+from cloudseg.raster.statistics import BandStatistics
+from cloudseg.raster.style import COLORS
 from cloudseg.records import Json, Scene, StoredObject, Weights
 from cloudseg.stac import add_asset
 
 _RASTER: Final = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
 _EO: Final = "https://stac-extensions.github.io/eo/v2.0.0/schema.json"
 _PROCESSING: Final = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
-COLORS: Final = {MASK_CLEAR: (46, 92, 74), MASK_CLOUD: (245, 245, 245), MASK_NO_DATA: (0, 0, 0)}
-"""RGB of the classes, for the color table of the file and as `color_hint`; viewers draw nodata transparent."""
-
 CARRIED: Final = ("synthetic", "georeference", "source", "warped")
 """Tags of a scene that matter to users of its mask: synthetic, georeference, source to cite."""
+
+_QML: Final = "application/x-qgis-layer-settings"
+"""The media type under which QGIS registers `.qml` with the desktop."""
 
 _CLASSES = (
     (MASK_CLEAR, "clear", "Clear", "Ground or water is seen, shadow included."),
@@ -45,14 +49,27 @@ class MaskFacts:
     """Counts and settings of a mask."""
 
     threshold: float
-    cloud: int
-    """Valid pixels that are cloud."""
-    valid: int
-    """Pixels that were observed."""
-    pixels: int
-    """Pixels of the scene."""
+    mask_counts: npt.NDArray[np.int64]
+    """Pixels of each value of the mask, `(256,)`."""
+    probability_counts: npt.NDArray[np.int64]
+    """Pixels of each value of the encoded probability, `(256,)`."""
     arithmetic: str
     """fp32, bf16 or int8: a mask is reproduced bit for bit only in the same arithmetic."""
+
+    @property
+    def cloud(self) -> int:
+        """Valid pixels that are cloud."""
+        return int(self.mask_counts[MASK_CLOUD])
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of the scene."""
+        return int(self.mask_counts.sum())
+
+    @property
+    def valid(self) -> int:
+        """Pixels that were observed."""
+        return self.pixels - int(self.mask_counts[MASK_NO_DATA])
 
     @property
     def cloud_fraction(self) -> float:
@@ -80,7 +97,7 @@ def mask_item(
         scene: what was masked.
         weights: what masked it.
         facts: counts, threshold and arithmetic.
-        assets: the stored `mask`, `probability` and `thumbnail`.
+        assets: the stored `mask`, `probability`, `thumbnail` and the two styles.
     """
     item = pystac.Item(
         id=mask_id,
@@ -96,12 +113,20 @@ def mask_item(
     item.add_links(_links(key, scene, weights))
     grid = {"raster:spatial_resolution": round(scene.resolution_m, 3)} if scene.resolution_m else {}
     band = {"data_type": "uint8", "nodata": MASK_NO_DATA, "raster:sampling": "area", **grid}
-    mask = {"name": "cloud mask", **band}
-    probability = {"name": "cloud probability", **band, "raster:scale": 1 / STEPS, "raster:offset": 0.0}
+    mask = {"name": "cloud mask", **band, **_statistics(facts.mask_counts)}
+    probability = {
+        "name": "cloud probability",
+        **band,
+        "raster:scale": 1 / STEPS,
+        "raster:offset": 0.0,
+        **_statistics(facts.probability_counts),
+    }
     for name, title, media_type, roles, bands in (
         ("mask", "Cloud mask", pystac.MediaType.COG, ["data"], [mask]),
         ("probability", "Probability of cloud", pystac.MediaType.COG, ["data", "probability"], [probability]),
-        ("thumbnail", "Scene with clouds outlined", pystac.MediaType.PNG, ["thumbnail"], None),
+        ("thumbnail", "Scene with clouds outlined", "image/webp", ["thumbnail"], None),
+        ("mask_style", "QGIS style of the mask", _QML, ["style"], None),
+        ("probability_style", "QGIS style of the probability", _QML, ["style"], None),
     ):
         more = {"bands": bands} if bands else None
         href = relative(assets[name].key, key)
@@ -197,6 +222,25 @@ def relative(target: str, folder: str) -> str:
     """Return the relative href from an object in a folder of keys to another key."""
     path = posixpath.relpath(target, folder)
     return path if path.startswith("../") else f"./{path}"
+
+
+def band_tags(counts: npt.NDArray[np.int64]) -> dict[str, str]:
+    """Return the metadata items of a band with its statistics; none where nothing was observed.
+
+    Args:
+        counts: pixels of each value of the band, `(256,)`.
+    """
+    found = BandStatistics.from_counts(counts, MASK_NO_DATA)
+    return found.tags() if found else {}
+
+
+def _statistics(counts: npt.NDArray[np.int64]) -> Json:
+    """Return the field `statistics` of a band (STAC 1.1, common metadata), of stored values as those of GDAL are."""
+    found = BandStatistics.from_counts(counts, MASK_NO_DATA)
+    if found is None:
+        return {}
+    names = {"minimum": found.minimum, "maximum": found.maximum, "mean": found.mean, "stddev": found.stddev}
+    return {"statistics": {**names, "count": found.valid, "valid_percent": 100 * found.valid / found.pixels}}
 
 
 def _classes(facts: MaskFacts) -> list[Classification]:

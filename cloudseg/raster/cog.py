@@ -5,7 +5,7 @@ pixels and tags produce the same bytes: one thread, no time stamp, no software t
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal
@@ -97,6 +97,7 @@ def write_cog(
     *,
     resampling: Resampling,
     tags: dict[str, str],
+    band_tags: Mapping[str, str] | None = None,
     compression: Compression = "DEFLATE",
     predictor: bool = False,
 ) -> None:
@@ -107,6 +108,7 @@ def write_cog(
         source: the tiled GeoTIFF; its tags are changed.
         resampling: of the overviews; classes need `mode` or `nearest`.
         tags: added to those of the source.
+        band_tags: added to those of the first band, such as its statistics.
         compression: of tiles and overviews.
         predictor: store differences of neighboring pixels: smaller for reflectance, larger for classes.
     """
@@ -114,6 +116,7 @@ def write_cog(
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(source, "r+", driver="GTiff") as dataset:
             dataset.update_tags(**tags)
+            dataset.update_tags(1, **(band_tags or {}))
         rasterio.shutil.copy(
             str(source),
             str(out),

@@ -16,7 +16,7 @@ import rasterio
 from rasterio.transform import Affine
 from rasterio.windows import Window as RasterioWindow
 
-from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA
+from cloudseg.bands import MASK_NO_DATA
 from cloudseg.grid import Window, decimation, iter_strips
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.windows import BUDGET_BYTES, PaddedWindow, plan_windows

@@ -242,6 +242,8 @@ class Mask(Record):
     sha256: str
     size: int
     companions: Json = Field(
-        description="assets: name ('probability', 'thumbnail', 'item', 'mask_style', 'probability_style') to StoredObject"
+        description=(
+            "assets: name ('probability', 'thumbnail', 'item', 'mask_style', 'probability_style') to StoredObject"
+        )
     )
     created_at: AwareDatetime

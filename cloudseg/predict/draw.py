@@ -20,13 +20,13 @@ from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA
 from cloudseg.grid import Window, decimation, iter_strips
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.windows import BUDGET_BYTES, PaddedWindow, plan_windows
-from cloudseg.predict.item import COLORS, MaskFacts
 from cloudseg.predict.pipeline import read_ahead, write_behind
 from cloudseg.raster.cog import BLOCK_SIZE, create_tiled
 from cloudseg.raster.probability import STEPS, classify, encode_probability
 from cloudseg.raster.read import open_raster, read_scene
 from cloudseg.raster.resample import scene_window, working_shape
 from cloudseg.records import GdalPath, Scene
+from cloudseg.stac.mask import COLORS, MaskFacts
 
 log = logging.getLogger(__name__)
 

@@ -15,14 +15,14 @@ from cloudseg.keys import make_id
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.windows import BUDGET_BYTES
 from cloudseg.predict.draw import OnProgress, draw_rasters, plan_scene
-from cloudseg.predict.item import MaskFacts, carried_tags, class_names, mask_item
 from cloudseg.publish import StagedObject, publish, stage_object
 from cloudseg.raster.cog import write_cog
 from cloudseg.raster.probability import STEPS
 from cloudseg.raster.thumbnail import make_thumbnail
 from cloudseg.records import Mask, Scene, StoredObject, Weights
 from cloudseg.scratch import scratch_directory
-from cloudseg.stac import item_bytes
+from cloudseg.stac.assets import item_bytes
+from cloudseg.stac.mask import MaskFacts, carried_tags, class_names, item_beside
 from cloudseg.storage import Store, whole_object
 
 log = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ def _make(
     files["thumbnail"] = _named(weights, scene, "thumbnail.png", make_thumbnail(str(source), cogs["mask"]))
     assets = {name: file.stored for name, file in files.items()}
     mask_id, folder_key = mask_id_of(scene.scene_id, weights.weights_id), posixpath.dirname(assets["mask"].key)
-    item = mask_item(key=folder_key, mask_id=mask_id, scene=scene, weights=weights, facts=facts, assets=assets)
+    item = item_beside(key=folder_key, mask_id=mask_id, scene=scene, weights=weights, facts=facts, assets=assets)
     files["item"] = _named(weights, scene, "item.json", item_bytes(item))
     return facts, files
 

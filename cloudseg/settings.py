@@ -73,6 +73,23 @@ class Settings(BaseSettings):
     s3_timeout_s: float = Field(
         60.0, gt=0, le=_DAY_S, description="Seconds without an answer of the S3 server before a request is retried."
     )
+    public_url: str | None = Field(
+        None,
+        pattern=r"^(https?|s3)://[^\s?#]+$",
+        description="Address under which readers see the keys of the store (`<public_url>/<key>`): a web server or a "
+        "CDN. STAC items name files by it; when unset, by their path or s3:// address.",
+    )
+    stac_license: str = Field(
+        "other",
+        pattern=r"^(https?://\S+|[A-Za-z0-9.+() -]+)$",
+        description="License of the published masks in STAC: an SPDX identifier such as CC-BY-4.0, or the address of "
+        "its text.",
+    )
+    stac_provider: str = Field(
+        "cloudseg",
+        pattern=r"^[^\s].*$",
+        description="Who publishes the masks, for STAC: a name, optionally followed by a blank and an address.",
+    )
     inbox: str | None = Field(
         None, description="Folder, or s3://bucket/prefix, that the ingest DAG watches; CLOUDSEG_HOME/inbox when unset."
     )

@@ -16,19 +16,19 @@ import rasterio
 from rasterio.transform import Affine
 from rasterio.windows import Window as RasterioWindow
 
-from cloudseg.bands import MASK_NO_DATA
+from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA
 from cloudseg.grid import Window, decimation, iter_strips
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.windows import BUDGET_BYTES, PaddedWindow, plan_windows
-from cloudseg.predict.item import MaskFacts
 from cloudseg.predict.pipeline import read_ahead, write_behind
 from cloudseg.raster.cog import BLOCK_SIZE, create_tiled
 from cloudseg.raster.probability import STEPS, classify, encode_probability
 from cloudseg.raster.read import open_raster, read_scene
 from cloudseg.raster.resample import scene_window, working_shape
-from cloudseg.raster.statistics import count_values
+from cloudseg.raster.statistics import BandStatistics, count_values
 from cloudseg.raster.style import mask_colormap
 from cloudseg.records import GdalPath, Scene
+from cloudseg.stac.mask import MaskFacts
 
 log = logging.getLogger(__name__)
 
@@ -139,9 +139,15 @@ def draw_rasters(
                 on_progress(PredictionProgress(scene.scene_id, done, len(grid.windows), skipped))
     return MaskFacts(
         predictor.meta.threshold,
-        mask_counts=writer.mask_counts,
-        probability_counts=writer.probability_counts,
+        cloud=int(writer.counts["mask"][MASK_CLOUD]),
+        valid=int(writer.counts["mask"].sum() - writer.counts["mask"][MASK_NO_DATA]),
+        pixels=scene.height * scene.width,
         arithmetic=predictor.arithmetic,
+        statistics={
+            name: found
+            for name, counts in writer.counts.items()
+            if (found := BandStatistics.from_counts(counts, MASK_NO_DATA)) is not None
+        },
     )
 
 
@@ -190,16 +196,15 @@ class _Writer:
     def __init__(self, mask: Any, probability: Any, threshold: float, factor: int, subject: str) -> None:
         self._mask, self._probability, self._threshold, self._factor = mask, probability, threshold, factor
         self._subject = subject
-        self.mask_counts = np.zeros(256, np.int64)
-        self.probability_counts = np.zeros(256, np.int64)
+        self.counts = {name: np.zeros(256, np.int64) for name in ("mask", "probability")}
 
     def write(self, block: _Block) -> None:
         """Write the core of a block by strips: at full resolution it may be most of the scene."""
         for strip in iter_strips(block.target, BLOCK_SIZE):
             steps = self._steps(block, strip)
             classes = classify(steps, self._threshold)
-            self.mask_counts += count_values(classes)
-            self.probability_counts += count_values(steps)
+            self.counts["mask"] += count_values(classes)
+            self.counts["probability"] += count_values(steps)
             window = RasterioWindow(strip.col_off, strip.row_off, strip.width, strip.height)
             self._mask.write(classes, 1, window=window)
             self._probability.write(steps, 1, window=window)

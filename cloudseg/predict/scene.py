@@ -16,7 +16,6 @@ from cloudseg.keys import make_id
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.windows import BUDGET_BYTES
 from cloudseg.predict.draw import OnProgress, draw_rasters, plan_scene
-from cloudseg.predict.item import MaskFacts, band_tags, carried_tags, class_names, mask_item
 from cloudseg.publish import StagedObject, publish, stage_object
 from cloudseg.raster.cog import write_cog
 from cloudseg.raster.probability import STEPS
@@ -24,7 +23,8 @@ from cloudseg.raster.style import MASK_STYLE, classes_qml, probability_qml
 from cloudseg.raster.thumbnail import make_thumbnail
 from cloudseg.records import Mask, Scene, StoredObject, Weights
 from cloudseg.scratch import scratch_directory
-from cloudseg.stac import item_bytes
+from cloudseg.stac.assets import item_bytes
+from cloudseg.stac.mask import MaskFacts, carried_tags, class_names, item_beside
 from cloudseg.storage import Store, whole_object
 
 log = logging.getLogger(__name__)
@@ -140,14 +140,14 @@ def _make(
         drawn["mask"],
         resampling="mode",
         tags={**tags, "CLOUDSEG_CLASSES": class_names()},
-        band_tags=band_tags(facts.mask_counts),
+        band_tags=_band_tags(facts, "mask"),
     )
     write_cog(
         cogs["probability"],
         drawn["probability"],
         resampling="average",
         tags={**tags, "CLOUDSEG_ENCODING": _ENCODING},
-        band_tags=band_tags(facts.probability_counts),
+        band_tags=_band_tags(facts, "probability"),
     )
     files: dict[str, StagedObject] = {name: _named(weights, scene, f"{name}.tif", path) for name, path in cogs.items()}
     files |= _styles(files)
@@ -156,12 +156,16 @@ def _make(
     files["thumbnail"] = _named(weights, scene, "thumbnail.webp", thumbnail)
     assets = {name: file.stored for name, file in files.items()}
     mask_id, folder_key = mask_id_of(scene.scene_id, weights.weights_id), posixpath.dirname(assets["mask"].key)
-    item = mask_item(key=folder_key, mask_id=mask_id, scene=scene, weights=weights, facts=facts, assets=assets)
+    item = item_beside(key=folder_key, mask_id=mask_id, scene=scene, weights=weights, facts=facts, assets=assets)
     files["item"] = _named(weights, scene, "item.json", item_bytes(item))
     return facts, files
 
 
 _ENCODING = f"probability = value / {STEPS}; 255 = no data; cloud where probability >= CLOUDSEG_THRESHOLD"
+
+
+def _band_tags(facts: MaskFacts, name: str) -> dict[str, str]:
+    return facts.statistics[name].tags() if name in facts.statistics else {}
 
 
 def _styles(rasters: Mapping[str, StagedObject]) -> dict[str, StagedObject]:

@@ -120,3 +120,4 @@ class MaintainRecord(Record):
     repaired: list[str]
     missing: list[str] = Field(description="objects that a row names but the store lacks or holds damaged")
     verified: int = Field(0, description="objects that were read and compared with the checksum of their row")
+    stac: int = Field(0, description="documents of the static STAC catalog that were wrong, missing or left over")

@@ -7,6 +7,7 @@ from cloudseg.errors import SettingsError
 from cloudseg.records import IngestRecord
 from cloudseg.runtime import Runtime, open_runtime, s3_options
 from cloudseg.stages import log
+from cloudseg.stages.stac import publish_stac
 
 if TYPE_CHECKING:
     from cloudseg.ingest import DecodeLimits
@@ -46,6 +47,8 @@ def ingest(
         s3=s3_options(settings),
         trusted_inboxes=settings.trusted_inboxes.split(),
     )
+    if record.added and not dry_run:
+        publish_stac(runtime, scene_ids=record.added)
     log.ended("ingest", record)
     return record
 

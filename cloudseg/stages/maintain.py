@@ -50,7 +50,9 @@ def maintain(
     verify_parts: int = 0,
     as_of: str | None = None,
 ) -> MaintainRecord:
-    """Collect orphans, expire checkpoints and evaluations, repair the champion's pointer, find missing objects.
+    """Collect orphans, expire checkpoints and evaluations, find missing objects, repair what follows from rows.
+
+    Repaired are the champion's pointer and the static STAC catalog.
 
     Running it twice changes nothing the second time.
 
@@ -92,6 +94,7 @@ def maintain(
         missing = _missing(runtime, listing, reading)
     if not dry_run and (verify or part is not None):
         save_verification(runtime.store, known.read(part, moment.date(), missing))
+    stac = _repair_stac(runtime, dry_run=dry_run, verify=verify)
     record = MaintainRecord(
         dry_run=dry_run,
         orphans=orphans,
@@ -101,6 +104,7 @@ def maintain(
         repaired=repaired,
         missing=sorted(missing),
         verified=reading.count,
+        stac=stac,
     )
     log.ended("maintain", record)
     return record
@@ -171,6 +175,13 @@ def _repair_pointer(runtime: Runtime, *, dry_run: bool) -> list[str]:
     if dry_run:
         return [] if is_pointer_right(runtime.store, runtime.catalog) else [CHAMPION_POINTER]
     return [CHAMPION_POINTER] if repair_pointer(runtime.store, runtime.catalog) else []
+
+
+def _repair_stac(runtime: Runtime, *, dry_run: bool, verify: bool) -> int:
+    from cloudseg.stac.links import Site
+    from cloudseg.stac.static import repair
+
+    return repair(Site(runtime.store, runtime.settings), runtime.catalog, dry_run=dry_run, verify=verify)
 
 
 def _collect_orphans(runtime: Runtime, listing: Listing, before: datetime, *, dry_run: bool) -> tuple[list[str], int]:

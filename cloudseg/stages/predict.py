@@ -15,6 +15,7 @@ from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.signals import listen_for_stop
 from cloudseg.stages import log
 from cloudseg.stages.compute import open_device
+from cloudseg.stages.stac import publish_stac
 
 _MOST_BATCHES: Final = 1000
 """Maximum of a plan: Airflow does not map a task over more than 1024 entries (its setting `core.max_map_length`)."""
@@ -86,7 +87,13 @@ def predict(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: str
         weights, wanted = resolve_scenes(db, scene_ids, new=new, weights_id=weights_id)
         before = model_rows.find_masked(db, weights.weights_id, wanted)
     log.started("predict", weights_id=weights.weights_id, scenes=len(wanted), new=new)
-    masks, failed = _mask_all(runtime, weights, wanted) if wanted else ({}, {})
+    masks: dict[str, str] = {}
+    failed: Json = {}
+    try:
+        if wanted:
+            _mask_all(runtime, weights, wanted, masks, failed)
+    finally:
+        publish_stac(runtime, scene_ids=list(masks))
     record = PredictRecord(
         weights_id=weights.weights_id,
         masks=list(masks.values()),
@@ -121,16 +128,16 @@ def resolve_scenes(
     return weights, [scene.scene_id for scene in _waiting(db, weights)] if new else list(dict.fromkeys(scene_ids))
 
 
-def _mask_all(runtime: Runtime, weights: Weights, scene_ids: Sequence[str]) -> tuple[dict[str, str], Json]:
-    """Return mask id by scene id, and the error record by id of each scene that failed."""
+def _mask_all(
+    runtime: Runtime, weights: Weights, scene_ids: Sequence[str], masks: dict[str, str], failed: Json
+) -> None:
+    """Add to `masks` the mask id by scene id, and to `failed` the error record by id of each scene that failed."""
     device = open_device(runtime)
     from cloudseg.model.predictor import open_predictor
     from cloudseg.predict import predict_scene
 
     predictor = open_predictor(runtime.store, weights, device)
     report_progress = log.progress("predict")
-    masks: dict[str, str] = {}
-    failed: Json = {}
     with listen_for_stop() as request:
         for number, scene_id in enumerate(scene_ids, start=1):
             _raise_if_interrupted(request.signal_name, number - 1, len(scene_ids))
@@ -156,7 +163,6 @@ def _mask_all(runtime: Runtime, weights: Weights, scene_ids: Sequence[str]) -> t
                     f"unexpected {type(error).__name__}: {error}", subject=scene_id
                 ).as_record()
             report_progress(number, len(scene_ids), "scenes")
-    return masks, failed
 
 
 def _raise_if_interrupted(signal_name: str | None, done: int, total: int) -> None:

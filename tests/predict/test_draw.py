@@ -18,9 +18,9 @@ from cloudseg.model.int8 import quantize
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.weights import LoadedModel
 from cloudseg.predict.draw import PredictionProgress, draw_rasters, plan_scene
-from cloudseg.predict.item import MaskFacts
 from cloudseg.raster.probability import first_cloud_step
 from cloudseg.raster.read import open_raster, read_scene
+from cloudseg.stac.mask import MaskFacts
 
 FP32 = Device(kind="cpu", precision="fp32", threads=1, reason="test")
 Drawn = tuple[np.ndarray, np.ndarray, MaskFacts, list[PredictionProgress]]

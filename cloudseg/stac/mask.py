@@ -1,17 +1,19 @@
-"""The STAC item of a published mask: no creation date and relative links, so the same mask produces the same bytes.
+"""What the STAC items of a mask hold: the one beside its files, and the one in the catalog.
+
+The item beside the files has no creation date and relative links, so the same mask produces the same bytes.
 
 STAC 1.1 with the projection 2.0, raster 2.0, EO 2.0, classification 2.0, file 2.1 and processing 1.2 extensions. STAC
 1.1 holds the bands of an asset in `bands`; raster 2.0 adds `raster:*` fields there, which replace `raster:bands` of
 earlier versions. pystac has classes for raster 1.1 and EO 1.1 and none for processing: those fields are set by name.
 """
 
+import functools
 import math
 import posixpath
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-import numpy as np
-import numpy.typing as npt
 import pystac
 import shapely
 from pystac.extensions.classification import Classification, ClassificationExtension
@@ -26,11 +28,11 @@ from cloudseg.raster.probability import STEPS
 from cloudseg.raster.statistics import BandStatistics
 from cloudseg.raster.style import COLORS
 from cloudseg.records import Json, Scene, StoredObject, Weights
-from cloudseg.stac import add_asset
+from cloudseg.stac.assets import add_asset
 
-_RASTER: Final = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
-_EO: Final = "https://stac-extensions.github.io/eo/v2.0.0/schema.json"
-_PROCESSING: Final = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
+RASTER: Final = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
+EO: Final = "https://stac-extensions.github.io/eo/v2.0.0/schema.json"
+PROCESSING: Final = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
 CARRIED: Final = ("synthetic", "georeference", "source", "warped")
 """Tags of a scene that matter to users of its mask: synthetic, georeference, source to cite."""
 
@@ -49,27 +51,17 @@ class MaskFacts:
     """Counts and settings of a mask."""
 
     threshold: float
-    mask_counts: npt.NDArray[np.int64]
-    """Pixels of each value of the mask, `(256,)`."""
-    probability_counts: npt.NDArray[np.int64]
-    """Pixels of each value of the encoded probability, `(256,)`."""
-    arithmetic: str
-    """fp32, bf16 or int8: a mask is reproduced bit for bit only in the same arithmetic."""
-
-    @property
-    def cloud(self) -> int:
-        """Valid pixels that are cloud."""
-        return int(self.mask_counts[MASK_CLOUD])
-
-    @property
-    def pixels(self) -> int:
-        """Pixels of the scene."""
-        return int(self.mask_counts.sum())
-
-    @property
-    def valid(self) -> int:
-        """Pixels that were observed."""
-        return self.pixels - int(self.mask_counts[MASK_NO_DATA])
+    cloud: int
+    """Valid pixels that are cloud."""
+    valid: int
+    """Pixels that were observed."""
+    pixels: int
+    """Pixels of the scene."""
+    arithmetic: str | None
+    """fp32, bf16 or int8: a mask is reproduced bit for bit only in the same arithmetic. None: only its file says it."""
+    statistics: Mapping[str, BandStatistics] = field(default_factory=dict)
+    """Of the rasters `mask` and `probability`, as in their files; none where nothing was observed, or only they say it.
+    """
 
     @property
     def cloud_fraction(self) -> float:
@@ -82,14 +74,10 @@ class MaskFacts:
         return self.valid / self.pixels
 
 
-def mask_item(
-    *, key: str, mask_id: str, scene: Scene, weights: Weights, facts: MaskFacts, assets: dict[str, StoredObject]
+def item_beside(
+    *, key: str, mask_id: str, scene: Scene, weights: Weights, facts: MaskFacts, assets: Mapping[str, StoredObject]
 ) -> pystac.Item:
-    """Return the item of a mask.
-
-    Geometry and bbox are lon/lat; a footprint across the antimeridian is a MultiPolygon split at 180 and its bbox has
-    west > east (RFC 7946, 3.1.9 and 5.2). A scene without time gets `datetime: null` and the interval from the launch
-    of Landsat 1 to the moment of its ingest, which is all that is known; STAC requires one of the two.
+    """Return the item that is stored beside the files of a mask: the record of how it was made.
 
     Args:
         key: the key prefix of the item; its links are relative to it.
@@ -99,40 +87,98 @@ def mask_item(
         facts: counts, threshold and arithmetic.
         assets: the stored `mask`, `probability`, `thumbnail` and the two styles.
     """
+    item = describe_mask(
+        mask_id=mask_id,
+        scene=scene,
+        weights=weights,
+        facts=facts,
+        assets=assets,
+        href=lambda target: relative(target, key),
+    )
+    item.properties["processing:software"] = {"cloudseg": __version__}
+    item.add_links(_links(key, scene, weights))
+    return item
+
+
+def describe_mask(
+    *,
+    mask_id: str,
+    scene: Scene,
+    weights: Weights,
+    facts: MaskFacts,
+    assets: Mapping[str, StoredObject],
+    href: Callable[[str], str],
+) -> pystac.Item:
+    """Return the item of a mask, without links.
+
+    Args:
+        mask_id: id of the item.
+        scene: what was masked.
+        weights: what masked it.
+        facts: counts, threshold and arithmetic.
+        assets: the stored `mask`, `probability` and `thumbnail`; masks of earlier releases have no styles.
+        href: returns the address of a stored object by its key.
+    """
+    item = place_item(mask_id, scene, _properties(scene, weights, facts))
+    item.stac_extensions += [EO, PROCESSING]
+    grid = {"raster:spatial_resolution": round(scene.resolution_m, 3)} if scene.resolution_m else {}
+    band = {"data_type": "uint8", "nodata": MASK_NO_DATA, "raster:sampling": "area", **grid}
+    for name, asset in ((name, asset) for name, asset in MASK_ASSETS.items() if name in assets):
+        scale = {"raster:scale": 1 / STEPS, "raster:offset": 0.0} if name == "probability" else {}
+        described = {"bands": [{"name": name, **band, **scale, **_statistics(facts, name)}]}
+        bands = described if name in ("mask", "probability") else {}
+        # A new format of the thumbnail does not change the name of the asset.
+        media_type = _THUMBNAILS[assets[name].key.rpartition(".")[2]] if name == "thumbnail" else asset["type"]
+        add_asset(
+            item,
+            name,
+            assets[name],
+            pystac.Asset(
+                href(assets[name].key), asset["title"], media_type=media_type, roles=asset["roles"], extra_fields=bands
+            ),
+        )
+    ClassificationExtension.ext(item.assets["mask"], add_if_missing=True).apply(_classes(facts))
+    return item
+
+
+_THUMBNAILS: Final = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
+MASK_ASSETS: Final[dict[str, Json]] = {
+    "mask": {"title": "Cloud mask", "type": pystac.MediaType.COG, "roles": ["data", "cloud", "data-mask"]},
+    "probability": {
+        "title": "Probability of cloud",
+        "type": pystac.MediaType.COG,
+        "roles": ["data", "cloud", "probability"],
+    },
+    "thumbnail": {
+        "title": "Scene with clouds outlined",
+        "type": "image/webp",
+        "roles": ["thumbnail", "overview"],
+    },
+    "mask_style": {"title": "QGIS style of the mask", "type": _QML, "roles": ["style"]},
+    "probability_style": {"title": "QGIS style of the probability", "type": _QML, "roles": ["style"]},
+}
+"""Assets of a mask by name. `cloud` and `data-mask` are roles of STAC's best practices; clients such as odc-stac use a
+raster as an image unless its role is `thumbnail` or `overview`."""
+
+
+def place_item(item_id: str, scene: Scene, properties: Json) -> pystac.Item:
+    """Return an item with the place, the grid and the time of a scene.
+
+    Geometry and bbox are lon/lat; a footprint across the antimeridian is a MultiPolygon split at 180 and its bbox has
+    west > east (RFC 7946, 3.1.9 and 5.2). A scene without time gets `datetime: null` and the interval from the launch
+    of Landsat 1 to the moment of its ingest, which is all that is known; STAC requires one of the two.
+    """
     item = pystac.Item(
-        id=mask_id,
+        id=item_id,
         geometry=_geometry(scene),
         bbox=cast("list[float]", [scene.min_lon, scene.min_lat, scene.max_lon, scene.max_lat]),
         datetime=scene.acquired_at,
         start_datetime=None if scene.acquired_at else FIRST_ACQUISITION,
         end_datetime=None if scene.acquired_at else scene.created_at,
-        properties=_properties(scene, weights, facts),
-        stac_extensions=[_RASTER, _EO, _PROCESSING],
+        properties=properties,
+        stac_extensions=[RASTER],
     )
     _apply_projection(item, scene)
-    item.add_links(_links(key, scene, weights))
-    grid = {"raster:spatial_resolution": round(scene.resolution_m, 3)} if scene.resolution_m else {}
-    band = {"data_type": "uint8", "nodata": MASK_NO_DATA, "raster:sampling": "area", **grid}
-    mask = {"name": "cloud mask", **band, **_statistics(facts.mask_counts)}
-    probability = {
-        "name": "cloud probability",
-        **band,
-        "raster:scale": 1 / STEPS,
-        "raster:offset": 0.0,
-        **_statistics(facts.probability_counts),
-    }
-    for name, title, media_type, roles, bands in (
-        ("mask", "Cloud mask", pystac.MediaType.COG, ["data"], [mask]),
-        ("probability", "Probability of cloud", pystac.MediaType.COG, ["data", "probability"], [probability]),
-        ("thumbnail", "Scene with clouds outlined", "image/webp", ["thumbnail"], None),
-        ("mask_style", "QGIS style of the mask", _QML, ["style"], None),
-        ("probability_style", "QGIS style of the probability", _QML, ["style"], None),
-    ):
-        more = {"bands": bands} if bands else None
-        href = relative(assets[name].key, key)
-        asset = pystac.Asset(href, title, media_type=media_type, roles=roles, extra_fields=more)
-        add_asset(item, name, assets[name], asset)
-    ClassificationExtension.ext(item.assets["mask"], add_if_missing=True).apply(_classes(facts))
     return item
 
 
@@ -151,14 +197,13 @@ def _as_lists(value: Any) -> Any:
 def _properties(scene: Scene, weights: Weights, facts: MaskFacts) -> Json:
     return {
         "title": f"Cloud mask of {scene.name}",
-        **_warning(scene),
+        **warning_of(scene, "Mask of a synthetic scene"),
         **({"gsd": round(scene.resolution_m, 3)} if scene.resolution_m else {}),
         "eo:cloud_cover": round(100 * facts.cloud_fraction, 4),
         "processing:level": "L2",
         "processing:lineage": (
             f"Mask of scene {scene.scene_id} by weights {weights.weights_id} (version {weights.version})."
         ),
-        "processing:software": {"cloudseg": __version__},
         "cloudseg:scene_id": scene.scene_id,
         "cloudseg:place": scene.place,
         "cloudseg:weights_id": weights.weights_id,
@@ -166,18 +211,23 @@ def _properties(scene: Scene, weights: Weights, facts: MaskFacts) -> Json:
         "cloudseg:snapshot_id": weights.snapshot_id,
         "cloudseg:recipe_hash": weights.metadata.get("recipe_hash"),
         "cloudseg:threshold": facts.threshold,
-        "cloudseg:arithmetic": facts.arithmetic,
+        **({"cloudseg:arithmetic": facts.arithmetic} if facts.arithmetic else {}),
         "cloudseg:cloud_fraction": round(facts.cloud_fraction, 6),
         "cloudseg:valid_fraction": round(facts.valid_fraction, 6),
         **{f"cloudseg:{name}": text for name, text in carried_tags(scene).items()},
     }
 
 
-def _warning(scene: Scene) -> Json:
-    """Return a description, which catalog browsers show, of a scene that is synthetic or not exactly placed."""
+def warning_of(scene: Scene, synthetic: str) -> Json:
+    """Return a description, which catalog browsers show, of a scene that is synthetic or not exactly placed.
+
+    Args:
+        scene: the scene.
+        synthetic: what the item describes if the scene is synthetic.
+    """
     tags = carried_tags(scene)
     words = [f"Georeference {tags['georeference']}."] if "georeference" in tags else []
-    words += ["Mask of a synthetic scene: nothing of it was observed."] if "synthetic" in tags else []
+    words += [f"{synthetic}: nothing of it was observed."] if "synthetic" in tags else []
     return {"description": " ".join(words)} if words else {}
 
 
@@ -193,18 +243,25 @@ def class_names() -> str:
 
 def _apply_projection(item: pystac.Item, scene: Scene) -> None:
     """Set `proj:*`; a CRS without an authority code has `proj:code` null and its WKT, as the extension requires."""
-    crs = CRS.from_user_input(scene.crs)
-    authority = crs.to_authority()
+    code, wkt2 = _crs(scene.crs or "")
     a, b, c, d, e, f = scene.transform
     xs = [c, c + a * scene.width, c + b * scene.height, c + a * scene.width + b * scene.height]
     ys = [f, f + d * scene.width, f + e * scene.height, f + d * scene.width + e * scene.height]
     ProjectionExtension.ext(item, add_if_missing=True).apply(
-        code=":".join(authority) if authority else None,
-        wkt2=None if authority else crs.to_wkt(version="WKT2_2019"),
+        code=code,
+        wkt2=wkt2,
         shape=[scene.height, scene.width],
         transform=[a, b, c, d, e, f, 0.0, 0.0, 1.0],
         bbox=[min(xs), min(ys), max(xs), max(ys)],
     )
+
+
+@functools.lru_cache(maxsize=256)
+def _crs(text: str) -> tuple[str | None, str | None]:
+    """Return authority code and WKT2 of a CRS, one of the two None."""
+    crs = CRS.from_user_input(text)
+    authority = crs.to_authority()
+    return (":".join(authority), None) if authority else (None, crs.to_wkt(version="WKT2_2019"))
 
 
 def _links(key: str, scene: Scene, weights: Weights) -> list[pystac.Link]:
@@ -224,19 +281,9 @@ def relative(target: str, folder: str) -> str:
     return path if path.startswith("../") else f"./{path}"
 
 
-def band_tags(counts: npt.NDArray[np.int64]) -> dict[str, str]:
-    """Return the metadata items of a band with its statistics; none where nothing was observed.
-
-    Args:
-        counts: pixels of each value of the band, `(256,)`.
-    """
-    found = BandStatistics.from_counts(counts, MASK_NO_DATA)
-    return found.tags() if found else {}
-
-
-def _statistics(counts: npt.NDArray[np.int64]) -> Json:
+def _statistics(facts: MaskFacts, name: str) -> Json:
     """Return the field `statistics` of a band (STAC 1.1, common metadata), of stored values as those of GDAL are."""
-    found = BandStatistics.from_counts(counts, MASK_NO_DATA)
+    found = facts.statistics.get(name)
     if found is None:
         return {}
     names = {"minimum": found.minimum, "maximum": found.maximum, "mean": found.mean, "stddev": found.stddev}

@@ -1,10 +1,11 @@
-"""The STAC item of published weights, with the Machine Learning Model extension v1.4.0.
+"""The STAC item of published weights, with the Machine Learning Model extension v1.5.2.
 
-Links and assets are relative: the item is in the same folder as what it describes, wherever the store is. The `mlm:*`
+The item beside the weights has relative links: it is in the same folder as what it describes, wherever the store is.
+The one in the catalog (`cloudseg.stac.items`) adds to it what changes with time. The `mlm:*`
 fields are set by name: pystac's classes (1.4.1) allow one `value_scaling` per input, the extension one per band.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Final
@@ -14,13 +15,13 @@ from shapely.geometry import box, mapping
 
 from cloudseg import keys
 from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA, REFLECTANCE_SCALE
+from cloudseg.catalog.extent import NO_EXTENT, Extent
 from cloudseg.recipe import Model
 from cloudseg.records import Json, StoredObject
-from cloudseg.registry.extent import NO_EXTENT, Extent
-from cloudseg.stac import add_asset
+from cloudseg.stac.assets import add_asset
 
 _EXTENSIONS: Final = (
-    "https://stac-extensions.github.io/mlm/v1.4.0/schema.json",
+    "https://stac-extensions.github.io/mlm/v1.5.2/schema.json",
     "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
 )
 # As in the examples of the MLM specification for "any time".
@@ -50,8 +51,13 @@ _ASSETS: Final = {
 }
 
 
-def model_item(
-    *, weights: StoredObject, companions: Mapping[str, StoredObject], metadata: Json, extent: Extent = NO_EXTENT
+def weights_item(
+    *,
+    weights: StoredObject,
+    companions: Mapping[str, StoredObject],
+    metadata: Json,
+    extent: Extent = NO_EXTENT,
+    href: Callable[[str], str] = lambda key: f"./{PurePosixPath(key).name}",
 ) -> pystac.Item:
     """Return the item of weights.
 
@@ -60,24 +66,15 @@ def model_item(
         companions: name to stored object, listed as assets.
         metadata: the metadata block of the weights.
         extent: bounds (lon/lat) and times of the training scenes; its geometry is null where nothing is known.
+        href: returns the address of a stored object by its key.
     """
     weights_id = keys.id_from_hash("w", weights.sha256)
-    item = pystac.Item(
-        id=weights_id,
-        # A null geometry must not have a bounding box (GeoJSON, STAC item specification).
-        geometry=mapping(box(*extent.bounds)) if extent.bounds else None,
-        bbox=list(extent.bounds) if extent.bounds else None,
-        datetime=None,
-        start_datetime=extent.begins_at or _BEGINNING,
-        end_datetime=extent.ends_at or _END,
-        properties=_properties(weights_id, metadata),
-        stac_extensions=list(_EXTENSIONS),
-    )
+    item = span_item(weights_id, extent, _properties(weights_id, metadata), list(_EXTENSIONS))
     descriptions = _descriptions(metadata)
     for name, stored in {"weights": weights, **dict(sorted(companions.items()))}.items():
         media_type, title, roles, artifact_type = _ASSETS.get(name, ("application/octet-stream", name, ["data"], None))
         asset = pystac.Asset(
-            href=f"./{PurePosixPath(stored.key).name}",
+            href=href(stored.key),
             title=title,
             description=descriptions.get(name),
             media_type=media_type,
@@ -86,6 +83,21 @@ def model_item(
         )
         add_asset(item, name, stored, asset)
     return item
+
+
+def span_item(item_id: str, extent: Extent, properties: Json, extensions: list[str]) -> pystac.Item:
+    """Return an item over the bounds and times of scenes; its geometry is null where nothing is known."""
+    return pystac.Item(
+        id=item_id,
+        # A null geometry must not have a bounding box (GeoJSON, STAC item specification).
+        geometry=mapping(box(*extent.bounds)) if extent.bounds else None,
+        bbox=list(extent.bounds) if extent.bounds else None,
+        datetime=None,
+        start_datetime=extent.begins_at or _BEGINNING,
+        end_datetime=extent.ends_at or _END,
+        properties=properties,
+        stac_extensions=extensions,
+    )
 
 
 def _properties(weights_id: str, metadata: Json) -> Json:

@@ -11,13 +11,12 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from rasterio.features import rasterize
-from rasterio.transform import Affine
 from rasterio.windows import Window as RasterioWindow
+from shapely.geometry import Polygon
 
 from cloudseg.bands import MASK_CLEAR, MASK_CLOUD
 from cloudseg.errors import InputError
-from cloudseg.export.components import STRIP, Advance, iter_components
+from cloudseg.export.components import STRIP, Advance, iter_components, paint
 from cloudseg.export.ground import Ground
 from cloudseg.grid import Window
 from cloudseg.raster.probability import STEPS, classify
@@ -28,8 +27,6 @@ MOST_BUFFER_M: Final = 20_000.0
 """Widest buffer in meters: its cost grows with the number of rows that it spans."""
 _BLOCK: Final = 2048
 """Side of the windows in which clouds are widened."""
-_RECTANGLE: Final = 5
-"""Vertices of the outline of a rectangle, the first one twice."""
 _LEAST: Final = 1 / STEPS
 """The lowest step of a probability that can be a threshold; 0 would make everything cloud."""
 
@@ -216,13 +213,11 @@ def _read(source: Path, threshold: float | None, path: Path, advance: Advance) -
 def _flip_small(
     classes: UInt8, value: int, to: int, ground: Ground, below_m2: float, advance: Callable[[int], None]
 ) -> None:
-    """Give small areas of a class another class; they are painted as soon as they are known to be small."""
-    for component in iter_components(classes, value, ground, below_m2=below_m2, advance=advance):
-        for _, piece in component.pieces:
-            left, top, right, bottom = (round(edge) for edge in piece.bounds)
-            part = classes[top:bottom, left:right]
-            if len(piece.exterior.coords) == _RECTANGLE and not piece.interiors:  # most: speckle of a few pixels
-                part[:] = to
-            else:
-                at = Affine.translation(left, top)
-                part[rasterize([piece], out_shape=part.shape, transform=at, dtype=np.uint8) == 1] = to
+    """Set another class for the small areas of a class; they are painted as soon as they are known to be small."""
+    for components in iter_components(classes, value, ground, below_m2=below_m2, advance=advance):
+        by_strip: dict[int, list[Polygon]] = {}
+        for component in components:
+            for top, piece in component.pieces:
+                by_strip.setdefault(top, []).append(piece)
+        for pieces in by_strip.values():
+            paint(classes, pieces, to)

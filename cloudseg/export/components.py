@@ -4,8 +4,9 @@ Pixels are connected by their edges, not by their corners. Coordinates are pixel
 therefore integers, so that joined polygons are exact.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import shapely
 from rasterio.features import shapes
 from rasterio.transform import Affine
-from shapely.geometry import Polygon, shape
+from shapely.geometry import Polygon
 
 from cloudseg.export.ground import Ground
 
@@ -22,6 +23,7 @@ STRIP: Final = 512
 
 UInt8 = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 Advance = Callable[[int], None]
 """Called with the number of rows that are done."""
 
@@ -57,13 +59,13 @@ def iter_components(
     below_m2: float | None = None,
     strip: int = STRIP,
     advance: Advance | None = None,
-) -> Iterator[Component]:
-    """Yield the connected areas of a class, each as soon as the strips are read that hold it.
+) -> Iterator[list[Component]]:
+    """Yield the connected areas of a class, after each strip those that are complete with it.
 
     Memory: one strip and the areas that reach its lower border.
 
     Args:
-        classes: `(row, col)`; may be a memory map.
+        classes: `(row, col)`; may be a memory map, and strips that are done may change.
         value: of the class.
         ground: sizes of the pixels.
         below_m2: yield the areas that are smaller only; nothing is kept of the others.
@@ -78,15 +80,17 @@ def iter_components(
         part = np.ascontiguousarray(classes[top : top + strip])
         bottom = top + len(part)
         drawn = _draw(part, value, top)
-        found = [_component(polygon, top, area_of_column, limit) for polygon in drawn]
-        _join(above, _touches(drawn, found, top), limit)
+        found = [
+            Component(area, [(top, polygon)] if area < limit else [])
+            for area, polygon in zip(drawn.areas(area_of_column).tolist(), drawn.polygons, strict=True)
+        ]
+        _join(above, drawn.touches(top, found), limit)
         reached = [component for _, _, component in above] + found
-        above = _touches(drawn, found, bottom) if bottom < len(classes) else []
+        above = drawn.touches(bottom, found) if bottom < len(classes) else []
         unfinished = {component.root() for _, _, component in above}
         # A dictionary and not a set: the order of the output must not differ from run to run.
-        for component in dict.fromkeys(component.root() for component in reached):
-            if component not in unfinished and component.area_m2 < limit:
-                yield component
+        roots = dict.fromkeys(component.root() for component in reached)
+        yield [root for root in roots if root not in unfinished and root.area_m2 < limit]
         if advance is not None:
             advance(len(part))
 
@@ -100,49 +104,103 @@ def polygon_of(component: Component) -> Polygon:
     return Polygon(_corners(whole.exterior), [_corners(ring) for ring in whole.interiors])
 
 
-def _draw(part: UInt8, value: int, top: int) -> list[Polygon]:
+@dataclass(frozen=True)
+class _Drawn:
+    """The areas of a strip as polygons, and their vertices in flat arrays: there may be 100 000 of them."""
+
+    points: Floats
+    """`(n, 2)`: column, row."""
+    ring: Ints
+    """Of each point; points of a ring follow each other."""
+    owner: Ints
+    """Polygon of each ring; the first ring of a polygon is its shell."""
+
+    @cached_property
+    def polygons(self) -> npt.NDArray[Any]:
+        """The polygons, `(n,)`."""
+        if not len(self.owner):
+            return np.empty(0, object)
+        rings = shapely.linearrings(self.points, indices=self.ring)
+        return np.atleast_1d(shapely.polygons(rings, indices=self.owner))
+
+    @cached_property
+    def _inner(self) -> npt.NDArray[np.bool_]:
+        """Whether a point and the next one are of the same ring."""
+        same: npt.NDArray[np.bool_] = self.ring[:-1] == self.ring[1:]
+        return same
+
+    def areas(self, area_of_column: Floats) -> Floats:
+        """Return the area of each polygon, in square meters.
+
+        Green's theorem: only horizontal edges count, each with its width times the area of a column above it.
+        """
+        if not len(self.owner):
+            return np.empty(0)
+        rows = np.rint(self.points[:-1, 1]).astype(np.int64)
+        edges = np.where(self._inner, np.diff(self.points[:, 0]) * area_of_column[rows], 0.0)
+        of_rings = np.abs(np.bincount(self.ring[:-1], edges, minlength=len(self.owner)))
+        is_shell = np.diff(self.owner, prepend=-1) != 0
+        return np.bincount(self.owner, np.where(is_shell, of_rings, -of_rings)).astype(np.float64)
+
+    def touches(self, row: int, components: list[Component]) -> list[Touch]:
+        """Return the stretches of a horizontal line that outlines run along, from left to right.
+
+        Holes do not reach the border of a strip.
+        """
+        on_line = self.points[:, 1] == row
+        along = np.flatnonzero(on_line[:-1] & on_line[1:] & self._inner)
+        ends = np.sort(np.column_stack([self.points[along, 0], self.points[along + 1, 0]]), axis=1)
+        owners = self.owner[self.ring[along]]
+        order = np.argsort(ends[:, 0])
+        return [
+            (start, end, components[owner])
+            for (start, end), owner in zip(ends[order].tolist(), owners[order].tolist(), strict=True)
+        ]
+
+
+def _draw(part: UInt8, value: int, top: int) -> _Drawn:
     wanted = part == value
-    if not wanted.any():
-        return []
-    drawn = shapes(part, mask=wanted, connectivity=4, transform=Affine.translation(0, top))
-    return [shape(geometry) for geometry, _ in drawn]
+    points: list[tuple[float, float]] = []
+    lengths: list[int] = []
+    counts: list[int] = []
+    if wanted.any():
+        for geometry, _ in shapes(part, mask=wanted, connectivity=4, transform=Affine.translation(0, top)):
+            rings = geometry["coordinates"]
+            counts.append(len(rings))
+            for ring in rings:
+                lengths.append(len(ring))
+                points += ring
+    return _Drawn(
+        np.array(points, np.float64).reshape(-1, 2),
+        np.repeat(np.arange(len(lengths)), lengths),
+        np.repeat(np.arange(len(counts)), counts),
+    )
 
 
-def _component(polygon: Polygon, top: int, area_of_column: Floats, limit: float) -> Component:
-    area_m2 = _area(polygon, area_of_column)
-    return Component(area_m2, [(top, polygon)] if area_m2 < limit else [])
+def paint(classes: UInt8, polygons: Sequence[Polygon], value: int) -> None:
+    """Set the class of the pixels inside polygons of pixel edges.
 
+    A pixel is inside where an odd number of vertical edges lies to its left.
 
-def _area(polygon: Polygon, area_of_column: Floats) -> float:
-    """Return the area of a polygon of pixel edges, in square meters.
-
-    Green's theorem: only horizontal edges count, each with its width times the area of a column above it.
+    Args:
+        classes: `(row, col)`, is changed.
+        polygons: that do not overlap.
+        value: the class.
     """
-    rings = [_ring_area(ring, area_of_column) for ring in (polygon.exterior, *polygon.interiors)]
-    return rings[0] - sum(rings[1:])
-
-
-def _ring_area(ring: Any, area_of_column: Floats) -> float:
-    points = shapely.get_coordinates(ring)
-    rows = np.rint(points[:-1, 1]).astype(np.int64)
-    return abs(float(np.sum(np.diff(points[:, 0]) * area_of_column[rows])))
-
-
-def _touches(polygons: list[Polygon], components: list[Component], row: int) -> list[Touch]:
-    """Return the stretches of a horizontal line that outlines run along, from left to right.
-
-    Holes do not reach the border of a strip.
-    """
-    if not polygons:
-        return []
-    bounds = shapely.bounds(polygons)
-    found: list[Touch] = []
-    for index in np.flatnonzero((bounds[:, 1] == row) | (bounds[:, 3] == row)):
-        points = shapely.get_coordinates(polygons[index].exterior)
-        along = (points[:-1, 1] == row) & (points[1:, 1] == row)
-        ends = np.sort(np.column_stack([points[:-1, 0], points[1:, 0]])[along], axis=1)
-        found += [(float(start), float(end), components[index]) for start, end in ends]
-    return sorted(found, key=lambda touch: touch[0])
+    rings = shapely.get_rings(polygons)
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    points = np.rint(points).astype(np.int64)
+    start, end = points[:-1], points[1:]
+    upright = (ring[:-1] == ring[1:]) & (start[:, 0] == end[:, 0])
+    col = start[upright, 0]
+    first, last = (choose(start[upright, 1], end[upright, 1]) for choose in (np.minimum, np.maximum))
+    top, bottom, left, right = first.min(), last.max(), col.min(), col.max()
+    edges = np.zeros((bottom - top, right - left + 1), np.uint8)
+    length = last - first
+    step = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+    np.add.at(edges, (np.repeat(first - top, length) + step, np.repeat(col - left, length)), 1)
+    inside = np.cumsum(edges, axis=1, dtype=np.uint8)[:, :-1] % 2 == 1
+    classes[top:bottom, left:right][inside] = value
 
 
 def _join(above: list[Touch], below: list[Touch], limit: float) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -59,7 +60,8 @@ def iter_clouds(mask: CleanedMask, *, lonlat: bool, advance: Advance) -> Iterato
     """
     threshold = float(mask.tags["CLOUDSEG_THRESHOLD"])
     facts = (*_identity(mask.mask.mask_id, mask), threshold)
-    for component in iter_components(mask.classes, MASK_CLOUD, mask.ground, advance=advance):
+    drawn = iter_components(mask.classes, MASK_CLOUD, mask.ground, advance=advance)
+    for component in chain.from_iterable(drawn):
         polygon = polygon_of(component)
         placed = _lonlat(polygon, mask) if lonlat else _affine(polygon, mask.transform)
         yield shapely.orient_polygons(placed), (*facts, round(component.area_m2, 3))

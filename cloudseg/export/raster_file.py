@@ -86,6 +86,7 @@ def _tags(mask: CleanedMask, counts: npt.NDArray[np.int64]) -> dict[str, str]:
         "CLOUDSEG_MODEL_VERSION": str(weights.version),
         "CLOUDSEG_WEIGHTS_ID": weights.weights_id,
         "CLOUDSEG_SOURCE_SHA256": mask.source.sha256,
+        "CLOUDSEG_CLEANED": "yes",  # so that nobody takes it for a label (`cloudseg.ingest.label_tags`)
         **mask.tags,
         "CLOUDSEG_CLOUD_FRACTION": f"{counts[MASK_CLOUD] / valid if valid else 0:.6f}",
         "CLOUDSEG_VALID_FRACTION": f"{valid / pixels:.6f}",

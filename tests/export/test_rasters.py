@@ -8,6 +8,8 @@ import rasterio
 from rio_cogeo.cogeo import cog_validate
 
 from cloudseg import stages
+from cloudseg.errors import BadLabel
+from cloudseg.ingest.label_tags import label_tags
 from tests.export.conftest import UTM, Home, speckled, steps_of
 from tests.export.test_clean import by_pairs
 
@@ -33,6 +35,16 @@ def test_a_widened_mask_with_its_settings(home: Home, tmp_path: Path) -> None:
     share = (found == 1).sum() / (found != 255).sum()
     assert float(tags["CLOUDSEG_CLOUD_FRACTION"]) == pytest.approx(share, abs=1e-6)
     assert float(band["STATISTICS_MEAN"]) == pytest.approx(share)
+
+
+def test_a_cleaned_mask_is_no_label(home: Home, tmp_path: Path) -> None:
+    mask = home.mask(steps_of(speckled(40, 40)))
+    record = stages.export_masks(str(tmp_path), buffer_m=35)
+    with rasterio.open(tmp_path / record.files[mask.mask_id]) as dataset:
+        tags = dataset.tags()
+    with pytest.raises(BadLabel, match="learn from itself"):
+        label_tags(tags, "cleaned.tif")
+    assert label_tags(tags | {"LABEL_CONFIRMS": mask.mask_id}, "cleaned.tif").mask_id == mask.mask_id
 
 
 def test_another_threshold_reads_the_probability(home: Home, tmp_path: Path) -> None:

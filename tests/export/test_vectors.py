@@ -15,6 +15,7 @@ from rasterio.transform import Affine
 from rasterio.warp import transform as transform_points
 
 from cloudseg import stages
+from cloudseg.cli import _run
 from cloudseg.errors import InputError, NotInCatalog, SettingsError
 from cloudseg.records import Mask
 from cloudseg.runtime import open_runtime
@@ -237,3 +238,20 @@ def test_a_clear_mask_has_a_layer_without_polygons(home: Home, tmp_path: Path) -
     for suffix in (".gpkg", ".fgb", ".parquet"):
         assert stages.export_clouds(str(tmp_path / f"c{suffix}")).features == 0
         assert len(read(tmp_path / f"c{suffix}")[1]) == 0
+
+
+def test_the_command_names_what_failed_and_exits_with_3(
+    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = home.mask(steps_of(speckled(40, 40)))
+    bad = home.mask(steps_of(speckled(40, 40, seed=1)), place="block:2")
+    damage(home, bad)
+    out = tmp_path / "c.fgb"
+    arguments = ["export", "clouds", str(out), "--bbox", "2", "48", "4", "50", "--datetime", "2024", "--json"]
+    assert _run(arguments) == 3
+    record = json.loads(capsys.readouterr().out)
+    assert list(record["failed"]) == [bad.mask_id]
+    assert set(read(out)[2]["mask_id"]) == {good.mask_id}
+    assert _run(["export", "footprints", str(tmp_path / "f.gpkg"), "--mask", good.mask_id]) == 0
+    assert _run(["export", "masks", str(tmp_path / "m"), "--mask", good.mask_id, "--min-area-m2", "500"]) == 0
+    assert _run(["export", "clouds", str(out), "--buffer-m", "-1"]) == 2

@@ -129,6 +129,11 @@ def mask(weights_id: str, scene_id: str, name: str, sha256: str) -> str:
     return f"masks/{weights_id}/{scene_id}/{stem}.{sha256[:12]}.{suffix}"
 
 
+def style(raster: str) -> str:
+    """Return the key of the QGIS style of a raster: of the same base name, because QGIS looks for that name only."""
+    return f"{raster.rpartition('.')[0]}.qml"
+
+
 def parts_of_mask(key: str) -> tuple[str, str] | None:
     """Return the weights id and the scene id of a key that `mask` built, None for any other."""
     match key.split("/"):

@@ -150,3 +150,5 @@ def set_up_logging(level: str | None = None, handler: logging.Handler | None = N
         datefmt="%H:%M:%S",
     )
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it logs two lines whenever the revision is read
+    logging.getLogger("pyogrio").setLevel(logging.WARNING)  # a line for every batch of polygons
+    logging.getLogger("numexpr").setLevel(logging.WARNING)  # its number of threads, when pandas is imported

@@ -11,6 +11,7 @@ import click
 
 from cloudseg import __version__
 from cloudseg.cli.admin import backup, db, doctor, maintain, model, restore
+from cloudseg.cli.export import export
 from cloudseg.cli.inspect import lineage, masks, models, quarantine, runs, scenes
 from cloudseg.cli.labels import labels
 from cloudseg.cli.pipeline import evaluate, ingest, predict, promote, retrain, rollback, snapshot, train
@@ -62,6 +63,7 @@ for _command in (
     labels,
     quarantine,
     worklist,
+    export,
     maintain,
     backup,
     restore,

@@ -16,7 +16,7 @@ import rasterio
 from rasterio.transform import Affine
 from rasterio.windows import Window as RasterioWindow
 
-from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA
+from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA
 from cloudseg.grid import Window, decimation, iter_strips
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.windows import BUDGET_BYTES, PaddedWindow, plan_windows
@@ -25,8 +25,10 @@ from cloudseg.raster.cog import BLOCK_SIZE, create_tiled
 from cloudseg.raster.probability import STEPS, classify, encode_probability
 from cloudseg.raster.read import open_raster, read_scene
 from cloudseg.raster.resample import scene_window, working_shape
+from cloudseg.raster.statistics import BandStatistics, count_values
+from cloudseg.raster.style import mask_colormap
 from cloudseg.records import GdalPath, Scene
-from cloudseg.stac.mask import COLORS, MaskFacts
+from cloudseg.stac.mask import MaskFacts
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +124,7 @@ def draw_rasters(
         ObjectCorrupt: pixels cannot be read.
     """
     with ExitStack() as stack:
-        classes = stack.enter_context(_create(mask, scene, "cloud mask", _colormap()))
+        classes = stack.enter_context(_create(mask, scene, "cloud mask", mask_colormap()))
         steps = stack.enter_context(_create(probability, scene, "cloud probability", None))
         steps.scales, steps.offsets = (1 / STEPS,), (0.0,)
         subject = f"weights {predictor.weights_id} on scene {scene.scene_id}"
@@ -135,9 +137,17 @@ def draw_rasters(
             write(_predicted(block, predictor))
             if on_progress is not None:
                 on_progress(PredictionProgress(scene.scene_id, done, len(grid.windows), skipped))
-    pixels, arithmetic = scene.height * scene.width, predictor.arithmetic
     return MaskFacts(
-        predictor.meta.threshold, cloud=writer.cloud, valid=writer.valid, pixels=pixels, arithmetic=arithmetic
+        predictor.meta.threshold,
+        cloud=int(writer.counts["mask"][MASK_CLOUD]),
+        valid=int(writer.counts["mask"].sum() - writer.counts["mask"][MASK_NO_DATA]),
+        pixels=scene.height * scene.width,
+        arithmetic=predictor.arithmetic,
+        statistics={
+            name: found
+            for name, counts in writer.counts.items()
+            if (found := BandStatistics.from_counts(counts, MASK_NO_DATA)) is not None
+        },
     )
 
 
@@ -186,16 +196,15 @@ class _Writer:
     def __init__(self, mask: Any, probability: Any, threshold: float, factor: int, subject: str) -> None:
         self._mask, self._probability, self._threshold, self._factor = mask, probability, threshold, factor
         self._subject = subject
-        self.cloud = 0
-        self.valid = 0
+        self.counts = {name: np.zeros(256, np.int64) for name in ("mask", "probability")}
 
     def write(self, block: _Block) -> None:
         """Write the core of a block by strips: at full resolution it may be most of the scene."""
         for strip in iter_strips(block.target, BLOCK_SIZE):
             steps = self._steps(block, strip)
             classes = classify(steps, self._threshold)
-            self.cloud += int(np.count_nonzero(classes == MASK_CLOUD))
-            self.valid += int(np.count_nonzero(classes != MASK_NO_DATA))
+            self.counts["mask"] += count_values(classes)
+            self.counts["probability"] += count_values(steps)
             window = RasterioWindow(strip.col_off, strip.row_off, strip.width, strip.height)
             self._mask.write(classes, 1, window=window)
             self._probability.write(steps, 1, window=window)
@@ -223,9 +232,3 @@ def _create(path: Path, scene: Scene, description: str, colormap: dict[int, tupl
         descriptions=[description],
         colormap=colormap,
     )
-
-
-def _colormap() -> dict[int, tuple[int, int, int, int]]:
-    """Return RGBA of the classes; GeoTIFF stores no alpha, but viewers draw nodata transparent."""
-    alpha = {MASK_CLEAR: 255, MASK_CLOUD: 255, MASK_NO_DATA: 0}
-    return {value: (*color, alpha[value]) for value, color in COLORS.items()}

@@ -27,6 +27,7 @@ from cloudseg.records.rows import (
 )
 from cloudseg.records.stage import (
     EvaluateRecord,
+    ExportRecord,
     IngestRecord,
     LabelDecisionRecord,
     MaintainRecord,
@@ -45,6 +46,7 @@ __all__ = [
     "Epoch",
     "EvaluateRecord",
     "Evaluation",
+    "ExportRecord",
     "GdalPath",
     "IngestRecord",
     "Json",

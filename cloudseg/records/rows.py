@@ -241,5 +241,9 @@ class Mask(Record):
     key: str
     sha256: str
     size: int
-    companions: Json = Field(description="assets: name ('probability', 'thumbnail', 'item') to StoredObject")
+    companions: Json = Field(
+        description=(
+            "assets: name ('probability', 'thumbnail', 'item', 'mask_style', 'probability_style') to StoredObject"
+        )
+    )
     created_at: AwareDatetime

@@ -109,6 +109,17 @@ class PredictRecord(Record):
     seconds: float
 
 
+class ExportRecord(Record):
+    """Masks that were exported."""
+
+    path: str
+    masks: int
+    features: int = Field(description="polygons in the file, or rasters in the folder")
+    files: Json = Field(default_factory=dict, description="mask id to the name of its raster")
+    failed: Json = Field(description="mask id to what went wrong; the other masks were done")
+    seconds: float
+
+
 class MaintainRecord(Record):
     """What maintenance found and, unless it was a dry run, did."""
 

@@ -12,7 +12,7 @@ import functools
 import math
 import posixpath
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 import pystac
@@ -26,17 +26,19 @@ from shapely.geometry.polygon import orient
 from cloudseg import __version__
 from cloudseg.bands import FIRST_ACQUISITION, MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA
 from cloudseg.raster.probability import STEPS
+from cloudseg.raster.statistics import BandStatistics
+from cloudseg.raster.style import COLORS
 from cloudseg.records import Json, Scene, StoredObject, Weights
 from cloudseg.stac.assets import add_asset
 
 RASTER: Final = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
 EO: Final = "https://stac-extensions.github.io/eo/v1.1.0/schema.json"
 PROCESSING: Final = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
-COLORS: Final = {MASK_CLEAR: (46, 92, 74), MASK_CLOUD: (245, 245, 245), MASK_NO_DATA: (0, 0, 0)}
-"""RGB of the classes, for the color table of the file and as `color_hint`; viewers draw nodata transparent."""
-
 CARRIED: Final = ("synthetic", "georeference", "source", "warped")
 """Tags of a scene that matter to users of its mask: synthetic, georeference, source to cite."""
+
+_QML: Final = "application/x-qgis-layer-settings"
+"""The media type under which QGIS registers `.qml` with the desktop."""
 
 _CLASSES = (
     (MASK_CLEAR, "clear", "Clear", "Ground or water is seen, shadow included."),
@@ -58,6 +60,9 @@ class MaskFacts:
     """Pixels of the scene."""
     arithmetic: str | None
     """fp32, bf16 or int8: a mask is reproduced bit for bit only in the same arithmetic. None: only its file says it."""
+    statistics: Mapping[str, BandStatistics] = field(default_factory=dict)
+    """Of the rasters `mask` and `probability`, as in their files; none where nothing was observed, or only they say it.
+    """
 
     @property
     def cloud_fraction(self) -> float:
@@ -81,7 +86,7 @@ def item_beside(
         scene: what was masked.
         weights: what masked it.
         facts: counts, threshold and arithmetic.
-        assets: the stored `mask`, `probability` and `thumbnail`.
+        assets: the stored `mask`, `probability`, `thumbnail` and the two styles.
     """
     item = describe_mask(
         mask_id=mask_id,
@@ -112,16 +117,17 @@ def describe_mask(
         scene: what was masked.
         weights: what masked it.
         facts: counts, threshold and arithmetic.
-        assets: the stored `mask`, `probability` and `thumbnail`.
+        assets: the stored `mask`, `probability` and `thumbnail`; masks of earlier releases have no styles.
         href: returns the address of a stored object by its key.
     """
     item = place_item(mask_id, scene, _properties(scene, weights, facts))
     item.stac_extensions += [EO, PROCESSING]
     grid = {"raster:spatial_resolution": round(scene.resolution_m, 3)} if scene.resolution_m else {}
     band = {"data_type": "uint8", "nodata": MASK_NO_DATA, "raster:sampling": "area", **grid}
-    for name, asset in MASK_ASSETS.items():
+    for name, asset in ((name, asset) for name, asset in MASK_ASSETS.items() if name in assets):
         scale = {"raster:scale": 1 / STEPS, "raster:offset": 0.0} if name == "probability" else {}
-        bands = {} if name == "thumbnail" else {"bands": [{"name": name, **band, **scale}]}
+        described = {"bands": [{"name": name, **band, **scale, **_statistics(facts, name)}]}
+        bands = described if name in ("mask", "probability") else {}
         # A new format of the thumbnail does not change the name of the asset.
         media_type = _THUMBNAILS[assets[name].key.rpartition(".")[2]] if name == "thumbnail" else asset["type"]
         add_asset(
@@ -146,9 +152,11 @@ MASK_ASSETS: Final[dict[str, Json]] = {
     },
     "thumbnail": {
         "title": "Scene with clouds outlined",
-        "type": pystac.MediaType.PNG,
+        "type": "image/webp",
         "roles": ["thumbnail", "overview"],
     },
+    "mask_style": {"title": "QGIS style of the mask", "type": _QML, "roles": ["style"]},
+    "probability_style": {"title": "QGIS style of the probability", "type": _QML, "roles": ["style"]},
 }
 """Assets of a mask by name. `cloud` and `data-mask` are roles of STAC's best practices; clients such as odc-stac use a
 raster as an image unless its role is `thumbnail` or `overview`."""
@@ -272,6 +280,15 @@ def relative(target: str, folder: str) -> str:
     """Return the relative href from an object in a folder of keys to another key."""
     path = posixpath.relpath(target, folder)
     return path if path.startswith("../") else f"./{path}"
+
+
+def _statistics(facts: MaskFacts, name: str) -> Json:
+    """Return the field `statistics` of a band (STAC 1.1, common metadata), of stored values as those of GDAL are."""
+    found = facts.statistics.get(name)
+    if found is None:
+        return {}
+    names = {"minimum": found.minimum, "maximum": found.maximum, "mean": found.mean, "stddev": found.stddev}
+    return {"statistics": {**names, "count": found.valid, "valid_percent": 100 * found.valid / found.pixels}}
 
 
 def _classes(facts: MaskFacts) -> list[Classification]:

@@ -7,6 +7,7 @@ Importing this package is cheap: torch and rasterio are imported when a stage th
 from cloudseg.stages.backup import backup, restore
 from cloudseg.stages.doctor import doctor, make_roles, upgrade_catalog
 from cloudseg.stages.evaluate import evaluate
+from cloudseg.stages.export import export_clouds, export_footprints, export_masks
 from cloudseg.stages.import_weights import import_weights
 from cloudseg.stages.ingest import ingest
 from cloudseg.stages.inspect import lineage, masks, models, quarantine, runs, scenes
@@ -27,6 +28,9 @@ __all__ = [
     "diff_label",
     "doctor",
     "evaluate",
+    "export_clouds",
+    "export_footprints",
+    "export_masks",
     "import_weights",
     "ingest",
     "label",

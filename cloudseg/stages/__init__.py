@@ -16,6 +16,7 @@ from cloudseg.stages.predict import plan_predict, predict
 from cloudseg.stages.promote import compare, decline, promote, promote_unattended, request_approval, rollback
 from cloudseg.stages.retrain import plan_retrain, retrain
 from cloudseg.stages.snapshot import snapshot
+from cloudseg.stages.stats import stats
 from cloudseg.stages.train import train
 from cloudseg.stages.worklist import worklist
 
@@ -50,6 +51,7 @@ __all__ = [
     "runs",
     "scenes",
     "snapshot",
+    "stats",
     "train",
     "upgrade_catalog",
     "withdraw_labels",

@@ -52,7 +52,7 @@ class MaskOfScene(NamedTuple):
 class Available(NamedTuple):
     """How many masks a filter finds, and between which acquisitions."""
 
-    count: int
+    masks: int
     first: datetime | None
     last: datetime | None
 

@@ -11,7 +11,7 @@ import click
 
 from cloudseg import __version__
 from cloudseg.cli.admin import backup, db, doctor, maintain, model, restore
-from cloudseg.cli.gis import stats
+from cloudseg.cli.gis import composite, stats
 from cloudseg.cli.inspect import lineage, masks, models, quarantine, runs, scenes
 from cloudseg.cli.labels import labels
 from cloudseg.cli.pipeline import evaluate, ingest, predict, promote, retrain, rollback, snapshot, train
@@ -64,6 +64,7 @@ for _command in (
     quarantine,
     worklist,
     stats,
+    composite,
     maintain,
     backup,
     restore,

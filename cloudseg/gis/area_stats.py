@@ -167,9 +167,9 @@ def _counts(found: dict[str, Any]) -> Counts:
 
 def _source(dataset: rasterio.DatasetReader) -> Any:
     """Return a mask as a source for exactextract, in pixel coordinates: rotated grids have no other axes."""
-    sources = import_extra("exactextract.raster")
+    base: Any = import_extra("exactextract.raster").RasterSource
 
-    class Classes(sources.RasterSource):  # type: ignore[misc]
+    class Classes(base):  # type: ignore[misc]
         def res(self) -> tuple[float, float]:
             return 1.0, 1.0
 

@@ -127,8 +127,8 @@ def project(geometry: BaseGeometry, source: str | CRS, target: str | CRS) -> Bas
 def _longest_edge(geometry: BaseGeometry, crs: CRS) -> float:
     """Return the length, in units of the CRS, to which edges are cut before they are projected."""
     west, south, east, north = geometry.bounds
-    unit = 1.0 if crs.is_geographic else 111_000 / (crs.linear_units_factor[1] or 1.0)
-    return max(_EDGE_DEGREES * unit, max(east - west, north - south) / _MOST_PARTS)
+    unit: float = 1.0 if crs.is_geographic else 111_000 / float(crs.linear_units_factor[1] or 1.0)
+    return float(max(_EDGE_DEGREES * unit, max(east - west, north - south) / _MOST_PARTS))
 
 
 _Layer = tuple[npt.NDArray[np.object_], CRS, Mapping[str, Sequence[Any]], Sequence[int]]

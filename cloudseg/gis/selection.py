@@ -7,9 +7,17 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 from sqlalchemy import Connection
 
-from cloudseg.catalog import model_rows
-from cloudseg.catalog.area_search import Available, MaskFilter, count_available, list_mask_ids
+from cloudseg.catalog import Catalog, model_rows
+from cloudseg.catalog.area_search import (
+    Available,
+    MaskFilter,
+    MaskOfScene,
+    count_available,
+    iter_masks,
+    list_mask_ids,
+)
 from cloudseg.errors import DataError, NotInCatalog
+from cloudseg.gis.area_stats import AreaIndex, grid_outline
 from cloudseg.gis.areas import Area
 from cloudseg.raster.footprint import footprint_bounds
 
@@ -40,7 +48,30 @@ def find_mask_ids(
     wanted = MaskFilter(box, since, until, weights_id)
     found = list_mask_ids(db, wanted)
     if not found:
-        raise nothing_found(db, wanted)
+        raise _error(db, wanted)
+    return found
+
+
+def select_masks(
+    catalog: Catalog,
+    areas: Sequence[Area],
+    *,
+    since: datetime | None,
+    until: datetime | None,
+    weights_id: str | None,
+) -> list[MaskOfScene]:
+    """Return the masks whose grids meet the areas; otherwise like `find_mask_ids`.
+
+    Raises:
+        NotInCatalog: the weights are unknown, or there is no champion whose masks could be meant.
+        DataError: there is no such mask.
+    """
+    with catalog.read() as db:
+        mask_ids = find_mask_ids(db, areas, since=since, until=until, weights_id=weights_id)
+    index = AreaIndex(areas)
+    found = [mask for mask in iter_masks(catalog, mask_ids) if index.meeting(grid_outline(mask))]
+    if not found:
+        raise nothing_found(catalog, areas, since=since, until=until, weights_id=weights_id)
     return found
 
 
@@ -49,7 +80,20 @@ def bounds_of(lonlat: Sequence[BaseGeometry]) -> tuple[float, float, float, floa
     return footprint_bounds(shapely.geometrycollections([shapely.box(*part.bounds) for part in _parts(lonlat)]))
 
 
-def nothing_found(db: Connection, wanted: MaskFilter) -> DataError:
+def nothing_found(
+    catalog: Catalog,
+    areas: Sequence[Area],
+    *,
+    since: datetime | None,
+    until: datetime | None,
+    weights_id: str | None,
+) -> DataError:
+    """Return the error for masks whose bounds meet the areas' bounds, but not the areas."""
+    with catalog.read() as db:
+        return _error(db, MaskFilter(bounds_of([area.lonlat for area in areas]), since, until, weights_id))
+
+
+def _error(db: Connection, wanted: MaskFilter) -> DataError:
     """Return the error for a search without a result, with what there is at this place and in this time."""
     here = count_available(db, wanted._replace(since=None, until=None))
     then = count_available(db, wanted._replace(box=None))
@@ -63,9 +107,9 @@ def nothing_found(db: Connection, wanted: MaskFilter) -> DataError:
 
 
 def _words(available: Available) -> str:
-    if available.count == 0:
+    if available.masks == 0:
         return "no mask"
-    masks = "1 mask" if available.count == 1 else f"{available.count} masks"
+    masks = "1 mask" if available.masks == 1 else f"{available.masks} masks"
     if available.first is None or available.last is None:
         return masks
     return f"{masks} ({available.first:%Y-%m-%d} to {available.last:%Y-%m-%d})"

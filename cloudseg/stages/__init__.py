@@ -5,6 +5,7 @@ Importing this package is cheap: torch and rasterio are imported when a stage th
 """
 
 from cloudseg.stages.backup import backup, restore
+from cloudseg.stages.composite import composite
 from cloudseg.stages.doctor import doctor, make_roles, upgrade_catalog
 from cloudseg.stages.evaluate import evaluate
 from cloudseg.stages.import_weights import import_weights
@@ -24,6 +25,7 @@ __all__ = [
     "accept_labels",
     "backup",
     "compare",
+    "composite",
     "decline",
     "diff_label",
     "doctor",

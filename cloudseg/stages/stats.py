@@ -1,5 +1,6 @@
 """Stage: cloud statistics of polygons."""
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -48,7 +49,7 @@ def stats(
     from cloudseg.gis.areas import read_areas
     from cloudseg.gis.interval import parse_interval
     from cloudseg.gis.output_file import check_output
-    from cloudseg.gis.selection import find_mask_ids
+    from cloudseg.gis.selection import find_mask_ids, nothing_found
 
     began = time.monotonic()
     log.started("stats", aoi=aoi, datetime=datetime, weights_id=weights_id, out=out)
@@ -61,7 +62,11 @@ def stats(
     with runtime.catalog.read() as db:
         mask_ids = find_mask_ids(db, areas, since=since, until=until, weights_id=weights_id)
     seen = _Seen()
-    rows = _iter_rows(runtime, mask_ids, areas, seen)
+    remaining = _iter_rows(runtime, mask_ids, areas, seen)
+    first = list(itertools.islice(remaining, 1))
+    if not first and not seen.failed:
+        raise nothing_found(runtime.catalog, areas, since=since, until=until, weights_id=weights_id)
+    rows = itertools.chain(first, remaining)
     kept: list[AreaRow] = list(rows) if out is None else []
     count = len(kept) if out is None else table_file.write_rows(Path(out), rows)
     record = StatsRecord(

@@ -26,7 +26,7 @@ from rasterio.features import geometry_mask
 from rasterio.transform import Affine
 from rasterio.windows import Window as RasterioWindow
 
-from cloudseg.bands import NO_DATA, REFLECTANCE_SCALE
+from cloudseg.bands import MASK_CLEAR, NO_DATA, REFLECTANCE_SCALE
 from cloudseg.catalog.area_search import MaskOfScene
 from cloudseg.errors import DataError, InputError
 from cloudseg.gis.extras import import_extra
@@ -257,7 +257,10 @@ def _median(store: Store, plan: Plan, near: _Near, window: Window) -> Block:
     stack = np.full((len(near), len(plan.bands), *shape), missing, np.uint16)
     count = np.zeros(shape, np.uint16)
     for place, (_, seen) in enumerate(near):
-        clear = _distance(store, plan, seen, window) > plan.buffer_m
+        if plan.buffer_m > 0:
+            clear = _distance(store, plan, seen, window) > plan.buffer_m
+        else:
+            clear = read_classes(store, seen, plan.grid, window) == MASK_CLEAR
         if clear.any():
             found = read_bands(store, seen, plan.grid, window, list(plan.bands))
             clear &= (found != NO_DATA).all(axis=0)

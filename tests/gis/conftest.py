@@ -101,8 +101,7 @@ class GisWorld:
         self, mask: np.ndarray, when: datetime | None, crs: str, transform: Affine, values: Any, bands: Sequence[str]
     ) -> Scene:
         pixels = np.empty((len(bands), *mask.shape), np.uint16)
-        for number in range(len(bands)):
-            pixels[number] = 1000 * (number + 1) if values is None else values
+        pixels[:] = 1000 * np.arange(1, len(bands) + 1)[:, None, None] if values is None else values
         pixels[:, mask == 255] = 0
         content = tif_bytes(pixels, crs, transform, 0, bands)
         source = keys.sha256_of(content + f"{when} {crs}".encode())

@@ -47,6 +47,8 @@ class MaskOfScene(NamedTuple):
     resolution_m: float | None
     bands: Sequence[str]
     scene_key: str
+    footprint_wkb: bytes
+    """Valid pixels in lon/lat, EPSG:4326, cut at 180°."""
 
 
 class Available(NamedTuple):
@@ -93,6 +95,7 @@ def _load(db: Connection, mask_ids: Sequence[str]) -> list[MaskOfScene]:
         "resolution_m": s.resolution_m,
         "bands": s.bands,
         "scene_key": s.key,
+        "footprint_wkb": s.footprint_wkb,
     }
     statement = (
         select(*(column.label(name) for name, column in columns.items()))

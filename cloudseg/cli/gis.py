@@ -21,6 +21,16 @@ _COLUMNS = (
     "mask_id",
     "model_version",
 )
+_DATE_COLUMNS = (
+    "area",
+    "date",
+    "cloud_fraction",
+    "valid_fraction",
+    "valid_m2",
+    "cloud_m2",
+    "masks",
+    "mask_ids",
+)
 _WEIGHTS = click.option(
     "--weights",
     "weights_id",
@@ -33,7 +43,7 @@ _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace the output 
 def _show_stats(console: Console, record: Json) -> None:
     """Print a line for each polygon and scene, then what was read."""
     if record["out"] is None:
-        show_rows("rows", _COLUMNS)(console, record)
+        show_rows("rows", _COLUMNS if record["by"] == "scene" else _DATE_COLUMNS)(console, record)
     show_record(console, {name: value for name, value in record.items() if name != "rows"})
 
 
@@ -55,13 +65,18 @@ def _some_failed(record: Json) -> int:
     "--name-column", metavar="NAME", help="Column that names the polygons; name, id, fid or code when not given."
 )
 @click.option(
+    "--by",
+    type=click.Choice(["scene", "date"]),
+    default="scene",
+    show_default=True,
+    help="A row for each scene, or for each day: then ground under several scenes counts once.",
+)
+@click.option(
     "--out", type=click.Path(dir_okay=False), metavar="FILE", help="Write the rows to a .csv, .json or .parquet file."
 )
 @_OVERWRITE
 @reports(_show_stats, exit_code=_some_failed)
-def stats(
-    aoi: str, datetime: str | None, weights_id: str | None, name_column: str | None, out: str | None, overwrite: bool
-) -> Any:
+def stats(aoi: str, **options: Any) -> Any:
     """Report the share of cloud inside polygons, for each polygon, scene and date.
 
     Pixels that a polygon covers in part count by that part. Areas are in square meters on the ground. Published masks
@@ -69,9 +84,7 @@ def stats(
     """
     from cloudseg import stages
 
-    return stages.stats(
-        aoi, datetime=datetime, weights_id=weights_id, name_column=name_column, out=out, overwrite=overwrite
-    )
+    return stages.stats(aoi, **options)
 
 
 def _parse_bbox(context: click.Context, option: click.Parameter, text: str | None) -> tuple[float, ...] | None:

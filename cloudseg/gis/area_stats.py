@@ -4,6 +4,7 @@ The polygons are moved to the pixel grid of a mask, never the mask to another gr
 computes which part of each pixel a polygon covers and reads the mask by windows of at most `_MOST_CELLS`.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC
@@ -25,7 +26,7 @@ from cloudseg.gis.areas import Area, ground_area, project
 from cloudseg.gis.extras import import_extra
 from cloudseg.raster.footprint import polygons_to_lonlat
 from cloudseg.raster.read import decoded, open_raster
-from cloudseg.records import AreaRow
+from cloudseg.records import AreaDateRow, AreaRow
 from cloudseg.storage import Store
 
 _MOST_CELLS: Final = 4_000_000
@@ -59,10 +60,18 @@ class AreaIndex:
         return [self.areas[at] for at in sorted(self._tree.query(outline, predicate="intersects"))]
 
 
-def iter_results(store: Store, masks: Iterator[MaskOfScene], areas: Sequence[Area]) -> Iterator[MaskResult]:
+def iter_results(
+    store: Store, masks: Iterator[MaskOfScene], areas: Sequence[Area], *, once_a_day: bool = False
+) -> Iterator[MaskResult]:
     """Yield the statistics of every mask, without a row where it meets no area.
 
     A mask that cannot be read becomes a result with an error.
+
+    Args:
+        store: of the masks.
+        masks: in the order of acquisition.
+        areas: the polygons.
+        once_a_day: count ground that lies in the footprint of an earlier mask of the same day with that mask only.
 
     Raises:
         SettingsError: exactextract is not installed.
@@ -70,14 +79,54 @@ def iter_results(store: Store, masks: Iterator[MaskOfScene], areas: Sequence[Are
     """
     import_extra("exactextract")
     index = AreaIndex(areas)
-    for mask in masks:
-        try:
-            outline = grid_outline(mask)
-            yield MaskResult(mask, measure(store, mask, index.meeting(outline), outline))
-        except CloudsegError as error:
-            if error.retry_helps:
-                raise
-            yield MaskResult(mask, [], error)
+    for _, group in itertools.groupby(masks, key=day_of):
+        counted: BaseGeometry | None = None
+        for mask in group:
+            try:
+                outline = grid_outline(mask)
+                yield MaskResult(mask, measure(store, mask, index.meeting(outline), outline, without=counted))
+            except CloudsegError as error:
+                if error.retry_helps:
+                    raise
+                yield MaskResult(mask, [], error)
+            else:
+                footprint = shapely.from_wkb(mask.footprint_wkb)
+                if once_a_day:
+                    counted = footprint if counted is None else shapely.union(counted, footprint)
+
+
+def day_of(mask: MaskOfScene) -> str:
+    """Return the day of an acquisition in UTC, or the id of the mask if the time is unknown."""
+    return mask.acquired_at.astimezone(UTC).date().isoformat() if mask.acquired_at else mask.mask_id
+
+
+def iter_days(results: Iterator[MaskResult]) -> Iterator[AreaDateRow]:
+    """Yield a row for each area and day from the results of `iter_results` with `once_a_day`.
+
+    The rows of a day are in the order in which its masks meet the areas.
+    """
+    for _, group in itertools.groupby(results, key=lambda result: day_of(result.mask)):
+        rows: dict[int, list[AreaRow]] = {}
+        for row in itertools.chain.from_iterable(result.rows for result in group):
+            rows.setdefault(row.feature_id, []).append(row)
+        yield from (_put_together(found) for found in rows.values())
+
+
+def _put_together(rows: Sequence[AreaRow]) -> AreaDateRow:
+    valid, cloud = sum(row.valid_m2 for row in rows), sum(row.cloud_m2 for row in rows)
+    first = rows[0]
+    return AreaDateRow(
+        area=first.area,
+        feature_id=first.feature_id,
+        date=first.date,
+        cloud_fraction=cloud / valid if valid > 0 else None,
+        valid_fraction=min(1.0, valid / first.area_m2),
+        area_m2=first.area_m2,
+        valid_m2=valid,
+        cloud_m2=cloud,
+        masks=len(rows),
+        mask_ids=" ".join(row.mask_id for row in rows),
+    )
 
 
 def grid_outline(mask: MaskOfScene) -> BaseGeometry:
@@ -90,7 +139,14 @@ def grid_outline(mask: MaskOfScene) -> BaseGeometry:
     return polygons_to_lonlat(_move(frame, Affine(*mask.transform)), mask.crs).buffer(_MARGIN_DEGREES)
 
 
-def measure(store: Store, mask: MaskOfScene, areas: Sequence[Area], outline: BaseGeometry) -> list[AreaRow]:
+def measure(
+    store: Store,
+    mask: MaskOfScene,
+    areas: Sequence[Area],
+    outline: BaseGeometry,
+    *,
+    without: BaseGeometry | None = None,
+) -> list[AreaRow]:
     """Return a row for every area that the grid of a mask covers a part of.
 
     Args:
@@ -98,11 +154,12 @@ def measure(store: Store, mask: MaskOfScene, areas: Sequence[Area], outline: Bas
         mask: the mask.
         areas: may lie outside.
         outline: of the mask's grid, `grid_outline`.
+        without: ground in lon/lat that does not count.
 
     Raises:
         StoreError: the mask cannot be read.
     """
-    parts = [(area, part) for area in areas if (part := on_grid(area, mask, outline)) is not None]
+    parts = [(area, part) for area in areas if (part := on_grid(area, mask, outline, without)) is not None]
     if not parts:
         return []
     with open_raster(store.gdal_path(mask.mask_key)) as dataset:
@@ -111,16 +168,22 @@ def measure(store: Store, mask: MaskOfScene, areas: Sequence[Area], outline: Bas
     return [row for row in rows if row is not None]
 
 
-def on_grid(area: Area, mask: MaskOfScene, outline: BaseGeometry) -> BaseGeometry | None:
+def on_grid(
+    area: Area, mask: MaskOfScene, outline: BaseGeometry, without: BaseGeometry | None = None
+) -> BaseGeometry | None:
     """Return the part of an area inside the grid of a mask, in pixels `(col, row)`; None if there is none.
 
     An area in the CRS of the mask is not projected, so polygons along pixel edges stay there.
     """
     crs, to_pixels = CRS.from_user_input(mask.crs), ~Affine(*mask.transform)
-    if area.crs == crs:
+    near: BaseGeometry
+    if without is not None and not without.intersects(area.lonlat):
+        without = None
+    if area.crs == crs and without is None:
         moved = _move(area.geometry, to_pixels)
     else:
         near = shapely.intersection(area.lonlat, outline)
+        near = near if without is None else shapely.difference(near, without)
         if near.is_empty:
             return None
         moved = shapely.union_all([_move(project(part, "EPSG:4326", crs), to_pixels) for part in _polygons(near)])
@@ -197,6 +260,7 @@ def _row(area: Area, mask: MaskOfScene, part: BaseGeometry, counts: Counts) -> A
     moment = mask.acquired_at.astimezone(UTC) if mask.acquired_at else None
     return AreaRow(
         area=area.name,
+        feature_id=area.feature_id,
         date=moment.date().isoformat() if moment else None,
         cloud_fraction=counts.cloud / counts.valid if counts.valid > 0 else None,
         covered_fraction=min(1.0, counts.covered * pixel_m2 / area.area_m2),

@@ -37,6 +37,8 @@ class Area:
     """A polygon of interest."""
 
     name: str
+    feature_id: int
+    """In its file, as QGIS shows it."""
     geometry: BaseGeometry
     """(Multi)polygon in `crs`."""
     crs: CRS
@@ -71,10 +73,13 @@ def read_areas(path: Path, name_column: str | None = None) -> list[Area]:
         raise InputError("the file has no polygon", subject=str(path), next_step="Draw or export polygons into it.")
     shapes = _polygons(wkb, ids, path)
     names = _names(fields, ids, name_column, path)
-    return [make_area(name, shape, crs, source=str(path)) for name, shape in zip(names, shapes, strict=True)]
+    return [
+        make_area(name, shape, crs, feature_id=number, source=str(path))
+        for name, number, shape in zip(names, ids, shapes, strict=True)
+    ]
 
 
-def make_area(name: str, geometry: BaseGeometry, crs: CRS, *, source: str = "polygon") -> Area:
+def make_area(name: str, geometry: BaseGeometry, crs: CRS, *, feature_id: int = 0, source: str = "polygon") -> Area:
     """Return an area for a valid (multi)polygon of a CRS.
 
     Raises:
@@ -89,7 +94,7 @@ def make_area(name: str, geometry: BaseGeometry, crs: CRS, *, source: str = "pol
             found=error.found or error.what,
             next_step="Check the CRS of the file.",
         ) from error
-    return Area(name, geometry, crs, lonlat, ground_area(lonlat))
+    return Area(name, feature_id, geometry, crs, lonlat, ground_area(lonlat))
 
 
 def bbox_area(bbox: Sequence[float]) -> Area:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from cloudseg.errors import InputError
 from cloudseg.gis.extras import import_extra
 from cloudseg.gis.output_file import new_file
-from cloudseg.records import AreaRow
+from cloudseg.records import Record
 
 SUFFIXES: Final = (".csv", ".json", ".parquet")
 _BATCH = 5_000
@@ -35,10 +35,15 @@ def check_suffix(path: Path) -> None:
         import_extra("pyarrow.parquet")
 
 
-def write_rows(path: Path, rows: Iterable[AreaRow]) -> int:
+def write_rows(path: Path, rows: Iterable[Record], kind: type[Record]) -> int:
     """Write rows to a file whose suffix names the format, and return how many there were.
 
     The file appears when all rows are written.
+
+    Args:
+        path: of the new file.
+        rows: of one class.
+        kind: that class, whose fields are the columns.
 
     Raises:
         InputError: the file cannot be written.
@@ -46,30 +51,30 @@ def write_rows(path: Path, rows: Iterable[AreaRow]) -> int:
     write = {".csv": _write_csv, ".json": _write_json, ".parquet": _write_parquet}[path.suffix.lower()]
     counted = _Counted(rows)
     with new_file(path) as part:
-        write(part, counted)
+        write(part, counted, kind)
     return counted.count
 
 
 class _Counted:
     """Count rows while they pass."""
 
-    def __init__(self, rows: Iterable[AreaRow]) -> None:
+    def __init__(self, rows: Iterable[Record]) -> None:
         self.rows, self.count = rows, 0
 
-    def __iter__(self) -> Iterator[AreaRow]:
+    def __iter__(self) -> Iterator[Record]:
         for row in self.rows:
             self.count += 1
             yield row
 
 
-def _write_csv(path: Path, rows: Iterable[AreaRow]) -> None:
+def _write_csv(path: Path, rows: Iterable[Record], kind: type[Record]) -> None:
     with path.open("w", encoding="utf-8", newline="") as out:
-        writer = csv.DictWriter(out, list(AreaRow.model_fields))
+        writer = csv.DictWriter(out, list(kind.model_fields))
         writer.writeheader()
         writer.writerows(row.as_json() for row in rows)
 
 
-def _write_json(path: Path, rows: Iterable[AreaRow]) -> None:
+def _write_json(path: Path, rows: Iterable[Record], kind: type[Record]) -> None:
     with path.open("w", encoding="utf-8") as out:
         out.write("[")
         for number, row in enumerate(rows):
@@ -77,21 +82,19 @@ def _write_json(path: Path, rows: Iterable[AreaRow]) -> None:
         out.write("\n]\n")
 
 
-def _write_parquet(path: Path, rows: Iterable[AreaRow]) -> None:
+def _write_parquet(path: Path, rows: Iterable[Record], kind: type[Record]) -> None:
     arrow, parquet = import_extra("pyarrow"), import_extra("pyarrow.parquet")
-    schema = arrow.schema([(name, _arrow_type(arrow, name)) for name in AreaRow.model_fields])
+    schema = arrow.schema([(name, _arrow_type(arrow, name)) for name in kind.model_fields])
     remaining = iter(rows)
     with parquet.ParquetWriter(path, schema) as out:
         while batch := list(itertools.islice(remaining, _BATCH)):
-            out.write_table(arrow.Table.from_pylist([_plain(row) for row in batch], schema=schema))
-
-
-def _plain(row: AreaRow) -> dict[str, Any]:
-    return row.model_dump()
+            out.write_table(arrow.Table.from_pylist([row.model_dump() for row in batch], schema=schema))
 
 
 def _arrow_type(arrow: Any, name: str) -> Any:
     """Return the type of a column: shares and areas are float64, a time has its zone."""
     if name.endswith(("_fraction", "_m2")):
         return arrow.float64()
-    return {"acquired_at": arrow.timestamp("us", tz="UTC"), "model_version": arrow.int32()}.get(name, arrow.string())
+    if name in ("feature_id", "model_version", "masks"):
+        return arrow.int64()
+    return arrow.timestamp("us", tz="UTC") if name == "acquired_at" else arrow.string()

@@ -1,6 +1,6 @@
 """Rows of the catalog, chips, and the records that stages return: frozen, typed, JSON-able."""
 
-from cloudseg.records.area import AreaRow, CompositeRecord, StatsRecord
+from cloudseg.records.area import AreaDateRow, AreaRow, CompositeRecord, StatsRecord
 from cloudseg.records.base import Json, ListedObject, Record, StoredObject, utc_iso
 from cloudseg.records.chip import Chip
 from cloudseg.records.gdal_path import GdalPath
@@ -40,6 +40,7 @@ from cloudseg.records.stage import (
 from cloudseg.records.worklist import WorklistItem, WorklistReason, WorklistRecord, WorklistWindow
 
 __all__ = [
+    "AreaDateRow",
     "AreaRow",
     "Checkpoint",
     "Chip",

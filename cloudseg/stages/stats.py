@@ -5,15 +5,16 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cloudseg.catalog.area_search import iter_masks
-from cloudseg.errors import CloudsegError
-from cloudseg.records import AreaRow, Json, StatsRecord
+from cloudseg.errors import CloudsegError, InputError
+from cloudseg.records import AreaDateRow, AreaRow, Json, StatsRecord
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
 
 if TYPE_CHECKING:
+    from cloudseg.gis.area_stats import MaskResult
     from cloudseg.gis.areas import Area
 
 
@@ -23,6 +24,7 @@ def stats(
     datetime: str | None = None,
     weights_id: str | None = None,
     name_column: str | None = None,
+    by: Literal["scene", "date"] = "scene",
     out: str | None = None,
     overwrite: bool = False,
 ) -> StatsRecord:
@@ -36,6 +38,7 @@ def stats(
         datetime: interval of acquisition, `2024-06-01/2024-06-30`; None: any time.
         weights_id: whose masks; by default of each scene the one by the weights that became champion last.
         name_column: column with the polygons' names; by default `name`, `id`, `fid` or `code`.
+        by: rows for each scene, or for each day: then ground under several scenes of a day counts once.
         out: file for the rows, `.csv`, `.json` or `.parquet`; by default they are in the record.
         overwrite: replace that file.
 
@@ -53,6 +56,8 @@ def stats(
 
     began = time.monotonic()
     log.started("stats", aoi=aoi, datetime=datetime, weights_id=weights_id, out=out)
+    if by not in ("scene", "date"):
+        raise InputError("no such rows", subject="by", found=by, expected="scene, date")
     since, until = parse_interval(datetime) if datetime is not None else (None, None)
     if out is not None:
         table_file.check_suffix(Path(out))
@@ -62,19 +67,21 @@ def stats(
     with runtime.catalog.read() as db:
         mask_ids = find_mask_ids(db, areas, since=since, until=until, weights_id=weights_id)
     seen = _Seen()
-    remaining = _iter_rows(runtime, mask_ids, areas, seen)
+    remaining = _iter_rows(runtime, mask_ids, areas, seen, by)
     first = list(itertools.islice(remaining, 1))
     if not first and not seen.failed:
         raise nothing_found(runtime.catalog, areas, since=since, until=until, weights_id=weights_id)
     rows = itertools.chain(first, remaining)
-    kept: list[AreaRow] = list(rows) if out is None else []
-    count = len(kept) if out is None else table_file.write_rows(Path(out), rows)
+    kept = list(rows) if out is None else []
+    kind = AreaRow if by == "scene" else AreaDateRow
+    count = len(kept) if out is None else table_file.write_rows(Path(out), rows, kind)
     record = StatsRecord(
+        by=by,
         areas=len(areas),
         masks=seen.masks,
         count=count,
         rows=kept,
-        uncovered=list(dict.fromkeys(area.name for area in areas if area.name not in seen.areas)),
+        uncovered=[area.name for area in areas if area.feature_id not in seen.features],
         failed=seen.failed,
         out=str(Path(out).absolute()) if out is not None else None,
         seconds=round(time.monotonic() - began, 3),
@@ -88,7 +95,7 @@ class _Seen:
     """What has been read so far."""
 
     masks: int = 0
-    areas: set[str] = field(default_factory=set)
+    features: set[int] = field(default_factory=set)
     failed: Json = field(default_factory=dict)
 
     def fail(self, mask_id: str, error: CloudsegError) -> None:
@@ -96,16 +103,27 @@ class _Seen:
         self.failed[mask_id] = error.as_record()
 
 
-def _iter_rows(runtime: Runtime, mask_ids: Sequence[str], areas: "Sequence[Area]", seen: _Seen) -> Iterator[AreaRow]:
-    """Yield the rows mask by mask."""
-    from cloudseg.gis.area_stats import iter_results
+def _iter_rows(
+    runtime: Runtime, mask_ids: Sequence[str], areas: "Sequence[Area]", seen: _Seen, by: str
+) -> Iterator[AreaRow | AreaDateRow]:
+    """Yield the rows in the order of acquisition."""
+    from cloudseg.gis.area_stats import iter_days, iter_results
 
-    report_progress = log.progress("stats")
     masks = iter_masks(runtime.catalog, mask_ids)
-    for number, result in enumerate(iter_results(runtime.store, masks, areas), start=1):
+    results = _noted(iter_results(runtime.store, masks, areas, once_a_day=by == "date"), len(mask_ids), seen)
+    if by == "date":
+        yield from iter_days(results)
+    else:
+        yield from itertools.chain.from_iterable(result.rows for result in results)
+
+
+def _noted(results: "Iterator[MaskResult]", total: int, seen: _Seen) -> "Iterator[MaskResult]":
+    """Yield the results, and note what they are."""
+    report_progress = log.progress("stats")
+    for number, result in enumerate(results, start=1):
         if result.error is not None:
             seen.fail(result.mask.mask_id, result.error)
         seen.masks += 1 if result.rows else 0
-        seen.areas.update(row.area for row in result.rows)
-        yield from result.rows
-        report_progress(number, len(mask_ids), "masks")
+        seen.features.update(row.feature_id for row in result.rows)
+        yield result
+        report_progress(number, total, "masks")

@@ -59,6 +59,8 @@ def test_stats(world: GisWorld, run: Run, aoi: str, tmp_path: Path):
     assert (meadow.split()[:3], lake.split()[:3]) == (["meadow", "2024-06-01", "1"], ["lake", "2024-06-01", "1"])
     code, out, _ = run("stats", "--aoi", aoi, "--json")
     assert [row["cloud_fraction"] for row in json.loads(out)["rows"]] == [1, 1, 0, 0]
+    code, out, _ = run("stats", "--aoi", aoi, "--by", "date")
+    assert (code, out.splitlines()[0].split()[-1], out.splitlines()[1].split()[0]) == (0, "mask_ids", "meadow")
     table = tmp_path / "t.csv"
     code, out, _ = run("stats", "--aoi", aoi, "--out", str(table))
     assert "count 4" in " ".join(out.split())

@@ -191,6 +191,47 @@ def test_the_antimeridian(world: GisWorld, tmp_path: Path, ground: Any):
     )
 
 
+def test_long_edges_follow_the_crs_of_the_file(world: GisWorld, tmp_path: Path):
+    """A parallel over a degree is 120 m from the straight line in UTM; the strip along it is 550 m high."""
+    x, y = pyproj.Transformer.from_crs("EPSG:4326", ZONE, always_xy=True).transform(3.0, 45.0)
+    grid = from_origin(round(x) - 500, round(y) + 1500, 50, 50)
+    rows, cols = np.mgrid[:40, :1620]
+    xs, ys = grid @ (cols + 0.5, rows + 0.5)
+    _, lat = pyproj.Transformer.from_crs(ZONE, "EPSG:4326", always_xy=True).transform(xs, ys)
+    world.add(((lat > 45) & (lat < 45.005)).astype(np.uint8), transform=grid)
+    strip = box(3.0, 45.0, 4.0, 45.005)
+    (row,) = stages.stats(write(tmp_path / "a.geojson", [strip], "EPSG:4326")).rows
+    assert row.covered_fraction == pytest.approx(1, abs=1e-6)
+    assert row.cloud_fraction > 0.95  # pixels on its outline have their center outside at times
+
+
+def test_a_day_counts_ground_under_several_scenes_once(world: GisWorld, tmp_path: Path):
+    """Two scenes overlap by 40 of their 100 columns; the first one is cloud, with no data in its last 20."""
+    first = classes(cloud=[(slice(0, 100), slice(0, 80))], no_data=[(slice(0, 100), slice(80, 100))])
+    one = world.add(first, when=DAY)
+    two = world.add(classes(), when=DAY + timedelta(hours=5), transform=GRID @ Affine.translation(60, 0))
+    later = world.add(classes(), when=DAY + timedelta(hours=15))  # the next day
+    unknown = world.add(classes(), when=None)
+    wide = pixels(slice(10, 20), slice(40, 140))
+    aoi = write(tmp_path / "a.gpkg", [wide, pixels(slice(0, 9), slice(0, 9)), wide], name=["twin", "left", "twin"])
+    record = stages.stats(aoi, by="date")
+    assert (record.by, record.count, record.masks) == ("date", 9, 4)
+    twins = [row for row in record.rows if row.area == "twin"]
+    assert [row.date for row in twins] == ["2024-06-01"] * 2 + ["2024-06-02"] * 2 + [None] * 2
+    for row in twins[:2]:
+        assert row.mask_ids == f"{one.mask_id} {two.mask_id}"
+        assert row.cloud_fraction == pytest.approx(40 / 100, abs=1e-6)  # 40 columns of the first, 60 of the second
+        assert row.valid_m2 == pytest.approx(geodesic(wide), rel=1e-6)
+        assert (row.valid_fraction, row.masks) == (pytest.approx(1, abs=1e-6), 2)
+    assert [row.mask_ids for row in twins[2::2]] == [later.mask_id, unknown.mask_id]
+    assert twins[2].valid_fraction == pytest.approx(0.6, abs=1e-6)
+    out = tmp_path / "days.parquet"
+    assert stages.stats(aoi, by="date", out=str(out)).count == 9
+    assert pyarrow.parquet.read_table(out).column("masks").to_pylist() == [2, 1, 2] + [1] * 6
+    by_scene = stages.stats(aoi).rows
+    assert sum(row.valid_m2 for row in by_scene[:4] if row.feature_id == 1) > 1.19 * geodesic(wide)
+
+
 def test_outside_of_every_mask(world: GisWorld, tmp_path: Path):
     world.add(classes())
     aoi = write(tmp_path / "a.geojson", [box(100, 10, 101, 11)], "EPSG:4326")
@@ -219,7 +260,8 @@ def test_time_and_weights_choose_the_masks(world: GisWorld, tmp_path: Path):
     aoi = write(tmp_path / "a.gpkg", [pixels(slice(0, 9), slice(0, 9))])
     ids = [row.mask_id for row in stages.stats(aoi).rows]
     assert ids == [early.mask_id, late.mask_id, only_older.mask_id]
-    assert [row.mask_id for row in stages.stats(aoi, datetime="2024-06").rows] == [early.mask_id]
+    for when in ("2024-06", "2024-06-01T10:30:00Z", "../2024-06-01T10:30:00Z"):
+        assert [row.mask_id for row in stages.stats(aoi, datetime=when).rows] == [early.mask_id]
     assert [row.mask_id for row in stages.stats(aoi, datetime="2024-06-02/..").rows] == ids[1:]
     by_older = stages.stats(aoi, weights_id="w-older").rows
     assert [row.mask_id for row in by_older] == [again.mask_id, only_older.mask_id]

@@ -33,8 +33,11 @@ from cloudseg.storage import Store
 _MARGIN: Final = 2
 """Pixels around the bounds of a scene on the grid, for the width of interpolation."""
 _TOLERANCE: Final = 1e-6
-"""Pixels by which GDAL may approximate a transformation. Its default, an eighth, depends on the window; rasterio 1.4
-refuses 0."""
+"""Pixels by which GDAL may approximate a transformation. Its default, an eighth, moves every twentieth pixel by one;
+rasterio 1.4 refuses 0."""
+_CHUNK: Final = 256
+"""Side in pixels of the squares of the grid in which GDAL warps. It estimates positions and scale for each request, so
+that the same pixel can differ between two windows; squares that never change make windows equal the whole."""
 _COARSER: Final = 1.01
 """Ratio of sides from which a pixel of the grid counts as coarser than one of the scene."""
 
@@ -150,10 +153,21 @@ def _read(
     with open_raster(path) as dataset:
         indexes = bands if isinstance(bands[0], int) else band_indexes(dataset, bands)
         with _on_grid(dataset, seen, grid, resampling, no_data) as warped, decoded(dataset):
-            rows, cols = part.row_off - seen.window.row_off, part.col_off - seen.window.col_off
-            found = warped.read(indexes, window=RasterioWindow(cols, rows, part.width, part.height))
-    out[(slice(None), *part.within(window))] = found
+            for chunk in [part] if seen.same_grid else _chunks(seen.window, part):
+                rows, cols = chunk.row_off - seen.window.row_off, chunk.col_off - seen.window.col_off
+                found = warped.read(indexes, window=RasterioWindow(cols, rows, chunk.width, chunk.height))
+                if (shared := chunk.overlap(part)) is not None:
+                    out[(slice(None), *shared.within(window))] = found[(slice(None), *shared.within(chunk))]
     return out
+
+
+def _chunks(scene: Window, part: Window) -> Iterator[Window]:
+    """Yield the squares of the grid that hold a part of a scene, cut at the edge of the scene only."""
+    for row in range(part.row_off // _CHUNK, -(-(part.row_off + part.height) // _CHUNK)):
+        for col in range(part.col_off // _CHUNK, -(-(part.col_off + part.width) // _CHUNK)):
+            chunk = Window(row * _CHUNK, col * _CHUNK, _CHUNK, _CHUNK).overlap(scene)
+            if chunk is not None:
+                yield chunk
 
 
 @contextmanager
@@ -172,6 +186,9 @@ def _on_grid(
         src_nodata=no_data,
         nodata=no_data,
         tolerance=_TOLERANCE,
+        # Otherwise GDAL estimates the scale, and with it the width of the kernel, for each request.
+        XSCALE=1 / seen.ratio,
+        YSCALE=1 / seen.ratio,
     ) as warped:
         yield warped
 

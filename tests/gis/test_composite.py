@@ -154,7 +154,7 @@ def test_windows_equal_the_whole(world: GisWorld, method: Any):
     for number, (crs, x, side) in enumerate(
         [(ZONE, 500_000, 20), (ZONE, 500_007, 10), ("EPSG:32630", 499_600, 20), (ZONE, 499_000, 50)]
     ):
-        noise = rng.choice(np.array([0, 1, 255], np.uint8), (200, 200), p=[0.97, 0.02, 0.01])
+        noise = rng.choice(np.array([0, 1, 255], np.uint8), (700, 700), p=[0.99, 0.008, 0.002])
         y = 5_000_000
         if crs != ZONE:
             x, y = pyproj.Transformer.from_crs(ZONE, crs, always_xy=True).transform(x, y)
@@ -163,17 +163,18 @@ def test_windows_equal_the_whole(world: GisWorld, method: Any):
             when=DAY + timedelta(days=number),
             crs=crs,
             transform=from_origin(x, y, side, side),
-            values=rng.integers(1, 9000, (200, 200)),
+            values=rng.integers(1, 9000, (700, 700)),
         )
     with world.runtime.catalog.read() as db:
         ids = [row[0] for row in db.exec_driver_sql("select mask_id from mask order by mask_id")]
     masks = list(iter_masks(world.runtime.catalog, ids))
-    grid = Grid(rasterio.CRS.from_string(ZONE), from_origin(499_500, 5_000_500, 20, 20), 180, 170)
+    grid = Grid(rasterio.CRS.from_string(ZONE), from_origin(499_500, 5_000_500, 20, 20), 640, 600)
     plan = Plan(grid, masks, ["red"], method, DAY, buffer_m=30, cap_m=300)
     observations = [observe(mask, grid) for mask in masks]
-    whole = compose(world.runtime.store, plan, observations, Window(0, 0, 180, 170))
+    whole = compose(world.runtime.store, plan, observations, Window(0, 0, 640, 600))
     assert (whole.count.max(), (whole.bands > 0).mean() > 0.3) == (4, True)
-    for row, col, height, width in ((0, 0, 64, 64), (64, 50, 33, 100), (150, 100, 30, 70), (100, 169, 1, 1)):
+    assert set(np.unique(whole.scene)) == ({0, 1, 2, 3, 4} if method == "clearest" else {0})
+    for row, col, height, width in ((0, 0, 200, 300), (64, 50, 333, 100), (350, 300, 290, 300), (100, 569, 1, 1)):
         part = compose(world.runtime.store, plan, observations, Window(row, col, height, width))
         rows, cols = slice(row, row + height), slice(col, col + width)
         assert (part.bands == whole.bands[:, rows, cols]).all()

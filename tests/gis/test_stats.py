@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from shapely.affinity import rotate
 from shapely.geometry import MultiPolygon, Polygon, box, mapping, shape
 
 from cloudseg import stages
-from cloudseg.errors import DataError, InputError, NotInCatalog
+from cloudseg.errors import DataError, InputError, NotInCatalog, StoreUnreachable
 from cloudseg.gis import area_stats
+from cloudseg.gis.table_file import write_rows
 from tests.gis.conftest import DAY, GRID, ZONE, GisWorld, classes
 
 
@@ -312,6 +314,22 @@ def test_a_table_holds_the_rows(world: GisWorld, tmp_path: Path, suffix: str):
         stages.stats(aoi, out=str(out))
     stages.stats(aoi, out=str(out), overwrite=True)
     assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
+def test_a_failed_table_leaves_nothing(world: GisWorld, tmp_path: Path, suffix: str):
+    world.add(classes())
+    (row,) = stages.stats(write(tmp_path / "a.gpkg", [pixels(slice(0, 9), slice(0, 9))])).rows
+
+    def rows() -> Iterator[Any]:
+        yield row
+        raise StoreUnreachable("the network failed")
+
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with pytest.raises(StoreUnreachable):
+        write_rows(folder / f"t{suffix}", rows(), type(row))
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("suffix", [".geojson", ".gpkg", ".fgb", ".shp"])

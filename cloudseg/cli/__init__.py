@@ -12,6 +12,7 @@ import click
 from cloudseg import __version__
 from cloudseg.cli.admin import backup, db, doctor, maintain, model, restore
 from cloudseg.cli.export import export
+from cloudseg.cli.gis import composite, stats
 from cloudseg.cli.inspect import lineage, masks, models, quarantine, runs, scenes
 from cloudseg.cli.labels import labels
 from cloudseg.cli.pipeline import evaluate, ingest, predict, promote, retrain, rollback, snapshot, train
@@ -37,7 +38,7 @@ def root(log_level: str | None) -> None:
       0    success
       1    doctor found a problem, or stdout cannot be written
       2    wrong input, settings or usage
-      3    the data cannot be used, or some scenes could not be predicted
+      3    the data cannot be used, or some scenes could not be predicted or masks not read
       4    the state of the catalog does not allow it
       5    an object in the store is missing or damaged, or the store refused the request
       6    the store or the catalog does not respond: try again
@@ -64,6 +65,8 @@ for _command in (
     quarantine,
     worklist,
     export,
+    stats,
+    composite,
     maintain,
     backup,
     restore,

@@ -1,5 +1,6 @@
 """Rows of the catalog, chips, and the records that stages return: frozen, typed, JSON-able."""
 
+from cloudseg.records.area import AreaDateRow, AreaRow, CompositeRecord, StatsRecord
 from cloudseg.records.base import Json, ListedObject, Record, StoredObject, utc_iso
 from cloudseg.records.chip import Chip
 from cloudseg.records.gdal_path import GdalPath
@@ -40,8 +41,11 @@ from cloudseg.records.stage import (
 from cloudseg.records.worklist import WorklistItem, WorklistReason, WorklistRecord, WorklistWindow
 
 __all__ = [
+    "AreaDateRow",
+    "AreaRow",
     "Checkpoint",
     "Chip",
+    "CompositeRecord",
     "Decision",
     "Epoch",
     "EvaluateRecord",
@@ -72,6 +76,7 @@ __all__ = [
     "SnapshotLabel",
     "SnapshotRecord",
     "Split",
+    "StatsRecord",
     "StoredObject",
     "TrainRecord",
     "Verdict",

@@ -5,6 +5,7 @@ Importing this package is cheap: torch and rasterio are imported when a stage th
 """
 
 from cloudseg.stages.backup import backup, restore
+from cloudseg.stages.composite import composite
 from cloudseg.stages.doctor import doctor, make_roles, upgrade_catalog
 from cloudseg.stages.evaluate import evaluate
 from cloudseg.stages.export import export_clouds, export_footprints, export_masks
@@ -17,6 +18,7 @@ from cloudseg.stages.predict import plan_predict, predict
 from cloudseg.stages.promote import compare, decline, promote, promote_unattended, request_approval, rollback
 from cloudseg.stages.retrain import plan_retrain, retrain
 from cloudseg.stages.snapshot import snapshot
+from cloudseg.stages.stats import stats
 from cloudseg.stages.train import train
 from cloudseg.stages.worklist import worklist
 
@@ -24,6 +26,7 @@ __all__ = [
     "accept_labels",
     "backup",
     "compare",
+    "composite",
     "decline",
     "diff_label",
     "doctor",
@@ -54,6 +57,7 @@ __all__ = [
     "runs",
     "scenes",
     "snapshot",
+    "stats",
     "train",
     "upgrade_catalog",
     "withdraw_labels",

@@ -135,7 +135,7 @@ def _make(
     cogs = {name: folder / f"{name}.tif" for name in drawn}
     write_cog(cogs["mask"], drawn["mask"], resampling="mode", tags={**tags, "CLOUDSEG_CLASSES": class_names()})
     write_cog(
-        cogs["probability"], drawn["probability"], resampling="average", tags={**tags, "CLOUDSEG_ENCODING": _ENCODING}
+        cogs["probability"], drawn["probability"], resampling="average", tags={**tags, "CLOUDSEGENCODING": ENCODING}
     )
     files: dict[str, StagedObject] = {name: _named(weights, scene, f"{name}.tif", path) for name, path in cogs.items()}
     files["thumbnail"] = _named(weights, scene, "thumbnail.png", make_thumbnail(str(source), cogs["mask"]))
@@ -146,7 +146,7 @@ def _make(
     return facts, files
 
 
-_ENCODING = f"probability = value / {STEPS}; 255 = no data; cloud where probability >= CLOUDSEG_THRESHOLD"
+ENCODING = f"probability = value / {STEPS}; 255 = no data; cloud where probability >= CLOUDSEG_THRESHOLD"
 
 
 def mask_id_of(scene_id: str, weights_id: str) -> str:

@@ -6,9 +6,8 @@ loads neither torch nor Airflow, nor anything else that takes time.
 """
 
 import os
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # what type checkers take for True; importing `typing` takes ten times as long as the rest
 if TYPE_CHECKING:
     from cloudseg.api import Model, Prediction, load, open_masks
 
@@ -27,13 +26,15 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Return a name of `cloudseg.api`, which is imported when it is first used."""
     if name in __all__:
+        from importlib import import_module
+
         # By its name: nothing below may import `cloudseg.api`, and all of it imports this package.
         return getattr(import_module("cloudseg.api"), name)
     raise AttributeError(f"module 'cloudseg' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    return sorted({*globals(), *__all__} - {"TYPE_CHECKING"})

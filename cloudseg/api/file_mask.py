@@ -10,6 +10,7 @@ from cloudseg import __version__
 from cloudseg.api.user_file import UserRaster
 from cloudseg.errors import InputError
 from cloudseg.model.predictor import Predictor
+from cloudseg.model.windows import BUDGET_BYTES
 from cloudseg.predict.draw import OnProgress, draw_rasters, plan_scene
 from cloudseg.predict.item import MaskFacts, class_names
 from cloudseg.predict.scene import ENCODING
@@ -25,6 +26,7 @@ def write_mask(
     probability: Path | None,
     *,
     version: int | None,
+    budget_bytes: int = BUDGET_BYTES,
     on_progress: OnProgress | None = None,
 ) -> PredictFileRecord:
     """Write the mask, and the probability if a path is given; each file appears complete or not at all.
@@ -35,6 +37,7 @@ def write_mask(
         out: path of the mask.
         probability: path of the probability; None: it is not written.
         version: of the weights in the catalog, for the tags.
+        budget_bytes: memory of one forward pass.
         on_progress: called after every window.
 
     Raises:
@@ -49,7 +52,7 @@ def write_mask(
             raster.open,
             raster.grid,
             predictor,
-            plan_scene(raster.grid, predictor),
+            plan_scene(raster.grid, predictor, budget_bytes=budget_bytes),
             mask=drawn[0],
             probability=drawn[1],
             on_progress=on_progress,
@@ -80,6 +83,8 @@ def _check_outputs(source: Path, outputs: list[Path]) -> None:
     for path in outputs:
         if not path.parent.is_dir():
             raise InputError("no such folder", subject=str(path), next_step=f"mkdir -p {path.parent}")
+        if not os.access(path.parent, os.W_OK):
+            raise InputError("the folder cannot be written", subject=str(path.parent))
         if path.is_dir() or (path.exists() and path.samefile(source)):
             raise InputError(
                 "a folder, or the file that is masked", subject=str(path), expected="the path of a new file"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cloudseg.api.grid import PixelGrid, check_bands
 from cloudseg.errors import InputError
-from cloudseg.grid import Window
+from cloudseg.grid import Window, iter_strips
 from cloudseg.ingest.inbox_file import InboxFile, escape_name
 from cloudseg.ingest.job import RasterJob, SceneJob
 from cloudseg.ingest.layer import Layer, align_layers, open_layer, read_layers
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cloudseg.predict.draw import ReadPixels
     from cloudseg.settings import Settings
 
+_STRIP_ROWS: Final = 128
 _SAMPLE: Final = 256
 _SAMPLES_PER_SIDE: Final = 4
 
@@ -56,9 +57,13 @@ class UserRaster:
             def read(
                 window: Window, bands: tuple[str, ...], factor: int
             ) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
-                source = scene_window(window, factor, self.grid.height, self.grid.width)
-                dn, _ = read_layers(layers, [], source)
-                return downsample(dn[[self.bands.index(band) for band in bands]], factor)
+                wanted = [self.bands.index(band) for band in bands]
+                parts = []
+                # By strips: every band of the file is converted in order to know where it has no data.
+                for strip in iter_strips(window, max(1, _STRIP_ROWS // factor)):
+                    source = scene_window(strip, factor, self.grid.height, self.grid.width)
+                    parts.append(downsample(read_layers(layers, [], source)[0][wanted], factor))
+                return np.concatenate([dn for dn, _ in parts], axis=1), np.concatenate([valid for _, valid in parts])
 
             yield read
 

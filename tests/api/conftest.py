@@ -1,7 +1,6 @@
 """A home with a champion and published masks, and its weights as a file."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,8 +65,8 @@ def make_champion(weights: Weights) -> None:
 
 
 @pytest.fixture(scope="session")
-def built_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """Yield a home whose scenes are 30 m and whose champion works at 60 m. Tests do not change it."""
+def built_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """Return a home whose scenes are 30 m and whose champion works at 60 m. Tests do not change it."""
     folder = tmp_path_factory.mktemp("api")
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("CLOUDSEG_")]:
@@ -82,7 +81,7 @@ def built_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         assert record.created == 8, record
         weights_file = folder / "weights.safetensors"
         weights_file.write_bytes(open_runtime().store.get(weights.key))
-    yield Home(folder / "home", folder / "tiles", weights, weights_file)
+    return Home(folder / "home", folder / "tiles", weights, weights_file)
 
 
 @pytest.fixture

@@ -76,21 +76,15 @@ class _Redirects(HTTPRedirectHandler):
     """Follow a redirect only to what could have been asked for, in the same scheme."""
 
     def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Request | None:
-        if urlsplit(newurl).scheme != urlsplit(req.full_url).scheme:
-            raise InputError(
-                "the server redirects to another scheme",
-                subject=_plain(req.full_url),
-                found=_plain(newurl),
-                expected=_EXPECTED,
-                next_step="Use the address that it redirects to, if you trust it.",
-            )
-        _check_http(newurl)
+        if urlsplit(newurl).scheme != urlsplit(req.full_url).scheme or not _is_read(newurl):
+            raise _redirected(_plain(req.full_url), newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _fetch_http(address: str, max_bytes: int) -> bytes:
-    _check_http(address)
     name = _plain(address)
+    if not _is_read(address):
+        raise InputError("this address is not read", subject=name, expected=_EXPECTED)
     try:
         with build_opener(_Redirects()).open(address.partition("#")[0], timeout=_TIMEOUT_S) as answer:
             return _bounded(answer, name, max_bytes)
@@ -102,19 +96,26 @@ def _fetch_http(address: str, max_bytes: int) -> bytes:
         ) from error
 
 
-def _check_http(address: str) -> None:
-    """Check that an address is https, or http on this machine.
-
-    Raises:
-        InputError: it is not.
-    """
+def _is_read(address: str) -> bool:
+    """Return whether an address is https, or http on this machine."""
     parts = urlsplit(address)
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
-        raise InputError("this address is not read", subject=_plain(address), expected=_EXPECTED)
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
+
+
+def _redirected(name: str, to: str) -> InputError:
+    return InputError(
+        "the server redirects to an address that is not read",
+        subject=name,
+        found=_plain(to),
+        expected=_EXPECTED,
+        next_step="Use the address that it redirects to, if you trust it.",
+    )
 
 
 def _http_error(error: HTTPError, name: str) -> Exception:
     found = f"HTTP status {error.code}"
+    if 300 <= error.code < 400:  # of another kind than http, or in a loop: urllib itself does not follow it
+        return _redirected(name, error.headers.get("Location", ""))
     if error.code in (404, 410):
         return ObjectMissing("there is no such file", subject=name, found=found, next_step="Check the address.")
     if error.code < 500 and error.code != 429:

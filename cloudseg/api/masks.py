@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _STAC_CONFIG: Final = {"*": {"assets": {"*": {"data_type": "uint8", "nodata": 255}}}}
 """What both rasters of every mask have, so that a catalog that does not say it is read rightly too."""
+_CREDENTIALS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+"""Options that rasterio takes from a session only."""
+_BANDS: Final = ("mask", "probability")
+MAX_PIXELS: Final = 1_000_000_000
+"""Rows × columns of a cube: eight tiles of Sentinel-2 at 10 m. Masks of a whole catalog are scattered over the Earth:
+a grid around all of them would have millions of chunks, nearly all of them empty."""
 _CHUNKS: Final = {"time": 1, "x": 2048, "y": 2048}
 
 
@@ -85,20 +91,50 @@ def open_masks(
             found=f"bbox {list(box) if box else 'any'}, datetime {datetime or 'any'}, weights {weights or 'champion'}",
             next_step="`cloudseg masks` lists what is published.",
         )
-    gdal: dict[str, Any] = {**_gdal_options(), **options}
-    odc.stac.configure_rio(**gdal)
-    more: dict[str, Any] = {"crs": crs} if crs is not None else {}
+    gdal: dict[str, Any] = {**_gdal_options(), **{k: v for k, v in options.items() if k not in _CREDENTIALS}}
+    credentials = {name.lower(): options[name] for name in _CREDENTIALS if options.get(name)}
+    odc.stac.configure_rio(aws=credentials or None, **gdal)
     cube = odc.stac.load(
         items,
-        ["mask", "probability"],
+        _BANDS,
         chunks=dict(chunks or _CHUNKS),
-        bbox=box,
-        resolution=resolution,
+        geobox=_geobox(items, box, crs, resolution),
         resampling={"mask": "mode", "probability": "average"},
         stac_cfg=_STAC_CONFIG,
-        **more,
     )
     return with_encoding(_scaled(cube))
+
+
+def _geobox(items: "list[pystac.Item]", box: Any, crs: str | None, resolution: float | None) -> Any:
+    """Return the grid of the cube.
+
+    Raises:
+        InputError: the CRS is unknown, or the grid has more pixels than anybody can read.
+    """
+    import odc.stac
+    from pyproj.exceptions import CRSError
+
+    parsed = list(odc.stac.parse_items(items, cfg=_STAC_CONFIG))
+    more: dict[str, Any] = {"crs": crs} if crs is not None else {}
+    try:
+        grid = odc.stac.output_geobox(parsed, _BANDS, bbox=box, resolution=resolution, **more)
+    except (CRSError, ValueError) as error:
+        raise InputError(
+            "no grid for the cube",
+            subject=f"crs {crs}, resolution {resolution}",
+            found=str(error)[:200],
+            expected="a CRS like EPSG:32631 and a resolution in its units",
+        ) from error
+    height, width = grid.shape if grid is not None else (0, 0)
+    if height * width > MAX_PIXELS:
+        raise InputError(
+            "the cube would be too large: the masks are far apart",
+            subject="open_masks",
+            found=f"{height} x {width} pixels for each date",
+            expected=f"at most {MAX_PIXELS:.0e}",
+            next_step="Pass bbox=[west, south, east, north], or a coarser resolution=.",
+        )
+    return grid
 
 
 def _of_home(box: Any, interval: Any, weights: str | None, limit: int) -> "tuple[list[pystac.Item], dict[str, str]]":

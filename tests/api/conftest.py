@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cloudseg import stages
-from cloudseg.catalog import model_rows
+from cloudseg.catalog import Catalog, model_rows
 from cloudseg.catalog.session import now
 from cloudseg.model.int8 import INT8_ASSET, quantize
 from cloudseg.model.weights import pack_weights
@@ -16,7 +16,8 @@ from cloudseg.raster.synthetic import make_tiles
 from cloudseg.records import Promotion, Weights
 from cloudseg.registry import register
 from cloudseg.runtime import open_runtime
-from tests.predict.conftest import make_loaded, make_numbers
+from cloudseg.storage import LocalStore
+from tests.predict.conftest import World, make_loaded, make_numbers
 
 
 @dataclass
@@ -101,3 +102,9 @@ def no_home(runtime_env: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     folder.mkdir()
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def world(store: LocalStore, catalog: Catalog, tmp_path: Path) -> World:
+    """Return an empty store and catalog with a way to add scenes."""
+    return World(store, catalog, tmp_path)

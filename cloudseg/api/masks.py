@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from cloudseg.bands import MASK_NO_DATA
 from cloudseg.errors import InputError, NotInCatalog, SettingsError
 
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ def open_masks(
         geobox=_geobox(items, box, crs, resolution),
         resampling={"mask": "mode", "probability": "average"},
         stac_cfg=_STAC_CONFIG,
+        dtype="uint8",
+        nodata=MASK_NO_DATA,
     )
     return with_encoding(_scaled(cube))
 
@@ -181,7 +184,6 @@ def _scaled(cube: "xarray.Dataset") -> "xarray.Dataset":
     """Return both variables as float32 with NaN where there are no data, and the probability as 0..1."""
     import numpy as np
 
-    from cloudseg.bands import MASK_NO_DATA
     from cloudseg.raster.probability import STEPS
 
     for name, steps in (("mask", 1), ("probability", STEPS)):

@@ -299,7 +299,8 @@ def test_a_command_has_the_arguments_of_its_stage(name: str):
 def test_predict_has_the_arguments_of_predict_file_too():
     together = {"file": "path"}
     options = {together.get(option.name, option.name) for option in root.commands["predict"].params}
-    assert options - {"as_json", "dry_run", "new", "scene_ids"} == set(inspect.signature(stages.predict_file).parameters)
+    names = options - {"as_json", "dry_run", "new", "scene_ids"}
+    assert names == set(inspect.signature(stages.predict_file).parameters)
 
 
 def test_releasing_from_quarantine_has_a_dry_run(run: Run, tmp_path: Path):

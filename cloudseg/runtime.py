@@ -70,6 +70,11 @@ def open_runtime(*, check: bool = True) -> Runtime:
     )
 
 
+def has_catalog(settings: Settings) -> bool:
+    """Return whether there is a catalog to open; `open_runtime` would create the embedded one."""
+    return settings.catalog_url is not None or (_home(settings) / "catalog.db").is_file()
+
+
 def s3_options(settings: Settings) -> S3Options:
     """Return the connection options of S3.
 

@@ -22,8 +22,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from sqlalchemy import Column
 
+from cloudseg import api, records, stages
 from cloudseg import recipe as recipes
-from cloudseg import records, stages
 from cloudseg.catalog import tables
 from cloudseg.cli import root
 from cloudseg.settings import Settings
@@ -35,6 +35,7 @@ DAGS = DOCS.parent / "dags"
 SQL = DOCS.parent / "sql"
 _NOTE = "<!-- Written by docs/generate.py from the code: run `make docs`, do not edit. -->"
 _WIDTH = 110
+_API = set(api.__all__) - {"load"}
 
 
 def cli_page() -> str:
@@ -132,12 +133,21 @@ def python_page() -> str:
     parts = [
         "# Python API\n\n",
         _prose(
-            "`cloudseg.stages` is the public interface: one function for each step. The command line and the DAGs call "
-            "nothing else. Stages read the [settings](settings.md) from the environment and return records. "
+            "Two interfaces: `cloudseg.load` and `cloudseg.open_masks` for people who use masks "
+            "([how-to](../how-to/python.md)), and `cloudseg.stages` for those who run the service. "
             "[Modules](modules.md) lists everything else."
         ),
+        "\n\n## Use a model and its masks\n",
+    ]
+    parts += [_documented(f"{getattr(api, name).__module__}.{name}") for name in ("load", *sorted(_API))]
+    parts += [
+        "\n## Stages\n\n",
+        _prose(
+            "One function for each step of the service. The command line and the DAGs call nothing else. Stages read "
+            "the [settings](settings.md) from the environment and return records."
+        ),
         '\n\n```python\nfrom cloudseg import stages\n\nstages.ingest("tiles/")\n'
-        'stages.retrain("nightly", minutes=30)\nstages.predict(new=True)\n```\n\n## Stages\n',
+        'stages.retrain("nightly", minutes=30)\nstages.predict(new=True)\n```\n',
     ]
     parts += [_documented(f"{getattr(stages, name).__module__}.{name}") for name in stages.__all__]
     parts.append("\n## Recipes\n")

@@ -7,7 +7,7 @@ from sqlalchemy import Boolean, Connection, Select, Text, column, func, select, 
 
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.session import fetch, fetch_one, get_by, insert
-from cloudseg.errors import StateError
+from cloudseg.errors import NotInCatalog, StateError
 from cloudseg.records import Decision, Evaluation, Mask, Promotion, Split, Verdict, Weights
 
 _PAGE = 1000
@@ -46,6 +46,18 @@ def get_weights(db: Connection, weights_id: str) -> Weights:
         NotInCatalog: there is no such row.
     """
     return get_by(db, Weights, t.weights, "weights_id", weights_id)
+
+
+def get_weights_of_version(db: Connection, version: int) -> Weights:
+    """Return the weights of a version.
+
+    Raises:
+        NotInCatalog: there is no such row.
+    """
+    found = fetch_one(db, Weights, select(t.weights).where(t.weights.c.version == version))
+    if found is None:
+        raise NotInCatalog("no such weights", subject=f"v{version}", next_step="`cloudseg models` lists the weights.")
+    return found
 
 
 def find_weights_of_run(db: Connection, run_id: str) -> Weights | None:

@@ -204,13 +204,44 @@ def _some_failed(record: Json) -> int:
 @click.command()
 @click.argument("scene_ids", nargs=-1, metavar="SCENE…")
 @click.option("--new", is_flag=True, help="All scenes without a mask of these weights.")
-@click.option("--weights", "weights_id", metavar="ID", help="Weights to use; those of the champion when not given.")
+@click.option(
+    "--weights",
+    metavar="ID",
+    help="Weights to use; those of the champion when not given. With --file also a version (v31), a weights file, "
+    "or its https, s3 or file URL.",
+)
+@click.option("--file", metavar="PATH", help="Mask this GeoTIFF or JPEG 2000 file instead; no catalog is needed.")
+@click.option("--out", metavar="PATH", help="With --file: the mask to write.")
+@click.option("--probability", metavar="PATH", help="With --file: also write the probability here.")
+@click.option(
+    "--bands",
+    metavar="A,B,…",
+    help="With --file: band names in file order if the file does not name them (- for one that is not wanted).",
+)
+@click.option(
+    "--resolution",
+    "resolution_m",
+    type=click.FloatRange(min=0, min_open=True),
+    help="With --file: ground size of a pixel in meters if the file has no CRS.",
+)
 @_DRY_RUN
 @reports(show_record, exit_code=_some_failed)
-def predict(scene_ids: tuple[str, ...], new: bool, weights_id: str | None, dry_run: bool) -> Any:
-    """Predict and publish the masks of the given scenes, or of all new ones. Existing masks are kept."""
+def predict(
+    scene_ids: tuple[str, ...], new: bool, weights: str | None, file: str | None, dry_run: bool, **of_file: Any
+) -> Any:
+    """Predict and publish the masks of the given scenes, or of all new ones. Existing masks are kept.
+
+    With --file the mask of a file of your own is written to --out, and nothing is published.
+    """
     from cloudseg import stages
     from cloudseg.stages.plan import plan_masks
 
+    if file is not None:
+        if scene_ids or new or dry_run or of_file["out"] is None:
+            raise click.UsageError("--file needs --out, and cannot be combined with scenes, --new or --dry-run.")
+        bands = of_file.pop("bands")
+        return stages.predict_file(file, weights=weights, bands=bands.split(",") if bands else None, **of_file)
+    if any(value is not None for value in of_file.values()):
+        raise click.UsageError("--out, --probability, --bands and --resolution need --file.")
     call = plan_masks if dry_run else stages.predict
-    return call(scene_ids, new=new, weights_id=weights_id)
+    return call(scene_ids, new=new, weights_id=weights)

@@ -72,7 +72,7 @@ def ingest_source(
     """
     begun = time.monotonic()
     inbox = open_inbox(source, store, s3 or S3Options())
-    items = find_candidates(inbox, layout=layout, bands=_parse_bands(bands))
+    items = find_candidates(inbox, layout=layout, bands=parse_bands(bands))
     with (
         scratch_directory("ingest") as folder,
         DecoderPool(limits, min(max(1, workers), max(1, len(items))), folder) as decoders,
@@ -155,7 +155,7 @@ def _to_record(source: str, outcomes: list[Outcome], seconds: float) -> IngestRe
     )
 
 
-def _parse_bands(bands: Sequence[str] | None) -> tuple[str | None, ...] | None:
+def parse_bands(bands: Sequence[str] | None) -> tuple[str | None, ...] | None:
     """Return the band names with None for `-`; None if no bands are given.
 
     Raises:

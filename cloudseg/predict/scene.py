@@ -146,7 +146,7 @@ def _make(
         cogs["probability"],
         drawn["probability"],
         resampling="average",
-        tags={**tags, "CLOUDSEG_ENCODING": _ENCODING},
+        tags={**tags, "CLOUDSEG_ENCODING": ENCODING},
         band_tags=_band_tags(facts, "probability"),
     )
     files: dict[str, StagedObject] = {name: _named(weights, scene, f"{name}.tif", path) for name, path in cogs.items()}
@@ -161,7 +161,7 @@ def _make(
     return facts, files
 
 
-_ENCODING = f"probability = value / {STEPS}; 255 = no data; cloud where probability >= CLOUDSEG_THRESHOLD"
+ENCODING = f"probability = value / {STEPS}; 255 = no data; cloud where probability >= CLOUDSEG_THRESHOLD"
 
 
 def _band_tags(facts: MaskFacts, name: str) -> dict[str, str]:

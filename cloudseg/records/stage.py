@@ -78,6 +78,23 @@ class EvaluateRecord(Record):
     report_uri: str
 
 
+class PredictFileRecord(Record):
+    """The mask of a file that is in no catalog."""
+
+    source: str
+    mask: str = Field(description="path of the mask: 0 clear, 1 cloud, 255 no data")
+    probability: str | None = Field(description="path of the probability: value / 250, 255 no data")
+    weights_id: str
+    threshold: float
+    arithmetic: str = Field(description="fp32, bf16 or int8")
+    bands: list[str] = Field(description="of the file, in order; those that the model does not read too")
+    radiometry: str = Field(description="where scale and offset come from")
+    resolution_m: float | None
+    cloud_fraction: float = Field(description="of the pixels with data")
+    valid_fraction: float
+    seconds: float
+
+
 class PromoteRecord(Record):
     """The verdict and whether it was applied."""
 

@@ -14,7 +14,7 @@ from cloudseg.stages.ingest import ingest
 from cloudseg.stages.inspect import lineage, masks, models, quarantine, runs, scenes
 from cloudseg.stages.labels import accept_labels, diff_label, label, labels, reject_labels, withdraw_labels
 from cloudseg.stages.maintain import maintain
-from cloudseg.stages.predict import plan_predict, predict
+from cloudseg.stages.predict import plan_predict, predict, predict_file
 from cloudseg.stages.promote import compare, decline, promote, promote_unattended, request_approval, rollback
 from cloudseg.stages.retrain import plan_retrain, retrain
 from cloudseg.stages.snapshot import snapshot
@@ -46,6 +46,7 @@ __all__ = [
     "plan_predict",
     "plan_retrain",
     "predict",
+    "predict_file",
     "promote",
     "promote_unattended",
     "quarantine",

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from cloudseg.bands import BAND_NAMES
 from cloudseg.catalog import model_rows, scene_rows
 from cloudseg.errors import BadWeights, CloudsegError, InputError, Interrupted, NotInCatalog
-from cloudseg.records import Json, PredictRecord, Weights
+from cloudseg.records import Json, PredictFileRecord, PredictRecord, Weights
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.signals import listen_for_stop
 from cloudseg.stages import log
@@ -100,6 +100,47 @@ def predict(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: str
         created=len(set(masks) - before),
         failed=failed,
         seconds=round(time.monotonic() - began, 3),
+    )
+    log.ended("predict", record)
+    return record
+
+
+def predict_file(
+    path: str,
+    out: str,
+    *,
+    weights: str | None = None,
+    bands: Sequence[str] | None = None,
+    resolution_m: float | None = None,
+    probability: str | None = None,
+) -> PredictFileRecord:
+    """Mask a file of the user and write the mask beside the service: nothing is published, no catalog is needed.
+
+    The file is opened in this process, as a file of the user who runs it (docs/concepts/security.md).
+
+    Args:
+        path: a GeoTIFF or JPEG 2000 file.
+        out: path of the mask, a cloud-optimized GeoTIFF.
+        weights: an id, a version (`v31`), a weights file or its address; by default the champion of this home.
+        bands: names in file order, `-` for one that is not wanted; by default from the file.
+        resolution_m: ground size of a pixel in meters; by default from the georeference.
+        probability: path of the probability; by default it is not written.
+
+    Raises:
+        NotInCatalog: there is no champion here, or no such weights.
+        InputError: a file cannot be used; the message says what to type.
+    """
+    from cloudseg.api import load
+
+    log.started("predict", path=path, out=out, weights=weights)
+    report_progress = log.progress("predict")
+    record = load(weights).predict_file(
+        path,
+        out,
+        bands=bands,
+        resolution_m=resolution_m,
+        probability=probability,
+        progress=lambda done, total: report_progress(done, total, "windows"),
     )
     log.ended("predict", record)
     return record

@@ -289,9 +289,18 @@ def test_decisions_on_labels_have_the_arguments_of_their_stage_and_a_dry_run(nam
 def test_a_command_has_the_arguments_of_its_stage(name: str):
     together = {"link": "link_s", "hours": "link_s"}  # two options of the command are one argument of the stage
     chooses_the_stage = {"apply", "ask", "decline", "automatic"} if name == "promote" else set()
+    of_file = {"file", "out", "probability", "bands", "resolution_m"} if name == "predict" else set()
+    together |= {"weights": "weights_id"} if name == "predict" else {}
     options = {together.get(option.name, option.name) for option in root.commands[name].params}
-    names = options - {"as_json", "dry_run"} - chooses_the_stage
+    names = options - {"as_json", "dry_run"} - chooses_the_stage - of_file
     assert names == set(inspect.signature(getattr(stages, name)).parameters) - {"dry_run"}
+
+
+def test_predict_has_the_arguments_of_predict_file_too():
+    together = {"file": "path"}
+    options = {together.get(option.name, option.name) for option in root.commands["predict"].params}
+    names = options - {"as_json", "dry_run", "new", "scene_ids"}
+    assert names == set(inspect.signature(stages.predict_file).parameters)
 
 
 def test_releasing_from_quarantine_has_a_dry_run(run: Run, tmp_path: Path):

@@ -36,6 +36,12 @@ def _states(service: Service) -> dict[str, list[str]]:
     return {s.scene_id: [service.life(label)[-1][0] for label in service.labels(s)[::-1]] for s in scenes}
 
 
+def _states(service: Service) -> dict[str, list[str]]:
+    """Return the states of the labels of every scene, in version order."""
+    scenes = service.scenes().values()
+    return {s.scene_id: [service.life(label)[-1][0] for label in service.labels(s)] for s in scenes}
+
+
 def test_every_form_of_a_label_is_paired(inbox: Path) -> None:
     names = ("a.tif", "b.png", "c.geojson", "d.gpkg", "e.fgb", "f.shp", "g.jp2", "h.TIFF")
     _touch(inbox / "labels", *names, "f.dbf", "f.shx", "f.prj", "f.cpg")
@@ -101,6 +107,13 @@ def test_files_that_are_not_complete_say_what_is_missing(inbox: Path) -> None:
     assert sorted(found) == ["labels/a.shp", "labels/b.gpkg"]
     assert found["labels/a.shp"].what == "the Shapefile lacks .dbf, .shx"  # type: ignore[union-attr]
     assert "close the project" in found["labels/b.gpkg"].next_step  # type: ignore[union-attr]
+
+
+def test_what_an_open_program_leaves_in_labels_is_named_elsewhere_not(inbox: Path) -> None:
+    """Of a GeoPackage that was moved away its log remains, with changes that exist nowhere else."""
+    _touch(inbox / "labels", "gone.gpkg-wal", "gone.gpkg-shm", "a.gpkg.lock")
+    _touch(inbox / "other", "gone.gpkg-wal", "gone.gpkg-journal")
+    assert {path: item.found for path, item in _found(inbox).items()} == {"labels/gone.gpkg-wal": "gone.gpkg-wal"}  # type: ignore[union-attr]
 
 
 def test_what_an_open_program_leaves_in_labels_is_named_elsewhere_not(inbox: Path) -> None:

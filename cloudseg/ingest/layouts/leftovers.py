@@ -7,6 +7,7 @@ from typing import Final
 
 from cloudseg.ingest.inbox_file import InboxFile
 from cloudseg.ingest.layouts.label_folder import is_in_label_folder
+from cloudseg.ingest.layouts.label_folder import is_in_label_folder
 
 _NAMES: Final = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini"))
 """What Windows writes into folders that it shows; in lower case."""
@@ -39,6 +40,7 @@ def _is_leftover(file: InboxFile) -> bool:
     return (
         name in _NAMES
         or name.endswith(_SUFFIXES)
+        or (name.endswith(_OPEN_DATABASE) and not is_in_label_folder(file))
         or (name.endswith(_OPEN_DATABASE) and not is_in_label_folder(file))
         or name.startswith(_PREFIXES)
         or any(folder in _FOLDERS or folder.endswith(_DOWNLOAD_FOLDER) for folder in folders)

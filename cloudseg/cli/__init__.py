@@ -14,6 +14,7 @@ from cloudseg.cli.admin import backup, db, doctor, maintain, model, restore
 from cloudseg.cli.inspect import lineage, masks, models, quarantine, runs, scenes
 from cloudseg.cli.labels import labels
 from cloudseg.cli.pipeline import evaluate, ingest, predict, promote, retrain, rollback, snapshot, train
+from cloudseg.cli.serve import serve
 from cloudseg.cli.worklist import worklist
 from cloudseg.errors import CloudsegError, InputError
 
@@ -62,6 +63,7 @@ for _command in (
     labels,
     quarantine,
     worklist,
+    serve,
     maintain,
     backup,
     restore,

@@ -6,6 +6,7 @@ through GDAL waits for itself.
 
 import functools
 import io
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from cloudseg.errors import NotInCatalog, ObjectCorrupt
 from cloudseg.raster.probability import STEPS
 from cloudseg.raster.read import decoded, open_raster
 from cloudseg.raster.thumbnail import OUTLINE, color_indexes
+from cloudseg.records import Scene
 from cloudseg.stac.mask import COLORS
 from cloudseg.storage import Store
 
@@ -39,6 +41,8 @@ MAX_ZOOM: Final = 22
 """A pixel of a tile of 256 at this zoom is 4 cm at the equator."""
 VERSION: Final = 1
 """Part of every ETag: raised when the same object is drawn differently."""
+_EQUATOR_M: Final = 40_075_016.685578488
+"""Extent of Web Mercator (EPSG:3857)."""
 _BRIGHTEST: Final = round(TRUE_COLOR.scale * 255 * REFLECTANCE_SCALE)
 """Digital number that is drawn white: reflectance 0.3558, as in Sentinel-2's own true-color image."""
 _OVERLAY: Final = {MASK_CLEAR: (0, 0, 0, 0), MASK_CLOUD: (*OUTLINE, 150)}
@@ -125,10 +129,17 @@ def empty(tile: Tile) -> bytes:
     return _empty(tile.size, tile.format.upper())
 
 
-def zooms_of(store: Store, source: Source) -> tuple[int, int]:
-    """Return the smallest and the largest zoom at which a raster has details of its own."""
-    with open_raster(store.gdal_path(source.key)) as dataset, _quiet(), Reader(source.key, dataset=dataset) as reader:
-        return int(reader.minzoom), min(int(reader.maxzoom), MAX_ZOOM)
+def zooms_of(scene: Scene) -> tuple[int, int]:
+    """Return the smallest and the largest zoom at which a scene has details of its own.
+
+    From the ground size of a pixel, which in Web Mercator is that at the equator times the cosine of the latitude
+    (OGC 17-083r4, annex D). Not from the bounds in Web Mercator: across the antimeridian they span the world.
+    """
+    middle = math.radians(((scene.min_lat or 0.0) + (scene.max_lat or 0.0)) / 2)
+    meters = max(scene.resolution_m or 1.0, 1e-3)
+    high = math.ceil(math.log2(_EQUATOR_M / 256 * max(math.cos(middle), 1e-3) / meters))
+    high = max(0, min(high, MAX_ZOOM))
+    return max(0, high - math.ceil(math.log2(max(scene.height, scene.width, 256) / 256))), high
 
 
 def value_at(store: Store, source: Source, lon: float, lat: float) -> int | None:

@@ -105,15 +105,21 @@ def _add_items(router: APIRouter, context: Context) -> None:
 
     @router.get("/tiles/{item_id}/{layer}/tilejson.json")
     async def tilejson(request: Request, item_id: ItemId, layer: Layer, style: Style = "colors") -> Json:
-        source, found = await context.workers.run(find_source, context, item_id, layer)
-        low, high = await context.workers.run(render.zooms_of, context.store, source)
+        _, found = await context.workers.run(find_source, context, item_id, layer)
         path = f"/tiles/{item_id}/{layer}"
-        return _tilejson(request, path, f"{found.scene.name}: {layer}", _bounds(found), (low, high), {"style": style})
+        return _tilejson(
+            request,
+            path,
+            f"{found.scene.name}: {layer}",
+            _bounds(found),
+            render.zooms_of(found.scene),
+            {"style": style},
+        )
 
     @router.get("/tiles/{item_id}/{layer}/WMTSCapabilities.xml")
     async def wmts(request: Request, item_id: ItemId, layer: Layer, style: Style = "colors") -> Response:
-        source, found = await context.workers.run(find_source, context, item_id, layer)
-        _, high = await context.workers.run(render.zooms_of, context.store, source)
+        _, found = await context.workers.run(find_source, context, item_id, layer)
+        _, high = render.zooms_of(found.scene)
         path, title = f"/tiles/{item_id}/{layer}", f"{found.scene.name}: {layer}"
         return _wmts(request, path, title, _bounds(found), (0, high), {"style": style})
 

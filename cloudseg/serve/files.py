@@ -44,11 +44,20 @@ def add_files(app: FastAPI, context: Context) -> None:
     @router.head("/store/{key:path}", include_in_schema=False)
     @router.get("/store/{key:path}")
     def stored_object(request: Request, key: str) -> Response:
-        if not keys.is_key(key) or not key.startswith(PUBLISHED):
+        if not keys.is_key(key) or not key.startswith(PUBLISHED) or not _may_be_published(context, key):
             raise NotInCatalog("no such object", subject=key[:100])
         return _respond(request, context, key, None, None)
 
     app.include_router(router)
+
+
+def _may_be_published(context: Context, key: str) -> bool:
+    """Return False for a scene that is kept for training only: its provider may not allow more."""
+    if not key.startswith("scenes/"):
+        return True
+    s = t.scene.c
+    with context.catalog.read() as db:
+        return db.execute(select(s.scene_id).where(s.key == key, s.publishable).limit(1)).first() is not None
 
 
 def _asset(context: Context, item_id: str, name: str) -> StoredObject:

@@ -63,15 +63,30 @@ def test_nothing_else_is_handed_out(client: TestClient, item: dict, path: str):
     assert b"SQLite" not in answer.content
 
 
-def test_what_is_not_published_has_no_file(client_with, published: Path, tmp_path: Path):
-    """A row of a scene that may not be published exists in no test store: a label's key stands for it."""
-    client = client_with()
-    store = client.app.state.context.store
-    key = "labels/ab/secret.tif"
-    (store.root / "labels" / "ab").mkdir(parents=True, exist_ok=True)
-    (store.root / key).write_bytes(b"secret")
-    assert client.get(f"/store/{key}").status_code == 404
-    (store.root / key).unlink()
+def test_what_is_not_published_has_no_file(store, catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import serve_world
+    from sqlalchemy import update
+
+    from cloudseg.catalog import tables
+    from cloudseg.runtime import Runtime, read_settings
+    from cloudseg.serve.app import create_app
+
+    monkeypatch.setattr(serve_world, "DAYS", 1)
+    serve_world.build(store, catalog, tmp_path)
+    store.put("labels/ab/secret.tif", b"secret")
+    runtime = Runtime(read_settings(), store, catalog, str(tmp_path / "inbox"), tmp_path)
+    with TestClient(create_app(runtime), base_url="http://maps.test") as client:
+        scene, other = client.get("/stac/collections/scenes/items").json()["features"][:2]
+        paths = [f"/assets/{scene['id']}/image", scene["assets"]["image"]["href"]]
+        assert [client.get(path).status_code for path in paths] == [200, 200]
+        assert client.get("/store/labels/ab/secret.tif").status_code == 404
+        with catalog.begin() as db:
+            mine = tables.scene.c.scene_id == scene["id"]
+            db.execute(update(tables.scene).where(mine).values(publishable=False))
+        paths.append(f"/tiles/{scene['id']}/image/tilejson.json")
+        paths.append(f"/stac/collections/scenes/items/{scene['id']}")
+        assert [client.get(path).status_code for path in paths] == [404] * 4
+        assert client.get(other["assets"]["image"]["href"]).status_code == 200
 
 
 def test_a_html_file_of_the_store_is_not_shown_as_a_page(client_with):

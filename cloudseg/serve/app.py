@@ -13,18 +13,20 @@ from fastapi.params import Depends
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 
 from cloudseg import __version__
+from cloudseg.catalog.lineage import lineage_of_mask
 from cloudseg.catalog.read_only import open_read_only
 from cloudseg.errors import CloudsegError, InputError, ObjectMissing
+from cloudseg.records import Json
 from cloudseg.runtime import Runtime
-from cloudseg.serve.context import DATABASE_TIMEOUT_S, Context, Workers
+from cloudseg.serve.context import BRIEF, DATABASE_TIMEOUT_S, Context, MaskId, Workers
 from cloudseg.serve.features import add_features
 from cloudseg.serve.files import add_files
 from cloudseg.serve.guard import ApiKeys, Guard, RateLimit
 from cloudseg.serve.stac_api import PREFIX, TITLE, add_stac_api
-from cloudseg.serve.tiles import TEMPLATES, add_tiles
+from cloudseg.serve.tiles import TEMPLATES, add_tiles, find_item
 
 log = logging.getLogger(__name__)
 _THREADS: Final = 12
@@ -32,6 +34,19 @@ _THREADS: Final = 12
 OPEN_PATHS: Final = ("/", "/health", "/static/")
 """They hold no data, so they need no API key: the page asks for one."""
 _STATIC: Final = Path(__file__).parent / "static"
+_FILES: Final = {
+    "app.css": ("app.css", "text/css"),
+    "app.js": ("app.js", "text/javascript"),
+    "maplibre-gl.css": ("maplibre/maplibre-gl.css", "text/css"),
+    "maplibre-gl.mjs": ("maplibre/maplibre-gl.mjs", "text/javascript"),
+    "maplibre-gl-worker.mjs": ("maplibre/maplibre-gl-worker.mjs", "text/javascript"),
+    "LICENSE.txt": ("maplibre/LICENSE.txt", "text/plain"),
+}
+_PAGE_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
+)
+"""No inline script or style and no other host; MapLibre's tiles are blobs, the icons of its style sheet are data."""
 
 
 def create_app(runtime: Runtime, *, guards: Sequence[Depends] = ()) -> FastAPI:
@@ -90,9 +105,57 @@ def _add_pages(app: FastAPI) -> None:
         app.state.context.catalog.revision()
         return {"status": "UP"}
 
+    @app.get("/", include_in_schema=False)
+    def page() -> Response:
+        headers = {"Content-Security-Policy": _PAGE_POLICY, "X-Frame-Options": "SAMEORIGIN"}
+        return HTMLResponse((_STATIC / "index.html").read_text(encoding="utf-8"), headers=headers)
+
+    @app.get("/static/{name}", include_in_schema=False)
+    def static(name: str) -> Response:
+        if name not in _FILES:
+            raise HTTPException(404, "no such file")
+        path, media_type = _FILES[name]
+        headers = {"Cache-Control": "public, max-age=3600"}
+        return FileResponse(_STATIC / path, media_type=f"{media_type}; charset=utf-8", headers=headers)
+
+    @app.get("/lineage/{mask_id}", tags=["Features"])
+    def lineage(mask_id: MaskId) -> Response:
+        """Return what a mask was made of, down to the labels, without addresses of the inside."""
+        context: Context = app.state.context
+        find_item(context, mask_id)
+        with context.catalog.read() as db:
+            found = lineage_of_mask(db, mask_id)
+        return JSONResponse(_public(found), headers={"Cache-Control": BRIEF})
+
     @app.get(f"{PREFIX}/api.html", include_in_schema=False)
     def api_page(request: Request) -> Response:
         return HTMLResponse(_routes_page(app.openapi()))
+
+
+_LINEAGE: Final = {
+    "mask": ("mask_id", "threshold", "cloud_fraction", "valid_fraction", "sha256", "created_at", "disputed"),
+    "scene": ("scene_id", "name", "sensor", "acquired_at", "place", "source_sha256", "sha256"),
+    "weights": ("weights_id", "version", "architecture", "sha256", "created_at"),
+    "run": ("run_id", "recipe_name", "recipe_hash", "parent_weights_id", "finished_at"),
+    "snapshot": ("snapshot_id", "manifest_sha256", "chip_size", "bands", "created_at"),
+}
+
+
+def _public(found: Json) -> Json:
+    """Return a lineage without addresses of sources: they name machines and folders."""
+    parts = {
+        part: None if found[part] is None else {name: found[part][name] for name in names}
+        for part, names in _LINEAGE.items()
+    }
+    labels = [
+        {
+            **{name: label[name] for name in ("label_id", "version", "source", "source_sha256", "split", "state")},
+            "scene_id": label["scene"]["scene_id"],
+            "scene_name": label["scene"]["name"],
+        }
+        for label in found["labels"]
+    ]
+    return {**parts, "labels": labels, "ancestors": found["ancestors"]}
 
 
 def _routes_page(document: dict[str, Any]) -> str:

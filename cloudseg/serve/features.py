@@ -141,7 +141,7 @@ def _clouds(store: Store, key: str, min_area_m2: float) -> list[Json]:
     least = int(min_area_m2 // pixel) if pixel else 0
     if least > 1:
         cloud = sieve(cloud, least)
-    found = []
+    found: list[tuple[float, Json]] = []
     for geometry, _ in shapes(cloud, mask=cloud.astype(bool), transform=transform):
         if len(found) >= MAX_POLYGONS:
             raise InputError(

@@ -163,7 +163,7 @@ def _read_tile(source: Source, store: Store, tile: Tile) -> ImageData:
     with open_raster(store.gdal_path(source.key)) as dataset, _quiet(), Reader(source.key, dataset=dataset) as reader:
         options: dict[str, Any] = {"indexes": color_indexes(dataset)} if image else {}
         try:
-            return reader.tile(
+            found: ImageData = reader.tile(
                 tile.x,
                 tile.y,
                 tile.z,
@@ -173,6 +173,7 @@ def _read_tile(source: Source, store: Store, tile: Tile) -> ImageData:
                 reproject_method="bilinear" if image else "nearest",
                 **options,
             )
+            return found
         except RasterioIOError as error:
             raise ObjectCorrupt("the object's pixels cannot be read", subject=source.key) from error
 
@@ -191,8 +192,9 @@ def _encoded(image: ImageData, layer: Layer, tile: Tile) -> bytes:
 @functools.lru_cache
 def _colors(layer: Layer, style: Style) -> dict[int, tuple[int, int, int, int]]:
     if layer == "probability":
-        scheme = cmap.get("viridis")
-        return {step: tuple(scheme[min(255, round(step * 255 / STEPS))]) for step in range(256)}
+        scheme: Any = cmap.get("viridis")
+        colors: dict[int, tuple[int, int, int, int]] = dict(scheme)
+        return {step: colors[min(255, round(step * 255 / STEPS))] for step in range(256)}
     if style == "overlay":
         return dict(_OVERLAY)
     return {value: (*COLORS[value], 255) for value in (MASK_CLEAR, MASK_CLOUD)}

@@ -16,8 +16,9 @@ _STEPS: Final = 20_000
 def open_read_only(catalog: Catalog, *, timeout_s: float) -> Catalog:
     """Return the same catalog through connections that cannot write.
 
-    SQLite opens the file with `mode=ro` (sqlite.org/uri.html); PostgreSQL gets `default_transaction_read_only`, which
-    no statement of this service changes. A role that may only read (`cloudseg_airflow`) is the stronger fence there.
+    SQLite opens the file with `mode=ro` (sqlite.org/uri.html). PostgreSQL gets `default_transaction_read_only`, and
+    every transaction begins with SET TRANSACTION READ ONLY, because psycopg asks for READ WRITE once SQLAlchemy has
+    reset a connection. A role that may only read (`cloudseg_airflow`) is the stronger fence there.
 
     Args:
         catalog: of the settings.
@@ -28,7 +29,13 @@ def open_read_only(catalog: Catalog, *, timeout_s: float) -> Catalog:
         return _read_only_file(url, timeout_s)
     ours = f"-c default_transaction_read_only=on -c statement_timeout={round(1000 * timeout_s)}"
     given = url.query.get("options", _POSTGRESQL["options"])
-    return Catalog(url.update_query_dict({"options": f"{given} {ours}"}))
+    readers = Catalog(url.update_query_dict({"options": f"{given} {ours}"}))
+
+    @event.listens_for(readers.engine, "begin")
+    def _begin(connection: Any) -> None:
+        connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+
+    return readers
 
 
 def _read_only_file(url: URL, timeout_s: float) -> Catalog:

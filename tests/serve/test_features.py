@@ -51,6 +51,19 @@ def test_cloud_polygons_cover_the_clouds_of_the_mask(client: TestClient):
     assert large.json()["features"] == []
 
 
+def test_a_lineage_has_no_addresses(client: TestClient):
+    mask = client.get("/features/footprints?limit=1").json()["features"][0]["id"]
+    answer = client.get(f"/lineage/{mask}")
+    found = answer.json()
+    assert found["mask"]["mask_id"] == mask
+    assert found["weights"]["version"] == 1
+    assert found["scene"]["name"].startswith("scene_")
+    assert found["labels"] == []
+    assert "file:" not in answer.text
+    assert "uri" not in answer.text
+    assert client.get("/lineage/mk-none").status_code == 404
+
+
 @pytest.mark.parametrize(
     "path",
     [

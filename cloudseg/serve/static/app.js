@@ -228,7 +228,8 @@ async function show(feature, [lon, lat]) {
   const links = document.createElement("p");
   for (const [name, path] of [["Mask", `assets/${id}/mask`], ["Probability", `assets/${id}/probability`], ["Scene", `assets/${id}/image`],
     ["Clouds as GeoJSON", `features/${id}/clouds`], ["STAC item", `stac/collections/masks/items/${id}`]]) {
-    links.append(linkTo(name, path), " · ");
+    if (links.childNodes.length) links.append(" · ");
+    links.append(linkTo(name, path));
   }
   const qgis = document.createElement("p");
   qgis.append(linkTo("Open in QGIS (WMTS)", `tiles/${id}/mask/WMTSCapabilities.xml`), ", or add the raster layer ");

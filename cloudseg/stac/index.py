@@ -8,10 +8,13 @@ import functools
 import importlib.util
 import logging
 from collections.abc import Iterable
+from typing import Final
 
 from cloudseg.records import Json
 from cloudseg.scratch import scratch_directory
 
+INDEXED: Final = ("scenes", "masks")
+"""Collections that have an index. Models and snapshots are few, and stac-geoparquet reads no item without geometry."""
 _log = logging.getLogger(__name__)
 
 
@@ -35,6 +38,7 @@ def index_bytes(items: Iterable[Json]) -> bytes:
     """
     from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet
 
+    logging.getLogger("stac_geoparquet").setLevel(logging.WARNING)  # it logs its memory for every file
     with scratch_directory("index") as folder:
         path = folder / "items.parquet"
         to_parquet(parse_stac_items_to_arrow(items), path, compression="zstd")

@@ -187,7 +187,7 @@ def _add_image(site: Site, item: pystac.Item, scene: Scene) -> None:
         f"Reflectance x {REFLECTANCE_SCALE}",
         media_type=pystac.MediaType.COG,
         roles=["data", "reflectance"],
-        extra_fields={"bands": bands},
+        extra_fields={"bands": bands, "eo:bands": [{"name": name} for name in scene.bands]},
     )
     add_asset(item, "image", stored, image)
 

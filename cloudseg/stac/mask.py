@@ -2,9 +2,10 @@
 
 The item beside the files has no creation date and relative links, so the same mask produces the same bytes.
 
-STAC 1.1 with the projection 2.0, raster 2.0, EO 2.0, classification 2.0, file 2.1 and processing 1.2 extensions. STAC
+STAC 1.1 with the projection 2.0, raster 2.0, EO 1.1, classification 2.0, file 2.1 and processing 1.2 extensions. STAC
 1.1 holds the bands of an asset in `bands`; raster 2.0 adds `raster:*` fields there, which replace `raster:bands` of
-earlier versions. pystac has classes for raster 1.1 and EO 1.1 and none for processing: those fields are set by name.
+earlier versions. EO 2.0 does away with `eo:bands` in the same way, but odc-stac 0.5 finds bands by name only there, so
+items keep EO 1.1. pystac has classes for raster 1.1 and none for processing: those fields are set by name.
 """
 
 import functools
@@ -29,7 +30,7 @@ from cloudseg.records import Json, Scene, StoredObject, Weights
 from cloudseg.stac.assets import add_asset
 
 RASTER: Final = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
-EO: Final = "https://stac-extensions.github.io/eo/v2.0.0/schema.json"
+EO: Final = "https://stac-extensions.github.io/eo/v1.1.0/schema.json"
 PROCESSING: Final = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
 COLORS: Final = {MASK_CLEAR: (46, 92, 74), MASK_CLOUD: (245, 245, 245), MASK_NO_DATA: (0, 0, 0)}
 """RGB of the classes, for the color table of the file and as `color_hint`; viewers draw nodata transparent."""

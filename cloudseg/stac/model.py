@@ -79,7 +79,10 @@ def weights_item(
             description=descriptions.get(name),
             media_type=media_type,
             roles=roles,
-            extra_fields={"mlm:artifact_type": artifact_type} if artifact_type else None,
+            extra_fields={
+                **({"mlm:artifact_type": artifact_type} if artifact_type else {}),
+                **({"bands": _bands(metadata)} if name == "weights" else {}),
+            },
         )
         add_asset(item, name, stored, asset)
     return item
@@ -104,6 +107,8 @@ def _properties(weights_id: str, metadata: Json) -> Json:
     properties: Json = {
         "title": f"Cloud mask weights {weights_id}",
         "description": "A U-Net that predicts the probability of cloud for every pixel of a multispectral scene.",
+        # MLM 1.5 requires the bands here, and STAC 1.1 allows them here only if an asset has bands too.
+        "bands": _bands(metadata),
         "mlm:name": weights_id,
         "mlm:architecture": metadata["architecture"],
         "mlm:framework": "PyTorch",
@@ -123,6 +128,10 @@ def _properties(weights_id: str, metadata: Json) -> Json:
     return properties
 
 
+def _bands(metadata: Json) -> list[Json]:
+    return [{"name": band} for band in metadata["bands"]]
+
+
 def _input(metadata: Json) -> Json:
     """Return `mlm:input`: reflectance x 10 000, scaled and clipped before the z-score of each band."""
     bands: list[str] = list(metadata["bands"])
@@ -137,7 +146,7 @@ def _input(metadata: Json) -> Json:
         "bands": bands,
         "input": {
             "shape": [-1, len(bands), -1, -1],
-            "dim_order": ["batch", "channel", "height", "width"],
+            "dim_order": ["batch", "bands", "height", "width"],
             "data_type": "float32",
         },
         "pre_processing_function": {"format": "python", "expression": _reflectance(metadata)},

@@ -29,7 +29,7 @@ from cloudseg.errors import ObjectExists, ObjectMissing, StoreUnreachable
 from cloudseg.keys import canonical_json, sha256_of
 from cloudseg.records import Json
 from cloudseg.stac import collections, items
-from cloudseg.stac.index import can_index, index_bytes
+from cloudseg.stac.index import INDEXED, can_index, index_bytes
 from cloudseg.stac.links import Site
 
 T = TypeVar("T")
@@ -231,7 +231,7 @@ class _Writer:
         is_there = old.indexed and (listed is None or key in listed)
         if is_same and is_there:
             return True
-        if not members or not can_index():
+        if not members or collection not in INDEXED or not can_index():
             return False
 
         def make() -> bytes:

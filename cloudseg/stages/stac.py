@@ -28,6 +28,9 @@ def publish_stac(runtime: Runtime, *, scene_ids: Sequence[str] = (), everything:
     except CloudsegError as error:
         _log.error("the static STAC catalog is not up to date, `cloudseg maintain --apply` repairs it: %s", error)
         return
+    except Exception:  # unforeseen: what the stage itself did is complete and must not be done again
+        _log.exception("the static STAC catalog is not up to date, `cloudseg maintain --apply` repairs it")
+        return
     _log.info("static STAC catalog: %d documents written in %.1f s", changes, time.monotonic() - began)
 
 

@@ -90,6 +90,19 @@ class Settings(BaseSettings):
         pattern=r"^[^\s].*$",
         description="Who publishes the masks, for STAC: a name, optionally followed by a blank and an address.",
     )
+    serve_api_keys: SecretStr | None = Field(
+        None,
+        description="API keys of the readers of `cloudseg serve`, divided by blanks, each of at least 16 letters; "
+        "everybody who reaches the address may read when unset.",
+    )
+    serve_cors_origins: str = Field(
+        "",
+        description="Origins whose web pages may read from `cloudseg serve`, divided by blanks, such as "
+        "https://maps.example.org; *: every page.",
+    )
+    serve_requests_per_minute: int = Field(
+        6000, ge=0, description="Requests of one client to `cloudseg serve` in a minute; 0: no limit."
+    )
     inbox: str | None = Field(
         None, description="Folder, or s3://bucket/prefix, that the ingest DAG watches; CLOUDSEG_HOME/inbox when unset."
     )

@@ -1,5 +1,7 @@
 """Search of masks and scenes by place, time, ids and properties, in pages.
 
+Only what the STAC catalog shows is found: scenes that may be published and whose place is known, and their masks.
+
 The answers are the same on SQLite, PostgreSQL and PostGIS: the database compares the bounds of scenes, times and
 properties, and footprints are compared here. A page ends with a token that holds the position of its last row (keyset
 pagination): the thousandth page costs as much as the first, and rows that are added meanwhile neither repeat nor hide
@@ -378,6 +380,7 @@ def _beyond(
 
 
 def _conditions(query: Query, fields: Fields, dated: bool | None) -> Iterator[ColumnElement[bool]]:
+    yield and_(t.scene.c.publishable, t.scene.c.footprint_wkb.is_not(None))
     if query.ids is not None:
         yield fields["id"].column.in_(query.ids) if query.ids else false()
     if query.where is not None:

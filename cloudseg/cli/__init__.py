@@ -16,6 +16,7 @@ from cloudseg.cli.gis import composite, stats
 from cloudseg.cli.inspect import lineage, masks, models, quarantine, runs, scenes
 from cloudseg.cli.labels import labels
 from cloudseg.cli.pipeline import evaluate, ingest, predict, promote, retrain, rollback, snapshot, train
+from cloudseg.cli.serve import serve
 from cloudseg.cli.worklist import worklist
 from cloudseg.errors import CloudsegError, InputError
 
@@ -67,6 +68,7 @@ for _command in (
     export,
     stats,
     composite,
+    serve,
     maintain,
     backup,
     restore,

@@ -39,12 +39,14 @@ def _mask(i: int, by: int):
 
 @pytest.fixture
 def searched(catalog: Catalog) -> Catalog:
-    """Return a catalog with 40 scenes; model 1 masked all of them, model 2 every third."""
+    """Return a catalog with 40 scenes; model 1 masked all of them, model 2 every third. Two more are not published."""
     with catalog.begin() as db:
         training_rows.add_snapshot(db, rows.snapshot(), {})
         training_rows.add_run(db, rows.run())
         for i in range(SCENES):
             scene_rows.add_scene(db, _scene(i))
+        scene_rows.add_scene(db, rows.scene(500, publishable=False))
+        scene_rows.add_scene(db, rows.scene(501, footprint_wkb=None, min_lon=None, crs=None))
         model_rows.add_weights(db, rows.weights(1, run_id="run-1"))
         model_rows.add_weights(db, rows.weights(2))
         for i in range(SCENES):

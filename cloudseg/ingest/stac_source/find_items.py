@@ -76,7 +76,7 @@ class ItemFinder:
         features = [root] if root["type"] == "Feature" else root.get("features")
         for values in features if isinstance(features, list) else []:
             if isinstance(values, dict) and self._search.matches(values):
-                yield self._item(values, self._url)
+                yield self._item(values, self._url, is_alone=values is root)
 
     def _of_api(self, root: dict[str, Any]) -> Iterator[FoundItem]:
         """Yield the items of an API. pystac-client knows paging and the extensions; requests are made by `client`."""
@@ -115,7 +115,7 @@ class ItemFinder:
                     seen.add(target)
                     values = self._read(target) or {}
                     if values.get("type") == "Feature" and self._search.matches(values):
-                        yield self._item(values, target)
+                        yield self._item(values, target, is_alone=True)
                     elif values.get("type") in ("Catalog", "Collection"):
                         waiting.append((target, values))
 
@@ -129,15 +129,21 @@ class ItemFinder:
             return None
         return values if isinstance(values, dict) else None
 
-    def _item(self, values: dict[str, Any], base: str) -> FoundItem:
-        """Return an item with its address: the link `self` if it is of the server that sent the item."""
-        own = next((urljoin(base, href) for href in _links(values, "self")), None)
-        if own is None and base != self._url:
-            own = base  # read from an address of its own
-        if own is None or urlsplit(own).netloc != urlsplit(base).netloc:
-            parts = [quote(str(values.get(name))[:200], safe="") for name in ("collection", "id")]
-            return FoundItem(values, f"{shown(self._url).rstrip('/')}/collections/{parts[0]}/items/{parts[1]}", base)
-        return FoundItem(values, shown(own), own)
+    def _item(self, values: dict[str, Any], base: str, *, is_alone: bool = False) -> FoundItem:
+        """Return an item with its address: the link `self` if it is of the server that sent the item.
+
+        Args:
+            values: The item.
+            base: The address of the answer that held it.
+            is_alone: Whether that answer was this item and nothing else.
+        """
+        own = next((urljoin(base, href) for href in _links(values, "self")), base if is_alone else None)
+        if own is not None and urlsplit(own).netloc != urlsplit(base).netloc:
+            own = base if is_alone else None
+        if own is not None:
+            return FoundItem(values, shown(own), own)
+        collection, name = (quote(str(values.get(part))[:200], safe="") for part in ("collection", "id"))
+        return FoundItem(values, f"{shown(self._url).rstrip('/')}/collections/{collection}/items/{name}", base)
 
     def _stop(self, examined: int) -> None:
         log.warning("stopped after %d entries of %s: narrow the search", examined, shown(self._url))

@@ -250,6 +250,8 @@ class HttpClient:
                     continue
                 _check_status(answer)
                 yield answer
+                if connection.was_cut:  # a cut body of unknown length looks complete
+                    raise _TemporaryFailure("it took too long")
                 return
             except (OSError, http.client.HTTPException) as error:
                 # Of http.client and socket; errors of the disk are converted before they reach this line.

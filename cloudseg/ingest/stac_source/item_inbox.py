@@ -102,7 +102,7 @@ class ItemInbox:
                 subject=self.uri,
                 found=", ".join(sorted(named)) or "no band with a common name",
                 expected=", ".join(band for band in bands or RGB if band),
-                next_step="Choose a collection whose items name the bands (eo:bands, bands) of GeoTIFF or JPEG 2000 files.",
+                next_step="Choose a collection whose items name the bands (eo:bands) of GeoTIFF or JPEG 2000 files.",
             )
         if not isinstance(found[0], Candidate):
             raise found[0].reason()

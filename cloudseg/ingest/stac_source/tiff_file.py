@@ -17,7 +17,7 @@ from cloudseg.ingest.stac_source.hosts import Refused
 from cloudseg.ingest.stac_source.http_client import HttpClient, Remote
 from cloudseg.ingest.tiff_layout import tiff_format
 
-_BLOCK: Final = 1 << 16
+_BLOCK: Final = 1 << 14
 """Bytes of one request for the header; a COG of 10 980 pixels square has a header of about 10 kB."""
 _MAX_HEADER: Final = 32 << 20
 """Bytes of header that are read at most."""

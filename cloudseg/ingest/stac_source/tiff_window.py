@@ -25,7 +25,7 @@ from cloudseg.scratch import cannot_write
 
 _TOLERANCE: Final = 1e-6
 """Pixels by which an edge may miss a block without needing another one."""
-_GAP: Final = 1 << 16
+_GAP: Final = 1 << 14
 """Bytes between two blocks that are read with them, because a request costs more."""
 _LONGEST: Final = 32 << 20
 """Bytes of one request."""

@@ -131,3 +131,8 @@ class Settings(BaseSettings):
     stac_max_item_mb: int = Field(
         4_096, gt=0, le=1 << 30, description="Largest amount that is fetched for one STAC item, in MiB."
     )
+    stac_token_url: str = Field(
+        "",
+        description="Address that gives the token for the files of a collection, with `{collection}`; for the "
+        "Planetary Computer https://planetarycomputer.microsoft.com/api/sas/v1/token/{collection}.",
+    )

@@ -117,7 +117,7 @@ def _stac_options(
         limit or DEFAULT_LIMIT,
         whole,
         min(settings.stac_max_item_mb << 20, settings.max_file_mb << 20),
-        HttpOptions(policy, settings.stac_connections, settings.stac_timeout_s),
+        HttpOptions(policy, settings.stac_connections, settings.stac_timeout_s, token_url=settings.stac_token_url),
     )
 
 

@@ -165,9 +165,8 @@ def _from_query(path: str) -> dict[str, Any]:
 
 def _matches(item: dict[str, Any], body: dict[str, Any]) -> bool:
     west, south, east, north = item["bbox"]
-    if box := body.get("bbox"):
-        if west > box[2] or east < box[0] or south > box[3] or north < box[1]:
-            return False
+    if (box := body.get("bbox")) and (west > box[2] or east < box[0] or south > box[3] or north < box[1]):
+        return False
     if times := body.get("datetime"):
         first, last = times.split("/")
         moment = item["properties"]["datetime"]

@@ -17,7 +17,7 @@ from cloudseg.ingest.stac_source.hosts import HostPolicy, Refused, is_public
         ("10.1.2.3", False),
         ("169.254.169.254", False),
         ("100.64.0.1", False),
-        ("0.0.0.0", False),
+        ("0.0.0.0", False),  # noqa: S104
         ("224.0.0.1", False),
         ("::1", False),
         ("fd00::1", False),

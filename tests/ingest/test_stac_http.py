@@ -140,8 +140,7 @@ def test_a_download_that_breaks_continues(server: StacServer, tmp_path: Path) ->
     server.faults["/a.tif"] = times(2, break_off)
     client.download(remote, tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == content
-    assert [asked for _, _, asked in server.requests][0] == ""
-    assert [asked.split("-")[0] for _, _, asked in server.requests][1:] == ["bytes=400000", "bytes=800000"]
+    assert [asked.split("-")[0] for _, _, asked in server.requests] == ["", "bytes=400000", "bytes=800000"]
 
 
 def test_a_file_that_changes_while_it_is_read(server: StacServer, tmp_path: Path) -> None:
@@ -211,7 +210,7 @@ def test_answers_are_bounded_in_time(server: StacServer, monkeypatch: pytest.Mon
     for drip in (drip_body, drip_headers):
         server.faults["/a.json"] = drip
         began = time.monotonic()
-        with pytest.raises(Unreachable, match="too long|ended"):
+        with pytest.raises(Unreachable, match=r"too long|ended"):
             client_of(server, timeout_s=1.0, attempts=1).read_json(f"{server.url}/a.json")
         assert time.monotonic() - began < 5
     stop.set()

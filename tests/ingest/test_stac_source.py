@@ -1,6 +1,7 @@
 """A STAC API and a static catalog as sources, over real HTTP on loopback."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -270,3 +271,28 @@ def test_the_box_of_the_tile_fetches_it_whole(source: Source, server: StacServer
     server.items = [sentinel2(server.folder, server.url)]
     source.ingest(bbox=box_of())
     assert only(source.service).tags["stac_fetched"] == "whole"
+
+
+def test_files_that_need_a_token(source: Source, server: StacServer) -> None:
+    """One token is asked for, and it is neither stored nor shown."""
+    made = sentinel2(server.folder, server.url)
+    server.items = [made]
+
+    def token(handler: Any) -> bool:
+        handler.send_json({"token": "sv=2024&sig=se%2Fcret", "msft:expiry": "2999-01-01T00:00:00Z"})
+        return True
+
+    def needs_token(handler: Any) -> bool:
+        if handler.path.endswith("?sv=2024&sig=se%2Fcret"):
+            return False
+        handler.send_bytes(b"", 403)
+        return True
+
+    server.faults["/token/sentinel-2-l2a"] = token
+    server.faults |= {f"/{made['id']}/{band}.tif": needs_token for band in ("red", "green", "blue", "scl")}
+    assert len(source.ingest().quarantined) == 1
+    source.http = replace(source.http, token_url=f"{server.url}/token/{{collection}}")
+    assert len(source.ingest().added) == 1
+    assert [path for _, path, _ in server.requests].count("/token/sentinel-2-l2a") == 1
+    assert "se%2Fcret" not in str(only(source.service).model_dump())
+    assert source.service.quarantine() == {}

@@ -14,7 +14,7 @@ from pystac_client import ConformanceClasses, ItemSearch
 from pystac_client.stac_api_io import StacApiIO
 
 from cloudseg.ingest.stac_source.hosts import Refused
-from cloudseg.ingest.stac_source.http_client import HttpClient, shown
+from cloudseg.ingest.stac_source.http_client import HttpClient, parse_json, shown
 from cloudseg.ingest.stac_source.search import Search
 
 _MAX_PAGES: Final = 5_000
@@ -33,6 +33,10 @@ class _BoundedIO(StacApiIO):  # type: ignore[misc, unused-ignore]
         if isinstance(source, Link):
             return str(super().read_text(source, *args, **kwargs))
         return self.request(str(source), *args, **kwargs)
+
+    def json_loads(self, txt: str, *args: Any, **kwargs: Any) -> Any:
+        """Return the values of an answer; one item with NaN must not cost the page, as it would with orjson."""
+        return parse_json(txt.encode(), self._url)
 
     def request(
         self,

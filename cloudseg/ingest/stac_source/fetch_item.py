@@ -22,6 +22,7 @@ from cloudseg.ingest.stac_source.hosts import Refused
 from cloudseg.ingest.stac_source.http_client import HttpClient, Remote, shown
 from cloudseg.ingest.stac_source.item_inbox import ItemInbox
 from cloudseg.ingest.stac_source.options import StacOptions
+from cloudseg.ingest.stac_source.signing import Signer
 from cloudseg.ingest.stac_source.tiff_file import NoWindow, read_tiff
 from cloudseg.ingest.stac_source.tiff_window import Cut, cut_windows, write_cut
 from cloudseg.scratch import cannot_write
@@ -41,7 +42,7 @@ class Plan:
     """By path in the inbox of the item; empty if the item's checksums made asking the server unnecessary."""
 
 
-def make_plan(client: HttpClient, inbox: ItemInbox, scene: Candidate, options: StacOptions) -> Plan:
+def make_plan(signer: Signer, inbox: ItemInbox, scene: Candidate, options: StacOptions) -> Plan:
     """Return what identifies the wanted content. The server is asked only for files whose checksum is not stated.
 
     Raises:
@@ -49,10 +50,8 @@ def make_plan(client: HttpClient, inbox: ItemInbox, scene: Candidate, options: S
         NotRead: The server does not answer.
     """
     files = [file.path for file in scene.pixel_files()]
-    for path in files:
-        client.policy.check(inbox.assets[path].href)
     stated = all(inbox.assets[path].checksum for path in files)
-    remotes = {} if stated else {path: client.probe(inbox.assets[path].href) for path in files}
+    remotes = {} if stated else _probe_all(signer, inbox, files)
     versions = [
         [shown(inbox.assets[path].href), inbox.assets[path].checksum]
         if stated
@@ -69,8 +68,18 @@ def make_plan(client: HttpClient, inbox: ItemInbox, scene: Candidate, options: S
     return Plan(keys.sha256_of(keys.canonical_json(["stac", 1, inbox.uri, versions, reading, area])), remotes)
 
 
+def _probe_all(signer: Signer, inbox: ItemInbox, paths: list[str]) -> dict[str, Remote]:
+    return {path: signer.probe(inbox.assets[path].href, inbox.collection) for path in paths}
+
+
 def fetch_item(
-    client: HttpClient, inbox: ItemInbox, scene: Candidate, plan: Plan, folder: Path, options: StacOptions
+    client: HttpClient,
+    signer: Signer,
+    inbox: ItemInbox,
+    scene: Candidate,
+    plan: Plan,
+    folder: Path,
+    options: StacOptions,
 ) -> str:
     """Copy the files of a scene into a folder and tell the inbox where they are.
 
@@ -83,7 +92,7 @@ def fetch_item(
         StoreUnreachable: The disk is full.
     """
     paths = [file.path for file in scene.pixel_files()]
-    remotes = plan.remotes or {path: client.probe(inbox.assets[path].href) for path in paths}
+    remotes = plan.remotes or _probe_all(signer, inbox, paths)
     cuts, fetched = _cuts(client, [remotes[path] for path in paths], options)
     sizes = [cut.size for cut in cuts] if cuts else [remotes[path].size for path in paths]
     if sum(sizes) > options.max_item_bytes:

@@ -51,6 +51,8 @@ class HttpOptions:
     attempts: int = 5
     longest_wait_s: float = 300.0
     """A server that asks for a longer pause is left to the next run."""
+    token_url: str = ""
+    """Address of tokens for files, with `{collection}`; see `signing`."""
 
 
 @dataclass(frozen=True)
@@ -238,6 +240,7 @@ class HttpClient:
             watchdog = threading.Timer(self._options.timeout_s + size / _LEAST_RATE, connection.cut)
             watchdog.daemon = True
             watchdog.start()
+            answer: http.client.HTTPResponse | None = None
             try:
                 target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
                 connection.request(method, target, body=body, headers=headers)
@@ -259,6 +262,8 @@ class HttpClient:
                 raise _TemporaryFailure(escape_name(why[:200])) from error
             finally:
                 watchdog.cancel()
+                if answer is not None:
+                    answer.close()
                 connection.close()
         raise Refused("too many redirects", subject=shown(url), expected=f"at most {_REDIRECTS}")
 

@@ -22,6 +22,7 @@ from cloudseg.ingest.stac_source.find_items import FoundItem
 from cloudseg.ingest.stac_source.http_client import HttpClient
 from cloudseg.ingest.stac_source.item_inbox import ItemInbox
 from cloudseg.ingest.stac_source.options import StacOptions
+from cloudseg.ingest.stac_source.signing import Signer
 from cloudseg.records import Scene
 from cloudseg.scratch import check_room
 
@@ -35,6 +36,7 @@ class StacContext:
     ingest: IngestContext
     """Its inbox is replaced by that of each item."""
     client: HttpClient
+    signer: Signer
     options: StacOptions
     bands: tuple[str | None, ...] | None
 
@@ -61,7 +63,7 @@ def ingest_item(context: StacContext, found: FoundItem) -> Outcome:
         version = _stated(found)
         inbox = ItemInbox(found)
         scene = inbox.candidate(context.bands)
-        plan = make_plan(context.client, inbox, scene, context.options)
+        plan = make_plan(context.signer, inbox, scene, context.options)
         version = plan.fingerprint
         if known := _known(context, scene, plan):
             outcome.scene, outcome.scene_id = "known", known.scene_id
@@ -91,7 +93,7 @@ def _fetch_and_ingest(context: StacContext, inbox: ItemInbox, scene: Candidate, 
             outcome.notes.append(f"{outcome.name}: another ingest fetches it now")
             return
         try:
-            fetched = fetch_item(context.client, inbox, scene, plan, folder, context.options)
+            fetched = fetch_item(context.client, context.signer, inbox, scene, plan, folder, context.options)
             ingest = replace(context.ingest, inbox=inbox)
             tags = (*scene.tags, *_tags(inbox, plan, fetched, outcome.name))
             scene = replace(scene, tags=tags)

@@ -56,6 +56,7 @@ class ItemInbox:
             BadScene: It is no STAC item, or damaged.
         """
         self.uri = found.uri
+        self.collection = str(found.values.get("collection"))[:200]
         self.assets: dict[str, RemoteAsset] = {}
         """By path."""
         self._local: dict[str, Path] = {}

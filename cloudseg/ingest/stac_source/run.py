@@ -11,6 +11,7 @@ from cloudseg.ingest.stac_source.find_items import FoundItem, ItemFinder
 from cloudseg.ingest.stac_source.http_client import HttpClient
 from cloudseg.ingest.stac_source.ingest_item import StacContext, ingest_item
 from cloudseg.ingest.stac_source.options import StacOptions
+from cloudseg.ingest.stac_source.signing import Signer
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def ingest_items(
     """
     client = HttpClient(options.http)
     remove_abandoned(options.folder)
-    shared = StacContext(context, client, options, bands)
+    shared = StacContext(context, client, Signer(client, options.http.token_url), options, bands)
     finder = ItemFinder(client, url, options.search)
     items = _distinct(finder.find())
     left = options.limit

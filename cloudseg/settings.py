@@ -124,6 +124,11 @@ class Settings(BaseSettings):
         description="Hosts of the own network, divided by blanks: `host` or `host:port`. Only these may have addresses "
         "that are not public, and plain http.",
     )
+    stac_folder: Path | None = Field(
+        None,
+        description="Folder of unfinished copies of STAC items, kept until the next ingest; CLOUDSEG_HOME/fetch when "
+        "unset. It needs room for as many items as requests run at a time.",
+    )
     stac_connections: int = Field(4, ge=1, le=64, description="Requests at a time to the servers of a STAC source.")
     stac_timeout_s: float = Field(
         60.0, gt=0, le=_DAY_S, description="Seconds without an answer before a request to a STAC source is repeated."

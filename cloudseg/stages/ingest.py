@@ -112,7 +112,7 @@ def _stac_options(
     settings = runtime.settings
     policy = HostPolicy(tuple(settings.stac_hosts.lower().split()), tuple(settings.stac_private_hosts.lower().split()))
     return StacOptions(
-        runtime.home / "fetch",
+        (settings.stac_folder or runtime.home / "fetch").expanduser().absolute(),
         search,
         limit or DEFAULT_LIMIT,
         whole,

@@ -178,7 +178,7 @@ def item_folder(top: Path, fingerprint: str) -> Iterator[Path | None]:
             "the folder for unfinished copies cannot be created",
             subject=str(top),
             found=error.strerror,
-            next_step="Give the service write access to CLOUDSEG_HOME.",
+            next_step="Give the service write access to it, or set CLOUDSEG_STAC_FOLDER.",
         ) from error
     try:
         try:

@@ -251,7 +251,7 @@ def test_the_search_of_the_form_is_that_of_the_stage(dags: dict[str, Any], monke
 
     from cloudseg.stages import ingest
 
-    values = {name: dags["cloudseg_ingest_stac"].params[name] for name in dags["cloudseg_ingest_stac"].params}
+    values = dict.fromkeys(dags["cloudseg_ingest_stac"].params) | {"source": "stac+https://example.org"}
     monkeypatch.setattr(kit, "form", lambda: values | {"bbox": "3.0,50.4,3.2,50.6"})
     found = kit.stac_search()
     signature(ingest).bind(**found)

@@ -149,7 +149,7 @@ def test_items_that_are_no_items(source: Source, server: StacServer) -> None:
 @pytest.mark.parametrize(
     ("page", "is_empty"),
     [([], False), ({"features": 5}, False), ({"features": [5]}, True), ({"links": 5, "features": [{}]}, False)],
-)  # fmt: skip
+)
 def test_pages_that_are_no_pages(source: Source, server: StacServer, page: Any, is_empty: bool) -> None:
     def answer(handler: BaseHTTPRequestHandler) -> bool:
         handler.send_json(page)  # type: ignore[attr-defined]

@@ -109,9 +109,20 @@ def test_the_mask_of_a_file_is_cut_with_it(server: StacServer, tmp_path: Path) -
 
 def test_empty_tiles_stay_empty(server: StacServer, tmp_path: Path) -> None:
     with rasterio.open(
-        server.folder / "a.tif", "w", driver="GTiff", height=SIDE, width=SIDE, count=1, dtype="uint16", nodata=0,
-        crs="EPSG:32631", transform=from_origin(LEFT, TOP, 10, 10), SPARSE_OK=True, compress="deflate", **TILED,
-    ) as out:  # fmt: skip
+        server.folder / "a.tif",
+        "w",
+        driver="GTiff",
+        height=SIDE,
+        width=SIDE,
+        count=1,
+        dtype="uint16",
+        nodata=0,
+        crs="EPSG:32631",
+        transform=from_origin(LEFT, TOP, 10, 10),
+        SPARSE_OK=True,
+        compress="deflate",
+        **TILED,
+    ) as out:
         out.write(np.full((1, 64, 64), 5, "uint16"), window=rasterio.windows.Window(64, 64, 64, 64))
     cut(server, "a.tif", box_of_pixels(10, 10, 150, 150), tmp_path / "out.tif")
     with rasterio.open(tmp_path / "out.tif") as part:
@@ -194,7 +205,7 @@ BASE = [(256, 4, 1, 64), (257, 4, 1, 64), (322, 4, 1, 64), (323, 4, 1, 64)]
         _directory([(257, 4, 1, 64)]),
         _directory([(256, 99, 1, 64), (257, 2, 1, 64)]),
     ],
-)  # fmt: skip
+)
 def test_damaged_headers_are_refused(server: StacServer, content: bytes) -> None:
     (server.folder / "a.tif").write_bytes(content + bytes(40))
     client = client_of(server)

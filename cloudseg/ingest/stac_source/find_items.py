@@ -98,7 +98,7 @@ class ItemFinder:
                 yield self._item(values, self._url)
 
     def _of_catalog(self, root: dict[str, Any]) -> Iterator[FoundItem]:
-        """Yield the items of a static catalog. Each address is read once, so circles end."""
+        """Yield the items of a static catalog. Each address is read once, so links in a loop end."""
         waiting: deque[tuple[str, dict[str, Any]]] = deque([(self._url, root)])
         seen = {self._url}
         while waiting:

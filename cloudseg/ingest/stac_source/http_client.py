@@ -30,7 +30,7 @@ MAX_JSON_BYTES: Final = 16 << 20
 """Size of one JSON answer; a page of 100 Sentinel-2 items has 4 MB."""
 _CHUNK: Final = 1 << 18
 _LEAST_RATE: Final = 20_000
-"""Bytes per second below which an answer is given up; a page or file may take the timeout and its size over this."""
+"""Bytes per second below which an answer ends; a page or file may take the timeout and its size over this."""
 _REDIRECTS: Final = 5
 _TEMPORARY: Final = frozenset((408, 425, 429, 500, 502, 503, 504))
 _GIVEN_UP: Final = 3

@@ -80,7 +80,7 @@ class ItemInbox:
             yield handle
 
     def set_local(self, path: str, copy: Path) -> None:
-        """Say where the copy of a file is."""
+        """Set where the copy of a file is."""
         self._local[path] = copy
 
     def candidate(self, bands: tuple[str | None, ...] | None) -> Candidate:

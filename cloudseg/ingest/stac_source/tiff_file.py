@@ -113,7 +113,7 @@ class Directory:
         """Blocks from top to bottom."""
         return math.ceil(self.height / self.block_height)
 
-    def numbers(self, tag: int) -> Numbers:
+    def values(self, tag: int) -> Numbers:
         """Return the numbers of a field; empty if there is none."""
         return _numbers(self.order, self.fields.get(tag))
 
@@ -254,7 +254,7 @@ def _numbers(order: str, entry: Entry | None) -> Numbers:
 
 
 def _with_georeference(remote: Remote, image: Directory, mask: Directory | None) -> TiffFile:
-    scale, tie = image.numbers(PIXEL_SCALE), image.numbers(TIEPOINT)
+    scale, tie = image.values(PIXEL_SCALE), image.values(TIEPOINT)
     if len(scale) < 2 or len(tie) != 6:
         raise NoWindow("the georeference is not one corner and a pixel size")
     numbers = [float(value) for value in (*scale[:2], tie[0], tie[1], tie[3], tie[4])]
@@ -265,7 +265,7 @@ def _with_georeference(remote: Remote, image: Directory, mask: Directory | None)
 
 
 def _epsg(image: Directory) -> int:
-    keys = [int(value) for value in image.numbers(GEO_KEYS)]
+    keys = [int(value) for value in image.values(GEO_KEYS)]
     # Four numbers a key: id, place of the value (0: here), count, value. The first four are the header.
     found = {keys[at]: keys[at + 3] for at in range(4, len(keys) - 3, 4) if keys[at + 1] == 0}
     code = found.get({1: _PROJECTED, 2: _GEOGRAPHIC}.get(found.get(_MODEL_TYPE, 0), 0), 0)

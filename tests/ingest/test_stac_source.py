@@ -103,6 +103,12 @@ def test_what_is_known_is_not_fetched_again(source: Source, server: StacServer) 
     record = source.ingest()
     assert (record.known, record.added) == (1, [])
     assert server.sent == 4  # one byte of each file, for its ETag
+    path = f"/{server.items[0]['id']}/red.tif"
+    server.faults[path] = lambda handler: handler.send_bytes(b"", 404) or True  # type: ignore[attr-defined]
+    assert len(source.ingest().quarantined) == 1
+    server.faults.clear()
+    assert source.ingest().known == 1
+    assert source.service.quarantine() == {}
     changed = server.folder / server.items[0]["id"] / "red.tif"
     changed.write_bytes((server.folder / server.items[0]["id"] / "nir.tif").read_bytes())
     assert len(source.ingest().added) == 1

@@ -105,7 +105,7 @@ class ItemFinder:
             url, catalog = waiting.popleft()
             if not self._search.may_hold(catalog):
                 continue
-            for rel in ("item", "child"):
+            for rel in ("item", "child") if self._search.wants(catalog) else ("child",):
                 for target in (urljoin(url, href) for href in _links(catalog, rel)):
                     if target in seen:
                         continue

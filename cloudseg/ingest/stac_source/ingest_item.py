@@ -9,7 +9,7 @@ from cloudseg.ingest.candidate import Candidate
 from cloudseg.ingest.context import IngestContext, Outcome
 from cloudseg.ingest.inbox_file import NotRead, escape_name, hash_file
 from cloudseg.ingest.ingest_scene import ingest_scene, source_hash
-from cloudseg.ingest.quarantine import is_quarantined, quarantine, quarantine_id
+from cloudseg.ingest.quarantine import is_quarantined, quarantine, quarantine_id, release_known_file
 from cloudseg.ingest.stac_source.fetch_item import (
     Plan,
     fetch_item,
@@ -67,6 +67,7 @@ def ingest_item(context: StacContext, found: FoundItem) -> Outcome:
         version = plan.fingerprint
         if known := _known(context, scene, plan):
             outcome.scene, outcome.scene_id = "known", known.scene_id
+            release_known_file(context.ingest, found.uri)
         elif is_quarantined(context.ingest, _entry(context, found.uri, version)):
             outcome.still_quarantined += 1
         elif context.ingest.dry_run:

@@ -48,10 +48,14 @@ def ingest_items(
     left = options.limit
     with ThreadPoolExecutor(threads, thread_name_prefix="stac") as pool:
         # Known items do not count, so a batch may leave room for more; its size bounds what runs after an error.
-        while left > 0 and (batch := list(itertools.islice(items, min(left, 4 * threads)))):
-            for outcome in pool.map(lambda found: ingest_item(shared, found), batch):
-                left -= outcome.scene != "known" and not outcome.still_quarantined
-                on_outcome(outcome)
+        try:
+            while left > 0 and (batch := list(itertools.islice(items, min(left, 4 * threads)))):
+                for outcome in pool.map(lambda found: ingest_item(shared, found), batch):
+                    left -= outcome.scene != "known" and not outcome.still_quarantined
+                    on_outcome(outcome)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     if left <= 0:
         log.info("stopped after %d new items (--limit)", options.limit)
     for error in finder.unread:

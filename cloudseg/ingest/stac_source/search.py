@@ -69,10 +69,13 @@ class Search:
             return False
         return self._matches_time(properties) and self._matches_area(item)
 
+    def wants(self, collection: dict[str, Any]) -> bool:
+        """Return whether items of a static collection may be wanted, by its id; those of its children may be anyway."""
+        is_other = collection.get("type") == "Collection" and collection.get("id") not in self.collections
+        return not (self.collections and is_other)
+
     def may_hold(self, collection: dict[str, Any]) -> bool:
-        """Return whether a static collection or catalog may hold wanted items, by its id and extent."""
-        if collection.get("type") == "Collection" and self.collections and collection.get("id") not in self.collections:
-            return False
+        """Return whether a static collection or catalog may hold wanted items, by its extent."""
         extent = collection.get("extent")
         if not isinstance(extent, dict):
             return True

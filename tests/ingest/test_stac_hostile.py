@@ -139,9 +139,11 @@ _NO_ITEMS: list[dict[str, Any]] = [
 def test_items_that_are_no_items(source: Source, server: StacServer) -> None:
     server.filters = False
     server.page = 100
-    server.items = [*_NO_ITEMS, sentinel2(server.folder, server.url)]
-    assert len(source.ingest().added) == 1
-    assert len(source.service.quarantine()) >= 5
+    named = [each | ({"id": f"x{at}"} if each.get("id") == "x" else {}) for at, each in enumerate(_NO_ITEMS)]
+    server.items = [*named, sentinel2(server.folder, server.url)]
+    record = source.ingest()
+    assert len(record.added) == 1
+    assert len(record.quarantined) == len(_NO_ITEMS) - 1  # the first two have no id: the same address
     for entry in source.service.quarantine().values():
         assert "\x1b" not in str(entry.model_dump())
 
@@ -217,6 +219,7 @@ def _environment(home: Path, server: StacServer) -> dict[str, str]:
     return kept | {"CLOUDSEG_HOME": str(home), "CLOUDSEG_STAC_PRIVATE_HOSTS": host, "PYTHONPATH": str(REPO)}
 
 
+@pytest.mark.timeout(900)
 def test_killed_anywhere_the_next_run_goes_on(server: StacServer, tmp_path: Path) -> None:
     """Killed while it lists, asks, and copies; what was copied of a file is not copied again."""
     made = sentinel2(server.folder, server.url)
@@ -240,7 +243,7 @@ def test_killed_anywhere_the_next_run_goes_on(server: StacServer, tmp_path: Path
                 handler.wfile.write(content[:send])
                 handler.wfile.flush()
             reached.set()
-            ended.wait(60)
+            ended.wait(300)
             return True
 
         return answer
@@ -259,7 +262,7 @@ def test_killed_anywhere_the_next_run_goes_on(server: StacServer, tmp_path: Path
         server.faults = {path: fault}
         running = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
         try:
-            assert reached.wait(60), path
+            assert reached.wait(150), path
             if path.endswith("red.tif"):
                 copies = tmp_path / "home" / "fetch"
                 for _ in range(600):
@@ -272,11 +275,11 @@ def test_killed_anywhere_the_next_run_goes_on(server: StacServer, tmp_path: Path
             ended.set()
     server.faults = {}
     server.requests.clear()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=250)
     record = json.loads(done.stdout)
     assert (len(record["added"]), record["quarantined"]) == (1, [])
     asked = [span for _, path, span in server.requests if path.endswith("red.tif")]
     assert asked == ["bytes=0-0", f"bytes={size // 2}-{size - 1}"]
     assert list((tmp_path / "home" / "fetch").iterdir()) == []
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=250)
     assert json.loads(again.stdout)["known"] == 1

@@ -60,9 +60,8 @@ class Search:
 
     def matches(self, item: dict[str, Any]) -> bool:
         """Return whether an item is wanted. What it does not state does not match."""
-        properties = item.get("properties")
-        if not isinstance(properties, dict):
-            return False
+        stated = item.get("properties")
+        properties = stated if isinstance(stated, dict) else {}
         if self.collections and item.get("collection") not in self.collections:
             return False
         if self.max_cloud_cover is not None and not _is_at_most(properties.get("eo:cloud_cover"), self.max_cloud_cover):

@@ -144,3 +144,30 @@ class Settings(BaseSettings):
         description="1: ingest stops with an error if this machine does not allow every restriction "
         "of the process that decodes untrusted rasters; 0: it goes on with the others and warns.",
     )
+    stac_hosts: str = Field(
+        "",
+        description="Hosts that `ingest stac+https://…` may contact, divided by blanks: `host` or `*.domain`; "
+        "every public host when unset.",
+    )
+    stac_private_hosts: str = Field(
+        "",
+        description="Hosts of the own network, divided by blanks: `host` or `host:port`. Only these may have addresses "
+        "that are not public, and plain http.",
+    )
+    stac_folder: Path | None = Field(
+        None,
+        description="Folder of unfinished copies of STAC items, kept until the next ingest; CLOUDSEG_HOME/fetch when "
+        "unset. It needs room for as many items as requests run at a time.",
+    )
+    stac_connections: int = Field(4, ge=1, le=64, description="Requests at a time to the servers of a STAC source.")
+    stac_timeout_s: float = Field(
+        60.0, gt=0, le=_DAY_S, description="Seconds without an answer before a request to a STAC source is repeated."
+    )
+    stac_max_item_mb: int = Field(
+        4_096, gt=0, le=1 << 30, description="Largest amount that is fetched for one STAC item, in MiB."
+    )
+    stac_token_url: str = Field(
+        "",
+        description="Address that gives the token for the files of a collection, with `{collection}`; for the "
+        "Planetary Computer https://planetarycomputer.microsoft.com/api/sas/v1/token/{collection}.",
+    )

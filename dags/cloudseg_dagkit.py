@@ -163,6 +163,14 @@ def form() -> Json:
     return dict(get_current_context()["params"])
 
 
+def stac_search() -> Json:
+    """Return the params of a STAC form as arguments of the stage `ingest`; what was left empty is left out."""
+    values = form()
+    box = values.pop("bbox")
+    found = values | {"bbox": [float(part) for part in box.split(",")] if box else None}
+    return {name: value for name, value in found.items() if value not in (None, [], "")}
+
+
 def training_id() -> str:
     """Return the training's run id: the same for every try of this DAG run, so that a retry resumes."""
     return f"airflow-{get_current_context()['run_id']}"

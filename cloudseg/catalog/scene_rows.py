@@ -32,6 +32,11 @@ def get_scene(db: Connection, scene_id: str) -> Scene:
     return get_by(db, Scene, t.scene, "scene_id", scene_id)
 
 
+def find_scene(db: Connection, scene_id: str) -> Scene | None:
+    """Return a scene or None."""
+    return fetch_one(db, Scene, select(t.scene).where(t.scene.c.scene_id == scene_id))
+
+
 def find_scene_by_source(db: Connection, source_sha256: str) -> Scene | None:
     """Return the scene of these source bytes, or None."""
     return fetch_one(db, Scene, select(t.scene).where(t.scene.c.source_sha256 == source_sha256))

@@ -29,7 +29,9 @@ class IngestRecord(Record):
         description="bad files that an earlier ingest quarantined and whose bytes are the same; not tried again",
     )
     notes: list[str] = Field(
-        default_factory=list, description="labels that change nothing yet: those that wait, and known files, and why"
+        default_factory=list,
+        description="labels that change nothing yet: those that wait, and known files, and why; "
+        "of a STAC source what a dry run would fetch, and what could not be read",
     )
     seconds: float
 

@@ -11,9 +11,11 @@ import click
 
 from cloudseg import __version__
 from cloudseg.cli.admin import backup, db, doctor, maintain, model, restore
+from cloudseg.cli.backfill import backfill
 from cloudseg.cli.inspect import lineage, masks, models, quarantine, runs, scenes
 from cloudseg.cli.labels import labels
 from cloudseg.cli.pipeline import evaluate, ingest, predict, promote, retrain, rollback, snapshot, train
+from cloudseg.cli.readers import readers
 from cloudseg.cli.worklist import worklist
 from cloudseg.errors import CloudsegError, InputError
 
@@ -54,6 +56,8 @@ for _command in (
     rollback,
     retrain,
     predict,
+    backfill,
+    readers,
     models,
     runs,
     scenes,

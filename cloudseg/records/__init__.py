@@ -4,6 +4,8 @@ from cloudseg.records.base import Json, ListedObject, Record, StoredObject, utc_
 from cloudseg.records.chip import Chip
 from cloudseg.records.gdal_path import GdalPath
 from cloudseg.records.rows import (
+    Backfill,
+    BackfillScene,
     Checkpoint,
     Decision,
     Epoch,
@@ -16,6 +18,8 @@ from cloudseg.records.rows import (
     Place,
     Promotion,
     Quarantined,
+    ReaderMode,
+    ReaderSwitch,
     Run,
     RunStatus,
     Scene,
@@ -26,12 +30,16 @@ from cloudseg.records.rows import (
     Weights,
 )
 from cloudseg.records.stage import (
+    BackfillPlanRecord,
+    BackfillRecord,
     EvaluateRecord,
     IngestRecord,
     LabelDecisionRecord,
     MaintainRecord,
+    Month,
     PredictRecord,
     PromoteRecord,
+    ReadersRecord,
     RetrainRecord,
     SnapshotRecord,
     TrainRecord,
@@ -39,6 +47,10 @@ from cloudseg.records.stage import (
 from cloudseg.records.worklist import WorklistItem, WorklistReason, WorklistRecord, WorklistWindow
 
 __all__ = [
+    "Backfill",
+    "BackfillPlanRecord",
+    "BackfillRecord",
+    "BackfillScene",
     "Checkpoint",
     "Chip",
     "Decision",
@@ -55,12 +67,16 @@ __all__ = [
     "ListedObject",
     "MaintainRecord",
     "Mask",
+    "Month",
     "Outcome",
     "Place",
     "PredictRecord",
     "PromoteRecord",
     "Promotion",
     "Quarantined",
+    "ReaderMode",
+    "ReaderSwitch",
+    "ReadersRecord",
     "Record",
     "RetrainRecord",
     "Run",

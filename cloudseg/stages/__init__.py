@@ -4,6 +4,7 @@ A stage opens the runtime, logs one start and one end line with its ids, and cal
 Importing this package is cheap: torch and rasterio are imported when a stage that needs them runs.
 """
 
+from cloudseg.stages.backfill import backfill, finish_backfill, list_backfill, plan_backfill, predict_backfill
 from cloudseg.stages.backup import backup, restore
 from cloudseg.stages.doctor import doctor, make_roles, upgrade_catalog
 from cloudseg.stages.evaluate import evaluate
@@ -14,6 +15,7 @@ from cloudseg.stages.labels import accept_labels, diff_label, label, labels, rej
 from cloudseg.stages.maintain import maintain
 from cloudseg.stages.predict import plan_predict, predict
 from cloudseg.stages.promote import compare, decline, promote, promote_unattended, request_approval, rollback
+from cloudseg.stages.readers import readers, switch_readers, switch_readers_back
 from cloudseg.stages.retrain import plan_retrain, retrain
 from cloudseg.stages.snapshot import snapshot
 from cloudseg.stages.train import train
@@ -21,27 +23,33 @@ from cloudseg.stages.worklist import worklist
 
 __all__ = [
     "accept_labels",
+    "backfill",
     "backup",
     "compare",
     "decline",
     "diff_label",
     "doctor",
     "evaluate",
+    "finish_backfill",
     "import_weights",
     "ingest",
     "label",
     "labels",
     "lineage",
+    "list_backfill",
     "maintain",
     "make_roles",
     "masks",
     "models",
+    "plan_backfill",
     "plan_predict",
     "plan_retrain",
     "predict",
+    "predict_backfill",
     "promote",
     "promote_unattended",
     "quarantine",
+    "readers",
     "reject_labels",
     "request_approval",
     "restore",
@@ -50,6 +58,8 @@ __all__ = [
     "runs",
     "scenes",
     "snapshot",
+    "switch_readers",
+    "switch_readers_back",
     "train",
     "upgrade_catalog",
     "withdraw_labels",

@@ -8,7 +8,7 @@ from typing import Final, TypedDict
 from sqlalchemy import Connection
 
 from cloudseg.bands import BAND_NAMES
-from cloudseg.catalog import model_rows, scene_rows
+from cloudseg.catalog import model_rows, reader_rows, scene_rows
 from cloudseg.errors import BadWeights, CloudsegError, InputError, Interrupted, NotInCatalog
 from cloudseg.records import Json, PredictRecord, Weights
 from cloudseg.runtime import Runtime, open_runtime
@@ -16,7 +16,7 @@ from cloudseg.signals import listen_for_stop
 from cloudseg.stages import log
 from cloudseg.stages.compute import open_device
 
-_MOST_BATCHES: Final = 1000
+MOST_BATCHES: Final = 1000
 """Maximum of a plan: Airflow does not map a task over more than 1024 entries (its setting `core.max_map_length`)."""
 
 
@@ -31,11 +31,14 @@ class PredictBatch(TypedDict):
 def plan_predict(*, weights_id: str | None = None, batch_size: int = 8) -> list[PredictBatch]:
     """Divide the scenes that lack a mask of the weights into batches, oldest first.
 
+    By default these are the weights whose masks readers see: the champion, unless readers were switched to others. Then
+    the champion's masks are left to the backfill.
+
     A new champion may have a million scenes to predict: if there would be more than 1000 batches, they hold more
     scenes instead. The batches name the weights, so tasks that start later use the same ones.
 
     Args:
-        weights_id: by default the champion.
+        weights_id: by default those whose masks readers see.
         batch_size: scenes in a batch.
 
     Returns:
@@ -52,9 +55,10 @@ def plan_predict(*, weights_id: str | None = None, batch_size: int = 8) -> list[
         )
     runtime = open_runtime()
     with runtime.catalog.read() as db:
-        weights = _find_weights(db, weights_id)
+        shown = weights_id or reader_rows.find_shown(db)
+        weights = model_rows.get_weights(db, shown) if shown else None
         waiting = _waiting(db, weights) if weights else []
-    size = max(batch_size, math.ceil(len(waiting) / _MOST_BATCHES))
+    size = max(batch_size, math.ceil(len(waiting) / MOST_BATCHES))
     batches = [_batch(weights, waiting[at : at + size]) for at in range(0, len(waiting), size) if weights]
     log.ended(
         "plan_predict",
@@ -182,6 +186,16 @@ def _waiting(db: Connection, weights: Weights) -> list[scene_rows.WaitingScene]:
     Raises:
         BadWeights: a band is none that a scene can have, so that the list would always be empty.
     """
+    check_bands(weights)
+    return scene_rows.list_scenes_without_mask(db, weights.weights_id, bands=weights.metadata["bands"])
+
+
+def check_bands(weights: Weights) -> None:
+    """Check that a scene can have all bands that these weights need.
+
+    Raises:
+        BadWeights: a band is none that a scene can have, so that no scene would ever be masked.
+    """
     if unknown := [band for band in weights.metadata["bands"] if band not in BAND_NAMES]:
         raise BadWeights(
             "the weights need a band that no scene can have",
@@ -190,7 +204,6 @@ def _waiting(db: Connection, weights: Weights) -> list[scene_rows.WaitingScene]:
             expected=", ".join(BAND_NAMES),
             next_step="Use other weights: --weights, or `cloudseg rollback` if these are the champion.",
         )
-    return scene_rows.list_scenes_without_mask(db, weights.weights_id, bands=weights.metadata["bands"])
 
 
 def _batch(weights: Weights, part: Sequence[scene_rows.WaitingScene]) -> PredictBatch:

@@ -35,7 +35,7 @@ def run_python(code: str, *arguments: str, home: Path) -> str:
     ).stdout
 
 
-def test_airflow_finds_four_dags_and_no_error(tmp_path: Path) -> None:
+def test_airflow_finds_five_dags_and_no_error(tmp_path: Path) -> None:
     """A DAG's id is the name of its file."""
     code = (
         "import json, sys; from airflow.dag_processing.dagbag import BundleDagBag as DagBag\n"
@@ -131,6 +131,7 @@ def test_the_example_conf_of_the_manual_is_valid(dags: dict[str, Any], dag_id: s
 def test_the_schedules(dags: dict[str, Any]) -> None:
     assert dags["cloudseg_ingest"].timetable.expression == "*/5 * * * *"
     assert dags["cloudseg_maintain"].timetable.expression == "30 3 * * *"
+    assert dags["cloudseg_backfill"].timetable.expression == "30 4 * * *"
     retrain = dags["cloudseg_retrain"].timetable
     assert retrain.timetable.expression == "0 2 * * *"
     assert retrain.asset_condition.name == "cloudseg.labels"
@@ -152,6 +153,8 @@ def test_assets_connect_the_dags(dags: dict[str, Any]) -> None:
         ("cloudseg_ingest", "announce_labels"): ["cloudseg.labels"],
         ("cloudseg_retrain", "promote"): ["cloudseg.champion"],
         ("cloudseg_predict", "predict"): ["cloudseg.masks"],
+        ("cloudseg_backfill", "predict"): ["cloudseg.masks"],
+        ("cloudseg_backfill", "announce"): ["cloudseg.backfilled_months"],
     }
 
 
@@ -235,3 +238,11 @@ def test_the_worklist_depends_on_nothing_and_stops_nothing(dags: dict[str, Any])
     assert worklist.upstream_task_ids == {"doctor"}
     assert worklist.downstream_task_ids == set()
     assert worklist.queue != "gpu", "it reads rasters only"
+
+
+def test_the_backfill_finishes_also_when_a_batch_failed_or_none_ran(dags: dict[str, Any]) -> None:
+    dag = dags["cloudseg_backfill"]
+    assert dag.get_task("predict").is_mapped
+    assert dag.get_task("finish").trigger_rule == "all_done_min_one_success"
+    assert dag.get_task("finish").upstream_task_ids == {"plan", "predict"}
+    assert dag.get_task("check").upstream_task_ids == {"predict"}, "failed scenes fail the run"

@@ -57,7 +57,7 @@ from cloudseg_dagkit import (
             type=["null", "integer"],
             minimum=0,
             title="Budget",
-            description="Millions of scene pixels this night; empty: CLOUDSEG_BACKFILL_MEGAPIXELS. 0: none.",
+            description="Millions of scene pixels this night; empty: the setting. 0: none.",
             section="How much",
         ),
         "batch_size": Param(

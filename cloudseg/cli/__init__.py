@@ -12,6 +12,7 @@ import click
 from cloudseg import __version__
 from cloudseg.cli.admin import backup, db, doctor, maintain, model, restore
 from cloudseg.cli.backfill import backfill
+from cloudseg.cli.changes import changes
 from cloudseg.cli.inspect import lineage, masks, models, quarantine, runs, scenes
 from cloudseg.cli.labels import labels
 from cloudseg.cli.pipeline import evaluate, ingest, predict, promote, retrain, rollback, snapshot, train
@@ -58,6 +59,7 @@ for _command in (
     predict,
     backfill,
     readers,
+    changes,
     models,
     runs,
     scenes,

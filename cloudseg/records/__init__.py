@@ -32,6 +32,7 @@ from cloudseg.records.rows import (
 from cloudseg.records.stage import (
     BackfillPlanRecord,
     BackfillRecord,
+    ChangesRecord,
     EvaluateRecord,
     IngestRecord,
     LabelDecisionRecord,
@@ -51,6 +52,7 @@ __all__ = [
     "BackfillPlanRecord",
     "BackfillRecord",
     "BackfillScene",
+    "ChangesRecord",
     "Checkpoint",
     "Chip",
     "Decision",

@@ -176,3 +176,22 @@ class BackfillRecord(Record):
     switched: bool = Field(description="readers see these weights now, because of this call")
     readers_see: str | None
     seconds: float
+
+
+class ChangesRecord(Record):
+    """Where two models disagree on the scenes that both have masked."""
+
+    before_id: str = Field(description="weights, the first argument")
+    after_id: str = Field(description="weights, the second argument")
+    scenes: int
+    flipped_scenes: int = Field(description="scenes with at least one pixel of another class")
+    pixels: int = Field(description="pixels that both masks cover")
+    clear_to_cloud: int = Field(description="pixels")
+    cloud_to_clear: int = Field(description="pixels")
+    by_sensor: Json = Field(description="the same for each sensor")
+    by_ground: Json = Field(description="the same for each class of ground, as in the slices of an evaluation")
+    labels_added: int = Field(description="labels that only the second model was trained on")
+    labels_removed: int = Field(description="labels that only the first model was trained on")
+    failed: Json = Field(description="scene id to what went wrong; the other scenes were compared")
+    folder: str
+    seconds: float

@@ -6,6 +6,7 @@ Importing this package is cheap: torch and rasterio are imported when a stage th
 
 from cloudseg.stages.backfill import backfill, finish_backfill, list_backfill, plan_backfill, predict_backfill
 from cloudseg.stages.backup import backup, restore
+from cloudseg.stages.changes import changes
 from cloudseg.stages.doctor import doctor, make_roles, upgrade_catalog
 from cloudseg.stages.evaluate import evaluate
 from cloudseg.stages.import_weights import import_weights
@@ -25,6 +26,7 @@ __all__ = [
     "accept_labels",
     "backfill",
     "backup",
+    "changes",
     "compare",
     "decline",
     "diff_label",

@@ -30,7 +30,7 @@ Example conf: `{"megapixels": 5000, "batch_size": 4}`
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import CronTriggerTimetable, Param, task
+from airflow.sdk import Param, task
 from cloudseg_dagkit import (
     GPU,
     MASKS,
@@ -50,7 +50,7 @@ from cloudseg_dagkit import (
 
 @cloudseg_dag(
     description="Masks of a new champion for older scenes, a budget each night",
-    schedule=CronTriggerTimetable("30 4 * * *", timezone="UTC"),
+    schedule="30 4 * * *",
     params={
         "megapixels": Param(
             None,
@@ -100,8 +100,8 @@ def cloudseg_backfill() -> None:
         show_as(batch["name"])
         return announce_masks(stages.predict_backfill(batch["backfill_id"], batch["first"], batch["count"]).as_json())
 
-    # Also when a batch failed: readers may wait for scenes of other batches only.
-    @task(trigger_rule="all_done_min_one_success")
+    # Also when a batch failed or none ran: what readers wait for may be complete nevertheless.
+    @task(trigger_rule="all_done")
     def finish(weights_id: str | None, backfill_id: str | None) -> Json:
         from cloudseg import stages
 

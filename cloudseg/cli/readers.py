@@ -11,6 +11,7 @@ from cloudseg.records import Json
 _COLUMNS = ["sequence", "action", "mode", "weights_id", "effective_at", "actor"]
 _ACTOR = click.option("--actor", default="cli", show_default=True, help="Who decides; stored in the history.")
 _REASON = click.option("--reason", required=True, help="Why; stored in the history.")
+_DRY_RUN = click.option("--dry-run", is_flag=True, help="Show the decision as pending without writing it.")
 
 
 def _show_readers(console: Console, record: Json) -> None:
@@ -46,8 +47,9 @@ def show(as_of: str | None) -> Any:
 @click.option("--incomplete", is_flag=True, help="Switch although readers lose scenes that have no such mask.")
 @_ACTOR
 @_REASON
+@_DRY_RUN
 @reports(_show_readers)
-def switch(target: str, at: str | None, hold: bool, incomplete: bool, actor: str, reason: str) -> Any:
+def switch(target: str, at: str | None, hold: bool, incomplete: bool, actor: str, reason: str, dry_run: bool) -> Any:
     """Let readers see the masks of WEIGHTS (`w-…` or `v31`), or of the `newest` champion always.
 
     After a promotion `cloudseg backfill` makes the new masks, and switches readers when all are there. Masks of other
@@ -55,19 +57,22 @@ def switch(target: str, at: str | None, hold: bool, incomplete: bool, actor: str
     """
     from cloudseg import stages
 
-    return stages.switch_readers(target, at=at, hold=hold, incomplete=incomplete, actor=actor, reason=reason)
+    return stages.switch_readers(
+        target, at=at, hold=hold, incomplete=incomplete, actor=actor, reason=reason, dry_run=dry_run
+    )
 
 
 @readers.command("back")
 @click.argument("sequence", type=int, required=False)
 @_ACTOR
 @_REASON
+@_DRY_RUN
 @reports(_show_readers)
-def back(sequence: int | None, actor: str, reason: str) -> Any:
+def back(sequence: int | None, actor: str, reason: str, dry_run: bool) -> Any:
     """Return readers at once to what they saw before the newest decision, and hold it there.
 
     SEQUENCE is the decision to take back: with it the command is safe to repeat.
     """
     from cloudseg import stages
 
-    return stages.switch_readers_back(sequence, actor=actor, reason=reason)
+    return stages.switch_readers_back(sequence, actor=actor, reason=reason, dry_run=dry_run)

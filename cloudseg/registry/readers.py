@@ -6,6 +6,8 @@ decision takes effect before it is made, so what readers saw at a moment in the 
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -28,6 +30,7 @@ def switch_readers(
     incomplete: bool = False,
     actor: str,
     reason: str,
+    dry_run: bool = False,
 ) -> ReaderSwitch:
     """Decide whose masks readers see from a moment on. The same decision again changes nothing.
 
@@ -39,14 +42,14 @@ def switch_readers(
         incomplete: switch although readers lose scenes.
         actor: who decides.
         reason: why.
+        dry_run: return the row that would be written; write nothing.
 
     Raises:
         InputError: the moment is in the past.
         NotInCatalog: the weights are unknown.
         StateError: readers would lose scenes, or another switch was committed first.
     """
-    with catalog.begin() as db:
-        advisory_lock(db, _LOCK)
+    with _transaction(catalog, dry_run=dry_run) as db:
         history = reader_rows.list_switches(db)
         if history and _is_same(history[0], mode, weights_id, effective_at):
             return history[0]
@@ -64,12 +67,16 @@ def switch_readers(
                 next_step="Leave it out to switch at once.",
             )
         switch = _next(history, "switch", mode, weights_id, effective_at or created_at, created_at, actor, reason)
+        if dry_run:
+            return switch
         _add(db, switch)
     log.info("readers: %s from %s on", describe(switch), switch.effective_at.isoformat())
     return switch
 
 
-def switch_readers_back(catalog: Catalog, *, sequence: int | None, actor: str, reason: str) -> ReaderSwitch:
+def switch_readers_back(
+    catalog: Catalog, *, sequence: int | None, actor: str, reason: str, dry_run: bool = False
+) -> ReaderSwitch:
     """Return readers to the decision before the newest one, at once, and hold it there.
 
     A return that has removed decision `sequence` already is returned as it is.
@@ -79,22 +86,22 @@ def switch_readers_back(catalog: Catalog, *, sequence: int | None, actor: str, r
         sequence: the decision to take back; None: the newest.
         actor: who decides.
         reason: why.
+        dry_run: return the row that would be written; write nothing.
 
     Raises:
         StateError: no decision was made yet, or another one is the newest.
     """
-    with catalog.begin() as db:
-        advisory_lock(db, _LOCK)
+    with _transaction(catalog, dry_run=dry_run) as db:
         history = reader_rows.list_switches(db)
         stack = _stack(history)
+        if history and history[0].action == "back" and sequence in _removed_by(history):
+            return history[0]
         if not stack:
             raise StateError(
                 "there is nothing to go back to: readers see the newest champion's masks already",
                 subject="readers",
                 next_step="`cloudseg readers switch` names other weights.",
             )
-        if history[0].action == "back" and sequence in _removed_by(history):
-            return history[0]
         if sequence not in (None, stack[-1].sequence):
             raise StateError(
                 "another decision is the newest",
@@ -109,6 +116,8 @@ def switch_readers_back(catalog: Catalog, *, sequence: int | None, actor: str, r
         mode: ReaderMode = "newest" if weights_id is None else "hold"
         created_at = now()
         switch = _next(history, "back", mode, weights_id, created_at, created_at, actor, reason)
+        if dry_run:
+            return switch
         _add(db, switch)
     log.info("readers: back to %s", describe(switch))
     return switch
@@ -122,8 +131,7 @@ def switch_when_complete(catalog: Catalog, weights_id: str, *, actor: str) -> Re
         weights_id: the weights whose masks may be complete; only the champion's are shown.
         actor: who decides.
     """
-    with catalog.begin() as db:
-        advisory_lock(db, _LOCK)
+    with _transaction(catalog) as db:
         history = reader_rows.list_switches(db)
         current, champion = reader_rows.find_switch(db), model_rows.find_champion(db)
         waits = current is not None and current.mode == "complete" and current == history[0]
@@ -145,6 +153,18 @@ def describe(switch: ReaderSwitch | None) -> str:
         return "the newest champion, always"
     until = "until a newer champion's masks are complete" if switch.mode == "complete" else "until somebody switches"
     return f"{switch.weights_id}, {until}"
+
+
+@contextmanager
+def _transaction(catalog: Catalog, *, dry_run: bool = False) -> Iterator[Connection]:
+    """Open the transaction of a decision, one at a time; of a dry run, one that only reads."""
+    if dry_run:
+        with catalog.read() as db:
+            yield db
+        return
+    with catalog.begin() as db:
+        advisory_lock(db, _LOCK)
+        yield db
 
 
 def _check_complete(db: Connection, weights_id: str | None) -> None:

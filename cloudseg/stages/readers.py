@@ -39,6 +39,7 @@ def switch_readers(
     incomplete: bool = False,
     actor: str = "cli",
     reason: str,
+    dry_run: bool = False,
 ) -> ReadersRecord:
     """Let readers see the masks of a model from a moment on. The same call again changes nothing.
 
@@ -50,6 +51,7 @@ def switch_readers(
         incomplete: switch although readers lose scenes.
         actor: who decides.
         reason: why.
+        dry_run: write nothing; `pending` of the record is the decision.
 
     Raises:
         InputError: the reason is empty, the moment is in the past, or `hold` is given with `newest`.
@@ -67,7 +69,7 @@ def switch_readers(
     with catalog.read() as db:
         weights_id = None if target == NEWEST else model_rows.get_weights_named(db, target).weights_id
     mode: ReaderMode = "newest" if weights_id is None else "hold" if hold else "complete"
-    switch_in_registry(
+    switch = switch_in_registry(
         catalog,
         mode=mode,
         weights_id=weights_id,
@@ -75,17 +77,21 @@ def switch_readers(
         incomplete=incomplete,
         actor=actor,
         reason=reason,
+        dry_run=dry_run,
     )
-    return _ended("switch_readers", readers())
+    return _ended("switch_readers", switch if dry_run else None)
 
 
-def switch_readers_back(sequence: int | None = None, *, actor: str = "cli", reason: str) -> ReadersRecord:
+def switch_readers_back(
+    sequence: int | None = None, *, actor: str = "cli", reason: str, dry_run: bool = False
+) -> ReadersRecord:
     """Return readers at once to what they saw before the newest decision, and hold it there.
 
     Args:
         sequence: the decision to take back; with it the call is safe to repeat. None: the newest.
         actor: who decides.
         reason: why.
+        dry_run: write nothing; `pending` of the record is the decision.
 
     Raises:
         InputError: the reason is empty.
@@ -95,8 +101,8 @@ def switch_readers_back(sequence: int | None = None, *, actor: str = "cli", reas
 
     _check_reason(reason)
     log.started("switch_readers_back", sequence=sequence, actor=actor, reason=reason)
-    back_in_registry(open_runtime().catalog, sequence=sequence, actor=actor, reason=reason)
-    return _ended("switch_readers_back", readers())
+    switch = back_in_registry(open_runtime().catalog, sequence=sequence, actor=actor, reason=reason, dry_run=dry_run)
+    return _ended("switch_readers_back", switch if dry_run else None)
 
 
 def _check_reason(reason: str) -> None:
@@ -104,7 +110,10 @@ def _check_reason(reason: str) -> None:
         raise InputError("a switch of readers needs a reason", subject="reason", next_step="Pass one with --reason.")
 
 
-def _ended(stage: str, record: ReadersRecord) -> ReadersRecord:
+def _ended(stage: str, planned: ReaderSwitch | None) -> ReadersRecord:
+    record = readers()
+    if planned is not None:
+        record = record.model_copy(update={"pending": [planned.as_json()]})
     log.ended(stage, record)
     return record
 

@@ -74,7 +74,9 @@ def test_a_switch_and_back(full_catalog: Catalog):
     assert (back.sequence, back.mode, back.weights_id) == (3, "hold", "w-2")
     assert seen(full_catalog) == ["mk-2"]
     assert switch_readers_back(full_catalog, sequence=2, **WHO) == back, "a repeated call changes nothing"
-    assert switch_readers_back(full_catalog, sequence=1, **WHO).mode == "newest"
+    last = switch_readers_back(full_catalog, sequence=1, **WHO)
+    assert (last.sequence, last.mode) == (4, "newest")
+    assert switch_readers_back(full_catalog, sequence=1, **WHO) == last, "also where nothing is left to take back"
     assert seen(full_catalog) == ["mk-1"]
     with pytest.raises(StateError, match="nothing to go back to"):
         switch_readers_back(full_catalog, sequence=None, **WHO)

@@ -274,10 +274,20 @@ def test_every_command_exists():
 
 @pytest.mark.parametrize(
     "name",
-    ["ingest", "snapshot", "train", "evaluate", "promote", "rollback", "retrain", "predict", "maintain", "quarantine"],
+    [
+        *("ingest", "snapshot", "train", "evaluate", "promote", "rollback", "retrain", "predict", "backfill"),
+        *("maintain", "quarantine"),
+    ],
 )
 def test_commands_that_write_have_a_dry_run(name: str):
     assert "dry_run" in {option.name for option in root.commands[name].params}
+
+
+@pytest.mark.parametrize(("name", "stage"), [("switch", "switch_readers"), ("back", "switch_readers_back")])
+def test_decisions_on_readers_have_the_arguments_of_their_stage_and_a_dry_run(name: str, stage: str):
+    options = {option.name for option in root.commands["readers"].commands[name].params}
+    assert options - {"as_json"} == set(inspect.signature(getattr(stages, stage)).parameters)
+    assert "dry_run" in options
 
 
 @pytest.mark.parametrize("name", ["accept", "reject", "withdraw"])

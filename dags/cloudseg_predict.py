@@ -1,10 +1,10 @@
 """Predict the cloud masks that are missing.
 
 **What it does.** `plan` lists the publishable scenes that have no mask of the model whose masks readers see (the
-champion, unless `cloudseg readers switch` named another), or of other weights that are named, in batches; at most 1000,
-so with very many scenes a batch is larger than its param. `predict` is mapped over the batches, displayed by the names
-of their scenes, and publishes for every scene a class mask, a probability layer, a thumbnail and a STAC item. `check`
-fails and lists the scenes that have no mask; all others are published by then.
+champion; if `cloudseg readers switch` named another one, new scenes get the masks of both), or of other weights that
+are named, in batches; at most 1000, so with very many scenes a batch is larger than its param. `predict` is mapped over
+the batches, displayed by the names of their scenes, and publishes for every scene a class mask, a probability layer, a
+thumbnail and a STAC item. `check` fails and lists the scenes that have no mask; all others are published by then.
 
 **Started by** the asset `cloudseg.scenes` (new scenes) or `cloudseg.champion` (a new champion: every scene gets a mask
 of it; with the switch of readers, `cloudseg_backfill` makes them instead, within a budget each night), or manually with

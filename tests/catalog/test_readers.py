@@ -179,7 +179,10 @@ def test_old_masks_say_who_follows(full_catalog: Catalog):
     assert found["mk-3"][1:] == ("mk-2", None, "mk-1", False)
     decide(full_catalog, "hold", "w-3")
     with full_catalog.read() as db:
-        assert reader_rows.find_versions(db, ["mk-2"])["mk-2"][1:] == ("mk-1", "mk-3", "mk-3", False)
+        found = reader_rows.find_versions(db, ["mk-1", "mk-2", "mk-3"])
+    assert found["mk-1"][1:] == (None, "mk-2", "mk-3", False), "the next one follows, not the newest"
+    assert found["mk-2"][1:] == ("mk-1", "mk-3", "mk-3", False)
+    assert found["mk-3"][1:] == ("mk-2", None, "mk-3", True)
 
 
 def test_the_history_has_start_and_end(full_catalog: Catalog):

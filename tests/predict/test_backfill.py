@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cloudseg.catalog import backfill_rows, model_rows
+from cloudseg.catalog.session import now
 from cloudseg.errors import InputError, NotInCatalog
 from cloudseg.model.weights import LoadedModel
 from cloudseg.registry import promote
@@ -94,9 +95,12 @@ def test_from_the_promotion_to_the_switch(
     assert half.touched == ["2024-03", "2024-02", "2024-01"]
     assert seen() == {first}
 
-    new = served.add_scene(make_pixels(40, 40, seed=9), name="new").scene_id
-    assert [batch["scene_ids"] for batch in plan_predict()] == [[new]], "readers see new scenes at once"
-    assert {batch["weights_id"] for batch in plan_predict()} == {first}
+    new = served.add_scene(make_pixels(40, 40, seed=9), name="new", created_at=now()).scene_id
+    batches_of_new = plan_predict()
+    assert [(batch["weights_id"], batch["scene_ids"]) for batch in batches_of_new] == [(second, [new]), (first, [new])]
+    for batch in batches_of_new:  # readers see new scenes at once, and the backfill does not fall behind
+        predict(batch["scene_ids"], weights_id=batch["weights_id"])
+    assert new in {mask["scene_id"] for mask in masks(as_of="2100-01-01T00:00:00Z")}
 
     last = backfill(night="2026-11-29", megapixels=99)
     assert (last.created, last.switched, last.readers_see) == (1, True, second), "the plan of the night is kept"

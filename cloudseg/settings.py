@@ -123,6 +123,13 @@ class Settings(BaseSettings):
         description="auto: predict and evaluate in int8 on CPUs with VNNI (or Arm's dot product) "
         "if the weights have an int8 file.",
     )
+    backfill_megapixels: int = Field(
+        10_000,
+        ge=0,
+        le=1_000_000_000,
+        description="Millions of scene pixels that the backfill masks anew in a night after a promotion; "
+        "a full Sentinel-2 tile has 121. 0: the backfill is paused.",
+    )
     decode_timeout_s: float = Field(
         60.0, gt=0, le=_DAY_S, description="CPU time in seconds that decoding one untrusted scene may take."
     )

@@ -88,6 +88,8 @@ def schema_page() -> str:
     parts.append("\n## Views for SQL clients\n\n| view | |\n|---|---|\n")
     parts += [_view(path, "") for path in sorted((SQL / "views").glob("*.sql"))]
     parts += [_view(path, "gis.") for path in sorted((SQL / "gis").glob("*.sql"))[1:]]
+    parts.append("\n## Functions for SQL clients\n\nOn PostgreSQL only.\n\n| function | |\n|---|---|\n")
+    parts += [_view(path, "") for path in sorted((SQL / "functions").glob("*.sql"))]
     parts.append(
         f"\nThe views of schema `gis` need PostGIS, which also gets this:\n\n```sql\n{_first_file('gis')}```\n"
     )
@@ -306,8 +308,8 @@ def _first_file(folder: str) -> str:
 
 
 def _row_class(table: str) -> type[BaseModel]:
-    names = {"quarantine": "Quarantined", "snapshot_label": "SnapshotLabel", "label_event": "LabelEvent"}
-    found: type[BaseModel] = getattr(records, names.get(table, table.capitalize()))
+    name = "Quarantined" if table == "quarantine" else table.title().replace("_", "")
+    found: type[BaseModel] = getattr(records, name)
     return found
 
 

@@ -94,9 +94,7 @@ def _in_catalog(settings: "Settings", name: str | None) -> CatalogWeights:
                     next_step="Run `cloudseg retrain`, or name weights: --weights, in Python cloudseg.load(…).",
                 )
             name = champion.weights_id
-        if version := _VERSION.fullmatch(name):
-            return CatalogWeights(runtime.store, model_rows.get_weights_of_version(db, int(version[1])))
-        return CatalogWeights(runtime.store, model_rows.get_weights(db, name))
+        return CatalogWeights(runtime.store, model_rows.get_weights_named(db, name))
 
 
 def _at_address(address: str, settings: "Settings") -> WeightsFile:

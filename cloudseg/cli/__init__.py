@@ -17,6 +17,9 @@ from cloudseg.cli.inspect import lineage, masks, models, quarantine, runs, scene
 from cloudseg.cli.labels import labels
 from cloudseg.cli.pipeline import evaluate, ingest, predict, promote, retrain, rollback, snapshot, train
 from cloudseg.cli.serve import serve
+from cloudseg.cli.backfill import backfill
+from cloudseg.cli.changes import changes
+from cloudseg.cli.readers import readers
 from cloudseg.cli.worklist import worklist
 from cloudseg.errors import CloudsegError, InputError
 
@@ -57,6 +60,9 @@ for _command in (
     rollback,
     retrain,
     predict,
+    backfill,
+    readers,
+    changes,
     models,
     runs,
     scenes,

@@ -3,12 +3,13 @@
 import math
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final, TypedDict
 
 from sqlalchemy import Connection
 
 from cloudseg.bands import BAND_NAMES
-from cloudseg.catalog import model_rows, scene_rows
+from cloudseg.catalog import model_rows, reader_rows, scene_rows
 from cloudseg.errors import BadWeights, CloudsegError, InputError, Interrupted, NotInCatalog
 from cloudseg.records import Json, PredictFileRecord, PredictRecord, Weights
 from cloudseg.runtime import Runtime, open_runtime
@@ -17,7 +18,7 @@ from cloudseg.stages import log
 from cloudseg.stages.compute import open_device
 from cloudseg.stages.stac import publish_stac
 
-_MOST_BATCHES: Final = 1000
+MOST_BATCHES: Final = 1000
 """Maximum of a plan: Airflow does not map a task over more than 1024 entries (its setting `core.max_map_length`)."""
 
 
@@ -32,11 +33,14 @@ class PredictBatch(TypedDict):
 def plan_predict(*, weights_id: str | None = None, batch_size: int = 8) -> list[PredictBatch]:
     """Divide the scenes that lack a mask of the weights into batches, oldest first.
 
+    By default these are the weights whose masks readers see: the champion, unless readers were switched to others. Then
+    scenes that are newer than the champion get its mask as well, first, so that the backfill of the older ones ends.
+
     A new champion may have a million scenes to predict: if there would be more than 1000 batches, they hold more
     scenes instead. The batches name the weights, so tasks that start later use the same ones.
 
     Args:
-        weights_id: by default the champion.
+        weights_id: by default those whose masks readers see.
         batch_size: scenes in a batch.
 
     Returns:
@@ -53,15 +57,28 @@ def plan_predict(*, weights_id: str | None = None, batch_size: int = 8) -> list[
         )
     runtime = open_runtime()
     with runtime.catalog.read() as db:
-        weights = _find_weights(db, weights_id)
-        waiting = _waiting(db, weights) if weights else []
-    size = max(batch_size, math.ceil(len(waiting) / _MOST_BATCHES))
-    batches = [_batch(weights, waiting[at : at + size]) for at in range(0, len(waiting), size) if weights]
-    log.ended(
-        "plan_predict",
-        {"weights_id": weights.weights_id if weights else None, "scenes": len(waiting), "batches": len(batches)},
-    )
+        wanted = [(model_rows.get_weights(db, weights_id), None)] if weights_id else _list_wanted(db)
+        waiting = [(weights, _waiting(db, weights, since)) for weights, since in wanted]
+    scenes = sum(len(found) for _, found in waiting)
+    # Each list may end with a batch that is not full.
+    size = max(batch_size, math.ceil(scenes / (MOST_BATCHES - len(waiting) + 1)))
+    batches = [
+        _batch(weights, found[at : at + size]) for weights, found in waiting for at in range(0, len(found), size)
+    ]
+    ids = [weights.weights_id for weights, _ in waiting]
+    log.ended("plan_predict", {"weights_ids": ids, "scenes": scenes, "batches": len(batches)})
     return batches
+
+
+def _list_wanted(db: Connection) -> list[tuple[Weights, datetime | None]]:
+    """List whose masks are made right away, and of which scenes: those ingested since a moment; None: of all."""
+    shown, champion = reader_rows.find_shown(db), model_rows.find_champion(db)
+    if shown is None or champion is None:
+        return []
+    wanted: list[tuple[Weights, datetime | None]] = [(model_rows.get_weights(db, shown), None)]
+    if champion.weights_id != shown:
+        wanted.insert(0, (model_rows.get_weights(db, champion.weights_id), champion.created_at))
+    return wanted
 
 
 def predict(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: str | None = None) -> PredictRecord:
@@ -223,11 +240,21 @@ def _find_weights(db: Connection, weights_id: str | None) -> Weights | None:
     return model_rows.get_weights(db, champion.weights_id) if champion else None
 
 
-def _waiting(db: Connection, weights: Weights) -> list[scene_rows.WaitingScene]:
+def _waiting(db: Connection, weights: Weights, since: datetime | None = None) -> list[scene_rows.WaitingScene]:
     """List scenes without a mask that have all bands that these weights need.
 
     Raises:
         BadWeights: a band is none that a scene can have, so that the list would always be empty.
+    """
+    check_bands(weights)
+    return scene_rows.list_scenes_without_mask(db, weights.weights_id, bands=weights.metadata["bands"], since=since)
+
+
+def check_bands(weights: Weights) -> None:
+    """Check that a scene can have all bands that these weights need.
+
+    Raises:
+        BadWeights: a band is none that a scene can have, so that no scene would ever be masked.
     """
     if unknown := [band for band in weights.metadata["bands"] if band not in BAND_NAMES]:
         raise BadWeights(
@@ -237,7 +264,6 @@ def _waiting(db: Connection, weights: Weights) -> list[scene_rows.WaitingScene]:
             expected=", ".join(BAND_NAMES),
             next_step="Use other weights: --weights, or `cloudseg rollback` if these are the champion.",
         )
-    return scene_rows.list_scenes_without_mask(db, weights.weights_id, bands=weights.metadata["bands"])
 
 
 def _batch(weights: Weights, part: Sequence[scene_rows.WaitingScene]) -> PredictBatch:

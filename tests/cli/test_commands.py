@@ -262,7 +262,9 @@ def test_python_dash_m_prints_only_the_record_to_stdout(runtime_env: Path):
 
 def test_every_command_exists():
     pipeline = {"ingest", "snapshot", "train", "evaluate", "promote", "rollback", "retrain", "predict"}
+    pipeline |= {"backfill", "readers"}
     inspecting = {"models", "runs", "scenes", "masks", "lineage", "quarantine", "labels", "worklist"}
+    inspecting |= {"changes"}
     wanted = pipeline | inspecting | {"maintain", "db", "doctor", "model", "backup", "restore"}
     assert wanted == {name for name, command in root.commands.items() if not command.hidden}
     assert "upgrade" in root.commands["db"].commands
@@ -272,10 +274,20 @@ def test_every_command_exists():
 
 @pytest.mark.parametrize(
     "name",
-    ["ingest", "snapshot", "train", "evaluate", "promote", "rollback", "retrain", "predict", "maintain", "quarantine"],
+    [
+        *("ingest", "snapshot", "train", "evaluate", "promote", "rollback", "retrain", "predict", "backfill"),
+        *("maintain", "quarantine"),
+    ],
 )
 def test_commands_that_write_have_a_dry_run(name: str):
     assert "dry_run" in {option.name for option in root.commands[name].params}
+
+
+@pytest.mark.parametrize(("name", "stage"), [("switch", "switch_readers"), ("back", "switch_readers_back")])
+def test_decisions_on_readers_have_the_arguments_of_their_stage_and_a_dry_run(name: str, stage: str):
+    options = {option.name for option in root.commands["readers"].commands[name].params}
+    assert options - {"as_json"} == set(inspect.signature(getattr(stages, stage)).parameters)
+    assert "dry_run" in options
 
 
 @pytest.mark.parametrize("name", ["accept", "reject", "withdraw"])
@@ -285,7 +297,7 @@ def test_decisions_on_labels_have_the_arguments_of_their_stage_and_a_dry_run(nam
     assert "dry_run" in options
 
 
-@pytest.mark.parametrize("name", sorted(set(root.commands) - {"db", "model", "labels", *MOVED}))
+@pytest.mark.parametrize("name", sorted(set(root.commands) - {"db", "model", "labels", "readers", *MOVED}))
 def test_a_command_has_the_arguments_of_its_stage(name: str):
     together = {"link": "link_s", "hours": "link_s"}  # two options of the command are one argument of the stage
     chooses_the_stage = {"apply", "ask", "decline", "automatic"} if name == "promote" else set()

@@ -12,6 +12,7 @@ FILES = {
     "cloudseg_retrain.py": "cloudseg_retrain",
     "cloudseg_predict.py": "cloudseg_predict",
     "cloudseg_maintain.py": "cloudseg_maintain",
+    "cloudseg_backfill.py": "cloudseg_backfill",
 }
 SHARED = {"__init__.py", "cloudseg_dagkit.py", "cloudseg_notify.py"}
 

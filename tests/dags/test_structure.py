@@ -132,6 +132,7 @@ def test_the_schedules(dags: dict[str, Any]) -> None:
     assert dags["cloudseg_ingest"].timetable.expression == "*/5 * * * *"
     assert dags["cloudseg_maintain"].timetable.expression == "30 3 * * *"
     assert dags["cloudseg_ingest_stac"].timetable.can_be_scheduled is False
+    assert dags["cloudseg_backfill"].timetable.expression == "30 4 * * *"
     retrain = dags["cloudseg_retrain"].timetable
     assert retrain.timetable.expression == "0 2 * * *"
     assert retrain.asset_condition.name == "cloudseg.labels"
@@ -154,6 +155,8 @@ def test_assets_connect_the_dags(dags: dict[str, Any]) -> None:
         ("cloudseg_ingest_stac", "announce_scenes"): ["cloudseg.scenes"],
         ("cloudseg_retrain", "promote"): ["cloudseg.champion"],
         ("cloudseg_predict", "predict"): ["cloudseg.masks"],
+        ("cloudseg_backfill", "predict"): ["cloudseg.masks"],
+        ("cloudseg_backfill", "announce"): ["cloudseg.backfilled_months"],
     }
 
 
@@ -272,3 +275,13 @@ def test_the_worklist_depends_on_nothing_and_stops_nothing(dags: dict[str, Any])
     assert worklist.upstream_task_ids == {"doctor"}
     assert worklist.downstream_task_ids == set()
     assert worklist.queue != "gpu", "it reads rasters only"
+
+
+def test_the_backfill_finishes_also_when_a_batch_failed_or_none_ran(dags: dict[str, Any]) -> None:
+    dag = dags["cloudseg_backfill"]
+    assert dag.get_task("predict").is_mapped
+    assert dag.get_task("finish").trigger_rule == "all_done", (
+        "all_done_min_one_success skips a task if one before it was skipped"
+    )
+    assert dag.get_task("finish").upstream_task_ids == {"plan", "predict"}
+    assert dag.get_task("check").upstream_task_ids == {"predict"}, "failed scenes fail the run"

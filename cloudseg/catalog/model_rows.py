@@ -8,7 +8,7 @@ from sqlalchemy import Boolean, Connection, Select, Text, column, func, select, 
 
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.session import fetch, fetch_one, get_by, insert
-from cloudseg.errors import NotInCatalog, StateError
+from cloudseg.errors import StateError
 from cloudseg.records import Decision, Evaluation, Mask, Promotion, Split, Verdict, Weights
 
 _PAGE = 1000

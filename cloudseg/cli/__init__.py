@@ -11,15 +11,15 @@ import click
 
 from cloudseg import __version__
 from cloudseg.cli.admin import backup, db, doctor, maintain, model, restore
+from cloudseg.cli.backfill import backfill
+from cloudseg.cli.changes import changes
 from cloudseg.cli.export import export
 from cloudseg.cli.gis import composite, stats
 from cloudseg.cli.inspect import lineage, masks, models, quarantine, runs, scenes
 from cloudseg.cli.labels import labels
 from cloudseg.cli.pipeline import evaluate, ingest, predict, promote, retrain, rollback, snapshot, train
-from cloudseg.cli.serve import serve
-from cloudseg.cli.backfill import backfill
-from cloudseg.cli.changes import changes
 from cloudseg.cli.readers import readers
+from cloudseg.cli.serve import serve
 from cloudseg.cli.worklist import worklist
 from cloudseg.errors import CloudsegError, InputError
 

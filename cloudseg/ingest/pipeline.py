@@ -124,10 +124,10 @@ def _ingest_stac(
         if on_progress is not None:
             on_progress(len(outcomes), len(outcomes), outcome.name, outcome.status)
 
-    with scratch_directory("ingest") as folder, DecoderPool(limits, max(1, workers)) as decoders:
+    with scratch_directory("ingest") as folder, DecoderPool(limits, max(1, workers), folder) as decoders:
         context = IngestContext(store, catalog, NoInbox(f"{PREFIX}{url}"), decoders, limits, folder, dry_run)
         threads = max(1, workers, options.http.connections)
-        ingest_items(context, url, options, bands=_parse_bands(bands), threads=threads, on_outcome=record_outcome)
+        ingest_items(context, url, options, bands=parse_bands(bands), threads=threads, on_outcome=record_outcome)
     record = _to_record(escape_name(context.inbox.uri), outcomes, time.monotonic() - begun)
     _log_record(record)
     if not outcomes:

@@ -31,7 +31,7 @@ from cloudseg.raster.probability import STEPS
 from cloudseg.raster.read import decoded, open_raster
 from cloudseg.raster.thumbnail import OUTLINE, color_indexes
 from cloudseg.records import Scene
-from cloudseg.stac.mask import COLORS
+from cloudseg.raster.style import COLORS
 from cloudseg.storage import Store
 
 Layer = Literal["mask", "probability", "image"]

@@ -6,8 +6,8 @@ Importing this package is cheap: torch and rasterio are imported when a stage th
 
 from cloudseg.stages.backfill import backfill, finish_backfill, list_backfill, plan_backfill, predict_backfill
 from cloudseg.stages.backup import backup, restore
-from cloudseg.stages.composite import composite
 from cloudseg.stages.changes import changes
+from cloudseg.stages.composite import composite
 from cloudseg.stages.doctor import doctor, make_roles, upgrade_catalog
 from cloudseg.stages.evaluate import evaluate
 from cloudseg.stages.export import export_clouds, export_footprints, export_masks
@@ -54,8 +54,8 @@ __all__ = [
     "plan_predict",
     "plan_retrain",
     "predict",
-    "predict_file",
     "predict_backfill",
+    "predict_file",
     "promote",
     "promote_unattended",
     "quarantine",

@@ -116,13 +116,6 @@ def test_what_an_open_program_leaves_in_labels_is_named_elsewhere_not(inbox: Pat
     assert {path: item.found for path, item in _found(inbox).items()} == {"labels/gone.gpkg-wal": "gone.gpkg-wal"}  # type: ignore[union-attr]
 
 
-def test_what_an_open_program_leaves_in_labels_is_named_elsewhere_not(inbox: Path) -> None:
-    """Of a GeoPackage that was moved away its log remains, with changes that exist nowhere else."""
-    _touch(inbox / "labels", "gone.gpkg-wal", "gone.gpkg-shm", "a.gpkg.lock")
-    _touch(inbox / "other", "gone.gpkg-wal", "gone.gpkg-journal")
-    assert {path: item.found for path, item in _found(inbox).items()} == {"labels/gone.gpkg-wal": "gone.gpkg-wal"}  # type: ignore[union-attr]
-
-
 def test_names_in_two_unicode_normal_forms_are_a_pair(inbox: Path) -> None:
     _touch(inbox / "images", unicodedata.normalize("NFC", "été.tif"))
     _touch(inbox / "labels", unicodedata.normalize("NFD", "été.tif"))

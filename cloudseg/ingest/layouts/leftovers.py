@@ -7,7 +7,6 @@ from typing import Final
 
 from cloudseg.ingest.inbox_file import InboxFile
 from cloudseg.ingest.layouts.label_folder import is_in_label_folder
-from cloudseg.ingest.layouts.label_folder import is_in_label_folder
 
 _NAMES: Final = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini"))
 """What Windows writes into folders that it shows; in lower case."""

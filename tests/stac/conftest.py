@@ -174,12 +174,12 @@ class Killed(BaseException):
 
 
 class WatchedStore(LocalStore):
-    """Calls `before` and `after` with the number of each write that changes something under `stac/`."""
+    """Calls `before` with the number of each write under `stac/`."""
 
-    def __init__(self, root: Path, before: Any = None, after: Any = None) -> None:
+    def __init__(self, root: Path, before: Any) -> None:
         super().__init__(root)
         self.numbers = itertools.count(1)
-        self.before, self.after = before, after
+        self.before = before
 
     def put(self, key: str, data: bytes) -> Any:
         return self._watch(key, lambda: super(WatchedStore, self).put(key, data))
@@ -193,10 +193,5 @@ class WatchedStore(LocalStore):
     def _watch(self, key: str, write: Any) -> Any:
         if not key.startswith("stac/"):
             return write()
-        number = next(self.numbers)
-        if self.before:
-            self.before(number)
-        done = write()
-        if self.after:
-            self.after(number)
-        return done
+        self.before(next(self.numbers))
+        return write()

@@ -12,11 +12,11 @@ from cloudseg.errors import InputError
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.windows import BUDGET_BYTES
 from cloudseg.predict.draw import OnProgress, draw_rasters, plan_scene
-from cloudseg.stac.mask import MaskFacts, class_names
 from cloudseg.predict.scene import ENCODING
 from cloudseg.raster.cog import write_cog
 from cloudseg.records import PredictFileRecord
 from cloudseg.scratch import scratch_directory
+from cloudseg.stac.mask import MaskFacts, class_names
 
 
 def write_mask(

@@ -29,9 +29,9 @@ from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, REFLECTANCE_SCALE, TRUE_COLOR
 from cloudseg.errors import NotInCatalog, ObjectCorrupt
 from cloudseg.raster.probability import STEPS
 from cloudseg.raster.read import decoded, open_raster
+from cloudseg.raster.style import COLORS
 from cloudseg.raster.thumbnail import OUTLINE, color_indexes
 from cloudseg.records import Scene
-from cloudseg.raster.style import COLORS
 from cloudseg.storage import Store
 
 Layer = Literal["mask", "probability", "image"]

@@ -74,7 +74,8 @@ def ingest(
         layout=layout,
         bands=bands,
         limits=limits,
-        workers=runtime.threads + 1,  # each waits part of its time: for the disk, and for processes to start
+        # Each waits part of its time, for the disk and for processes to start. With one thread: one after the other.
+        workers=runtime.threads + 1 if runtime.threads > 1 else 1,
         on_progress=log.progress("ingest"),
         dry_run=dry_run,
         s3=s3_options(settings),

@@ -386,8 +386,9 @@ def _chunks(answer: http.client.HTTPResponse, most: int, url: str) -> Iterator[b
     Raises:
         Refused: It is longer than wanted.
     """
-    size = 0
-    while chunk := answer.read(_CHUNK):
+    size, stated = 0, answer.length
+    # read1 returns what has arrived, so that a copy holds all of it when the process is killed.
+    while size != stated and (chunk := answer.read1(_CHUNK)):
         size += len(chunk)
         if size > most:
             raise Refused(
@@ -397,8 +398,8 @@ def _chunks(answer: http.client.HTTPResponse, most: int, url: str) -> Iterator[b
                 expected=f"at most {most} bytes",
             )
         yield chunk
-    if answer.length:
-        raise _TemporaryFailure(f"the connection ended after {size} bytes")
+    if stated is not None and size < stated:
+        raise _TemporaryFailure(f"the connection ended after {size} of {stated} bytes")
 
 
 def _append(to: Path, have: int, chunks: Iterator[bytes], wrote: Callable[[int], object]) -> int:

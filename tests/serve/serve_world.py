@@ -61,9 +61,17 @@ def _cog(
     count, height, width = array.shape
     tiled, out = folder / "tiled.tif", folder / "out.tif"
     with create_tiled(
-        tiled, height=height, width=width, count=count, dtype=str(array.dtype), crs=crs, transform=transform,
-        nodata=nodata, descriptions=names, colormap=colors,
-    ) as dataset:  # fmt: skip
+        tiled,
+        height=height,
+        width=width,
+        count=count,
+        dtype=str(array.dtype),
+        crs=crs,
+        transform=transform,
+        nodata=nodata,
+        descriptions=names,
+        colormap=colors,
+    ) as dataset:
         dataset.write(array)
     write_cog(out, tiled, resampling="mode" if colors else "average", tags={})
     return out.read_bytes()
@@ -170,9 +178,15 @@ def _weights(store: Store, version: int) -> Weights:
 
 def _promotion(weights_id: str) -> Promotion:
     return Promotion(
-        generation=1, weights_id=weights_id, previous_weights_id=None, action="promote", verdict_id=None,
-        actor="test", reason="first", created_at=NOON,
-    )  # fmt: skip
+        generation=1,
+        weights_id=weights_id,
+        previous_weights_id=None,
+        action="promote",
+        verdict_id=None,
+        actor="test",
+        reason="first",
+        created_at=NOON,
+    )
 
 
 def home_of(folder: Path) -> Path:

@@ -179,8 +179,10 @@ def test_a_slow_query_is_stopped(client_with):
     catalog.engine.dispose()
 
 
-@pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", True), ("::1", True), ("localhost", True),
-                                               ("::", False), ("192.0.2.1", False), ("maps", False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("::", False), ("192.0.2.1", False), ("maps", False)],
+)
 def test_loopback(host: str, expected: bool):
     assert is_loopback(host) is expected
 

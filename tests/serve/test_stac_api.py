@@ -99,9 +99,13 @@ def test_a_filter_as_text_and_sort_orders(client: TestClient):
     assert all(cover < 8 for cover in covers)
     by_post = client.post(
         "/stac/search",
-        json={"filter": text, "filter-lang": "cql2-text", "limit": 100,
-              "sortby": [{"field": "properties.eo:cloud_cover", "direction": "desc"}]},
-    )  # fmt: skip
+        json={
+            "filter": text,
+            "filter-lang": "cql2-text",
+            "limit": 100,
+            "sortby": [{"field": "properties.eo:cloud_cover", "direction": "desc"}],
+        },
+    )
     assert ids(by_post) == ids(found)
 
 

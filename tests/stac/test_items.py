@@ -135,6 +135,8 @@ def test_a_mask_says_what_its_files_say(published: StacWorld) -> None:
         "probability": ["data", "cloud", "probability"],
         "thumbnail": ["thumbnail", "overview"],
         "image": ["data", "reflectance"],
+        "mask_style": ["style"],
+        "probability_style": ["style"],
     }
     names = [band["name"] for name in ("mask", "probability") for band in assets[name].extra_fields["bands"]]
     assert names == ["mask", "probability"]

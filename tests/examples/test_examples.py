@@ -40,6 +40,20 @@ def test_the_whole_loop_prints_every_step_and_makes_masks(tmp_path: Path):
     assert all(mask.is_file() for mask in printed_masks(printed))
 
 
+def test_clients_that_know_nothing_of_cloudseg_read_the_masks(tmp_path: Path):
+    run("whole_loop.py", tmp_path, str(tmp_path))
+    (catalog,) = tmp_path.rglob("catalog.db")
+    printed = run("gis_tour.py", tmp_path, str(catalog.parent))
+    found = {line[:14].strip(): line[15:] for line in printed.splitlines()}
+    assert found["pystac-client"] == "collections scenes, masks, models, snapshots; 3 masks in use"
+    assert found["DuckDB"].startswith("3 masks, ")
+    assert "EPSG" in found["GDAL STACIT"]
+    assert found["GDAL STACIT"].endswith(("[0, 1]", "[0, 1, 255]"))
+    assert re.search(r"\d+\.\d% cloud, mean red where clear \d+ x 0\.0001$", found["odc-stac"])
+    assert int(found["STAC API"].split()[0]) >= 1
+    assert re.match(r"image/png, \d{3,} bytes", found["XYZ tiles"])
+
+
 def test_the_quickstart_prints_its_masks(tmp_path: Path):
     printed = run("quickstart.py", tmp_path)
     assert re.match(r"(PROMOTE|HOLD|REJECT) held-out IoU 0\.\d+\n", printed)

@@ -37,7 +37,7 @@ def say(client: str, text: str) -> None:
 
 
 def static_catalog(root: Path) -> list[pystac.Item]:
-    """Walk the catalog in the store, without any service; return the masks that no newer one replaces, cloudiest first."""
+    """Walk the catalog in the store, without any service; return the masks in use, the cloudiest first."""
     catalog = pystac_client.Client.open(str(root / "catalog.json"))
     masks = [
         item for item in catalog.get_child("masks").get_items(recursive=True) if not item.properties.get("deprecated")

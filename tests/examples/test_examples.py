@@ -45,8 +45,8 @@ def test_clients_that_know_nothing_of_cloudseg_read_the_masks(tmp_path: Path):
     (catalog,) = tmp_path.rglob("catalog.db")
     printed = run("gis_tour.py", tmp_path, str(catalog.parent))
     found = {line[:14].strip(): line[15:] for line in printed.splitlines()}
-    assert found["pystac-client"] == "collections scenes, masks, models, snapshots; 3 masks in use"
-    assert found["DuckDB"].startswith("3 masks, ")
+    assert found["pystac-client"] == "collections scenes, masks, models, snapshots; 14 masks in use"
+    assert found["DuckDB"].startswith("14 masks, ")
     assert "EPSG" in found["GDAL STACIT"]
     assert found["GDAL STACIT"].endswith(("[0, 1]", "[0, 1, 255]"))
     assert re.search(r"\d% cloud, mean red where clear \d+ x 0\.0001$", found["odc-stac"])

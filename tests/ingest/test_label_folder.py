@@ -36,12 +36,6 @@ def _states(service: Service) -> dict[str, list[str]]:
     return {s.scene_id: [service.life(label)[-1][0] for label in service.labels(s)[::-1]] for s in scenes}
 
 
-def _states(service: Service) -> dict[str, list[str]]:
-    """Return the states of the labels of every scene, in version order."""
-    scenes = service.scenes().values()
-    return {s.scene_id: [service.life(label)[-1][0] for label in service.labels(s)] for s in scenes}
-
-
 def test_every_form_of_a_label_is_paired(inbox: Path) -> None:
     names = ("a.tif", "b.png", "c.geojson", "d.gpkg", "e.fgb", "f.shp", "g.jp2", "h.TIFF")
     _touch(inbox / "labels", *names, "f.dbf", "f.shx", "f.prj", "f.cpg")

@@ -40,7 +40,6 @@ def _is_leftover(file: InboxFile) -> bool:
         name in _NAMES
         or name.endswith(_SUFFIXES)
         or (name.endswith(_OPEN_DATABASE) and not is_in_label_folder(file))
-        or (name.endswith(_OPEN_DATABASE) and not is_in_label_folder(file))
         or name.startswith(_PREFIXES)
         or any(folder in _FOLDERS or folder.endswith(_DOWNLOAD_FOLDER) for folder in folders)
     )

@@ -265,7 +265,8 @@ def test_every_command_exists():
     pipeline |= {"backfill", "readers"}
     inspecting = {"models", "runs", "scenes", "masks", "lineage", "quarantine", "labels", "worklist"}
     inspecting |= {"changes"}
-    wanted = pipeline | inspecting | {"maintain", "db", "doctor", "model", "backup", "restore"}
+    for_others = {"export", "stats", "composite", "serve"}
+    wanted = pipeline | inspecting | for_others | {"maintain", "db", "doctor", "model", "backup", "restore"}
     assert wanted == {name for name, command in root.commands.items() if not command.hidden}
     assert "upgrade" in root.commands["db"].commands
     assert "import" in root.commands["model"].commands
@@ -297,7 +298,15 @@ def test_decisions_on_labels_have_the_arguments_of_their_stage_and_a_dry_run(nam
     assert "dry_run" in options
 
 
-@pytest.mark.parametrize("name", sorted(set(root.commands) - {"db", "model", "labels", "readers", *MOVED}))
+@pytest.mark.parametrize("name", ["clouds", "masks", "footprints"])
+def test_an_export_has_the_arguments_of_its_stage(name: str):
+    options = {option.name for option in root.commands["export"].commands[name].params} - {"as_json"}
+    assert options == set(inspect.signature(getattr(stages, f"export_{name}")).parameters)
+
+
+@pytest.mark.parametrize(
+    "name", sorted(set(root.commands) - {"db", "model", "labels", "readers", "export", "serve", *MOVED})
+)
 def test_a_command_has_the_arguments_of_its_stage(name: str):
     together = {"link": "link_s", "hours": "link_s"}  # two options of the command are one argument of the stage
     chooses_the_stage = {"apply", "ask", "decline", "automatic"} if name == "promote" else set()
@@ -337,7 +346,10 @@ def test_every_command_with_a_record_has_a_json_option():
     assert [
         name
         for name, command in root.commands.items()
-        if not hasattr(command, "commands") and not command.hidden and "as_json" not in {p.name for p in command.params}
+        if not hasattr(command, "commands")
+        and not command.hidden
+        and name != "serve"  # it runs until it is stopped
+        and "as_json" not in {p.name for p in command.params}
     ] == []
 
 

@@ -60,6 +60,7 @@ def test_only_transient_errors_are_retried():
         "StoreUnreachable",
         "CatalogUnreachable",
         "Interrupted",
+        "Unreachable",  # a host of a STAC source
     }
 
 

@@ -42,7 +42,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	echo "setup 2/3: torch (the largest download, a minute or two)"
 	$(PIP) install --quiet torch==2.13.0
 	echo "setup 3/3: cloudseg with every extra (two minutes or so)"
-	$(PIP) install --quiet "$${pin[@]}" -e '.[ml,postgres,s3,airflow,production,dev]'
+	$(PIP) install --quiet "$${pin[@]}" -e '.[ml,postgres,s3,gis,stac,serve,airflow,production,dev]'
 	cat pyproject.toml $(CONSTRAINTS) | sha256sum > $(STAMP)
 	echo "setup: done"
 

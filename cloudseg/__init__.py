@@ -1,10 +1,17 @@
 """Keep a cloud-mask model for satellite imagery fresh: ingest, snapshot, train, evaluate, promote, predict.
 
-The public interface is `cloudseg.stages` (one function for each step of the pipeline) and the command `cloudseg`.
-Importing this package loads neither torch nor Airflow.
+`cloudseg.load` and `cloudseg.open_masks` are the interface for people who use masks. `cloudseg.stages` (one function
+for each step of the pipeline) and the command `cloudseg` are for those who run the service. Importing this package
+loads neither torch nor Airflow, nor anything else that takes time.
 """
 
 import os
+
+TYPE_CHECKING = False  # what type checkers take for True; importing `typing` takes ten times as long as the rest
+if TYPE_CHECKING:
+    from cloudseg.api import Model, Prediction, load, open_masks
+
+__all__ = ["Model", "Prediction", "load", "open_masks"]
 
 # Threads of one tensor operation wait for each other. Spinning, as libgomp does by default, is a little faster on an
 # idle machine and ten times slower on one that also runs a scheduler: measured 7.1 s against 0.7 s per training step
@@ -17,3 +24,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """Return a name of `cloudseg.api`, which is imported when it is first used."""
+    if name in __all__:
+        from importlib import import_module
+
+        # By its name: nothing below may import `cloudseg.api`, and all of it imports this package.
+        return getattr(import_module("cloudseg.api"), name)
+    raise AttributeError(f"module 'cloudseg' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__} - {"TYPE_CHECKING"})

@@ -21,6 +21,16 @@ MASK_CLEAR: Final = 0
 MASK_CLOUD: Final = 1
 MASK_NO_DATA: Final = 255
 
+_GROUND: Final = ((0.08, "dark, below 0.08"), (0.2, "medium, 0.08 to 0.20"))
+"""Median reflectance of clear pixels in the visible: water and forest; fields and cities; above: sand, snow, salt."""
+
+
+def ground_class(reflectance: float | None) -> str:
+    """Return the class of a scene's ground by the median reflectance of its clear pixels; None: there are none."""
+    if reflectance is None:
+        return "no clear ground"
+    return next((name for below, name in _GROUND if reflectance < below), "bright, above 0.20")
+
 
 @dataclass(frozen=True)
 class Radiometry:

@@ -12,6 +12,9 @@ from typing import Any, Final
 CHAMPION_POINTER: Final = "models/champion.json"
 VERIFICATION: Final = "maintenance/verification.json"
 """What maintenance last read of the store, and what was damaged (`cloudseg.stages.verification`)."""
+STAC_ROOT: Final = "stac/catalog.json"
+"""The static STAC catalog. Everything under `STAC_PREFIX` follows from the rows of the catalog and may be replaced."""
+STAC_PREFIX: Final = "stac/"
 REPLACED: Final = (CHAMPION_POINTER, VERIFICATION)
 """The objects that no row names by checksum: they may be replaced, and their absence is no damage."""
 PREFIXES: Final = (
@@ -27,7 +30,8 @@ PREFIXES: Final = (
     "maintenance/",
     "doctor/",
 )
-"""Every key of this module begins with one of these. Other objects in a store (an inbox) are not the service's."""
+"""Every key of this module begins with one of these or with `STAC_PREFIX`. Other objects in a store (an inbox) are not
+the service's."""
 _PART = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
@@ -125,12 +129,37 @@ def mask(weights_id: str, scene_id: str, name: str, sha256: str) -> str:
     return f"masks/{weights_id}/{scene_id}/{stem}.{sha256[:12]}.{suffix}"
 
 
+def style(raster: str) -> str:
+    """Return the key of the QGIS style of a raster: of the same base name, because QGIS looks for that name only."""
+    return f"{raster.rpartition('.')[0]}.qml"
+
+
 def parts_of_mask(key: str) -> tuple[str, str] | None:
     """Return the weights id and the scene id of a key that `mask` built, None for any other."""
     match key.split("/"):
         case ["masks", weights_id, scene_id, _]:
             return weights_id, scene_id
     return None
+
+
+def stac_collection(collection: str) -> str:
+    """Return the key of a collection of the static STAC catalog."""
+    return f"{STAC_PREFIX}{collection}/collection.json"
+
+
+def stac_month(collection: str, month: str) -> str:
+    """Return the key of the catalog that lists the items of a month (`2024-05`, or `undated`)."""
+    return f"{STAC_PREFIX}{collection}/{month}/catalog.json"
+
+
+def stac_item(collection: str, month: str, item_id: str) -> str:
+    """Return the key of an item."""
+    return f"{STAC_PREFIX}{collection}/{month}/{item_id}.json"
+
+
+def stac_index(collection: str, month: str) -> str:
+    """Return the key of the GeoParquet file with the items of a month."""
+    return f"{STAC_PREFIX}{collection}/{month}/items.parquet"
 
 
 def doctor_probe(name: str) -> str:

@@ -70,6 +70,11 @@ def open_runtime(*, check: bool = True) -> Runtime:
     )
 
 
+def has_catalog(settings: Settings) -> bool:
+    """Return whether there is a catalog to open; `open_runtime` would create the embedded one."""
+    return settings.catalog_url is not None or (_home(settings) / "catalog.db").is_file()
+
+
 def s3_options(settings: Settings) -> S3Options:
     """Return the connection options of S3.
 
@@ -150,3 +155,5 @@ def set_up_logging(level: str | None = None, handler: logging.Handler | None = N
         datefmt="%H:%M:%S",
     )
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it logs two lines whenever the revision is read
+    logging.getLogger("pyogrio").setLevel(logging.WARNING)  # a line for every batch of polygons
+    logging.getLogger("numexpr").setLevel(logging.WARNING)  # its number of threads, when pandas is imported

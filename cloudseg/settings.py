@@ -73,6 +73,36 @@ class Settings(BaseSettings):
     s3_timeout_s: float = Field(
         60.0, gt=0, le=_DAY_S, description="Seconds without an answer of the S3 server before a request is retried."
     )
+    public_url: str | None = Field(
+        None,
+        pattern=r"^(https?|s3)://[^\s?#]+$",
+        description="Address under which readers see the keys of the store (`<public_url>/<key>`): a web server or a "
+        "CDN. STAC items name files by it; when unset, by their path or s3:// address.",
+    )
+    stac_license: str = Field(
+        "other",
+        pattern=r"^(https?://\S+|[A-Za-z0-9.+() -]+)$",
+        description="License of the published masks in STAC: an SPDX identifier such as CC-BY-4.0, or the address of "
+        "its text.",
+    )
+    stac_provider: str = Field(
+        "cloudseg",
+        pattern=r"^[^\s].*$",
+        description="Who publishes the masks, for STAC: a name, optionally followed by a blank and an address.",
+    )
+    serve_api_keys: SecretStr | None = Field(
+        None,
+        description="API keys of the readers of `cloudseg serve`, divided by blanks, each of at least 16 letters; "
+        "everybody who reaches the address may read when unset.",
+    )
+    serve_cors_origins: str = Field(
+        "",
+        description="Origins whose web pages may read from `cloudseg serve`, divided by blanks, such as "
+        "https://maps.example.org; *: every page.",
+    )
+    serve_requests_per_minute: int = Field(
+        6000, ge=0, description="Requests of one client to `cloudseg serve` in a minute; 0: no limit."
+    )
     inbox: str | None = Field(
         None, description="Folder, or s3://bucket/prefix, that the ingest DAG watches; CLOUDSEG_HOME/inbox when unset."
     )
@@ -92,6 +122,13 @@ class Settings(BaseSettings):
         "auto",
         description="auto: predict and evaluate in int8 on CPUs with VNNI (or Arm's dot product) "
         "if the weights have an int8 file.",
+    )
+    backfill_megapixels: int = Field(
+        10_000,
+        ge=0,
+        le=1_000_000_000,
+        description="Millions of scene pixels that the backfill masks anew in a night after a promotion; "
+        "a full Sentinel-2 tile has 121. 0: the backfill is paused.",
     )
     decode_timeout_s: float = Field(
         60.0, gt=0, le=_DAY_S, description="CPU time in seconds that decoding one untrusted scene may take."
@@ -113,4 +150,31 @@ class Settings(BaseSettings):
         False,
         description="1: ingest stops with an error if this machine does not allow every restriction "
         "of the process that decodes untrusted rasters; 0: it goes on with the others and warns.",
+    )
+    stac_hosts: str = Field(
+        "",
+        description="Hosts that `ingest stac+https://…` may contact, divided by blanks: `host` or `*.domain`; "
+        "every public host when unset.",
+    )
+    stac_private_hosts: str = Field(
+        "",
+        description="Hosts of the own network, divided by blanks: `host` or `host:port`. Only these may have addresses "
+        "that are not public, and plain http.",
+    )
+    stac_folder: Path | None = Field(
+        None,
+        description="Folder of unfinished copies of STAC items, kept until the next ingest; CLOUDSEG_HOME/fetch when "
+        "unset. It needs room for as many items as requests run at a time.",
+    )
+    stac_connections: int = Field(4, ge=1, le=64, description="Requests at a time to the servers of a STAC source.")
+    stac_timeout_s: float = Field(
+        60.0, gt=0, le=_DAY_S, description="Seconds without an answer before a request to a STAC source is repeated."
+    )
+    stac_max_item_mb: int = Field(
+        4_096, gt=0, le=1 << 30, description="Largest amount that is fetched for one STAC item, in MiB."
+    )
+    stac_token_url: str = Field(
+        "",
+        description="Address that gives the token for the files of a collection, with `{collection}`; for the "
+        "Planetary Computer https://planetarycomputer.microsoft.com/api/sas/v1/token/{collection}.",
     )

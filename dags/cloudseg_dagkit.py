@@ -27,6 +27,7 @@ SCENES = Asset("cloudseg.scenes", group="cloudseg")
 LABELS = Asset("cloudseg.labels", group="cloudseg")
 CHAMPION = Asset("cloudseg.champion", group="cloudseg")
 MASKS = Asset("cloudseg.masks", group="cloudseg")
+MONTHS = Asset("cloudseg.backfilled_months", group="cloudseg")
 
 # One pool slot for each GPU worker: a second training waits in state `scheduled`. Without the pool it would wait in the
 # queue, where Airflow fails it after `[scheduler] task_queued_timeout`. A pool that does not exist blocks the task:
@@ -163,6 +164,14 @@ def form() -> Json:
     return dict(get_current_context()["params"])
 
 
+def stac_search() -> Json:
+    """Return the params of a STAC form as arguments of the stage `ingest`; what was left empty is left out."""
+    values = form()
+    box = values.pop("bbox")
+    found = values | {"bbox": [float(part) for part in box.split(",")] if box else None}
+    return {name: value for name, value in found.items() if value not in (None, [], "")}
+
+
 def training_id() -> str:
     """Return the training's run id: the same for every try of this DAG run, so that a retry resumes."""
     return f"airflow-{get_current_context()['run_id']}"
@@ -171,6 +180,11 @@ def training_id() -> str:
 def began_at() -> str:
     """Return the logical time of this DAG run (ISO 8601): unlike the clock, the same for every try."""
     return str(get_current_context()["dag_run"].run_after.isoformat())
+
+
+def night() -> str:
+    """Return the date of this DAG run: the same for every try, and for a second run on that date."""
+    return began_at()[:10]
 
 
 def planned(plan: Mapping[str, Any]) -> Json:
@@ -228,6 +242,25 @@ def announce_champion(record: Json) -> Json:
         "verdict_id": record["verdict_id"],
     }
     return record
+
+
+def announce_months(record: Json) -> None:
+    """Write an event for every month whose scenes this night masked, as a partition of the asset; skip without any.
+
+    A DAG with `schedule=PartitionedAssetTimetable(assets=Asset("cloudseg.backfilled_months"))` runs once for each.
+    """
+    if not record["touched"]:
+        skip("nothing was planned this night")
+    event = get_current_context()["outlet_events"][MONTHS]
+    event.extra = {"weights_id": record["weights_id"], "done": record["done"], "total": record["total"]}
+    event.add_partitions(record["touched"])
+
+
+def progress_lines(record: Json) -> Json:
+    """Print to the task's log how far each month is, and return the record for XCom."""
+    for month in record["months"]:
+        log.info("%s: %d of %d", month["month"], month["done"], month["total"])
+    return shortened(record)
 
 
 def announce_masks(record: Json) -> Json:

@@ -75,7 +75,24 @@ def _predicted(record: Mapping[str, Any]) -> None:
         )
 
 
-_REPORTERS = {"ingest": _ingested, "train": _trained, "compare": _compared, "promote": _promoted, "predict": _predicted}
+def _backfilled(record: Mapping[str, Any]) -> None:
+    if record["weights_id"] is None:
+        return
+    stats.gauge("cloudseg.backfill.done", record["done"])
+    stats.gauge("cloudseg.backfill.total", record["total"])
+    if record["switched"]:
+        text = f"Readers see the masks of {record['weights_id']}: every scene that they saw has one."
+        notify("readers see a new model", text, {"weights_id": record["weights_id"]})
+
+
+_REPORTERS = {
+    "ingest": _ingested,
+    "train": _trained,
+    "compare": _compared,
+    "promote": _promoted,
+    "predict": _predicted,
+    "finish": _backfilled,
+}
 
 
 def notify(event: str, text: str, facts: Json) -> None:

@@ -1,13 +1,14 @@
 """Predict the cloud masks that are missing.
 
-**What it does.** `plan` lists the publishable scenes that have no mask of the champion (or of other weights that are
-named), in batches; at most 1000, so with very many scenes a batch is larger than its param. `predict` is mapped
-over the batches, displayed by the names of their scenes, and publishes for every scene a class mask, a probability
-layer, a thumbnail and a STAC item. `check` fails and lists the scenes that have no mask; all others are published by
-then.
+**What it does.** `plan` lists the publishable scenes that have no mask of the model whose masks readers see (the
+champion; if `cloudseg readers switch` named another one, new scenes get the masks of both), or of other weights that
+are named, in batches; at most 1000, so with very many scenes a batch is larger than its param. `predict` is mapped over
+the batches, displayed by the names of their scenes, and publishes for every scene a class mask, a probability layer, a
+thumbnail and a STAC item. `check` fails and lists the scenes that have no mask; all others are published by then.
 
 **Started by** the asset `cloudseg.scenes` (new scenes) or `cloudseg.champion` (a new champion: every scene gets a mask
-of it), or manually with params: other weights, another batch size.
+of it; with the switch of readers, `cloudseg_backfill` makes them instead, within a budget each night), or manually with
+params: other weights, another batch size.
 
 **When there is nothing to do** (no champion yet, or every scene has its mask) `plan` is skipped, and its log and its
 XCom `reason` contain the reason.
@@ -44,7 +45,7 @@ from cloudseg_dagkit import (
 
 
 @cloudseg_dag(
-    description="Masks of the champion for all scenes that lack one",
+    description="Masks for all scenes that lack one",
     schedule=(SCENES | CHAMPION),
     params={
         "weights_id": Param(
@@ -52,7 +53,7 @@ from cloudseg_dagkit import (
             type=["null", "string"],
             pattern="^w-[0-9a-f]{20}$",
             title="Weights",
-            description="Empty: the champion.",
+            description="Empty: those whose masks readers see.",
             section="What",
         ),
         "batch_size": Param(

@@ -22,8 +22,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from sqlalchemy import Column
 
+from cloudseg import api, records, stages
 from cloudseg import recipe as recipes
-from cloudseg import records, stages
 from cloudseg.catalog import tables
 from cloudseg.cli import root
 from cloudseg.settings import Settings
@@ -35,6 +35,7 @@ DAGS = DOCS.parent / "dags"
 SQL = DOCS.parent / "sql"
 _NOTE = "<!-- Written by docs/generate.py from the code: run `make docs`, do not edit. -->"
 _WIDTH = 110
+_API = set(api.__all__) - {"load"}
 
 
 def cli_page() -> str:
@@ -87,6 +88,8 @@ def schema_page() -> str:
     parts.append("\n## Views for SQL clients\n\n| view | |\n|---|---|\n")
     parts += [_view(path, "") for path in sorted((SQL / "views").glob("*.sql"))]
     parts += [_view(path, "gis.") for path in sorted((SQL / "gis").glob("*.sql"))[1:]]
+    parts.append("\n## Functions for SQL clients\n\nOn PostgreSQL only.\n\n| function | |\n|---|---|\n")
+    parts += [_view(path, "") for path in sorted((SQL / "functions").glob("*.sql"))]
     parts.append(
         f"\nThe views of schema `gis` need PostGIS, which also gets this:\n\n```sql\n{_first_file('gis')}```\n"
     )
@@ -132,12 +135,21 @@ def python_page() -> str:
     parts = [
         "# Python API\n\n",
         _prose(
-            "`cloudseg.stages` is the public interface: one function for each step. The command line and the DAGs call "
-            "nothing else. Stages read the [settings](settings.md) from the environment and return records. "
+            "Two interfaces: `cloudseg.load` and `cloudseg.open_masks` for people who use masks "
+            "([how-to](../how-to/python.md)), and `cloudseg.stages` for those who run the service. "
             "[Modules](modules.md) lists everything else."
         ),
+        "\n\n## Use a model and its masks\n",
+    ]
+    parts += [_documented(f"{getattr(api, name).__module__}.{name}") for name in ("load", *sorted(_API))]
+    parts += [
+        "\n## Stages\n\n",
+        _prose(
+            "One function for each step of the service. The command line and the DAGs call nothing else. Stages read "
+            "the [settings](settings.md) from the environment and return records."
+        ),
         '\n\n```python\nfrom cloudseg import stages\n\nstages.ingest("tiles/")\n'
-        'stages.retrain("nightly", minutes=30)\nstages.predict(new=True)\n```\n\n## Stages\n',
+        'stages.retrain("nightly", minutes=30)\nstages.predict(new=True)\n```\n',
     ]
     parts += [_documented(f"{getattr(stages, name).__module__}.{name}") for name in stages.__all__]
     parts.append("\n## Recipes\n")
@@ -296,8 +308,8 @@ def _first_file(folder: str) -> str:
 
 
 def _row_class(table: str) -> type[BaseModel]:
-    names = {"quarantine": "Quarantined", "snapshot_label": "SnapshotLabel", "label_event": "LabelEvent"}
-    found: type[BaseModel] = getattr(records, names.get(table, table.capitalize()))
+    name = "Quarantined" if table == "quarantine" else table.title().replace("_", "")
+    found: type[BaseModel] = getattr(records, name)
     return found
 
 

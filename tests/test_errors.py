@@ -56,7 +56,8 @@ def test_the_tree_in_the_docstring_lists_every_class():
 
 
 def test_only_transient_errors_are_retried():
-    assert {kind.__name__ for kind in EVERY if kind.retry_helps} == {
+    of_stac_sources = "Unreachable"  # known if another test has imported it
+    assert {kind.__name__ for kind in EVERY if kind.retry_helps} - {of_stac_sources} == {
         "StoreUnreachable",
         "CatalogUnreachable",
         "Interrupted",

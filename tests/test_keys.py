@@ -38,6 +38,11 @@ def every_key() -> list[str]:
         keys.mask("w-1", "sc-1", "mask.tif", SHA),
         keys.VERIFICATION,
         keys.doctor_probe("1"),
+        keys.STAC_ROOT,
+        keys.stac_collection("masks"),
+        keys.stac_month("masks", "2024-05"),
+        keys.stac_item("masks", "2024-05", "mk-1"),
+        keys.stac_index("masks", "2024-05"),
     ]
 
 
@@ -51,7 +56,7 @@ def test_no_key_is_a_prefix_of_another():
 
 
 def test_the_prefixes_are_those_of_the_keys() -> None:
-    assert {key.partition("/")[0] + "/" for key in every_key()} == set(keys.PREFIXES)
+    assert {key.partition("/")[0] + "/" for key in every_key()} == {*keys.PREFIXES, keys.STAC_PREFIX}
     assert len(keys.PREFIXES) == len(set(keys.PREFIXES))
 
 
@@ -60,7 +65,17 @@ def test_every_function_that_builds_a_key_is_listed_above() -> None:
     functions = [
         name for name, value in inspect.getmembers(keys, inspect.isfunction) if value.__module__ == keys.__name__
     ]
-    other = {"sha256_of", "canonical_json", "make_id", "id_from_hash", "checked", "is_key", "parts_of_mask", "slug"}
+    other = {
+        "sha256_of",
+        "canonical_json",
+        "make_id",
+        "id_from_hash",
+        "checked",
+        "is_key",
+        "parts_of_mask",
+        "slug",
+        "style",
+    }
     assert {name for name in functions if f"keys.{name}(" not in source} == other
 
 

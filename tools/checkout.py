@@ -10,7 +10,13 @@ from typing import Final
 from cloudseg.errors import InputError, SettingsError
 
 CHECKOUT: Final = Path(__file__).parents[1]
-DAG_IDS: Final = ("cloudseg_ingest", "cloudseg_retrain", "cloudseg_predict", "cloudseg_maintain")
+DAG_IDS: Final = (
+    "cloudseg_ingest",
+    "cloudseg_retrain",
+    "cloudseg_predict",
+    "cloudseg_maintain",
+    "cloudseg_backfill",
+)
 _NOT_INHERITED: Final = (
     "AIRFLOW",
     "AWS_",

@@ -32,6 +32,21 @@ class StatedLabel(NamedTuple):
     event: LabelEvent
 
 
+class SnapshotDifference(NamedTuple):
+    """A label that only one of two snapshots has."""
+
+    label: Label
+    added: bool
+    """Whether the second snapshot has it."""
+    split: str
+    scene_name: str
+    place: str
+
+
+_PAGE: Final = 1000
+"""Values in one statement; SQLite allows 32 766 (sqlite.org/limits.html)."""
+
+
 def lock_labels(db: Connection, scene_id: str) -> None:
     """Keep other transactions from adding or deciding on labels of this scene until this one ends."""
     advisory_lock(db, f"labels of {scene_id}")
@@ -185,6 +200,39 @@ def list_of_snapshot(db: Connection, snapshot_id: str) -> dict[str, tuple[Label,
     statement = select(t.label).select_from(in_snapshot).where(t.snapshot_label.c.snapshot_id == snapshot_id)
     found = fetch(db, Label, statement.order_by(t.label.c.scene_id, t.label.c.version))
     return {scene_id: tuple(labels) for scene_id, labels in groupby(found, key=lambda label: label.scene_id)}
+
+
+def list_difference(db: Connection, before: str | None, after: str | None) -> list[SnapshotDifference]:
+    """List the labels that only one of two snapshots has, the newest first.
+
+    Args:
+        db: the catalog.
+        before: a snapshot; None: one without labels.
+        after: another one.
+    """
+    s = t.snapshot_label.c
+    held = {
+        snapshot_id: {
+            row.label_id: row.split
+            for row in db.execute(select(s.label_id, s.split).where(s.snapshot_id == snapshot_id))
+        }
+        for snapshot_id in (before, after)
+        if snapshot_id is not None
+    }
+    old, new = held.get(before or "", {}), held.get(after or "", {})
+    joined = t.label.join(t.scene, t.scene.c.scene_id == t.label.c.scene_id)
+    found: list[SnapshotDifference] = []
+    for added, splits in ((True, new), (False, old)):
+        ids = sorted(splits.keys() - (old if added else new).keys())
+        for at in range(0, len(ids), _PAGE):
+            columns = (t.label, t.scene.c.name.label("scene_name"), t.scene.c.place.label("scene_place"))
+            statement = select(*columns).select_from(joined).where(t.label.c.label_id.in_(ids[at : at + _PAGE]))
+            for row in db.execute(statement):
+                values = dict(row._mapping)
+                name, place = values.pop("scene_name"), values.pop("scene_place")
+                label = Label.model_validate(values)
+                found.append(SnapshotDifference(label, added, splits[label.label_id], name, place))
+    return sorted(found, key=lambda entry: (entry.label.created_at, entry.label.label_id), reverse=True)
 
 
 def count_in_state(db: Connection, state: LabelState) -> int:

@@ -1,5 +1,6 @@
 """Weights, evaluations, verdicts, promotions and masks."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,6 +47,19 @@ def get_weights(db: Connection, weights_id: str) -> Weights:
         NotInCatalog: there is no such row.
     """
     return get_by(db, Weights, t.weights, "weights_id", weights_id)
+
+
+def get_weights_named(db: Connection, name: str) -> Weights:
+    """Return the weights of an id (`w-…`) or of a version (`v31`).
+
+    Raises:
+        NotInCatalog: there are none.
+    """
+    if re.fullmatch(r"v\d{1,9}", name):
+        found = fetch_one(db, Weights, select(t.weights).where(t.weights.c.version == int(name[1:])))
+        if found is not None:
+            return found
+    return get_weights(db, name)
 
 
 def find_weights_of_run(db: Connection, run_id: str) -> Weights | None:

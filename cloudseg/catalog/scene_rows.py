@@ -1,6 +1,7 @@
 """Scenes, labels, places and quarantine."""
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, delete, exists, func, select
@@ -32,6 +33,11 @@ def get_scene(db: Connection, scene_id: str) -> Scene:
     return get_by(db, Scene, t.scene, "scene_id", scene_id)
 
 
+def find_scene(db: Connection, scene_id: str) -> Scene | None:
+    """Return a scene or None."""
+    return fetch_one(db, Scene, select(t.scene).where(t.scene.c.scene_id == scene_id))
+
+
 def find_scene_by_source(db: Connection, source_sha256: str) -> Scene | None:
     """Return the scene of these source bytes, or None."""
     return fetch_one(db, Scene, select(t.scene).where(t.scene.c.source_sha256 == source_sha256))
@@ -53,11 +59,22 @@ def count_scenes(db: Connection) -> int:
     return db.execute(select(func.count()).select_from(t.scene)).scalar_one()
 
 
-def list_scenes_without_mask(db: Connection, weights_id: str, *, bands: Collection[str] = ()) -> list[WaitingScene]:
-    """List publishable scenes that these weights have not masked and that have all these bands, oldest first."""
+def list_scenes_without_mask(
+    db: Connection, weights_id: str, *, bands: Collection[str] = (), since: datetime | None = None
+) -> list[WaitingScene]:
+    """List publishable scenes that these weights have not masked and that have all these bands, oldest first.
+
+    Args:
+        db: the catalog.
+        weights_id: the weights.
+        bands: bands that a scene must have.
+        since: only scenes that were ingested at this moment or later; None: all.
+    """
     # The ids first: indexes suffice for those, and only the rows of waiting scenes are read.
     waiting = select(t.scene.c.scene_id, t.scene.c.name).where(t.scene.c.scene_id.in_(_without_mask(weights_id)))
-    waiting = waiting.where(*(_has_band(db, band) for band in sorted(bands)))
+    waiting = waiting.where(*(has_band(db, band) for band in sorted(bands)))
+    if since is not None:
+        waiting = waiting.where(t.scene.c.created_at >= since)
     rows = db.execute(waiting.order_by(t.scene.c.created_at, t.scene.c.scene_id))
     return [WaitingScene(row.scene_id, row.name) for row in rows]
 
@@ -67,7 +84,7 @@ def count_scenes_without_mask(db: Connection, weights_id: str) -> int:
     return db.execute(select(func.count()).select_from(_without_mask(weights_id).subquery())).scalar_one()
 
 
-def _has_band(db: Connection, band: str) -> ColumnElement[bool]:
+def has_band(db: Connection, band: str) -> ColumnElement[bool]:
     """Return the condition that a scene has a band; `scene.bands` is a JSON list."""
     elements = func.json_each if db.dialect.name == "sqlite" else func.json_array_elements_text
     element = elements(t.scene.c.bands).table_valued("value")

@@ -23,7 +23,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 from cloudseg.backoff import pauses
 from cloudseg.catalog.db_errors import translate_db_errors, unreadable_row
 from cloudseg.catalog.roles import make_roles, restore_privileges
-from cloudseg.catalog.views import create_gis_views, drop_views, run_files
+from cloudseg.catalog.views import create_functions, create_gis_views, drop_views, run_files
 from cloudseg.errors import CatalogOutdated, CatalogUnreachable, NotInCatalog, SettingsError, StateError
 from cloudseg.keys import canonical_json
 from cloudseg.records import Record
@@ -117,6 +117,7 @@ class Catalog:
             self._refuse_unknown(MigrationContext.configure(connection).get_current_revision())
             command.upgrade(config, "head")
             run_files(connection, sql_folder() / "views")
+            create_functions(connection, sql_folder() / "functions")
             create_gis_views(connection, sql_folder() / "gis", url, gdal)
             restore_privileges(connection, sql_folder() / "roles")
         return head

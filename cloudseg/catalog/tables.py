@@ -325,3 +325,40 @@ mask = Table(
     Index(None, "weights_id", "created_at"),
     Index(None, "created_at"),
 )
+
+reader_switch = Table(
+    "reader_switch",
+    metadata,
+    # As in `promotion`: of two concurrent switches, only one can insert the next sequence.
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    _text("action"),
+    _text("mode"),
+    _text("weights_id", _to("weights.weights_id"), null=True),
+    Column("effective_at", Utc, nullable=False),
+    _text("actor"),
+    _text("reason"),
+    _created(),
+    CheckConstraint("action IN ('switch', 'back')", name="action"),
+    CheckConstraint("mode IN ('newest', 'complete', 'hold')", name="mode"),
+    CheckConstraint("(mode = 'newest') = (weights_id IS NULL)", name="weights"),
+)
+
+backfill = Table(
+    "backfill",
+    metadata,
+    Column("backfill_id", Text, primary_key=True),
+    _text("weights_id", _to("weights.weights_id")),
+    _text("night"),
+    Column("megapixels", Integer, nullable=False),
+    _created(),
+    UniqueConstraint("weights_id", "night"),
+)
+
+backfill_scene = Table(
+    "backfill_scene",
+    metadata,
+    Column("backfill_id", Text, _to("backfill.backfill_id"), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    _text("scene_id", _to("scene.scene_id")),
+    Index(None, "scene_id"),
+)

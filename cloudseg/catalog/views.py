@@ -1,4 +1,6 @@
-"""The views of `sql/views` and, on PostGIS, the geometry and the views of `sql/gis`; every upgrade recreates them.
+"""The views of `sql/views`, on PostgreSQL the functions of `sql/functions`, and on PostGIS the geometry and `sql/gis`.
+
+Every upgrade recreates them.
 
 They hold no data, so they need no migration: the numbered files are their only source. Those of
 `sql/views` are each one `CREATE VIEW` that SQLite and PostgreSQL both read. Migrations run without them, because SQLite
@@ -18,13 +20,17 @@ _VIEWS = (
     "current_mask",
     "label_state",
     "mask_lineage",
+    "mask_version",
     "model_history",
     "published_mask",
+    "reader_history",
+    "reader_model",
     "scene_label",
     "training_run",
 )
 """Every view that any version of cloudseg created: what to drop. Other views are not touched."""
 _GIS = ("masks", "scenes", "store")
+_FUNCTIONS = ("mask_as_of(timestamptz)",)
 _NOT_MIGRATED = {("table", "spatial_ref_sys"), ("column", "footprint"), ("index", "ix_scene_footprint")}
 
 
@@ -35,6 +41,12 @@ def run_files(db: Connection, folder: Path, pattern: str = "[0-9]*.sql") -> list
         # Without this option the driver would take a percent sign for a placeholder.
         db.exec_driver_sql(file.read_text(encoding="utf-8"), execution_options={"no_parameters": True})
     return [file.name for file in files]
+
+
+def create_functions(db: Connection, folder: Path) -> None:
+    """Create the functions for SQL clients; SQLite has none."""
+    if db.dialect.name == "postgresql":
+        run_files(db, folder)
 
 
 def create_gis_views(db: Connection, folder: Path, url: str | None, gdal: str | None) -> bool:
@@ -69,10 +81,12 @@ def create_gis_views(db: Connection, folder: Path, url: str | None, gdal: str | 
 
 
 def drop_views(db: Connection) -> None:
-    """Drop the views of this project that exist."""
+    """Drop the views and functions of this project that exist."""
     if db.dialect.name == "postgresql":  # first: gis.masks names published_mask
         for name in _GIS:
             db.exec_driver_sql(f"DROP VIEW IF EXISTS gis.{name}")
+        for name in _FUNCTIONS:  # they return rows of a view
+            db.exec_driver_sql(f"DROP FUNCTION IF EXISTS {name}")
     there = set(inspect(db).get_view_names())
     for name in _VIEWS:
         if name in there:

@@ -11,9 +11,15 @@ import click
 
 from cloudseg import __version__
 from cloudseg.cli.admin import backup, db, doctor, maintain, model, restore
+from cloudseg.cli.backfill import backfill
+from cloudseg.cli.changes import changes
+from cloudseg.cli.export import export
+from cloudseg.cli.gis import composite, stats
 from cloudseg.cli.inspect import lineage, masks, models, quarantine, runs, scenes
 from cloudseg.cli.labels import labels
 from cloudseg.cli.pipeline import evaluate, ingest, predict, promote, retrain, rollback, snapshot, train
+from cloudseg.cli.readers import readers
+from cloudseg.cli.serve import serve
 from cloudseg.cli.worklist import worklist
 from cloudseg.errors import CloudsegError, InputError
 
@@ -36,7 +42,7 @@ def root(log_level: str | None) -> None:
       0    success
       1    doctor found a problem, or stdout cannot be written
       2    wrong input, settings or usage
-      3    the data cannot be used, or some scenes could not be predicted
+      3    the data cannot be used, or some scenes could not be predicted or masks not read
       4    the state of the catalog does not allow it
       5    an object in the store is missing or damaged, or the store refused the request
       6    the store or the catalog does not respond: try again
@@ -54,6 +60,9 @@ for _command in (
     rollback,
     retrain,
     predict,
+    backfill,
+    readers,
+    changes,
     models,
     runs,
     scenes,
@@ -62,6 +71,10 @@ for _command in (
     labels,
     quarantine,
     worklist,
+    export,
+    stats,
+    composite,
+    serve,
     maintain,
     backup,
     restore,

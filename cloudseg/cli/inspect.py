@@ -67,6 +67,7 @@ def runs(limit: int) -> Any:
 
 @click.command()
 @click.option("--weights", "weights_id", metavar="ID", help="Only masks predicted with these weights.")
+@click.option("--as-of", metavar="TIME", help="What readers saw at this time (ISO 8601 with zone), one mask a scene.")
 @_LIMIT
 @click.option(
     "--link",
@@ -85,15 +86,16 @@ def runs(limit: int) -> Any:
 @reports(
     show_rows(
         "masks",
-        ["mask_id", "scene", "cloud_fraction", "valid_fraction", "disputed", "weights_id"],
+        ["mask_id", "scene", "cloud_fraction", "valid_fraction", "disputed", "weights_id", "current", "successor"],
         below=["uri", "link"],
     )
 )
-def masks(weights_id: str | None, limit: int, link: bool, hours: float) -> Any:
-    """List published masks, newest first."""
+def masks(weights_id: str | None, as_of: str | None, limit: int, link: bool, hours: float) -> Any:
+    """List published masks, newest first, and which mask of the same scene followed."""
     from cloudseg import stages
 
-    return {"masks": stages.masks(weights_id=weights_id, limit=limit, link_s=round(hours * 3600) if link else None)}
+    link_s = round(hours * 3600) if link else None
+    return {"masks": stages.masks(weights_id=weights_id, as_of=as_of, limit=limit, link_s=link_s)}
 
 
 @click.command()

@@ -24,6 +24,18 @@ _ACTOR = click.option("--actor", default="cli", show_default=True, help="Who dec
 _REASON = click.option("--reason", default="", help="Why; stored in the promotion history.")
 
 
+def numbers(option: str, text: str) -> list[float]:
+    """Return the numbers of an option's value that are divided by commas.
+
+    Raises:
+        UsageError: They are no numbers.
+    """
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise click.UsageError(f"{option} takes numbers divided by commas, not {text!r}.") from error
+
+
 def _show_ingest(console: Console, record: Json) -> None:
     """Print the record, then what it says about labels, one note per line."""
     show_record(console, {name: value for name, value in record.items() if name != "notes"})
@@ -39,17 +51,41 @@ def _show_ingest(console: Console, record: Json) -> None:
     metavar="A,B,…",
     help="Band names in file order if the files do not name them, for example red,green,blue.",
 )
+@click.option("--bbox", metavar="W,S,E,N", help="STAC: area in degrees; of each item only the part that it needs.")
+@click.option("--aoi", metavar="FILE", help="STAC: area as polygons of a GeoJSON file in longitude and latitude.")
+@click.option(
+    "--datetime",
+    metavar="TIME",
+    help="STAC: a day, month, year or time, or a range: 2024-06-01/2024-06-30, 2024-06/.. (open end).",
+)
+@click.option("--collection", "collections", multiple=True, metavar="ID", help="STAC: collection; may be repeated.")
+@click.option("--max-cloud-cover", type=click.FloatRange(0, 100), metavar="PERCENT", help="STAC: of eo:cloud_cover.")
+@click.option("--limit", type=click.IntRange(min=1), help="STAC: new items to ingest at most; 100 when not given.")
+@click.option("--whole", is_flag=True, help="STAC: fetch whole files although an area is given.")
 @_DRY_RUN
 @reports(_show_ingest)
-def ingest(source: str | None, layout: str | None, bands: str | None, dry_run: bool) -> Any:
+def ingest(
+    source: str | None, layout: str | None, bands: str | None, bbox: str | None, dry_run: bool, **stac: Any
+) -> Any:
     """Ingest the tiles and labels in SOURCE (default: the inbox).
+
+    SOURCE is a folder, store://prefix, s3://bucket/prefix, or stac+https://… of a STAC API, static catalog, collection
+    or item. Of a STAC source, choose items by area, time, cloud cover and collection; what is known is not fetched
+    again, and a run that was stopped continues.
 
     Files that cannot be used are listed in the quarantine with the reason; the others are ingested. A file with the
     same content as an earlier one adds no second scene. Corrected labels wait for `cloudseg labels accept`.
     """
     from cloudseg import stages
 
-    return stages.ingest(source, layout=layout, bands=bands.split(",") if bands else None, dry_run=dry_run)
+    return stages.ingest(
+        source,
+        layout=layout,
+        bands=bands.split(",") if bands else None,
+        bbox=numbers("--bbox", bbox) if bbox else None,
+        dry_run=dry_run,
+        **stac,
+    )
 
 
 @click.command()
@@ -204,13 +240,44 @@ def _some_failed(record: Json) -> int:
 @click.command()
 @click.argument("scene_ids", nargs=-1, metavar="SCENE…")
 @click.option("--new", is_flag=True, help="All scenes without a mask of these weights.")
-@click.option("--weights", "weights_id", metavar="ID", help="Weights to use; those of the champion when not given.")
+@click.option(
+    "--weights",
+    metavar="ID",
+    help="Weights to use; those of the champion when not given. With --file also a version (v31), a weights file, "
+    "or its https, s3 or file URL.",
+)
+@click.option("--file", metavar="PATH", help="Mask this GeoTIFF or JPEG 2000 file instead; no catalog is needed.")
+@click.option("--out", metavar="PATH", help="With --file: the mask to write.")
+@click.option("--probability", metavar="PATH", help="With --file: also write the probability here.")
+@click.option(
+    "--bands",
+    metavar="A,B,…",
+    help="With --file: band names in file order if the file does not name them (- for one that is not wanted).",
+)
+@click.option(
+    "--resolution",
+    "resolution_m",
+    type=click.FloatRange(min=0, min_open=True),
+    help="With --file: ground size of a pixel in meters if the file has no CRS.",
+)
 @_DRY_RUN
 @reports(show_record, exit_code=_some_failed)
-def predict(scene_ids: tuple[str, ...], new: bool, weights_id: str | None, dry_run: bool) -> Any:
-    """Predict and publish the masks of the given scenes, or of all new ones. Existing masks are kept."""
+def predict(
+    scene_ids: tuple[str, ...], new: bool, weights: str | None, file: str | None, dry_run: bool, **of_file: Any
+) -> Any:
+    """Predict and publish the masks of the given scenes, or of all new ones. Existing masks are kept.
+
+    With --file the mask of a file of your own is written to --out, and nothing is published.
+    """
     from cloudseg import stages
     from cloudseg.stages.plan import plan_masks
 
+    if file is not None:
+        if scene_ids or new or dry_run or of_file["out"] is None:
+            raise click.UsageError("--file needs --out, and cannot be combined with scenes, --new or --dry-run.")
+        bands = of_file.pop("bands")
+        return stages.predict_file(file, weights=weights, bands=bands.split(",") if bands else None, **of_file)
+    if any(value is not None for value in of_file.values()):
+        raise click.UsageError("--out, --probability, --bands and --resolution need --file.")
     call = plan_masks if dry_run else stages.predict
-    return call(scene_ids, new=new, weights_id=weights_id)
+    return call(scene_ids, new=new, weights_id=weights)

@@ -6,6 +6,7 @@ from typing import Final
 
 from pydantic import Field
 
+from cloudseg.bands import ground_class
 from cloudseg.evaluate.metrics import Counts, mean_rates, pool, rates
 from cloudseg.evaluate.scene import SceneResult
 from cloudseg.metrics import share
@@ -24,8 +25,6 @@ _COVER: Final = (
     (0.95, "65 to 95 %"),
     (1.01, "above 95 %"),
 )
-_GROUND: Final = ((0.08, "dark, below 0.08"), (0.2, "medium, 0.08 to 0.20"), (9.0, "bright, above 0.20"))
-"""Median reflectance of the clear pixels: water and forest; fields and cities; sand, snow, salt."""
 
 
 class Slice(Record):
@@ -75,12 +74,11 @@ def all_slices(scenes: Sequence[SceneResult]) -> list[Slice]:
 
 
 def _memberships(scene: SceneResult, tags: Sequence[str]) -> list[tuple[str, str]]:
-    ground = "no clear ground" if scene.ground_reflectance is None else _class(scene.ground_reflectance, _GROUND)
     found = [
         ("sensor", scene.sensor),
         ("label", scene.source),
         ("cloud cover", _class(scene.cloud_fraction, _COVER)),
-        ("ground", ground),
+        ("ground", ground_class(scene.ground_reflectance)),
         ("saturated", "more than 30 %" if is_saturated(scene) else "less than 30 %"),
     ]
     return found + [(f"tag {name}", str(scene.tags[name])) for name in tags if name in scene.tags]

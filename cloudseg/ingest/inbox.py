@@ -73,6 +73,23 @@ def _open_prefix(store: Store, prefix: str) -> "FolderInbox | StoreInbox":
     return StoreInbox(store, prefix)
 
 
+class NoInbox:
+    """No file: stands for a source whose files are made one by one, as those of a STAC catalog are."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    def list_files(self) -> list[InboxFile]:
+        """Return nothing."""
+        return []
+
+    @contextmanager
+    def open(self, file: InboxFile) -> Iterator[IO[bytes]]:
+        """Raise; see `Inbox.open`."""
+        raise NotRead("no such file", subject=file.path)
+        yield  # a generator, which contextmanager needs
+
+
 class FolderInbox:
     """A folder with everything below it, or a single file."""
 

@@ -22,6 +22,8 @@ _NAMES: Final = {
 }
 """Tags by field of `LabelTags`; the first one that the file has counts."""
 _MASK_ID: Final = "mk-"
+_CLEANED: Final = "CLOUDSEG_CLEANED"
+"""Tag of the rasters that `cloudseg export masks` writes."""
 TAG_NAMES: Final = frozenset(name for names in _NAMES.values() for name in names)
 
 
@@ -33,8 +35,9 @@ def label_tags(tags: Mapping[str, str], display_name: str) -> LabelTags:
         display_name: The file's name, for messages.
 
     Raises:
-        BadLabel: A tag is not one line of printable text.
+        BadLabel: A tag is not one line of printable text, or the file is a mask that `cloudseg export` cleaned.
     """
+    _check_not_cleaned(tags, display_name)
     known = {name.upper(): text.strip() for name, text in tags.items() if name.upper() in TAG_NAMES and text.strip()}
     for name, text in known.items():
         if len(text) > _MAX_LENGTH or not text.isprintable():
@@ -49,3 +52,21 @@ def label_tags(tags: Mapping[str, str], display_name: str) -> LabelTags:
     if not (found["mask_id"] or "").startswith(_MASK_ID):  # another program's masks are not ours
         found["mask_id"] = None
     return LabelTags.model_validate(found)
+
+
+def _check_not_cleaned(tags: Mapping[str, str], display_name: str) -> None:
+    """Refuse a cleaned copy of a mask: it differs from the mask, but nobody has corrected it.
+
+    Raises:
+        BadLabel: It is one, and no person has confirmed it.
+    """
+    names = {name.upper() for name in tags}
+    if _CLEANED in names and "LABEL_CONFIRMS" not in names:
+        raise BadLabel(
+            "this is a mask that `cloudseg export` cleaned; the model would learn from itself",
+            subject=display_name,
+            found=f"tag {_CLEANED}",
+            expected="a corrected mask",
+            next_step="Correct the published mask. If a person has checked every pixel of this file, set the tag "
+            "LABEL_CONFIRMS to the id of its mask (GDAL: gdal_edit.py -mo).",
+        )

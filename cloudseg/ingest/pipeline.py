@@ -15,12 +15,15 @@ from cloudseg.catalog import Catalog
 from cloudseg.errors import InputError
 from cloudseg.ingest.candidate import Candidate, UnmatchedFile
 from cloudseg.ingest.context import IngestContext, Outcome
-from cloudseg.ingest.inbox import open_inbox
+from cloudseg.ingest.inbox import NoInbox, open_inbox
+from cloudseg.ingest.inbox_file import escape_name
 from cloudseg.ingest.ingest_candidate import ingest_candidate
 from cloudseg.ingest.job import DecodeLimits
 from cloudseg.ingest.label_life import EVERY_INBOX
 from cloudseg.ingest.layouts import find_candidates
 from cloudseg.ingest.pool import DecoderPool
+from cloudseg.ingest.stac_source.find_items import PREFIX, source_url
+from cloudseg.ingest.stac_source.options import StacOptions
 from cloudseg.records import IngestRecord
 from cloudseg.scratch import scratch_directory
 from cloudseg.storage import S3Options, Store
@@ -28,6 +31,8 @@ from cloudseg.storage import S3Options, Store
 log = logging.getLogger(__name__)
 SKIP_BAND: Final = "-"
 """Placeholder in `--bands` for a band of the file that is not wanted."""
+
+STAC_LAYOUT: Final = "stac"
 
 OnProgress = Callable[[int, int, str, str], object]
 """Called with done, total, the scene's name and its status ('added', 'known', 'labelled', 'quarantined')."""
@@ -46,6 +51,7 @@ def ingest_source(
     dry_run: bool = False,
     s3: S3Options | None = None,
     trusted_inboxes: Sequence[str] = (EVERY_INBOX,),
+    stac: StacOptions | None = None,
 ) -> IngestRecord:
     """Add every scene and label of a source to the catalog.
 
@@ -54,7 +60,7 @@ def ingest_source(
     Args:
         store: Destination of the canonical rasters.
         catalog: Destination of the rows.
-        source: A folder, `store://prefix` or `s3://bucket/prefix`.
+        source: A folder, `store://prefix`, `s3://bucket/prefix`, or `stac+https://…` of a STAC API or catalog.
         layout: Use only the layout of this name; None: try all.
         bands: Names of the bands of multi-band files, `-` for one that is not wanted; selects the bands of scenes with
             one file per band.
@@ -64,6 +70,7 @@ def ingest_source(
         dry_run: Decode and check everything but write nothing.
         s3: Credentials and endpoint for `s3://` sources.
         trusted_inboxes: Prefixes of inboxes whose first label of a scene is accepted at once; `*`: all.
+        stac: Which items of a STAC source are wanted, and where unfinished copies are kept.
 
     Raises:
         InputError: There is no such source, band or layout.
@@ -71,8 +78,10 @@ def ingest_source(
         CatalogUnreachable: The catalog is not available.
     """
     begun = time.monotonic()
+    if (url := source_url(source)) is not None:
+        return _ingest_stac(store, catalog, url, stac, layout, bands, limits, workers, on_progress, dry_run)
     inbox = open_inbox(source, store, s3 or S3Options())
-    items = find_candidates(inbox, layout=layout, bands=_parse_bands(bands))
+    items = find_candidates(inbox, layout=layout, bands=parse_bands(bands))
     with (
         scratch_directory("ingest") as folder,
         DecoderPool(limits, min(max(1, workers), max(1, len(items))), folder) as decoders,
@@ -80,6 +89,53 @@ def ingest_source(
         context = IngestContext(store, catalog, inbox, decoders, limits, folder, dry_run, tuple(trusted_inboxes))
         outcomes = _ingest_all(context, items, workers, on_progress)
     record = _to_record(inbox.uri, outcomes, time.monotonic() - begun)
+    _log_record(record)
+    if not items:
+        log.info("no rasters or labels found in %s", inbox.uri)
+    return record
+
+
+def _ingest_stac(
+    store: Store,
+    catalog: Catalog,
+    url: str,
+    options: StacOptions | None,
+    layout: str | None,
+    bands: Sequence[str] | None,
+    limits: DecodeLimits,
+    workers: int,
+    on_progress: OnProgress | None,
+    dry_run: bool,
+) -> IngestRecord:
+    """Ingest the items of a STAC source; see `ingest_source`."""
+    from cloudseg.ingest.stac_source.run import ingest_items
+
+    begun = time.monotonic()
+    if layout not in (None, STAC_LAYOUT):
+        raise InputError(
+            "a STAC source has a layout of its own", subject="--layout", found=layout, expected=STAC_LAYOUT
+        )
+    if options is None:
+        raise InputError("a STAC source needs a folder for unfinished copies", subject=url)
+    outcomes: list[Outcome] = []
+
+    def record_outcome(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        if on_progress is not None:
+            on_progress(len(outcomes), len(outcomes), outcome.name, outcome.status)
+
+    with scratch_directory("ingest") as folder, DecoderPool(limits, max(1, workers), folder) as decoders:
+        context = IngestContext(store, catalog, NoInbox(f"{PREFIX}{url}"), decoders, limits, folder, dry_run)
+        threads = max(1, workers, options.http.connections)
+        ingest_items(context, url, options, bands=parse_bands(bands), threads=threads, on_outcome=record_outcome)
+    record = _to_record(escape_name(context.inbox.uri), outcomes, time.monotonic() - begun)
+    _log_record(record)
+    if not outcomes:
+        log.info("no item of %s is wanted", record.source)
+    return record
+
+
+def _log_record(record: IngestRecord) -> None:
     log.info(
         "%d scenes and %d labels added, %d scenes known, %d files newly quarantined%s",
         len(record.added),
@@ -96,9 +152,6 @@ def ingest_source(
         )
     for note in record.notes:
         log.info("%s", note)
-    if not items:
-        log.info("no rasters or labels found in %s", inbox.uri)
-    return record
 
 
 def _ingest_all(
@@ -155,7 +208,7 @@ def _to_record(source: str, outcomes: list[Outcome], seconds: float) -> IngestRe
     )
 
 
-def _parse_bands(bands: Sequence[str] | None) -> tuple[str | None, ...] | None:
+def parse_bands(bands: Sequence[str] | None) -> tuple[str | None, ...] | None:
     """Return the band names with None for `-`; None if no bands are given.
 
     Raises:

@@ -89,7 +89,7 @@ def check_distribution(
         BadScene: The values are out of range or constant.
     """
     for name, band in zip(scales, counts, strict=True):
-        _check_range(name, band, scales[name], display_name)
+        check_range(name, band, scales[name], display_name)
     different = (counts > 0).sum(axis=1)
     eight_bits = all(scale.radiometry in (TRUE_COLOR, TRUE_COLOR_CATALOGUE) for scale in scales.values())
     constant = [name for name, values in zip(scales, different, strict=True) if values == 1]
@@ -114,8 +114,18 @@ def _reaches_top(counts: npt.NDArray[np.int64], scale: BandScale) -> bool:
     return top < len(counts) and bool(counts[top] > 0)
 
 
-def _check_range(name: str, counts: npt.NDArray[np.int64], scale: BandScale, display_name: str) -> None:
-    """Check 99th percentile and maximum of one band."""
+def check_range(name: str, counts: npt.NDArray[np.int64], scale: BandScale, display_name: str) -> None:
+    """Check 99th percentile and maximum of one band.
+
+    Args:
+        name: The band's name.
+        counts: Histogram of its valid canonical digital numbers `(65536,)`.
+        scale: Its scale.
+        display_name: The scene's name, for messages.
+
+    Raises:
+        BadScene: They cannot be reflectance.
+    """
     bright = _quantile(counts, 0.99) / REFLECTANCE_SCALE
     brightest = int(np.flatnonzero(counts)[-1]) / REFLECTANCE_SCALE
     highest = _HIGHEST_ASSUMED if scale.assumed else _HIGHEST

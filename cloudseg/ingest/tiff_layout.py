@@ -30,7 +30,9 @@ Integers = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
-class _Format:
+class TiffFormat:
+    """How the numbers of a TIFF are written."""
+
     order: str
     entry: struct.Struct
     count: struct.Struct
@@ -120,7 +122,7 @@ def _directories(handle: IO[bytes], wanted: frozenset[int]) -> Iterator[dict[int
         ValueError: A directory is outside the file, or too large.
         struct.error: The file ends in a directory.
     """
-    kind, position = _format(handle)
+    kind, position = tiff_format(handle)
     seen: set[int] = set()
     while position:
         if position in seen or len(seen) >= _MAX_DIRECTORIES:
@@ -140,21 +142,23 @@ def _directories(handle: IO[bytes], wanted: frozenset[int]) -> Iterator[dict[int
         yield _fields(handle, kind, data, wanted)
 
 
-def _format(handle: IO[bytes]) -> tuple[_Format, int]:
+def tiff_format(handle: IO[bytes]) -> tuple[TiffFormat, int]:
     """Return how the file is written, and where its first directory is."""
     handle.seek(0)
     head = handle.read(16)
     order = "<" if head[:2] == b"II" else ">"
     if struct.unpack_from(f"{order}H", head, 2) == (43,):
-        kind = _Format(
+        kind = TiffFormat(
             order, struct.Struct(f"{order}HHQ8s"), struct.Struct(f"{order}Q"), struct.Struct(f"{order}Q"), "u8"
         )
         return kind, int(struct.unpack_from(f"{order}Q", head, 8)[0])
-    kind = _Format(order, struct.Struct(f"{order}HHI4s"), struct.Struct(f"{order}H"), struct.Struct(f"{order}I"), "u4")
+    kind = TiffFormat(
+        order, struct.Struct(f"{order}HHI4s"), struct.Struct(f"{order}H"), struct.Struct(f"{order}I"), "u4"
+    )
     return kind, int(struct.unpack_from(f"{order}I", head, 4)[0])
 
 
-def _fields(handle: IO[bytes], kind: _Format, data: bytes, wanted: frozenset[int]) -> dict[int, Integers]:
+def _fields(handle: IO[bytes], kind: TiffFormat, data: bytes, wanted: frozenset[int]) -> dict[int, Integers]:
     found: dict[int, Integers] = {}
     for tag, code, count, value in kind.entry.iter_unpack(data):
         if tag not in wanted or code not in _DTYPES or tag in found:

@@ -3,6 +3,7 @@
 import logging
 import posixpath
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from sqlalchemy import Connection
@@ -15,14 +16,15 @@ from cloudseg.keys import make_id
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.windows import BUDGET_BYTES
 from cloudseg.predict.draw import OnProgress, draw_rasters, plan_scene
-from cloudseg.predict.item import MaskFacts, carried_tags, class_names, mask_item
 from cloudseg.publish import StagedObject, publish, stage_object
 from cloudseg.raster.cog import write_cog
 from cloudseg.raster.probability import STEPS
+from cloudseg.raster.style import MASK_STYLE, classes_qml, probability_qml
 from cloudseg.raster.thumbnail import make_thumbnail
 from cloudseg.records import Mask, Scene, StoredObject, Weights
 from cloudseg.scratch import scratch_directory
-from cloudseg.stac import item_bytes
+from cloudseg.stac.assets import item_bytes
+from cloudseg.stac.mask import MaskFacts, carried_tags, class_names, item_beside
 from cloudseg.storage import Store, whole_object
 
 log = logging.getLogger(__name__)
@@ -118,7 +120,7 @@ def _make(
     budget_bytes: int,
     on_progress: OnProgress | None,
 ) -> tuple[MaskFacts, dict[str, StagedObject]]:
-    """Make the four files of a mask; their names are those in the columns of the row."""
+    """Make the six files of a mask; their names are those in the columns of the row."""
     drawn = {name: folder / f"{name}-drawn.tif" for name in ("mask", "probability")}
     grid = plan_scene(scene, predictor, budget_bytes=budget_bytes)
     log.info("scene %s: %d windows, %d pixels per working pixel", scene.scene_id, len(grid.windows), grid.factor**2)
@@ -133,20 +135,49 @@ def _make(
     )
     tags = _tags(scene, weights, facts)
     cogs = {name: folder / f"{name}.tif" for name in drawn}
-    write_cog(cogs["mask"], drawn["mask"], resampling="mode", tags={**tags, "CLOUDSEG_CLASSES": class_names()})
     write_cog(
-        cogs["probability"], drawn["probability"], resampling="average", tags={**tags, "CLOUDSEG_ENCODING": _ENCODING}
+        cogs["mask"],
+        drawn["mask"],
+        resampling="mode",
+        tags={**tags, "CLOUDSEG_CLASSES": class_names()},
+        band_tags=_band_tags(facts, "mask"),
+    )
+    write_cog(
+        cogs["probability"],
+        drawn["probability"],
+        resampling="average",
+        tags={**tags, "CLOUDSEG_ENCODING": ENCODING},
+        band_tags=_band_tags(facts, "probability"),
     )
     files: dict[str, StagedObject] = {name: _named(weights, scene, f"{name}.tif", path) for name, path in cogs.items()}
-    files["thumbnail"] = _named(weights, scene, "thumbnail.png", make_thumbnail(str(source), cogs["mask"]))
+    files |= _styles(files)
+    # A thumbnail that is larger than the scene would be no help.
+    thumbnail = make_thumbnail(str(source), cogs["mask"], most_bytes=scene.size)
+    files["thumbnail"] = _named(weights, scene, "thumbnail.webp", thumbnail)
     assets = {name: file.stored for name, file in files.items()}
     mask_id, folder_key = mask_id_of(scene.scene_id, weights.weights_id), posixpath.dirname(assets["mask"].key)
-    item = mask_item(key=folder_key, mask_id=mask_id, scene=scene, weights=weights, facts=facts, assets=assets)
+    item = item_beside(key=folder_key, mask_id=mask_id, scene=scene, weights=weights, facts=facts, assets=assets)
     files["item"] = _named(weights, scene, "item.json", item_bytes(item))
     return facts, files
 
 
-_ENCODING = f"probability = value / {STEPS}; 255 = no data; cloud where probability >= CLOUDSEG_THRESHOLD"
+ENCODING = f"probability = value / {STEPS}; 255 = no data; cloud where probability >= CLOUDSEG_THRESHOLD"
+
+
+def _band_tags(facts: MaskFacts, name: str) -> dict[str, str]:
+    return facts.statistics[name].tags() if name in facts.statistics else {}
+
+
+def _styles(rasters: Mapping[str, StagedObject]) -> dict[str, StagedObject]:
+    """Return the QGIS styles of the two rasters, under the base names of their files."""
+
+    def staged(name: str, text: str) -> StagedObject:
+        return stage_object(text.encode(), lambda _: keys.style(rasters[name].stored.key))
+
+    return {
+        "mask_style": staged("mask", classes_qml(MASK_STYLE)),
+        "probability_style": staged("probability", probability_qml()),
+    }
 
 
 def mask_id_of(scene_id: str, weights_id: str) -> str:

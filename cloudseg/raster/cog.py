@@ -6,7 +6,7 @@ produce the same bytes either way: one thread, no time stamp, no software tag.
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -105,6 +105,7 @@ def write_cog(
     *,
     resampling: Resampling,
     tags: dict[str, str],
+    band_tags: Mapping[str, str] | None = None,
     compression: Compression = "DEFLATE",
     predictor: bool = False,
 ) -> None:
@@ -115,6 +116,7 @@ def write_cog(
         source: what `create_tiled` made: the path of the closed file, or the open dataset; its tags are changed.
         resampling: of the overviews; classes need `mode` or `nearest`.
         tags: added to those of the source.
+        band_tags: added to those of the first band, such as its statistics.
         compression: of tiles and overviews.
         predictor: store differences of neighboring pixels: smaller for reflectance, larger for classes.
     """
@@ -122,9 +124,9 @@ def write_cog(
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         if isinstance(source, Path):
             with rasterio.open(source, "r+", driver="GTiff") as dataset:
-                dataset.update_tags(**tags)
+                _tag(dataset, tags, band_tags or {})
         else:
-            source.update_tags(**tags)
+            _tag(source, tags, band_tags or {})
         rasterio.shutil.copy(
             str(source) if isinstance(source, Path) else source,
             str(out),
@@ -140,6 +142,11 @@ def write_cog(
             NUM_THREADS="1",
             BIGTIFF="IF_SAFER",
         )
+
+
+def _tag(dataset: Any, tags: Mapping[str, str], band_tags: Mapping[str, str]) -> None:
+    dataset.update_tags(**tags)
+    dataset.update_tags(1, **band_tags)
 
 
 @contextmanager

@@ -88,6 +88,23 @@ def footprint_bounds(geometry: BaseGeometry) -> tuple[float, float, float, float
     return edges[0], min_lat, edges[1], max_lat
 
 
+def polygons_to_lonlat(geometry: BaseGeometry, crs: str) -> BaseGeometry:
+    """Return the polygons of a geometry of a CRS in lon/lat (EPSG:4326), cut at 180°.
+
+    Straight edges stay straight between their vertices: `shapely.segmentize` a geometry with long ones first.
+
+    Args:
+        geometry: (multi)polygon in units of the CRS; longitudes beyond ±180 are folded.
+        crs: what `rasterio.crs.CRS.from_user_input` takes.
+
+    Raises:
+        BadScene: the coordinates are not on the Earth.
+    """
+    return shapely.union_all(
+        [_to_lonlat(polygon, Affine.identity(), crs) for polygon in _parts(geometry)], grid_size=_GRID
+    )
+
+
 def lonlat_of(points: Sequence[tuple[float, float]], crs: str) -> list[tuple[float, float]]:
     """Return lon/lat of points `(x, y)` of a CRS.
 

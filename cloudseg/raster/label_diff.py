@@ -157,7 +157,8 @@ def _png(color: UInt8, before: UInt8, after: UInt8, captions: tuple[str, str, st
     height, width = before.shape
     scale = SIDE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    outline = edge_of(_enlarge(before, size) != _enlarge(after, size))
+    changed = _enlarge(before, size) != _enlarge(after, size)
+    outline = edge_of(changed, ~changed)
     font = ImageFont.load_default(_FONT_SIZE)
     panel = max(size[0], SIDE // 2)  # room for the caption of a narrow scene
     sheet = Image.new("RGB", (3 * panel + 4 * _GAP, size[1] + 2 * _LINE + 3 * _GAP), _PAPER)

@@ -141,7 +141,7 @@ def read_scene(
         ValueError: the window is outside the scene.
     """
     source = _source_window(dataset, window, factor)
-    return downsample(_read(dataset, source, indexes=_band_indexes(dataset, bands)), factor)
+    return downsample(_read(dataset, source, indexes=band_indexes(dataset, bands)), factor)
 
 
 def read_valid(dataset: rasterio.DatasetReader, window: Window) -> Bool:
@@ -209,7 +209,12 @@ def _read(dataset: rasterio.DatasetReader, window: Window, indexes: list[int] | 
         return dataset.read(indexes, window=RasterioWindow(window.col_off, window.row_off, window.width, window.height))
 
 
-def _band_indexes(dataset: rasterio.DatasetReader, bands: Sequence[str]) -> list[int]:
+def band_indexes(dataset: rasterio.DatasetReader, bands: Sequence[str]) -> list[int]:
+    """Return the indexes of the named bands, from 1.
+
+    Raises:
+        DataError: the scene lacks a band.
+    """
     names = list(dataset.descriptions)
     missing = [band for band in bands if band not in names]
     if missing:

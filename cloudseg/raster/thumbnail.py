@@ -19,6 +19,10 @@ MAX_SIDE: Final = 512
 OUTLINE: Final = (255, 0, 170)
 """Magenta: no natural surface has it, and color-blind people can distinguish it from white clouds and green land."""
 NO_DATA_GRAY: Final = (96, 96, 96)
+MOST_BYTES: Final = 40_000
+"""Largest thumbnail: a page of 100 masks loads 4 MB."""
+_QUALITIES: Final = (85, 75, 60, 45, 30)
+"""Quality of WebP (0 to 100), best first; below 30 the outline is no longer sharp, so the picture gets smaller."""
 
 _GAMMA = 0.6
 """Brightens land and water, which occupy the lowest tenth of the range in cloudy scenes."""
@@ -29,11 +33,16 @@ UInt8 = npt.NDArray[np.uint8]
 UInt16 = npt.NDArray[np.uint16]
 
 
-def make_thumbnail(scene: GdalPath | str, mask: Path) -> bytes:
-    """Return a PNG, at most 512 pixels per side, of a canonical scene (`Store.gdal_path`) and the mask on its grid.
+def make_thumbnail(scene: GdalPath | str, mask: Path, *, most_bytes: int = MOST_BYTES) -> bytes:
+    """Return a WebP, at most 512 pixels per side, of a canonical scene (`Store.gdal_path`) and the mask on its grid.
 
     It shows red, green and blue if the scene has them, else its first band in gray, and is read from the overviews.
     The same two files produce the same bytes.
+
+    Args:
+        scene: the canonical scene.
+        mask: the mask.
+        most_bytes: size of the picture; at most `MOST_BYTES` are used.
 
     Raises:
         ObjectCorrupt: a raster cannot be read.
@@ -43,7 +52,7 @@ def make_thumbnail(scene: GdalPath | str, mask: Path) -> bytes:
         dn = _read_colors(pixels, shape)
     with open_raster(str(mask)) as classes:
         cloud = classes.read(1, out_shape=shape, resampling=Resampling.nearest)
-    return render(dn, cloud)
+    return encode(render(dn, cloud), min(most_bytes, MOST_BYTES))
 
 
 def small_shape(height: int, width: int) -> tuple[int, int]:
@@ -52,8 +61,8 @@ def small_shape(height: int, width: int) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def render(dn: UInt16, mask: UInt8) -> bytes:
-    """Return a PNG of reflectance with the outline of its clouds; both arrays may hold no data.
+def render(dn: UInt16, mask: UInt8) -> UInt8:
+    """Return RGB `(row, col, 3)` of reflectance with the outline of its clouds; both arrays may hold no data.
 
     Args:
         dn: reflectance x 10 000, `(3, row, col)`.
@@ -62,11 +71,29 @@ def render(dn: UInt16, mask: UInt8) -> bytes:
     valid = np.all(dn != NO_DATA, axis=0) & (mask != MASK_NO_DATA)
     picture = stretch(dn, valid)
     cloud = (mask == MASK_CLOUD) & valid
-    picture[edge_of(cloud)] = OUTLINE
+    picture[edge_of(cloud, valid & ~cloud)] = OUTLINE
     picture[~valid] = NO_DATA_GRAY
-    out = io.BytesIO()
-    Image.fromarray(picture).save(out, format="PNG", optimize=True)
-    return out.getvalue()
+    return picture
+
+
+def encode(picture: UInt8, most_bytes: int) -> bytes:
+    """Return a picture as WebP of the best quality that fits, made smaller where none does.
+
+    Args:
+        picture: RGB `(row, col, 3)`.
+        most_bytes: size; a picture of one pixel may be larger.
+    """
+    image = Image.fromarray(picture)
+    while True:
+        for quality in _QUALITIES:
+            out = io.BytesIO()
+            image.save(out, format="WEBP", quality=quality, method=6)
+            if out.tell() <= most_bytes:
+                return out.getvalue()
+        if max(image.size) == 1:
+            return out.getvalue()
+        smaller = (max(1, image.width * 3 // 4), max(1, image.height * 3 // 4))
+        image = image.resize(smaller, Image.Resampling.BOX)
 
 
 def color_indexes(pixels: rasterio.DatasetReader) -> list[int]:
@@ -94,9 +121,9 @@ def stretch(dn: UInt16, valid: npt.NDArray[np.bool_]) -> UInt8:
     return np.ascontiguousarray(np.rint(scaled * 255).astype(np.uint8).transpose(1, 2, 0))
 
 
-def edge_of(cloud: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Return the cloud pixels that touch another class or the border: an overcast scene has a frame."""
-    other = np.pad(~cloud, 1, constant_values=True)
+def edge_of(cloud: npt.NDArray[np.bool_], clear: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return the cloud pixels that touch a clear one; the border of the picture and no data are no edge of a cloud."""
+    other = np.pad(clear, 1, constant_values=False)
     adjacent = other[:-2, 1:-1] | other[2:, 1:-1] | other[1:-1, :-2] | other[1:-1, 2:]
     edge: npt.NDArray[np.bool_] = cloud & adjacent
     return edge

@@ -1,9 +1,12 @@
 """Rows of the catalog, chips, and the records that stages return: frozen, typed, JSON-able."""
 
+from cloudseg.records.area import AreaDateRow, AreaRow, CompositeRecord, StatsRecord
 from cloudseg.records.base import Json, ListedObject, Record, StoredObject, utc_iso
 from cloudseg.records.chip import Chip
 from cloudseg.records.gdal_path import GdalPath
 from cloudseg.records.rows import (
+    Backfill,
+    BackfillScene,
     Checkpoint,
     Decision,
     Epoch,
@@ -16,6 +19,8 @@ from cloudseg.records.rows import (
     Place,
     Promotion,
     Quarantined,
+    ReaderMode,
+    ReaderSwitch,
     Run,
     RunStatus,
     Scene,
@@ -26,12 +31,19 @@ from cloudseg.records.rows import (
     Weights,
 )
 from cloudseg.records.stage import (
+    BackfillPlanRecord,
+    BackfillRecord,
+    ChangesRecord,
     EvaluateRecord,
+    ExportRecord,
     IngestRecord,
     LabelDecisionRecord,
     MaintainRecord,
+    Month,
+    PredictFileRecord,
     PredictRecord,
     PromoteRecord,
+    ReadersRecord,
     RetrainRecord,
     SnapshotRecord,
     TrainRecord,
@@ -39,12 +51,21 @@ from cloudseg.records.stage import (
 from cloudseg.records.worklist import WorklistItem, WorklistReason, WorklistRecord, WorklistWindow
 
 __all__ = [
+    "AreaDateRow",
+    "AreaRow",
+    "Backfill",
+    "BackfillPlanRecord",
+    "BackfillRecord",
+    "BackfillScene",
+    "ChangesRecord",
     "Checkpoint",
     "Chip",
+    "CompositeRecord",
     "Decision",
     "Epoch",
     "EvaluateRecord",
     "Evaluation",
+    "ExportRecord",
     "GdalPath",
     "IngestRecord",
     "Json",
@@ -55,12 +76,17 @@ __all__ = [
     "ListedObject",
     "MaintainRecord",
     "Mask",
+    "Month",
     "Outcome",
     "Place",
+    "PredictFileRecord",
     "PredictRecord",
     "PromoteRecord",
     "Promotion",
     "Quarantined",
+    "ReaderMode",
+    "ReaderSwitch",
+    "ReadersRecord",
     "Record",
     "RetrainRecord",
     "Run",
@@ -70,6 +96,7 @@ __all__ = [
     "SnapshotLabel",
     "SnapshotRecord",
     "Split",
+    "StatsRecord",
     "StoredObject",
     "TrainRecord",
     "Verdict",

@@ -10,6 +10,7 @@ Split = Literal["train", "validation", "held_out"]
 RunStatus = Literal["running", "finished", "failed"]
 Outcome = Literal["PROMOTE", "HOLD", "REJECT"]
 LabelState = Literal["proposed", "accepted", "rejected", "withdrawn"]
+ReaderMode = Literal["newest", "complete", "hold"]
 
 
 class Scene(Record):
@@ -241,5 +242,46 @@ class Mask(Record):
     key: str
     sha256: str
     size: int
-    companions: Json = Field(description="assets: name ('probability', 'thumbnail', 'item') to StoredObject")
+    companions: Json = Field(
+        description=(
+            "assets: name ('probability', 'thumbnail', 'item', 'mask_style', 'probability_style') to StoredObject"
+        )
+    )
     created_at: AwareDatetime
+
+
+class ReaderSwitch(Record):
+    """One decision about whose masks readers see; of those in effect, the one with the highest sequence rules.
+
+    Without one, readers see the masks of the newest champion.
+    """
+
+    sequence: int
+    action: Literal["switch", "back"]
+    mode: ReaderMode = Field(
+        description="newest: the newest champion's, whoever that is; complete: those of these weights until the masks "
+        "of a newer champion are complete; hold: those of these weights until somebody switches"
+    )
+    weights_id: str | None = Field(description="None for mode newest")
+    effective_at: AwareDatetime = Field(description="from when readers see them; created_at or later")
+    actor: str
+    reason: str
+    created_at: AwareDatetime
+
+
+class Backfill(Record):
+    """The plan of one night: which scenes get a mask of these weights; its scenes are rows of their own."""
+
+    backfill_id: str = Field(description="'bf-' and 20 hex digits over weights_id and night")
+    weights_id: str
+    night: str = Field(description="the date, or any other name; the budget is that of a night")
+    megapixels: int = Field(description="the budget, in millions of scene pixels")
+    created_at: AwareDatetime
+
+
+class BackfillScene(Record):
+    """A scene of a plan."""
+
+    backfill_id: str
+    position: int = Field(description="0, 1, ... in the order in which they are masked")
+    scene_id: str

@@ -7,7 +7,7 @@ so that no XCom has more than a few kilobytes.
 from pydantic import Field
 
 from cloudseg.records.base import Json, Record
-from cloudseg.records.rows import LabelState, Outcome
+from cloudseg.records.rows import LabelState, Outcome, ReaderMode
 
 
 class IngestRecord(Record):
@@ -29,7 +29,9 @@ class IngestRecord(Record):
         description="bad files that an earlier ingest quarantined and whose bytes are the same; not tried again",
     )
     notes: list[str] = Field(
-        default_factory=list, description="labels that change nothing yet: those that wait, and known files, and why"
+        default_factory=list,
+        description="labels that change nothing yet: those that wait, and known files, and why; "
+        "of a STAC source what a dry run would fetch, and what could not be read",
     )
     seconds: float
 
@@ -78,6 +80,23 @@ class EvaluateRecord(Record):
     report_uri: str
 
 
+class PredictFileRecord(Record):
+    """The mask of a file that is in no catalog."""
+
+    source: str
+    mask: str = Field(description="path of the mask: 0 clear, 1 cloud, 255 no data")
+    probability: str | None = Field(description="path of the probability: value / 250, 255 no data")
+    weights_id: str
+    threshold: float
+    arithmetic: str = Field(description="fp32, bf16 or int8")
+    bands: list[str] = Field(description="of the file, in order; those that the model does not read too")
+    radiometry: str = Field(description="where scale and offset come from")
+    resolution_m: float | None
+    cloud_fraction: float = Field(description="of the pixels with data")
+    valid_fraction: float
+    seconds: float
+
+
 class PromoteRecord(Record):
     """The verdict and whether it was applied."""
 
@@ -109,6 +128,17 @@ class PredictRecord(Record):
     seconds: float
 
 
+class ExportRecord(Record):
+    """Masks that were exported."""
+
+    path: str
+    masks: int
+    features: int = Field(description="polygons in the file, or rasters in the folder")
+    files: Json = Field(default_factory=dict, description="mask id to the name of its raster")
+    failed: Json = Field(description="mask id to what went wrong; the other masks were done")
+    seconds: float
+
+
 class MaintainRecord(Record):
     """What maintenance found and, unless it was a dry run, did."""
 
@@ -120,3 +150,79 @@ class MaintainRecord(Record):
     repaired: list[str]
     missing: list[str] = Field(description="objects that a row names but the store lacks or holds damaged")
     verified: int = Field(0, description="objects that were read and compared with the checksum of their row")
+    stac: int = Field(0, description="documents of the static STAC catalog that were wrong, missing or left over")
+
+
+class ReadersRecord(Record):
+    """Whose masks readers see."""
+
+    mode: ReaderMode
+    weights_id: str | None = Field(description="whose masks they see; None before the first champion")
+    model_version: int | None
+    masks: int = Field(description="how many they see")
+    since: str | None = Field(description="ISO 8601; None: no decision was made, it is the newest champion")
+    sequence: int | None = Field(description="the decision; `cloudseg readers back` takes back the newest")
+    actor: str | None
+    reason: str | None
+    champion_id: str | None
+    lost: int = Field(description="scenes that they see and that have no mask of the champion yet")
+    pending: list[Json] = Field(description="decisions that take effect later")
+    history: list[Json] = Field(description="decisions, newest first")
+
+
+class BackfillPlanRecord(Record):
+    """The plan of a night."""
+
+    skip: str | None = Field(description="the reason when nothing is to be done")
+    backfill_id: str | None
+    weights_id: str | None
+    night: str
+    megapixels: int
+    scenes: int = Field(description="scenes of the plan, masked ones included")
+    waiting: int = Field(description="publishable scenes that lack a mask of these weights, those of the plan included")
+
+
+class Month(Record):
+    """Progress of the scenes that were acquired in a month."""
+
+    month: str = Field(description="'2024-06'; 'unknown' where a scene has no time")
+    done: int
+    total: int
+
+
+class BackfillRecord(Record):
+    """How far the masks of weights are, and whether readers were switched to them."""
+
+    weights_id: str | None
+    skip: str | None = None
+    backfill_id: str | None = None
+    night: str | None = None
+    planned: int = Field(0, description="scenes of this night's plan")
+    created: int = Field(0, description="masks that this call made")
+    failed: Json = Field(default_factory=dict, description="scene id to what went wrong; tried again after all others")
+    done: int = Field(description="scenes that have a mask of these weights")
+    total: int = Field(description="scenes that can have one")
+    months: list[Month] = Field(description="the same by month of acquisition, newest first")
+    touched: list[str] = Field(default_factory=list, description="months of the scenes of this night's plan")
+    switched: bool = Field(description="readers see these weights now, because of this call")
+    readers_see: str | None
+    seconds: float
+
+
+class ChangesRecord(Record):
+    """Where two models disagree on the scenes that both have masked."""
+
+    before_id: str = Field(description="weights, the first argument")
+    after_id: str = Field(description="weights, the second argument")
+    scenes: int
+    flipped_scenes: int = Field(description="scenes with at least one pixel of another class")
+    pixels: int = Field(description="pixels that both masks cover")
+    clear_to_cloud: int = Field(description="pixels")
+    cloud_to_clear: int = Field(description="pixels")
+    by_sensor: Json = Field(description="the same for each sensor")
+    by_ground: Json = Field(description="the same for each class of ground, as in the slices of an evaluation")
+    labels_added: int = Field(description="labels that only the second model was trained on")
+    labels_removed: int = Field(description="labels that only the first model was trained on")
+    failed: Json = Field(description="scene id to what went wrong; the other scenes were compared")
+    folder: str
+    seconds: float

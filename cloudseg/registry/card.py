@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 
 from cloudseg import keys
+from cloudseg.catalog.extent import NO_EXTENT, Extent
 from cloudseg.records import Json, StoredObject
-from cloudseg.registry.extent import NO_EXTENT, Extent
 
 _DESCRIPTION = (
     ("architecture", "Architecture"),

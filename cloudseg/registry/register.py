@@ -5,15 +5,15 @@ from collections.abc import Mapping
 
 from cloudseg import keys
 from cloudseg.catalog import Catalog, model_rows
+from cloudseg.catalog.extent import Extent, training_extent
 from cloudseg.catalog.session import fetch_one, now
 from cloudseg.catalog.tables import weights as weights_table
 from cloudseg.errors import InputError
 from cloudseg.publish import StagedObject, publish, stage_object
 from cloudseg.records import Json, StoredObject, Weights
 from cloudseg.registry.card import model_card
-from cloudseg.registry.extent import Extent, training_extent
-from cloudseg.registry.item import model_item
-from cloudseg.stac import item_bytes
+from cloudseg.stac.assets import item_bytes
+from cloudseg.stac.model import weights_item
 from cloudseg.storage import Store
 
 log = logging.getLogger(__name__)
@@ -115,6 +115,6 @@ def _assets(
         add(
             "item",
             "item.json",
-            item_bytes(model_item(weights=weights, companions=listed, metadata=metadata, extent=extent)),
+            item_bytes(weights_item(weights=weights, companions=listed, metadata=metadata, extent=extent)),
         )
     return assets

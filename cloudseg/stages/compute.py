@@ -1,15 +1,12 @@
 """Choose the device of a stage that computes. Torch is imported when it is called."""
 
-import logging
 from typing import TYPE_CHECKING, Literal
 
-from cloudseg.errors import SettingsError
+from cloudseg.api.device import open_device as open_device_of
 from cloudseg.runtime import Runtime
 
 if TYPE_CHECKING:
     from cloudseg.model.device import Device
-
-log = logging.getLogger(__name__)
 
 
 def open_device(runtime: Runtime, *, precision: Literal["auto", "fp32", "bf16"] = "auto") -> "Device":
@@ -18,16 +15,4 @@ def open_device(runtime: Runtime, *, precision: Literal["auto", "fp32", "bf16"] 
     Raises:
         SettingsError: torch is not installed (the core works without it), or the device of the settings is missing.
     """
-    try:
-        from cloudseg.model.device import choose_device, set_up
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            "this step needs torch",
-            subject=str(error.name),
-            found="not installed",
-            next_step="Install the extra: pip install 'cloudseg[ml]'.",
-        ) from error
-    device = choose_device(runtime.settings.device, precision, runtime.settings.threads, runtime.settings.int8)
-    set_up(device)
-    log.info("device: %s (%s)", device.kind, device.reason)
-    return device
+    return open_device_of(runtime.settings, precision=precision)

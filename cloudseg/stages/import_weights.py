@@ -7,6 +7,7 @@ from cloudseg.keys import id_from_hash, sha256_of
 from cloudseg.records import Record
 from cloudseg.runtime import open_runtime
 from cloudseg.stages import log
+from cloudseg.stages.stac import publish_stac
 
 
 class ImportRecord(Record):
@@ -67,6 +68,7 @@ def import_weights(path: str, *, dry_run: bool = False) -> ImportRecord:
             architecture=meta.architecture,
         )
         version = registered.version
+        publish_stac(runtime)
     record = ImportRecord(
         weights_id=weights_id, version=version, architecture=meta.architecture, bands=list(meta.bands), source=path
     )

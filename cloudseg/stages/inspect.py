@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
-from cloudseg.catalog import model_rows, scene_rows, training_rows
+from cloudseg.catalog import model_rows, reader_rows, scene_rows, training_rows
+from cloudseg.errors import InputError
 from cloudseg.records import Evaluation, Json, Weights
 from cloudseg.runtime import open_runtime
+from cloudseg.stages.moment import parse_moment
 
 
 def scenes(*, limit: int | None = 20) -> list[Json]:
@@ -43,30 +45,43 @@ def models(*, limit: int | None = 20) -> list[Json]:
         ]
 
 
-def masks(*, weights_id: str | None = None, limit: int | None = 20, link_s: int | None = None) -> list[Json]:
-    """List masks, newest first, with the name of their scene, the address of the file, and whether they are disputed.
+def masks(
+    *, weights_id: str | None = None, as_of: str | None = None, limit: int | None = 20, link_s: int | None = None
+) -> list[Json]:
+    """List masks, newest first, with scene, address of the file, the masks before and after it, and if it is disputed.
 
     A mask is disputed while a label corrects it that is proposed or accepted, and its scene has no newer mask.
 
     Args:
         weights_id: list the masks of these weights only.
+        as_of: list what readers saw at this moment (ISO 8601 with zone): at most one mask for each scene.
         limit: maximum number of rows.
         link_s: add presigned URLs that are valid for this many seconds; they grant access, so do not log them.
 
     Raises:
         NotInCatalog: the weights are unknown.
-        InputError: the store cannot presign URLs.
+        InputError: the store cannot presign URLs, the moment cannot be read, or weights and moment are both given.
     """
+    if weights_id is not None and as_of is not None:
+        raise InputError("pass either weights or a moment", found="both", expected="--weights or --as-of")
+    moment = parse_moment(as_of, "as_of") if as_of is not None else None
     runtime = open_runtime()
     link = runtime.store.link
     with runtime.catalog.read() as db:
         if weights_id is not None:
             model_rows.get_weights(db, weights_id)
-        found = model_rows.list_masks(db, weights_id=weights_id, limit=limit)
+        if moment is not None:
+            found = reader_rows.list_shown_masks(db, moment, limit=limit)
+        else:
+            found = model_rows.list_masks(db, weights_id=weights_id, limit=limit)
         disputed = model_rows.find_disputed(db, [mask.mask_id for mask in found])
+        versions = reader_rows.find_versions(db, [mask.mask_id for mask in found])
         return [
             {
                 **mask.as_json(),
+                "predecessor": versions[mask.mask_id].predecessor_mask_id,
+                "successor": versions[mask.mask_id].successor_mask_id,
+                "current": versions[mask.mask_id].is_current,
                 "disputed": mask.mask_id in disputed,
                 "scene": scene_rows.get_scene(db, mask.scene_id).name,
                 "uri": runtime.store.uri_of(mask.key),

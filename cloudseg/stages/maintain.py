@@ -6,7 +6,7 @@ The order is opposite to publishing: a row is deleted before its object, so that
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ from cloudseg.records import MaintainRecord
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
 from cloudseg.stages.listing import Listing
+from cloudseg.stages.moment import parse_moment
 from cloudseg.stages.references import PAGE, find_named, iter_named
 from cloudseg.stages.verification import (
     MOST_PARTS,
@@ -35,7 +36,6 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 _OLDEST = 36_500
 """Maximum age in days or hours: more than any deployment needs, and dates stay in the range of `datetime`."""
-_FIRST_YEAR = 1970
 _BATCH = 100
 """Orphans that are deleted under one lock, while no row can be written; an object store takes about 10 ms each."""
 
@@ -50,7 +50,9 @@ def maintain(
     verify_parts: int = 0,
     as_of: str | None = None,
 ) -> MaintainRecord:
-    """Collect orphans, expire checkpoints and evaluations, repair the champion's pointer, find missing objects.
+    """Collect orphans, expire checkpoints and evaluations, find missing objects, repair what follows from rows.
+
+    Repaired are the champion's pointer and the static STAC catalog.
 
     Running it twice changes nothing the second time.
 
@@ -74,7 +76,7 @@ def maintain(
         raise InputError(
             "not a number of parts", subject="verify_parts", found=verify_parts, expected=f"0 to {MOST_PARTS}"
         )
-    moment = _moment(as_of)
+    moment = now() if as_of is None else parse_moment(as_of, "as_of")
     log.started("maintain", dry_run=dry_run, verify=verify, verify_parts=verify_parts, as_of=moment.isoformat(), **ages)
     runtime = open_runtime()
     checkpoints = _expire_checkpoints(runtime, moment - timedelta(days=checkpoint_days), dry_run=dry_run)
@@ -92,6 +94,7 @@ def maintain(
         missing = _missing(runtime, listing, reading)
     if not dry_run and (verify or part is not None):
         save_verification(runtime.store, known.read(part, moment.date(), missing))
+    stac = _repair_stac(runtime, dry_run=dry_run, verify=verify)
     record = MaintainRecord(
         dry_run=dry_run,
         orphans=orphans,
@@ -101,6 +104,7 @@ def maintain(
         repaired=repaired,
         missing=sorted(missing),
         verified=reading.count,
+        stac=stac,
     )
     log.ended("maintain", record)
     return record
@@ -110,26 +114,6 @@ def _check_ages(ages: dict[str, float]) -> None:
     for name, value in ages.items():
         if not 0 <= value <= _OLDEST:
             raise InputError("not an age", subject=name, found=value, expected=f"0 to {_OLDEST}")
-
-
-def _moment(as_of: str | None) -> datetime:
-    if as_of is None:
-        return now()
-    try:
-        moment = datetime.fromisoformat(as_of)
-    except ValueError as error:
-        raise InputError(
-            "not a time", subject="as_of", found=as_of, expected="ISO 8601, such as 2026-11-22T02:00:00Z"
-        ) from error
-    if moment.tzinfo is None:
-        raise InputError(
-            "the time has no zone", subject="as_of", found=as_of, expected="ISO 8601 with zone, such as ...Z"
-        )
-    if moment.year < _FIRST_YEAR:
-        raise InputError(
-            "nothing was stored then", subject="as_of", found=as_of, expected=f"a time after {_FIRST_YEAR}"
-        )
-    return moment.astimezone(UTC)
 
 
 def _expire_checkpoints(runtime: Runtime, before: datetime, *, dry_run: bool) -> int:
@@ -171,6 +155,13 @@ def _repair_pointer(runtime: Runtime, *, dry_run: bool) -> list[str]:
     if dry_run:
         return [] if is_pointer_right(runtime.store, runtime.catalog) else [CHAMPION_POINTER]
     return [CHAMPION_POINTER] if repair_pointer(runtime.store, runtime.catalog) else []
+
+
+def _repair_stac(runtime: Runtime, *, dry_run: bool, verify: bool) -> int:
+    from cloudseg.stac.links import Site
+    from cloudseg.stac.static import repair
+
+    return repair(Site(runtime.store, runtime.settings), runtime.catalog, dry_run=dry_run, verify=verify)
 
 
 def _collect_orphans(runtime: Runtime, listing: Listing, before: datetime, *, dry_run: bool) -> tuple[list[str], int]:

@@ -3,20 +3,22 @@
 import math
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final, TypedDict
 
 from sqlalchemy import Connection
 
 from cloudseg.bands import BAND_NAMES
-from cloudseg.catalog import model_rows, scene_rows
+from cloudseg.catalog import model_rows, reader_rows, scene_rows
 from cloudseg.errors import BadWeights, CloudsegError, InputError, Interrupted, NotInCatalog
-from cloudseg.records import Json, PredictRecord, Weights
+from cloudseg.records import Json, PredictFileRecord, PredictRecord, Weights
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.signals import listen_for_stop
 from cloudseg.stages import log
 from cloudseg.stages.compute import open_device
+from cloudseg.stages.stac import publish_stac
 
-_MOST_BATCHES: Final = 1000
+MOST_BATCHES: Final = 1000
 """Maximum of a plan: Airflow does not map a task over more than 1024 entries (its setting `core.max_map_length`)."""
 
 
@@ -31,11 +33,14 @@ class PredictBatch(TypedDict):
 def plan_predict(*, weights_id: str | None = None, batch_size: int = 8) -> list[PredictBatch]:
     """Divide the scenes that lack a mask of the weights into batches, oldest first.
 
+    By default these are the weights whose masks readers see: the champion, unless readers were switched to others. Then
+    scenes that are newer than the champion get its mask as well, first, so that the backfill of the older ones ends.
+
     A new champion may have a million scenes to predict: if there would be more than 1000 batches, they hold more
     scenes instead. The batches name the weights, so tasks that start later use the same ones.
 
     Args:
-        weights_id: by default the champion.
+        weights_id: by default those whose masks readers see.
         batch_size: scenes in a batch.
 
     Returns:
@@ -52,15 +57,28 @@ def plan_predict(*, weights_id: str | None = None, batch_size: int = 8) -> list[
         )
     runtime = open_runtime()
     with runtime.catalog.read() as db:
-        weights = _find_weights(db, weights_id)
-        waiting = _waiting(db, weights) if weights else []
-    size = max(batch_size, math.ceil(len(waiting) / _MOST_BATCHES))
-    batches = [_batch(weights, waiting[at : at + size]) for at in range(0, len(waiting), size) if weights]
-    log.ended(
-        "plan_predict",
-        {"weights_id": weights.weights_id if weights else None, "scenes": len(waiting), "batches": len(batches)},
-    )
+        wanted = [(model_rows.get_weights(db, weights_id), None)] if weights_id else _list_wanted(db)
+        waiting = [(weights, _waiting(db, weights, since)) for weights, since in wanted]
+    scenes = sum(len(found) for _, found in waiting)
+    # Each list may end with a batch that is not full.
+    size = max(batch_size, math.ceil(scenes / (MOST_BATCHES - len(waiting) + 1)))
+    batches = [
+        _batch(weights, found[at : at + size]) for weights, found in waiting for at in range(0, len(found), size)
+    ]
+    ids = [weights.weights_id for weights, _ in waiting]
+    log.ended("plan_predict", {"weights_ids": ids, "scenes": scenes, "batches": len(batches)})
     return batches
+
+
+def _list_wanted(db: Connection) -> list[tuple[Weights, datetime | None]]:
+    """List whose masks are made right away, and of which scenes: those ingested since a moment; None: of all."""
+    shown, champion = reader_rows.find_shown(db), model_rows.find_champion(db)
+    if shown is None or champion is None:
+        return []
+    wanted: list[tuple[Weights, datetime | None]] = [(model_rows.get_weights(db, shown), None)]
+    if champion.weights_id != shown:
+        wanted.insert(0, (model_rows.get_weights(db, champion.weights_id), champion.created_at))
+    return wanted
 
 
 def predict(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: str | None = None) -> PredictRecord:
@@ -86,13 +104,60 @@ def predict(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: str
         weights, wanted = resolve_scenes(db, scene_ids, new=new, weights_id=weights_id)
         before = model_rows.find_masked(db, weights.weights_id, wanted)
     log.started("predict", weights_id=weights.weights_id, scenes=len(wanted), new=new)
-    masks, failed = _mask_all(runtime, weights, wanted) if wanted else ({}, {})
+    masks: dict[str, str] = {}
+    failed: Json = {}
+    try:
+        if wanted:
+            _mask_all(runtime, weights, wanted, masks, failed)
+    finally:
+        publish_stac(runtime, scene_ids=list(masks))
     record = PredictRecord(
         weights_id=weights.weights_id,
         masks=list(masks.values()),
         created=len(set(masks) - before),
         failed=failed,
         seconds=round(time.monotonic() - began, 3),
+    )
+    log.ended("predict", record)
+    return record
+
+
+def predict_file(
+    path: str,
+    out: str,
+    *,
+    weights: str | None = None,
+    bands: Sequence[str] | None = None,
+    resolution_m: float | None = None,
+    probability: str | None = None,
+) -> PredictFileRecord:
+    """Mask a file of the user and write the mask beside the service: nothing is published, no catalog is needed.
+
+    The file is opened in this process, as a file of the user who runs it (docs/concepts/security.md).
+
+    Args:
+        path: a GeoTIFF or JPEG 2000 file.
+        out: path of the mask, a cloud-optimized GeoTIFF.
+        weights: an id, a version (`v31`), a weights file or its address; by default the champion of this home.
+        bands: names in file order, `-` for one that is not wanted; by default from the file.
+        resolution_m: ground size of a pixel in meters; by default from the georeference.
+        probability: path of the probability; by default it is not written.
+
+    Raises:
+        NotInCatalog: there is no champion here, or no such weights.
+        InputError: a file cannot be used; the message says what to type.
+    """
+    from cloudseg.api import load
+
+    log.started("predict", path=path, out=out, weights=weights)
+    report_progress = log.progress("predict")
+    record = load(weights).predict_file(
+        path,
+        out,
+        bands=bands,
+        resolution_m=resolution_m,
+        probability=probability,
+        progress=lambda done, total: report_progress(done, total, "windows"),
     )
     log.ended("predict", record)
     return record
@@ -121,16 +186,16 @@ def resolve_scenes(
     return weights, [scene.scene_id for scene in _waiting(db, weights)] if new else list(dict.fromkeys(scene_ids))
 
 
-def _mask_all(runtime: Runtime, weights: Weights, scene_ids: Sequence[str]) -> tuple[dict[str, str], Json]:
-    """Return mask id by scene id, and the error record by id of each scene that failed."""
+def _mask_all(
+    runtime: Runtime, weights: Weights, scene_ids: Sequence[str], masks: dict[str, str], failed: Json
+) -> None:
+    """Add to `masks` the mask id by scene id, and to `failed` the error record by id of each scene that failed."""
     device = open_device(runtime)
     from cloudseg.model.predictor import open_predictor
     from cloudseg.predict import predict_scene
 
     predictor = open_predictor(runtime.store, weights, device)
     report_progress = log.progress("predict")
-    masks: dict[str, str] = {}
-    failed: Json = {}
     with listen_for_stop() as request:
         for number, scene_id in enumerate(scene_ids, start=1):
             _raise_if_interrupted(request.signal_name, number - 1, len(scene_ids))
@@ -156,7 +221,6 @@ def _mask_all(runtime: Runtime, weights: Weights, scene_ids: Sequence[str]) -> t
                     f"unexpected {type(error).__name__}: {error}", subject=scene_id
                 ).as_record()
             report_progress(number, len(scene_ids), "scenes")
-    return masks, failed
 
 
 def _raise_if_interrupted(signal_name: str | None, done: int, total: int) -> None:
@@ -176,11 +240,21 @@ def _find_weights(db: Connection, weights_id: str | None) -> Weights | None:
     return model_rows.get_weights(db, champion.weights_id) if champion else None
 
 
-def _waiting(db: Connection, weights: Weights) -> list[scene_rows.WaitingScene]:
+def _waiting(db: Connection, weights: Weights, since: datetime | None = None) -> list[scene_rows.WaitingScene]:
     """List scenes without a mask that have all bands that these weights need.
 
     Raises:
         BadWeights: a band is none that a scene can have, so that the list would always be empty.
+    """
+    check_bands(weights)
+    return scene_rows.list_scenes_without_mask(db, weights.weights_id, bands=weights.metadata["bands"], since=since)
+
+
+def check_bands(weights: Weights) -> None:
+    """Check that a scene can have all bands that these weights need.
+
+    Raises:
+        BadWeights: a band is none that a scene can have, so that no scene would ever be masked.
     """
     if unknown := [band for band in weights.metadata["bands"] if band not in BAND_NAMES]:
         raise BadWeights(
@@ -190,7 +264,6 @@ def _waiting(db: Connection, weights: Weights) -> list[scene_rows.WaitingScene]:
             expected=", ".join(BAND_NAMES),
             next_step="Use other weights: --weights, or `cloudseg rollback` if these are the champion.",
         )
-    return scene_rows.list_scenes_without_mask(db, weights.weights_id, bands=weights.metadata["bands"])
 
 
 def _batch(weights: Weights, part: Sequence[scene_rows.WaitingScene]) -> PredictBatch:

@@ -21,6 +21,7 @@ from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
 from cloudseg.stages.compute import open_device
 from cloudseg.stages.evaluate import resolve_evaluation_target
+from cloudseg.stages.stac import publish_stac
 
 
 def compare(weights_id: str, *, snapshot_id: str | None = None) -> PromoteRecord:
@@ -158,6 +159,7 @@ def rollback(champion_id: str | None = None, *, actor: str = "cli", reason: str 
     expected = champion_id or (champion.weights_id if champion else None)
     log.started("rollback", champion=expected, actor=actor, reason=reason)
     record = roll_back(runtime.store, runtime.catalog, expected_champion=expected, actor=actor, reason=reason)
+    publish_stac(runtime, everything=True)
     log.ended("rollback", record)
     return record
 
@@ -218,6 +220,7 @@ def _apply(runtime: Runtime, verdict: Verdict, *, actor: str, reason: str, force
     promotion = apply_verdict(runtime.store, runtime.catalog, verdict, actor=actor, reason=reason, force=force)
     if promotion is None:
         return _not_promoted(runtime, verdict)
+    publish_stac(runtime, everything=True)
     return _record(verdict, promoted=True, champion_id=promotion.weights_id)
 
 

@@ -4,6 +4,7 @@ from cloudseg.recipe import Recipe, load_recipe
 from cloudseg.records import SnapshotRecord
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
+from cloudseg.stages.stac import publish_stac
 
 
 def snapshot(recipe: str = "nightly", *, dry_run: bool = False) -> SnapshotRecord:
@@ -26,5 +27,7 @@ def run_snapshot(runtime: Runtime, recipe: Recipe, *, dry_run: bool = False) -> 
     record = build_snapshot(
         runtime.store, runtime.catalog, recipe, dry_run=dry_run, on_progress=log.progress("snapshot")
     )
+    if not dry_run:
+        publish_stac(runtime)
     log.ended("snapshot", record)
     return record

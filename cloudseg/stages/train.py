@@ -6,6 +6,7 @@ from cloudseg.registry.due import run_id_of
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
 from cloudseg.stages.compute import open_device
+from cloudseg.stages.stac import publish_stac
 
 
 def train(
@@ -51,5 +52,6 @@ def run_training(runtime: Runtime, recipe: Recipe, *, snapshot_id: str, run_id: 
         device=device,
         on_progress=log.progress("train"),
     )
+    publish_stac(runtime)
     log.ended("train", record)
     return record

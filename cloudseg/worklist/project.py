@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
+from cloudseg.raster.style import QGIS_VERSION, document
 from cloudseg.records import Scene, WorklistItem, WorklistWindow
 from cloudseg.worklist.geopackage import LAYER
-from cloudseg.worklist.style import VERSION, document, label_style, mask_style, rgb_style
+from cloudseg.worklist.style import label_style, mask_style, rgb_style
 
 Extent = tuple[float, float, float, float]
 """Least x, least y, greatest x, greatest y, in the CRS of a scene."""
@@ -51,7 +52,7 @@ def project_document(title: str, entries: Sequence[Entry]) -> str:
         entries: at least one; the map begins at the first window of the first.
     """
     first = entries[0]
-    root = ET.Element("qgis", version=VERSION, projectname=title)
+    root = ET.Element("qgis", version=QGIS_VERSION, projectname=title)
     ET.SubElement(root, "homePath", path="")
     ET.SubElement(root, "title").text = title
     ET.SubElement(root, "projectCrs").append(_spatial_ref(_crs(first)))

@@ -8,14 +8,14 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from typing import Final
 
+from cloudseg.raster.style import QGIS_VERSION, StyledClass, document, paletted_pipe
+
 CLASSES: Final = {"cloud": 1, "clear": 0}
 """Values of the attribute `class`, and what they become in a label."""
-VERSION: Final = "3.34.0-Prizren"
-DOCTYPE: Final = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 
 COLORS: Final = {"cloud": (204, 121, 167), "clear": (0, 114, 178), "": (230, 159, 0)}
 """RGB of the polygons; color-blind people can distinguish them (Okabe and Ito 2008, "Color universal design")."""
-MASK_COLOR: Final = "#f0e442"
+MASK_COLOR: Final = (240, 228, 66)
 """Yellow of the same palette, for the clouds of the mask."""
 MASK_ALPHA: Final = 90
 """Opacity of those clouds, 0 to 255."""
@@ -34,19 +34,14 @@ def label_style(hidden: Mapping[str, str]) -> list[ET.Element]:
 
 def label_qml(hidden: Mapping[str, str]) -> str:
     """Return the same style as a QML document, for the table `layer_styles` of a GeoPackage."""
-    root = ET.Element("qgis", version=VERSION, styleCategories="Symbology|Fields|Forms")
+    root = ET.Element("qgis", version=QGIS_VERSION, styleCategories="Symbology|Fields|Forms")
     root.extend(label_style(hidden))
     return document(root)
 
 
 def mask_style() -> ET.Element:
     """Return the `pipe` of the mask: clouds in transparent yellow, clear and no data invisible."""
-    pipe = ET.Element("pipe")
-    renderer = ET.SubElement(pipe, "rasterrenderer", type="paletted", band="1", alphaBand="-1", opacity="1")
-    palette = ET.SubElement(renderer, "colorPalette")
-    for value, label, color, alpha in ((0, "clear", "#000000", 0), (1, "cloud", MASK_COLOR, MASK_ALPHA)):
-        ET.SubElement(palette, "paletteEntry", value=str(value), label=label, color=color, alpha=str(alpha))
-    return pipe
+    return paletted_pipe([StyledClass(0, "clear", (0, 0, 0), 0), StyledClass(1, "cloud", MASK_COLOR, MASK_ALPHA)])
 
 
 def rgb_style() -> ET.Element:
@@ -55,12 +50,6 @@ def rgb_style() -> ET.Element:
     bands = {"redBand": "1", "greenBand": "2", "blueBand": "3", "alphaBand": "-1"}
     ET.SubElement(pipe, "rasterrenderer", {"type": "multibandcolor", "opacity": "1"} | bands)
     return pipe
-
-
-def document(root: ET.Element) -> str:
-    """Return a QGIS document as text."""
-    ET.indent(root)
-    return DOCTYPE + ET.tostring(root, encoding="unicode") + "\n"
 
 
 def _renderer() -> ET.Element:

@@ -69,9 +69,10 @@ def _add_pages(app: FastAPI, runtime: Callable[[], Runtime], templates: jinja2.E
 
 
 def _add_bytes(app: FastAPI, runtime: Callable[[], Runtime]) -> None:
-    @app.get("/masks/{mask_id}/thumbnail.png")
+    @app.get("/masks/{mask_id}/thumbnail")
     def thumbnail(mask_id: str) -> Response:
-        return Response(view.thumbnail(runtime(), mask_id), media_type="image/png", headers=_FOR_A_DAY)
+        content, media_type = view.thumbnail(runtime(), mask_id)
+        return Response(content, media_type=media_type, headers=_FOR_A_DAY)
 
     @app.get("/weights/{weights_id}/report")
     def report(weights_id: str) -> Response:

@@ -90,8 +90,8 @@ def weights(runtime: Runtime, weights_id: str) -> Values:
     }
 
 
-def thumbnail(runtime: Runtime, mask_id: str) -> bytes:
-    """Return the thumbnail of a mask, a PNG.
+def thumbnail(runtime: Runtime, mask_id: str) -> tuple[bytes, str]:
+    """Return the thumbnail of a mask and its media type: WebP, or PNG for a mask of an earlier release.
 
     Raises:
         NotInCatalog: the mask is unknown.
@@ -100,7 +100,8 @@ def thumbnail(runtime: Runtime, mask_id: str) -> bytes:
     """
     with runtime.catalog.read() as db:
         stored = model_rows.get_mask(db, mask_id).companions["thumbnail"]
-    return runtime.store.get(stored["key"], stored["sha256"])
+    media_type = "image/webp" if stored["key"].endswith(".webp") else "image/png"
+    return runtime.store.get(stored["key"], stored["sha256"]), media_type
 
 
 def report(runtime: Runtime, weights_id: str) -> bytes:

@@ -1,4 +1,5 @@
--- Every published mask with the footprint of its scene. is_current: by the champion, at most one for each scene.
+-- Every published mask with the footprint of its scene. is_current: readers see it now, at most one for
+-- each scene. successor_mask_id: the mask of the same scene that followed it.
 -- disputed: a proposed or accepted label corrects it, and its scene has no newer mask.
 CREATE VIEW gis.masks AS
 SELECT
@@ -13,9 +14,9 @@ SELECT
     mask.threshold,
     weights.version AS model_version,
     mask.weights_id,
-    COALESCE(
-        mask.weights_id = (SELECT promotion.weights_id FROM promotion ORDER BY promotion.generation DESC LIMIT 1), FALSE
-    ) AS is_current,
+    COALESCE(mask.weights_id = (SELECT reader_model.weights_id FROM reader_model), FALSE) AS is_current,
+    (SELECT mask_version.successor_mask_id FROM mask_version WHERE mask_version.mask_id = mask.mask_id)
+        AS successor_mask_id,
     (SELECT published_mask.disputed FROM published_mask WHERE published_mask.mask_id = mask.mask_id) AS disputed,
     scene.footprint,
     store.url || mask.key AS url,

@@ -13,20 +13,22 @@ END
 $$;
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 REVOKE ALL ON
-    alembic_version, checkpoint, decision, epoch, evaluation, label, label_event, mask, place, promotion, quarantine, run, scene,
-    snapshot, snapshot_label, verdict, weights,
-    champion_history, current_mask, label_state, mask_lineage, model_history, published_mask, scene_label, training_run
+    alembic_version, backfill, backfill_scene, checkpoint, decision, epoch, evaluation, label, label_event, mask, place,
+    promotion, quarantine, reader_switch, run, scene, snapshot, snapshot_label, verdict, weights,
+    champion_history, current_mask, label_state, mask_lineage, mask_version, model_history, published_mask,
+    reader_history, reader_model, scene_label, training_run
 FROM PUBLIC, cloudseg_app, cloudseg_airflow, gis_reader;
 
 GRANT USAGE ON SCHEMA public TO cloudseg_app, cloudseg_airflow, gis_reader;
 GRANT SELECT ON
-    alembic_version, checkpoint, decision, epoch, evaluation, label, label_event, mask, place, promotion, quarantine, run, scene,
-    snapshot, snapshot_label, verdict, weights,
-    champion_history, current_mask, label_state, mask_lineage, model_history, published_mask, scene_label, training_run
+    alembic_version, backfill, backfill_scene, checkpoint, decision, epoch, evaluation, label, label_event, mask, place,
+    promotion, quarantine, reader_switch, run, scene, snapshot, snapshot_label, verdict, weights,
+    champion_history, current_mask, label_state, mask_lineage, mask_version, model_history, published_mask,
+    reader_history, reader_model, scene_label, training_run
 TO cloudseg_app, cloudseg_airflow;
 GRANT INSERT ON
-    checkpoint, decision, epoch, evaluation, label, label_event, mask, place, promotion, quarantine, run, scene, snapshot,
-    snapshot_label, verdict, weights
+    backfill, backfill_scene, checkpoint, decision, epoch, evaluation, label, label_event, mask, place, promotion,
+    quarantine, reader_switch, run, scene, snapshot, snapshot_label, verdict, weights
 TO cloudseg_app;
 -- A run ends; retention deletes checkpoints and reports; a corrected file leaves quarantine. All else is never changed.
 GRANT UPDATE (status, error, finished_at) ON run TO cloudseg_app;

@@ -16,6 +16,7 @@ from cloudseg.records import (
     Mask,
     Promotion,
     Quarantined,
+    ReaderSwitch,
     Run,
     Scene,
     Snapshot,
@@ -198,6 +199,19 @@ def mask(number: int, of: int, by: int) -> Mask:
         **_stored("masks", number),
         companions=companions,
         created_at=START,
+    )
+
+
+def reader_switch(sequence: int, of: int | None) -> ReaderSwitch:
+    return ReaderSwitch(
+        sequence=sequence,
+        action="switch",
+        mode="newest" if of is None else "hold",
+        weights_id=None if of is None else f"w-{of}",
+        effective_at=START + timedelta(days=sequence),
+        actor="test",
+        reason="because",
+        created_at=START + timedelta(days=sequence),
     )
 
 

@@ -32,6 +32,9 @@ ROW_CLASSES = {
     "promotion": records.Promotion,
     "mask": records.Mask,
     "decision": records.Decision,
+    "reader_switch": records.ReaderSwitch,
+    "backfill": records.Backfill,
+    "backfill_scene": records.BackfillScene,
 }
 
 

@@ -8,11 +8,12 @@ import rows
 from postgres_server import run_sql
 from sqlalchemy import URL, inspect, text
 
-from cloudseg.catalog import Catalog, model_rows, scene_rows, tables, training_rows
+from cloudseg.catalog import Catalog, backfill_rows, model_rows, reader_rows, scene_rows, tables, training_rows
 from cloudseg.catalog.roles import ROLES
 from cloudseg.catalog.session import sql_folder
 from cloudseg.catalog.views import _VIEWS
 from cloudseg.errors import SettingsError, StateError
+from cloudseg.records import Backfill
 
 
 @pytest.fixture(params=["postgresql", "postgis"])
@@ -76,6 +77,9 @@ OWNER_ONLY = [
     "CREATE ROLE mine",
     "DELETE FROM scene",
     "DELETE FROM promotion",
+    "DELETE FROM reader_switch",
+    "UPDATE reader_switch SET weights_id = NULL",
+    "DELETE FROM backfill_scene",
     "UPDATE promotion SET weights_id = 'w-2'",
     "UPDATE place SET split = 'train'",
     "UPDATE mask SET cloud_fraction = 0",
@@ -104,6 +108,10 @@ def test_the_app_does_what_stages_do(app: Catalog, roles: Catalog):
         assert scene_rows.release_quarantined(db, ["qu-1"]) == 1
         assert db.execute(tables.evaluation.delete()).rowcount == 1
         assert model_rows.get_mask(db, "mk-1") == rows.mask(1, of=1, by=1)
+        assert reader_rows.add_switch(db, rows.reader_switch(1, of=2))
+        plan = Backfill(backfill_id="bf-1", weights_id="w-2", night="1", megapixels=1, created_at=rows.START)
+        assert backfill_rows.add_plan(db, plan, ["sc-00000000000000000002"])
+        assert db.execute(text("SELECT mask_id FROM mask_as_of(now())")).scalars().all() == ["mk-2"]
     refused(app, "DELETE FROM mask")
 
 
@@ -119,6 +127,7 @@ def test_airflow_reads_and_writes_nothing(airflow: Catalog):
     with airflow.read() as db:
         assert scene_rows.count_scenes(db) == 2
         assert len(db.execute(text("SELECT * FROM champion_history")).all()) == 2
+        assert db.execute(text("SELECT mask_id FROM mask_as_of(now())")).scalars().all() == ["mk-1"]
     refused(airflow, "INSERT INTO place VALUES ('mgrs:31UDQ', 'train', now())")
     refused(airflow, "DELETE FROM quarantine")
 
@@ -126,6 +135,7 @@ def test_airflow_reads_and_writes_nothing(airflow: Catalog):
 def test_a_gis_reader_sees_no_table_and_no_internal_view(gis: Catalog):
     for name in sorted({*tables.metadata.tables, *_VIEWS, "alembic_version"}):
         refused(gis, f"SELECT * FROM public.{name}")  # noqa: S608
+    refused(gis, "SELECT * FROM public.mask_as_of(now())")
 
 
 def test_a_gis_reader_reads_the_two_views_and_writes_nothing(backend: str, gis: Catalog):

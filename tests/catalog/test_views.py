@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+import rows
 from sqlalchemy import inspect, text
 
-from cloudseg.catalog import Catalog
+from cloudseg.catalog import Catalog, reader_rows
 from cloudseg.catalog.session import sql_folder
 from cloudseg.catalog.views import _VIEWS
 
@@ -22,6 +23,8 @@ def query(catalog: Catalog, statement: str) -> list[dict[str, object]]:
 def test_every_file_creates_the_view_of_its_name(full_catalog: Catalog, file: Path):
     assert re.fullmatch(r"\d{4}_[a-z_]+\.sql", file.name)
     view = file.stem[5:]
+    with full_catalog.begin() as db:
+        reader_rows.add_switch(db, rows.reader_switch(1, of=1))
     assert f"CREATE VIEW {view} AS" in file.read_text("utf-8")
     assert query(full_catalog, f"SELECT * FROM {view}"), "a catalog with rows has rows in every view"  # noqa: S608
 
@@ -52,21 +55,24 @@ def test_an_upgrade_drops_the_gis_views_before_those_that_they_name(full_catalog
 
 
 def test_published_mask(full_catalog: Catalog):
-    rows = query(full_catalog, "SELECT * FROM published_mask ORDER BY mask_id")
-    assert [row["mask_id"] for row in rows] == ["mk-1", "mk-2"]
-    first = rows[0]
+    found = query(full_catalog, "SELECT * FROM published_mask ORDER BY mask_id")
+    assert [row["mask_id"] for row in found] == ["mk-1", "mk-2"]
+    first = found[0]
     assert (first["scene_name"], first["place"], first["model_version"]) == ("synthetic_1", "mgrs:31UBQ", 1)
     assert (first["probability_key"], first["item_key"]) == ("masks/1/probability", "masks/1/item")
     assert (first["min_lon"], first["cloud_fraction"]) == (1.5, 0.3)
 
 
-def test_current_mask_is_the_champions(full_catalog: Catalog):
+def test_current_mask_is_the_champions_or_the_switchs(full_catalog: Catalog):
     assert [row["weights_id"] for row in query(full_catalog, "SELECT * FROM current_mask")] == ["w-1"]
+    with full_catalog.begin() as db:
+        reader_rows.add_switch(db, rows.reader_switch(1, of=2))
+    assert [row["weights_id"] for row in query(full_catalog, "SELECT * FROM current_mask")] == ["w-2"]
 
 
 def test_model_history(full_catalog: Catalog):
-    rows = query(full_catalog, "SELECT * FROM model_history ORDER BY model_version")
-    assert [(row["weights_id"], row["recipe_name"], bool(row["is_champion"]), row["masks"]) for row in rows] == [
+    found = query(full_catalog, "SELECT * FROM model_history ORDER BY model_version")
+    assert [(row["weights_id"], row["recipe_name"], bool(row["is_champion"]), row["masks"]) for row in found] == [
         ("w-1", "seed", True, 1),
         ("w-2", None, False, 1),
     ]
@@ -85,8 +91,8 @@ def test_mask_lineage_lists_the_training_labels(full_catalog: Catalog):
 
 
 def test_scene_label_is_the_newest(full_catalog: Catalog):
-    rows = query(full_catalog, "SELECT scene_name, split, label_version FROM scene_label ORDER BY scene_name")
-    assert rows == [
+    found = query(full_catalog, "SELECT scene_name, split, label_version FROM scene_label ORDER BY scene_name")
+    assert found == [
         {"scene_name": "synthetic_1", "split": "train", "label_version": 2},
         {"scene_name": "synthetic_2", "split": None, "label_version": None},
     ]

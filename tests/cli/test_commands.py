@@ -262,8 +262,11 @@ def test_python_dash_m_prints_only_the_record_to_stdout(runtime_env: Path):
 
 def test_every_command_exists():
     pipeline = {"ingest", "snapshot", "train", "evaluate", "promote", "rollback", "retrain", "predict"}
+    pipeline |= {"backfill", "readers"}
     inspecting = {"models", "runs", "scenes", "masks", "lineage", "quarantine", "labels", "worklist"}
-    wanted = pipeline | inspecting | {"maintain", "db", "doctor", "model", "backup", "restore"}
+    inspecting |= {"changes"}
+    for_others = {"export", "stats", "composite", "serve"}
+    wanted = pipeline | inspecting | for_others | {"maintain", "db", "doctor", "model", "backup", "restore"}
     assert wanted == {name for name, command in root.commands.items() if not command.hidden}
     assert "upgrade" in root.commands["db"].commands
     assert "import" in root.commands["model"].commands
@@ -272,10 +275,20 @@ def test_every_command_exists():
 
 @pytest.mark.parametrize(
     "name",
-    ["ingest", "snapshot", "train", "evaluate", "promote", "rollback", "retrain", "predict", "maintain", "quarantine"],
+    [
+        *("ingest", "snapshot", "train", "evaluate", "promote", "rollback", "retrain", "predict", "backfill"),
+        *("maintain", "quarantine"),
+    ],
 )
 def test_commands_that_write_have_a_dry_run(name: str):
     assert "dry_run" in {option.name for option in root.commands[name].params}
+
+
+@pytest.mark.parametrize(("name", "stage"), [("switch", "switch_readers"), ("back", "switch_readers_back")])
+def test_decisions_on_readers_have_the_arguments_of_their_stage_and_a_dry_run(name: str, stage: str):
+    options = {option.name for option in root.commands["readers"].commands[name].params}
+    assert options - {"as_json"} == set(inspect.signature(getattr(stages, stage)).parameters)
+    assert "dry_run" in options
 
 
 @pytest.mark.parametrize("name", ["accept", "reject", "withdraw"])
@@ -285,13 +298,30 @@ def test_decisions_on_labels_have_the_arguments_of_their_stage_and_a_dry_run(nam
     assert "dry_run" in options
 
 
-@pytest.mark.parametrize("name", sorted(set(root.commands) - {"db", "model", "labels", *MOVED}))
+@pytest.mark.parametrize("name", ["clouds", "masks", "footprints"])
+def test_an_export_has_the_arguments_of_its_stage(name: str):
+    options = {option.name for option in root.commands["export"].commands[name].params} - {"as_json"}
+    assert options == set(inspect.signature(getattr(stages, f"export_{name}")).parameters)
+
+
+@pytest.mark.parametrize(
+    "name", sorted(set(root.commands) - {"db", "model", "labels", "readers", "export", "serve", *MOVED})
+)
 def test_a_command_has_the_arguments_of_its_stage(name: str):
     together = {"link": "link_s", "hours": "link_s"}  # two options of the command are one argument of the stage
     chooses_the_stage = {"apply", "ask", "decline", "automatic"} if name == "promote" else set()
+    of_file = {"file", "out", "probability", "bands", "resolution_m"} if name == "predict" else set()
+    together |= {"weights": "weights_id"} if name == "predict" else {}
     options = {together.get(option.name, option.name) for option in root.commands[name].params}
-    names = options - {"as_json", "dry_run"} - chooses_the_stage
+    names = options - {"as_json", "dry_run"} - chooses_the_stage - of_file
     assert names == set(inspect.signature(getattr(stages, name)).parameters) - {"dry_run"}
+
+
+def test_predict_has_the_arguments_of_predict_file_too():
+    together = {"file": "path"}
+    options = {together.get(option.name, option.name) for option in root.commands["predict"].params}
+    names = options - {"as_json", "dry_run", "new", "scene_ids"}
+    assert names == set(inspect.signature(stages.predict_file).parameters)
 
 
 def test_releasing_from_quarantine_has_a_dry_run(run: Run, tmp_path: Path):
@@ -316,7 +346,10 @@ def test_every_command_with_a_record_has_a_json_option():
     assert [
         name
         for name, command in root.commands.items()
-        if not hasattr(command, "commands") and not command.hidden and "as_json" not in {p.name for p in command.params}
+        if not hasattr(command, "commands")
+        and not command.hidden
+        and name != "serve"  # it runs until it is stopped
+        and "as_json" not in {p.name for p in command.params}
     ] == []
 
 

@@ -16,7 +16,7 @@ from dag_files import airflow_home, load_dags
 
 @pytest.fixture(scope="session")
 def dags() -> Iterator[dict[str, Any]]:
-    """The four DAGs by id."""
+    """The DAGs by id."""
     pytest.importorskip("airflow", reason="the extra `airflow` is not installed")
     with tempfile.TemporaryDirectory() as folder:
         os.environ.update(airflow_home(Path(folder)))

@@ -8,9 +8,11 @@ REPO = Path(__file__).parents[2]
 DAGS = REPO / "dags"
 FILES = {
     "cloudseg_ingest.py": "cloudseg_ingest",
+    "cloudseg_ingest_stac.py": "cloudseg_ingest_stac",
     "cloudseg_retrain.py": "cloudseg_retrain",
     "cloudseg_predict.py": "cloudseg_predict",
     "cloudseg_maintain.py": "cloudseg_maintain",
+    "cloudseg_backfill.py": "cloudseg_backfill",
 }
 SHARED = {"__init__.py", "cloudseg_dagkit.py", "cloudseg_notify.py"}
 

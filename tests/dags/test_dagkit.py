@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -28,6 +29,12 @@ class _TaskInstance:
 class _Event:
     extra: dict[str, object]
 
+    def __init__(self) -> None:
+        self.partitions: list[str] = []
+
+    def add_partitions(self, keys: list[str]) -> None:
+        self.partitions += keys
+
 
 @contextmanager
 def running(kit: Any, **context: Any) -> Iterator[dict[str, Any]]:
@@ -38,7 +45,7 @@ def running(kit: Any, **context: Any) -> Iterator[dict[str, Any]]:
         "ti": _TaskInstance(),
         "run_id": "manual__1",
         "params": {},
-        "outlet_events": {kit.SCENES: _Event(), kit.CHAMPION: _Event()},
+        "outlet_events": {kit.SCENES: _Event(), kit.CHAMPION: _Event(), kit.MONTHS: _Event()},
         **context,
     }
     with set_current_context(full):  # type: ignore[arg-type]
@@ -185,6 +192,30 @@ def test_missing_objects_fail_the_run(kit: Any) -> None:
         kit.nothing_missing(1, ["scenes/aa"])
     with pytest.raises(AirflowFailException, match=r"30 objects .* scenes/aa and 29 more"):
         kit.nothing_missing(30, ["scenes/aa"])
+
+
+def test_every_backfilled_month_is_a_partition(kit: Any, caplog: pytest.LogCaptureFixture) -> None:
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    months = [{"month": f"20{year:02}-01", "done": 1, "total": 2} for year in range(60)]
+    record = {"weights_id": "w-1", "done": 3, "total": 9, "touched": ["2024-06", "2024-05"], "months": months}
+    with running(kit) as context:
+        kit.announce_months(record)
+    event = context["outlet_events"][kit.MONTHS]
+    assert (event.partitions, event.extra) == (["2024-06", "2024-05"], {"weights_id": "w-1", "done": 3, "total": 9})
+    with running(kit), pytest.raises(AirflowSkipException, match="nothing was planned"):
+        kit.announce_months(record | {"touched": []})
+    with caplog.at_level("INFO", logger="cloudseg_dagkit"):
+        assert len(json.dumps(kit.progress_lines(record))) < 4096
+    assert "2059-01: 1 of 2" in caplog.text
+
+
+def test_a_night_is_the_date_of_the_run(kit: Any) -> None:
+    from types import SimpleNamespace
+
+    run = SimpleNamespace(run_after=datetime(2026, 11, 29, 4, 30, tzinfo=UTC))
+    with running(kit, dag_run=run):
+        assert kit.night() == "2026-11-29"
 
 
 def test_a_worklist_is_one_line_for_each_scene(kit: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -74,6 +74,8 @@ def received(tmp_path_factory: pytest.TempPathFactory) -> Received:
         ("promote", {"champion_id": "w-3", "verdict_id": "v-3", "reasons": ["Better by 0.1 IoU."]}),
         ("predict", {"created": 30, "seconds": 60.0}),
         ("predict", {"created": 0, "seconds": 1.0}),
+        ("finish", {"weights_id": None, "done": 0, "total": 0, "switched": False}),
+        ("finish", {"weights_id": "w-3", "done": 7, "total": 7, "switched": True}),
         ("failed", None),
         ("doctor", None),
     ]
@@ -87,6 +89,7 @@ def test_the_webhook_receives_one_object_for_each_event(received: Received):
         "quarantine grows",
         "challenger rejected",
         "champion changed",
+        "readers see a new model",
         "training failed",
     ]
     rejected = received.posts[1]
@@ -121,6 +124,8 @@ def test_metrics_are_counted(received: Received):
         "champion.changed": 1,
         "masks": 0,
         "masks_per_hour": 1800.0,
+        "backfill.done": 7,
+        "backfill.total": 7,
     }
 
 

@@ -35,7 +35,7 @@ def run_python(code: str, *arguments: str, home: Path) -> str:
     ).stdout
 
 
-def test_airflow_finds_four_dags_and_no_error(tmp_path: Path) -> None:
+def test_airflow_finds_every_dag_and_no_error(tmp_path: Path) -> None:
     """A DAG's id is the name of its file."""
     code = (
         "import json, sys; from airflow.dag_processing.dagbag import BundleDagBag as DagBag\n"
@@ -131,6 +131,8 @@ def test_the_example_conf_of_the_manual_is_valid(dags: dict[str, Any], dag_id: s
 def test_the_schedules(dags: dict[str, Any]) -> None:
     assert dags["cloudseg_ingest"].timetable.expression == "*/5 * * * *"
     assert dags["cloudseg_maintain"].timetable.expression == "30 3 * * *"
+    assert dags["cloudseg_ingest_stac"].timetable.can_be_scheduled is False
+    assert dags["cloudseg_backfill"].timetable.expression == "30 4 * * *"
     retrain = dags["cloudseg_retrain"].timetable
     assert retrain.timetable.expression == "0 2 * * *"
     assert retrain.asset_condition.name == "cloudseg.labels"
@@ -150,8 +152,11 @@ def test_assets_connect_the_dags(dags: dict[str, Any]) -> None:
     assert made == {
         ("cloudseg_ingest", "announce_scenes"): ["cloudseg.scenes"],
         ("cloudseg_ingest", "announce_labels"): ["cloudseg.labels"],
+        ("cloudseg_ingest_stac", "announce_scenes"): ["cloudseg.scenes"],
         ("cloudseg_retrain", "promote"): ["cloudseg.champion"],
         ("cloudseg_predict", "predict"): ["cloudseg.masks"],
+        ("cloudseg_backfill", "predict"): ["cloudseg.masks"],
+        ("cloudseg_backfill", "announce"): ["cloudseg.backfilled_months"],
     }
 
 
@@ -223,6 +228,41 @@ def test_invalid_params_are_refused(dags: dict[str, Any], name: str, value: obje
         dags["cloudseg_retrain"].params.get_param(name).resolve(value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("source", "/data/tiles"),
+        ("source", "stac+file:///etc"),
+        ("bbox", "3,50,4"),
+        ("bbox", "1,2,3,4; rm"),
+        ("limit", 0),
+        ("max_cloud_cover", 101),
+        ("datetime", "x" * 100),
+    ],
+)
+def test_an_invalid_search_is_refused_by_the_form(dags: dict[str, Any], name: str, value: object) -> None:
+    from airflow.sdk.exceptions import ParamValidationError
+
+    with pytest.raises(ParamValidationError):
+        dags["cloudseg_ingest_stac"].params.get_param(name).resolve(value)
+
+
+def test_the_search_of_the_form_is_that_of_the_stage(dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from inspect import signature
+
+    import cloudseg_dagkit as kit
+
+    from cloudseg.stages import ingest
+
+    values = dict.fromkeys(dags["cloudseg_ingest_stac"].params) | {"source": "stac+https://example.org"}
+    monkeypatch.setattr(kit, "form", lambda: values | {"bbox": "3.0,50.4,3.2,50.6"})
+    found = kit.stac_search()
+    signature(ingest).bind(**found)
+    assert found["bbox"] == [3.0, 50.4, 3.2, 50.6]
+    assert "datetime" not in found
+    assert set(values) <= set(signature(ingest).parameters)
+
+
 def test_no_dag_file_names_a_path_a_key_or_the_clock() -> None:
     for name in FILES:
         text = (REPO / "dags" / name).read_text(encoding="utf-8").split('"""', 2)[2]
@@ -235,3 +275,13 @@ def test_the_worklist_depends_on_nothing_and_stops_nothing(dags: dict[str, Any])
     assert worklist.upstream_task_ids == {"doctor"}
     assert worklist.downstream_task_ids == set()
     assert worklist.queue != "gpu", "it reads rasters only"
+
+
+def test_the_backfill_finishes_also_when_a_batch_failed_or_none_ran(dags: dict[str, Any]) -> None:
+    dag = dags["cloudseg_backfill"]
+    assert dag.get_task("predict").is_mapped
+    assert dag.get_task("finish").trigger_rule == "all_done", (
+        "all_done_min_one_success skips a task if one before it was skipped"
+    )
+    assert dag.get_task("finish").upstream_task_ids == {"plan", "predict"}
+    assert dag.get_task("check").upstream_task_ids == {"predict"}, "failed scenes fail the run"

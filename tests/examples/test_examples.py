@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
+
 REPO = Path(__file__).parents[2]
 EXAMPLES = REPO / "examples"
 
@@ -36,6 +38,20 @@ def test_the_whole_loop_prints_every_step_and_makes_masks(tmp_path: Path):
     assert "14 scenes, 12 labels" in printed
     assert len(printed_masks(printed)) == 3
     assert all(mask.is_file() for mask in printed_masks(printed))
+
+
+def test_clients_that_know_nothing_of_cloudseg_read_the_masks(tmp_path: Path):
+    run("whole_loop.py", tmp_path, str(tmp_path))
+    (catalog,) = tmp_path.rglob("catalog.db")
+    printed = run("gis_tour.py", tmp_path, str(catalog.parent))
+    found = {line[:14].strip(): line[15:] for line in printed.splitlines()}
+    assert found["pystac-client"] == "collections scenes, masks, models, snapshots; 14 masks in use"
+    assert found["DuckDB"].startswith("14 masks, ")
+    assert "EPSG" in found["GDAL STACIT"]
+    assert found["GDAL STACIT"].endswith(("[0, 1]", "[0, 1, 255]"))
+    assert re.search(r"\d% cloud, mean red where clear \d+ x 0\.0001$", found["odc-stac"])
+    assert int(found["STAC API"].split()[0]) >= 1
+    assert re.match(r"image/png, \d{3,} bytes", found["XYZ tiles"])
 
 
 def test_the_quickstart_prints_its_masks(tmp_path: Path):
@@ -71,3 +87,22 @@ def test_the_walk_through_uses_the_commands_of_its_script():
 def test_the_readme_shows_the_quickstart():
     [shown] = re.findall(r"```python\n(.*?)```", (REPO / "README.md").read_text("utf-8"), re.DOTALL)
     assert shown == (EXAMPLES / "quickstart.py").read_text("utf-8")
+
+
+def run_notebook(name: str, folder: Path) -> str:
+    """Run the code cells of a notebook in a folder, in a process of its own, and return what they print."""
+    notebook = nbformat.read(EXAMPLES / name, as_version=4)
+    nbformat.validate(notebook)
+    assert all(not cell.outputs for cell in notebook.cells if cell.cell_type == "code"), "outputs are not committed"
+    script = folder / f"{name}.py"
+    script.write_text("\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code"), "utf-8")
+    return run(str(script), folder)
+
+
+def test_the_notebooks_run_in_one_folder(tmp_path: Path):
+    printed = run_notebook("mask_a_file.ipynb", tmp_path)
+    assert re.search(r"<cloudseg\.Model w-\w{20} v1: .*\d+% cloud, probability up to 0\.\d\d", printed, re.DOTALL)
+    assert (tmp_path / "mask.tif").is_file()
+    printed = run_notebook("masks_over_time.ipynb", tmp_path)
+    assert len(re.findall(r"^\d{4}-\d\d-\d\d \d+% cloud$", printed, re.MULTILINE)) == 2
+    assert "clear observations of a pixel: 0 to " in printed

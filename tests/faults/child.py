@@ -23,7 +23,7 @@ from cloudseg.stages import maintain
 from tests.faults import steps
 from tests.faults.commit_points import CommitPoints
 
-_TIMESTAMPS = ("created_at", "decided_at", "finished_at", "promoted_at")
+_TIMESTAMPS = ("created_at", "decided_at", "effective_at", "finished_at", "promoted_at")
 _SPEED = ("images_per_s", "seconds")
 """Times and speeds differ between two runs of the same steps."""
 _NO_EXPIRY = 36_500

@@ -80,6 +80,24 @@ def predict(ids: Ids) -> Ids:
     return {"masks": ",".join(record.masks)}
 
 
+def wait_for_masks(ids: Ids) -> Ids:
+    """Let readers see the first champion's masks, of which there are none, until the challenger's are complete."""
+    stages.switch_readers(ids["champion"], incomplete=True, actor="test", reason="until the new masks are complete")
+    return {}
+
+
+def backfill(ids: Ids) -> Ids:
+    """Plan a night of one scene, mask it, and switch readers, who lose no scene."""
+    record = stages.backfill(night="2026-11-29", megapixels=1, weights_id=ids["challenger"])
+    assert record.failed == {}, record.failed
+    return {"backfill": record.backfill_id or "", "readers_see": record.readers_see or ""}
+
+
+def readers_back(ids: Ids) -> Ids:
+    record = stages.switch_readers_back(2, actor="test", reason="worse on snow")
+    return {"readers_see": record.weights_id or ""}
+
+
 def rollback(ids: Ids) -> Ids:
     record = stages.rollback(ids["challenger"], actor="test", reason="worse than expected")
     return {"restored": record.weights_id}
@@ -153,10 +171,25 @@ STEPS = (
     evaluate,
     promote,
     predict,
+    wait_for_masks,
+    backfill,
+    readers_back,
     rollback,
     leave_garbage,
     maintain,
 )
 """All steps in order, starting from an empty service."""
-KILLED = ("ingest", "accept", "snapshot", "train", "evaluate", "promote", "predict", "rollback", "maintain")
+KILLED = (
+    "ingest",
+    "accept",
+    "snapshot",
+    "train",
+    "evaluate",
+    "promote",
+    "predict",
+    "backfill",
+    "readers_back",
+    "rollback",
+    "maintain",
+)
 """Steps that are killed at every commit point; the others only prepare the state in which these start."""

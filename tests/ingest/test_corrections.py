@@ -44,6 +44,15 @@ def test_a_correction_alone_waits_and_then_becomes_the_newest_label_of_its_scene
     assert (again.labelled, again.quarantined, again.still_quarantined) == ([], [], 0)
 
 
+def test_a_mask_that_was_exported_and_cleaned_is_no_label(service: Service, inbox: Path, tmp_path: Path) -> None:
+    write(inbox / "images" / "a.tif", random_dn())
+    service.ingest(inbox)
+    cleaned = tmp_path / "cleaned"
+    write(cleaned / "labels" / "a.tif", clouds(), names=["label"], nodata=255, tags={"CLOUDSEG_CLEANED": "yes"})
+    record = service.ingest(cleaned)
+    assert (record.labelled, len(record.quarantined)) == ([], 1)
+
+
 def test_a_label_whose_image_has_left_the_inbox_is_unchanged(service: Service, inbox: Path) -> None:
     image = write(inbox / "images" / "a.tif", random_dn())
     _label(inbox, "a")

@@ -18,7 +18,7 @@ from cloudseg.storage import LocalStore
 PATHS = [
     "/",
     "/masks/mk-1",
-    "/masks/mk-1/thumbnail.png",
+    "/masks/mk-1/thumbnail",
     "/weights/w-1",
     "/weights/w-1/report",
     "/static/cloudseg.css",
@@ -122,7 +122,7 @@ def test_an_unreachable_catalog_is_503(
 
 @pytest.mark.parametrize(
     "path",
-    ["/masks/mk-9", "/masks/mk-9/thumbnail.png", "/weights/w-9", "/weights/w-9/report", "/weights/w-2/report", "/x"],
+    ["/masks/mk-9", "/masks/mk-9/thumbnail", "/weights/w-9", "/weights/w-9/report", "/weights/w-2/report", "/x"],
 )
 def test_unknown_ids_are_404(client: TestClient, filled: Runtime, path: str) -> None:
     assert client.get(path).status_code == 404
@@ -167,10 +167,11 @@ def test_a_model_shows_its_manual_decision(
     assert "champion by now" not in overview, "the champion needs no decision"
 
 
-def test_a_thumbnail_is_the_stored_png(client: TestClient, filled: Runtime) -> None:
-    answer = client.get("/masks/mk-1/thumbnail.png")
-    assert answer.headers["content-type"] == "image/png"
-    assert answer.content == filled.store.get("masks/w-1/1.png")
+@pytest.mark.parametrize(("number", "media_type"), [(0, "webp"), (1, "png")])
+def test_a_thumbnail_is_the_stored_picture(client: TestClient, filled: Runtime, number: int, media_type: str) -> None:
+    answer = client.get(f"/masks/mk-{number}/thumbnail")
+    assert answer.headers["content-type"] == f"image/{media_type}"
+    assert answer.content == filled.store.get(f"masks/w-1/{number}.{media_type}")
     assert "private" in answer.headers["cache-control"]
 
 
@@ -210,9 +211,9 @@ def test_links_carry_the_prefix_of_the_mount(
     with TestClient(behind_a_proxy, headers={"Authorization": "Bearer good"}) as client:
         page = client.get("/airflow/cloudseg/").text
         assert 'href="/airflow/cloudseg/static/cloudseg.css"' in page
-        assert 'src="/airflow/cloudseg/masks/mk-1/thumbnail.png"' in page
-        assert client.get("/airflow/cloudseg/masks/mk-1/thumbnail.png").status_code == 200
+        assert 'src="/airflow/cloudseg/masks/mk-1/thumbnail"' in page
+        assert client.get("/airflow/cloudseg/masks/mk-1/thumbnail").status_code == 200
     with TestClient(outer, headers={"Authorization": "Bearer good"}) as client:
         page = client.get("/cloudseg/").text
         assert 'href="/cloudseg/static/cloudseg.css"' in page
-        assert client.get("/cloudseg/masks/mk-1/thumbnail.png").status_code == 200
+        assert client.get("/cloudseg/masks/mk-1/thumbnail").status_code == 200

@@ -18,9 +18,9 @@ from cloudseg.model.int8 import quantize
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.weights import LoadedModel
 from cloudseg.predict.draw import PredictionProgress, draw_rasters, plan_scene
-from cloudseg.predict.item import MaskFacts
 from cloudseg.raster.probability import first_cloud_step
 from cloudseg.raster.read import open_raster, read_scene
+from cloudseg.stac.mask import MaskFacts
 
 FP32 = Device(kind="cpu", precision="fp32", threads=1, reason="test")
 Drawn = tuple[np.ndarray, np.ndarray, MaskFacts, list[PredictionProgress]]
@@ -142,15 +142,16 @@ def test_a_missing_band_is_named_and_the_threads_end(world: Any, make_net: Calla
 
 
 def test_reading_by_strips_gives_what_one_read_gives(world: Any, tmp_path: Path) -> None:
-    from cloudseg.predict.draw import WindowGrid, _read_by_strips
+    from cloudseg.predict.draw import WindowGrid, _read_by_strips, stored_pixels
 
     numbers = numbers_of(1100, 64, 4)
     numbers[:, 500:520] = 0
     scene = world.add_scene(numbers)
     window = Window(50, 2, 450, 28)
-    with open_raster(world.store.gdal_path(scene.key)) as dataset:
+    path = world.store.gdal_path(scene.key)
+    with open_raster(path) as dataset, stored_pixels(path)() as read:
         expected = read_scene(dataset, window, ("blue", "red"), 2)
-        got = _read_by_strips(dataset, window, WindowGrid(2, [], ("blue", "red")))
+        got = _read_by_strips(read, window, WindowGrid(2, [], ("blue", "red")))
     assert (got[0] == expected[0]).all()
     assert (got[1] == expected[1]).all()
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ import pystac
 import pytest
 import rasterio
 from PIL import Image
+from rasterio.errors import RasterioDeprecationWarning
 from rasterio.transform import Affine
 from rio_cogeo.cogeo import cog_validate
 
@@ -100,20 +102,65 @@ def test_probability_file_makes_the_mask_again(published: Any) -> None:
 
 
 def test_thumbnail_is_a_small_picture(published: Any) -> None:
+    world, scene, _, _, mask = published
+    data = world.store.get(mask.companions["thumbnail"]["key"])
+    assert mask.companions["thumbnail"]["key"].endswith(".webp")
+    assert len(data) <= 40_000 < scene.size
+    picture = Image.open(io.BytesIO(data))
+    assert picture.format == "WEBP"
+    assert picture.size == (384, 329), "noise of a net that was never trained: it fits in a smaller picture only"
+    colors = np.asarray(picture).astype(int)
+    assert (np.abs(colors - (255, 0, 170)).max(axis=2) < 60).sum() > 100, "clouds are outlined"
+    gray = np.abs(colors - (96, 96, 96)).max(axis=2) < 12
+    assert gray[:, 362:].mean() > 0.95
+    assert gray[:, :350].mean() < 0.2
+
+
+def test_readers_find_statistics_in_the_file_and_write_nothing_beside_it(published: Any, tmp_path: Path) -> None:
+    """What `gdalinfo -stats` and QGIS do: take the statistics, or compute and save them in `<file>.aux.xml`."""
     world, _, _, _, mask = published
-    picture = Image.open(io.BytesIO(world.store.get(mask.companions["thumbnail"]["key"])))
-    assert picture.format == "PNG"
-    assert picture.size == (512, 439)
-    colors = np.asarray(picture).reshape(-1, 3)
-    assert (colors == (255, 0, 170)).all(axis=1).sum() > 100, "clouds are outlined"
-    assert (colors == (96, 96, 96)).all(axis=1).mean() == pytest.approx(50 / 700, abs=0.01)
+    for key in (mask.key, mask.companions["probability"]["key"]):
+        path = tmp_path / "alone" / Path(key).name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(world.store.get(key))
+        with rasterio.open(path) as dataset:
+            assert {name for name in dataset.tags(1) if name.startswith("STATISTICS_")} == {
+                f"STATISTICS_{name}" for name in ("MINIMUM", "MAXIMUM", "MEAN", "STDDEV", "VALID_PERCENT")
+            }
+            with pytest.warns(RasterioDeprecationWarning):  # its successor does not look for the stored ones
+                found = dataset.statistics(1)
+            pixels = dataset.read(1)
+        valid = pixels[pixels != 255].astype(float)
+        assert (found.min, found.max) == (valid.min(), valid.max())
+        assert (found.mean, found.std) == pytest.approx((valid.mean(), valid.std()), rel=1e-12)
+        assert list(path.parent.iterdir()) == [path], "no .aux.xml"
+        path.unlink()
+
+
+def test_qgis_finds_a_style_under_the_name_of_each_raster(published: Any) -> None:
+    world, _, _, _, mask = published
+    styles = {}
+    for name, raster in (("mask", mask.key), ("probability", mask.companions["probability"]["key"])):
+        key = mask.companions[f"{name}_style"]["key"]
+        assert key == raster.removesuffix(".tif") + ".qml"
+        text = world.store.get(key).decode()
+        assert text.startswith("<!DOCTYPE qgis")
+        styles[name] = ET.fromstring(text)  # noqa: S314 - this code wrote it
+    entries = [entry.attrib for entry in styles["mask"].findall("pipe/rasterrenderer[@type='paletted']//paletteEntry")]
+    assert [(e["value"], e["label"], e["color"], e["alpha"]) for e in entries] == [
+        ("0", "Clear", "#2e5c4a", "0"),
+        ("1", "Cloud", "#f5f5f5", "200"),
+    ]
+    items = [item.attrib for item in styles["probability"].findall("pipe/rasterrenderer//item")]
+    assert (items[0]["value"], items[0]["alpha"], items[-1]["value"]) == ("0.0", "0", "1.0")
+    assert [item["label"] for item in items] == ["0 % cloud", "5 %", "25 %", "50 %", "75 %", "100 %"]
 
 
 def test_item_follows_the_schemas_of_its_extensions(published: Any, shared_data: Path) -> None:
     world, _, _, _, mask = published
     item = json.loads(world.store.get(mask.companions["item"]["key"]))
     # The schema of classification at hand is 1.1.0: what the two versions share.
-    used = validate_extensions(item, shared_data / "stac_schemas", classification="2.0.0")
+    used = validate_extensions(item, shared_data / "stac_schemas", classification="2.0.0", eo="1.1.0")
     assert used == {"classification", "eo", "file", "processing", "projection", "raster"}
 
 
@@ -222,7 +269,7 @@ def test_killed_between_bytes_and_row(world: Any, make_net: Callable[..., Loaded
     with pytest.raises(Killed):
         predict_scene(DyingStore(world.store.root), world.catalog, **names)
     orphans = list(world.store.list_keys("masks/"))
-    assert len(orphans) == 4
+    assert len(orphans) == 6
     with world.catalog.read() as db:
         assert model_rows.find_mask(db, scene.scene_id, weights.weights_id) is None
     mask = predict_scene(world.store, world.catalog, **names)

@@ -9,13 +9,13 @@ from PIL import Image
 from rasterio.transform import Affine
 
 from cloudseg.raster.cog import create_tiled, write_cog
-from cloudseg.raster.thumbnail import MAX_SIDE, NO_DATA_GRAY, OUTLINE, make_thumbnail, render, small_shape
+from cloudseg.raster.thumbnail import MAX_SIDE, NO_DATA_GRAY, OUTLINE, encode, make_thumbnail, render, small_shape
 
 RNG = np.random.default_rng(0)
 
 
 def picture_of(numbers: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(render(numbers.astype(np.uint16), mask.astype(np.uint8)))))
+    return render(numbers.astype(np.uint16), mask.astype(np.uint8))
 
 
 def outlined(picture: np.ndarray) -> np.ndarray:
@@ -32,10 +32,28 @@ def test_cloud_is_outlined_and_its_inside_is_left_alone() -> None:
     assert edge.sum() == 2 * 20 + 2 * 8
 
 
-def test_overcast_shows_a_frame_and_clear_shows_none() -> None:
+def test_neither_the_border_nor_no_data_is_the_edge_of_a_cloud() -> None:
     numbers = RNG.integers(500, 5000, (3, 20, 20))
-    assert outlined(picture_of(numbers, np.ones((20, 20)))).sum() == 4 * 19
+    assert outlined(picture_of(numbers, np.ones((20, 20)))).sum() == 0
     assert outlined(picture_of(numbers, np.zeros((20, 20)))).sum() == 0
+    mask = np.ones((20, 20))
+    mask[:, 15:] = 255
+    assert outlined(picture_of(numbers, mask)).sum() == 0
+    mask[:, :5] = 0
+    edge = outlined(picture_of(numbers, mask))
+    assert edge[:, 5].all()
+    assert edge.sum() == 20
+
+
+@pytest.mark.parametrize("most", [40_000, 5_000, 300])
+def test_a_picture_fits_however_noisy_it_is(most: int) -> None:
+    noise = RNG.integers(0, 256, (512, 400, 3), dtype=np.uint8)
+    data = encode(noise, most)
+    assert len(data) <= most
+    found = Image.open(io.BytesIO(data))
+    assert found.format == "WEBP"
+    assert found.width / found.height == pytest.approx(400 / 512, abs=0.05)
+    assert data == encode(noise, most), "the same bytes again"
 
 
 @pytest.mark.parametrize("level", [1, 3000, 65535])

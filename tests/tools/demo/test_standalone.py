@@ -261,9 +261,9 @@ def test_the_pages_show_what_there_is(demo: DemoRun, token: str) -> None:
     made = summarize(demo.service.home)
     assert b"PROMOTE" in page
     assert f"{made['weights']['held_out_iou']:.3f}".encode() in page
-    picture = page.decode().split("thumbnail.png")[0].rsplit('"', 1)[1] + "thumbnail.png"
+    picture = page.decode().split("/thumbnail")[0].rsplit('"', 1)[1] + "/thumbnail"
     status, data = _get(demo, picture, token=token)
-    assert (status, data[:4]) == (200, b"\x89PNG")
+    assert (status, data[:4], data[8:12]) == (200, b"RIFF", b"WEBP")
     status, report = _get(demo, f"/cloudseg/weights/{made['champion_id']}/report", token=token)
     assert status == 200
     assert b"<html" in report

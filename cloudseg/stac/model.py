@@ -1,10 +1,11 @@
-"""The STAC item of published weights, with the Machine Learning Model extension v1.4.0.
+"""The STAC item of published weights, with the Machine Learning Model extension v1.5.2.
 
-Links and assets are relative: the item is in the same folder as what it describes, wherever the store is. The `mlm:*`
+The item beside the weights has relative links: it is in the same folder as what it describes, wherever the store is.
+The one in the catalog (`cloudseg.stac.items`) adds to it what changes with time. The `mlm:*`
 fields are set by name: pystac's classes (1.4.1) allow one `value_scaling` per input, the extension one per band.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Final
@@ -14,13 +15,13 @@ from shapely.geometry import box, mapping
 
 from cloudseg import keys
 from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA, REFLECTANCE_SCALE
+from cloudseg.catalog.extent import NO_EXTENT, Extent
 from cloudseg.recipe import Model
 from cloudseg.records import Json, StoredObject
-from cloudseg.registry.extent import NO_EXTENT, Extent
-from cloudseg.stac import add_asset
+from cloudseg.stac.assets import add_asset
 
 _EXTENSIONS: Final = (
-    "https://stac-extensions.github.io/mlm/v1.4.0/schema.json",
+    "https://stac-extensions.github.io/mlm/v1.5.2/schema.json",
     "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
 )
 # As in the examples of the MLM specification for "any time".
@@ -50,8 +51,13 @@ _ASSETS: Final = {
 }
 
 
-def model_item(
-    *, weights: StoredObject, companions: Mapping[str, StoredObject], metadata: Json, extent: Extent = NO_EXTENT
+def weights_item(
+    *,
+    weights: StoredObject,
+    companions: Mapping[str, StoredObject],
+    metadata: Json,
+    extent: Extent = NO_EXTENT,
+    href: Callable[[str], str] = lambda key: f"./{PurePosixPath(key).name}",
 ) -> pystac.Item:
     """Return the item of weights.
 
@@ -60,38 +66,49 @@ def model_item(
         companions: name to stored object, listed as assets.
         metadata: the metadata block of the weights.
         extent: bounds (lon/lat) and times of the training scenes; its geometry is null where nothing is known.
+        href: returns the address of a stored object by its key.
     """
     weights_id = keys.id_from_hash("w", weights.sha256)
-    item = pystac.Item(
-        id=weights_id,
+    item = span_item(weights_id, extent, _properties(weights_id, metadata), list(_EXTENSIONS))
+    descriptions = _descriptions(metadata)
+    for name, stored in {"weights": weights, **dict(sorted(companions.items()))}.items():
+        media_type, title, roles, artifact_type = _ASSETS.get(name, ("application/octet-stream", name, ["data"], None))
+        asset = pystac.Asset(
+            href=href(stored.key),
+            title=title,
+            description=descriptions.get(name),
+            media_type=media_type,
+            roles=roles,
+            extra_fields={
+                **({"mlm:artifact_type": artifact_type} if artifact_type else {}),
+                **({"bands": _bands(metadata)} if name == "weights" else {}),
+            },
+        )
+        add_asset(item, name, stored, asset)
+    return item
+
+
+def span_item(item_id: str, extent: Extent, properties: Json, extensions: list[str]) -> pystac.Item:
+    """Return an item over the bounds and times of scenes; its geometry is null where nothing is known."""
+    return pystac.Item(
+        id=item_id,
         # A null geometry must not have a bounding box (GeoJSON, STAC item specification).
         geometry=mapping(box(*extent.bounds)) if extent.bounds else None,
         bbox=list(extent.bounds) if extent.bounds else None,
         datetime=None,
         start_datetime=extent.begins_at or _BEGINNING,
         end_datetime=extent.ends_at or _END,
-        properties=_properties(weights_id, metadata),
-        stac_extensions=list(_EXTENSIONS),
+        properties=properties,
+        stac_extensions=extensions,
     )
-    descriptions = _descriptions(metadata)
-    for name, stored in {"weights": weights, **dict(sorted(companions.items()))}.items():
-        media_type, title, roles, artifact_type = _ASSETS.get(name, ("application/octet-stream", name, ["data"], None))
-        asset = pystac.Asset(
-            href=f"./{PurePosixPath(stored.key).name}",
-            title=title,
-            description=descriptions.get(name),
-            media_type=media_type,
-            roles=roles,
-            extra_fields={"mlm:artifact_type": artifact_type} if artifact_type else None,
-        )
-        add_asset(item, name, stored, asset)
-    return item
 
 
 def _properties(weights_id: str, metadata: Json) -> Json:
     properties: Json = {
         "title": f"Cloud mask weights {weights_id}",
         "description": "A U-Net that predicts the probability of cloud for every pixel of a multispectral scene.",
+        # MLM 1.5 requires the bands here, and STAC 1.1 allows them here only if an asset has bands too.
+        "bands": _bands(metadata),
         "mlm:name": weights_id,
         "mlm:architecture": metadata["architecture"],
         "mlm:framework": "PyTorch",
@@ -111,6 +128,10 @@ def _properties(weights_id: str, metadata: Json) -> Json:
     return properties
 
 
+def _bands(metadata: Json) -> list[Json]:
+    return [{"name": band} for band in metadata["bands"]]
+
+
 def _input(metadata: Json) -> Json:
     """Return `mlm:input`: reflectance x 10 000, scaled and clipped before the z-score of each band."""
     bands: list[str] = list(metadata["bands"])
@@ -125,7 +146,7 @@ def _input(metadata: Json) -> Json:
         "bands": bands,
         "input": {
             "shape": [-1, len(bands), -1, -1],
-            "dim_order": ["batch", "channel", "height", "width"],
+            "dim_order": ["batch", "bands", "height", "width"],
             "data_type": "float32",
         },
         "pre_processing_function": {"format": "python", "expression": _reflectance(metadata)},

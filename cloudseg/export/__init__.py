@@ -1,0 +1,1 @@
+"""Published masks as other people need them: polygons, footprints, cleaned rasters."""

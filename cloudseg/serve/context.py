@@ -1,0 +1,141 @@
+"""What the routes share: catalog, store, workers, and the addresses of answers."""
+
+import asyncio
+import functools
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, TypeVar
+from urllib.parse import quote
+
+from fastapi import Path
+from starlette.requests import Request
+
+from cloudseg.catalog import Catalog
+from cloudseg.errors import CloudsegError
+from cloudseg.runtime import Runtime
+from cloudseg.serve.guard import KEY_PARAMETER, key_parameter
+from cloudseg.stac.links import Site
+from cloudseg.storage import Store
+
+T = TypeVar("T")
+DATABASE_TIMEOUT_S: Final = 15.0
+RENDER_TIMEOUT_S: Final = 30.0
+_WAITING: Final = 400
+"""Tiles that wait for a worker; more are refused."""
+
+MaskId = Annotated[str, Path(pattern=r"^mk-[0-9a-z-]{1,60}$")]
+ItemId = Annotated[str, Path(pattern=r"^(mk|sc|w|sn)-[0-9a-z-]{1,60}$")]
+_IMMUTABLE: Final = "public, max-age=31536000, immutable"
+BRIEF: Final = "public, max-age=60"
+
+
+class Busy(CloudsegError):
+    """Too much waits already, or an answer took too long."""
+
+    retry_helps = True
+    http_status = 503
+
+
+class Workers:
+    """Threads that read rasters: as many as cores, with a bounded queue and a time limit."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = max(2, threads)
+        self._pool = ThreadPoolExecutor(self.threads, "serve")
+        self._waiting = 0
+
+    async def run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Return what a function returns, called in a thread.
+
+        Raises:
+            Busy: too many calls wait, or this one takes too long. Its thread goes on until GDAL returns.
+        """
+        if self._waiting >= _WAITING:
+            raise Busy("the service is busy", next_step="Try again in a moment.")
+        self._waiting += 1
+        call = asyncio.get_running_loop().run_in_executor(self._pool, functools.partial(function, *args, **kwargs))
+        call.add_done_callback(self._done)
+        try:
+            return await asyncio.wait_for(call, RENDER_TIMEOUT_S)
+        except TimeoutError as error:
+            raise Busy("the answer took too long", next_step="Try again, or ask for less.") from error
+
+    def _done(self, _: object) -> None:
+        self._waiting -= 1
+
+
+@dataclass(frozen=True)
+class Context:
+    """Catalog (which cannot be written), store, settings and workers."""
+
+    runtime: Runtime
+    catalog: Catalog
+    workers: Workers
+
+    @property
+    def store(self) -> Store:
+        """The store."""
+        return self.runtime.store
+
+    def site(self, request: Request) -> "ApiSite":
+        """Return the addresses of items as this request sees them."""
+        return ApiSite(self.store, self.runtime.settings, base_of(request))
+
+
+@dataclass(frozen=True)
+class ApiSite(Site):
+    """The addresses of the API: items live in collections, not in months, and files are served here.
+
+    CLOUDSEG_PUBLIC_URL, where it is set, says where the files are instead.
+    """
+
+    base: str = ""
+
+    def object(self, key: str) -> str:
+        """Return the address of a stored object."""
+        return super().object(key) if self.settings.public_url else f"{self.base}/store/{key}"
+
+    def root(self) -> str:
+        """Return the address of the landing page."""
+        return f"{self.base}/stac/"
+
+    def collection(self, collection: str) -> str:
+        """Return the address of a collection."""
+        return f"{self.base}/stac/collections/{collection}"
+
+    def parent(self, collection: str, month: str) -> str:
+        """Return the address of the collection: the API has no months."""
+        return self.collection(collection)
+
+    def item(self, collection: str, month: str, item_id: str) -> str:
+        """Return the address of an item."""
+        return f"{self.collection(collection)}/items/{item_id}"
+
+
+def base_of(request: Request) -> str:
+    """Return the address of the application, without a slash at its end, also where it is mounted in another one."""
+    return f"{request.url.scheme}://{request.url.netloc}{request.scope.get('root_path', '').rstrip('/')}"
+
+
+def with_key(request: Request, address: str) -> str:
+    """Return an address with the API key of the query, if that is where the client has it.
+
+    A map client reads TileJSON by one address and then sends no headers for its tiles.
+    """
+    key = key_parameter(request.scope)
+    if key is None:
+        return address
+    return f"{address}{'&' if '?' in address else '?'}{KEY_PARAMETER}={quote(key, safe='')}"
+
+
+def cache_headers(etag: str, *, brief: bool = False) -> dict[str, str]:
+    """Return ETag and lifetime: what a checksum names never changes."""
+    return {"ETag": f'"{etag}"', "Cache-Control": BRIEF if brief else _IMMUTABLE}
+
+
+def is_cached(request: Request, etag: str) -> bool:
+    """Return whether the client has this version already (RFC 9110, 13.1.2, weak comparison)."""
+    given = request.headers.get("if-none-match", "")
+    return given.strip() == "*" or etag in re.findall(r'"([^"]*)"', given)

@@ -1,0 +1,282 @@
+"""Routes of tiles: by the id of a mask or a scene, and of the newest mask of each place.
+
+The addresses are those that map clients know: XYZ with TileJSON 3.0 and WMTS 1.0.0. Every answer has an ETag that
+follows from the checksum of the object, so a client that has a tile gets 304 before a raster is opened.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Annotated, Final
+from urllib.parse import urlencode
+
+import shapely
+from fastapi import APIRouter, FastAPI, Query
+from jinja2 import Environment, PackageLoader
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from cloudseg.catalog import mask_search as ms
+from cloudseg.errors import InputError, NotInCatalog
+from cloudseg.raster.probability import STEPS
+from cloudseg.records import Json, StoredObject
+from cloudseg.serve import render
+from cloudseg.serve.context import BRIEF, Context, ItemId, MaskId, base_of, cache_headers, is_cached, with_key
+from cloudseg.serve.render import ImageFormat, Layer, Source, Style, Tile
+from cloudseg.serve.stac_api import interval_of
+
+MOSAIC_MIN_ZOOM: Final = 6
+"""A tile of smaller zooms covers more places than one answer may read."""
+MOSAIC_PLACES: Final = 48
+"""Places of one tile, newest first; the rest is not drawn."""
+_Scale = Annotated[int, Query(ge=1, le=2, description="2: tiles of 512 pixels")]
+TEMPLATES: Final = Environment(loader=PackageLoader("cloudseg.serve"), autoescape=True)
+_HALF_WORLD_M: Final = 20_037_508.342789244
+"""Web Mercator's extent, EPSG:3857."""
+
+
+def add_tiles(app: FastAPI, context: Context) -> None:
+    """Add the routes to an application."""
+    router = APIRouter(tags=["Tiles"])
+    _add_items(router, context)
+    _add_mosaics(router, context)
+    _add_point(router, context)
+    app.include_router(router)
+
+
+def find_source(context: Context, item_id: str, layer: Layer) -> tuple[Source, ms.Found]:
+    """Return the raster of a layer of a mask or a scene, and its rows.
+
+    Raises:
+        NotInCatalog: there is no such item, it is not published, or it has no such layer.
+    """
+    found = find_item(context, item_id)
+    if layer == "image":
+        return Source(found.scene.key, found.scene.sha256, layer), found
+    if found.mask is None:
+        raise NotInCatalog("a scene has no such layer", subject=item_id, found=layer, expected="image")
+    return _source(found, layer), found
+
+
+def find_item(context: Context, item_id: str) -> ms.Found:
+    """Return the rows of a published mask or scene.
+
+    Raises:
+        NotInCatalog: there is none.
+    """
+    kind: ms.Kind = "scenes" if item_id.startswith("sc-") else "masks"
+    with context.catalog.read() as db:
+        page = ms.search(db, ms.Query((kind,), ids=(item_id,), sort=()), limit=1)
+    if not page.rows:
+        raise NotInCatalog("no such item", subject=item_id)
+    return page.rows[0]
+
+
+def _source(found: ms.Found, layer: Layer) -> Source:
+    assert found.mask is not None  # noqa: S101 - searched among masks
+    if layer == "image":
+        return Source(found.scene.key, found.scene.sha256, layer)
+    if layer == "mask":
+        return Source(found.mask.key, found.mask.sha256, layer)
+    stored = StoredObject.model_validate(found.mask.companions["probability"])
+    return Source(stored.key, stored.sha256, layer)
+
+
+def _add_items(router: APIRouter, context: Context) -> None:
+    @router.get("/tiles/{item_id}/{layer}/{z}/{x}/{y}.{image_format}")
+    async def tile(
+        request: Request,
+        item_id: ItemId,
+        layer: Layer,
+        z: int,
+        x: int,
+        y: int,
+        image_format: ImageFormat,
+        style: Style = "colors",
+        scale: _Scale = 1,
+    ) -> Response:
+        wanted = Tile(z, x, y, scale, style, image_format)
+        wanted.bounds()
+        source, _ = await context.workers.run(find_source, context, item_id, layer)
+        etag = _etag(wanted, [source])
+        if is_cached(request, etag):
+            return Response(status_code=304, headers=cache_headers(etag))
+        picture = await context.workers.run(render.draw_tile, context.store, source, wanted)
+        return Response(picture, media_type=f"image/{image_format}", headers=cache_headers(etag))
+
+    @router.get("/tiles/{item_id}/{layer}/tilejson.json")
+    async def tilejson(request: Request, item_id: ItemId, layer: Layer, style: Style = "colors") -> Json:
+        _, found = await context.workers.run(find_source, context, item_id, layer)
+        path = f"/tiles/{item_id}/{layer}"
+        return _tilejson(
+            request,
+            path,
+            f"{found.scene.name}: {layer}",
+            _bounds(found),
+            render.zooms_of(found.scene),
+            {"style": style},
+        )
+
+    @router.get("/tiles/{item_id}/{layer}/WMTSCapabilities.xml")
+    async def wmts(request: Request, item_id: ItemId, layer: Layer, style: Style = "colors") -> Response:
+        _, found = await context.workers.run(find_source, context, item_id, layer)
+        _, high = render.zooms_of(found.scene)
+        path, title = f"/tiles/{item_id}/{layer}", f"{found.scene.name}: {layer}"
+        return _wmts(request, path, title, _bounds(found), (0, high), {"style": style})
+
+
+def _add_mosaics(router: APIRouter, context: Context) -> None:
+    @router.get("/mosaic/{layer}/{z}/{x}/{y}.{image_format}")
+    async def tile(
+        request: Request,
+        layer: Layer,
+        z: int,
+        x: int,
+        y: int,
+        image_format: ImageFormat,
+        style: Style = "colors",
+        scale: _Scale = 1,
+        datetime: str | None = None,
+        model_version: Annotated[int | None, Query(ge=1, le=10**9)] = None,
+    ) -> Response:
+        wanted = Tile(z, x, y, scale, style, image_format)
+        if z < MOSAIC_MIN_ZOOM:
+            raise InputError("the tile covers too many places", subject=f"zoom {z}", expected=f">= {MOSAIC_MIN_ZOOM}")
+        sources = await context.workers.run(_newest, context, wanted, layer, datetime, model_version)
+        etag = _etag(wanted, sources)
+        if is_cached(request, etag):
+            return Response(status_code=304, headers=cache_headers(etag, brief=True))
+        picture = await context.workers.run(render.draw_mosaic, context.store, sources, wanted)
+        return Response(picture, media_type=f"image/{image_format}", headers=cache_headers(etag, brief=True))
+
+    @router.get("/mosaic/{layer}/tilejson.json")
+    async def tilejson(
+        request: Request,
+        layer: Layer,
+        style: Style = "colors",
+        datetime: str | None = None,
+        model_version: Annotated[int | None, Query(ge=1, le=10**9)] = None,
+    ) -> Json:
+        more = _mosaic_parameters(style, datetime, model_version)
+        title = f"Newest {layer} of each place"
+        return _tilejson(request, f"/mosaic/{layer}", title, (-180, -85, 180, 85), (MOSAIC_MIN_ZOOM, 18), more)
+
+    @router.get("/mosaic/{layer}/WMTSCapabilities.xml")
+    async def wmts(
+        request: Request,
+        layer: Layer,
+        style: Style = "colors",
+        datetime: str | None = None,
+        model_version: Annotated[int | None, Query(ge=1, le=10**9)] = None,
+    ) -> Response:
+        more = _mosaic_parameters(style, datetime, model_version)
+        title = f"Newest {layer} of each place"
+        return _wmts(request, f"/mosaic/{layer}", title, (-180, -85, 180, 85), (MOSAIC_MIN_ZOOM, 18), more)
+
+
+def _add_point(router: APIRouter, context: Context) -> None:
+    @router.get("/point/{mask_id}")
+    async def point(
+        mask_id: MaskId, lon: Annotated[float, Query(ge=-180, le=180)], lat: Annotated[float, Query(ge=-90, le=90)]
+    ) -> Response:
+        """Return class and probability of a mask at a point; null where nothing was observed."""
+        found = await context.workers.run(find_item, context, mask_id)
+        values = {
+            layer: await context.workers.run(render.value_at, context.store, _source(found, layer), lon, lat)
+            for layer in ("mask", "probability")
+        }
+        step = values["probability"]
+        answer = {
+            "mask_id": mask_id,
+            "class": {0: "clear", 1: "cloud"}.get(values["mask"] if values["mask"] is not None else -1),
+            "probability": None if step is None else step / STEPS,
+            "threshold": found.mask.threshold if found.mask else None,
+        }
+        return JSONResponse(answer, headers={"Cache-Control": BRIEF})
+
+
+def _mosaic_parameters(style: Style, datetime: str | None, version: int | None) -> dict[str, str]:
+    interval_of(datetime)
+    more = {"style": str(style)}
+    if datetime:
+        more["datetime"] = datetime
+    if version is not None:
+        more["model_version"] = str(version)
+    return more
+
+
+def _newest(context: Context, tile: Tile, layer: Layer, datetime: str | None, version: int | None) -> list[Source]:
+    since, until = interval_of(datetime)
+    area = shapely.box(*tile.bounds())
+    with context.catalog.read() as db:
+        found = ms.newest_of_each_place(db, area, since=since, until=until, version=version, limit=MOSAIC_PLACES)
+    return [_source(row, layer) for row in found]
+
+
+def _etag(tile: Tile, sources: Sequence[Source]) -> str:
+    parts = [str(render.VERSION), str(tile), *(f"{source.layer} {source.sha256}" for source in sources)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def _bounds(found: ms.Found) -> tuple[float, float, float, float]:
+    """Return bounds for TileJSON, which has none across the antimeridian."""
+    scene = found.scene
+    assert scene.min_lon is not None  # noqa: S101 - only scenes with a place are found
+    assert scene.max_lon is not None  # noqa: S101
+    assert scene.min_lat is not None  # noqa: S101
+    assert scene.max_lat is not None  # noqa: S101
+    if scene.max_lon < scene.min_lon:
+        return -180.0, scene.min_lat, 180.0, scene.max_lat
+    return scene.min_lon, scene.min_lat, scene.max_lon, scene.max_lat
+
+
+def _template(request: Request, path: str, ending: str, more: dict[str, str]) -> str:
+    kept = {name: value for name, value in more.items() if (name, value) != ("style", "colors")}
+    query = f"?{urlencode(kept)}" if kept else ""
+    return with_key(request, f"{base_of(request)}{path}/{ending}.png{query}")
+
+
+def _tilejson(
+    request: Request,
+    path: str,
+    name: str,
+    bounds: tuple[float, float, float, float],
+    zooms: tuple[int, int],
+    more: dict[str, str],
+) -> Json:
+    west, south, east, north = bounds
+    return {
+        "tilejson": "3.0.0",
+        "name": name,
+        "scheme": "xyz",
+        "tiles": [_template(request, path, "{z}/{x}/{y}", more)],
+        "minzoom": zooms[0],
+        "maxzoom": zooms[1],
+        "bounds": [west, south, east, north],
+        "center": [(west + east) / 2, (south + north) / 2, zooms[0]],
+    }
+
+
+def _wmts(
+    request: Request,
+    path: str,
+    title: str,
+    bounds: tuple[float, float, float, float],
+    zooms: tuple[int, int],
+    more: dict[str, str],
+) -> Response:
+    """Return WMTS 1.0.0 capabilities (OGC 07-057r7) of one layer in GoogleMapsCompatible."""
+    levels = [
+        # Scale of a pixel of 0.28 mm (07-057r7, 6.1).
+        {"id": zoom, "scale": 2 * _HALF_WORLD_M / 256 / 2**zoom / 0.00028, "count": 2**zoom}
+        for zoom in range(zooms[0], zooms[1] + 1)
+    ]
+    text = TEMPLATES.get_template("wmts.xml").render(
+        title=title,
+        layer=path.strip("/").replace("/", "_"),
+        address=with_key(request, f"{base_of(request)}{path}/WMTSCapabilities.xml"),
+        template=_template(request, path, "{TileMatrix}/{TileCol}/{TileRow}", more),
+        bounds=bounds,
+        levels=levels,
+        half=_HALF_WORLD_M,
+    )
+    return Response(text, media_type="application/xml", headers={"Cache-Control": BRIEF})

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pytest
 
 REPO = Path(__file__).parents[2]
 EXAMPLES = REPO / "examples"
@@ -31,8 +32,15 @@ def printed_masks(printed: str) -> list[Path]:
     return [Path(path) for path in re.findall(r"file://(\S+mask\.\w+\.tif)", printed)]
 
 
-def test_the_whole_loop_prints_every_step_and_makes_masks(tmp_path: Path):
-    printed = run("whole_loop.py", tmp_path, str(tmp_path))
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Return a folder in which the whole loop ran, and what it printed."""
+    folder = tmp_path_factory.mktemp("loop")
+    return folder, run("whole_loop.py", folder, str(folder))
+
+
+def test_the_whole_loop_prints_every_step_and_makes_masks(loop: tuple[Path, str]):
+    _, printed = loop
     steps = [line.split()[0] for line in printed.splitlines() if not line.startswith(" ")]
     assert steps == ["ingest", "snapshot", "train", "evaluate", "promote", "predict"]
     assert "14 scenes, 12 labels" in printed
@@ -40,10 +48,10 @@ def test_the_whole_loop_prints_every_step_and_makes_masks(tmp_path: Path):
     assert all(mask.is_file() for mask in printed_masks(printed))
 
 
-def test_clients_that_know_nothing_of_cloudseg_read_the_masks(tmp_path: Path):
-    run("whole_loop.py", tmp_path, str(tmp_path))
-    (catalog,) = tmp_path.rglob("catalog.db")
-    printed = run("gis_tour.py", tmp_path, str(catalog.parent))
+def test_clients_that_know_nothing_of_cloudseg_read_the_masks(loop: tuple[Path, str]):
+    folder, _ = loop
+    (catalog,) = folder.rglob("catalog.db")
+    printed = run("gis_tour.py", folder, str(catalog.parent))
     found = {line[:14].strip(): line[15:] for line in printed.splitlines()}
     assert found["pystac-client"] == "collections scenes, masks, models, snapshots; 14 masks in use"
     assert found["DuckDB"].startswith("14 masks, ")

@@ -69,6 +69,9 @@ _ASKED: Final = 100
 _SCRAMBLE: Final = 611_953
 """A prime: i · prime modulo n is a permutation of 0 … n - 1 unless n is a multiple of it."""
 
+_COVERS: Final = 10_007
+"""Different cloud fractions, evenly spread."""
+
 JUNE: Final = {"since": datetime(2024, 6, 1, tzinfo=UTC), "until": datetime(2024, 7, 1, tzinfo=UTC)}
 BOX: Final = {"west": 2.0, "south": 48.0, "east": 4.0, "north": 50.0}
 TOUCHING: Final = (
@@ -281,7 +284,7 @@ def _add_models(db: Connection, labeled: int) -> None:
                 "snapshot_id": run_id and "sn-1",
                 "architecture": "SimpleUNet",
                 "companions": {},
-                "metadata": {"bands": ["red"], "threshold": 0.5},
+                "metadata": {"bands": ["red"], "threshold": 0.5, "architecture": "SimpleUNet", "recipe_name": "nightly"},
                 **stored,
             },
         )
@@ -336,7 +339,7 @@ def _add_masks(db: Connection) -> None:
             "scene_id": s.scene_id,
             "weights_id": literal(weights_id),
             "threshold": literal(0.5),
-            "cloud_fraction": literal(0.3),
+            "cloud_fraction": cast(number, BigInteger) * _SCRAMBLE % _COVERS / literal(float(_COVERS)),
             "valid_fraction": literal(1.0),
             "key": folder + "/mask.tif",
             "sha256": "sha " + number,

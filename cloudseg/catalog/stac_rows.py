@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from sqlalchemy import Column, ColumnElement, Connection, FromClause, Select, case, func, select
+from sqlalchemy import Column, ColumnElement, Connection, FromClause, Row, Text, case, cast, func, null, select
 
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.extent import training_extent
@@ -214,35 +214,65 @@ def overview(db: Connection, collection: Collection) -> Overview:
     """Return what summarizes a collection, from its rows."""
     if collection in ("models", "snapshots"):
         return _overview_of_few(db, collection)
-    s, m = t.scene.c, t.mask.c
-    source: FromClause = _MASKED if collection == "masks" else t.scene
-    crosses = func.coalesce(func.max(case((s.max_lon < s.min_lon, 1), else_=0)), 0)
-    figures = [
-        func.count(),
-        func.min(s.min_lon),
-        func.min(s.min_lat),
-        func.max(s.max_lon),
-        func.max(s.max_lat),
-        crosses,
-        func.min(s.acquired_at),
-        func.max(s.acquired_at),
-    ]
-    cover = [func.min(m.cloud_fraction), func.max(m.cloud_fraction)] if collection == "masks" else []
-    row = db.execute(select(*figures, *cover).select_from(source).where(_PUBLISHED)).one()
-    count, west, south, east, north, crossing, begins_at, ends_at, *covers = row
-    bounds = None if west is None else (-180.0, south, 180.0, north) if crossing else (west, south, east, north)
-    sensors = db.execute(select(s.sensor).select_from(source).where(_PUBLISHED).distinct().order_by(s.sensor)).scalars()
-    versions = select(t.weights.c.version).select_from(source).distinct().order_by(t.weights.c.version)
+    groups = _read_groups(db, collection)
+    if not groups:
+        return Overview(0, None, None, None, {}, [], [], None)
+    months: dict[str, int] = {}
+    for group in groups:
+        months[group.month or UNDATED] = months.get(group.month or UNDATED, 0) + group.count
+    west, east = min(group.west for group in groups), max(group.east for group in groups)
+    if any(group.crosses for group in groups):
+        west, east = -180.0, 180.0
+    covers = [100 * value for group in groups for value in (group.clearest, group.cloudiest) if value is not None]
     return Overview(
-        count=count,
-        bounds=bounds,
-        begins_at=begins_at,
-        ends_at=ends_at,
-        months=_count_months(db, select(s.acquired_at).select_from(source).where(_PUBLISHED)),
-        sensors=list(sensors),
-        versions=[str(version) for version in db.execute(versions).scalars()] if collection == "masks" else [],
-        cloud_cover=(100 * covers[0], 100 * covers[1]) if covers and covers[0] is not None else None,
+        count=sum(group.count for group in groups),
+        bounds=(west, min(group.south for group in groups), east, max(group.north for group in groups)),
+        begins_at=min((group.begins_at for group in groups if group.begins_at), default=None),
+        ends_at=max((group.ends_at for group in groups if group.ends_at), default=None),
+        months=dict(sorted(months.items())),
+        sensors=sorted({group.sensor for group in groups}),
+        versions=_versions(db, {group.weights_id for group in groups if group.weights_id}),
+        cloud_cover=(min(covers), max(covers)) if covers else None,
     )
+
+
+def _read_groups(db: Connection, collection: Collection) -> Sequence[Row[Any]]:
+    """Return figures by month, sensor and weights: every row is read once, and there are few groups."""
+    s, m = t.scene.c, t.mask.c
+    # SQLite keeps times as text in UTC.
+    month = (
+        func.substr(cast(s.acquired_at, Text), 1, 7)
+        if db.dialect.name == "sqlite"
+        else func.to_char(func.timezone("UTC", s.acquired_at), "YYYY-MM")
+    )
+    of_masks = collection == "masks"
+    keys = {
+        "month": month,
+        "sensor": s.sensor,
+        "weights_id": m.weights_id if of_masks else null(),
+    }
+    figures = {
+        "count": func.count(),
+        "west": func.min(s.min_lon),
+        "south": func.min(s.min_lat),
+        "east": func.max(s.max_lon),
+        "north": func.max(s.max_lat),
+        "crosses": func.max(case((s.max_lon < s.min_lon, 1), else_=0)),
+        "begins_at": func.min(s.acquired_at),
+        "ends_at": func.max(s.acquired_at),
+        "clearest": func.min(m.cloud_fraction) if of_masks else null(),
+        "cloudiest": func.max(m.cloud_fraction) if of_masks else null(),
+    }
+    source: FromClause = t.mask.join(t.scene) if of_masks else t.scene
+    columns = [value.label(name) for name, value in {**keys, **figures}.items()]
+    grouped = [month, s.sensor, *([m.weights_id] if of_masks else [])]
+    return db.execute(select(*columns).select_from(source).where(_PUBLISHED).group_by(*grouped)).all()
+
+
+def _versions(db: Connection, weights_ids: set[str]) -> list[str]:
+    w = t.weights.c
+    rows = db.execute(select(w.weights_id, w.version).order_by(w.version))
+    return [str(row.version) for row in rows if row.weights_id in weights_ids]
 
 
 def _overview_of_few(db: Connection, collection: Collection) -> Overview:
@@ -266,15 +296,3 @@ def _training_span(db: Connection) -> tuple[tuple[float, float, float, float] | 
     ends = [extent.ends_at for extent in extents if extent.ends_at]
     bounds = (min(west), min(south), max(east), max(north)) if boxes else None
     return bounds, min(begins, default=None), max(ends, default=None)
-
-
-def _count_months(db: Connection, moments: Select[Any]) -> dict[str, int]:
-    """Count rows by month, in the order of the months; `undated` is the last."""
-    (moment,) = moments.selected_columns
-    text = (
-        func.strftime("%Y-%m", moment)
-        if db.dialect.name == "sqlite"
-        else func.to_char(func.timezone("UTC", moment), "YYYY-MM")
-    )
-    rows = db.execute(moments.with_only_columns(text.label("month"), func.count().label("count")).group_by(text))
-    return dict(sorted((row.month or UNDATED, row.count) for row in rows))

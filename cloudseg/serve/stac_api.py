@@ -5,6 +5,7 @@ collection searches scenes and masks; models and snapshots are few, and are sear
 """
 
 import json
+import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -125,6 +126,7 @@ class CatalogClient(BaseCoreClient):
     context: Context = attr.ib(kw_only=True)
     clock: Callable[[], float] = attr.ib(default=time.monotonic, kw_only=True)
     _summaries: dict[str, tuple[float, stac_rows.Overview]] = attr.ib(factory=dict, init=False)
+    _reading: threading.Lock = attr.ib(factory=threading.Lock, init=False)
 
     def landing_page(self, **kwargs: Any) -> Json:  # type: ignore[override]
         """Return the landing page: what the API is and where everything begins."""
@@ -233,13 +235,23 @@ class CatalogClient(BaseCoreClient):
         }
 
     def _summary(self, name: stac_rows.Collection) -> stac_rows.Overview:
+        """Return what summarizes a collection; while one request reads it anew, the others get the one before."""
         kept = self._summaries.get(name)
         if kept is not None and self.clock() - kept[0] < _SUMMARY_LIFETIME_S:
             return kept[1]
-        with self.context.catalog.read() as db:
-            found = stac_rows.overview(db, name)
-        self._summaries[name] = (self.clock(), found)
-        return found
+        if not self._reading.acquire(blocking=kept is None):
+            assert kept is not None  # noqa: S101 - otherwise it waits
+            return kept[1]
+        try:
+            # Another request may have read it while this one waited.
+            if (newer := self._summaries.get(name)) is not None and newer is not kept:
+                return newer[1]
+            with self.context.catalog.read() as db:
+                found = stac_rows.overview(db, name)
+            self._summaries[name] = (self.clock(), found)
+            return found
+        finally:
+            self._reading.release()
 
     def _search(self, request: Request, asked: Json) -> Json:
         site = self.context.site(request)

@@ -32,7 +32,7 @@ from cloudseg.errors import ObjectExists, ObjectMissing, StoreUnreachable
 from cloudseg.keys import canonical_json, sha256_of
 from cloudseg.records import Json
 from cloudseg.stac import collections, items
-from cloudseg.stac.index import INDEXED, can_index, index_bytes
+from cloudseg.stac.index import INDEXED, can_index, holds, index_bytes
 from cloudseg.stac.links import Site
 
 _log = logging.getLogger(__name__)
@@ -166,7 +166,7 @@ class _Writer:
             members = [member for member in members if member.item_id not in unmade]
             states = {member.item_id: states[member.item_id] for member in members}
             is_same = states == old.states and not made
-            indexed = self._settle_index(collection, month, members, is_same=is_same, old=old, listed=listed)
+            indexed = self._settle_index(collection, month, members, is_same=is_same, verify=verify, old=old, listed=listed)
             listing = collections.month_catalog(self.site, collection, month, members, states, indexed=indexed)
             if self._swap(key, found, canonical_json(listing) if members else None):
                 break
@@ -238,6 +238,7 @@ class _Writer:
         members: Sequence[Member],
         *,
         is_same: bool,
+        verify: bool,
         old: _Listed,
         listed: set[str] | None,
     ) -> bool:
@@ -249,12 +250,21 @@ class _Writer:
         if not members or collection not in INDEXED or not can_index():
             return False
 
-        def make() -> bytes:
+        def make(found: bytes | None) -> bytes:
             with self.catalog.read() as db:
-                item_ids = [member.item_id for member in stac_rows.list_members(db, collection, month)]
-                return index_bytes(_pages(self.site, db, collection, item_ids)) if item_ids else b""
+                states = self._states(stac_rows.list_members(db, collection, month))
+                # The file's own rows say what can be kept: another writer may have replaced it since the list was read.
+                can_keep = not verify and holds(found, old.states)
+                kept = {item_id for item_id, state in states.items() if can_keep and old.states.get(item_id) == state}
+                fresh = [item_id for item_id in states if item_id not in kept]
+                items = _pages(self.site, db, collection, fresh)
+                return index_bytes(items, states, old=found, kept=kept) if states else b""
 
-        self._settle(key, make)
+        for pause in self._attempts(key):
+            found = self._read(key)
+            if self._swap(key, found, make(found)):
+                break
+            time.sleep(pause)
         return True
 
     def _remove_leftovers(self, collection: stac_rows.Collection, month: str, before: set[str]) -> None:

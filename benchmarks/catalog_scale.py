@@ -113,6 +113,8 @@ class Answer:
 def fill(catalog: Catalog, count: int) -> None:
     """Fill an empty, upgraded catalog with `count` scenes and masks, a snapshot of labels and two weights."""
     with catalog.begin() as db:
+        if db.dialect.name == "sqlite":  # the indexes are filled in random order: a small cache is written many times
+            db.exec_driver_sql("PRAGMA cache_size = -1000000")
         _metadata.create_all(db)
         db.execute(insert(_tile), [_tile_row(i) for i in range(min(TILES, count))])
         db.execute(insert(_day), [{"i": i, "at": FIRST_DAY + timedelta(days=i)} for i in range(DAYS)])

@@ -196,19 +196,27 @@ def _pictured(store: LocalStore, folder: Path, i: int, rng: np.random.Generator)
 
 
 @contextmanager
-def serving(catalog: Catalog, store: LocalStore) -> Iterator[tuple[str, psutil.Process]]:
-    """Run `cloudseg serve` on a free port; yield its address and its process."""
+def serving(catalog: Catalog, store: LocalStore, code: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """Run `cloudseg serve` on a free port; yield its address and its process.
+
+    Args:
+        catalog: what it serves.
+        store: what it serves.
+        code: a checkout of cloudseg.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CLOUDSEG_")}
     process = subprocess.Popen(
         [sys.executable, "-m", "cloudseg", "serve", "--port", "0"],
         env={
             **kept,
+            "PYTHONPATH": str(code),
             "CLOUDSEG_CATALOG_URL": catalog.engine.url.render_as_string(hide_password=False),
             "CLOUDSEG_STORE_URL": str(store.root),
             "CLOUDSEG_SERVE_REQUESTS_PER_MINUTE": "0",
         },
         stderr=subprocess.PIPE,
         text=True,
+        cwd=code,
     )
     assert process.stderr is not None  # noqa: S101
     log = Path(tempfile.gettempdir()) / f"cloudseg-serve-load-{process.pid}.log"
@@ -376,6 +384,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=40, help="default 40")
     parser.add_argument("--readers", type=int, default=50, help="tile readers at once (default 50)")
     parser.add_argument("--searchers", type=int, default=20, help="default 20")
+    parser.add_argument("--code", type=Path, help="another checkout, whose server is measured; no upgrade is run then")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="cloudseg-load-") as temporary:
@@ -383,9 +392,10 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         catalog = Catalog(options.url or f"sqlite:///{(folder / 'catalog.db').absolute()}")
         store = LocalStore((folder / "store").absolute())
-        fill(catalog, store, options.masks)
+        if options.code is None:
+            fill(catalog, store, options.masks)
         pictures = list_pictures(catalog)
-        with serving(catalog, store) as (address, server):
+        with serving(catalog, store, options.code or Path(__file__).parents[1]) as (address, server):
             kinds, wall, cpu = _measure(address, server, pictures, options)
             print(f"{catalog.engine.dialect.name}, {options.readers} tile readers, {options.searchers} searchers, ", end="")
             print(f"{wall:.0f} s; load average {os.getloadavg()[0]:.1f}")

@@ -16,13 +16,13 @@ BEFORE = "0007_reader_switch"
 
 
 def _bounds(i: int) -> dict[str, float | None]:
-    """Every tenth scene crosses the antimeridian, every fifteenth has no place."""
+    """Every seventh scene crosses the antimeridian, every fifteenth has no place."""
     if i % 15 == 14:
         return dict.fromkeys(("min_lon", "min_lat", "max_lon", "max_lat"))
     rng = random.Random(i)
     west, south = rng.uniform(-170, 168), rng.uniform(-80, 78)
     east = west + rng.uniform(0.1, 2)
-    if i % 10 == 3:
+    if i % 7 == 3:
         west, east = 180 - rng.uniform(0.1, 3), -180 + rng.uniform(0.1, 3)
     return {"min_lon": west, "min_lat": south, "max_lon": east, "max_lat": south + rng.uniform(0.1, 2)}
 

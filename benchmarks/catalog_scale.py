@@ -286,7 +286,12 @@ def _add_models(db: Connection, labeled: int) -> None:
                 "snapshot_id": run_id and "sn-1",
                 "architecture": "SimpleUNet",
                 "companions": {},
-                "metadata": {"bands": ["red"], "threshold": 0.5, "architecture": "SimpleUNet", "recipe_name": "nightly"},
+                "metadata": {
+                    "bands": ["red"],
+                    "threshold": 0.5,
+                    "architecture": "SimpleUNet",
+                    "recipe_name": "nightly",
+                },
                 **stored,
             },
         )

@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
-import morecantile
 import numpy as np
 import psutil
 from rasterio.transform import Affine
@@ -96,7 +95,9 @@ def fill(catalog: Catalog, store: LocalStore, masks: int) -> None:
         for scene, mask in made:
             scene_rows.add_scene(db, scene)
             model_rows.add_mask(db, mask)
-    print(f"{catalog.engine.dialect.name}: filled with {masks} masks in {time.perf_counter() - began:.0f} s", flush=True)
+    print(
+        f"{catalog.engine.dialect.name}: filled with {masks} masks in {time.perf_counter() - began:.0f} s", flush=True
+    )
 
 
 def list_pictures(catalog: Catalog) -> list[Picture]:
@@ -397,7 +398,10 @@ def main() -> None:
         pictures = list_pictures(catalog)
         with serving(catalog, store, options.code or Path(__file__).parents[1]) as (address, server):
             kinds, wall, cpu = _measure(address, server, pictures, options)
-            print(f"{catalog.engine.dialect.name}, {options.readers} tile readers, {options.searchers} searchers, ", end="")
+            print(
+                f"{catalog.engine.dialect.name}, {options.readers} tile readers, {options.searchers} searchers, ",
+                end="",
+            )
             print(f"{wall:.0f} s; load average {os.getloadavg()[0]:.1f}")
             print_figures(kinds, wall)
             print(f"server: {cpu:.0f} s of CPU, peak {_peak_mib(server):.0f} MiB")

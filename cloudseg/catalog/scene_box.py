@@ -24,12 +24,14 @@ _ADD: Final = """
 _REMOVE: Final = """
     DELETE FROM scene_box WHERE id IN (
         SELECT id FROM scene_box WHERE scene_id = OLD.scene_id
-        AND south <= OLD.min_lat AND north >= OLD.max_lat AND north <= OLD.max_lat + 1e-4 AND south >= OLD.min_lat - 1e-4
+        AND south <= OLD.min_lat AND south >= OLD.min_lat - 1e-4
+        AND north >= OLD.max_lat AND north <= OLD.max_lat + 1e-4
     );
 """
 _STATEMENTS: Final = (
     f"CREATE TRIGGER IF NOT EXISTS scene_box_add AFTER INSERT ON scene BEGIN {_ADD} END",
-    f"CREATE TRIGGER IF NOT EXISTS scene_box_move AFTER UPDATE OF scene_id, min_lon, max_lon, min_lat, max_lat ON scene "
+    "CREATE TRIGGER IF NOT EXISTS scene_box_move "
+    "AFTER UPDATE OF scene_id, min_lon, max_lon, min_lat, max_lat ON scene "
     f"BEGIN {_REMOVE} {_ADD} END",
     f"CREATE TRIGGER IF NOT EXISTS scene_box_remove AFTER DELETE ON scene BEGIN {_REMOVE} END",
 )

@@ -11,10 +11,12 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import Column, ColumnElement, Connection, FromClause, Row, Text, case, cast, func, null, select
 
+from cloudseg.catalog import reader_rows
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.extent import training_extent
+from cloudseg.catalog.mask_search import PUBLISHED
 from cloudseg.catalog.session import fetch
-from cloudseg.records import Mask, Scene, Snapshot, Weights
+from cloudseg.records import Snapshot, Weights
 
 Collection = Literal["scenes", "masks", "models", "snapshots"]
 COLLECTIONS: Final[tuple[Collection, ...]] = ("scenes", "masks", "models", "snapshots")
@@ -23,7 +25,6 @@ UNDATED: Final = "undated"
 PAGE: Final = 500
 """Ids in one statement; SQLite allows 32 766 values (sqlite.org/limits.html)."""
 _MASKED: Final = t.mask.join(t.scene).join(t.weights, t.weights.c.weights_id == t.mask.c.weights_id)
-_PUBLISHED: Final = t.scene.c.publishable & t.scene.c.footprint_wkb.is_not(None)
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class MaskRef:
     mask_id: str
     weights_id: str
     version: int
+    follows: bool = True
+    """By a model that was ever champion or shown to readers; a challenger's mask follows none (as in the view
+    `mask_version`)."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,13 @@ class Family:
 
     masks: tuple[MaskRef, ...] = ()
     latest: MaskRef | None = None
-    """The champion's mask; where it has none, that of the highest version."""
+    """The mask that readers see; where they see none, that of the highest version which follows others, or of all."""
 
     def neighbor(self, mask_id: str, step: int) -> MaskRef | None:
-        """Return the mask by the next (1) or the previous (-1) version, or None."""
-        at = next(number for number, ref in enumerate(self.masks) if ref.mask_id == mask_id) + step
-        return self.masks[at] if 0 <= at < len(self.masks) else None
+        """Return the mask that comes next (1) or before (-1) by version, without those that follow none, or None."""
+        at = next(number for number, ref in enumerate(self.masks) if ref.mask_id == mask_id)
+        line = self.masks[at + 1 :] if step > 0 else self.masks[:at][::-1]
+        return next((ref for ref in line if ref.follows), None)
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Member:
     item_id: str
     title: str
     family: tuple[str, ...]
-    """Ids of the items of its family by version, then that of the latest."""
+    """Ids of the items of its family by version, `-` before those that follow none; then that of the latest."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,8 @@ def list_members(db: Connection, collection: Collection, month: str) -> list[Mem
 
 
 def _family_ids(family: Family) -> tuple[str, ...]:
-    return (*(ref.mask_id for ref in family.masks), family.latest.mask_id if family.latest else "")
+    ids = [ref.mask_id if ref.follows else f"-{ref.mask_id}" for ref in family.masks]
+    return (*ids, family.latest.mask_id if family.latest else "")
 
 
 def _list_masks(db: Connection, month: str) -> list[Member]:
@@ -134,40 +140,49 @@ def _list_masks(db: Connection, month: str) -> list[Member]:
 def _list_scenes(db: Connection, month: str) -> list[Member]:
     s = t.scene.c
     families = _families(db, _within(s.acquired_at, month))
-    found = db.execute(select(s.scene_id, s.name).where(_PUBLISHED, _within(s.acquired_at, month)).order_by(s.scene_id))
+    found = db.execute(select(s.scene_id, s.name).where(PUBLISHED, _within(s.acquired_at, month)).order_by(s.scene_id))
     return [Member(row.scene_id, row.name, _family_ids(families.get(row.scene_id, Family()))) for row in found]
 
 
-def find_families(db: Connection, scene_ids: Sequence[str]) -> dict[str, Family]:
-    """Return the masks of scenes by scene id; at most PAGE scenes."""
-    return _families(db, t.scene.c.scene_id.in_(scene_ids))
+def find_families(db: Connection, scene_ids: Sequence[str], as_of: datetime | None = None) -> dict[str, Family]:
+    """Return the masks of scenes by scene id, as they were at a moment, by default now; at most PAGE scenes."""
+    return _families(db, t.scene.c.scene_id.in_(scene_ids), as_of)
 
 
-def _families(db: Connection, which: ColumnElement[bool]) -> dict[str, Family]:
-    champion = _champion(db)
+def _families(db: Connection, which: ColumnElement[bool], as_of: datetime | None = None) -> dict[str, Family]:
+    shown, follow = reader_rows.find_shown(db, as_of), reader_rows.list_ever_shown(db, as_of)
     m, w = t.mask.c, t.weights.c
-    statement = select(m.scene_id, m.mask_id, m.weights_id, w.version).select_from(_MASKED).where(which, _PUBLISHED)
+    statement = select(m.scene_id, m.mask_id, m.weights_id, w.version).select_from(_MASKED).where(which, PUBLISHED)
+    if as_of is not None:
+        statement = statement.where(m.created_at <= as_of)
     refs: dict[str, list[MaskRef]] = {}
     for row in db.execute(statement.order_by(m.scene_id, w.version)):
-        refs.setdefault(row.scene_id, []).append(MaskRef(row.mask_id, row.weights_id, row.version))
-    return {scene_id: _family(found, champion) for scene_id, found in refs.items()}
+        ref = MaskRef(row.mask_id, row.weights_id, row.version, row.weights_id in follow)
+        refs.setdefault(row.scene_id, []).append(ref)
+    return {scene_id: _family(found, shown) for scene_id, found in refs.items()}
 
 
-def _family(refs: list[MaskRef], champion: str | None) -> Family:
-    latest = next((ref for ref in refs if ref.weights_id == champion), refs[-1] if refs else None)
+def _family(refs: list[MaskRef], shown: str | None) -> Family:
+    candidates = [ref for ref in refs if ref.follows] or refs
+    latest = next((ref for ref in refs if ref.weights_id == shown), candidates[-1] if candidates else None)
     return Family(tuple(refs), latest)
 
 
-def _champion(db: Connection) -> str | None:
-    p = t.promotion.c
-    return db.execute(select(p.weights_id).order_by(p.generation.desc()).limit(1)).scalar()
+def find_models(db: Connection, as_of: datetime | None = None) -> Family:
+    """Return all models as one family, the champion the latest; `mask_id` is the id of the weights.
 
+    The switch of readers is about masks: the model to use is the champion.
 
-def find_models(db: Connection) -> Family:
-    """Return all models as one family, the champion the latest; `mask_id` is the id of the weights."""
-    w = t.weights.c
-    rows = db.execute(select(w.weights_id, w.version).order_by(w.version))
-    return _family([MaskRef(row.weights_id, row.weights_id, row.version) for row in rows], _champion(db))
+    Args:
+        db: a transaction.
+        as_of: the models and the champion at this moment; None: now.
+    """
+    w, p = t.weights.c, t.promotion.c
+    models, champion = select(w.weights_id, w.version), select(p.weights_id).order_by(p.generation.desc()).limit(1)
+    if as_of is not None:
+        models, champion = models.where(w.created_at <= as_of), champion.where(p.created_at <= as_of)
+    refs = [MaskRef(row.weights_id, row.weights_id, row.version) for row in db.execute(models.order_by(w.version))]
+    return _family(refs, db.execute(champion).scalar())
 
 
 def months_of_models(db: Connection) -> dict[str, str]:
@@ -185,17 +200,6 @@ def months_of_scenes(db: Connection, scene_ids: Sequence[str]) -> set[str]:
         asked = t.scene.c.scene_id.in_(scene_ids[at : at + PAGE])
         found.update(map(month_of, db.execute(select(t.scene.c.acquired_at).where(asked)).scalars()))
     return found
-
-
-def get_scenes(db: Connection, scene_ids: Sequence[str]) -> dict[str, Scene]:
-    """Return published scenes by id, at most PAGE; those that are not there are left out."""
-    found = fetch(db, Scene, select(t.scene).where(t.scene.c.scene_id.in_(scene_ids), _PUBLISHED))
-    return {scene.scene_id: scene for scene in found}
-
-
-def get_masks(db: Connection, mask_ids: Sequence[str]) -> dict[str, Mask]:
-    """Return masks by id, at most PAGE."""
-    return {mask.mask_id: mask for mask in fetch(db, Mask, select(t.mask).where(t.mask.c.mask_id.in_(mask_ids)))}
 
 
 def get_models(db: Connection, weights_ids: Sequence[str]) -> dict[str, Weights]:
@@ -266,7 +270,7 @@ def _read_groups(db: Connection, collection: Collection) -> Sequence[Row[Any]]:
     source: FromClause = t.mask.join(t.scene) if of_masks else t.scene
     columns = [value.label(name) for name, value in {**keys, **figures}.items()]
     grouped = [month, s.sensor, *([m.weights_id] if of_masks else [])]
-    return db.execute(select(*columns).select_from(source).where(_PUBLISHED).group_by(*grouped)).all()
+    return db.execute(select(*columns).select_from(source).where(PUBLISHED).group_by(*grouped)).all()
 
 
 def _versions(db: Connection, weights_ids: set[str]) -> list[str]:

@@ -61,9 +61,7 @@ def create_app(runtime: Runtime, *, guards: Sequence[Depends] = ()) -> FastAPI:
     """
     settings = runtime.settings
     workers = Workers(runtime.threads)
-    readers = open_read_only(
-        runtime.catalog, timeout_s=DATABASE_TIMEOUT_S, connections=_THREADS + workers.threads
-    )
+    readers = open_read_only(runtime.catalog, timeout_s=DATABASE_TIMEOUT_S, connections=_THREADS + workers.threads)
     context = Context(runtime, readers, workers)
     app = FastAPI(
         title=TITLE,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import quote
 
-from fastapi import Path
+from fastapi import Path, Query
 from starlette.requests import Request
 
 from cloudseg.catalog import Catalog
@@ -27,6 +27,8 @@ _WAITING: Final = 400
 
 MaskId = Annotated[str, Path(pattern=r"^mk-[0-9a-z-]{1,60}$")]
 ItemId = Annotated[str, Path(pattern=r"^(mk|sc|w|sn)-[0-9a-z-]{1,60}$")]
+AS_OF: Final = "What readers saw at this moment: RFC 3339, such as 2026-11-22T02:00:00Z; now when not given."
+AsOf = Annotated[str | None, Query(description=AS_OF)]
 _IMMUTABLE: Final = "public, max-age=31536000, immutable"
 BRIEF: Final = "public, max-age=60"
 

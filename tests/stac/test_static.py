@@ -164,9 +164,7 @@ def indexed(stac: StacWorld) -> list[str]:
     return list(pq.read_table(file, columns=["id"])["id"].to_pylist())
 
 
-def test_of_a_month_only_the_rows_that_changed_are_made(
-    published: StacWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_a_month_only_the_rows_that_changed_are_made(published: StacWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     add_copies(published, range(6))
     published.publish()
     before = indexed(published)

@@ -4,12 +4,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.functions import GenericFunction
+from sqlalchemy.sql.functions import FunctionElement
 
 
-class NotByIndex(GenericFunction[Any]):
-    """A column whose index SQLite does not use: a unary plus (sqlite.org/optoverview.html, "Disqualifying WHERE Clause
-    Terms Using Unary +").
+class NotByIndex(FunctionElement[Any]):
+    """A column whose index SQLite does not use, because of a unary plus (sqlite.org/optoverview.html, section 2.1).
 
     Without statistics SQLite takes every index for selective, also one over a column with few values.
     """

@@ -74,6 +74,8 @@ _COVERS: Final = 10_007
 
 JUNE: Final = {"since": datetime(2024, 6, 1, tzinfo=UTC), "until": datetime(2024, 7, 1, tzinfo=UTC)}
 BOX: Final = {"west": 2.0, "south": 48.0, "east": 4.0, "north": 50.0}
+FEW_CLOUDS: Final = {"op": "<", "args": [{"property": "eo:cloud_cover"}, 5]}
+OF_CHAMPION: Final = {"op": "=", "args": [{"property": "cloudseg:model_version"}, 2]}
 TOUCHING: Final = (
     "SELECT mask_id, scene_name, cloud_fraction, model_version FROM published_mask "
     "WHERE acquired_at >= :since AND acquired_at < :until "
@@ -168,8 +170,10 @@ def _run_query(catalog: Catalog, name: str, query: Callable[[Connection], Sequen
     return Answer(name, len(rows), seconds[1:], plan(catalog, query))
 
 
-def plan(catalog: Catalog, query: Callable[[Connection], object], *, analyze: bool = True) -> list[str]:
-    """Return the plan of a query's first statement, one line each."""
+def plan(
+    catalog: Catalog, query: Callable[[Connection], object], *, analyze: bool = True, every: bool = False
+) -> list[str]:
+    """Return the plan of a query's first statement, or of every one, one line each."""
     asked: list[tuple[str, Any]] = []
 
     def remember(_: Any, __: Any, statement: str, parameters: Any, *rest: Any) -> None:
@@ -180,14 +184,17 @@ def plan(catalog: Catalog, query: Callable[[Connection], object], *, analyze: bo
         asked.clear()  # without the statements that open the transaction
         query(db)
         event.remove(catalog.engine, "before_cursor_execute", remember)
-        statement, parameters = asked[0]
         sqlite = db.dialect.name == "sqlite"
         how = (
             "EXPLAIN QUERY PLAN"
             if sqlite
             else f"EXPLAIN ({'ANALYZE, ' if analyze else ''}COSTS OFF, TIMING OFF, SUMMARY OFF)"
         )
-        return [str(row[3] if sqlite else row[0]) for row in db.exec_driver_sql(f"{how} {statement}", parameters)]
+        return [
+            str(row[3] if sqlite else row[0])
+            for statement, parameters in (asked if every else asked[:1])
+            for row in db.exec_driver_sql(f"{how} {statement}", parameters)
+        ]
 
 
 def _has_geometry(catalog: Catalog) -> bool:

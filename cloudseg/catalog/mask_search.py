@@ -70,8 +70,10 @@ MAX_VERTICES: Final = 5_000
 """Vertices of a geometry to search by."""
 MODEL_FIELDS: Final = frozenset({"cloudseg:model_version", "cloudseg:weights_id"})
 """A filter that names one of them says itself whose masks it wants."""
-PUBLISHED: Final = and_(t.scene.c.publishable, t.scene.c.footprint_wkb.is_not(None))
-"""The condition that a scene is shown."""
+PUBLISHED: Final = and_(NotByIndex(t.scene.c.publishable), t.scene.c.footprint_wkb.is_not(None))
+"""The condition that a scene is shown; nearly all are."""
+_FEW: Final = frozenset({"id", "cloudseg:scene_id", "cloudseg:place"})
+"""A filter that names one of them leaves few rows, and finds them by an index."""
 _NOBODY: Final = ""
 """The id of no weights: readers see no mask yet."""
 _BATCH: Final = 200
@@ -474,11 +476,19 @@ def _source(query: Query, kind: Kind) -> FromClause:
     """Return the tables that a search reads; the weights only where their version is asked for."""
     if kind == "scenes":
         return t.scene
-    source = t.mask.join(t.scene, t.scene.c.scene_id == t.mask.c.scene_id)
+    # A walk through the times of scenes, with their masks looked up; otherwise SQLite sorts all masks.
+    scene_id = NotByIndex(t.scene.c.scene_id) if _walks_times(query) else t.scene.c.scene_id
+    source = t.mask.join(t.scene, scene_id == t.mask.c.scene_id)
     names = {key.name for key in query.sort} | set(_properties(query.where))
     if "cloudseg:model_version" not in names:
         return source
     return source.join(t.weights, t.weights.c.weights_id == t.mask.c.weights_id)
+
+
+def _walks_times(query: Query) -> bool:
+    """Return whether a search reads scenes in the order of their times until its page is full."""
+    by_time = bool(query.sort) and query.sort[0].name == "datetime"
+    return by_time and query.ids is None and query.scene_ids is None and _FEW.isdisjoint(_properties(query.where))
 
 
 def _sorted_by(wanted: Field, key: SortKey, *, sure: bool) -> ColumnElement[Any]:
@@ -525,12 +535,10 @@ def _conditions(query: Query, kind: Kind, fields: Fields, dated: bool | None) ->
 
 
 def _of_model(query: Query) -> Iterator[ColumnElement[bool]]:
-    if query.weights_id is None:
-        return
-    by_time = bool(query.sort) and query.sort[0].name == "datetime"
-    # Nearly all masks may be by these weights: where scenes come first, their masks are looked up.
-    column = NotByIndex(t.mask.c.weights_id) if by_time or query.scene_ids is not None else t.mask.c.weights_id
-    yield column == query.weights_id
+    if query.weights_id is not None:
+        # Nearly all masks may be by these weights: only an index that has the order too is worth it.
+        in_order = bool(query.sort) and query.sort[0].name in ("eo:cloud_cover", "created") and query.scene_ids is None
+        yield (t.mask.c.weights_id if in_order else NotByIndex(t.mask.c.weights_id)) == query.weights_id
 
 
 def _in_time(query: Query, dated: bool | None) -> ColumnElement[bool]:

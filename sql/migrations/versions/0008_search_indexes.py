@@ -4,6 +4,9 @@ The cloud cover is that of the STAC item: percent with four decimals. By area, P
 bounds of scenes as its own type `box` (postgresql.org/docs/current/gist.html), with or without PostGIS. SQLite gets an
 R-tree (sqlite.org/rtree.html), which triggers keep; every upgrade creates those that are missing
 (`cloudseg.catalog.scene_box`). In both, a scene across the antimeridian is found on either side of it.
+
+A later migration that copies `mask` on SQLite must create its two indexes again: Alembic does not see indexes over
+expressions.
 """
 
 from alembic import op

@@ -63,6 +63,10 @@ def find_item(context: Context, item_id: str) -> ms.Found:
     Raises:
         NotInCatalog: there is none.
     """
+    return context.items.get(item_id, lambda: _read_item(context, item_id))
+
+
+def _read_item(context: Context, item_id: str) -> ms.Found:
     kind: ms.Kind = "scenes" if item_id.startswith("sc-") else "masks"
     with context.catalog.read() as db:
         page = ms.search(db, ms.Query((kind,), ids=(item_id,), sort=()), limit=1)

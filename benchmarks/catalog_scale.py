@@ -69,8 +69,13 @@ _ASKED: Final = 100
 _SCRAMBLE: Final = 611_953
 """A prime: i · prime modulo n is a permutation of 0 … n - 1 unless n is a multiple of it."""
 
+_COVERS: Final = 10_007
+"""Different cloud fractions, evenly spread."""
+
 JUNE: Final = {"since": datetime(2024, 6, 1, tzinfo=UTC), "until": datetime(2024, 7, 1, tzinfo=UTC)}
 BOX: Final = {"west": 2.0, "south": 48.0, "east": 4.0, "north": 50.0}
+FEW_CLOUDS: Final = {"op": "<", "args": [{"property": "eo:cloud_cover"}, 5]}
+OF_CHAMPION: Final = {"op": "=", "args": [{"property": "cloudseg:model_version"}, 2]}
 TOUCHING: Final = (
     "SELECT mask_id, scene_name, cloud_fraction, model_version FROM published_mask "
     "WHERE acquired_at >= :since AND acquired_at < :until "
@@ -110,6 +115,8 @@ class Answer:
 def fill(catalog: Catalog, count: int) -> None:
     """Fill an empty, upgraded catalog with `count` scenes and masks, a snapshot of labels and two weights."""
     with catalog.begin() as db:
+        if db.dialect.name == "sqlite":  # the indexes are filled in random order: a small cache is written many times
+            db.exec_driver_sql("PRAGMA cache_size = -1000000")
         _metadata.create_all(db)
         db.execute(insert(_tile), [_tile_row(i) for i in range(min(TILES, count))])
         db.execute(insert(_day), [{"i": i, "at": FIRST_DAY + timedelta(days=i)} for i in range(DAYS)])
@@ -163,8 +170,10 @@ def _run_query(catalog: Catalog, name: str, query: Callable[[Connection], Sequen
     return Answer(name, len(rows), seconds[1:], plan(catalog, query))
 
 
-def plan(catalog: Catalog, query: Callable[[Connection], object], *, analyze: bool = True) -> list[str]:
-    """Return the plan of a query's first statement, one line each."""
+def plan(
+    catalog: Catalog, query: Callable[[Connection], object], *, analyze: bool = True, every: bool = False
+) -> list[str]:
+    """Return the plan of a query's first statement, or of every one, one line each."""
     asked: list[tuple[str, Any]] = []
 
     def remember(_: Any, __: Any, statement: str, parameters: Any, *rest: Any) -> None:
@@ -175,14 +184,17 @@ def plan(catalog: Catalog, query: Callable[[Connection], object], *, analyze: bo
         asked.clear()  # without the statements that open the transaction
         query(db)
         event.remove(catalog.engine, "before_cursor_execute", remember)
-        statement, parameters = asked[0]
         sqlite = db.dialect.name == "sqlite"
         how = (
             "EXPLAIN QUERY PLAN"
             if sqlite
             else f"EXPLAIN ({'ANALYZE, ' if analyze else ''}COSTS OFF, TIMING OFF, SUMMARY OFF)"
         )
-        return [str(row[3] if sqlite else row[0]) for row in db.exec_driver_sql(f"{how} {statement}", parameters)]
+        return [
+            str(row[3] if sqlite else row[0])
+            for statement, parameters in (asked if every else asked[:1])
+            for row in db.exec_driver_sql(f"{how} {statement}", parameters)
+        ]
 
 
 def _has_geometry(catalog: Catalog) -> bool:
@@ -281,7 +293,12 @@ def _add_models(db: Connection, labeled: int) -> None:
                 "snapshot_id": run_id and "sn-1",
                 "architecture": "SimpleUNet",
                 "companions": {},
-                "metadata": {"bands": ["red"], "threshold": 0.5},
+                "metadata": {
+                    "bands": ["red"],
+                    "threshold": 0.5,
+                    "architecture": "SimpleUNet",
+                    "recipe_name": "nightly",
+                },
                 **stored,
             },
         )
@@ -336,7 +353,7 @@ def _add_masks(db: Connection) -> None:
             "scene_id": s.scene_id,
             "weights_id": literal(weights_id),
             "threshold": literal(0.5),
-            "cloud_fraction": literal(0.3),
+            "cloud_fraction": cast(number, BigInteger) * _SCRAMBLE % _COVERS / literal(float(_COVERS)),
             "valid_fraction": literal(1.0),
             "key": folder + "/mask.tif",
             "sha256": "sha " + number,

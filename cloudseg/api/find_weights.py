@@ -73,7 +73,16 @@ def find_weights(named: str | Path | None) -> CatalogWeights | WeightsFile:
     return WeightsFile(read_file(path))
 
 
-def _in_catalog(settings: "Settings", name: str | None) -> CatalogWeights:
+def require_catalog(settings: "Settings", name: str | None) -> None:
+    """Check that there is a catalog.
+
+    Args:
+        settings: of this process.
+        name: what is looked up, None for the default.
+
+    Raises:
+        NotInCatalog: there is none.
+    """
     if not has_catalog(settings):
         raise NotInCatalog(
             "there is no catalog to look up weights in",
@@ -83,6 +92,10 @@ def _in_catalog(settings: "Settings", name: str | None) -> CatalogWeights:
             next_step="Name the weights: --weights FILE or URL, in Python cloudseg.load(FILE or URL); "
             "or set CLOUDSEG_HOME or CLOUDSEG_CATALOG_URL.",
         )
+
+
+def _in_catalog(settings: "Settings", name: str | None) -> CatalogWeights:
+    require_catalog(settings, name)
     runtime = open_runtime()
     with runtime.catalog.read() as db:
         if name is None:

@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from datetime import datetime as Moment  # `datetime` is an argument, as in STAC
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from cloudseg.bands import MASK_NO_DATA
@@ -28,6 +30,7 @@ def open_masks(
     bbox: Sequence[float] | None = None,
     datetime: str | None = None,
     weights: str | None = None,
+    as_of: str | None = None,
     url: str | None = None,
     crs: str | None = None,
     resolution: float | None = None,
@@ -44,9 +47,12 @@ def open_masks(
         bbox: west, south, east, north in degrees; the cube ends there. By default all masks.
         datetime: when the scenes were acquired, as in a STAC search: `2024-05-01`, `2024-05`,
             `2024-05-01/2024-06-30`, `../2024-06-30`.
-        weights: whose masks, a weights id or version (`v31`); by default the champion's.
+        weights: whose masks, a weights id or version (`v31`); by default those that readers see.
+        as_of: open what readers saw at this moment (ISO 8601 with zone), such as `2026-11-22T02:00:00Z`; by default
+            now. Masks that were made later are left out, also with `weights`.
         url: a STAC API or a static STAC catalog to search instead of this home; its collection `masks`, or all that
-            has an asset `mask`. An address that you trust: GDAL opens what its items refer to.
+            has an asset `mask`. An address that you trust: GDAL opens what its items refer to. Without `weights`, an
+            API chooses the masks, and those of a static catalog are what is not `deprecated`.
         crs: of the cube, `EPSG:n`; by default that of most of the masks.
         resolution: of the cube in units of its CRS; by default that of the masks.
         chunks: sizes of dask chunks; by default one date and 2048 x 2048 pixels.
@@ -68,9 +74,10 @@ def open_masks(
             found="not installed",
             next_step="Install the extra: pip install 'cloudseg[gis]'.",
         ) from error
-    from cloudseg.api.find_masks import parse_box, parse_interval
+    from cloudseg.catalog.times import parse_interval, parse_moment
 
-    box, interval = parse_box(bbox), parse_interval(datetime)
+    box, interval = _parse_box(bbox), parse_interval(datetime) if datetime is not None else (None, None)
+    moment = parse_moment(as_of, "as_of") if as_of is not None else None
     if box is not None and box[0] > box[2]:
         raise InputError(
             "a cube cannot cross 180°",
@@ -80,16 +87,17 @@ def open_masks(
             next_step="Open both sides: bbox=[west, south, 180, north] and bbox=[-180, south, east, north].",
         )
     if url is None:
-        items, options = _of_home(box, interval, weights, limit)
+        items, options = _of_home(box, interval, weights, moment, limit)
     else:
         from cloudseg.api.stac_search import search_masks
 
-        items, options = search_masks(url, box, interval, datetime, weights=weights, limit=limit), {}
+        items, options = search_masks(url, box, interval, datetime, weights=weights, as_of=as_of, limit=limit), {}
     if not items:
         raise NotInCatalog(
             "no masks are found",
             subject=url or "this home",
-            found=f"bbox {list(box) if box else 'any'}, datetime {datetime or 'any'}, weights {weights or 'champion'}",
+            found=f"bbox {list(box) if box else 'any'}, datetime {datetime or 'any'}, "
+            f"weights {weights or 'that readers see'}, as of {as_of or 'now'}",
             next_step="`cloudseg masks` lists what is published.",
         )
     gdal: dict[str, Any] = {**_gdal_options(), **{k: v for k, v in options.items() if k not in _CREDENTIALS}}
@@ -140,24 +148,100 @@ def _geobox(items: "list[pystac.Item]", box: Any, crs: str | None, resolution: f
     return grid
 
 
-def _of_home(box: Any, interval: Any, weights: str | None, limit: int) -> "tuple[list[pystac.Item], dict[str, str]]":
-    """Return the items of this home's masks, and the options by which GDAL opens their files."""
-    from cloudseg.api.find_masks import count_without_time, find_masks, mask_items
-    from cloudseg.api.find_weights import CatalogWeights, find_weights
-    from cloudseg.runtime import open_runtime
+def _parse_box(bbox: Sequence[float] | None) -> tuple[float, float, float, float] | None:
+    """Return west, south, east, north in degrees; west may be greater than east, across 180°.
 
-    found_weights = find_weights(weights)
-    if not isinstance(found_weights, CatalogWeights):
-        raise InputError("weights of this home are named by id or version", subject=weights or "", expected="v31")
-    runtime, weights_id = open_runtime(), found_weights.row.weights_id
-    with runtime.catalog.read() as db:
-        found = find_masks(db, box, interval, weights_id=weights_id, limit=limit + 1)
-        without_time = count_without_time(db, box, weights_id=weights_id)
+    Raises:
+        InputError: it has not four numbers in range.
+    """
+    if bbox is None:
+        return None
+    numbers = [float(value) for value in bbox]
+    if len(numbers) == 4:
+        west, south, east, north = numbers
+        if -180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90 and west != east:
+            return west, south, east, north
+    raise InputError(
+        "not a bounding box", subject="bbox", found=list(bbox), expected="west, south, east, north in degrees"
+    )
+
+
+def _of_home(
+    box: Any, interval: Any, weights: str | None, as_of: Moment | None, limit: int
+) -> "tuple[list[pystac.Item], dict[str, str]]":
+    """Return the items of this home's masks, and the options by which GDAL opens their files."""
+    import pystac
+
+    from cloudseg.api.find_weights import CatalogWeights, find_weights, require_catalog
+    from cloudseg.catalog import mask_search as ms
+    from cloudseg.catalog import reader_rows
+    from cloudseg.runtime import open_runtime, read_settings
+    from cloudseg.stac.links import Site
+    from cloudseg.stac.static import documents
+
+    require_catalog(read_settings(), weights)
+    runtime = open_runtime()
+    if weights is None:
+        with runtime.catalog.read() as db:
+            weights_id = reader_rows.get_shown(db, as_of)
+    else:
+        found_weights = find_weights(weights)
+        if not isinstance(found_weights, CatalogWeights):
+            raise InputError("weights of this home are named by id or version", subject=weights, expected="v31")
+        weights_id = found_weights.row.weights_id
+    since, until = interval
+    query = ms.Query(
+        ("masks",),
+        area=None if box is None else ms.area_of_box(box),
+        since=since,
+        until=until,
+        undated=False,
+        weights_id=weights_id,
+        as_of=as_of,
+        sort=ms.OLDEST_FIRST,
+    )
+    found = list(islice(ms.iter_found(runtime.catalog, query), limit + 1))
     check_count(len(found), limit)
-    if without_time:
-        log.warning("%d masks there are left out: their scenes have no time", without_time)
-    options = dict(runtime.store.gdal_path(found[0][0].key).options) if found else {}
-    return mask_items(found, runtime.store), options
+    _warn_of_undated(runtime.catalog, query)
+
+    class GdalSite(Site):
+        """Names objects by the paths by which GDAL opens them."""
+
+        def object(self, key: str) -> str:
+            return str(self.store.gdal_path(key))
+
+    site = GdalSite(runtime.store, runtime.settings)
+    ids = [row.id for row in found]
+    items = []
+    for at in range(0, len(ids), ms.MAX_LIMIT):
+        with runtime.catalog.read() as db:
+            items += [
+                pystac.Item.from_dict(item) for item in documents(site, db, "masks", ids[at : at + ms.MAX_LIMIT], as_of)
+            ]
+    options = dict(runtime.store.gdal_path(found[0].mask.key).options) if found and found[0].mask else {}
+    return [item for item in items if keep_rasters(item)], options
+
+
+def _warn_of_undated(catalog: Any, query: Any) -> None:
+    """Say how many masks are left out because the time of their scene is unknown."""
+    from dataclasses import replace
+
+    from cloudseg.catalog import mask_search as ms
+
+    with catalog.read() as db:
+        everything = ms.count_masks(db, replace(query, since=None, until=None, undated=True)).masks
+        dated = ms.count_masks(db, replace(query, since=None, until=None)).masks
+    if everything > dated:
+        log.warning("%d masks there are left out: their scenes have no time", everything - dated)
+
+
+def keep_rasters(item: "pystac.Item") -> bool:
+    """Keep of an item only the mask and its probability; return False if it lacks one of them."""
+    if not set(_BANDS) <= item.assets.keys():
+        log.warning("%s is left out: it has not both rasters", item.id)
+        return False
+    item.assets = {name: item.assets[name] for name in _BANDS}
+    return True
 
 
 def check_count(count: int, limit: int) -> None:

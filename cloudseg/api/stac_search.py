@@ -12,28 +12,37 @@ from pystac_client.exceptions import APIError
 from shapely.geometry import box, shape
 
 from cloudseg.api.fetch import is_address
-from cloudseg.api.find_masks import Box, Interval
-from cloudseg.api.masks import check_count
+from cloudseg.api.masks import check_count, keep_rasters
 from cloudseg.errors import InputError, StoreUnreachable
 
 _COLLECTION: Final = "masks"
-_NAMES: Final = ("mask", "probability")
+Box = tuple[float, float, float, float]
+Interval = tuple[datetime | None, datetime | None]
 _REMOTE: Final = ("https", "http", "s3")
+_WEIGHTS_FIELD: Final = "cloudseg:weights_id"
 _VERSION_FIELDS: Final = ("mlm:name", "cloudseg:weights_id", "version", "cloudseg:model_version")
 """Properties of an item that may name the weights or their version."""
 
 
 def search_masks(
-    url: str, area: Box | None, interval: Interval, when: str | None, *, weights: str | None, limit: int
+    url: str,
+    area: Box | None,
+    interval: Interval,
+    when: str | None,
+    *,
+    weights: str | None,
+    as_of: str | None = None,
+    limit: int,
 ) -> list[pystac.Item]:
     """Return the items of masks with absolute addresses of their files.
 
     Args:
         url: landing page of an API, or address or path of a catalog or collection.
         area: west, south, east, north in degrees.
-        interval: when the scenes were acquired.
+        interval: first and last moment at which the scenes were acquired, both included; None: open.
         when: the same as a text, for an API.
-        weights: id of the weights; None: of any.
+        weights: id or version of the weights; None: an API chooses, of a static catalog what is not deprecated.
+        as_of: what readers saw at this moment, for an API of cloudseg; None: now.
         limit: most items.
 
     Raises:
@@ -42,12 +51,25 @@ def search_masks(
     """
     try:
         root = pystac.Catalog.from_file(url) if not is_address(url) else None
-        client = Client.open(url) if root is None else None
+        client = Client.open(url, parameters={"as_of": as_of} if as_of else None) if root is None else None
         if client is not None and client.conforms_to("ITEM_SEARCH"):
-            search = client.search(collections=[_COLLECTION], bbox=area, datetime=when, max_items=limit + 1)
+            search = client.search(
+                collections=[_COLLECTION],
+                bbox=area,
+                datetime=when,
+                max_items=limit + 1,
+                filter=_filter_of(client, weights) if weights is not None else None,
+            )
             found: Iterable[pystac.Item] = search.items()
+        elif as_of is not None:
+            raise InputError(
+                "a static catalog shows only what is there now",
+                subject=url,
+                found=f"as_of {as_of}",
+                next_step="Pass the address of an API (`cloudseg serve`), or no as_of.",
+            )
         else:
-            found = _walk(root or pystac.Catalog.from_file(url), area, interval)
+            found = _walk(root or pystac.Catalog.from_file(url), area, interval, deprecated=weights is not None)
         items = list(islice(_masks(found, weights), limit + 1))
     except (pystac.STACError, pystac.STACTypeError, KeyError, ValueError) as error:
         raise InputError(
@@ -64,7 +86,17 @@ def search_masks(
     return items
 
 
-def _walk(root: pystac.Catalog, area: Box | None, interval: Interval) -> Iterator[pystac.Item]:
+def _filter_of(client: Client, weights: str) -> dict[str, Any] | None:
+    """Return a filter in CQL2 JSON for the masks of weights where the API knows such a field, None elsewhere."""
+    if not client.conforms_to("FILTER") or _WEIGHTS_FIELD not in client.get_queryables().get("properties", {}):
+        return None
+    version = weights.removeprefix("v")
+    if version.isdecimal():
+        return {"op": "=", "args": [{"property": "cloudseg:model_version"}, int(version)]}
+    return {"op": "=", "args": [{"property": _WEIGHTS_FIELD}, weights]}
+
+
+def _walk(root: pystac.Catalog, area: Box | None, interval: Interval, *, deprecated: bool) -> Iterator[pystac.Item]:
     """Yield the items of a static catalog that touch the area and the interval."""
     wanted = None if area is None else box(*area)
     collections = [root] if isinstance(root, pystac.Collection) else list(root.get_children())
@@ -73,22 +105,22 @@ def _walk(root: pystac.Catalog, area: Box | None, interval: Interval) -> Iterato
         moment = item.datetime
         if moment is None or not _is_in(moment, interval):
             continue
+        if not deprecated and item.properties.get("deprecated"):
+            continue
         if wanted is None or (item.geometry is not None and shape(item.geometry).intersects(wanted)):
             yield item
 
 
 def _is_in(moment: datetime, interval: Interval) -> bool:
-    return (interval.since is None or moment >= interval.since) and (interval.until is None or moment < interval.until)
+    since, until = interval
+    return (since is None or moment >= since) and (until is None or moment <= until)
 
 
 def _masks(items: Iterable[pystac.Item], weights: str | None) -> Iterator[pystac.Item]:
     """Yield the items that have both rasters, of certain weights, with absolute addresses."""
     for item in items:
-        if not set(_NAMES) <= item.assets.keys() or item.datetime is None:
+        if item.datetime is None or (weights is not None and not _is_of(item, weights)) or not keep_rasters(item):
             continue
-        if weights is not None and not _is_of(item, weights):
-            continue
-        item.assets = {name: item.assets[name] for name in _NAMES}
         for asset in item.assets.values():
             asset.href = _checked(asset.get_absolute_href() or asset.href, item)
         yield item

@@ -13,7 +13,7 @@ _STEPS: Final = 20_000
 """Instructions of SQLite between two looks at the clock: some milliseconds."""
 
 
-def open_read_only(catalog: Catalog, *, timeout_s: float) -> Catalog:
+def open_read_only(catalog: Catalog, *, timeout_s: float, connections: int = 5) -> Catalog:
     """Return the same catalog through connections that cannot write.
 
     SQLite opens the file with `mode=ro` (sqlite.org/uri.html). PostgreSQL gets `default_transaction_read_only`, and
@@ -23,13 +23,14 @@ def open_read_only(catalog: Catalog, *, timeout_s: float) -> Catalog:
     Args:
         catalog: of the settings.
         timeout_s: seconds after which the database stops a statement (PostgreSQL) or a transaction (SQLite).
+        connections: those that are kept open.
     """
     url = catalog.engine.url
     if catalog.engine.dialect.name == "sqlite":
-        return _read_only_file(url, timeout_s)
+        return _read_only_file(url, timeout_s, connections)
     ours = f"-c default_transaction_read_only=on -c statement_timeout={round(1000 * timeout_s)}"
     given = url.query.get("options", _POSTGRESQL["options"])
-    readers = Catalog(url.update_query_dict({"options": f"{given} {ours}"}))
+    readers = Catalog(url.update_query_dict({"options": f"{given} {ours}"}), connections=connections)
 
     @event.listens_for(readers.engine, "begin")
     def _begin(connection: Any) -> None:
@@ -38,10 +39,11 @@ def open_read_only(catalog: Catalog, *, timeout_s: float) -> Catalog:
     return readers
 
 
-def _read_only_file(url: URL, timeout_s: float) -> Catalog:
+def _read_only_file(url: URL, timeout_s: float, connections: int) -> Catalog:
     path = Path(url.database or "").absolute()
     catalog = Catalog(
-        URL.create("sqlite", database=f"file:{quote(str(path))}", query={**url.query, "mode": "ro", "uri": "true"})
+        URL.create("sqlite", database=f"file:{quote(str(path))}", query={**url.query, "mode": "ro", "uri": "true"}),
+        connections=connections,
     )
 
     @event.listens_for(catalog.engine, "begin")

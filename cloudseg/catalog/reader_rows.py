@@ -25,7 +25,8 @@ from sqlalchemy import (
 
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.session import fetch, fetch_one, insert, now
-from cloudseg.records import Mask, ReaderSwitch
+from cloudseg.errors import NotInCatalog
+from cloudseg.records import Mask, ReaderSwitch, utc_iso
 
 _PAGE: Final = 1000
 """Values in one statement; SQLite allows 32 766 (sqlite.org/limits.html)."""
@@ -65,6 +66,31 @@ def find_shown(db: Connection, moment: datetime | None = None) -> str | None:
     """Return the id of the weights whose masks readers see at a moment, by default now; None before any champion."""
     found: str | None = db.execute(select(shown_weights(moment))).scalar()
     return found
+
+
+def get_shown(db: Connection, moment: datetime | None = None) -> str:
+    """Return the id of the weights whose masks readers see at a moment, by default now.
+
+    Raises:
+        NotInCatalog: no weights had been promoted.
+    """
+    found = find_shown(db, moment)
+    if found is None:
+        raise NotInCatalog(
+            "there is no champion yet" if moment is None else "there was no champion then",
+            subject="champion" if moment is None else f"as of {utc_iso(moment)}",
+            next_step="Run `cloudseg retrain`, or name the weights of the masks with --weights.",
+        )
+    return found
+
+
+def list_ever_shown(db: Connection, moment: datetime | None = None) -> set[str]:
+    """Return the ids of the weights that were champion or that a decision named until a moment, by default now."""
+    p, r = t.promotion.c, t.reader_switch.c
+    champions, named = select(p.weights_id), select(r.weights_id).where(r.weights_id.is_not(None))
+    if moment is not None:
+        champions, named = champions.where(p.created_at <= moment), named.where(r.created_at <= moment)
+    return set(db.execute(champions.union(named)).scalars())
 
 
 def shown_weights(moment: datetime | None = None) -> ScalarSelect[Any]:

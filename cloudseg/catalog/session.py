@@ -23,6 +23,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 from cloudseg.backoff import pauses
 from cloudseg.catalog.db_errors import translate_db_errors, unreadable_row
 from cloudseg.catalog.roles import make_roles, restore_privileges
+from cloudseg.catalog.scene_box import create_triggers
 from cloudseg.catalog.views import create_functions, create_gis_views, drop_views, run_files
 from cloudseg.errors import CatalogOutdated, CatalogUnreachable, NotInCatalog, SettingsError, StateError
 from cloudseg.keys import canonical_json
@@ -53,8 +54,12 @@ def sql_folder() -> Path:
 class Catalog:
     """The database of the catalog: `begin()` opens a transaction that writes, `read()` one that only reads."""
 
-    def __init__(self, url: str | URL) -> None:
+    def __init__(self, url: str | URL, *, connections: int = 5) -> None:
         """Create the engine, and the directory of a SQLite file; no connection is opened yet.
+
+        Args:
+            url: of the database.
+            connections: those that are kept open; ten more are opened when they are needed, and closed again.
 
         Raises:
             SettingsError: the URL names no SQLite or PostgreSQL database, or its driver is not installed.
@@ -62,7 +67,7 @@ class Catalog:
         """
         try:
             self._url = make_url(url)
-            self.engine = _make_engine(self._url)
+            self.engine = _make_engine(self._url, connections)
         except (ArgumentError, ImportError, ValueError) as error:
             raise SettingsError(
                 "not the URL of a SQLite or PostgreSQL database",
@@ -116,6 +121,7 @@ class Catalog:
         with self._migration() as (connection, config):
             self._refuse_unknown(MigrationContext.configure(connection).get_current_revision())
             command.upgrade(config, "head")
+            create_triggers(connection)
             run_files(connection, sql_folder() / "views")
             create_functions(connection, sql_folder() / "functions")
             create_gis_views(connection, sql_folder() / "gis", url, gdal)
@@ -167,7 +173,16 @@ class Catalog:
         self._refuse_unknown(found)
         if self.engine.dialect.name == "sqlite" and found != self.head_revision():
             with self.read() as connection:
-                schema = connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE sql NOT NULL").scalars().all()
+                # Without the tables that belong to an R-tree, which makes them itself, and triggers last.
+                schema = (
+                    connection.exec_driver_sql(
+                        "SELECT sql FROM sqlite_master WHERE sql NOT NULL "
+                        "AND name NOT IN ('scene_box_node', 'scene_box_rowid', 'scene_box_parent') "
+                        "ORDER BY type = 'trigger', type <> 'table'"
+                    )
+                    .scalars()
+                    .all()
+                )
             _try_migrations(schema, found)
 
     def check(self) -> None:
@@ -279,13 +294,15 @@ def _make_folder(url: URL) -> None:
         ) from error
 
 
-def _make_engine(url: URL) -> Engine:
+def _make_engine(url: URL, connections: int) -> Engine:
     if url.drivername.startswith("postgresql"):
-        return _make_postgresql_engine(url)
+        return _make_postgresql_engine(url, connections)
     if url.get_backend_name() != "sqlite":
         raise ArgumentError(f"{url.get_backend_name()} is not supported")
     wait = {} if "timeout" in url.query else {"timeout": _LOCK_WAIT_S}
-    engine = create_engine(url, connect_args=wait, json_serializer=_json_text)
+    # A database in memory has one connection and takes no size of a pool.
+    pool = {} if url.database in (None, "", ":memory:") else {"pool_size": connections}
+    engine = create_engine(url, connect_args=wait, json_serializer=_json_text, **pool)
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _: Any) -> None:
@@ -325,12 +342,16 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
             time.sleep(pause)
 
 
-def _make_postgresql_engine(url: URL) -> Engine:
+def _make_postgresql_engine(url: URL, connections: int) -> Engine:
     if url.drivername not in ("postgresql", "postgresql+psycopg"):
         raise ArgumentError(f"the driver of {url.drivername} is not supported")
     ours = {name: value for name, value in _POSTGRESQL.items() if name not in url.query}
     return create_engine(
-        url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args=ours, json_serializer=_json_text
+        url.set(drivername="postgresql+psycopg"),
+        pool_pre_ping=True,
+        pool_size=connections,
+        connect_args=ours,
+        json_serializer=_json_text,
     )
 
 

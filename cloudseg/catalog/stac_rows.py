@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from sqlalchemy import Column, ColumnElement, Connection, FromClause, Select, case, func, select
+from sqlalchemy import Column, ColumnElement, Connection, FromClause, Row, Text, case, cast, func, null, select
 
+from cloudseg.catalog import reader_rows
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.extent import training_extent
+from cloudseg.catalog.mask_search import PUBLISHED
 from cloudseg.catalog.session import fetch
-from cloudseg.records import Mask, Scene, Snapshot, Weights
+from cloudseg.records import Snapshot, Weights
 
 Collection = Literal["scenes", "masks", "models", "snapshots"]
 COLLECTIONS: Final[tuple[Collection, ...]] = ("scenes", "masks", "models", "snapshots")
@@ -23,7 +25,6 @@ UNDATED: Final = "undated"
 PAGE: Final = 500
 """Ids in one statement; SQLite allows 32 766 values (sqlite.org/limits.html)."""
 _MASKED: Final = t.mask.join(t.scene).join(t.weights, t.weights.c.weights_id == t.mask.c.weights_id)
-_PUBLISHED: Final = t.scene.c.publishable & t.scene.c.footprint_wkb.is_not(None)
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class MaskRef:
     mask_id: str
     weights_id: str
     version: int
+    follows: bool = True
+    """By a model that was ever champion or shown to readers; a challenger's mask follows none (as in the view
+    `mask_version`)."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,13 @@ class Family:
 
     masks: tuple[MaskRef, ...] = ()
     latest: MaskRef | None = None
-    """The champion's mask; where it has none, that of the highest version."""
+    """The mask that readers see; where they see none, that of the highest version which follows others, or of all."""
 
     def neighbor(self, mask_id: str, step: int) -> MaskRef | None:
-        """Return the mask by the next (1) or the previous (-1) version, or None."""
-        at = next(number for number, ref in enumerate(self.masks) if ref.mask_id == mask_id) + step
-        return self.masks[at] if 0 <= at < len(self.masks) else None
+        """Return the mask that comes next (1) or before (-1) by version, without those that follow none, or None."""
+        at = next(number for number, ref in enumerate(self.masks) if ref.mask_id == mask_id)
+        line = self.masks[at + 1 :] if step > 0 else self.masks[:at][::-1]
+        return next((ref for ref in line if ref.follows), None)
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Member:
     item_id: str
     title: str
     family: tuple[str, ...]
-    """Ids of the items of its family by version, then that of the latest."""
+    """Ids of the items of its family by version, `-` before those that follow none; then that of the latest."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,8 @@ def list_members(db: Connection, collection: Collection, month: str) -> list[Mem
 
 
 def _family_ids(family: Family) -> tuple[str, ...]:
-    return (*(ref.mask_id for ref in family.masks), family.latest.mask_id if family.latest else "")
+    ids = [ref.mask_id if ref.follows else f"-{ref.mask_id}" for ref in family.masks]
+    return (*ids, family.latest.mask_id if family.latest else "")
 
 
 def _list_masks(db: Connection, month: str) -> list[Member]:
@@ -134,40 +140,49 @@ def _list_masks(db: Connection, month: str) -> list[Member]:
 def _list_scenes(db: Connection, month: str) -> list[Member]:
     s = t.scene.c
     families = _families(db, _within(s.acquired_at, month))
-    found = db.execute(select(s.scene_id, s.name).where(_PUBLISHED, _within(s.acquired_at, month)).order_by(s.scene_id))
+    found = db.execute(select(s.scene_id, s.name).where(PUBLISHED, _within(s.acquired_at, month)).order_by(s.scene_id))
     return [Member(row.scene_id, row.name, _family_ids(families.get(row.scene_id, Family()))) for row in found]
 
 
-def find_families(db: Connection, scene_ids: Sequence[str]) -> dict[str, Family]:
-    """Return the masks of scenes by scene id; at most PAGE scenes."""
-    return _families(db, t.scene.c.scene_id.in_(scene_ids))
+def find_families(db: Connection, scene_ids: Sequence[str], as_of: datetime | None = None) -> dict[str, Family]:
+    """Return the masks of scenes by scene id, as they were at a moment, by default now; at most PAGE scenes."""
+    return _families(db, t.scene.c.scene_id.in_(scene_ids), as_of)
 
 
-def _families(db: Connection, which: ColumnElement[bool]) -> dict[str, Family]:
-    champion = _champion(db)
+def _families(db: Connection, which: ColumnElement[bool], as_of: datetime | None = None) -> dict[str, Family]:
+    shown, follow = reader_rows.find_shown(db, as_of), reader_rows.list_ever_shown(db, as_of)
     m, w = t.mask.c, t.weights.c
-    statement = select(m.scene_id, m.mask_id, m.weights_id, w.version).select_from(_MASKED).where(which, _PUBLISHED)
+    statement = select(m.scene_id, m.mask_id, m.weights_id, w.version).select_from(_MASKED).where(which, PUBLISHED)
+    if as_of is not None:
+        statement = statement.where(m.created_at <= as_of)
     refs: dict[str, list[MaskRef]] = {}
     for row in db.execute(statement.order_by(m.scene_id, w.version)):
-        refs.setdefault(row.scene_id, []).append(MaskRef(row.mask_id, row.weights_id, row.version))
-    return {scene_id: _family(found, champion) for scene_id, found in refs.items()}
+        ref = MaskRef(row.mask_id, row.weights_id, row.version, row.weights_id in follow)
+        refs.setdefault(row.scene_id, []).append(ref)
+    return {scene_id: _family(found, shown) for scene_id, found in refs.items()}
 
 
-def _family(refs: list[MaskRef], champion: str | None) -> Family:
-    latest = next((ref for ref in refs if ref.weights_id == champion), refs[-1] if refs else None)
+def _family(refs: list[MaskRef], shown: str | None) -> Family:
+    candidates = [ref for ref in refs if ref.follows] or refs
+    latest = next((ref for ref in refs if ref.weights_id == shown), candidates[-1] if candidates else None)
     return Family(tuple(refs), latest)
 
 
-def _champion(db: Connection) -> str | None:
-    p = t.promotion.c
-    return db.execute(select(p.weights_id).order_by(p.generation.desc()).limit(1)).scalar()
+def find_models(db: Connection, as_of: datetime | None = None) -> Family:
+    """Return all models as one family, the champion the latest; `mask_id` is the id of the weights.
 
+    The switch of readers is about masks: the model to use is the champion.
 
-def find_models(db: Connection) -> Family:
-    """Return all models as one family, the champion the latest; `mask_id` is the id of the weights."""
-    w = t.weights.c
-    rows = db.execute(select(w.weights_id, w.version).order_by(w.version))
-    return _family([MaskRef(row.weights_id, row.weights_id, row.version) for row in rows], _champion(db))
+    Args:
+        db: a transaction.
+        as_of: the models and the champion at this moment; None: now.
+    """
+    w, p = t.weights.c, t.promotion.c
+    models, champion = select(w.weights_id, w.version), select(p.weights_id).order_by(p.generation.desc()).limit(1)
+    if as_of is not None:
+        models, champion = models.where(w.created_at <= as_of), champion.where(p.created_at <= as_of)
+    refs = [MaskRef(row.weights_id, row.weights_id, row.version) for row in db.execute(models.order_by(w.version))]
+    return _family(refs, db.execute(champion).scalar())
 
 
 def months_of_models(db: Connection) -> dict[str, str]:
@@ -187,17 +202,6 @@ def months_of_scenes(db: Connection, scene_ids: Sequence[str]) -> set[str]:
     return found
 
 
-def get_scenes(db: Connection, scene_ids: Sequence[str]) -> dict[str, Scene]:
-    """Return published scenes by id, at most PAGE; those that are not there are left out."""
-    found = fetch(db, Scene, select(t.scene).where(t.scene.c.scene_id.in_(scene_ids), _PUBLISHED))
-    return {scene.scene_id: scene for scene in found}
-
-
-def get_masks(db: Connection, mask_ids: Sequence[str]) -> dict[str, Mask]:
-    """Return masks by id, at most PAGE."""
-    return {mask.mask_id: mask for mask in fetch(db, Mask, select(t.mask).where(t.mask.c.mask_id.in_(mask_ids)))}
-
-
 def get_models(db: Connection, weights_ids: Sequence[str]) -> dict[str, Weights]:
     """Return weights by id, at most PAGE."""
     found = fetch(db, Weights, select(t.weights).where(t.weights.c.weights_id.in_(weights_ids)))
@@ -214,35 +218,65 @@ def overview(db: Connection, collection: Collection) -> Overview:
     """Return what summarizes a collection, from its rows."""
     if collection in ("models", "snapshots"):
         return _overview_of_few(db, collection)
-    s, m = t.scene.c, t.mask.c
-    source: FromClause = _MASKED if collection == "masks" else t.scene
-    crosses = func.coalesce(func.max(case((s.max_lon < s.min_lon, 1), else_=0)), 0)
-    figures = [
-        func.count(),
-        func.min(s.min_lon),
-        func.min(s.min_lat),
-        func.max(s.max_lon),
-        func.max(s.max_lat),
-        crosses,
-        func.min(s.acquired_at),
-        func.max(s.acquired_at),
-    ]
-    cover = [func.min(m.cloud_fraction), func.max(m.cloud_fraction)] if collection == "masks" else []
-    row = db.execute(select(*figures, *cover).select_from(source).where(_PUBLISHED)).one()
-    count, west, south, east, north, crossing, begins_at, ends_at, *covers = row
-    bounds = None if west is None else (-180.0, south, 180.0, north) if crossing else (west, south, east, north)
-    sensors = db.execute(select(s.sensor).select_from(source).where(_PUBLISHED).distinct().order_by(s.sensor)).scalars()
-    versions = select(t.weights.c.version).select_from(source).distinct().order_by(t.weights.c.version)
+    groups = _read_groups(db, collection)
+    if not groups:
+        return Overview(0, None, None, None, {}, [], [], None)
+    months: dict[str, int] = {}
+    for group in groups:
+        months[group.month or UNDATED] = months.get(group.month or UNDATED, 0) + group.count
+    west, east = min(group.west for group in groups), max(group.east for group in groups)
+    if any(group.crosses for group in groups):
+        west, east = -180.0, 180.0
+    covers = [100 * value for group in groups for value in (group.clearest, group.cloudiest) if value is not None]
     return Overview(
-        count=count,
-        bounds=bounds,
-        begins_at=begins_at,
-        ends_at=ends_at,
-        months=_count_months(db, select(s.acquired_at).select_from(source).where(_PUBLISHED)),
-        sensors=list(sensors),
-        versions=[str(version) for version in db.execute(versions).scalars()] if collection == "masks" else [],
-        cloud_cover=(100 * covers[0], 100 * covers[1]) if covers and covers[0] is not None else None,
+        count=sum(group.count for group in groups),
+        bounds=(west, min(group.south for group in groups), east, max(group.north for group in groups)),
+        begins_at=min((group.begins_at for group in groups if group.begins_at), default=None),
+        ends_at=max((group.ends_at for group in groups if group.ends_at), default=None),
+        months=dict(sorted(months.items())),
+        sensors=sorted({group.sensor for group in groups}),
+        versions=_versions(db, {group.weights_id for group in groups if group.weights_id}),
+        cloud_cover=(min(covers), max(covers)) if covers else None,
     )
+
+
+def _read_groups(db: Connection, collection: Collection) -> Sequence[Row[Any]]:
+    """Return figures by month, sensor and weights: every row is read once, and there are few groups."""
+    s, m = t.scene.c, t.mask.c
+    # SQLite keeps times as text in UTC.
+    month = (
+        func.substr(cast(s.acquired_at, Text), 1, 7)
+        if db.dialect.name == "sqlite"
+        else func.to_char(func.timezone("UTC", s.acquired_at), "YYYY-MM")
+    )
+    of_masks = collection == "masks"
+    keys = {
+        "month": month,
+        "sensor": s.sensor,
+        "weights_id": m.weights_id if of_masks else null(),
+    }
+    figures = {
+        "count": func.count(),
+        "west": func.min(s.min_lon),
+        "south": func.min(s.min_lat),
+        "east": func.max(s.max_lon),
+        "north": func.max(s.max_lat),
+        "crosses": func.max(case((s.max_lon < s.min_lon, 1), else_=0)),
+        "begins_at": func.min(s.acquired_at),
+        "ends_at": func.max(s.acquired_at),
+        "clearest": func.min(m.cloud_fraction) if of_masks else null(),
+        "cloudiest": func.max(m.cloud_fraction) if of_masks else null(),
+    }
+    source: FromClause = t.mask.join(t.scene) if of_masks else t.scene
+    columns = [value.label(name) for name, value in {**keys, **figures}.items()]
+    grouped = [month, s.sensor, *([m.weights_id] if of_masks else [])]
+    return db.execute(select(*columns).select_from(source).where(PUBLISHED).group_by(*grouped)).all()
+
+
+def _versions(db: Connection, weights_ids: set[str]) -> list[str]:
+    w = t.weights.c
+    rows = db.execute(select(w.weights_id, w.version).order_by(w.version))
+    return [str(row.version) for row in rows if row.weights_id in weights_ids]
 
 
 def _overview_of_few(db: Connection, collection: Collection) -> Overview:
@@ -266,15 +300,3 @@ def _training_span(db: Connection) -> tuple[tuple[float, float, float, float] | 
     ends = [extent.ends_at for extent in extents if extent.ends_at]
     bounds = (min(west), min(south), max(east), max(north)) if boxes else None
     return bounds, min(begins, default=None), max(ends, default=None)
-
-
-def _count_months(db: Connection, moments: Select[Any]) -> dict[str, int]:
-    """Count rows by month, in the order of the months; `undated` is the last."""
-    (moment,) = moments.selected_columns
-    text = (
-        func.strftime("%Y-%m", moment)
-        if db.dialect.name == "sqlite"
-        else func.to_char(func.timezone("UTC", moment), "YYYY-MM")
-    )
-    rows = db.execute(moments.with_only_columns(text.label("month"), func.count().label("count")).group_by(text))
-    return dict(sorted((row.month or UNDATED, row.count) for row in rows))

@@ -48,7 +48,10 @@ _CHOICE = _together(
         metavar="TIME",
         help="When scenes were acquired: 2024, 2024-05, 2024-05-01/2024-06-30, 2024-05-01T10:00:00Z/..",
     ),
-    click.option("--weights", "weights_id", metavar="ID", help="Whose masks; the champion's when not given."),
+    click.option("--weights", "weights_id", metavar="ID", help="Whose masks; those that readers see when not given."),
+    click.option(
+        "--as-of", metavar="TIME", help="Masks that readers saw at this time (ISO 8601 with zone) instead of now."
+    ),
 )
 _CLEANING = _together(
     click.option("--threshold", type=float, help="Probability from which a pixel is cloud, instead of the model's."),
@@ -65,7 +68,7 @@ _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace what exists
 def export() -> None:
     """Write published masks as polygons, footprints or cleaned rasters.
 
-    Without --mask, --scene, --bbox and --datetime: every mask of the champion.
+    Without --mask, --scene, --bbox and --datetime: every mask that readers see.
     """
 
 

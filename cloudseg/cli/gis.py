@@ -35,7 +35,10 @@ _WEIGHTS = click.option(
     "--weights",
     "weights_id",
     metavar="ID",
-    help="Masks by these weights; when not given, of each scene the mask of the newest champion.",
+    help="Masks by these weights; when not given, those that readers see.",
+)
+_AS_OF = click.option(
+    "--as-of", metavar="TIME", help="Masks that readers saw at this time (ISO 8601 with zone) instead of now."
 )
 _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 
@@ -61,6 +64,7 @@ def _some_failed(record: Json) -> int:
 )
 @click.option("--datetime", metavar="INTERVAL", help="Acquired then: 2024-06, 2024-06-01/2024-06-30, 2024-06-01/..")
 @_WEIGHTS
+@_AS_OF
 @click.option(
     "--name-column", metavar="NAME", help="Column that names the polygons; name, id, fid or code when not given."
 )
@@ -164,6 +168,7 @@ def _parse_bands(context: click.Context, option: click.Parameter, text: str | No
     "--crs", metavar="EPSG:N", help="Of the composite, in meters; the commonest of the scenes when not given."
 )
 @_WEIGHTS
+@_AS_OF
 @_OVERWRITE
 @reports(show_record)
 def composite(bands: tuple[str, ...], **options: Any) -> Any:

@@ -20,10 +20,10 @@ from rasterio.windows import Window
 from shapely.geometry.base import BaseGeometry
 
 from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA
-from cloudseg.catalog.area_search import MaskOfScene
 from cloudseg.errors import CloudsegError
 from cloudseg.gis.areas import Area, ground_area, project
 from cloudseg.gis.extras import import_extra
+from cloudseg.gis.mask_of_scene import MaskOfScene
 from cloudseg.raster.footprint import polygons_to_lonlat
 from cloudseg.raster.read import decoded, open_raster
 from cloudseg.records import AreaDateRow, AreaRow

@@ -27,9 +27,9 @@ from rasterio.transform import Affine
 from rasterio.windows import Window as RasterioWindow
 
 from cloudseg.bands import MASK_CLEAR, NO_DATA, REFLECTANCE_SCALE
-from cloudseg.catalog.area_search import MaskOfScene
 from cloudseg.errors import DataError, InputError
 from cloudseg.gis.extras import import_extra
+from cloudseg.gis.mask_of_scene import MaskOfScene
 from cloudseg.gis.observations import Observation, clear_distance, observe, read_bands, read_classes
 from cloudseg.gis.output_file import new_file
 from cloudseg.gis.plan import Plan, output_files, plan_tags

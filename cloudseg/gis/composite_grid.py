@@ -13,9 +13,9 @@ from rasterio.errors import CRSError
 from rasterio.transform import Affine, from_origin
 from shapely.geometry.base import BaseGeometry
 
-from cloudseg.catalog.area_search import MaskOfScene
 from cloudseg.errors import BadScene, InputError
 from cloudseg.gis.areas import Area, make_area, project
+from cloudseg.gis.mask_of_scene import MaskOfScene
 
 _MOST_PIXELS: Final = 1_000_000
 """Pixels of a side."""

@@ -21,10 +21,10 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterioWindow
 
 from cloudseg.bands import MASK_CLEAR, MASK_NO_DATA, NO_DATA
-from cloudseg.catalog.area_search import MaskOfScene
 from cloudseg.gis.areas import project
 from cloudseg.gis.composite_grid import Grid, is_same_grid
 from cloudseg.gis.extras import import_extra
+from cloudseg.gis.mask_of_scene import MaskOfScene
 from cloudseg.grid import Window
 from cloudseg.raster.read import band_indexes, decoded, open_raster
 from cloudseg.records import GdalPath

@@ -10,8 +10,8 @@ from typing import Final, Literal, get_args
 from shapely.geometry.base import BaseGeometry
 
 from cloudseg import __version__
-from cloudseg.catalog.area_search import MaskOfScene
 from cloudseg.gis.composite_grid import Grid
+from cloudseg.gis.mask_of_scene import MaskOfScene
 from cloudseg.raster.cog import BLOCK_SIZE
 from cloudseg.records import utc_iso
 

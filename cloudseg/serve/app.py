@@ -30,7 +30,7 @@ from cloudseg.serve.tiles import TEMPLATES, add_tiles, find_item
 
 log = logging.getLogger(__name__)
 _THREADS: Final = 12
-"""Threads that ask the catalog; its pool has 15 connections."""
+"""Threads that ask the catalog; each of them, and each worker, has a connection."""
 OPEN_PATHS: Final = ("/", "/health", "/static/")
 """They hold no data, so they need no API key: the page asks for one."""
 _STATIC: Final = Path(__file__).parent / "static"
@@ -60,7 +60,9 @@ def create_app(runtime: Runtime, *, guards: Sequence[Depends] = ()) -> FastAPI:
         SettingsError: an API key is too short.
     """
     settings = runtime.settings
-    context = Context(runtime, open_read_only(runtime.catalog, timeout_s=DATABASE_TIMEOUT_S), Workers(runtime.threads))
+    workers = Workers(runtime.threads)
+    readers = open_read_only(runtime.catalog, timeout_s=DATABASE_TIMEOUT_S, connections=_THREADS + workers.threads)
+    context = Context(runtime, readers, workers)
     app = FastAPI(
         title=TITLE,
         version=__version__,

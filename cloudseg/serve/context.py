@@ -3,16 +3,20 @@
 import asyncio
 import functools
 import re
+import threading
+import time
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Annotated, Any, Final, TypeVar
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, Generic, TypeVar
 from urllib.parse import quote
 
-from fastapi import Path
+from fastapi import Path, Query
 from starlette.requests import Request
 
 from cloudseg.catalog import Catalog
+from cloudseg.catalog.mask_search import Found
 from cloudseg.errors import CloudsegError
 from cloudseg.runtime import Runtime
 from cloudseg.serve.guard import KEY_PARAMETER, key_parameter
@@ -24,9 +28,14 @@ DATABASE_TIMEOUT_S: Final = 15.0
 RENDER_TIMEOUT_S: Final = 30.0
 _WAITING: Final = 400
 """Tiles that wait for a worker; more are refused."""
+_ITEM_LIFETIME_S: Final = 60.0
+"""As long as clients may keep what changes (`BRIEF`): an item that is withdrawn is drawn no longer."""
+_ITEMS: Final = 2_000
 
 MaskId = Annotated[str, Path(pattern=r"^mk-[0-9a-z-]{1,60}$")]
 ItemId = Annotated[str, Path(pattern=r"^(mk|sc|w|sn)-[0-9a-z-]{1,60}$")]
+AS_OF: Final = "What readers saw at this moment: RFC 3339, such as 2026-11-22T02:00:00Z; now when not given."
+AsOf = Annotated[str | None, Query(description=AS_OF)]
 _IMMUTABLE: Final = "public, max-age=31536000, immutable"
 BRIEF: Final = "public, max-age=60"
 
@@ -66,6 +75,30 @@ class Workers:
         self._waiting -= 1
 
 
+class Recent(Generic[T]):
+    """What was found a moment ago, by key; what was not asked for longest is forgotten first."""
+
+    def __init__(self, lifetime_s: float, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lifetime_s, self._most, self._clock = lifetime_s, most, clock
+        self._kept: OrderedDict[str, tuple[float, T]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str, find: Callable[[], T]) -> T:
+        """Return what is kept, or what `find` returns; an error is not kept."""
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is not None and self._clock() - kept[0] < self._lifetime_s:
+                self._kept.move_to_end(key)
+                return kept[1]
+        found = find()
+        with self._lock:
+            self._kept[key] = (self._clock(), found)
+            self._kept.move_to_end(key)
+            if len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+        return found
+
+
 @dataclass(frozen=True)
 class Context:
     """Catalog (which cannot be written), store, settings and workers."""
@@ -73,6 +106,8 @@ class Context:
     runtime: Runtime
     catalog: Catalog
     workers: Workers
+    items: Recent[Found] = field(default_factory=lambda: Recent(_ITEM_LIFETIME_S, _ITEMS))
+    """Rows of masks and scenes whose tiles are drawn: a map asks for many tiles of one item."""
 
     @property
     def store(self) -> Store:

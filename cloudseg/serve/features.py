@@ -20,7 +20,7 @@ from cloudseg.catalog import mask_search as ms
 from cloudseg.errors import InputError
 from cloudseg.raster.read import decoded, open_raster
 from cloudseg.records import Json, utc_iso
-from cloudseg.serve.context import BRIEF, Context, MaskId, base_of, cache_headers, is_cached, with_key
+from cloudseg.serve.context import BRIEF, AsOf, Context, MaskId, base_of, cache_headers, is_cached, with_key
 from cloudseg.serve.stac_api import query_of
 from cloudseg.serve.tiles import find_source
 from cloudseg.storage import Store
@@ -45,14 +45,16 @@ def add_features(app: FastAPI, context: Context) -> None:
         model_version: Annotated[int | None, Query(ge=1, le=10**9)] = None,
         limit: Annotated[int, Query(ge=1, le=ms.MAX_LIMIT)] = 100,
         token: str | None = None,
+        as_of: AsOf = None,
     ) -> Response:
-        """Return footprints, newest first."""
+        """Return footprints, newest first; of masks those that readers see, or those of a model."""
         where = {"op": "=", "args": [{"property": "cloudseg:model_version"}, model_version]}
         asked = {
             "collections": [collection],
             "bbox": _box(bbox),
             "datetime": datetime,
             "filter": where if model_version is not None else None,
+            "as_of": as_of,
         }
         with context.catalog.read() as db:
             page = ms.search(db, query_of(asked), limit=limit, token=token)

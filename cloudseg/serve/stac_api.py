@@ -2,9 +2,13 @@
 
 Items are those of the static catalog (`cloudseg.stac.static.documents`) with other addresses. A search that names no
 collection searches scenes and masks; models and snapshots are few, and are searched when they are named.
+
+Masks are those that readers see (docs/decisions/0031), unless a search names ids or the model. The parameter `as_of`,
+of items and searches, gives what readers saw at a moment.
 """
 
 import json
+import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -21,6 +25,7 @@ from sqlalchemy import select
 from stac_fastapi.api.app import StacApi
 from stac_fastapi.api.models import (
     ItemCollectionUri,
+    ItemUri,
     create_get_request_model,
     create_post_request_model,
     create_request_model,
@@ -29,7 +34,7 @@ from stac_fastapi.extensions import FilterExtension, SortExtension, TokenPaginat
 from stac_fastapi.extensions.filter.client import BaseFiltersClient
 from stac_fastapi.types.config import ApiSettings
 from stac_fastapi.types.core import BaseCoreClient
-from stac_fastapi.types.search import APIRequest, BaseSearchPostRequest
+from stac_fastapi.types.search import APIRequest, BaseSearchGetRequest, BaseSearchPostRequest
 from starlette.requests import Request
 
 from cloudseg import __version__
@@ -38,9 +43,10 @@ from cloudseg.catalog import stac_rows
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.item_filter import parse_time
 from cloudseg.catalog.stac_rows import COLLECTIONS
+from cloudseg.catalog.times import parse_moment
 from cloudseg.errors import InputError, NotInCatalog
 from cloudseg.records import Json
-from cloudseg.serve.context import ApiSite, Context, base_of
+from cloudseg.serve.context import AS_OF, ApiSite, AsOf, Context, base_of
 from cloudseg.serve.cql2_text import parse_text
 from cloudseg.stac.collections import collection_of
 from cloudseg.stac.static import documents
@@ -82,10 +88,27 @@ class ItemsRequest(ItemCollectionUri):
     """The page of a collection, with a token."""
 
     token: Annotated[str | None, Query()] = attr.ib(default=None)
+    as_of: AsOf = attr.ib(default=None)
+
+
+@attr.s
+class ItemRequest(ItemUri):
+    """An item, now or at a moment."""
+
+    as_of: AsOf = attr.ib(default=None)
+
+
+@attr.s
+class SearchRequest(BaseSearchGetRequest):
+    """A search, now or at a moment."""
+
+    as_of: AsOf = attr.ib(default=None)
 
 
 class PostBody(BaseSearchPostRequest):
     """A search; bounds may cross the antimeridian, and a filter may be text."""
+
+    as_of: str | None = ModelField(None, description=AS_OF)
 
     bbox: list[float] | None = ModelField(None, min_length=4, max_length=6)  # type: ignore[assignment]
     ids: list[str] | None = ModelField(None, max_length=ms.MAX_IDS)
@@ -125,6 +148,7 @@ class CatalogClient(BaseCoreClient):
     context: Context = attr.ib(kw_only=True)
     clock: Callable[[], float] = attr.ib(default=time.monotonic, kw_only=True)
     _summaries: dict[str, tuple[float, stac_rows.Overview]] = attr.ib(factory=dict, init=False)
+    _reading: threading.Lock = attr.ib(factory=threading.Lock, init=False)
 
     def landing_page(self, **kwargs: Any) -> Json:  # type: ignore[override]
         """Return the landing page: what the API is and where everything begins."""
@@ -160,7 +184,7 @@ class CatalogClient(BaseCoreClient):
         """Return an item."""
         site = self.context.site(kwargs["request"])
         with self.context.catalog.read() as db:
-            found = documents(site, db, _known(collection_id), [item_id[:100]])
+            found = documents(site, db, _known(collection_id), [item_id[:100]], moment_of(kwargs.get("as_of")))
         if not found:
             raise NotInCatalog("no such item", subject=item_id[:100])
         return _with_tiles(site, found[0])
@@ -184,6 +208,7 @@ class CatalogClient(BaseCoreClient):
             "filter": kwargs.get("filter_expr"),
             "filter-lang": kwargs.get("filter_lang"),
             "sortby": kwargs.get("sortby"),
+            "as_of": kwargs.get("as_of"),
         }
         return self._search(kwargs["request"], asked)
 
@@ -209,13 +234,16 @@ class CatalogClient(BaseCoreClient):
             "filter": kwargs.get("filter_expr"),
             "filter-lang": kwargs.get("filter_lang"),
             "sortby": kwargs.get("sortby"),
+            "as_of": kwargs.get("as_of"),
         }
         return self._search(kwargs["request"], asked)
 
     def post_search(self, search_request: Any, **kwargs: Any) -> Json:  # type: ignore[override]
         """Return a page of a search by POST."""
         asked = search_request.model_dump(mode="json", by_alias=True, exclude_none=True)
-        return self._search(kwargs["request"], asked)
+        request: Request = kwargs["request"]
+        as_of = asked.get("as_of") or request.query_params.get("as_of")
+        return self._search(request, asked | ({"as_of": as_of} if as_of else {}))
 
     def _collection(self, site: ApiSite, name: stac_rows.Collection) -> Json:
         found = collection_of(site, name, self._summary(name), [])
@@ -233,13 +261,23 @@ class CatalogClient(BaseCoreClient):
         }
 
     def _summary(self, name: stac_rows.Collection) -> stac_rows.Overview:
+        """Return what summarizes a collection; while one request reads it anew, the others get the one before."""
         kept = self._summaries.get(name)
         if kept is not None and self.clock() - kept[0] < _SUMMARY_LIFETIME_S:
             return kept[1]
-        with self.context.catalog.read() as db:
-            found = stac_rows.overview(db, name)
-        self._summaries[name] = (self.clock(), found)
-        return found
+        if not self._reading.acquire(blocking=kept is None):
+            assert kept is not None  # noqa: S101 - otherwise it waits
+            return kept[1]
+        try:
+            # Another request may have read it while this one waited.
+            if (newer := self._summaries.get(name)) is not None and newer is not kept:
+                return newer[1]
+            with self.context.catalog.read() as db:
+                found = stac_rows.overview(db, name)
+            self._summaries[name] = (self.clock(), found)
+            return found
+        finally:
+            self._reading.release()
 
     def _search(self, request: Request, asked: Json) -> Json:
         site = self.context.site(request)
@@ -251,7 +289,7 @@ class CatalogClient(BaseCoreClient):
             query = query_of(asked)
             with self.context.catalog.read() as db:
                 page = ms.search(db, query, limit=limit, token=asked.get("token"))
-                features = _features(site, db, page.rows)
+                features = _features(site, db, page.rows, query.as_of)
             token = page.token
         links = [_link("self", str(request.url.replace(scheme=request.url.scheme)), "application/geo+json")]
         links.append(_link("root", site.root()))
@@ -275,15 +313,17 @@ class CatalogClient(BaseCoreClient):
             )
         table = t.weights if named[0] == "models" else t.snapshot
         (key,) = table.primary_key.columns
+        as_of = moment_of(asked.get("as_of"))
         with self.context.catalog.read() as db:
             newest = select(key).order_by(table.c.created_at.desc(), key).limit(_MAX_FEW)
+            newest = newest if as_of is None else newest.where(table.c.created_at <= as_of)
             ids = [
                 item_id for item_id in db.execute(newest).scalars() if not asked.get("ids") or item_id in asked["ids"]
             ]
             items = [
                 item
                 for at in range(0, len(ids), stac_rows.PAGE)
-                for item in documents(site, db, named[0], ids[at : at + stac_rows.PAGE])  # type: ignore[arg-type]
+                for item in documents(site, db, named[0], ids[at : at + stac_rows.PAGE], as_of)  # type: ignore[arg-type]
             ]
         order = {item_id: place for place, item_id in enumerate(ids)}
         items.sort(key=lambda item: order[item["id"]])
@@ -312,9 +352,19 @@ def query_of(asked: Json) -> ms.Query:
         area=_area_of(asked),
         since=since,
         until=until,
+        as_of=moment_of(asked.get("as_of")),
         where=_where_of(asked),
         sort=_sort_of(asked.get("sortby")),
     )
+
+
+def moment_of(as_of: str | None) -> datetime | None:
+    """Return the moment of the parameter `as_of`, None for now.
+
+    Raises:
+        InputError: it is no time with a zone.
+    """
+    return None if as_of is None else parse_moment(as_of.upper(), "as_of")
 
 
 def interval_of(text: str | None) -> tuple[datetime | None, datetime | None]:
@@ -389,13 +439,13 @@ def _from_json(text: Any, subject: str) -> Any:
         raise InputError("not JSON", subject=subject, found=text[:60]) from error
 
 
-def _features(site: ApiSite, db: Any, rows: Sequence[ms.Found]) -> list[Json]:
+def _features(site: ApiSite, db: Any, rows: Sequence[ms.Found], as_of: datetime | None) -> list[Json]:
     """Return the items of a page, in its order."""
     found: dict[str, Json] = {}
     for kind in ms.KINDS:
         ids = [row.id for row in rows if row.kind == kind]
         if ids:
-            found.update({item["id"]: item for item in documents(site, db, kind, ids)})
+            found.update({item["id"]: item for item in documents(site, db, kind, ids, as_of)})
     return [found[row.id] for row in rows]
 
 
@@ -485,8 +535,9 @@ def add_stac_api(app: FastAPI, context: Context) -> None:
         middlewares=[],
         title=TITLE,
         description=_DESCRIPTION,
-        search_get_request_model=create_get_request_model(extensions),
+        search_get_request_model=create_get_request_model(extensions, base_model=SearchRequest),
         search_post_request_model=create_post_request_model(extensions, base_model=PostBody),
+        item_get_request_model=ItemRequest,
         items_get_request_model=cast(
             "type[APIRequest]",
             create_request_model("ItemsRequest", ItemsRequest, mixins=[_get(wanted), _get(sort)], request_type="GET"),

@@ -20,9 +20,9 @@ from cloudseg.errors import InputError, NotInCatalog
 from cloudseg.raster.probability import STEPS
 from cloudseg.records import Json, StoredObject
 from cloudseg.serve import render
-from cloudseg.serve.context import BRIEF, Context, ItemId, MaskId, base_of, cache_headers, is_cached, with_key
+from cloudseg.serve.context import BRIEF, AsOf, Context, ItemId, MaskId, base_of, cache_headers, is_cached, with_key
 from cloudseg.serve.render import ImageFormat, Layer, Source, Style, Tile
-from cloudseg.serve.stac_api import interval_of
+from cloudseg.serve.stac_api import interval_of, moment_of
 
 MOSAIC_MIN_ZOOM: Final = 6
 """A tile of smaller zooms covers more places than one answer may read."""
@@ -63,6 +63,10 @@ def find_item(context: Context, item_id: str) -> ms.Found:
     Raises:
         NotInCatalog: there is none.
     """
+    return context.items.get(item_id, lambda: _read_item(context, item_id))
+
+
+def _read_item(context: Context, item_id: str) -> ms.Found:
     kind: ms.Kind = "scenes" if item_id.startswith("sc-") else "masks"
     with context.catalog.read() as db:
         page = ms.search(db, ms.Query((kind,), ids=(item_id,), sort=()), limit=1)
@@ -137,11 +141,12 @@ def _add_mosaics(router: APIRouter, context: Context) -> None:
         scale: _Scale = 1,
         datetime: str | None = None,
         model_version: Annotated[int | None, Query(ge=1, le=10**9)] = None,
+        as_of: AsOf = None,
     ) -> Response:
         wanted = Tile(z, x, y, scale, style, image_format)
         if z < MOSAIC_MIN_ZOOM:
             raise InputError("the tile covers too many places", subject=f"zoom {z}", expected=f">= {MOSAIC_MIN_ZOOM}")
-        sources = await context.workers.run(_newest, context, wanted, layer, datetime, model_version)
+        sources = await context.workers.run(_newest, context, wanted, layer, datetime, model_version, as_of)
         etag = _etag(wanted, sources)
         if is_cached(request, etag):
             return Response(status_code=304, headers=cache_headers(etag, brief=True))
@@ -155,8 +160,9 @@ def _add_mosaics(router: APIRouter, context: Context) -> None:
         style: Style = "colors",
         datetime: str | None = None,
         model_version: Annotated[int | None, Query(ge=1, le=10**9)] = None,
+        as_of: AsOf = None,
     ) -> Json:
-        more = _mosaic_parameters(style, datetime, model_version)
+        more = _mosaic_parameters(style, datetime, model_version, as_of)
         title = f"Newest {layer} of each place"
         return _tilejson(request, f"/mosaic/{layer}", title, (-180, -85, 180, 85), (MOSAIC_MIN_ZOOM, 18), more)
 
@@ -167,8 +173,9 @@ def _add_mosaics(router: APIRouter, context: Context) -> None:
         style: Style = "colors",
         datetime: str | None = None,
         model_version: Annotated[int | None, Query(ge=1, le=10**9)] = None,
+        as_of: AsOf = None,
     ) -> Response:
-        more = _mosaic_parameters(style, datetime, model_version)
+        more = _mosaic_parameters(style, datetime, model_version, as_of)
         title = f"Newest {layer} of each place"
         return _wmts(request, f"/mosaic/{layer}", title, (-180, -85, 180, 85), (MOSAIC_MIN_ZOOM, 18), more)
 
@@ -194,21 +201,28 @@ def _add_point(router: APIRouter, context: Context) -> None:
         return JSONResponse(answer, headers={"Cache-Control": BRIEF})
 
 
-def _mosaic_parameters(style: Style, datetime: str | None, version: int | None) -> dict[str, str]:
+def _mosaic_parameters(style: Style, datetime: str | None, version: int | None, as_of: str | None) -> dict[str, str]:
     interval_of(datetime)
+    moment_of(as_of)
     more = {"style": str(style)}
     if datetime:
         more["datetime"] = datetime
     if version is not None:
         more["model_version"] = str(version)
+    if as_of:
+        more["as_of"] = as_of
     return more
 
 
-def _newest(context: Context, tile: Tile, layer: Layer, datetime: str | None, version: int | None) -> list[Source]:
+def _newest(
+    context: Context, tile: Tile, layer: Layer, datetime: str | None, version: int | None, as_of: str | None
+) -> list[Source]:
     since, until = interval_of(datetime)
-    area = shapely.box(*tile.bounds())
+    area, moment = shapely.box(*tile.bounds()), moment_of(as_of)
     with context.catalog.read() as db:
-        found = ms.newest_of_each_place(db, area, since=since, until=until, version=version, limit=MOSAIC_PLACES)
+        found = ms.newest_of_each_place(
+            db, area, since=since, until=until, version=version, limit=MOSAIC_PLACES, as_of=moment
+        )
     return [_source(row, layer) for row in found]
 
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from typing import Final, TypeVar
 
@@ -27,12 +28,13 @@ from cloudseg import __version__, keys
 from cloudseg.backoff import pauses
 from cloudseg.catalog import Catalog, stac_rows
 from cloudseg.catalog.extent import training_extent
+from cloudseg.catalog.mask_search import load_rows
 from cloudseg.catalog.stac_rows import COLLECTIONS, PAGE, Family, Member
 from cloudseg.errors import ObjectExists, ObjectMissing, StoreUnreachable
 from cloudseg.keys import canonical_json, sha256_of
 from cloudseg.records import Json
 from cloudseg.stac import collections, items
-from cloudseg.stac.index import INDEXED, can_index, index_bytes
+from cloudseg.stac.index import INDEXED, can_index, holds, index_bytes
 from cloudseg.stac.links import Site
 
 _log = logging.getLogger(__name__)
@@ -166,7 +168,9 @@ class _Writer:
             members = [member for member in members if member.item_id not in unmade]
             states = {member.item_id: states[member.item_id] for member in members}
             is_same = states == old.states and not made
-            indexed = self._settle_index(collection, month, members, is_same=is_same, old=old, listed=listed)
+            indexed = self._settle_index(
+                collection, month, members, is_same=is_same, verify=verify, old=old, listed=listed
+            )
             listing = collections.month_catalog(self.site, collection, month, members, states, indexed=indexed)
             if self._swap(key, found, canonical_json(listing) if members else None):
                 break
@@ -238,6 +242,7 @@ class _Writer:
         members: Sequence[Member],
         *,
         is_same: bool,
+        verify: bool,
         old: _Listed,
         listed: set[str] | None,
     ) -> bool:
@@ -249,12 +254,21 @@ class _Writer:
         if not members or collection not in INDEXED or not can_index():
             return False
 
-        def make() -> bytes:
+        def make(found: bytes | None) -> bytes:
             with self.catalog.read() as db:
-                item_ids = [member.item_id for member in stac_rows.list_members(db, collection, month)]
-                return index_bytes(_pages(self.site, db, collection, item_ids)) if item_ids else b""
+                states = self._states(stac_rows.list_members(db, collection, month))
+                # The file's own rows say what can be kept: another writer may have replaced it since the list was read.
+                can_keep = not verify and holds(found, old.states)
+                kept = {item_id for item_id, state in states.items() if can_keep and old.states.get(item_id) == state}
+                fresh = [item_id for item_id in states if item_id not in kept]
+                items = _pages(self.site, db, collection, fresh)
+                return index_bytes(items, states, old=found, kept=kept) if states else b""
 
-        self._settle(key, make)
+        for pause in self._attempts(key):
+            found = self._read(key)
+            if self._swap(key, found, make(found)):
+                break
+            time.sleep(pause)
         return True
 
     def _remove_leftovers(self, collection: stac_rows.Collection, month: str, before: set[str]) -> None:
@@ -325,7 +339,13 @@ def _pages(site: Site, db: Connection, collection: stac_rows.Collection, item_id
         yield from documents(site, db, collection, item_ids[at : at + PAGE])
 
 
-def documents(site: Site, db: Connection, collection: stac_rows.Collection, item_ids: Sequence[str]) -> list[Json]:
+def documents(
+    site: Site,
+    db: Connection,
+    collection: stac_rows.Collection,
+    item_ids: Sequence[str],
+    as_of: datetime | None = None,
+) -> list[Json]:
     """Return items as plain JSON; those whose rows are gone or cannot be described are left out.
 
     Args:
@@ -333,10 +353,11 @@ def documents(site: Site, db: Connection, collection: stac_rows.Collection, item
         db: a transaction.
         collection: of the items.
         item_ids: at most `stac_rows.PAGE`.
+        as_of: as they were at this moment, with the versions of each other that there were; None: now.
     """
     makers = {"scenes": _scenes, "masks": _masks, "models": _models, "snapshots": _snapshots}
     made = []
-    for item_id, make in makers[collection](site, db, item_ids):
+    for item_id, make in makers[collection](site, db, item_ids, as_of):
         try:
             made.append(make().to_dict(include_self_link=True, transform_hrefs=False))
         except Exception:  # one row that is not as it should be must not keep all others from being found
@@ -347,36 +368,36 @@ def documents(site: Site, db: Connection, collection: stac_rows.Collection, item
 _Made = Iterator[tuple[str, Callable[[], pystac.Item]]]
 
 
-def _scenes(site: Site, db: Connection, item_ids: Sequence[str]) -> _Made:
-    families = stac_rows.find_families(db, item_ids)
-    for scene in _in_order(stac_rows.get_scenes(db, item_ids), item_ids):
-        yield scene.scene_id, partial(items.scene_item, site, scene, families.get(scene.scene_id, Family()))
+def _scenes(site: Site, db: Connection, item_ids: Sequence[str], as_of: datetime | None) -> _Made:
+    families = stac_rows.find_families(db, item_ids, as_of)
+    for row in load_rows(db, "scenes", item_ids, as_of):
+        family = families.get(row.scene.scene_id, Family())
+        yield row.id, partial(items.scene_item, site, row.scene, family)
 
 
-def _masks(site: Site, db: Connection, item_ids: Sequence[str]) -> _Made:
-    masks = stac_rows.get_masks(db, item_ids)
-    scene_ids = sorted({mask.scene_id for mask in masks.values()})
-    scenes, families = stac_rows.get_scenes(db, scene_ids), stac_rows.find_families(db, scene_ids)
-    models = stac_rows.get_models(db, sorted({mask.weights_id for mask in masks.values()}))
+def _masks(site: Site, db: Connection, item_ids: Sequence[str], as_of: datetime | None) -> _Made:
+    found = load_rows(db, "masks", item_ids, as_of)
+    families = stac_rows.find_families(db, sorted({row.scene.scene_id for row in found}), as_of)
     months = stac_rows.months_of_models(db)
-    for mask in _in_order(masks, item_ids):
-        if (scene := scenes.get(mask.scene_id)) is not None:
-            weights, family = models[mask.weights_id], families[mask.scene_id]
-            month = months[mask.weights_id]
-            yield mask.mask_id, partial(items.mask_item, site, mask, scene, weights, family, month)
+    for row in found:
+        if row.mask is not None and row.weights is not None:
+            family, month = families[row.scene.scene_id], months[row.weights.weights_id]
+            yield row.id, partial(items.mask_item, site, row.mask, row.scene, row.weights, family, month)
 
 
-def _models(site: Site, db: Connection, item_ids: Sequence[str]) -> _Made:
-    family, months = stac_rows.find_models(db), stac_rows.months_of_models(db)
+def _models(site: Site, db: Connection, item_ids: Sequence[str], as_of: datetime | None) -> _Made:
+    family, months = stac_rows.find_models(db, as_of), stac_rows.months_of_models(db)
     for weights in _in_order(stac_rows.get_models(db, item_ids), item_ids):
-        extent = training_extent(db, weights.snapshot_id)
-        yield weights.weights_id, partial(items.model_item, site, weights, extent, family, months)
+        if as_of is None or weights.created_at <= as_of:
+            extent = training_extent(db, weights.snapshot_id)
+            yield weights.weights_id, partial(items.model_item, site, weights, extent, family, months)
 
 
-def _snapshots(site: Site, db: Connection, item_ids: Sequence[str]) -> _Made:
+def _snapshots(site: Site, db: Connection, item_ids: Sequence[str], as_of: datetime | None) -> _Made:
     for snapshot in _in_order(stac_rows.get_snapshots(db, item_ids), item_ids):
-        extent = training_extent(db, snapshot.snapshot_id)
-        yield snapshot.snapshot_id, partial(items.snapshot_item, site, snapshot, extent)
+        if as_of is None or snapshot.created_at <= as_of:
+            extent = training_extent(db, snapshot.snapshot_id)
+            yield snapshot.snapshot_id, partial(items.snapshot_item, site, snapshot, extent)
 
 
 def _in_order(found: Mapping[str, T], item_ids: Sequence[str]) -> list[T]:

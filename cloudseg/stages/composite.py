@@ -6,14 +6,14 @@ from datetime import datetime as Moment  # `datetime` is an argument, as in STAC
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cloudseg.catalog.area_search import MaskOfScene
 from cloudseg.errors import InputError
-from cloudseg.records import CompositeRecord
+from cloudseg.records import CompositeRecord, utc_iso
 from cloudseg.runtime import open_runtime
 from cloudseg.stages import log
 
 if TYPE_CHECKING:
     from cloudseg.gis.areas import Area
+    from cloudseg.gis.mask_of_scene import MaskOfScene
 
 _MOST_METERS = 1_000_000.0
 
@@ -33,6 +33,7 @@ def composite(
     resolution_m: float | None = None,
     crs: str | None = None,
     weights_id: str | None = None,
+    as_of: str | None = None,
     overwrite: bool = False,
 ) -> CompositeRecord:
     """Write a composite of the clear pixels of several dates as a cloud-optimized GeoTIFF.
@@ -55,34 +56,39 @@ def composite(
         meters_per_day: distance to cloud that a day farther from the wanted day has to bring.
         resolution_m: side of a pixel; by default the commonest of the scenes.
         crs: in meters; by default the commonest of the scenes.
-        weights_id: whose masks; by default of each scene the one by the weights that became champion last.
+        weights_id: whose masks; by default those that readers see.
+        as_of: use what readers saw at this moment (ISO 8601 with zone), such as 2026-11-22T02:00:00Z; None is now.
         overwrite: replace files that exist.
 
     Raises:
         InputError: an argument is unusable, or a file cannot be written.
         SettingsError: the extra is not installed.
-        NotInCatalog: the weights are unknown, or there is no champion whose masks could be meant.
+        NotInCatalog: the weights are unknown, or readers see no masks yet.
         DataError: no mask covers the place in this time, or a scene lacks a band.
         StoreError: a mask or a scene cannot be read.
     """
+    from cloudseg.catalog.times import parse_interval, parse_moment
     from cloudseg.gis.composite import common_bands, write_composite
     from cloudseg.gis.composite_grid import choose_grid, cover
-    from cloudseg.gis.interval import parse_interval
     from cloudseg.gis.observations import over_grid
     from cloudseg.gis.plan import Plan
-    from cloudseg.gis.selection import select_masks
+    from cloudseg.gis.selection import Wanted, select_masks
 
     began = time.monotonic()
-    log.started("composite", out=out, datetime=datetime, bbox=bbox, aoi=aoi, method=method, weights_id=weights_id)
+    log.started(
+        "composite", out=out, datetime=datetime, bbox=bbox, aoi=aoi, method=method, weights_id=weights_id, as_of=as_of
+    )
     _check_numbers(buffer_m, distance_cap_m, meters_per_day, resolution_m)
     path = _check_output(out, method, overwrite)
     since, until = parse_interval(datetime)
+    moment = parse_moment(as_of, "as_of") if as_of is not None else None
+    wanted = Wanted(since, until, weights_id, moment)
     areas = _areas(bbox, aoi)
     catalog = open_runtime().catalog
-    masks = select_masks(catalog, areas, since=since, until=until, weights_id=weights_id)
+    masks = select_masks(catalog, areas, wanted)
     grid = choose_grid(masks, areas, crs=crs, resolution_m=resolution_m)
     if aoi is None:  # the grid is a rectangle in its CRS, whose corners reach beyond the box
-        masks = select_masks(catalog, [grid.area()], since=since, until=until, weights_id=weights_id)
+        masks = select_masks(catalog, [grid.area()], wanted)
     masks = over_grid(masks, grid)
     plan = Plan(
         grid=grid,
@@ -95,7 +101,7 @@ def composite(
         meters_per_day=meters_per_day,
         inside=cover(areas, grid) if aoi is not None else None,
     )
-    tags = {"CLOUDSEG_DATETIME": datetime}
+    tags = {"CLOUDSEG_DATETIME": datetime} | ({"CLOUDSEG_AS_OF": utc_iso(moment)} if moment is not None else {})
     written = write_composite(path, open_runtime().store, plan, tags=tags, on_progress=log.progress("composite"))
     record = CompositeRecord(
         out=str(path),
@@ -154,9 +160,9 @@ def _areas(bbox: Sequence[float] | None, aoi: str | None) -> "list[Area]":
     return [bbox_area(bbox)] if bbox is not None else read_areas(Path(aoi or ""))
 
 
-def _target(date: str | None, since: Moment | None, until: Moment | None, masks: Sequence[MaskOfScene]) -> Moment:
+def _target(date: str | None, since: Moment | None, until: Moment | None, masks: "Sequence[MaskOfScene]") -> Moment:
     """Return the wanted time: the middle of the wanted day, of the interval, or of the scenes found."""
-    from cloudseg.gis.interval import parse_interval
+    from cloudseg.catalog.times import parse_interval
 
     if date is not None:
         since, until = parse_interval(date)

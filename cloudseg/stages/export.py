@@ -29,6 +29,7 @@ def export_clouds(
     bbox: Sequence[float] | None = None,
     interval: str | None = None,
     weights_id: str | None = None,
+    as_of: str | None = None,
     threshold: float | None = None,
     min_area_m2: float = 0.0,
     min_hole_m2: float = 0.0,
@@ -46,7 +47,8 @@ def export_clouds(
         scenes: names or ids of scenes.
         bbox: west, south, east, north in degrees; footprints that touch it count, and clouds are not cut at it.
         interval: time of acquisition, such as 2024-05 or 2024-05-01/2024-06-30.
-        weights_id: whose masks; by default the champion's.
+        weights_id: whose masks; by default those that readers see.
+        as_of: what readers saw at this moment (ISO 8601 with zone), such as 2026-11-22T02:00:00Z; None is now.
         threshold: probability from which a pixel is cloud, instead of the model's.
         min_area_m2: clouds smaller than this are left out.
         min_hole_m2: clear areas smaller than this become cloud.
@@ -56,7 +58,7 @@ def export_clouds(
 
     Raises:
         InputError: an argument is wrong, no mask is chosen, or the scenes have several CRSs.
-        NotInCatalog: a mask, a scene or the weights are unknown, or there is no champion.
+        NotInCatalog: a mask, a scene or the weights are unknown, or readers see no masks yet.
         SettingsError: GeoParquet needs a library that is not installed.
     """
     from cloudseg.export.choose import Selection
@@ -70,7 +72,7 @@ def export_clouds(
     path = Path(out)
     check_output(path, overwrite=overwrite)
     runtime = open_runtime()
-    work = _Work(runtime, Selection(mask_ids, scenes, bbox, interval, weights_id), cleaning, passes=1)
+    work = _Work(runtime, Selection(mask_ids, scenes, bbox, interval, weights_id, as_of), cleaning, passes=1)
     lonlat = crs != "native"
     log.started("export_clouds", out=out, masks=work.count, crs=crs, **_settings(cleaning))
     about = {name: text for name, text in cleaning.tags(0).items() if not name.endswith("THRESHOLD")}
@@ -97,6 +99,7 @@ def export_masks(
     bbox: Sequence[float] | None = None,
     interval: str | None = None,
     weights_id: str | None = None,
+    as_of: str | None = None,
     threshold: float | None = None,
     min_area_m2: float = 0.0,
     min_hole_m2: float = 0.0,
@@ -111,7 +114,8 @@ def export_masks(
         scenes: names or ids of scenes.
         bbox: west, south, east, north in degrees; footprints that touch it count.
         interval: time of acquisition, such as 2024-05 or 2024-05-01/2024-06-30.
-        weights_id: whose masks; by default the champion's.
+        weights_id: whose masks; by default those that readers see.
+        as_of: what readers saw at this moment (ISO 8601 with zone), such as 2026-11-22T02:00:00Z; None is now.
         threshold: probability from which a pixel is cloud, instead of the model's.
         min_area_m2: clouds smaller than this become clear.
         min_hole_m2: clear areas smaller than this become cloud.
@@ -120,7 +124,7 @@ def export_masks(
 
     Raises:
         InputError: an argument is wrong or no mask is chosen.
-        NotInCatalog: a mask, a scene or the weights are unknown, or there is no champion.
+        NotInCatalog: a mask, a scene or the weights are unknown, or readers see no masks yet.
     """
     from cloudseg.export.choose import Selection
     from cloudseg.export.clean import Cleaning
@@ -130,7 +134,7 @@ def export_masks(
     cleaning = Cleaning(threshold, min_area_m2, min_hole_m2, buffer_m)
     cleaning.check()
     runtime, folder = open_runtime(), Path(out)
-    work = _Work(runtime, Selection(mask_ids, scenes, bbox, interval, weights_id), cleaning, passes=0)
+    work = _Work(runtime, Selection(mask_ids, scenes, bbox, interval, weights_id, as_of), cleaning, passes=0)
     log.started("export_masks", out=out, masks=work.count, **_settings(cleaning))
     files: dict[str, str] = {}
     with _writes(folder):
@@ -157,6 +161,7 @@ def export_footprints(
     bbox: Sequence[float] | None = None,
     interval: str | None = None,
     weights_id: str | None = None,
+    as_of: str | None = None,
     overwrite: bool = False,
 ) -> ExportRecord:
     """Write the footprints of masks in lon/lat, with the facts of the masks and the addresses of their files.
@@ -167,12 +172,13 @@ def export_footprints(
         scenes: names or ids of scenes.
         bbox: west, south, east, north in degrees; footprints that touch it count.
         interval: time of acquisition, such as 2024-05 or 2024-05-01/2024-06-30.
-        weights_id: whose masks; by default the champion's.
+        weights_id: whose masks; by default those that readers see.
+        as_of: what readers saw at this moment (ISO 8601 with zone), such as 2026-11-22T02:00:00Z; None is now.
         overwrite: replace a file that exists.
 
     Raises:
         InputError: an argument is wrong or no mask is chosen.
-        NotInCatalog: a mask, a scene or the weights are unknown, or there is no champion.
+        NotInCatalog: a mask, a scene or the weights are unknown, or readers see no masks yet.
         SettingsError: GeoParquet needs a library that is not installed.
     """
     from cloudseg.export.choose import Selection, iter_chosen
@@ -182,7 +188,7 @@ def export_footprints(
 
     began = time.monotonic()
     path, runtime = Path(out), open_runtime()
-    selection = Selection(mask_ids, scenes, bbox, interval, weights_id)
+    selection = Selection(mask_ids, scenes, bbox, interval, weights_id, as_of)
     log.started("export_footprints", out=out)
     with polygon_file(path, FOOTPRINTS, FOOTPRINT_COLUMNS, LONLAT, {}, overwrite=overwrite) as writer:
         for found in iter_chosen(runtime.catalog, selection):

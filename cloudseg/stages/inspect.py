@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from cloudseg.catalog import model_rows, reader_rows, scene_rows, training_rows
+from cloudseg.catalog.times import parse_moment
 from cloudseg.errors import InputError
 from cloudseg.records import Evaluation, Json, Weights
 from cloudseg.runtime import open_runtime
-from cloudseg.stages.moment import parse_moment
 
 
 def scenes(*, limit: int | None = 20) -> list[Json]:

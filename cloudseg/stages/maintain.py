@@ -16,13 +16,13 @@ from cloudseg.catalog import tables as t
 from cloudseg.catalog import training_rows
 from cloudseg.catalog.gc_lock import lock_for_gc
 from cloudseg.catalog.session import now
+from cloudseg.catalog.times import parse_moment
 from cloudseg.errors import InputError, ObjectCorrupt, ObjectMissing
 from cloudseg.keys import CHAMPION_POINTER, PREFIXES, REPLACED
 from cloudseg.records import MaintainRecord
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
 from cloudseg.stages.listing import Listing
-from cloudseg.stages.moment import parse_moment
 from cloudseg.stages.references import PAGE, find_named, iter_named
 from cloudseg.stages.verification import (
     MOST_PARTS,

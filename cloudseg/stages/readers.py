@@ -7,11 +7,11 @@ from sqlalchemy import Connection
 
 from cloudseg.catalog import model_rows, reader_rows
 from cloudseg.catalog.session import now
+from cloudseg.catalog.times import parse_moment
 from cloudseg.errors import InputError
 from cloudseg.records import Json, ReaderMode, ReadersRecord, ReaderSwitch, utc_iso
 from cloudseg.runtime import open_runtime
 from cloudseg.stages import log
-from cloudseg.stages.moment import parse_moment
 
 NEWEST: Final = "newest"
 """Target of a switch: the newest champion, always."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cloudseg.catalog.area_search import iter_masks
 from cloudseg.errors import CloudsegError, InputError
 from cloudseg.records import AreaDateRow, AreaRow, Json, StatsRecord
 from cloudseg.runtime import Runtime, open_runtime
@@ -16,6 +15,7 @@ from cloudseg.stages import log
 if TYPE_CHECKING:
     from cloudseg.gis.area_stats import MaskResult
     from cloudseg.gis.areas import Area
+    from cloudseg.gis.mask_of_scene import MaskOfScene
 
 
 def stats(
@@ -23,6 +23,7 @@ def stats(
     *,
     datetime: str | None = None,
     weights_id: str | None = None,
+    as_of: str | None = None,
     name_column: str | None = None,
     by: Literal["scene", "date"] = "scene",
     out: str | None = None,
@@ -36,41 +37,44 @@ def stats(
     Args:
         aoi: file of polygons: GeoJSON, GeoPackage, FlatGeobuf, Shapefile or GeoParquet, in any CRS.
         datetime: interval of acquisition, `2024-06-01/2024-06-30`; None: any time.
-        weights_id: whose masks; by default of each scene the one by the weights that became champion last.
+        weights_id: whose masks; by default those that readers see.
+        as_of: use what readers saw at this moment (ISO 8601 with zone), such as 2026-11-22T02:00:00Z; None is now.
         name_column: column with the polygons' names; by default `name`, `id`, `fid` or `code`.
         by: rows for each scene, or for each day: then ground under several scenes of a day counts once.
         out: file for the rows, `.csv`, `.json` or `.parquet`; by default they are in the record.
         overwrite: replace that file.
 
     Raises:
-        InputError: the file of polygons, the interval or `out` is unusable.
+        InputError: the file of polygons, the interval, the moment or `out` is unusable.
         SettingsError: the extra is not installed.
-        NotInCatalog: the weights are unknown, or there is no champion whose masks could be meant.
+        NotInCatalog: the weights are unknown, or readers see no masks yet.
         DataError: no mask covers the place in this time.
     """
+    from cloudseg.catalog.times import parse_interval, parse_moment
     from cloudseg.gis import table_file
     from cloudseg.gis.areas import read_areas
-    from cloudseg.gis.interval import parse_interval
     from cloudseg.gis.output_file import check_output
-    from cloudseg.gis.selection import find_mask_ids, nothing_found
+    from cloudseg.gis.selection import Wanted, count_wanted, iter_wanted, nothing_found
 
     began = time.monotonic()
-    log.started("stats", aoi=aoi, datetime=datetime, weights_id=weights_id, out=out)
+    log.started("stats", aoi=aoi, datetime=datetime, weights_id=weights_id, as_of=as_of, out=out)
     if by not in ("scene", "date"):
         raise InputError("no such rows", subject="by", found=by, expected="scene, date")
     since, until = parse_interval(datetime) if datetime is not None else (None, None)
+    moment = parse_moment(as_of, "as_of") if as_of is not None else None
+    wanted = Wanted(since, until, weights_id, moment)
     if out is not None:
         table_file.check_suffix(Path(out))
         check_output(Path(out), overwrite=overwrite)
     areas = read_areas(Path(aoi), name_column)
     runtime = open_runtime()
-    with runtime.catalog.read() as db:
-        mask_ids = find_mask_ids(db, areas, since=since, until=until, weights_id=weights_id)
+    total = count_wanted(runtime.catalog, areas, wanted)
     seen = _Seen()
-    remaining = _iter_rows(runtime, mask_ids, areas, seen, by)
+    masks = iter_wanted(runtime.catalog, areas, wanted)
+    remaining = _iter_rows(runtime, masks, total, areas, seen, by)
     first = list(itertools.islice(remaining, 1))
     if not first and not seen.failed:
-        raise nothing_found(runtime.catalog, areas, since=since, until=until, weights_id=weights_id)
+        raise nothing_found(runtime.catalog, areas, wanted)
     rows = itertools.chain(first, remaining)
     kept = list(rows) if out is None else []
     kind = AreaRow if by == "scene" else AreaDateRow
@@ -104,13 +108,12 @@ class _Seen:
 
 
 def _iter_rows(
-    runtime: Runtime, mask_ids: Sequence[str], areas: "Sequence[Area]", seen: _Seen, by: str
+    runtime: Runtime, masks: "Iterator[MaskOfScene]", total: int, areas: "Sequence[Area]", seen: _Seen, by: str
 ) -> Iterator[AreaRow | AreaDateRow]:
     """Yield the rows in the order of acquisition."""
     from cloudseg.gis.area_stats import iter_days, iter_results
 
-    masks = iter_masks(runtime.catalog, mask_ids)
-    results = _noted(iter_results(runtime.store, masks, areas, once_a_day=by == "date"), len(mask_ids), seen)
+    results = _noted(iter_results(runtime.store, masks, areas, once_a_day=by == "date"), total, seen)
     if by == "date":
         yield from iter_days(results)
     else:

@@ -93,6 +93,7 @@ def test_upgrading_again_changes_nothing(full_catalog: Catalog):
 
 
 @pytest.mark.filterwarnings("ignore:Did not recognize type 'geometry'")
+@pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index")
 def test_migrations_create_the_schema_of_the_tables_module(catalog: Catalog):
     with catalog.read() as db:
         context = MigrationContext.configure(db, opts={"compare_type": True, "include_object": is_migrated})

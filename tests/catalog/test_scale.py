@@ -1,13 +1,18 @@
 """Queries of a large catalog use indexes; benchmarks/catalog_scale.py has the figures for a million scenes."""
 
 import pytest
+import shapely
 from sqlalchemy import URL
 
 from benchmarks import catalog_scale as scale
 from cloudseg.catalog import Catalog, scene_rows
+from cloudseg.catalog import mask_search as ms
 from cloudseg.storage import LocalStore
 
 SCENES = 4000
+BY_TIME = "ix_scene_acquired_at_min_lon_max_lon_min_lat_max_lat"
+
+BY_AREA = {"sqlite": "SCAN scene_box VIRTUAL TABLE INDEX", "postgresql": "ix_scene_box", "postgis": "ix_scene_box"}
 
 
 @pytest.fixture
@@ -56,3 +61,43 @@ def test_every_query_uses_an_index_and_returns_the_right_rows(large: Catalog, st
     with large.read() as db:
         assert scene_rows.count_scenes_without_mask(db, scale.CHAMPION) == SCENES // scale.WAITING
         assert scene_rows.count_scenes_without_mask(db, scale.FORMER) == SCENES - SCENES // scale.WAITING
+
+
+SEARCHES = {
+    "newest": (ms.Query(("masks",)), BY_TIME),
+    "newest, every model": (ms.Query(("masks",), any_model=True), BY_TIME),
+    "newest scenes": (ms.Query(("scenes",)), BY_TIME),
+    "of a month": (ms.Query(("masks",), since=scale.JUNE["since"], until=scale.JUNE["until"]), BY_TIME),
+    "few clouds": (ms.Query(("masks",), where=scale.FEW_CLOUDS), BY_TIME),
+    "of a model": (ms.Query(("masks",), where=scale.OF_CHAMPION), BY_TIME),
+    "clearest": (ms.Query(("masks",), sort=(ms.SortKey("eo:cloud_cover"),)), "ix_mask_weights_id_cloud_cover"),
+    "cloudiest, every model": (
+        ms.Query(("masks",), any_model=True, sort=(ms.SortKey("eo:cloud_cover", descending=True),)),
+        "ix_mask_cloud_cover",
+    ),
+    "in a small area": (
+        ms.Query(("masks",), area=shapely.box(2, -48, 4, -46)),
+        {"sqlite": "scene_box", "": "ix_scene_box"},
+    ),
+    "in half the world": (ms.Query(("masks",), area=shapely.box(0, -90, 180, 90)), BY_TIME),
+}
+
+
+@pytest.mark.parametrize("wanted", SEARCHES)
+def test_a_search_reads_no_more_than_its_page_needs(large: Catalog, backend: str, wanted: str, monkeypatch):
+    """An order is walked and not sorted; an area with few scenes is found in the spatial index."""
+    monkeypatch.setattr(ms, "MAX_NEAR", 500)
+    query, index = SEARCHES[wanted]
+    if isinstance(index, dict):
+        index = index[backend]
+    found = scale.plan(large, lambda db: ms.search(db, query), analyze=False, every=True)
+    text = "\n".join(found)
+    assert index in text, text
+    tables = ("scene", "mask")
+    if backend == "sqlite":
+        assert [line for line in found if line in [f"SCAN {name}" for name in tables]] == [], text
+    else:
+        assert [line for line in found if any(f"Seq Scan on {name}" in line for name in tables)] == [], text
+    if not isinstance(SEARCHES[wanted][1], dict):
+        whole_sort = "USE TEMP B-TREE FOR ORDER BY" if backend == "sqlite" else " Sort  "
+        assert whole_sort not in text.replace("Incremental Sort", ""), text

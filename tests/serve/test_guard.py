@@ -8,6 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from cloudseg.errors import SettingsError
+from cloudseg.serve.context import Recent
 from cloudseg.serve.guard import MAX_BODY, ApiKeys, RateLimit, client_of
 from cloudseg.serve.run import is_loopback
 
@@ -190,3 +191,25 @@ def test_loopback(host: str, expected: bool):
 def test_the_application_needs_no_torch():
     code = "import sys, cloudseg.serve.app, cloudseg.serve.run; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == 0
+
+
+def test_recent_keeps_for_its_time_and_forgets_the_oldest():
+    now, asked = [0.0], []
+    recent = Recent(60, 2, clock=lambda: now[0])
+
+    def get(key: str) -> str:
+        return recent.get(key, lambda: asked.append(key) or key.upper())
+
+    assert [get("a"), get("a"), get("b")] == ["A", "A", "B"]
+    assert asked == ["a", "b"]
+    get("a")
+    get("c")  # b was not asked for longest
+    assert [get("a"), get("b")] == ["A", "B"]
+    assert asked == ["a", "b", "c", "b"]
+    now[0] = 61
+    get("b")
+    assert asked[-1] == "b"
+    assert len(asked) == 5
+    with pytest.raises(ZeroDivisionError):
+        recent.get("d", lambda: 1 / 0)
+    assert recent.get("d", lambda: "found") == "found"

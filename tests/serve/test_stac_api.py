@@ -1,6 +1,9 @@
 """The STAC API: documents, searches in every form, and pystac-client against a real server."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pystac
@@ -9,6 +12,10 @@ import pytest
 import rasterio
 import serve_world
 from fastapi.testclient import TestClient
+from sqlalchemy import Connection
+
+from cloudseg.catalog import stac_rows
+from cloudseg.serve.stac_api import CatalogClient
 
 FAR_EAST = [178, -19, -178, -17]
 
@@ -220,3 +227,27 @@ def test_every_search_of_the_catalog_is_read_only(client: TestClient, published:
         db.exec_driver_sql("DELETE FROM mask")
     assert (published / "catalog.db").read_bytes() == before
     assert serve_world.DAYS == 3
+
+
+def test_while_one_request_reads_a_summary_the_others_get_the_one_before(client: TestClient, monkeypatch):
+    now, started, go, read = [0.0], threading.Event(), threading.Event(), []
+    api = CatalogClient(context=client.app.state.context, clock=lambda: now[0])
+    first = api._summary("masks")
+
+    def slow(_: Connection, name: str) -> stac_rows.Overview:
+        read.append(name)
+        started.set()
+        assert go.wait(20)
+        return replace(first, count=99)
+
+    monkeypatch.setattr(stac_rows, "overview", slow)
+    assert api._summary("masks") is first
+    now[0] = 61
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(api._summary, "masks")
+        assert started.wait(20)
+        assert api._summary("masks") is first
+        go.set()
+        assert reading.result(20).count == 99
+    assert api._summary("masks").count == 99
+    assert read == ["masks"]

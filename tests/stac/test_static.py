@@ -6,12 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cloudseg import keys
-from cloudseg.catalog import model_rows
+from cloudseg.catalog import model_rows, scene_rows
 from cloudseg.records import Promotion
-from cloudseg.stac import index
+from cloudseg.stac import index, items
+from cloudseg.stac.items import mask_item
 from cloudseg.stac.static import publish, repair
 from cloudseg.storage import LocalStore
 from cloudseg.storage.s3 import S3Store
@@ -143,6 +146,64 @@ def test_two_publishers_at_once_lose_nothing(published: StacWorld, tmp_path: Pat
         count += 1
         assert is_right(published), f"the other one before write {number}"
     assert count > 5
+
+
+def add_copies(stac: StacWorld, numbers: range) -> None:
+    """Add scenes and masks of May with the rasters of the first one."""
+    scene, mask = stac.scenes[0], stac.masks[0]
+    with stac.catalog.begin() as db:
+        for i in numbers:
+            copy = {"scene_id": f"sc-copy{i}", "source_sha256": f"{i:064}"}
+            scene_rows.add_scene(db, scene.model_copy(update=copy))
+            of_copy = {"mask_id": f"mk-copy{i}", "scene_id": f"sc-copy{i}"}
+            model_rows.add_mask(db, mask.model_copy(update=of_copy))
+
+
+def indexed(stac: StacWorld) -> list[str]:
+    file = pa.BufferReader(stac.store.get(keys.stac_index("masks", "2024-05")))
+    return list(pq.read_table(file, columns=["id"])["id"].to_pylist())
+
+
+def test_of_a_month_only_the_rows_that_changed_are_made(published: StacWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_copies(published, range(6))
+    published.publish()
+    before = indexed(published)
+    made = []
+
+    def watched(site: Any, mask: Any, *rest: Any) -> Any:
+        made.append(mask.mask_id)
+        return mask_item(site, mask, *rest)
+
+    monkeypatch.setattr(items, "mask_item", watched)
+    add_copies(published, range(6, 7))
+    publish(published.site, published.catalog, {"masks": ["2024-05"]})
+    assert set(made) == {"mk-copy6"}
+    assert indexed(published) == sorted([*before, "mk-copy6"])
+    monkeypatch.undo()
+    published.publish()
+    assert is_right(published)
+    with published.catalog.begin() as db:
+        db.exec_driver_sql("DELETE FROM mask WHERE mask_id = 'mk-copy2'")
+    published.publish()
+    assert indexed(published) == sorted([*(set(before) - {"mk-copy2"}), "mk-copy6"])
+    assert is_right(published)
+
+
+def test_an_index_of_other_states_is_made_anew(published: StacWorld) -> None:
+    """Another writer replaced it, and was killed before it wrote the list."""
+    add_copies(published, range(3))
+    published.publish()
+    key = keys.stac_index("masks", "2024-05")
+    older = published.store.get(key)
+    add_copies(published, range(3, 5))
+    published.publish()
+    path = published.world.store.root / key
+    path.chmod(0o644)
+    path.write_bytes(older)
+    add_copies(published, range(5, 6))
+    published.publish()
+    assert len(indexed(published)) >= 6
+    assert is_right(published)
 
 
 def test_a_removed_mask_leaves_nothing(published: StacWorld) -> None:

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from cloudseg.catalog.times import parse_interval
 from cloudseg.errors import InputError
-from cloudseg.gis.interval import parse_interval
 
 
 def end_of(year: int, month: int, day: int) -> datetime:
@@ -28,9 +28,12 @@ def test_intervals(text: str, since: datetime | None, until: datetime | None):
     assert parse_interval(text) == (since, until)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "..", "../..", "June", "2024-13", "2024-06-31", "2024-07/2024-06", "2024/2025/2026"]
-)
+def test_an_interval_that_ends_before_it_begins():
+    with pytest.raises(InputError, match="ends before it begins"):
+        parse_interval("2024-07/2024-06")
+
+
+@pytest.mark.parametrize("text", ["", "..", "../..", "June", "2024-13", "2024-06-31", "2024/2025/2026"])
 def test_no_intervals(text: str):
     with pytest.raises(InputError, match="not a time interval"):
         parse_interval(text)

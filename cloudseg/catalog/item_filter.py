@@ -101,11 +101,19 @@ class Filter:
     @property
     def is_spatial(self) -> bool:
         """Whether `holds` must decide."""
-        return bool(self.columns)
+        return not isinstance(self.root, _Plain)
 
-    def holds(self, row: Mapping[str, Any]) -> bool:
-        """Return whether the filter is true for a row that was selected with `columns`."""
-        return not self.is_spatial or _value_of(self.root, iter(_names(self.root)), row) is True
+    def holds(self, row: Mapping[str, Any], geometry: bytes | None) -> bool:
+        """Return whether the filter is true for a row.
+
+        Args:
+            row: it was selected with `columns`.
+            geometry: of the row, as WKB; needed if the filter `is_spatial`.
+        """
+        if not self.is_spatial:
+            return True
+        values = iter([row[column.name] for column in self.columns])
+        return _value_of(self.root, values, None if geometry is None else shapely.from_wkb(geometry)) is True
 
 
 def build_filter(node: Any, fields: Fields) -> Filter:
@@ -122,7 +130,10 @@ def build_filter(node: Any, fields: Fields) -> Filter:
     root = _Builder(fields).condition(node)
     if isinstance(root, _Plain):
         return Filter(root, root.condition)
-    columns = [column.label(name) for name, column in zip(_names(root), _columns(root), strict=True)]
+    columns = [
+        type_coerce(condition, Boolean()).label(f"filter_{number}")
+        for number, condition in enumerate(_conditions(root))
+    ]
     return Filter(root, _bound(root, most=True), columns)
 
 
@@ -149,17 +160,13 @@ def parse_time(text: object) -> datetime:
         ) from error
 
 
-def _columns(node: _Node) -> Iterator[ColumnElement[Any]]:
-    """Yield what the parts of a spatial filter read, in their order."""
-    if isinstance(node, _Logic):
+def _conditions(node: _Node) -> Iterator[ColumnElement[bool]]:
+    """Yield the parts of a spatial filter that the database decides, in the order of `_value_of`."""
+    if isinstance(node, _Plain):
+        yield node.condition
+    elif isinstance(node, _Logic):
         for part in node.parts:
-            yield from _columns(part)
-    else:
-        yield type_coerce(node.condition, Boolean()) if isinstance(node, _Plain) else node.of.column
-
-
-def _names(node: _Node) -> list[str]:
-    return [f"filter_{number}" for number, _ in enumerate(_columns(node))]
+            yield from _conditions(part)
 
 
 def _bound(node: _Node, *, most: bool) -> ColumnElement[bool]:
@@ -173,21 +180,20 @@ def _bound(node: _Node, *, most: bool) -> ColumnElement[bool]:
     return (and_ if node.op == "and" else or_)(*(_bound(part, most=most) for part in node.parts))
 
 
-def _value_of(node: _Node, names: Iterator[str], row: Mapping[str, Any]) -> bool | None:
+def _value_of(node: _Node, decided: Iterator[Any], geometry: BaseGeometry | None) -> bool | None:
     """Return the value of a node for a row in the logic of SQL, None: unknown."""
     if isinstance(node, _Plain):
-        value = row[next(names)]
+        value = next(decided)
         return None if value is None else bool(value)
     if isinstance(node, _Touches):
-        wkb = row[next(names)]
-        return None if wkb is None else bool(node.area.intersects(shapely.from_wkb(wkb)))
-    values = [_value_of(part, names, row) for part in node.parts]
+        return None if geometry is None else bool(node.area.intersects(geometry))
+    values = [_value_of(part, decided, geometry) for part in node.parts]
     if node.op == "not":
         return None if values[0] is None else not values[0]
-    decided = node.op == "or"
-    if decided in values:
-        return decided
-    return None if None in values else not decided
+    decisive = node.op == "or"
+    if decisive in values:
+        return decisive
+    return None if None in values else not decisive
 
 
 class _Builder:

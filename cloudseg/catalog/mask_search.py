@@ -305,10 +305,11 @@ def _stream(
     names = [f"key{i}" for i in range(len(keys))]
     condition = and_(*_conditions(query, fields, dated))
     columns = [fields["id"].column.label("id"), *(key.label(name) for key, name in zip(keys, names, strict=True))]
-    if query.area is not None:
-        columns.append(t.scene.c.footprint_wkb.label("footprint"))
     exact = build_filter(query.where, fields) if query.where is not None else None
     columns += exact.columns if exact else []
+    compares = query.area is not None or (exact is not None and exact.is_spatial)
+    if compares:
+        columns.append(t.scene.c.footprint_wkb.label("footprint"))
     order = [
         (key.desc() if wanted.descending else key.asc())
         for i, (key, wanted) in enumerate(zip(keys, query.sort, strict=True))
@@ -321,8 +322,9 @@ def _stream(
         rows = db.execute(statement.limit(batch)).all()
         for row in rows:
             values = tuple(row._mapping[name] for name in names)
-            fits = exact is None or exact.holds(row._mapping)
-            yield _Candidate(kind, row.id, values, row.footprint if query.area is not None else None, fits)
+            footprint = row.footprint if compares else None
+            fits = exact is None or exact.holds(row._mapping, footprint)
+            yield _Candidate(kind, row.id, values, footprint, fits)
         if len(rows) < batch:
             return
         start = (*(rows[-1]._mapping[name] for name in names), rows[-1].id)

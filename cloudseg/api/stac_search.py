@@ -1,30 +1,37 @@
 """Search a STAC API or a static STAC catalog for masks."""
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import pystac
-from pystac_client import Client
-from pystac_client.exceptions import APIError
 from shapely.geometry import box, shape
 
 from cloudseg.api.fetch import is_address
 from cloudseg.api.find_masks import Box, Interval
 from cloudseg.api.masks import check_count
 from cloudseg.errors import InputError, StoreUnreachable
+from cloudseg.ingest.stac_source.find_items import ItemFinder
+from cloudseg.ingest.stac_source.hosts import HostPolicy
+from cloudseg.ingest.stac_source.http_client import HttpClient, HttpOptions, Unreachable
+from cloudseg.ingest.stac_source.search import Search
+from cloudseg.runtime import read_settings
 
 _COLLECTION: Final = "masks"
 _NAMES: Final = ("mask", "probability")
+_TIMEOUT_S: Final = 30.0
+_ATTEMPTS: Final = 3
+_LONGEST_WAIT_S: Final = 30.0
+"""Somebody waits for the answer; an ingest waits longer."""
 _REMOTE: Final = ("https", "http", "s3")
 _VERSION_FIELDS: Final = ("mlm:name", "cloudseg:weights_id", "version", "cloudseg:model_version")
 """Properties of an item that may name the weights or their version."""
 
 
 def search_masks(
-    url: str, area: Box | None, interval: Interval, when: str | None, *, weights: str | None, limit: int
+    url: str, area: Box | None, interval: Interval, *, weights: str | None, limit: int
 ) -> list[pystac.Item]:
     """Return the items of masks with absolute addresses of their files.
 
@@ -32,22 +39,15 @@ def search_masks(
         url: landing page of an API, or address or path of a catalog or collection.
         area: west, south, east, north in degrees.
         interval: when the scenes were acquired.
-        when: the same as a text, for an API.
-        weights: id of the weights; None: of any.
+        weights: id or version of the weights; None: those that the catalog does not call deprecated.
         limit: most items.
 
     Raises:
-        InputError: the address is no catalog, or there are more items.
+        InputError: the address is no catalog or not allowed, or there are more items.
         StoreUnreachable: the server does not answer.
     """
     try:
-        root = pystac.Catalog.from_file(url) if not is_address(url) else None
-        client = Client.open(url) if root is None else None
-        if client is not None and client.conforms_to("ITEM_SEARCH"):
-            search = client.search(collections=[_COLLECTION], bbox=area, datetime=when, max_items=limit + 1)
-            found: Iterable[pystac.Item] = search.items()
-        else:
-            found = _walk(root or pystac.Catalog.from_file(url), area, interval)
+        found = _read(url, area, interval) if is_address(url) else _walk(pystac.Catalog.from_file(url), area, interval)
         items = list(islice(_masks(found, weights), limit + 1))
     except (pystac.STACError, pystac.STACTypeError, KeyError, ValueError) as error:
         raise InputError(
@@ -56,12 +56,62 @@ def search_masks(
             found=f"{type(error).__name__}: {error}"[:300],
             next_step="Pass the address of a landing page, a catalog.json or a collection.json.",
         ) from error
-    except (APIError, OSError) as error:
+    except Unreachable as error:
+        raise StoreUnreachable(
+            "the catalog cannot be read", subject=url, found=error.found, next_step="Check the address; try again."
+        ) from error
+    except OSError as error:
         raise StoreUnreachable(
             "the catalog cannot be read", subject=url, found=str(error)[:300], next_step="Check the address; try again."
         ) from error
     check_count(len(items), limit)
     return items
+
+
+def _read(url: str, area: Box | None, interval: Interval) -> Iterator[pystac.Item]:
+    """Yield the items of the collection `masks` of an API or a catalog on a server.
+
+    Every request is bounded in time and size and goes only where an ingest may go (`HostPolicy`). The server that the
+    caller names may be one of the own network.
+
+    Raises:
+        InputError: an address is not allowed, or a part of the catalog cannot be read.
+        Unreachable: a server does not answer.
+    """
+    parts = urlsplit(url)
+    policy = _policy(parts)
+    client = HttpClient(HttpOptions(policy, timeout_s=_TIMEOUT_S, attempts=_ATTEMPTS, longest_wait_s=_LONGEST_WAIT_S))
+    end = None if interval.until is None else interval.until - timedelta(microseconds=1)
+    search = Search((_COLLECTION,), area, None if area is None else box(*area), False, interval.since, end)
+    finder = ItemFinder(client, url, search)
+    for found in finder.find():
+        item = pystac.Item.from_dict(found.values, preserve_dict=False)
+        item.set_self_href(found.base)
+        for name in _NAMES:
+            if name in item.assets and urlsplit(href := item.assets[name].get_absolute_href() or "").scheme != "s3":
+                _check_raster(policy, href, item.id)
+        yield item
+    if finder.unread:
+        raise finder.unread[0]  # a part of the answer is not the answer
+
+
+def _policy(parts: SplitResult) -> HostPolicy:
+    settings = read_settings()
+    named = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else (parts.hostname or "").lower()
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    private = (*settings.stac_private_hosts.lower().split(), f"{named}:{port}")
+    return HostPolicy(tuple(settings.stac_hosts.lower().split()), private)
+
+
+def _check_raster(policy: HostPolicy, href: str, item_id: str) -> None:
+    """Check the address of a file before GDAL opens it: GDAL itself asks any host, and reads files that name others.
+
+    Raises:
+        InputError: it may not be opened.
+    """
+    policy.check_public(href)
+    if not urlsplit(href).path.lower().endswith((".tif", ".tiff")):
+        raise InputError("not the address of a GeoTIFF", subject=item_id, found=href[:200], expected="….tif")
 
 
 def _walk(root: pystac.Catalog, area: Box | None, interval: Interval) -> Iterator[pystac.Item]:
@@ -82,11 +132,11 @@ def _is_in(moment: datetime, interval: Interval) -> bool:
 
 
 def _masks(items: Iterable[pystac.Item], weights: str | None) -> Iterator[pystac.Item]:
-    """Yield the items that have both rasters, of certain weights, with absolute addresses."""
+    """Yield the items that have both rasters, with absolute addresses; see `_is_of`."""
     for item in items:
         if not set(_NAMES) <= item.assets.keys() or item.datetime is None:
             continue
-        if weights is not None and not _is_of(item, weights):
+        if not _is_of(item, weights):
             continue
         item.assets = {name: item.assets[name] for name in _NAMES}
         for asset in item.assets.values():
@@ -94,7 +144,10 @@ def _masks(items: Iterable[pystac.Item], weights: str | None) -> Iterator[pystac
         yield item
 
 
-def _is_of(item: pystac.Item, weights: str) -> bool:
+def _is_of(item: pystac.Item, weights: str | None) -> bool:
+    """Return whether a mask is by these weights; without any, whether no other mask of the scene is to be preferred."""
+    if weights is None:
+        return item.properties.get("deprecated") is not True
     values = {str(item.properties.get(name)) for name in _VERSION_FIELDS}
     return bool(values & {weights, weights.removeprefix("v")})
 

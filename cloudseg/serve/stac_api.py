@@ -63,6 +63,7 @@ _CONFORMS_TO: Final = [
     "http://www.opengis.net/spec/ogcapi-features-1/1.0/conf/geojson",
     "http://www.opengis.net/spec/ogcapi-features-1/1.0/conf/oas30",
 ]
+_LONGEST_ID: Final = 100
 _SUMMARY_LIFETIME_S: Final = 60.0
 """The extent of a collection reads every row; it is kept this long."""
 _QUERYABLES: Final[dict[str, Json]] = {
@@ -179,7 +180,7 @@ class CatalogClient(BaseCoreClient):
         """Return an item."""
         site = self.context.site(kwargs["request"])
         with self.context.catalog.read() as db:
-            found = documents(site, db, _known(collection_id), [item_id[:100]])
+            found = documents(site, db, _known(collection_id), _possible([item_id]))
         if not found:
             raise NotInCatalog("no such item", subject=item_id[:100])
         return _with_tiles(site, found[0])
@@ -304,7 +305,7 @@ def query_of(asked: Json) -> ms.Query:
     named = asked.get("collections")
     return ms.Query(
         kinds=ms.KINDS if named is None else tuple(kind for kind in ms.KINDS if kind in named),
-        ids=None if asked.get("ids") is None else tuple(asked["ids"]),
+        ids=None if asked.get("ids") is None else tuple(_possible(asked["ids"])),
         area=_area_of(asked),
         since=since,
         until=until,
@@ -331,6 +332,11 @@ def interval_of(text: str | None) -> tuple[datetime | None, datetime | None]:
             "not an interval", subject="datetime", found=text[:80], expected="begin/end, one of which may be `..`"
         )
     return since, until
+
+
+def _possible(ids: Sequence[str]) -> list[str]:
+    """Return the ids that an item may have; PostgreSQL takes no NUL."""
+    return [item_id for item_id in ids if len(item_id) <= _LONGEST_ID and item_id.isascii() and item_id.isprintable()]
 
 
 def _area_of(asked: Json) -> Any:

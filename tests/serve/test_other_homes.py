@@ -137,9 +137,8 @@ def test_masks_of_another_home_are_a_cube(source: str, published: Path, runtime_
 
 def _item(href: str) -> dict:
     geometry = {"type": "Polygon", "coordinates": [[[2, 49], [3, 49], [3, 50], [2, 50], [2, 49]]]}
-    item = pystac.Item(
-        "mk-1", geometry, [2, 49, 3, 50], datetime=pystac.utils.str_to_datetime("2024-06-01"), properties={}
-    )
+    moment = datetime(2024, 6, 1, tzinfo=UTC)
+    item = pystac.Item("mk-1", geometry, [2, 49, 3, 50], datetime=moment, properties={})
     item.collection_id = "masks"
     for name in ("mask", "probability"):
         item.add_asset(name, pystac.Asset(href))

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import odc.stac
 import pystac
@@ -10,6 +11,8 @@ import pystac_client
 import pytest
 import serve_world
 from fastapi.testclient import TestClient
+
+from tests.stac_schemas import validate_extensions
 
 MASKS = {"collections": ["masks"], "limit": 100}
 SQUARE = {"type": "Polygon", "coordinates": [[[2.2, 49.5], [2.4, 49.5], [2.4, 49.8], [2.2, 49.8], [2.2, 49.5]]]}
@@ -236,6 +239,18 @@ def test_media_types_and_documents(client: TestClient):
     page = client.get("/stac/api.html").text
     assert "/stac/search" in page
     assert not re.findall(r"(?:src|href)=[\"']?(?:https?:)?//", page)  # nothing from another host
+
+
+def test_items_that_are_served_follow_the_schemas_that_they_name(client: TestClient, shared_data: Path):
+    used: dict[str, set[str]] = {}
+    for item in client.get("/stac/search?limit=100").json()["features"]:
+        pystac.read_dict({**item, "stac_extensions": []}).validate()  # the core schema, offline
+        for asset in item["assets"].values():
+            asset.pop("eo:bands", None)  # EO 2.0, whose schema is at hand, does away with it
+        found = validate_extensions(item, shared_data / "stac_schemas", classification="2.0.0", eo="1.1.0")
+        used.setdefault(item["collection"], set()).update(found)
+    assert {"mlm", "file", "version", "classification"} <= used["models"]
+    assert {"projection", "raster", "eo", "file"} <= used["masks"] & used["scenes"]
 
 
 def test_documents_are_fetched_once_and_then_confirmed(client: TestClient):

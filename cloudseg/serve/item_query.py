@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from cloudseg.catalog.item_filter import Fields
 from cloudseg.catalog.sql_text import ESCAPE
 from cloudseg.errors import InputError
 from cloudseg.records import Json
@@ -11,11 +12,12 @@ _LIKE: Final = {"startsWith": "{}%", "endsWith": "%{}", "contains": "%{}%"}
 OPERATORS: Final = (*_COMPARE, *_LIKE, "in")
 
 
-def filter_of_query(query: Any) -> Json | None:
+def filter_of_query(query: Any, fields: Fields) -> Json | None:
     """Return the filter that a query means, None if it asks for nothing.
 
     Args:
-        query: `{field: {operator: value}}`, as parsed JSON.
+        query: `{field: {operator: value}}`, as parsed JSON. A number may be a text: pystac-client sends those.
+        fields: the names that it may use.
 
     Raises:
         InputError: it is no such object, or uses another operator.
@@ -28,7 +30,11 @@ def filter_of_query(query: Any) -> Json | None:
             expected='{"eo:cloud_cover": {"lt": 10}}',
             next_step="/stac/queryables lists the fields.",
         )
-    parts = [_part(str(name), op, value) for name, wanted in query.items() for op, value in wanted.items()]
+    parts = [
+        _part(name, op, _number(value) if name in fields and fields[name].type == "number" else value)
+        for name, wanted in query.items()
+        for op, value in wanted.items()
+    ]
     return {"op": "and", "args": parts} if len(parts) > 1 else parts[0] if parts else None
 
 
@@ -37,6 +43,13 @@ def both(one: Any, other: Any) -> Any:
     if one is None or other is None:
         return one if other is None else other
     return {"op": "and", "args": [one, other]}
+
+
+def _number(value: Any) -> Any:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value  # refused with the others of another type
 
 
 def _part(name: str, op: str, value: Any) -> Json:

@@ -355,7 +355,7 @@ def _where_of(asked: Json) -> Any:
     elif not isinstance(given, dict):
         given = None
     query = asked.get("query")
-    return both(given, filter_of_query(_from_json(query, "query")) if query else None)
+    return both(given, filter_of_query(_from_json(query, "query"), ms.fields_of("masks")) if query else None)
 
 
 def _sort_of(given: Any) -> tuple[ms.SortKey, ...]:

@@ -175,6 +175,7 @@ REFUSED = {
     "too many fields": {"fields": {"include": [f"f{i}" for i in range(200)]}},
     "fields of another kind": {"fields": {"only": ["id"]}},
     "an unknown operator of a query": {"query": {"eo:cloud_cover": {"near": 1}}},
+    "a text for a number": {"query": {"eo:cloud_cover": {"lt": "low"}}},
     "a query of an unknown field": {"query": {"source_uri": {"eq": "x"}}},
     "a filter of an unknown field": {"filter": {"op": "=", "args": [{"property": "source_uri"}, "x"]}},
     "a filter in another language": {"filter": "<Filter/>", "filter-lang": "cql2-text"},

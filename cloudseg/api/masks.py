@@ -47,12 +47,13 @@ def open_masks(
         bbox: west, south, east, north in degrees; the cube ends there. By default all masks.
         datetime: when the scenes were acquired, as in a STAC search: `2024-05-01`, `2024-05`,
             `2024-05-01/2024-06-30`, `../2024-06-30`.
-        weights: whose masks, a weights id or version (`v31`); by default those that readers see.
+        weights: whose masks, a weights id or version (`v31`); by default those that readers see, at a `url` those that
+            it shows and does not call deprecated.
         as_of: open what readers saw at this moment (ISO 8601 with zone), such as `2026-11-22T02:00:00Z`; by default
-            now. Masks that were made later are left out, also with `weights`.
-        url: a STAC API or a static STAC catalog to search instead of this home; its collection `masks`, or all that
-            has an asset `mask`. An address that you trust: GDAL opens what its items refer to. Without `weights`, an
-            API chooses the masks, and those of a static catalog are what is not `deprecated`.
+            now. Masks that were made later are left out, also with `weights`. A static catalog has no past.
+        url: a STAC API or a static STAC catalog to search instead of this home: `http://host/stac/`, or the address or
+            path of its `catalog.json`; its collection `masks`. Requests go to this server and to public ones, and to
+            hosts of CLOUDSEG_STAC_PRIVATE_HOSTS. GDAL opens the GeoTIFFs that the items refer to.
         crs: of the cube, `EPSG:n`; by default that of most of the masks.
         resolution: of the cube in units of its CRS; by default that of the masks.
         chunks: sizes of dask chunks; by default one date and 2048 x 2048 pixels.
@@ -60,7 +61,8 @@ def open_masks(
 
     Raises:
         SettingsError: odc-stac is not installed.
-        InputError: an argument cannot be used, or too many masks are found.
+        InputError: an argument cannot be used, an address is not allowed, or too many masks are found.
+        StoreUnreachable: the server of `url` does not answer.
         NotInCatalog: nothing is found, or there is no catalog here and no `url`.
     """
     try:
@@ -91,7 +93,7 @@ def open_masks(
     else:
         from cloudseg.api.stac_search import search_masks
 
-        items, options = search_masks(url, box, interval, datetime, weights=weights, as_of=as_of, limit=limit), {}
+        items, options = search_masks(url, box, interval, weights=weights, as_of=as_of, limit=limit), {}
     if not items:
         raise NotInCatalog(
             "no masks are found",
@@ -260,8 +262,9 @@ def check_count(count: int, limit: int) -> None:
 
 
 def _gdal_options() -> dict[str, str]:
-    """Return options under which GDAL looks at no file beside a mask."""
-    return {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
+    """Return options under which GDAL looks at no file beside a mask, and waits for no server for long."""
+    bounded = {"GDAL_HTTP_CONNECTTIMEOUT": "10", "GDAL_HTTP_TIMEOUT": "60", "GDAL_HTTP_MAX_RETRY": "2"}
+    return {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO", **bounded}
 
 
 def _scaled(cube: "xarray.Dataset") -> "xarray.Dataset":

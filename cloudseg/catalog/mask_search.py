@@ -45,10 +45,12 @@ from sqlalchemy import (
 from cloudseg.bands import FIRST_ACQUISITION
 from cloudseg.catalog import reader_rows
 from cloudseg.catalog import tables as t
-from cloudseg.catalog.item_filter import Field, Fields, FieldType, build_condition
+from cloudseg.catalog.item_filter import Field, Fields, FieldType, build_condition, build_filter
 from cloudseg.catalog.page_token import PageToken, read_token
 from cloudseg.catalog.planner import NotByIndex
 from cloudseg.catalog.scene_box import find_near
+from cloudseg.catalog.search_area import area_of_box as area_of_box
+from cloudseg.catalog.search_area import check_vertices
 from cloudseg.catalog.session import Catalog, fetch
 from cloudseg.errors import InputError
 from cloudseg.records import Mask, Scene, Weights
@@ -66,8 +68,6 @@ MAX_COMPARED: Final = 20_000
 MAX_NEAR: Final = 2_000
 """Scenes of an area that are found first and then sorted; where more touch it, the order is walked instead. Sorting
 2000 reads as much as a walk for ten hits among a million scenes."""
-MAX_VERTICES: Final = 5_000
-"""Vertices of a geometry to search by."""
 MODEL_FIELDS: Final = frozenset({"cloudseg:model_version", "cloudseg:weights_id"})
 """A filter that names one of them says itself whose masks it wants."""
 PUBLISHED: Final = and_(NotByIndex(t.scene.c.publishable), t.scene.c.footprint_wkb.is_not(None))
@@ -162,6 +162,8 @@ class _Candidate:
     id: str
     values: tuple[Any, ...]
     footprint: bytes | None
+    fits: bool = True
+    """Whether the geometries of the filter fit, which the database does not compare."""
 
 
 _Position = tuple[int, _Candidate]
@@ -189,7 +191,7 @@ def search(db: Connection, query: Query, *, limit: int = 10, token: str | None =
     if compares:
         shapely.prepare(query.area)
     for compared, position in enumerate(_candidates(db, query, after, limit), start=1):
-        if not compares or _touches(position[1], query.area):
+        if position[1].fits and (not compares or _touches(position[1], query.area)):
             if len(hits) == limit:
                 return Page(_rows(db, hits), _token_of(query, hits[-1]))
             hits.append(position)
@@ -283,30 +285,6 @@ def newest_of_each_place(
     return _rows(db, list(chosen.values())[:limit])
 
 
-def area_of_box(box: Sequence[float]) -> BaseGeometry:
-    """Return a box `(west, south, east, north)` as a geometry; west > east crosses the antimeridian.
-
-    Six numbers are a box with heights, which are ignored (RFC 7946 section 5).
-
-    Raises:
-        InputError: the numbers are not a box on the Earth.
-    """
-    numbers = [float(value) for value in box]
-    if len(numbers) == 6:
-        numbers = [numbers[0], numbers[1], numbers[3], numbers[4]]
-    west, south, east, north = numbers if len(numbers) == 4 else (0.0, 1.0, 0.0, 0.0)
-    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= north <= 90):
-        raise InputError(
-            "not a box on the Earth",
-            subject="bbox",
-            found=", ".join(map(str, box))[:120],
-            expected="west, south, east, north in degrees, south <= north",
-        )
-    if west <= east:
-        return shapely.box(west, south, east, north)
-    return shapely.MultiPolygon([shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)])
-
-
 def fields_of(kind: Kind) -> Fields:
     """Return the fields that a filter and an order may name, of masks or of scenes."""
     scene = t.scene.c
@@ -316,6 +294,7 @@ def fields_of(kind: Kind) -> Fields:
         "cloudseg:sensor": Field("text", scene.sensor),
         "gsd": Field("number", scene.resolution_m, nullable=True),
         "collection": Field("text", literal(kind)),
+        "geometry": Field("geometry", scene.footprint_wkb, overlaps=_overlaps_area),
     }
     if kind == "scenes":
         return {
@@ -360,20 +339,14 @@ def _check(query: Query) -> None:
         raise InputError("too many ids", subject="ids", found=len(query.ids), expected=f"at most {MAX_IDS}")
     if len(query.sort) > MAX_SORT:
         raise InputError("too many fields", subject="sortby", found=len(query.sort), expected=f"at most {MAX_SORT}")
-    known = fields_of("masks")
+    known = {name: found for name, found in fields_of("masks").items() if found.type != "geometry"}
     for key in query.sort:
         if key.name not in known:
             raise InputError(
                 "cannot sort by this field", subject="sortby", found=key.name[:60], expected=", ".join(sorted(known))
             )
-    if query.area is not None and shapely.get_num_coordinates(query.area) > MAX_VERTICES:
-        raise InputError(
-            "the geometry is too detailed",
-            subject="intersects",
-            found=f"{shapely.get_num_coordinates(query.area)} vertices",
-            expected=f"at most {MAX_VERTICES}",
-            next_step="Simplify it.",
-        )
+    if query.area is not None:
+        check_vertices(shapely.get_num_coordinates(query.area), "intersects")
 
 
 def _settled(db: Connection, query: Query, model: str | None) -> Query:
@@ -449,8 +422,10 @@ def _stream(
         keys[0] = literal(_NULLS["time"][query.sort[0].descending], t.Utc)
     names = [f"key{i}" for i in range(len(keys))]
     condition = and_(*_conditions(query, kind, fields, dated))
-    compares = query.area is not None and not query.bounds_only
     columns = [fields["id"].column.label("id"), *(key.label(name) for key, name in zip(keys, names, strict=True))]
+    exact = build_filter(query.where, fields) if query.where is not None else None
+    columns += exact.columns if exact else []
+    compares = (query.area is not None and not query.bounds_only) or (exact is not None and exact.is_spatial)
     if compares:
         columns.append(t.scene.c.footprint_wkb.label("footprint"))
     order = [
@@ -465,7 +440,9 @@ def _stream(
         rows = db.execute(statement.limit(batch)).all()
         for row in rows:
             values = tuple(row._mapping[name] for name in names)
-            yield _Candidate(kind, row.id, values, row.footprint if compares else None)
+            footprint = row.footprint if compares else None
+            fits = exact is None or exact.holds(row._mapping, footprint)
+            yield _Candidate(kind, row.id, values, footprint, fits)
         if len(rows) < batch:
             return
         start = (*(rows[-1]._mapping[name] for name in names), rows[-1].id)
@@ -530,7 +507,7 @@ def _conditions(query: Query, kind: Kind, fields: Fields, dated: bool | None) ->
     if query.where is not None:
         yield build_condition(query.where, fields)
     if query.area is not None:
-        yield or_(false(), *(_overlaps(box) for box in _boxes(query.area)))
+        yield _overlaps_area(query.area)
     yield _in_time(query, dated)
 
 
@@ -561,6 +538,11 @@ def _boxes(area: BaseGeometry) -> list[Box]:
     """Return the bounds of the parts of an area, or one box where there are many."""
     parts = list(getattr(area, "geoms", [area]))
     return [tuple(part.bounds) for part in (parts if len(parts) <= 4 else [area]) if not part.is_empty]
+
+
+def _overlaps_area(area: BaseGeometry) -> ColumnElement[bool]:
+    """Return the condition that the bounds of a scene touch those of an area."""
+    return or_(false(), *(_overlaps(box) for box in _boxes(area)))
 
 
 def _overlaps(box: Box) -> ColumnElement[bool]:

@@ -21,6 +21,7 @@ from cloudseg.catalog.read_only import open_read_only
 from cloudseg.errors import CloudsegError, InputError, ObjectMissing
 from cloudseg.records import Json
 from cloudseg.runtime import Runtime
+from cloudseg.serve.conditional import Conditional
 from cloudseg.serve.context import BRIEF, DATABASE_TIMEOUT_S, Context, MaskId, Workers
 from cloudseg.serve.features import add_features
 from cloudseg.serve.files import add_files
@@ -80,6 +81,7 @@ def create_app(runtime: Runtime, *, guards: Sequence[Depends] = ()) -> FastAPI:
     _add_pages(app)
     _add_errors(app)
     keys = ApiKeys(settings.serve_api_keys.get_secret_value() if settings.serve_api_keys else "")
+    app.add_middleware(Conditional, prefix=f"{PREFIX}/")
     # The last one added is the first to see a request: browsers need CORS headers on refusals too.
     app.add_middleware(Guard, keys=keys, rate=RateLimit(settings.serve_requests_per_minute), open_paths=OPEN_PATHS)
     if origins := settings.serve_cors_origins.split():

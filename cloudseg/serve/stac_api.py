@@ -1,7 +1,7 @@
 """The STAC API, on stac-fastapi: its routes and models, with answers from the catalog's rows.
 
 Items are those of the static catalog (`cloudseg.stac.static.documents`) with other addresses. A search that names no
-collection searches scenes and masks; models and snapshots are few, and are searched when they are named.
+collection searches all of them: first scenes and masks, then models and snapshots, which are few (`few_items`).
 
 Masks are those that readers see (docs/decisions/0031), unless a search names ids or the model. The parameter `as_of`,
 of items and searches, gives what readers saw at a moment.
@@ -12,16 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final, Literal, cast
 from urllib.parse import urlencode
 
 import attr
-import shapely
 from fastapi import APIRouter, FastAPI, Query
 from pydantic import Field as ModelField
-from shapely.errors import ShapelyError
-from shapely.geometry import shape
-from sqlalchemy import select
 from stac_fastapi.api.app import StacApi
 from stac_fastapi.api.models import (
     ItemCollectionUri,
@@ -30,7 +26,14 @@ from stac_fastapi.api.models import (
     create_post_request_model,
     create_request_model,
 )
-from stac_fastapi.extensions import FilterExtension, SortExtension, TokenPaginationExtension
+from stac_fastapi.extensions import (
+    FieldsExtension,
+    FilterExtension,
+    QueryExtension,
+    SortExtension,
+    TokenPaginationExtension,
+)
+from stac_fastapi.extensions.filter import FilterConformanceClasses
 from stac_fastapi.extensions.filter.client import BaseFiltersClient
 from stac_fastapi.types.config import ApiSettings
 from stac_fastapi.types.core import BaseCoreClient
@@ -40,14 +43,17 @@ from starlette.requests import Request
 from cloudseg import __version__
 from cloudseg.catalog import mask_search as ms
 from cloudseg.catalog import stac_rows
-from cloudseg.catalog import tables as t
 from cloudseg.catalog.item_filter import parse_time
+from cloudseg.catalog.search_area import area_of_box, area_of_geometry
 from cloudseg.catalog.stac_rows import COLLECTIONS
 from cloudseg.catalog.times import parse_moment
 from cloudseg.errors import InputError, NotInCatalog
 from cloudseg.records import Json
 from cloudseg.serve.context import AS_OF, ApiSite, AsOf, Context, base_of
 from cloudseg.serve.cql2_text import parse_text
+from cloudseg.serve.few_items import kinds_of, search_few, start_of
+from cloudseg.serve.item_fields import fields_of_search
+from cloudseg.serve.item_query import both, filter_of_query
 from cloudseg.stac.collections import collection_of
 from cloudseg.stac.static import documents
 
@@ -63,15 +69,15 @@ _CONFORMS_TO: Final = [
     "http://www.opengis.net/spec/ogcapi-features-1/1.0/conf/geojson",
     "http://www.opengis.net/spec/ogcapi-features-1/1.0/conf/oas30",
 ]
+_LONGEST_ID: Final = 100
 _SUMMARY_LIFETIME_S: Final = 60.0
 """The extent of a collection reads every row; it is kept this long."""
-_MAX_FEW: Final = 2_000
-"""Models or snapshots that are searched, newest first."""
 _QUERYABLES: Final[dict[str, Json]] = {
     "id": {"title": "Id", "type": "string"},
     "collection": {"title": "Collection", "type": "string", "enum": list(COLLECTIONS)},
     "datetime": {"title": "Time of acquisition", "type": "string", "format": "date-time"},
     "created": {"title": "Time of publication", "type": "string", "format": "date-time"},
+    "geometry": {"title": "Footprint", "$ref": "https://geojson.org/schema/Geometry.json"},
     "gsd": {"title": "Ground size of a pixel in meters", "type": "number"},
     "eo:cloud_cover": {"title": "Cloud cover in percent", "type": "number", "minimum": 0, "maximum": 100},
     "cloudseg:model_version": {"title": "Version of the model", "type": "integer", "minimum": 1},
@@ -115,10 +121,24 @@ class PostBody(BaseSearchPostRequest):
     filter_expr: dict[str, Any] | str | None = ModelField(None, alias="filter")
     filter_lang: str | None = ModelField(None, alias="filter-lang")
     filter_crs: str | None = ModelField(None, alias="filter-crs")
+    query: dict[str, dict[str, Any]] | None = None
+    fields: dict[Literal["include", "exclude"], list[str] | None] = ModelField(default_factory=dict)
 
 
 class PlainFilterExtension(FilterExtension):
     """The filter extension, whose fields `PostBody` has already."""
+
+    POST = None  # type: ignore[assignment]
+
+
+class PlainFieldsExtension(FieldsExtension):
+    """The same for the fields extension."""
+
+    POST = None  # type: ignore[assignment]
+
+
+class PlainQueryExtension(QueryExtension):
+    """The same for the query extension."""
 
     POST = None  # type: ignore[assignment]
 
@@ -132,7 +152,7 @@ class Queryables(BaseFiltersClient):
         if collection_id is not None:
             _known(collection_id)
         return {
-            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "$schema": "https://json-schema.org/draft/2019-09/schema",
             "$id": f"{base_of(request)}{request.url.path.removeprefix(request.scope.get('root_path', ''))}",
             "type": "object",
             "title": f"Queryables of {collection_id or TITLE}",
@@ -184,7 +204,7 @@ class CatalogClient(BaseCoreClient):
         """Return an item."""
         site = self.context.site(kwargs["request"])
         with self.context.catalog.read() as db:
-            found = documents(site, db, _known(collection_id), [item_id[:100]], moment_of(kwargs.get("as_of")))
+            found = documents(site, db, _known(collection_id), _possible([item_id]), moment_of(kwargs.get("as_of")))
         if not found:
             raise NotInCatalog("no such item", subject=item_id[:100])
         return _with_tiles(site, found[0])
@@ -209,6 +229,8 @@ class CatalogClient(BaseCoreClient):
             "filter-lang": kwargs.get("filter_lang"),
             "sortby": kwargs.get("sortby"),
             "as_of": kwargs.get("as_of"),
+            "query": kwargs.get("query"),
+            "fields": kwargs.get("fields"),
         }
         return self._search(kwargs["request"], asked)
 
@@ -235,6 +257,8 @@ class CatalogClient(BaseCoreClient):
             "filter-lang": kwargs.get("filter_lang"),
             "sortby": kwargs.get("sortby"),
             "as_of": kwargs.get("as_of"),
+            "query": kwargs.get("query"),
+            "fields": kwargs.get("fields"),
         }
         return self._search(kwargs["request"], asked)
 
@@ -282,58 +306,29 @@ class CatalogClient(BaseCoreClient):
     def _search(self, request: Request, asked: Json) -> Json:
         site = self.context.site(request)
         limit = max(1, min(int(asked.get("limit") or 10), ms.MAX_LIMIT))
-        named = asked.get("collections") or list(ms.KINDS)
-        if any(name in ("models", "snapshots") for name in named):
-            features, token = self._few(site, named, asked, limit)
-        else:
-            query = query_of(asked)
-            with self.context.catalog.read() as db:
-                page = ms.search(db, query, limit=limit, token=asked.get("token"))
-                features = _features(site, db, page.rows, query.as_of)
-            token = page.token
+        query, few = query_of(asked), kinds_of(asked.get("collections"))
+        wanted = fields_of_search(asked.get("fields"))
+        given = asked.get("token")
+        start = start_of(given)
+        features: list[Json] = []
+        token: str | None = None
+        with self.context.catalog.read() as db:
+            if query.kinds and start is None:
+                page = ms.search(db, query, limit=limit, token=given)
+                features, token = _features(site, db, page.rows, query.as_of), page.token
+            if few and token is None:
+                more, token = search_few(db, site, few, query, limit=limit - len(features), start=start or 0)
+                features += more
         links = [_link("self", str(request.url.replace(scheme=request.url.scheme)), "application/geo+json")]
         links.append(_link("root", site.root()))
         if token is not None:
             links.append(_next_link(request, site, asked, token))
         return {
             "type": "FeatureCollection",
-            "features": [_with_tiles(site, feature) for feature in features],
+            "features": [wanted.of(_with_tiles(site, feature)) for feature in features],
             "numberReturned": len(features),
             "links": links,
         }
-
-    def _few(self, site: ApiSite, named: Sequence[str], asked: Json, limit: int) -> tuple[list[Json], str | None]:
-        """Return a page of models or snapshots, which are few: their items are made and compared one by one."""
-        if len(set(named)) > 1:
-            raise InputError(
-                "models and snapshots are searched alone",
-                subject="collections",
-                found=", ".join(named)[:100],
-                expected="one of them, or scenes and masks",
-            )
-        table = t.weights if named[0] == "models" else t.snapshot
-        (key,) = table.primary_key.columns
-        as_of = moment_of(asked.get("as_of"))
-        with self.context.catalog.read() as db:
-            newest = select(key).order_by(table.c.created_at.desc(), key).limit(_MAX_FEW)
-            newest = newest if as_of is None else newest.where(table.c.created_at <= as_of)
-            ids = [
-                item_id for item_id in db.execute(newest).scalars() if not asked.get("ids") or item_id in asked["ids"]
-            ]
-            items = [
-                item
-                for at in range(0, len(ids), stac_rows.PAGE)
-                for item in documents(site, db, named[0], ids[at : at + stac_rows.PAGE], as_of)  # type: ignore[arg-type]
-            ]
-        order = {item_id: place for place, item_id in enumerate(ids)}
-        items.sort(key=lambda item: order[item["id"]])
-        query = query_of({**asked, "collections": [], "ids": None})
-        if query.where is not None or query.sort != ms.NEWEST_FIRST:
-            raise InputError("models and snapshots are neither filtered nor sorted", subject=named[0])
-        items = [item for item in items if _fits(item, query)]
-        start = _offset(asked.get("token"))
-        rest = len(items) > start + limit
-        return items[start : start + limit], f"few-{start + limit}" if rest else None
 
 
 def query_of(asked: Json) -> ms.Query:
@@ -348,7 +343,7 @@ def query_of(asked: Json) -> ms.Query:
     named = asked.get("collections")
     return ms.Query(
         kinds=ms.KINDS if named is None else tuple(kind for kind in ms.KINDS if kind in named),
-        ids=None if asked.get("ids") is None else tuple(asked["ids"]),
+        ids=None if asked.get("ids") is None else tuple(_possible(asked["ids"])),
         area=_area_of(asked),
         since=since,
         until=until,
@@ -387,34 +382,28 @@ def interval_of(text: str | None) -> tuple[datetime | None, datetime | None]:
     return since, until
 
 
+def _possible(ids: Sequence[str]) -> list[str]:
+    """Return the ids that an item may have; PostgreSQL takes no NUL."""
+    return [item_id for item_id in ids if len(item_id) <= _LONGEST_ID and item_id.isascii() and item_id.isprintable()]
+
+
 def _area_of(asked: Json) -> Any:
     if box := asked.get("bbox"):
-        return ms.area_of_box(box)
+        return area_of_box(box)
     given = asked.get("intersects")
     if given is None:
         return None
-    try:
-        area = shape(given)
-        west, south, east, north = area.bounds
-        if not area.is_valid or area.is_empty or not (west >= -180 and south >= -90 and east <= 180 and north <= 90):
-            raise ValueError("empty, invalid or not on the Earth")
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, ShapelyError) as error:
-        raise InputError(
-            "not a GeoJSON geometry",
-            subject="intersects",
-            found=str(error)[:100],
-            expected="a valid geometry in lon/lat, cut at 180° where it crosses the antimeridian (RFC 7946)",
-        ) from error
-    return shapely.force_2d(area)
+    return area_of_geometry(given, "intersects")
 
 
 def _where_of(asked: Json) -> Any:
     given = asked.get("filter")
-    if not given:
-        return None
-    if not isinstance(given, str):
-        return given
-    return _from_json(given, "filter") if asked.get("filter-lang") == "cql2-json" else parse_text(given)
+    if isinstance(given, str) and given:
+        given = _from_json(given, "filter") if asked.get("filter-lang") == "cql2-json" else parse_text(given)
+    elif not isinstance(given, dict):
+        given = None
+    query = asked.get("query")
+    return both(given, filter_of_query(_from_json(query, "query"), ms.fields_of("masks")) if query else None)
 
 
 def _sort_of(given: Any) -> tuple[ms.SortKey, ...]:
@@ -475,28 +464,6 @@ def _next_link(request: Request, site: ApiSite, asked: Json, token: str) -> Json
     return {"rel": "next", "type": "application/geo+json", "method": "GET", "href": href}
 
 
-def _fits(item: Json, query: ms.Query) -> bool:
-    """Return whether an item is in the area and the time of a search."""
-    properties = item["properties"]
-    moment = properties.get("datetime")
-    begins_at = parse_time(properties.get("start_datetime") or moment)
-    ends_at = parse_time(properties.get("end_datetime") or moment)
-    if (query.until and begins_at > query.until) or (query.since and ends_at < query.since):
-        return False
-    if query.area is None:
-        return True
-    return item.get("geometry") is not None and bool(query.area.intersects(shape(item["geometry"])))
-
-
-def _offset(token: str | None) -> int:
-    if not token:
-        return 0
-    kind, _, number = token.partition("-")
-    if kind != "few" or not number.isdecimal() or len(number) > 6:
-        raise InputError("not a token of this search", subject="token", found=token[:60])
-    return int(number)
-
-
 def _known(collection_id: str) -> stac_rows.Collection:
     for name in COLLECTIONS:
         if name == collection_id:
@@ -513,7 +480,15 @@ def add_stac_api(app: FastAPI, context: Context) -> None:
     client = CatalogClient(context=context, base_conformance_classes=list(_CONFORMS_TO), landing_page_id="cloudseg")
     sort, token = SortExtension(), TokenPaginationExtension()
     wanted = PlainFilterExtension(client=Queryables())
-    extensions = [wanted, sort, token]
+    wanted.conformance_classes += [
+        FilterConformanceClasses.ADVANCED_COMPARISON_OPERATORS,
+        FilterConformanceClasses.BASIC_SPATIAL_FUNCTIONS,
+        FilterConformanceClasses.BASIC_SPATIAL_FUNCTIONS_PLUS,
+    ]
+    fields, query = PlainFieldsExtension(), PlainQueryExtension()
+    for extension in (fields, query, sort):
+        extension.conformance_classes = [*extension.conformance_classes, _of_items(extension.conformance_classes[0])]
+    extensions = [wanted, sort, token, fields, query]
     StacApi(
         settings=ApiSettings(
             _env_file=None,
@@ -540,9 +515,19 @@ def add_stac_api(app: FastAPI, context: Context) -> None:
         item_get_request_model=ItemRequest,
         items_get_request_model=cast(
             "type[APIRequest]",
-            create_request_model("ItemsRequest", ItemsRequest, mixins=[_get(wanted), _get(sort)], request_type="GET"),
+            create_request_model(
+                "ItemsRequest",
+                ItemsRequest,
+                mixins=[_get(wanted), _get(sort), _get(fields), _get(query)],
+                request_type="GET",
+            ),
         ),
     )
+
+
+def _of_items(of_search: str) -> str:
+    """Return the conformance class of an extension for the items of a collection."""
+    return of_search.replace("/item-search#", "/ogcapi-features#")
 
 
 def _get(extension: Any) -> type[APIRequest]:

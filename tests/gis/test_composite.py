@@ -14,12 +14,12 @@ import pyproj
 import pytest
 import rasterio
 import shapely
+from cloudseg.catalog.area_search import iter_masks
 from rasterio.transform import from_origin
 from rio_cogeo import cog_validate
 
 from cloudseg import stages
 from cloudseg.bands import NO_DATA
-from cloudseg.catalog.area_search import iter_masks
 from cloudseg.errors import DataError, InputError, ObjectCorrupt
 from cloudseg.gis import composite
 from cloudseg.gis.composite import compose, write_composite

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 import serve_world
 from fastapi.testclient import TestClient
+from sqlalchemy import insert, select
 
+from cloudseg.catalog import Catalog, tables
 from cloudseg.runtime import open_runtime
+from tests import postgres_server
 
 
 @pytest.fixture(scope="session")
@@ -59,13 +62,14 @@ def client_with(published: Path) -> Iterator[Callable[..., TestClient]]:
         context.__exit__(None, None, None)
 
 
-@pytest.fixture(scope="session")
-def server(published: Path) -> Iterator[str]:
-    """Yield the address of `cloudseg serve` as a process of its own."""
+@contextmanager
+def running_server(home: Path, **settings: str) -> Iterator[str]:
+    """Yield the address of `cloudseg serve` as a process of its own, with settings without their prefix."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CLOUDSEG_")}
+    environment |= {f"CLOUDSEG_{name.upper()}": value for name, value in settings.items()}
     process = subprocess.Popen(
         [sys.executable, "-m", "cloudseg", "serve", "--port", "0"],
-        env={**environment, "CLOUDSEG_HOME": str(published), "PYTHONUNBUFFERED": "1"},
+        env={**environment, "CLOUDSEG_HOME": str(home), "PYTHONUNBUFFERED": "1"},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -82,3 +86,32 @@ def server(published: Path) -> Iterator[str]:
         process.terminate()
         process.wait(20)
         process.stderr.close()
+
+
+@pytest.fixture(scope="session")
+def server(published: Path) -> Iterator[str]:
+    """Yield the address of a server on SQLite."""
+    with running_server(published) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def postgis_url(published: Path, postgis: postgres_server.Databases) -> Iterator[str]:
+    """Yield the URL of a catalog on PostGIS with the same rows."""
+    source = Catalog(f"sqlite:///{published / 'catalog.db'}")
+    with postgis.migrated() as url:
+        target = Catalog(url)
+        with source.read() as rows, target.begin() as db:
+            for table in tables.metadata.sorted_tables:
+                found = [dict(row) for row in rows.execute(select(table)).mappings()]
+                if found:
+                    db.execute(insert(table), found)
+        for catalog in (source, target):
+            catalog.engine.dispose()
+        yield url.render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="module")
+def client_on_postgis(published: Path, postgis_url: str) -> Iterator[TestClient]:
+    with application(published, catalog_url=postgis_url) as client:
+        yield client

@@ -6,7 +6,7 @@ The only module that imports pystac-client, which is an extra.
 import re
 from collections.abc import Iterator
 from typing import Any, Final
-from urllib.parse import urlencode, urljoin
+from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 
 from pystac.errors import STACError
 from pystac.link import Link
@@ -24,9 +24,9 @@ _MAX_PAGES: Final = 5_000
 class _BoundedIO(StacApiIO):  # type: ignore[misc, unused-ignore]
     """Makes the requests of pystac-client with the bounded client; opens no file, whatever a link says."""
 
-    def __init__(self, client: HttpClient, url: str) -> None:
+    def __init__(self, client: HttpClient, url: str, more: dict[str, str]) -> None:
         super().__init__()
-        self._client, self._url, self._pages = client, url, 0
+        self._client, self._url, self._more, self._pages = client, url, more, 0
 
     def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
         """Return what an address holds; see `StacApiIO.read_text`, which also opens files."""
@@ -50,10 +50,12 @@ class _BoundedIO(StacApiIO):  # type: ignore[misc, unused-ignore]
         if self._pages > _MAX_PAGES:
             raise Refused("the pages of the search are endless", subject=shown(self._url), found=f"{_MAX_PAGES} pages")
         url = urljoin(self._url, href)
+        values = {**(parameters or {}), **self._more}
         if (method or "GET").upper() == "POST":
-            content = self._client.read_text(url, body=parameters or {})
+            content = self._client.read_text(url, body=values)
         else:
-            query = urlencode({key: value for key, value in (parameters or {}).items() if value is not None})
+            there = parse_qs(urlsplit(url).query)  # the link to the next page repeats the parameters
+            query = urlencode({key: value for key, value in values.items() if value is not None and key not in there})
             separator = "&" if "?" in url else "?"
             content = self._client.read_text(f"{url}{separator}{query}" if query else url)
         return content.decode("utf-8", "replace")
@@ -82,13 +84,13 @@ def search_api(
         found = ItemSearch(
             urljoin(url, str(links[0]["href"])),
             method=method,
-            stac_io=_BoundedIO(client, url),
+            stac_io=_BoundedIO(client, url, {} if search.as_of is None else {"as_of": search.as_of}),
             limit=page,
             collections=list(search.collections) or None,
             bbox=None if search.drawn else search.bounds,
             intersects=search.geometry,
             datetime=search.interval,
-            **_cloud_filter(root, search, method),
+            **_filter_of(root, search, method),
         )
         yield from found.items_as_dicts()
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, STACError) as error:
@@ -100,17 +102,21 @@ def search_api(
         ) from error
 
 
-def _cloud_filter(root: dict[str, Any], search: Search, method: str) -> dict[str, Any]:
-    """Return the filter on cloud cover in a form that the API declares; none if it declares none."""
+def _filter_of(root: dict[str, Any], search: Search, method: str) -> dict[str, Any]:
+    """Return the filter of a search in a form that the API declares; none if it declares none."""
     most = search.max_cloud_cover
-    if most is None:
+    cloud = {"op": "<=", "args": [{"property": "eo:cloud_cover"}, most]}
+    wanted = [*([] if most is None else [cloud]), *([] if search.where is None else [search.where])]
+    if not wanted:
         return {}
     if _conforms(root, ConformanceClasses.FILTER):
-        if method == "GET":
+        if method == "GET" and search.where is None:
             return {"filter": f'"eo:cloud_cover" <= {most:g}', "filter_lang": "cql2-text"}
-        comparison = {"op": "<=", "args": [{"property": "eo:cloud_cover"}, most]}
-        return {"filter": comparison, "filter_lang": "cql2-json"}
-    return {"query": {"eo:cloud_cover": {"lte": most}}} if _conforms(root, ConformanceClasses.QUERY) else {}
+        one = wanted[0] if len(wanted) == 1 else {"op": "and", "args": wanted}
+        return {"filter": one, "filter_lang": "cql2-json"}
+    if most is not None and _conforms(root, ConformanceClasses.QUERY):
+        return {"query": {"eo:cloud_cover": {"lte": most}}}
+    return {}
 
 
 def _conforms(root: dict[str, Any], wanted: ConformanceClasses) -> bool:

@@ -67,7 +67,7 @@ class ItemFinder:
                 found=f"type {kind}"[:60] if isinstance(root, dict) else type(root).__name__,
                 next_step="Give the landing page of the API, or catalog.json.",
             )
-        elif _is_api(root):
+        elif is_api(root):
             yield from self._of_api(root)
         else:
             yield from self._of_catalog(root)
@@ -98,14 +98,18 @@ class ItemFinder:
                 yield self._item(values, self._url)
 
     def _of_catalog(self, root: dict[str, Any]) -> Iterator[FoundItem]:
-        """Yield the items of a static catalog. Each address is read once, so links in a loop end."""
-        waiting: deque[tuple[str, dict[str, Any]]] = deque([(self._url, root)])
+        """Yield the items of a static catalog. Each address is read once, so links in a loop end.
+
+        Items that a catalog within a collection lists are of this collection: those of another one are not read.
+        """
+        waiting: deque[tuple[str, dict[str, Any], bool]] = deque([(self._url, root, True)])
         seen = {self._url}
         while waiting:
-            url, catalog = waiting.popleft()
+            url, catalog, wanted = waiting.popleft()
             if not self._search.may_hold(catalog):
                 continue
-            for rel in ("item", "child") if self._search.wants(catalog) else ("child",):
+            wanted = self._search.wants(catalog) if catalog.get("type") == "Collection" else wanted
+            for rel in ("item", "child") if wanted else ("child",):
                 for target in (urljoin(url, href) for href in _links(catalog, rel)):
                     if target in seen:
                         continue
@@ -117,7 +121,7 @@ class ItemFinder:
                     if values.get("type") == "Feature" and self._search.matches(values):
                         yield self._item(values, target, is_alone=True)
                     elif values.get("type") in ("Catalog", "Collection"):
-                        waiting.append((target, values))
+                        waiting.append((target, values, wanted))
 
     def _read(self, url: str) -> dict[str, Any] | None:
         """Return a part of a static catalog; one that cannot be read is noted and passed over."""
@@ -154,8 +158,9 @@ def source_url(source: str) -> str | None:
     return source.removeprefix(PREFIX) if source.startswith(PREFIX) else None
 
 
-def _is_api(root: dict[str, Any]) -> bool:
-    classes = root.get("conformsTo")
+def is_api(root: Any) -> bool:
+    """Return whether a landing page declares a search of items."""
+    classes = root.get("conformsTo") if isinstance(root, dict) else None
     named = isinstance(classes, list) and any(isinstance(each, str) and each.startswith(_SEARCH) for each in classes)
     return named and bool(_links(root, "search"))
 

@@ -77,6 +77,24 @@ class HostPolicy:
             )
         return parts
 
+    def check_public(self, url: str) -> None:
+        """Check an address that another program will open: its host too must have public addresses only.
+
+        Raises:
+            Refused: It may not be requested.
+        """
+        parts = self.check(url)
+        host, port = (parts.hostname or "").lower(), parts.port or (443 if parts.scheme == "https" else 80)
+        if self._is_private_host(host, port):
+            return
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise Refused("the host has no address", subject=host[:100], found=error) from error
+        for *_, address in found:
+            if not is_public(str(address[0])):
+                raise _not_public(host, str(address[0]))
+
     def connect(self, host: str, port: int, timeout_s: float) -> socket.socket:
         """Return a connection to a host whose address may be contacted.
 
@@ -105,17 +123,21 @@ class HostPolicy:
             else:
                 return connection
         if failed is None and refused:
-            raise Refused(
-                "this host has no public address",
-                subject=host,
-                found=refused,
-                next_step="For a server of your own network, add its host to CLOUDSEG_STAC_PRIVATE_HOSTS.",
-            )
+            raise _not_public(host, refused)
         raise failed or OSError(f"{host} has no address")
 
     def _is_private_host(self, host: str, port: int) -> bool:
         named = f"[{host}]" if ":" in host else host
         return bool({named, f"{named}:{port}"} & set(self.private))
+
+
+def _not_public(host: str, address: str) -> Refused:
+    return Refused(
+        "this host has no public address",
+        subject=host,
+        found=address,
+        next_step="For a server of your own network, add its host to CLOUDSEG_STAC_PRIVATE_HOSTS.",
+    )
 
 
 def is_public(address: str) -> bool:

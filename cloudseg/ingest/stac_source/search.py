@@ -45,6 +45,10 @@ class Search:
     """The last moment that counts."""
     max_cloud_cover: float | None = None
     """Percent."""
+    where: dict[str, Any] | None = None
+    """A further filter in CQL2 JSON, of an API that declares the extension Filter; `matches` does not compare it."""
+    as_of: str | None = None
+    """The parameter `as_of` of an API of cloudseg."""
 
     @property
     def interval(self) -> str | None:

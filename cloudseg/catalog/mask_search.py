@@ -323,7 +323,7 @@ _OF_MASKS_NUMBERS: Final = ("eo:cloud_cover", "cloudseg:model_version")
 _OF_MASKS_TEXTS: Final = ("cloudseg:weights_id",)
 
 
-_CLOUD_COVER: Final = literal_column(
+_CLOUD_COVER: Final[ColumnElement[float]] = literal_column(
     "CAST(ROUND(CAST(100 * mask.cloud_fraction AS NUMERIC), 4) AS DOUBLE PRECISION)", Double()
 )
 """Percent with four decimals, as STAC items hold it: the expression of the indexes of migration 0008, word for word."""

@@ -4,9 +4,9 @@ Migration 0008 creates both. SQLite's R-tree is a table of its own, which trigge
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, Select, Text, column, or_, select, table, text
+from sqlalchemy import Connection, Double, Select, Text, column, or_, select, table, text
 
 from cloudseg.catalog import tables as t
 
@@ -59,7 +59,7 @@ def find_near(db: Connection, boxes: Sequence[Box], *, most: int) -> list[str] |
         boxes: none of them crosses the antimeridian.
         most: scenes.
     """
-    found = set[str]()
+    found: set[str] = set()
     for box in boxes:
         asked = _in_tree(box) if db.dialect.name == "sqlite" else _in_index(box)
         # Across the antimeridian a scene has two boxes in the tree.
@@ -69,13 +69,13 @@ def find_near(db: Connection, boxes: Sequence[Box], *, most: int) -> list[str] |
     return sorted(found)
 
 
-def _in_tree(box: Box) -> Select[tuple[str]]:
-    west, east, south, north = (column(name) for name in ("west", "east", "south", "north"))
+def _in_tree(box: Box) -> Select[Any]:
+    west, east, south, north = (column(name, Double) for name in ("west", "east", "south", "north"))
     touched = (west <= box[2]) & (east >= box[0]) & (south <= box[3]) & (north >= box[1])
     return select(column("scene_id", Text)).select_from(table("scene_box")).where(touched)
 
 
-def _in_index(box: Box) -> Select[tuple[str]]:
+def _in_index(box: Box) -> Select[Any]:
     asked = dict(zip(("west", "south", "east", "north"), box, strict=True))
     touched = text(f"{_BOUNDS} && box(point(:west, :south), point(:east, :north))").bindparams(**asked)
     s = t.scene.c

@@ -223,13 +223,13 @@ def overview(db: Connection, collection: Collection) -> Overview:
         return Overview(0, None, None, None, {}, [], [], None)
     months: dict[str, int] = {}
     for group in groups:
-        months[group.month or UNDATED] = months.get(group.month or UNDATED, 0) + group.count
+        months[group.month or UNDATED] = months.get(group.month or UNDATED, 0) + group.members
     west, east = min(group.west for group in groups), max(group.east for group in groups)
     if any(group.crosses for group in groups):
         west, east = -180.0, 180.0
     covers = [100 * value for group in groups for value in (group.clearest, group.cloudiest) if value is not None]
     return Overview(
-        count=sum(group.count for group in groups),
+        count=sum(group.members for group in groups),
         bounds=(west, min(group.south for group in groups), east, max(group.north for group in groups)),
         begins_at=min((group.begins_at for group in groups if group.begins_at), default=None),
         ends_at=max((group.ends_at for group in groups if group.ends_at), default=None),
@@ -256,7 +256,7 @@ def _read_groups(db: Connection, collection: Collection) -> Sequence[Row[Any]]:
         "weights_id": m.weights_id if of_masks else null(),
     }
     figures = {
-        "count": func.count(),
+        "members": func.count(),
         "west": func.min(s.min_lon),
         "south": func.min(s.min_lat),
         "east": func.max(s.max_lon),

@@ -11,7 +11,6 @@ from cloudseg.storage import LocalStore
 
 SCENES = 4000
 BY_TIME = "ix_scene_acquired_at_min_lon_max_lon_min_lat_max_lat"
-
 BY_AREA = {"sqlite": "SCAN scene_box VIRTUAL TABLE INDEX", "postgresql": "ix_scene_box", "postgis": "ix_scene_box"}
 
 
@@ -75,10 +74,7 @@ SEARCHES = {
         ms.Query(("masks",), any_model=True, sort=(ms.SortKey("eo:cloud_cover", descending=True),)),
         "ix_mask_cloud_cover",
     ),
-    "in a small area": (
-        ms.Query(("masks",), area=shapely.box(2, -48, 4, -46)),
-        {"sqlite": "scene_box", "": "ix_scene_box"},
-    ),
+    "in a small area": (ms.Query(("masks",), area=shapely.box(2, -48, 4, -46)), BY_AREA),
     "in half the world": (ms.Query(("masks",), area=shapely.box(0, -90, 180, 90)), BY_TIME),
 }
 

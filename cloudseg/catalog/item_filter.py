@@ -11,8 +11,8 @@ PostGIS give the same answers.
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, NoReturn
 
@@ -95,7 +95,7 @@ class Filter:
     root: _Node
     condition: ColumnElement[bool]
     """True for every row for which the filter is true; the reverse holds unless the filter `is_spatial`."""
-    columns: list[ColumnElement[Any]] = field(default_factory=list)
+    columns: Sequence[ColumnElement[Any]] = ()
     """What `holds` reads of a row; none unless the filter `is_spatial`."""
 
     @property

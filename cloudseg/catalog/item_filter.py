@@ -365,7 +365,7 @@ def _value(tested: Field, value: Any) -> Any:
         return literal(_moment(value), Utc)
     if tested.type == "number":
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value) or abs(value) > 1e15:
+        if not is_number or abs(value) > 1e15 or not math.isfinite(value):
             _refuse("the field is compared with a value of another type", value, "a number")
         return literal(value, Double())  # an integer column would round 2.5
     if tested.type == "geometry":

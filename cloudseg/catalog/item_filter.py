@@ -103,7 +103,7 @@ class Filter:
         """Whether `holds` must decide."""
         return not isinstance(self.root, _Plain)
 
-    def holds(self, row: Mapping[str, Any], geometry: bytes | None) -> bool:
+    def holds(self, row: Mapping[Any, Any], geometry: bytes | None) -> bool:
         """Return whether the filter is true for a row.
 
         Args:

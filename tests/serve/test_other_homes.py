@@ -22,7 +22,7 @@ from cloudseg.stac.static import publish
 from cloudseg.storage import LocalStore
 from tests.ingest.stac_server import StacServer, run_server
 
-BOX = [2.30, 49.60, 2.38, 49.65]
+BOX = [2.30, 49.59, 2.39, 49.66]
 
 
 class _Settings:

@@ -264,6 +264,7 @@ def check_count(count: int, limit: int) -> None:
 def _gdal_options() -> dict[str, str]:
     """Return options under which GDAL looks at no file beside a mask, and waits for no server for long."""
     bounded = {"GDAL_HTTP_CONNECTTIMEOUT": "10", "GDAL_HTTP_TIMEOUT": "60", "GDAL_HTTP_MAX_RETRY": "2"}
+    bounded["CPL_VSIL_CURL_USE_HEAD"] = "NO"  # signed addresses and small servers know GET only
     return {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO", **bounded}
 
 

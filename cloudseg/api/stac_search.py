@@ -1,5 +1,6 @@
 """Search a STAC API or a static STAC catalog for masks."""
 
+import warnings
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import islice
@@ -7,6 +8,7 @@ from typing import Any, Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 import pystac
+from pystac.errors import DeprecatedWarning
 from shapely.geometry import box, shape
 
 from cloudseg.api.fetch import is_address
@@ -116,7 +118,9 @@ def _read(
     )
     finder = ItemFinder(client, url, search)
     for found in finder.find():
-        item = pystac.Item.from_dict(found.values, preserve_dict=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecatedWarning)  # `_is_of` decides
+            item = pystac.Item.from_dict(found.values, preserve_dict=False)
         item.set_self_href(found.base)
         for name in _NAMES:
             if name in item.assets and urlsplit(href := item.assets[name].get_absolute_href() or "").scheme != "s3":

@@ -11,8 +11,8 @@ PostGIS give the same answers.
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, NoReturn
 
@@ -95,7 +95,7 @@ class Filter:
     root: _Node
     condition: ColumnElement[bool]
     """True for every row for which the filter is true; the reverse holds unless the filter `is_spatial`."""
-    columns: list[ColumnElement[Any]] = field(default_factory=list)
+    columns: Sequence[ColumnElement[Any]] = ()
     """What `holds` reads of a row; none unless the filter `is_spatial`."""
 
     @property
@@ -103,7 +103,7 @@ class Filter:
         """Whether `holds` must decide."""
         return not isinstance(self.root, _Plain)
 
-    def holds(self, row: Mapping[str, Any], geometry: bytes | None) -> bool:
+    def holds(self, row: Mapping[Any, Any], geometry: bytes | None) -> bool:
         """Return whether the filter is true for a row.
 
         Args:
@@ -365,7 +365,7 @@ def _value(tested: Field, value: Any) -> Any:
         return literal(_moment(value), Utc)
     if tested.type == "number":
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value) or abs(value) > 1e15:
+        if not is_number or abs(value) > 1e15 or not math.isfinite(value):
             _refuse("the field is compared with a value of another type", value, "a number")
         return literal(value, Double())  # an integer column would round 2.5
     if tested.type == "geometry":

@@ -422,7 +422,8 @@ def _stream(
         keys[0] = literal(_NULLS["time"][query.sort[0].descending], t.Utc)
     names = [f"key{i}" for i in range(len(keys))]
     condition = and_(*_conditions(query, kind, fields, dated))
-    columns = [fields["id"].column.label("id"), *(key.label(name) for key, name in zip(keys, names, strict=True))]
+    columns: list[ColumnElement[Any]] = [fields["id"].column.label("id")]
+    columns += [key.label(name) for key, name in zip(keys, names, strict=True)]
     exact = build_filter(query.where, fields) if query.where is not None else None
     columns += exact.columns if exact else []
     compares = (query.area is not None and not query.bounds_only) or (exact is not None and exact.is_spatial)
@@ -441,7 +442,7 @@ def _stream(
         for row in rows:
             values = tuple(row._mapping[name] for name in names)
             footprint = row.footprint if compares else None
-            fits = exact is None or exact.holds(row._mapping, footprint)
+            fits = exact is None or exact.holds(dict(row._mapping), footprint)
             yield _Candidate(kind, row.id, values, footprint, fits)
         if len(rows) < batch:
             return

@@ -38,6 +38,10 @@ def _everything() -> list[tuple]:
         if i % 20 == 1:
             shape = shapely.MultiPolygon([box(179, -18, 180, -17), box(-180, -18, -179, -17)])
             bounds = (179.0, -18.0, -179.0, -17.0)
+        if i % 3 == 2:  # its bounds reach where it does not
+            west, south = (30.0, 30.0) if i == 2 else (west, south)
+            shape = shapely.Polygon([(west, south), (west + 2, south), (west, south + 2)])
+            bounds = (west, south, west + 2, south + 2)
         scene = rows.scene(
             i,
             footprint_wkb=to_wkb(shape),
@@ -302,8 +306,11 @@ def test_random_filters_select_what_python_selects(filled: Catalog):
 
 def test_pages_of_a_search_are_filtered_in_the_same_way(filled: Catalog):
     near = _op("s_intersects", _property("geometry"), {"bbox": [-5, -5, 10, 10]})
+    corner = _op("s_intersects", _property("geometry"), {"bbox": [31.9, 31.9, 32, 32]})  # of a triangle, outside of it
     late = _op("t_after", _property("datetime"), _stamp(TIMES[4]))
     with filled.read() as db:
+        assert _found(db, corner) == set()
+        assert _found(db, _op("not", corner)) == {values["id"] for _, values in EVERYTHING}
         for where in (near, _op("not", near), _op("or", near, late), _op("and", _op("not", near), _op("not", late))):
             expected = {values["id"] for _, values in EVERYTHING if _python(where, values) is True}
             assert 0 < len(expected) < len(EVERYTHING)

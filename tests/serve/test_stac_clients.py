@@ -14,7 +14,8 @@ from fastapi.testclient import TestClient
 
 from tests.stac_schemas import validate_extensions
 
-MASKS = {"collections": ["masks"], "limit": 100}
+OF_ALL_MODELS = {"op": ">=", "args": [{"property": "cloudseg:model_version"}, 1]}
+MASKS = {"collections": ["masks"], "limit": 100, "filter": OF_ALL_MODELS}
 SQUARE = {"type": "Polygon", "coordinates": [[[2.2, 49.5], [2.4, 49.5], [2.4, 49.8], [2.2, 49.8], [2.2, 49.5]]]}
 NEAR_FIJI = {
     "op": "s_intersects",
@@ -73,7 +74,7 @@ def test_sqlite_and_postgis_answer_the_same(client: TestClient, client_on_postgi
     few = name in ("nothing", "no collection", "like minds case")
     assert (found == 0) == few, found
     if name not in ("everything", "sorted", "every collection"):
-        assert found < 26
+        assert found < len(ids(client.get("/stac/search?limit=100")))
 
 
 def test_documents_are_the_same_on_postgis(client: TestClient, client_on_postgis: TestClient):
@@ -84,8 +85,9 @@ def test_documents_are_the_same_on_postgis(client: TestClient, client_on_postgis
 def test_models_and_snapshots_come_after_scenes_and_masks_on_every_page(client: TestClient):
     everything = post(client)
     assert [item_id.partition("-")[0] for item_id in everything[-2:]] == ["w", "w"]
-    assert len(everything) == 26
-    for size in (1, 5, 24, 25, 26):
+    count = len(everything)
+    assert len(set(everything)) == count > 12
+    for size in (1, 5, count - 2, count - 1, count):
         seen, answer = [], client.get(f"/stac/search?limit={size}")
         while True:
             page = ids(answer)
@@ -215,7 +217,7 @@ def test_hostile_ids_find_nothing(client: TestClient, client_on_postgis: TestCli
 
 
 def test_a_large_limit_is_cut(client: TestClient):
-    assert len(ids(client.get("/stac/search?limit=10001"))) == 26
+    assert ids(client.get("/stac/search?limit=10001")) == post(client)
     assert client.get("/stac/search?limit=1e9").status_code == 400
 
 
@@ -295,7 +297,7 @@ def test_as_a_plugin_of_qgis_asks(client: TestClient):
         "collections": ["masks"],
         "bbox": [1.9, 49.4, 2.7, 49.9],
         "datetime": "2024-06-01T00:00:00Z/2024-06-30T00:00:00Z",
-        "filter": {"op": "<=", "args": [{"property": "eo:cloud_cover"}, 50]},
+        "filter": {"op": "and", "args": [{"op": "<=", "args": [{"property": "eo:cloud_cover"}, 50]}, OF_ALL_MODELS]},
         "filter-lang": "cql2-json",
         "sortby": [{"field": "properties.datetime", "direction": "desc"}],
         "limit": 2,
@@ -315,26 +317,26 @@ def test_pystac_client_pages_sorts_and_chooses_fields(server: str):
     catalog = pystac_client.Client.open(f"{server}/stac/")
     for class_ in ("ITEM_SEARCH", "FILTER", "SORT", "FIELDS", "QUERY", "FEATURES", "COLLECTIONS"):
         assert catalog.conforms_to(class_), class_
-    search = catalog.search(collections=["masks"], limit=4, sortby=[{"field": "eo:cloud_cover", "direction": "asc"}])
+    masks = {"collections": ["masks"], "filter": OF_ALL_MODELS}
+    search = catalog.search(**masks, limit=4, sortby=[{"field": "eo:cloud_cover", "direction": "asc"}])
     pages = list(search.pages())
     assert [len(page) for page in pages] == [4, 4, 4, 3]
     covers = [item.properties["eo:cloud_cover"] for page in pages for item in page]
     assert covers == sorted(covers)
     assert len({item.id for page in pages for item in page}) == 15
-    small = catalog.search(collections=["masks"], fields=["id", "properties.eo:cloud_cover", "-type"], limit=100)
+    small = catalog.search(**masks, fields=["id", "properties.eo:cloud_cover", "-type"], limit=100)
     for item in small.items_as_dicts():
         assert set(item) == {"id", "collection", "properties"}
-    by_query = catalog.search(query=["eo:cloud_cover<5"], collections=["masks"], limit=100)
-    by_filter = catalog.search(
-        filter="eo:cloud_cover < 5", collections=["masks"], limit=100, method="GET", filter_lang="cql2-text"
-    )
+    by_query = catalog.search(query=["eo:cloud_cover<5"], **masks, limit=100)
+    text = 'eo:cloud_cover < 5 AND "cloudseg:model_version" >= 1'
+    by_filter = catalog.search(filter=text, collections=["masks"], limit=100, method="GET", filter_lang="cql2-text")
     assert 0 < len(found := [item.id for item in by_query.items()]) < 15
     assert [item.id for item in by_filter.items()] == found
-    dates = catalog.search(collections=["masks"], datetime="2024-06-02", limit=100)  # the client sends the whole day
+    dates = catalog.search(**masks, datetime="2024-06-02", limit=100)  # the client sends the whole day
     assert len(list(dates.items())) == 6
-    assert len(list(catalog.get_collection("masks").get_items())) == 15
-    collected = catalog.search(limit=7, max_items=20).item_collection()
-    assert len(collected) == 20
+    assert len(list(catalog.get_collection("masks").get_items())) > 5
+    collected = catalog.search(limit=5, max_items=12).item_collection()
+    assert len(collected) == 12
     assert isinstance(collected[0], pystac.Item)
 
 

@@ -17,6 +17,7 @@ DAG_IDS: Final = (
     "cloudseg_predict",
     "cloudseg_maintain",
     "cloudseg_backfill",
+    "cloudseg_readers",
 )
 _NOT_INHERITED: Final = (
     "AIRFLOW",

@@ -21,10 +21,11 @@ def _guards() -> list[Any]:
 
 def _build() -> Any:
     from cloudseg_ui.app import create_app
+    from cloudseg_ui.runs import airflow_runs
 
     from cloudseg.runtime import open_runtime
 
-    return create_app(lambda: open_runtime(check=False), guards=_guards())
+    return create_app(lambda: open_runtime(check=False), guards=_guards(), runs=airflow_runs())
 
 
 def _build_browse() -> Any:
@@ -32,9 +33,7 @@ def _build_browse() -> Any:
 
     from cloudseg.runtime import open_runtime
 
-    return create_browse(
-        lambda: open_application(open_runtime(check=False)), guards=_guards(), login_page=_login_page
-    )
+    return create_browse(lambda: open_application(open_runtime(check=False)), guards=_guards(), login_page=_login_page)
 
 
 def _login_page(then: str) -> str:

@@ -298,12 +298,16 @@ def test_an_invalid_switch_of_readers_is_refused_by_the_form(dags: dict[str, Any
         dags["cloudseg_readers"].params.get_param(name).resolve(value)
 
 
-def test_nobody_switches_readers_without_saying_to_what_and_why(dags: dict[str, Any]) -> None:
+def test_nobody_switches_readers_without_saying_to_what_and_why() -> None:
+    """Checked on a DAG that is imported anew: a param keeps the value that another test gave it."""
+    import runpy
+
     from airflow.sdk.exceptions import ParamValidationError
 
+    params = runpy.run_path(str(DAGS / "cloudseg_readers.py"))["DAG"].params
     for name in ("target", "reason"):
         with pytest.raises(ParamValidationError):
-            dags["cloudseg_readers"].params.get_param(name).resolve()
+            params.get_param(name).resolve()
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def models_with_masks(runtime: Runtime) -> list[Weights]:
     """Return the newest models that have masks, newest first."""
     with runtime.catalog.read() as db:
         every = model_rows.list_weights(db)
-        found = []
+        found: list[Weights] = []
         for weights in every:
             mask = exists(t.mask.c.mask_id).where(t.mask.c.weights_id == weights.weights_id)
             if len(found) < _MODELS and db.execute(select(mask)).scalar():
@@ -64,7 +64,8 @@ def pair(runtime: Runtime, before: str, after: str) -> Values:
         if old.weights_id == new.weights_id:
             raise InputError("a model does not differ from itself", subject=before, next_step="Choose two models.")
         twice = change_rows.list_masked_twice(db, old.weights_id, new.weights_id, limit=SCENES)
-        shown, pixels = [], 0
+        shown: list[change_rows.MaskedTwice] = []
+        pixels = 0
         for scene in twice:
             row = scene_rows.get_scene(db, scene.scene_id)
             pixels += row.height * row.width

@@ -60,8 +60,10 @@ def readers_of(runtime: Runtime, *, months: bool = True) -> Values:
         history = reader_rows.list_switches(db)
         models = model_rows.list_weights(db, limit=_MODELS)
         versions = {weights.weights_id: weights.version for weights in models}
-        for weights_id in {shown, *(entry.weights_id for entry in history[:_HISTORY])} - {None, *versions}:
-            versions[weights_id] = model_rows.get_weights(db, weights_id).version
+        named = [champion.weights_id] if champion is not None else []
+        for weights_id in (shown, *named, *(entry.weights_id for entry in history[:_HISTORY])):
+            if weights_id is not None and weights_id not in versions:
+                versions[weights_id] = model_rows.get_weights(db, weights_id).version
         counted = []
         if champion is not None and months:
             bands = model_rows.get_weights(db, champion.weights_id).metadata["bands"]

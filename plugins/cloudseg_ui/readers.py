@@ -11,8 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlencode, urlsplit
 
 from cloudseg_ui.view import Values
-from fastapi import APIRouter, FastAPI, Form, HTTPException, Query, Request, Response
-from fastapi.params import Depends
+from fastapi import APIRouter, Depends, FastAPI, Form, HTTPException, Query, Request, Response, params
 from fastapi.responses import RedirectResponse
 
 from cloudseg.catalog import backfill_rows, model_rows, reader_rows
@@ -34,7 +33,7 @@ _Target = Annotated[str, Query(pattern=_TARGET)]
 class Runs:
     """What the pages need of Airflow to trigger the DAG `cloudseg_readers`."""
 
-    guards: Sequence[Depends]
+    guards: Sequence[params.Depends]
     """Dependencies of the form's route: the permission to trigger the DAG in the path, and Airflow's audit log."""
     allowed: Callable[..., bool]
     """Dependency: whether this user may trigger it."""
@@ -138,15 +137,18 @@ def _form(runtime: Callable[[], Runtime], render: Callable[..., Response], runs:
     ) -> Response:
         if not may:
             raise HTTPException(403, "Forbidden")
-        found: Values = {"problem": None, "decision": None}
+        found = readers_of(runtime(), months=False) | {"problem": None, "decision": None}
         try:
             found["decision"] = planned(runtime(), target, hold=hold, incomplete=incomplete)
         except StateError as error:
             found["problem"] = error
         asked = {"target": target, "hold": hold, "incomplete": incomplete}
-        return render(request, "confirm.html", {**readers_of(runtime(), months=False), **found, "asked": asked})
+        return render(request, "confirm.html", {**found, "asked": asked, "to": _name_of(runtime(), found["decision"])})
 
-    @router.post("/runs/{dag_id}", dependencies=list(runs.guards))
+    def own_page(request: Request) -> None:
+        _check_own_page(request, runs.own_hosts)
+
+    @router.post("/runs/{dag_id}", dependencies=[Depends(own_page), *runs.guards])
     def switch(
         request: Request,
         dag_id: Literal["cloudseg_readers"],
@@ -157,7 +159,6 @@ def _form(runtime: Callable[[], Runtime], render: Callable[..., Response], runs:
         incomplete: Annotated[bool, Form()] = False,
         sequence: Annotated[int | None, Form(ge=1)] = None,
     ) -> Response:
-        _check_own_page(request, runs.own_hosts)
         if not reason.strip():
             raise InputError("a switch of readers needs a reason", subject="reason", next_step="Go back and write one.")
         conf = {"target": target, "hold": hold, "incomplete": incomplete, "sequence": sequence, "reason": reason}
@@ -173,6 +174,14 @@ def _form(runtime: Callable[[], Runtime], render: Callable[..., Response], runs:
         return render(request, "run.html", {**readers_of(runtime(), months=False), "run_id": run_id, "state": state})
 
     return router
+
+
+def _name_of(runtime: Runtime, decision: ReaderSwitch | None) -> str:
+    """Return in words whose masks readers would see; the model may be older than those that the page lists."""
+    if decision is None or decision.weights_id is None:
+        return "the newest champion, always"
+    with runtime.catalog.read() as db:
+        return f"model v{model_rows.get_weights(db, decision.weights_id).version}"
 
 
 def _nobody() -> bool:

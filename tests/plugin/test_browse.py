@@ -46,6 +46,8 @@ def settings(published: Path) -> Iterator[pytest.MonkeyPatch]:
         patch.setenv("CLOUDSEG_SERVE_API_KEYS", "k" * 20)
         patch.setenv("CLOUDSEG_SERVE_CORS_ORIGINS", "*")
         patch.setenv("CLOUDSEG_SERVE_REQUESTS_PER_MINUTE", "1")
+        # The first tile imports libraries: on a busy machine that alone may take longer than a reader waits.
+        patch.setattr("cloudseg.serve.context.RENDER_TIMEOUT_S", 200.0)
         yield patch
 
 

@@ -43,7 +43,7 @@ def create_browse(
         login_page: returns the address of the login that leads to an address afterward.
     """
     outer = FastAPI(title="cloudseg", docs_url=None, redoc_url=None, openapi_url=None, dependencies=list(guards))
-    inner = _Bounded(LazyApp(open_app))
+    inner = Bounded(LazyApp(open_app))
 
     @outer.api_route("/{path:path}", methods=_METHODS)
     async def hand_on(path: str) -> Response:
@@ -81,7 +81,7 @@ def open_application(runtime: Runtime) -> Any:
     return create_app(runtime, behind_login=True)
 
 
-class _Bounded:
+class Bounded:
     """An ASGI app of which a limited number of requests is worked on at the same time.
 
     A request counts until its answer begins: a slow download takes no thread while it waits for its client.
@@ -91,6 +91,7 @@ class _Bounded:
         self._app, self._free = app, asyncio.Semaphore(AT_ONCE)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Forward the request to the app when there is a place."""
         await self._free.acquire()
         held = True
 

@@ -298,6 +298,19 @@ def answer(approval: Json | None) -> Json:
     return {"stage": stage, "actor": f"airflow:{person['name']}", "reason": f"{why} ({training_id()})"}
 
 
+def reader_decision() -> Json:
+    """Return the params of a switch of readers as arguments of `switch_readers`, or of `switch_readers_back`.
+
+    The actor is who triggered this DAG run, as Airflow knows it.
+    """
+    values = form()
+    person = get_current_context()["dag_run"].triggering_user_name
+    who = {"actor": f"airflow:{person}" if person else "airflow", "reason": values["reason"]}
+    if values["target"] == "back":
+        return who | {"sequence": values["sequence"]}
+    return who | {name: values[name] for name in ("target", "hold", "incomplete")}
+
+
 def show_as(name: str) -> None:
     """Display this mapped task by name instead of number (`map_index_template="{{ shown_as }}"`)."""
     get_current_context()["shown_as"] = name  # type: ignore[typeddict-unknown-key]

@@ -48,8 +48,8 @@ for target in airflow trainer; do
   inside cloudseg --version
   inside airflow version
   modules='airflow.providers.celery.executors.celery_executor, airflow.providers.amazon'
-  modules+=', cloudseg_celery, cloudseg_dagkit'
-  inside python -c "import $modules; print('Celery, S3 and the DAG files can be imported')" 2>/dev/null
+  modules+=', cloudseg_celery, cloudseg_dagkit, cloudseg_plugin, cloudseg_ui.app, cloudseg.serve.app'
+  inside python -c "import $modules; print('Celery, S3, the DAG files, the pages and the map can be imported')" 2>/dev/null
   inside python -c 'import importlib.util as u; print("torch:", u.find_spec("torch") is not None)'
   inside cloudseg doctor --no-device 2>/dev/null | sed 's/^/  /' || true
   secrets=$(buildah inspect --type image "cloudseg-$target:check" | grep -ciE '(PASSWORD|SECRET|FERNET|_KEY)=' || true)

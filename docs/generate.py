@@ -356,7 +356,8 @@ def _form_rows(params: ast.expr) -> Iterator[str]:
             rules = {word.arg: word.value for word in param.keywords}
             values = " or ".join(f"`{part}`" for part in _form_values(rules))
             meaning = ast.literal_eval(rules["description"])
-            yield f"| `{ast.literal_eval(name)}` | `{ast.unparse(param.args[0])}` | {values} | {_cell(meaning)} |\n"
+            default = f"`{ast.unparse(param.args[0])}`" if param.args else "required"
+            yield f"| `{ast.literal_eval(name)}` | {default} | {values} | {_cell(meaning)} |\n"
 
 
 def _form_values(rules: dict[str | None, ast.expr]) -> list[str]:

@@ -12,10 +12,12 @@ from cloudseg.errors import InputError, SettingsError
 CHECKOUT: Final = Path(__file__).parents[1]
 DAG_IDS: Final = (
     "cloudseg_ingest",
+    "cloudseg_ingest_stac",
     "cloudseg_retrain",
     "cloudseg_predict",
     "cloudseg_maintain",
     "cloudseg_backfill",
+    "cloudseg_readers",
 )
 _NOT_INHERITED: Final = (
     "AIRFLOW",

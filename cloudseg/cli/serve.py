@@ -2,8 +2,6 @@
 
 import click
 
-from cloudseg.errors import SettingsError
-
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for every one.")
@@ -27,9 +25,7 @@ def serve(host: str, port: int, forwarded_allow_ips: str) -> None:
     try:
         from cloudseg.serve.run import run
     except ImportError as error:
-        raise SettingsError(
-            f"{error.name} is not installed",
-            subject="cloudseg serve",
-            next_step="Install the extra: pip install 'cloudseg[serve]'.",
-        ) from error
+        from cloudseg.serve import extra_missing
+
+        raise extra_missing(error, "cloudseg serve") from error
     run(host, port, forwarded_allow_ips)

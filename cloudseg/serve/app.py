@@ -1,7 +1,7 @@
 """The application: routes, errors, and what stands before them."""
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -9,7 +9,6 @@ from typing import Any, Final
 import anyio.to_thread
 from fastapi import FastAPI, HTTPException
 from fastapi.exceptions import RequestValidationError
-from fastapi.params import Depends
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -50,12 +49,13 @@ _PAGE_POLICY: Final = (
 """No inline script or style and no other host; MapLibre's tiles are blobs, the icons of its style sheet are data."""
 
 
-def create_app(runtime: Runtime, *, guards: Sequence[Depends] = ()) -> FastAPI:
+def create_app(runtime: Runtime, *, behind_login: bool = False) -> FastAPI:
     """Return the application over a catalog and a store.
 
     Args:
         runtime: settings, catalog and store.
-        guards: dependencies of every route, where another application's login stands before it.
+        behind_login: another application has checked who asks, as Airflow's API server does. Then there are no API
+            keys, no limit of a client's requests and no other origins, and no shared cache may keep an answer.
 
     Raises:
         SettingsError: an API key is too short.
@@ -70,7 +70,6 @@ def create_app(runtime: Runtime, *, guards: Sequence[Depends] = ()) -> FastAPI:
         openapi_url=f"{PREFIX}/api",
         docs_url=None,
         redoc_url=None,
-        dependencies=list(guards),
         lifespan=_lifespan,
     )
     app.state.context = context
@@ -80,10 +79,14 @@ def create_app(runtime: Runtime, *, guards: Sequence[Depends] = ()) -> FastAPI:
     add_files(app, context)
     _add_pages(app)
     _add_errors(app)
+    if behind_login:
+        app.add_middleware(Guard, keys=ApiKeys(""), rate=RateLimit(0), open_paths=(), private=True)
+        return app
     keys = ApiKeys(settings.serve_api_keys.get_secret_value() if settings.serve_api_keys else "")
     app.add_middleware(Conditional, prefix=f"{PREFIX}/")
     # The last one added is the first to see a request: browsers need CORS headers on refusals too.
-    app.add_middleware(Guard, keys=keys, rate=RateLimit(settings.serve_requests_per_minute), open_paths=OPEN_PATHS)
+    rate = RateLimit(settings.serve_requests_per_minute)
+    app.add_middleware(Guard, keys=keys, rate=rate, open_paths=OPEN_PATHS, private=bool(keys))
     if origins := settings.serve_cors_origins.split():
         app.add_middleware(
             CORSMiddleware,

@@ -113,10 +113,26 @@ class Guard:
     """The middleware."""
 
     def __init__(
-        self, app: ASGIApp, *, keys: ApiKeys, rate: RateLimit, open_paths: Iterable[str], at_once: int = MAX_AT_ONCE
+        self,
+        app: ASGIApp,
+        *,
+        keys: ApiKeys,
+        rate: RateLimit,
+        open_paths: Iterable[str],
+        private: bool,
+        at_once: int = MAX_AT_ONCE,
     ) -> None:
-        """`open_paths`: paths, or beginnings that end with a slash, that need no key: they hold no data."""
-        self._app, self._keys, self._rate, self._at_once = app, keys, rate, at_once
+        """Take the limits.
+
+        Args:
+            app: what stands behind.
+            keys: of readers; empty: everybody may read.
+            rate: of each client.
+            open_paths: paths, or beginnings that end with a slash, that need no key: they hold no data.
+            private: a shared cache must not hand to everybody what a key or a login was needed for.
+            at_once: requests that are answered at the same time; more are refused.
+        """
+        self._app, self._keys, self._rate, self._at_once, self._private = app, keys, rate, at_once, private
         self._open = tuple(open_paths)
         self._running = 0
 
@@ -168,7 +184,7 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
-                if self._keys:  # a shared cache must not hand to everybody what a key was needed for
+                if self._private:
                     headers["Cache-Control"] = headers["Cache-Control"].replace("public", "private")
             await send(message)
 

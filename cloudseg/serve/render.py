@@ -9,14 +9,19 @@ import io
 import math
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import morecantile
 import numpy as np
+import rasterio
 from PIL import Image
 from rasterio._err import CPLE_BaseError
+from rasterio.enums import Resampling
 from rasterio.errors import RasterioIOError
+from rasterio.transform import from_bounds
+from rasterio.vrt import WarpedVRT
 from rio_tiler.colormap import cmap
 from rio_tiler.constants import WEB_MERCATOR_TMS
 from rio_tiler.errors import NoOverviewWarning, PointOutsideBounds, TileOutsideBounds
@@ -43,6 +48,8 @@ VERSION: Final = 1
 """Part of every ETag: raised when the same object is drawn differently."""
 _EQUATOR_M: Final = 40_075_016.685578488
 """Extent of Web Mercator (EPSG:3857)."""
+_MOST_REDUCED: Final = 8
+"""Pixels of the smallest overview along a side of one of the tile, that rio-tiler reduces: 2048 for a tile of 256."""
 _BRIGHTEST: Final = round(TRUE_COLOR.scale * 255 * REFLECTANCE_SCALE)
 """Digital number that is drawn white: reflectance 0.3558, as in Sentinel-2's own true-color image."""
 _OVERLAY: Final = {MASK_CLEAR: (0, 0, 0, 0), MASK_CLOUD: (*OUTLINE, 150)}
@@ -162,6 +169,8 @@ def _read_tile(source: Source, store: Store, tile: Tile) -> ImageData:
     image = source.layer == "image"
     with open_raster(store.gdal_path(source.key)) as dataset, _quiet(), Reader(source.key, dataset=dataset) as reader:
         options: dict[str, Any] = {"indexes": color_indexes(dataset)} if image else {}
+        if _pixels_in_one(dataset, tile) > _MOST_REDUCED * max([1, *dataset.overviews(1)]):
+            return _read_reduced(dataset, reader, tile, options, bilinear=image)
         try:
             found: ImageData = reader.tile(
                 tile.x,
@@ -176,6 +185,40 @@ def _read_tile(source: Source, store: Store, tile: Tile) -> ImageData:
             return found
         except RasterioIOError as error:
             raise ObjectCorrupt("the object's pixels cannot be read", subject=source.key) from error
+
+
+def _pixels_in_one(dataset: rasterio.DatasetReader, tile: Tile) -> float:
+    """Return how many pixels of a raster lie along a side of one of a tile, at the equator."""
+    meters = dataset.crs.linear_units_factor[1] if dataset.crs.is_projected else _EQUATOR_M / 360
+    return float(_EQUATOR_M / (tile.size * 2**tile.z) / (max(dataset.res) * meters))
+
+
+def _read_reduced(
+    dataset: rasterio.DatasetReader, reader: Reader, tile: Tile, options: dict[str, Any], *, bilinear: bool
+) -> ImageData:
+    """Read a tile of a raster that is small in it, by warping its smallest overview to the tile's own pixels.
+
+    rio-tiler warps the whole tile in pixels of the raster's size and then reduces that: the world at 20 m is four
+    million million pixels, which no time limit stops.
+    """
+    if not reader.tile_exists(tile.x, tile.y, tile.z):
+        raise TileOutsideBounds(f"{tile.z}/{tile.x}/{tile.y}")
+    levels = len(dataset.overviews(1))
+    bounds = WEB_MERCATOR_TMS.xy_bounds(morecantile.Tile(tile.x, tile.y, tile.z))
+    with ExitStack() as stack, decoded(dataset):
+        level = {"overview_level": levels - 1} if levels else {}
+        small = stack.enter_context(rasterio.open(dataset.name, driver="GTiff", **level))
+        warped = WarpedVRT(
+            small,
+            crs="EPSG:3857",
+            transform=from_bounds(*bounds, tile.size, tile.size),
+            width=tile.size,
+            height=tile.size,
+            resampling=Resampling.bilinear if bilinear else Resampling.nearest,
+        )
+        same = stack.enter_context(Reader(dataset.name, dataset=stack.enter_context(warped)))
+        found: ImageData = same.tile(tile.x, tile.y, tile.z, tilesize=tile.size, **options)
+    return found
 
 
 def _encoded(image: ImageData, layer: Layer, tile: Tile) -> bytes:

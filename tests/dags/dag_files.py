@@ -13,6 +13,7 @@ FILES = {
     "cloudseg_predict.py": "cloudseg_predict",
     "cloudseg_maintain.py": "cloudseg_maintain",
     "cloudseg_backfill.py": "cloudseg_backfill",
+    "cloudseg_readers.py": "cloudseg_readers",
 }
 SHARED = {"__init__.py", "cloudseg_dagkit.py", "cloudseg_notify.py"}
 

@@ -133,6 +133,7 @@ def test_the_schedules(dags: dict[str, Any]) -> None:
     assert dags["cloudseg_maintain"].timetable.expression == "30 3 * * *"
     assert dags["cloudseg_ingest_stac"].timetable.can_be_scheduled is False
     assert dags["cloudseg_backfill"].timetable.expression == "30 4 * * *"
+    assert dags["cloudseg_readers"].timetable.can_be_scheduled is False
     retrain = dags["cloudseg_retrain"].timetable
     assert retrain.timetable.expression == "0 2 * * *"
     assert retrain.asset_condition.name == "cloudseg.labels"
@@ -285,3 +286,52 @@ def test_the_backfill_finishes_also_when_a_batch_failed_or_none_ran(dags: dict[s
     )
     assert dag.get_task("finish").upstream_task_ids == {"plan", "predict"}
     assert dag.get_task("check").upstream_task_ids == {"predict"}, "failed scenes fail the run"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("target", "v"), ("target", "newest;"), ("target", "W-1"), ("reason", " "), ("sequence", 0)]
+)
+def test_an_invalid_switch_of_readers_is_refused_by_the_form(dags: dict[str, Any], name: str, value: object) -> None:
+    from airflow.sdk.exceptions import ParamValidationError
+
+    with pytest.raises(ParamValidationError):
+        dags["cloudseg_readers"].params.get_param(name).resolve(value)
+
+
+def test_nobody_switches_readers_without_saying_to_what_and_why() -> None:
+    """Checked on a DAG that is imported anew: a param keeps the value that another test gave it."""
+    import runpy
+
+    from airflow.sdk.exceptions import ParamValidationError
+
+    params = runpy.run_path(str(DAGS / "cloudseg_readers.py"))["DAG"].params
+    for name in ("target", "reason"):
+        with pytest.raises(ParamValidationError):
+            params.get_param(name).resolve()
+
+
+@pytest.mark.parametrize(
+    ("target", "stage", "given"),
+    [
+        ("v2", "switch_readers", {"target": "v2", "hold": True, "incomplete": False}),
+        ("back", "switch_readers_back", {"sequence": 3}),
+    ],
+)
+def test_the_switch_of_the_form_is_that_of_the_stage(
+    dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch, target: str, stage: str, given: dict[str, Any]
+) -> None:
+    from inspect import signature
+    from types import SimpleNamespace
+
+    import cloudseg_dagkit as kit
+
+    from cloudseg import stages
+
+    values = {"target": target, "hold": True, "incomplete": False, "sequence": 3, "reason": "why"}
+    assert set(values) == set(dags["cloudseg_readers"].params)
+    monkeypatch.setattr(kit, "form", lambda: values)
+    run = SimpleNamespace(triggering_user_name="ada")
+    monkeypatch.setattr(kit, "get_current_context", lambda: {"dag_run": run})
+    found = kit.reader_decision()
+    assert found == {"actor": "airflow:ada", "reason": "why", **given}
+    signature(getattr(stages, stage)).bind(**found)

@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-for folder in (Path(__file__).parents[2] / "plugins", Path(__file__).parent):  # the first as Airflow does
+TESTS = Path(__file__).parents[1]
+for folder in (TESTS.parent / "plugins", TESTS / "plugin", TESTS / "serve"):  # the first as Airflow does
     sys.path.insert(0, str(folder))
 
 from plugin_rows import client, client_of, filled, runtime  # noqa: E402, F401

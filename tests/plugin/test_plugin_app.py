@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 from cloudseg_ui import LazyApp
 from fastapi.testclient import TestClient
-from plugin_rows import EVIL, NOON
+from plugin_rows import EVIL, NOON, login
 
 from cloudseg.catalog import Catalog
 from cloudseg.catalog.model_rows import add_decision
@@ -22,6 +22,13 @@ PATHS = [
     "/weights/w-1",
     "/weights/w-1/report",
     "/static/cloudseg.css",
+    "/browse",
+    "/readers",
+    "/changes",
+    "/changes/pair?before=v1&after=v2",
+    "/changes/v1/v2",
+    "/changes/v1/v2/sc-1.png",
+    "/changes/v1/v2/sc-1.tif",
     "/docs",
     "/openapi.json",
     "/redoc",
@@ -39,12 +46,12 @@ def test_nothing_without_login(client: TestClient, filled: Runtime, path: str) -
 
 def test_every_route_stands_behind_the_guard(client: TestClient) -> None:
     routes = client.app.routes  # type: ignore[attr-defined]
-    assert len(routes) == 7
-    assert all(len(route.dependencies) == 1 for route in routes)
+    assert len(routes) == 14
+    assert all(route.dependencies[0].dependency is login for route in routes)
 
 
 def test_no_route_takes_anything_but_get(client: TestClient) -> None:
-    """Except the one that answers 404 to unknown paths, which takes every method."""
+    """Except the one that answers 404 to unknown paths, which takes every method; the form: test_readers_page.py."""
     routes = {route.path: route.methods for route in client.app.routes}  # type: ignore[attr-defined]
     assert routes.pop("/{path:path}") == {"GET", "POST", "PUT", "PATCH", "DELETE"}
     assert {method for methods in routes.values() for method in methods} == {"GET"}

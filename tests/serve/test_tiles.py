@@ -1,6 +1,8 @@
 """Tiles: right to the pixel, named by content, bounded; mosaics of the newest mask of each place."""
 
 import io
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,10 +11,14 @@ import web_mercator as grid
 from defusedxml.ElementTree import fromstring
 from fastapi.testclient import TestClient
 from PIL import Image
+from rasterio.transform import Affine
 from rasterio.warp import transform as transform_points
 
+from cloudseg import keys
 from cloudseg.raster.thumbnail import OUTLINE
+from cloudseg.serve import render
 from cloudseg.stac.mask import COLORS
+from cloudseg.storage import LocalStore
 
 ZOOM = 14
 
@@ -249,3 +255,35 @@ def test_a_lost_raster_is_no_secret_path(client_with, published, monkeypatch: py
     assert answer.status_code == 404
     assert str(published) not in answer.text
     assert "masks/" not in answer.text
+
+
+@pytest.mark.parametrize("layer", ["mask", "probability", "image"])
+def test_a_tile_in_which_the_scene_is_small_is_drawn_at_once(client: TestClient, layer: str):
+    """At zoom 8 a pixel is 396 m there, so 12.9 x 12.1 of them; rio-tiler alone needed minutes, and hours at zoom 0."""
+    path = f"/tiles/{item_of(client, PLACE, 0, 1)}/{layer}"
+    tile, _, _ = grid.pixel_of(*lonlat(PLACE, 128, 136), 8)
+    began = time.monotonic()
+    assert 130 < int((pixels_of(client.get(f"{path}/{tile}.png"))[..., 3] > 0).sum()) < 180
+    assert pixels_of(client.get(f"{path}/0/0/0.png")).shape == (256, 256, 4)
+    assert time.monotonic() - began < 20
+    assert client.get(f"{path}/3/0/0.png").status_code == 404
+
+
+def test_a_raster_with_overviews_that_is_small_in_a_tile_is_where_it_belongs(tmp_path: Path):
+    """1536 pixels of 20 m, the west half cloud, at zoom 6: a pixel is 1.58 km, so 19.4 a side."""
+    store = LocalStore(tmp_path / "store")
+    classes = np.zeros((1, 1536, 1536), np.uint8)
+    classes[..., :768] = 1
+    west, north = 450_000.0, 5_500_000.0
+    data = serve_world._cog(
+        tmp_path, classes, ("EPSG:32631", Affine(20, 0, west, 0, -20, north)), 255, ["mask"], {0: (0, 0, 0, 255)}
+    )
+    stored = store.put(keys.scene(keys.sha256_of(data)), data)
+    (lon,), (lat,) = transform_points("EPSG:32631", "EPSG:4326", [west + 15_360], [north - 15_360])
+    tile, x, y = grid.pixel_of(lon, lat, 6)
+    z, column, row = map(int, tile.split("/"))
+    picture = render.draw_tile(store, render.Source(stored.key, stored.sha256, "mask"), render.Tile(z, column, row))
+    drawn = np.asarray(Image.open(io.BytesIO(picture)).convert("RGBA"))
+    assert 330 < int((drawn[..., 3] > 0).sum()) < 420
+    assert tuple(drawn[y, x - 5]) == (*COLORS[1], 255)
+    assert tuple(drawn[y, x + 5]) == (*COLORS[0], 255)

@@ -17,7 +17,7 @@ async function get(path, parameters = {}) {
   const url = new URL(path, base);
   for (const [name, value] of Object.entries(parameters)) if (value !== "" && value != null) url.searchParams.set(name, value);
   const answer = await fetch(url, { headers: headers() });
-  if (answer.status === 401) {
+  if (answer.status === 401 && (answer.headers.get("WWW-Authenticate") || "").startsWith("ApiKey")) {
     $("key").hidden = false;
     throw new Error("An API key is needed.");
   }

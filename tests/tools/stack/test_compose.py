@@ -124,6 +124,16 @@ def test_pinning_replaces_tags_by_digests(tmp_path: Path):
     assert re.search(r"^FROM python:\S+@sha256:[0-9a-f]{64} AS base$", (folder / "Dockerfile").read_text("utf-8"), re.M)
 
 
+def test_the_images_have_what_the_map_in_the_ui_needs():
+    """The API server runs in the image `airflow`, and its map needs the extra `serve`."""
+    text = (DOCKER / "Dockerfile").read_text("utf-8")
+    both = re.search(
+        r"^FROM base AS dependencies\n(?:.*\n)*?.*pip install -c constraints-3.11.txt '\.\[(.*)\]'", text, re.M
+    )
+    assert both is not None
+    assert {"serve", "airflow"} <= set(both[1].split(","))
+
+
 def test_nothing_runs_as_root_and_nothing_is_privileged(compose: dict[str, Any]):
     assert re.search(r"^USER 10001$", (DOCKER / "Dockerfile").read_text("utf-8"), re.M)
     for name, service in compose["services"].items():

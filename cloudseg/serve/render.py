@@ -43,7 +43,7 @@ VERSION: Final = 1
 """Part of every ETag: raised when the same object is drawn differently."""
 _EQUATOR_M: Final = 40_075_016.685578488
 """Extent of Web Mercator (EPSG:3857)."""
-_BRIGHTEST: Final = round(TRUE_COLOR.scale * 255 * REFLECTANCE_SCALE)
+BRIGHTEST: Final = round(TRUE_COLOR.scale * 255 * REFLECTANCE_SCALE)
 """Digital number that is drawn white: reflectance 0.3558, as in Sentinel-2's own true-color image."""
 _OVERLAY: Final = {MASK_CLEAR: (0, 0, 0, 0), MASK_CLOUD: (*OUTLINE, 150)}
 """For a mask over its scene: clear is transparent, cloud in a color that neither clouds nor land have."""
@@ -180,7 +180,7 @@ def _read_tile(source: Source, store: Store, tile: Tile) -> ImageData:
 
 def _encoded(image: ImageData, layer: Layer, tile: Tile) -> bytes:
     if layer == "image":
-        image.rescale(in_range=((1, _BRIGHTEST),) * 3)
+        image.rescale(in_range=((1, BRIGHTEST),) * 3)
         colors = None
     else:
         colors = _colors(layer, tile.style)

@@ -18,6 +18,7 @@ class ProjectLayer:
     """A raster and how it is drawn."""
 
     layer_id: str
+    """At least 10 letters: QGIS 3.40 replaces shorter ones, so that the tree of layers refers to nothing."""
     name: str
     source: str
     """What GDAL opens: a path, or `/vsicurl/` and an address."""
@@ -47,6 +48,9 @@ def project_qgs(title: str, layers: Sequence[ProjectLayer], crs: str, bounds: tu
         ET.SubElement(tree, "layer-tree-layer", facts | {"checked": state, "expanded": str(int(layer.visible))})
         ET.SubElement(order, "layer", id=layer.layer_id)
         found.append(_map_layer(layer, crs))
+    # Without this property QGIS does not look at the CRS of the project.
+    system = ET.SubElement(ET.SubElement(root, "properties"), "SpatialRefSys")
+    ET.SubElement(system, "ProjectionsEnabled", type="int").text = "1"
     return document(root)
 
 

@@ -55,11 +55,13 @@ def _layers(context: Context, request: Request, found: ms.Found) -> list[Project
         return gdal_source(with_key(request, address) if ours else address)
 
     return [
-        ProjectLayer("mask", f"Mask, {model}", source(mask.key), paletted_pipe(MASK_STYLE)),
+        ProjectLayer(f"mask_{mask.mask_id}", f"Mask, {model}", source(mask.key), paletted_pipe(MASK_STYLE)),
         ProjectLayer(
             "probability", f"Probability, {model}", source(probability.key), probability_pipe(), visible=False
         ),
-        ProjectLayer("scene", scene.name, source(scene.key), colors_pipe(_color_bands(scene), BRIGHTEST)),
+        ProjectLayer(
+            f"scene_{mask.mask_id}", scene.name, source(scene.key), colors_pipe(_color_bands(scene), BRIGHTEST)
+        ),
     ]
 
 

@@ -59,12 +59,15 @@ function shown() {
 
 // --- messages
 
+function buttonTo(name, run) {
+  const button = Object.assign(document.createElement("button"), { type: "button", textContent: name });
+  button.addEventListener("click", run);
+  return button;
+}
+
 const say = (text, action, run) => {
   $("message").textContent = text;
-  if (!action) return;
-  const button = Object.assign(document.createElement("button"), { type: "button", textContent: action });
-  button.addEventListener("click", run);
-  $("message").append(" ", button);
+  if (action) $("message").append(" ", buttonTo(action, run));
 };
 
 function failed(error) {
@@ -101,6 +104,12 @@ async function tileFailed(event) {
   const text = status ? reason(status, description) : description || String(event.error?.message || "unknown error");
   problems.set(source, `${NAMES[source] || "Map"} cannot be drawn everywhere: ${text}${text.endsWith(".") ? "" : "."} ${missing}`.trim());
   $("problem").textContent = [...problems.values()].join(" ");
+  if (status !== 404) $("problem").append(" ", buttonTo("Draw again", drawAgain));
+}
+
+function drawAgain() {
+  for (const side of sides()) drawRasters(maps[side], null, () => false, () => 0);
+  draw();
 }
 
 // --- drawing
@@ -218,12 +227,12 @@ async function answer(parts) {
   const mine = ++answers;
   const found = await Promise.all(parts);
   if (mine !== answers) return;
-  const close = Object.assign(document.createElement("button"), { type: "button", className: "close", textContent: "Close" });
-  close.addEventListener("click", () => {
+  const close = buttonTo("Close", () => {
     $("answer").hidden = true;
     mark(null);
     $("inspect").focus();
   });
+  close.className = "close";
   $("answer").replaceChildren(close, ...found.map(({ part }) => part));
   $("answer").hidden = false;
   $("controls").scrollTop = 0;

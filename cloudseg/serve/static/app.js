@@ -19,7 +19,8 @@ let alone = null; // the mask that is shown alone
 let partner = null; // the mask of the same scene by the model on the right
 let turn = 0;
 let answers = 0;
-const problems = new globalThis.Map();
+let trouble = ""; // of the last request
+const problems = new globalThis.Map(); // of tiles, by layer
 
 // --- what is chosen
 
@@ -72,7 +73,8 @@ const say = (text, action, run) => {
 
 function failed(error) {
   if (!(error instanceof Refused)) console.error(error);
-  $("problem").textContent = error.message;
+  trouble = error.message;
+  tell();
   if (error.status === 401) $("key").hidden = false;
 }
 
@@ -100,11 +102,15 @@ async function tileFailed(event) {
     description = JSON.parse(await body.text()).description;
   } catch { /* not an answer of this server */ }
   if (source && !LAYERS.includes(source)) description = "the host that the operator has set does not answer as expected";
-  const missing = status === 404 ? "The log of cloudseg serve names the object. The rest of the map still works." : "";
+  const missing = status === 404 ? "Whoever runs the service finds it with cloudseg doctor. The rest of the map works." : "";
   const text = status ? reason(status, description) : description || String(event.error?.message || "unknown error");
   problems.set(source, `${NAMES[source] || "Map"} cannot be drawn everywhere: ${text}${text.endsWith(".") ? "" : "."} ${missing}`.trim());
-  $("problem").textContent = [...problems.values()].join(" ");
-  if (status !== 404) $("problem").append(" ", buttonTo("Draw again", drawAgain));
+  tell();
+}
+
+function tell() {
+  $("problem").textContent = [trouble, ...problems.values()].join(" ").trim();
+  if (problems.size) $("problem").append(" ", buttonTo("Draw again", drawAgain));
 }
 
 function drawAgain() {
@@ -130,13 +136,14 @@ function drawTags() {
 }
 
 function draw() {
-  problems.clear();
-  $("problem").textContent = "";
+  let changed = false;
   const outlines = $("footprints-on").checked ? (alone ? [alone] : shown()) : [];
   for (const side of sides()) {
     maps[side].getSource("outline").setData({ type: "FeatureCollection", features: outlines });
-    drawRasters(maps[side], whatIsShown(side), (layer) => $(`${layer}-on`).checked, (layer) => $(`${layer}-opacity`).value / 100);
+    changed = drawRasters(maps[side], whatIsShown(side), (layer) => $(`${layer}-on`).checked, (layer) => $(`${layer}-opacity`).value / 100) || changed;
   }
+  if (changed) problems.clear();
+  tell();
   $("day-name").textContent = shownDay() || "none";
   $("day").setAttribute("aria-valuetext", shownDay() || "none");
   $("when").disabled = Boolean(alone);
@@ -191,6 +198,7 @@ async function load(bbox) {
   const found = await get("features/footprints", { limit: LOADED, bbox, datetime: latest() });
   if (mine !== turn) return;
   const before = shownDay();
+  trouble = "";
   features = found.features;
   anyMask ||= features.length > 0;
   truncated = found.links.some((link) => link.rel === "next");
@@ -341,7 +349,6 @@ function dragLine() {
 }
 
 async function start() {
-  $("problem").textContent = "";
   try {
     await loadVersions();
     await load("");

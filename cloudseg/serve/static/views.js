@@ -75,6 +75,7 @@ function tilesOf(layer, shown) {
   return `${new URL(path, base).href}{z}/{x}/{y}.png?${parameters}`;
 }
 
+// Returns whether anything is drawn that was not before.
 export function drawRasters(map, shown, isOn, opacity) {
   const boxes = shown && shown.feature ? boxesOf(shown.feature) : [undefined];
   const wanted = new globalThis.Map();
@@ -90,12 +91,14 @@ export function drawRasters(map, shown, isOn, opacity) {
     map.removeSource(id);
   }
   let above = "outline";
+  let added = false;
   for (const layer of [...LAYERS].reverse()) {
     for (let index = boxes.length - 1; index >= 0; index -= 1) {
       const id = `${layer}-${index}`;
       const found = wanted.get(id);
       if (!found) continue;
       if (!map.getSource(id)) {
+        added = true;
         const minzoom = shown.feature ? 0 : MIN_ZOOM;
         map.addSource(id, { type: "raster", tiles: [found.tiles], tileSize: TILE, minzoom, maxzoom: 16, ...(found.bounds && { bounds: found.bounds }) });
         map.addLayer({ id, type: "raster", source: id, minzoom,
@@ -104,6 +107,7 @@ export function drawRasters(map, shown, isOn, opacity) {
       above = id;
     }
   }
+  return added;
 }
 
 export function setOpacity(map, layer, value) {

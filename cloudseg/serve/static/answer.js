@@ -15,9 +15,9 @@ function facts(feature, value, lineage) {
   const { scene, mask, weights, run, snapshot } = lineage;
   return [
     ["Class", value.class || outside],
-    ["Probability", value.probability === null ? "none" : `${value.probability.toFixed(3)} (cloud from ${value.threshold} on)`],
+    ["Probability", value.probability === null ? "none" : `${value.probability.toFixed(3)} (cloud from ${Number(value.threshold.toFixed(3))} on)`],
     ["Time", datetime ? datetime.replace("T", " ").replace(/(\.\d+)?Z$/, " UTC") : "unknown"],
-    ["Scene", `${cover.toFixed(1)} % cloud, ${scene.sensor || "sensor unknown"}`, scene.scene_id],
+    ["Scene", `${cover.toFixed(1)} % cloud, ${scene.sensor === "unknown" || !scene.sensor ? "sensor unknown" : scene.sensor}`, scene.scene_id],
     ["Mask", mask.disputed ? "disputed: a correction waits" : "", mask.mask_id],
     ["Model", `version ${weights.version}, ${weights.architecture}`, weights.weights_id],
     ["Training", run ? `recipe ${run.recipe_name}` : "weights were imported", run?.run_id],

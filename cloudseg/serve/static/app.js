@@ -219,6 +219,7 @@ async function loadVersions() {
   $("version-left").replaceChildren(new Option("newest of each scene", ""), ...options());
   $("version-right").replaceChildren(...options());
   $("compare").disabled = versions.length < 2;
+  $("compare-name").textContent = versions.length < 2 ? "Compare models (there is only one)" : "Compare with another model";
   if (versions.length > 1) $("version-right").value = versions[1];
 }
 

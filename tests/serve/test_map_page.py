@@ -148,7 +148,7 @@ def test_a_mask_is_drawn_over_its_scene_and_a_click_tells_what_it_is(page_at, se
     assert np.abs(colors_at(page, "scene_1_2", [cloud, clear]) - bare).max() <= 2
     page.check("#mask-on")
     page.locator("#left canvas").click(position=at_of(page, "scene_1_2", cloud))
-    page.wait_for_function("() => document.querySelector('#message').textContent.includes('probability 0.900')")
+    page.wait_for_function("() => document.querySelector('#said').textContent.includes('probability 0.900')")
     text = page.inner_text("#answer")
     for fact in ("cloud", "0.900 (cloud from 0.5 on)", "2024-06-03 12:00:00 UTC", "version 1", "mk-", "Labels: none"):
         assert fact in text, fact
@@ -190,8 +190,8 @@ def test_the_swipe_shows_two_models_side_by_side(page_at):
     assert int(page.input_value("#swipe")) < 15
     page.locator("#right canvas").click(position=at_of(page, "scene_0_1", rings[1]))
     page.wait_for_function("() => document.querySelectorAll('#answer h3').length === 2")
-    page.wait_for_function("() => document.querySelector('#message').textContent.includes('Right: scene_0_1: clear')")
-    assert "Left: scene_0_1: cloud, probability 0.900" in page.inner_text("#message")
+    page.wait_for_function("() => document.querySelector('#said').textContent.includes('Right: scene_0_1: clear')")
+    assert "Left: scene_0_1: cloud, probability 0.900" in page.inner_text("#said")
 
 
 def to_scene(page, name: str) -> None:

@@ -60,9 +60,13 @@ function shown() {
 
 // --- messages
 
+// A button that goes away when it is used, so the focus needs another place.
 function buttonTo(name, run) {
   const button = Object.assign(document.createElement("button"), { type: "button", textContent: name });
-  button.addEventListener("click", run);
+  button.addEventListener("click", () => {
+    run();
+    $("inspect").focus({ preventScroll: true });
+  });
   return button;
 }
 
@@ -238,14 +242,14 @@ async function answer(parts) {
   if (mine !== answers) return;
   const close = buttonTo("Close", () => {
     $("answer").hidden = true;
+    $("said").textContent = "";
     mark(null);
-    $("inspect").focus();
   });
   close.className = "close";
   $("answer").replaceChildren(close, ...found.map(({ part }) => part));
   $("answer").hidden = false;
   $("controls").scrollTop = 0;
-  $("message").textContent = found.map(({ sentence }) => sentence).join(" ");
+  $("said").textContent = found.map(({ sentence }) => sentence).join(" ");
 }
 
 function mark(point) {

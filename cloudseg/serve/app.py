@@ -207,7 +207,7 @@ def _add_errors(app: FastAPI) -> None:
             return _error(error.http_status, name, f"{text} ({', '.join(facts)})" if facts else text)
         log.error("%s", error)
         if isinstance(error, ObjectMissing):
-            return _error(404, name, "the store lacks this object")
+            return _error(error.http_status, name, "the store lacks this object")
         return _error(error.http_status, name, "the service cannot answer this at the moment", retry=error.retry_helps)
 
     async def invalid(_: Request, error: Exception) -> Response:

@@ -26,12 +26,12 @@ from rio_tiler.mosaic import mosaic_reader
 from rio_tiler.mosaic.methods.defaults import FirstMethod
 
 from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, REFLECTANCE_SCALE, TRUE_COLOR
-from cloudseg.errors import NotInCatalog, ObjectCorrupt
+from cloudseg.errors import NotInCatalog, ObjectCorrupt, ObjectMissing
 from cloudseg.raster.probability import STEPS
 from cloudseg.raster.read import decoded, open_raster
 from cloudseg.raster.style import COLORS
 from cloudseg.raster.thumbnail import OUTLINE, color_indexes
-from cloudseg.records import Scene
+from cloudseg.records import GdalPath, Scene
 from cloudseg.storage import Store
 
 Layer = Literal["mask", "probability", "image"]
@@ -47,6 +47,15 @@ BRIGHTEST: Final = round(TRUE_COLOR.scale * 255 * REFLECTANCE_SCALE)
 """Digital number that is drawn white: reflectance 0.3558, as in Sentinel-2's own true-color image."""
 _OVERLAY: Final = {MASK_CLEAR: (0, 0, 0, 0), MASK_CLOUD: (*OUTLINE, 150)}
 """For a mask over its scene: clear is transparent, cloud in a color that neither clouds nor land have."""
+
+
+class RasterLost(ObjectMissing):
+    """The store lacks a raster that the catalog names.
+
+    Not 404: to map clients that says that nothing is there to draw, and they draw nothing without a word.
+    """
+
+    http_status = 500
 
 
 @dataclass(frozen=True)
@@ -148,7 +157,7 @@ def value_at(store: Store, source: Source, lon: float, lat: float) -> int | None
     Raises:
         StoreError: the raster cannot be read.
     """
-    with open_raster(store.gdal_path(source.key)) as dataset, _quiet(), Reader(source.key, dataset=dataset) as reader:
+    with open_raster(_path(store, source)) as dataset, _quiet(), Reader(source.key, dataset=dataset) as reader:
         try:
             with decoded(dataset):
                 point = reader.point(lon, lat)
@@ -158,9 +167,21 @@ def value_at(store: Store, source: Source, lon: float, lat: float) -> int | None
     return None if np.ma.is_masked(value) else int(value)
 
 
+def _path(store: Store, source: Source) -> GdalPath:
+    """Return what GDAL opens.
+
+    Raises:
+        RasterLost: the store lacks it.
+    """
+    try:
+        return store.gdal_path(source.key)
+    except ObjectMissing as error:
+        raise RasterLost("a raster of the catalog is lost", subject=source.key, next_step=error.next_step) from error
+
+
 def _read_tile(source: Source, store: Store, tile: Tile) -> ImageData:
     image = source.layer == "image"
-    with open_raster(store.gdal_path(source.key)) as dataset, _quiet(), Reader(source.key, dataset=dataset) as reader:
+    with open_raster(_path(store, source)) as dataset, _quiet(), Reader(source.key, dataset=dataset) as reader:
         options: dict[str, Any] = {"indexes": color_indexes(dataset)} if image else {}
         try:
             found: ImageData = reader.tile(

@@ -106,7 +106,7 @@ async function tileFailed(event) {
     description = JSON.parse(await body.text()).description;
   } catch { /* not an answer of this server */ }
   if (source && !LAYERS.includes(source)) description = "the host that the operator has set does not answer as expected";
-  const missing = status === 404 ? "Whoever runs the service finds it with cloudseg doctor. The rest of the map works." : "";
+  const missing = status === 500 ? "Whoever runs the service: cloudseg doctor. The rest of the map works." : "";
   const text = status ? reason(status, description) : description || String(event.error?.message || "unknown error");
   problems.set(source, `${NAMES[source] || "Map"} cannot be drawn everywhere: ${text}${text.endsWith(".") ? "" : "."} ${missing}`.trim());
   tell();

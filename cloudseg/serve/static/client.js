@@ -21,7 +21,7 @@ export function reason(status, description) {
   if (status === 401) return key ? "The API key is not accepted: enter another one." : "An API key is needed: enter the one you were given.";
   if (status === 429) return "Too many requests: wait a minute, then move the map or reload the page.";
   if (status === 503) return `${description || "The service is busy"}: try again in a moment.`;
-  if (status >= 500) return `${description || "The service failed"}. The log of cloudseg serve says why.`;
+  if (status >= 500) return `${description || "The service failed"}. The log of cloudseg serve says more.`;
   return description || `The server answered ${status}.`;
 }
 

@@ -177,7 +177,7 @@ def test_the_swipe_shows_two_models_side_by_side(page_at):
     assert page.inner_text("#tag-left") == "model 2"
     assert page.inner_text("#tag-right") == "model 1"
     # Model 2's disc has a radius of 36 pixels, model 1's of 28, around (128, 124): 32 is cloud for model 2 alone.
-    rings, both = [(128, 92), (128, 156)], [(128, 110), (128, 140)]
+    rings, both = [(128, 92), (128, 156)], [(118, 104), (118, 146)]
     for share, expected in (("100", [True, True]), ("0", [False, False]), ("50", [True, False])):
         page.locator("#swipe").fill(share)
         assert magenta(colors_at(page, "scene_0_1", rings)) == expected, f"swipe {share}"

@@ -8,12 +8,14 @@ import functools
 import io
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import morecantile
 import numpy as np
+import rasterio
 from PIL import Image
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioIOError
@@ -31,7 +33,7 @@ from cloudseg.raster.probability import STEPS
 from cloudseg.raster.read import decoded, open_raster
 from cloudseg.raster.style import COLORS
 from cloudseg.raster.thumbnail import OUTLINE, color_indexes
-from cloudseg.records import GdalPath, Scene
+from cloudseg.records import Scene
 from cloudseg.storage import Store
 
 Layer = Literal["mask", "probability", "image"]
@@ -157,7 +159,7 @@ def value_at(store: Store, source: Source, lon: float, lat: float) -> int | None
     Raises:
         StoreError: the raster cannot be read.
     """
-    with open_raster(_path(store, source)) as dataset, _quiet(), Reader(source.key, dataset=dataset) as reader:
+    with _open(store, source) as dataset, _quiet(), Reader(source.key, dataset=dataset) as reader:
         try:
             with decoded(dataset):
                 point = reader.point(lon, lat)
@@ -167,21 +169,23 @@ def value_at(store: Store, source: Source, lon: float, lat: float) -> int | None
     return None if np.ma.is_masked(value) else int(value)
 
 
-def _path(store: Store, source: Source) -> GdalPath:
-    """Return what GDAL opens.
+@contextmanager
+def _open(store: Store, source: Source) -> Iterator[rasterio.DatasetReader]:
+    """Open a raster.
 
     Raises:
         RasterLost: the store lacks it.
     """
     try:
-        return store.gdal_path(source.key)
+        with open_raster(store.gdal_path(source.key)) as dataset:
+            yield dataset
     except ObjectMissing as error:
         raise RasterLost("a raster of the catalog is lost", subject=source.key, next_step=error.next_step) from error
 
 
 def _read_tile(source: Source, store: Store, tile: Tile) -> ImageData:
     image = source.layer == "image"
-    with open_raster(_path(store, source)) as dataset, _quiet(), Reader(source.key, dataset=dataset) as reader:
+    with _open(store, source) as dataset, _quiet(), Reader(source.key, dataset=dataset) as reader:
         options: dict[str, Any] = {"indexes": color_indexes(dataset)} if image else {}
         try:
             found: ImageData = reader.tile(

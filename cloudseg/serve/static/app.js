@@ -16,7 +16,7 @@ let anyMask = false;
 let days = [];
 let day = ""; // chosen by hand; the newest one when empty
 let alone = null; // the mask that is shown alone
-let partner = null; // the mask of the same scene by the model on the right
+let partner = null; // the mask of the same scene by the model on the right; undefined while it is looked for
 let turn = 0;
 let answers = 0;
 let trouble = ""; // of the last request
@@ -134,9 +134,10 @@ function whatIsShown(side) {
 
 function drawTags() {
   const left = alone ? `model ${alone.properties.model_version}` : nameOf("left");
-  const right = alone && !partner ? `${nameOf("right")}: no mask of this scene` : partner ? `model ${partner.properties.model_version}` : nameOf("right");
+  let right = nameOf("right");
+  if (alone && partner === null) right += ": no mask of this scene";
   $("tag-left").textContent = left;
-  $("tag-right").textContent = comparing() ? right : "";
+  $("tag-right").textContent = comparing() && !(alone && partner === undefined) ? right : "";
 }
 
 function draw() {
@@ -289,7 +290,7 @@ async function showAlone(feature) {
 }
 
 async function findPartner() {
-  partner = null;
+  partner = undefined;
   if (!alone || !comparing()) return;
   const [lon, lat] = centerOf(boundsOf(alone));
   const { scene_id: scene, datetime } = alone.properties;

@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .ONESHELL:
-.PHONY: help setup demo test test-baseline-cpu postgis test-faults mutants fuzz audit lock sbom stack stack-test up down \
+.PHONY: help setup demo test test-baseline-cpu postgis test-faults mutants fuzz audit lock sbom qgis stack stack-test up down \
 	lint types contracts docs docs-check docs-site unit bench clean
 
 VENV := .venv
@@ -65,6 +65,12 @@ up:  ## The same services as containers: make up [PROFILE=cpu]; needs Docker and
 down:  ## Stop the containers and keep their data
 	@docker compose --file docker/compose.yaml --profile '*' down
 
+# The pictures are in build/qgis. The packages of QGIS stay unpacked in .qgis.
+qgis: setup  ## Open the QGIS project of a mask in a real QGIS and check its picture (fetches 370 MB once)
+	@.ci/qgis .qgis
+	mkdir -p build/qgis
+	QGIS_PYTHON="$$PWD/.qgis/python3" QGIS_PICTURES="$$PWD/build/qgis" $(BIN)/python -m pytest -m qgis tests/serve/test_qgis.py
+
 ON ?=
 # Outage tests mostly wait, so four run at a time, each with its own server.
 test-faults: setup  ## Kill every step at every commit point, and the servers; ON=SQLite or ON=PostgreSQL for half of it
@@ -123,4 +129,4 @@ bench: setup  ## Speed and memory, compared with naive implementations
 	@$(BIN)/python -m benchmarks.run
 
 clean:  ## Remove what make setup and the checks created (never var/)
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .postgis
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .postgis .qgis

@@ -103,6 +103,15 @@ class Settings(BaseSettings):
     serve_requests_per_minute: int = Field(
         6000, ge=0, description="Requests of one client to `cloudseg serve` in a minute; 0: no limit."
     )
+    serve_base_tiles: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s/;,'\"{}]+/[^\s;,'\"]*\{z\}[^\s;,'\"]*(\{x\}[^\s;,'\"]*\{y\}|\{y\}[^\s;,'\"]*\{x\})[^\s;,'\"]*$",
+        description="Address of the base map's XYZ tiles of 256 pixels, with {z}, {x} and {y}. The readers' browsers "
+        "ask this host themselves. When unset: the land of Natural Earth, which is part of the package.",
+    )
+    serve_base_attribution: str = Field(
+        "", max_length=200, description="What the terms of CLOUDSEG_SERVE_BASE_TILES want on the map, as plain text."
+    )
     inbox: str | None = Field(
         None, description="Folder, or s3://bucket/prefix, that the ingest DAG watches; CLOUDSEG_HOME/inbox when unset."
     )

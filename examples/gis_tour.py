@@ -1,14 +1,17 @@
 """Read published masks with programs that know nothing of cloudseg. About half a minute.
 
-    python examples/gis_tour.py [HOME]
+    python examples/gis_tour.py [HOME] [--qgis python3] [--picture mask.png]
 
 HOME is a CLOUDSEG_HOME with published masks, of `make demo` for instance; by default that of the environment. Needs the
 extras `gis` and `serve`, and DuckDB and GeoPandas. Nothing in HOME is changed. One line for each client says what it
-has found.
+has found. `--qgis` names a Python with PyQGIS (Debian's package `python3-qgis`; `make qgis` unpacks one in
+`.qgis/python3`): it opens the map's QGIS project of the cloudiest mask and draws it into a picture.
 """
 
+import argparse
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -131,13 +134,29 @@ def api_and_tiles(address: str, item: pystac.Item) -> None:
         say("XYZ tiles", f"{answer.headers['Content-Type']}, {len(answer.read())} bytes at zoom {int(zoom)}")
 
 
+def qgis(address: str, item: pystac.Item, command: str, picture: Path) -> None:
+    """Open the QGIS project of a mask as a desktop would, and draw it."""
+    with tempfile.TemporaryDirectory() as folder:
+        project = Path(folder) / f"{item.id}.qgs"
+        with urllib.request.urlopen(f"{address}/qgis/{item.id}.qgs") as answer:
+            project.write_bytes(answer.read())
+        script = Path(__file__).with_name("qgis_picture.py")
+        run = [*shlex.split(command), str(script), str(project), str(picture.resolve())]
+        done = subprocess.run(run, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{command}: {done.stderr.strip()}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    names = "; ".join(f"{layer['name']} ({', '.join(layer['legend']) or 'image'})" for layer in found["layers"])
+    say("QGIS", f"{found['qgis']}, {found['crs']}: {names}; drawn in {picture}")
+
+
 def tile_of(lon: float, lat: float, zoom: int) -> tuple[int, int]:
     """Return row and column of the Web Mercator tile of a point."""
     y = (1 - np.arcsinh(np.tan(np.radians(lat))) / np.pi) / 2
     return int(y * 2**zoom), int((lon + 180) / 360 * 2**zoom)
 
 
-def main(home: Path) -> None:
+def main(home: Path, qgis_python: str | None, picture: Path) -> None:
     """Run every client."""
     root = home / "store" / "stac"
     if not (root / "catalog.json").exists():
@@ -152,7 +171,14 @@ def main(home: Path) -> None:
         gdal_collection(masks, Path(folder))
     with server(home) as address:
         api_and_tiles(address, masks[0])
+        if qgis_python:
+            qgis(address, masks[0], qgis_python, picture)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Settings().home)
+    parser = argparse.ArgumentParser(description="Read published masks with other programs.")
+    parser.add_argument("home", nargs="?", type=Path, help="a CLOUDSEG_HOME; that of the environment if not given")
+    parser.add_argument("--qgis", metavar="PYTHON", help="a Python with PyQGIS, to draw the mask in QGIS too")
+    parser.add_argument("--picture", type=Path, default=Path("qgis.png"), help="what QGIS draws")
+    given = parser.parse_args()
+    main(given.home or Settings().home, given.qgis, given.picture)

@@ -1,7 +1,8 @@
 """QGIS styles of rasters. QGIS applies `name.qml` beside `name.tif` when it opens the raster.
 
 The elements and attributes are those that QGIS 3.34 writes (`QgsPalettedRasterRenderer::writeXml`,
-`QgsSingleBandPseudoColorRenderer::writeXml`); older and newer releases of QGIS 3 read them, too.
+`QgsSingleBandPseudoColorRenderer::writeXml`, `QgsMultiBandColorRenderer::writeXml`); older and newer
+releases of QGIS 3 read them, too.
 """
 
 import xml.etree.ElementTree as ET
@@ -67,7 +68,12 @@ def classes_qml(classes: Sequence[StyledClass]) -> str:
 
 
 def probability_qml() -> str:
-    """Return the style of a probability as a QML document: nothing at 0, then violet to yellow.
+    """Return the style of a probability as a QML document."""
+    return _raster_qml(probability_pipe())
+
+
+def probability_pipe() -> ET.Element:
+    """Return the `pipe` of a probability: nothing at 0, then violet to yellow.
 
     The values are those after GDAL's scale, 0 to 1, as QGIS reads the band.
     """
@@ -83,7 +89,27 @@ def probability_qml() -> str:
     _ramp_item(shader, _VISIBLE, f"{_VISIBLE:.0%}".replace("%", " %"), _VIRIDIS[0], _OPAQUE)
     for step, color in enumerate(_VIRIDIS[1:], start=1):
         _ramp_item(shader, step / 4, f"{25 * step} %", color, _OPAQUE)
-    return _raster_qml(pipe)
+    return pipe
+
+
+def colors_pipe(bands: Sequence[int], brightest: int) -> ET.Element:
+    """Return the `pipe` of an image of three bands, stretched linearly.
+
+    Args:
+        bands: numbers of red, green and blue, from 1.
+        brightest: value that is drawn at full brightness.
+    """
+    pipe = ET.Element("pipe")
+    names = ("red", "green", "blue")
+    numbers = {f"{name}Band": str(band) for name, band in zip(names, bands, strict=True)}
+    facts = {"type": "multibandcolor", "alphaBand": "-1", "opacity": "1"}
+    renderer = ET.SubElement(pipe, "rasterrenderer", facts | numbers)
+    for name in names:
+        stretch = ET.SubElement(renderer, f"{name}ContrastEnhancement")
+        ET.SubElement(stretch, "minValue").text = "0"
+        ET.SubElement(stretch, "maxValue").text = str(brightest)
+        ET.SubElement(stretch, "algorithm").text = "StretchToMinimumMaximum"
+    return pipe
 
 
 def document(root: ET.Element) -> str:

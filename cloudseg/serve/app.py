@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import anyio.to_thread
 from fastapi import FastAPI, HTTPException
@@ -25,6 +26,7 @@ from cloudseg.serve.context import BRIEF, DATABASE_TIMEOUT_S, Context, MaskId, W
 from cloudseg.serve.features import add_features
 from cloudseg.serve.files import add_files
 from cloudseg.serve.guard import ApiKeys, Guard, RateLimit
+from cloudseg.serve.qgis import add_qgis
 from cloudseg.serve.stac_api import PREFIX, TITLE, add_stac_api
 from cloudseg.serve.tiles import TEMPLATES, add_tiles, find_item
 
@@ -37,16 +39,24 @@ _STATIC: Final = Path(__file__).parent / "static"
 _FILES: Final = {
     "app.css": ("app.css", "text/css"),
     "app.js": ("app.js", "text/javascript"),
+    "client.js": ("client.js", "text/javascript"),
+    "views.js": ("views.js", "text/javascript"),
+    "answer.js": ("answer.js", "text/javascript"),
+    "grid.js": ("grid.js", "text/javascript"),
+    "land.json": ("land/land-110m.json", "application/json"),
     "maplibre-gl.css": ("maplibre/maplibre-gl.css", "text/css"),
     "maplibre-gl.mjs": ("maplibre/maplibre-gl.mjs", "text/javascript"),
     "maplibre-gl-worker.mjs": ("maplibre/maplibre-gl-worker.mjs", "text/javascript"),
     "LICENSE.txt": ("maplibre/LICENSE.txt", "text/plain"),
 }
 _PAGE_POLICY: Final = (
-    "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
-    "connect-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
+    "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; img-src 'self' blob: data:{base}; "
+    "connect-src 'self'{base}; frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
 )
-"""No inline script or style and no other host; MapLibre's tiles are blobs, the icons of its style sheet are data."""
+"""No inline script or style and no other host but that of the operator's base map.
+
+MapLibre fetches tiles and draws them as blobs; the icons of its style sheet are data.
+"""
 
 
 def create_app(runtime: Runtime, *, behind_login: bool = False) -> FastAPI:
@@ -77,6 +87,7 @@ def create_app(runtime: Runtime, *, behind_login: bool = False) -> FastAPI:
     add_tiles(app, context)
     add_features(app, context)
     add_files(app, context)
+    add_qgis(app, context)
     _add_pages(app)
     _add_errors(app)
     if behind_login:
@@ -114,8 +125,11 @@ def _add_pages(app: FastAPI) -> None:
 
     @app.get("/", include_in_schema=False)
     def page() -> Response:
-        headers = {"Content-Security-Policy": _PAGE_POLICY, "X-Frame-Options": "SAMEORIGIN"}
-        return HTMLResponse((_STATIC / "index.html").read_text(encoding="utf-8"), headers=headers)
+        settings = app.state.context.runtime.settings
+        text = TEMPLATES.get_template("index.html").render(
+            base_tiles=settings.serve_base_tiles or "", base_attribution=settings.serve_base_attribution
+        )
+        return HTMLResponse(text, headers=_page_headers(settings.serve_base_tiles))
 
     @app.get("/static/{name}", include_in_schema=False)
     def static(name: str) -> Response:
@@ -137,6 +151,18 @@ def _add_pages(app: FastAPI) -> None:
     @app.get(f"{PREFIX}/api.html", include_in_schema=False)
     def api_page(request: Request) -> Response:
         return HTMLResponse(_routes_page(app.openapi()))
+
+
+def _page_headers(base_tiles: str | None) -> dict[str, str]:
+    """Return the headers of the map; a base map's host may be asked, and is told the origin, as most of them want."""
+    if base_tiles is None:
+        return {"Content-Security-Policy": _PAGE_POLICY.format(base=""), "X-Frame-Options": "SAMEORIGIN"}
+    host = urlsplit(base_tiles)
+    return {
+        "Content-Security-Policy": _PAGE_POLICY.format(base=f" {host.scheme}://{host.netloc}"),
+        "X-Frame-Options": "SAMEORIGIN",
+        "Referrer-Policy": "strict-origin",
+    }
 
 
 _LINEAGE: Final = {
@@ -188,7 +214,7 @@ def _add_errors(app: FastAPI) -> None:
             return _error(error.http_status, name, f"{text} ({', '.join(facts)})" if facts else text)
         log.error("%s", error)
         if isinstance(error, ObjectMissing):
-            return _error(404, name, "the store lacks this object")
+            return _error(error.http_status, name, "the store lacks this object")
         return _error(error.http_status, name, "the service cannot answer this at the moment", retry=error.retry_helps)
 
     async def invalid(_: Request, error: Exception) -> Response:

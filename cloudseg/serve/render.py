@@ -8,8 +8,8 @@ import functools
 import io
 import math
 import warnings
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -31,7 +31,7 @@ from rio_tiler.mosaic import mosaic_reader
 from rio_tiler.mosaic.methods.defaults import FirstMethod
 
 from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, REFLECTANCE_SCALE, TRUE_COLOR
-from cloudseg.errors import NotInCatalog, ObjectCorrupt
+from cloudseg.errors import NotInCatalog, ObjectCorrupt, ObjectMissing
 from cloudseg.raster.probability import STEPS
 from cloudseg.raster.read import decoded, open_raster
 from cloudseg.raster.style import COLORS
@@ -50,10 +50,19 @@ _EQUATOR_M: Final = 40_075_016.685578488
 """Extent of Web Mercator (EPSG:3857)."""
 _MOST_REDUCED: Final = 8
 """Pixels of the smallest overview along a side of one of the tile, that rio-tiler reduces: 2048 for a tile of 256."""
-_BRIGHTEST: Final = round(TRUE_COLOR.scale * 255 * REFLECTANCE_SCALE)
+BRIGHTEST: Final = round(TRUE_COLOR.scale * 255 * REFLECTANCE_SCALE)
 """Digital number that is drawn white: reflectance 0.3558, as in Sentinel-2's own true-color image."""
 _OVERLAY: Final = {MASK_CLEAR: (0, 0, 0, 0), MASK_CLOUD: (*OUTLINE, 150)}
 """For a mask over its scene: clear is transparent, cloud in a color that neither clouds nor land have."""
+
+
+class RasterLost(ObjectMissing):
+    """The store lacks a raster that the catalog names.
+
+    Not 404: to map clients that says that nothing is there to draw, and they draw nothing without a word.
+    """
+
+    http_status = 500
 
 
 @dataclass(frozen=True)
@@ -155,7 +164,7 @@ def value_at(store: Store, source: Source, lon: float, lat: float) -> int | None
     Raises:
         StoreError: the raster cannot be read.
     """
-    with open_raster(store.gdal_path(source.key)) as dataset, _quiet(), Reader(source.key, dataset=dataset) as reader:
+    with _open(store, source) as dataset, _quiet(), Reader(source.key, dataset=dataset) as reader:
         try:
             with decoded(dataset):
                 point = reader.point(lon, lat)
@@ -165,9 +174,23 @@ def value_at(store: Store, source: Source, lon: float, lat: float) -> int | None
     return None if np.ma.is_masked(value) else int(value)
 
 
+@contextmanager
+def _open(store: Store, source: Source) -> Iterator[rasterio.DatasetReader]:
+    """Open a raster.
+
+    Raises:
+        RasterLost: the store lacks it.
+    """
+    try:
+        with open_raster(store.gdal_path(source.key)) as dataset:
+            yield dataset
+    except ObjectMissing as error:
+        raise RasterLost("a raster of the catalog is lost", subject=source.key, next_step=error.next_step) from error
+
+
 def _read_tile(source: Source, store: Store, tile: Tile) -> ImageData:
     image = source.layer == "image"
-    with open_raster(store.gdal_path(source.key)) as dataset, _quiet(), Reader(source.key, dataset=dataset) as reader:
+    with _open(store, source) as dataset, _quiet(), Reader(source.key, dataset=dataset) as reader:
         options: dict[str, Any] = {"indexes": color_indexes(dataset)} if image else {}
         if _pixels_in_one(dataset, tile) > _MOST_REDUCED * max([1, *dataset.overviews(1)]):
             return _read_reduced(dataset, reader, tile, options, bilinear=image)
@@ -223,7 +246,7 @@ def _read_reduced(
 
 def _encoded(image: ImageData, layer: Layer, tile: Tile) -> bytes:
     if layer == "image":
-        image.rescale(in_range=((1, _BRIGHTEST),) * 3)
+        image.rescale(in_range=((1, BRIGHTEST),) * 3)
         colors = None
     else:
         colors = _colors(layer, tile.style)

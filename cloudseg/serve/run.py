@@ -3,8 +3,10 @@
 import ipaddress
 import logging
 import socket
+import warnings
 
 import uvicorn
+from rasterio.errors import NotGeoreferencedWarning
 
 from cloudseg.errors import SettingsError
 from cloudseg.runtime import open_runtime
@@ -24,6 +26,7 @@ def run(host: str, port: int, forwarded_allow_ips: str) -> None:
     Raises:
         SettingsError: the address cannot be listened on.
     """
+    warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a tile is a picture without a place
     runtime = open_runtime()
     app = create_app(runtime)
     if not is_loopback(host) and not runtime.settings.serve_api_keys:

@@ -14,7 +14,6 @@ from fastapi.testclient import TestClient
 from sqlalchemy import insert, select
 
 from cloudseg.catalog import Catalog, tables
-from cloudseg.runtime import open_runtime
 from tests import postgres_server
 
 
@@ -29,13 +28,7 @@ def application(home: Path, **settings: str) -> Iterator[TestClient]:
     """Open the application in this process, with settings without their prefix."""
     from cloudseg.serve.app import create_app
 
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("CLOUDSEG_")]:
-            patch.delenv(name)
-        patch.setenv("CLOUDSEG_HOME", str(home))
-        for name, value in settings.items():
-            patch.setenv(f"CLOUDSEG_{name.upper()}", value)
-        runtime = open_runtime()
+    runtime = serve_world.opened_runtime(home, **settings)
     with TestClient(create_app(runtime), base_url="http://maps.test", raise_server_exceptions=False) as client:
         yield client
     runtime.catalog.engine.dispose()

@@ -1,10 +1,12 @@
 """A published store: scenes, masks by two models and their rows, made by code and written by rasterio."""
 
 import io
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from rasterio.transform import Affine
 from shapely import to_wkb
@@ -14,6 +16,7 @@ from cloudseg.catalog import Catalog, model_rows, scene_rows
 from cloudseg.raster.cog import create_tiled, write_cog
 from cloudseg.raster.footprint import footprint_bounds, footprint_of
 from cloudseg.records import Mask, Promotion, Scene, StoredObject, Weights
+from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stac.mask import COLORS
 from cloudseg.storage import LocalStore, Store
 
@@ -198,3 +201,14 @@ def home_of(folder: Path) -> Path:
     build(LocalStore(home / "store"), catalog, folder)
     catalog.engine.dispose()
     return home
+
+
+def opened_runtime(home: Path, **settings: str) -> Runtime:
+    """Open settings, catalog and store of a home, with settings without their prefix."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("CLOUDSEG_")]:
+            patch.delenv(name)
+        patch.setenv("CLOUDSEG_HOME", str(home))
+        for name, value in settings.items():
+            patch.setenv(f"CLOUDSEG_{name.upper()}", value)
+        return open_runtime()

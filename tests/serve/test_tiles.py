@@ -252,7 +252,8 @@ def test_a_lost_raster_is_no_secret_path(client_with, published, monkeypatch: py
     tile, _, _ = grid.pixel_of(*lonlat(PLACE, *CLOUD), ZOOM)
     monkeypatch.setattr(client.app.state.context.store, "root", published / "nowhere")
     answer = client.get(f"/tiles/{mask}/mask/{tile}.png")
-    assert answer.status_code == 404
+    assert answer.status_code == 500, "to a map, 404 is a place without anything to draw"
+    assert answer.json()["description"] == "the store lacks this object"
     assert str(published) not in answer.text
     assert "masks/" not in answer.text
 

@@ -1,307 +1,421 @@
-// The map: two maps on top of each other, of which the swipe shows parts. Everything is read from this server.
-import { Map as MapView, NavigationControl, ScaleControl } from "./maplibre-gl.mjs";
+// The page: what is chosen, which masks are in view, and what a click answers.
+import { get, Refused, reason, useKey, wantsKey } from "./client.js";
+import { describe, nothing } from "./answer.js";
+import { drawGrid } from "./grid.js";
+import { addButtons, attribution, boundsOf, centerOf, drawRasters, follow, makeMap, MIN_ZOOM, setOpacity, viewOf } from "./views.js";
 
 const $ = (id) => document.getElementById(id);
-const base = new URL(".", document.baseURI).href;
 const LAYERS = ["image", "probability", "mask"];
-const SHOWN = 50;
-const MOSAIC_MIN_ZOOM = 6;
-let key = new URLSearchParams(location.search).get("api_key") || sessionStorage.getItem("api_key") || "";
-let features = [];
+const NAMES = { image: "Scene", probability: "Probability", mask: "Mask", base: "Base map", land: "Land" };
+const LISTED = 50;
+const LOADED = 500;
+const maps = {};
+let features = []; // masks in view, newest first
+let truncated = false;
+let anyMask = false;
 let days = [];
-let asked = 0;
+let day = ""; // chosen by hand; the newest one when empty
+let alone = null; // the mask that is shown alone
+let partner = null; // the mask of the same scene by the model on the right; undefined while it is looked for
+let turn = 0;
+let answers = 0;
+let trouble = ""; // of the last request
+const problems = new globalThis.Map(); // of tiles, by layer
 
-const headers = () => (key ? { "X-API-Key": key } : {});
+// --- what is chosen
 
-async function get(path, parameters = {}) {
-  const url = new URL(path, base);
-  for (const [name, value] of Object.entries(parameters)) if (value !== "" && value != null) url.searchParams.set(name, value);
-  const answer = await fetch(url, { headers: headers() });
-  if (answer.status === 401 && (answer.headers.get("WWW-Authenticate") || "").startsWith("ApiKey")) {
-    $("key").hidden = false;
-    throw new Error("An API key is needed.");
-  }
-  const body = await answer.json();
-  if (!answer.ok) throw new Error(body.description || answer.statusText);
-  return body;
-}
-
-const say = (text) => { $("message").textContent = text; };
-const until = () => (days.length ? `../${days[$("day").value]}T23:59:59Z` : "");
+const dayOf = (feature) => (feature.properties.datetime || "").slice(0, 10);
+const shownDay = () => days[$("day").value] || "";
+const comparing = () => $("compare").checked;
 const version = (side) => $(`version-${side}`).value;
+const nameOf = (side) => $(`version-${side}`).selectedOptions[0]?.textContent || "";
+const sides = () => (comparing() && maps.right ? ["left", "right"] : ["left"]);
 
-function tilesOf(layer, side) {
-  const url = new URL(`mosaic/${layer}/`, base).href + "{z}/{x}/{y}.png";
-  const parameters = new URLSearchParams();
-  if (layer === "mask") parameters.set("style", "overlay");
-  if (until()) parameters.set("datetime", until());
-  if (version(side)) parameters.set("model_version", version(side));
-  return `${url}?${parameters}`;
+function firstDay() {
+  if ($("period").value === "") return "";
+  const date = new Date(`${shownDay()}T00:00:00Z`);
+  date.setUTCDate(date.getUTCDate() - Number($("period").value));
+  return date.toISOString().slice(0, 10);
 }
 
-function styleOf() {
-  return { version: 8, sources: {}, layers: [{ id: "ground", type: "background", paint: { "background-color": "#dfe5ec" } }] };
+function interval() {
+  if (!shownDay()) return "";
+  return `${firstDay() ? `${firstDay()}T00:00:00Z` : ".."}/${shownDay()}T23:59:59.999Z`;
 }
 
-function makeMap(id) {
-  return new MapView({
-    container: id,
-    style: styleOf(),
-    center: [0, 20],
-    zoom: 1,
-    attributionControl: false,
-    dragRotate: false,
-    pitchWithRotate: false,
-    fadeDuration: 0,
-    transformRequest: (url) => ({ url, headers: url.startsWith(base) ? headers() : {} }),
+// Masks of the period and the left model; of several masks of a scene, that of the newest model.
+function shown() {
+  const found = features.filter((feature) => {
+    const at = dayOf(feature);
+    const inPeriod = !at ? $("period").value === "" : at <= shownDay() && at >= firstDay();
+    return inPeriod && (version("left") === "" || String(feature.properties.model_version) === version("left"));
   });
+  const newest = new globalThis.Map();
+  for (const feature of found) {
+    const known = newest.get(feature.properties.scene_id);
+    if (!known || known.properties.model_version < feature.properties.model_version) newest.set(feature.properties.scene_id, feature);
+  }
+  return [...newest.values()];
 }
 
-const maps = { left: makeMap("left"), right: makeMap("right") };
-maps.left.getCanvas().setAttribute("aria-label", "Map, left model. Arrow keys move it, plus and minus zoom.");
-maps.right.getCanvas().setAttribute("aria-label", "Map, right model. Arrow keys move it, plus and minus zoom.");
-maps.right.addControl(new NavigationControl({ showCompass: false }), "top-right");
-maps.right.addControl(new ScaleControl(), "bottom-right");
+// --- messages
 
-function drawLayers(side) {
-  const map = maps[side];
-  for (const layer of LAYERS) {
-    if (map.getLayer(layer)) map.removeLayer(layer);
-    if (map.getSource(layer)) map.removeSource(layer);
-    if (!$(`${layer}-on`).checked || version(side) === "none" || !days.length) continue;
-    map.addSource(layer, { type: "raster", tiles: [tilesOf(layer, side)], tileSize: 256, minzoom: MOSAIC_MIN_ZOOM, maxzoom: 16 });
-    const above = map.getLayer("outline") ? "outline" : undefined;
-    map.addLayer({ id: layer, type: "raster", source: layer, minzoom: MOSAIC_MIN_ZOOM,
-      paint: { "raster-opacity": $(`${layer}-opacity`).value / 100, "raster-resampling": layer === "image" ? "linear" : "nearest" } }, above);
-  }
+// A button that goes away when it is used, so the focus needs another place.
+function buttonTo(name, run) {
+  const button = Object.assign(document.createElement("button"), { type: "button", textContent: name });
+  button.addEventListener("click", () => {
+    run();
+    $("inspect").focus({ preventScroll: true });
+  });
+  return button;
 }
 
-function drawOutlines(side) {
-  const map = maps[side];
-  const last = days[$("day").value];
-  const shown = features.filter((feature) => !feature.properties.datetime || feature.properties.datetime.slice(0, 10) <= last);
-  const data = { type: "FeatureCollection", features: $("footprints-on").checked ? shown : [] };
-  if (map.getSource("outline")) map.getSource("outline").setData(data);
-  else {
-    map.addSource("outline", { type: "geojson", data });
-    map.addLayer({ id: "outline", type: "line", source: "outline", paint: { "line-color": "#0b57d0", "line-width": 2 } });
+const say = (text, action, run) => {
+  $("message").textContent = text;
+  if (action) $("message").append(" ", buttonTo(action, run));
+};
+
+function failed(error) {
+  if (!(error instanceof Refused)) console.error(error);
+  trouble = error.message;
+  tell();
+  if (wantsKey()) $("key").hidden = false;
+}
+
+function report() {
+  if (!anyMask) {
+    say("The catalog has no published mask yet. Ingest scenes (cloudseg ingest), make masks (cloudseg predict), then reload this page.");
+  } else if (features.length === 0) {
+    say("No masks in this part of the map.", "Go to the newest mask", () => toNewest().catch(failed));
+  } else if (shown().length === 0 && !alone) {
+    const model = version("left") ? ` by ${nameOf("left")}` : "";
+    say(`No mask${model} in this period (until ${shownDay()}). Masks in view: ${features.length}. Choose another day, period or model.`);
+  } else if (maps.left.getZoom() < MIN_ZOOM && !alone) {
+    say("Zoom in to see masks and scenes: from here only their footprints are drawn.");
+  } else if (truncated) {
+    say(`The ${LOADED} newest masks in view are listed. For the others, zoom in or go to an earlier day.`);
+  } else say("");
+}
+
+async function tileFailed(event) {
+  const source = (event.sourceId || "").split("-")[0];
+  const { status = 0, body } = event.error || {};
+  if (status === 401 && wantsKey()) $("key").hidden = false;
+  let description = "";
+  try {
+    description = JSON.parse(await body.text()).description;
+  } catch { /* not an answer of this server */ }
+  if (source && !LAYERS.includes(source)) description = "the host that the operator has set does not answer as expected";
+  const missing = status === 500 ? "Whoever runs the service: cloudseg doctor. The rest of the map works." : "";
+  const text = status ? reason(status, description) : description || String(event.error?.message || "unknown error");
+  problems.set(source, `${NAMES[source] || "Map"} cannot be drawn everywhere: ${text}${text.endsWith(".") ? "" : "."} ${missing}`.trim());
+  tell();
+}
+
+function tell() {
+  $("problem").textContent = [trouble, ...problems.values()].join(" ").trim();
+  if (problems.size) $("problem").append(" ", buttonTo("Draw again", drawAgain));
+}
+
+function drawAgain() {
+  for (const side of sides()) drawRasters(maps[side], null, () => false, () => 0);
+  draw();
+}
+
+// --- drawing
+
+function whatIsShown(side) {
+  if (alone) {
+    const feature = side === "left" ? alone : partner;
+    return feature && { feature };
   }
+  return days.length || anyMask ? { datetime: interval(), version: version(side) } : null;
+}
+
+function drawTags() {
+  const left = alone ? `model ${alone.properties.model_version}` : nameOf("left");
+  let right = nameOf("right");
+  if (alone && partner === null) right += ": no mask of this scene";
+  $("tag-left").textContent = left;
+  $("tag-right").textContent = comparing() && !(alone && partner === undefined) ? right : "";
 }
 
 function draw() {
-  for (const side of ["left", "right"]) {
-    drawOutlines(side);
-    drawLayers(side);
-    const chosen = $(`version-${side}`).selectedOptions[0];
-    $(`tag-${side}`).textContent = chosen ? chosen.textContent : "";
+  let changed = false;
+  const outlines = $("footprints-on").checked ? (alone ? [alone] : shown()) : [];
+  for (const side of sides()) {
+    maps[side].getSource("outline").setData({ type: "FeatureCollection", features: outlines });
+    changed = drawRasters(maps[side], whatIsShown(side), (layer) => $(`${layer}-on`).checked, (layer) => $(`${layer}-opacity`).value / 100) || changed;
   }
-  $("day-name").textContent = days[$("day").value] || "";
-}
-
-function swipe() {
-  const share = $("swipe").value;
-  $("left").style.clipPath = `inset(0 ${100 - share}% 0 0)`;
-  $("right").style.clipPath = `inset(0 0 0 ${share}%)`;
-  $("line").style.left = `${share}%`;
-  $("line").hidden = share === "0" || share === "100";
-  $("tag-right").hidden = share === "100";
-  $("tag-left").hidden = share === "0";
+  if (changed) problems.clear();
+  tell();
+  $("day-name").textContent = shownDay() || "none";
+  $("day").setAttribute("aria-valuetext", shownDay() || "none");
+  $("when").disabled = Boolean(alone);
+  $("version-left").disabled = Boolean(alone);
+  $("alone").hidden = !alone;
+  if (alone) $("alone-name").textContent = `Only ${alone.properties.name}, ${dayOf(alone) || "no date"}, is shown.`;
+  drawTags();
+  listMasks();
+  report();
 }
 
 function listMasks() {
+  const found = shown();
   const list = $("list");
+  const focused = list.contains(document.activeElement) ? document.activeElement.dataset.mask : "";
   list.replaceChildren();
-  for (const feature of features.slice(0, SHOWN)) {
-    const { name, datetime, cloud_cover: cover, model_version: number } = feature.properties;
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = `${name}, ${(datetime || "no date").slice(0, 10)}: ${cover.toFixed(0)} % cloud, model ${number}`;
-    button.addEventListener("click", () => {
-      const [west, south, east, north] = boundsOf([feature]);
-      fit([west, south, east, north]);
-      show(feature, [(west + east) / 2, (south + north) / 2]);
-    });
+  for (const feature of found.slice(0, LISTED)) {
+    const { mask_id: id, name, cloud_cover: cover, model_version: number } = feature.properties;
+    const button = Object.assign(document.createElement("button"), { type: "button", textContent: name });
+    button.dataset.mask = id;
+    button.setAttribute("aria-pressed", String(alone?.properties.mask_id === id));
+    const more = document.createElement("small");
+    more.textContent = ` ${dayOf(feature) || "no date"} · ${cover.toFixed(0)} % cloud · model ${number}`;
+    button.append(document.createElement("br"), more);
+    button.addEventListener("click", () => showAlone(feature).catch(failed));
     list.append(document.createElement("li"));
     list.lastChild.append(button);
+    if (id === focused) button.focus({ preventScroll: true });
   }
+  $("count").textContent = found.length ? `(${found.length}${found.length > LISTED ? `, the ${LISTED} newest are listed` : ""})` : "";
 }
 
-function boundsOf(found) {
-  const bounds = [180, 90, -180, -90];
-  const add = (part) => {
-    if (typeof part[0] === "number") {
-      bounds[0] = Math.min(bounds[0], part[0]);
-      bounds[1] = Math.min(bounds[1], part[1]);
-      bounds[2] = Math.max(bounds[2], part[0]);
-      bounds[3] = Math.max(bounds[3], part[1]);
-    } else part.forEach(add);
-  };
-  found.forEach((feature) => {
-    // Of a footprint that is cut at 180°, the first part.
-    add(feature.geometry.type === "MultiPolygon" ? feature.geometry.coordinates[0] : feature.geometry.coordinates);
-  });
-  return bounds;
+function swipe(share) {
+  $("swipe").value = share;
+  const both = comparing();
+  const at = both ? $("swipe").value : "100";
+  $("left").style.clipPath = `inset(0 ${100 - at}% 0 0)`;
+  $("right").style.clipPath = `inset(0 0 0 ${at}%)`;
+  $("line").style.left = `${at}%`;
+  $("line").hidden = !both;
+  $("tag-right").hidden = !both || at === "100";
+  $("tag-left").hidden = at === "0";
+  $("swipe-name").textContent = `${at} %`;
 }
 
-const fit = (bounds) => maps.left.fitBounds([[bounds[0], bounds[1]], [bounds[2], bounds[3]]], { padding: 30, animate: false, maxZoom: 14 });
+// --- loading
+
+const latest = () => (day ? `../${day}T23:59:59.999Z` : "");
 
 async function load(bbox) {
-  const turn = ++asked;
-  const found = await get("features/footprints", { limit: 500, bbox });
-  if (turn !== asked) return;
+  const mine = ++turn;
+  const found = await get("features/footprints", { limit: LOADED, bbox, datetime: latest() });
+  if (mine !== turn) return;
+  const before = shownDay();
+  trouble = "";
   features = found.features;
-  const wanted = days[$("day").value];
-  const seen = features.map((feature) => (feature.properties.datetime || "").slice(0, 10)).filter(Boolean);
-  days = [...new Set([...days, ...seen])].sort();
-  $("day").max = Math.max(0, days.length - 1);
-  $("day").value = wanted ? days.indexOf(wanted) : days.length - 1;
-  const more = found.links.some((link) => link.rel === "next");
-  say(features.length === 0 ? "No masks here." : more ? "The 500 newest masks are shown." : "");
-  listMasks();
+  anyMask ||= features.length > 0;
+  truncated = found.links.some((link) => link.rel === "next");
+  days = [...new Set([...features.map(dayOf), day, $("day").dataset.moved ? before : ""].filter(Boolean))].sort();
+  const slider = $("day");
+  slider.max = Math.max(0, days.length - 1);
+  slider.disabled = days.length < 2;
+  slider.value = slider.dataset.moved ? days.indexOf(before) : days.length - 1;
   draw();
 }
+
+const loadView = () => load(viewOf(maps.left)).catch(failed);
 
 async function loadVersions() {
   const found = await get("stac/collections/models/items", { limit: 100 });
   const versions = found.features.map((item) => item.properties.version).sort((a, b) => b - a);
-  for (const side of ["left", "right"]) {
-    const select = $(`version-${side}`);
-    select.replaceChildren(new Option("newest", ""), ...versions.map((number) => new Option(`model ${number}`, number)), new Option("nothing", "none"));
-  }
-  if (versions.length > 1) {
-    $("version-left").value = versions[0];
-    $("version-right").value = versions[1];
-  }
+  const options = () => versions.map((number) => new Option(`model ${number}`, number));
+  $("version-left").replaceChildren(new Option("newest of each scene", ""), ...options());
+  $("version-right").replaceChildren(...options());
+  $("compare").disabled = versions.length < 2;
+  $("compare-name").textContent = versions.length < 2 ? "Compare models (there is only one)" : "Compare with another model";
+  if (versions.length > 1) $("version-right").value = versions[1];
 }
 
-async function inspect(point, side) {
-  const bbox = [point.lng, point.lat, point.lng, point.lat].join(",");
-  const wanted = version(side) === "none" ? "" : version(side);
-  const found = await get("features/footprints", { limit: 1, bbox, datetime: until(), model_version: wanted });
-  if (found.features.length === 0) {
-    $("answer").hidden = false;
-    $("answer").textContent = "No mask here.";
-    return;
-  }
-  await show(found.features[0], [point.lng, point.lat]);
+const fit = ([west, south, east, north]) => maps.left.fitBounds([[west, south], [east, north]], { padding: 40, animate: false, maxZoom: 14 });
+
+async function toNewest() {
+  const found = await get("features/footprints", { limit: 1, datetime: latest() });
+  if (found.features.length) fit(boundsOf(found.features[0]));
 }
 
-async function show(feature, [lon, lat]) {
-  const id = feature.properties.mask_id;
-  const [value, lineage] = await Promise.all([get(`point/${id}`, { lon, lat }), get(`lineage/${id}`)]);
-  const entries = [
-    ["Class", value.class || "no data"],
-    ["Probability", value.probability === null ? "–" : `${value.probability.toFixed(3)} (cloud from ${value.threshold})`],
-    ["Scene", `${lineage.scene.name} (${lineage.scene.scene_id})`],
-    ["Time", feature.properties.datetime || "unknown"],
-    ["Cloud", `${feature.properties.cloud_cover.toFixed(1)} %`],
-    ["Mask", id],
-    ["Model", `version ${lineage.weights.version} (${lineage.weights.weights_id})`],
-    ["Training run", lineage.run ? `${lineage.run.run_id}, recipe ${lineage.run.recipe_name}` : "imported"],
-    ["Snapshot", lineage.snapshot ? lineage.snapshot.snapshot_id : "–"],
-    ["Labels", `${lineage.labels.length}`],
-  ];
-  const list = document.createElement("dl");
-  for (const [name, text] of entries) {
-    const term = document.createElement("dt");
-    const words = document.createElement("dd");
-    term.textContent = name;
-    words.textContent = text;
-    list.append(term, words);
-  }
-  const answer = $("answer");
-  answer.hidden = false;
-  answer.replaceChildren(list);
-  if (lineage.labels.length) {
-    const details = document.createElement("details");
-    const summary = document.createElement("summary");
-    summary.textContent = "The labels behind the model";
-    const labels = document.createElement("ul");
-    for (const label of lineage.labels.slice(0, 200)) {
-      const line = document.createElement("li");
-      line.textContent = `${label.label_id} (${label.split}, ${label.source}) of ${label.scene_name}`;
-      labels.append(line);
-    }
-    details.append(summary, labels);
-    answer.append(details);
-  }
-  const links = document.createElement("p");
-  for (const [name, path] of [["Mask", `assets/${id}/mask`], ["Probability", `assets/${id}/probability`], ["Scene", `assets/${id}/image`],
-    ["Clouds as GeoJSON", `features/${id}/clouds`], ["STAC item", `stac/collections/masks/items/${id}`]]) {
-    if (links.childNodes.length) links.append(" · ");
-    links.append(linkTo(name, path));
-  }
-  const qgis = document.createElement("p");
-  qgis.append(linkTo("Open in QGIS (WMTS)", `tiles/${id}/mask/WMTSCapabilities.xml`), ", or add the raster layer ");
-  const path = document.createElement("code");
-  path.textContent = `/vsicurl/${new URL(`assets/${id}/mask`, base).href}`;
-  qgis.append(path);
-  answer.append(links, qgis);
-}
+// --- questions
 
-function linkTo(name, path) {
-  const link = document.createElement("a");
-  const url = new URL(path, base);
-  if (key) url.searchParams.set("api_key", key);
-  link.href = url.href;
-  link.textContent = name;
-  return link;
-}
-
-const failed = (error) => say(error.message);
-
-function inView() {
-  const bounds = maps.left.getBounds();
-  const wrap = (lon) => ((lon + 540) % 360 + 360) % 360 - 180;
-  const all = bounds.getEast() - bounds.getWest() >= 360;
-  const clip = (lat) => Math.max(-90, Math.min(90, lat));
-  return [all ? -180 : wrap(bounds.getWest()), clip(bounds.getSouth()), all ? 180 : wrap(bounds.getEast()), clip(bounds.getNorth())].join(",");
-}
-
-function follow(one, other) {
-  one.on("move", () => {
-    if (one.following) return;
-    other.following = true;
-    other.jumpTo({ center: one.getCenter(), zoom: one.getZoom() });
-    other.following = false;
+async function answer(parts) {
+  const mine = ++answers;
+  const found = await Promise.all(parts);
+  if (mine !== answers) return;
+  const close = buttonTo("Close", () => {
+    $("answer").hidden = true;
+    $("said").textContent = "";
+    mark(null);
   });
+  close.className = "close";
+  $("answer").replaceChildren(close, ...found.map(({ part }) => part));
+  $("answer").hidden = false;
+  $("controls").scrollTop = 0;
+  $("said").textContent = found.map(({ sentence }) => sentence).join(" ");
+}
+
+function mark(point) {
+  const features = point ? [{ type: "Feature", properties: {}, geometry: { type: "Point", coordinates: point } }] : [];
+  for (const side of sides()) maps[side].getSource("asked").setData({ type: "FeatureCollection", features });
+}
+
+async function ask(point) {
+  const lon = ((point.lng + 540) % 360 + 360) % 360 - 180;
+  const at = [lon, Math.max(-90, Math.min(90, point.lat))];
+  mark([point.lng, point.lat]);
+  await answer(sides().map((side) => askOne(side, at)));
+}
+
+async function askOne(side, at) {
+  const title = comparing() ? (side === "left" ? "Left: " : "Right: ") : "";
+  const wanted = whatIsShown(side);
+  let feature = wanted && wanted.feature;
+  if (wanted && !feature) {
+    const asked = { limit: 1, bbox: [...at, ...at].join(","), datetime: wanted.datetime, model_version: wanted.version };
+    feature = (await get("features/footprints", asked)).features[0];
+  }
+  if (feature) return describe(feature, at, title);
+  const where = `${Math.abs(at[1]).toFixed(4)}°${at[1] < 0 ? "S" : "N"} ${Math.abs(at[0]).toFixed(4)}°${at[0] < 0 ? "W" : "E"}`;
+  return nothing(title, `No mask at ${where} in this period. Click inside a footprint, or choose another day or model.`);
+}
+
+async function showAlone(feature) {
+  alone = feature;
+  await findPartner();
+  const bounds = boundsOf(feature);
+  fit(bounds);
+  draw();
+  if (matchMedia("(max-width: 720px)").matches) $("maps").scrollIntoView();
+  const [lng, lat] = centerOf(bounds);
+  await ask({ lng, lat });
+}
+
+async function findPartner() {
+  partner = undefined;
+  if (!alone || !comparing()) return;
+  const [lon, lat] = centerOf(boundsOf(alone));
+  const { scene_id: scene, datetime } = alone.properties;
+  const asked = { limit: 100, bbox: [lon, lat, lon, lat].join(","), datetime, model_version: version("right") };
+  partner = (await get("features/footprints", asked)).features.find((found) => found.properties.scene_id === scene) || null;
+}
+
+function showAll() {
+  alone = null;
+  partner = null;
+  draw();
+  $("inspect").focus();
+}
+
+// --- the two maps
+
+const loaded = (map) => new Promise((resolve) => { map.once("load", resolve); });
+
+function prepare(map) {
+  map.on("click", (event) => ask(event.lngLat).catch(failed));
+  map.on("error", tileFailed);
+  map.getCanvas().addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    event.preventDefault();
+    ask(map.getCenter()).catch(failed);
+  });
+}
+
+async function compare() {
+  $("comparison").hidden = !comparing();
+  $("right").hidden = !comparing();
+  $("name-left").textContent = comparing() ? "Left:" : "Model";
+  if (comparing() && !maps.right) {
+    const right = makeMap("right", "Map, right model", { center: maps.left.getCenter(), zoom: maps.left.getZoom() });
+    prepare(right);
+    await loaded(right);
+    maps.right = right;
+    follow(maps.left, maps.right);
+    follow(maps.right, maps.left);
+  }
+  if (comparing() && version("left") === "" && !alone) $("version-left").selectedIndex = 1;
+  if (comparing()) {
+    maps.right.resize();
+    maps.right.jumpTo({ center: maps.left.getCenter(), zoom: maps.left.getZoom() });
+  }
+  swipe($("swipe").value);
+  await findPartner();
+  draw();
+}
+
+function dragLine() {
+  const move = (event) => {
+    const box = $("maps").getBoundingClientRect();
+    swipe(Math.round((100 * (event.clientX - box.left)) / box.width));
+  };
+  $("line").addEventListener("pointerdown", (event) => {
+    event.preventDefault();
+    $("line").setPointerCapture(event.pointerId);
+    $("line").addEventListener("pointermove", move);
+  });
+  $("line").addEventListener("pointerup", () => $("line").removeEventListener("pointermove", move));
 }
 
 async function start() {
   try {
     await loadVersions();
     await load("");
-    if (features.length) fit(boundsOf(features.slice(0, 20)));
     $("key").hidden = true;
-    document.body.dataset.ready = "yes";
+    if (features.length) fit(boundsOf(features[0]));
   } catch (error) {
     failed(error);
   }
+  document.body.dataset.ready = "yes";
 }
 
-follow(maps.left, maps.right);
-follow(maps.right, maps.left);
 let waiting;
-maps.left.on("moveend", () => {
-  clearTimeout(waiting);
-  waiting = setTimeout(() => { if (document.body.dataset.ready) load(inView()).catch(failed); }, 300);
-});
-for (const side of ["left", "right"]) maps[side].on("click", (event) => inspect(event.lngLat, side).catch(failed));
-for (const layer of LAYERS) {
-  $(`${layer}-on`).addEventListener("change", draw);
-  $(`${layer}-opacity`).addEventListener("input", (event) => {
-    for (const map of Object.values(maps)) if (map.getLayer(layer)) map.setPaintProperty(layer, "raster-opacity", event.target.value / 100);
+function listen() {
+  const redraw = () => draw();
+  maps.left.on("move", () => drawGrid(maps.left, $("grid"), $("grid-on").checked));
+  maps.left.on("resize", () => drawGrid(maps.left, $("grid"), $("grid-on").checked));
+  maps.left.on("moveend", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(loadView, 250);
   });
+  for (const layer of LAYERS) {
+    $(`${layer}-on`).addEventListener("change", redraw);
+    $(`${layer}-opacity`).addEventListener("input", (event) => {
+      for (const map of Object.values(maps)) setOpacity(map, layer, event.target.value / 100);
+    });
+  }
+  for (const id of ["footprints-on", "version-left", "period"]) $(id).addEventListener("change", redraw);
+  $("grid-on").addEventListener("change", () => drawGrid(maps.left, $("grid"), $("grid-on").checked));
+  $("version-right").addEventListener("change", () => findPartner().then(redraw).catch(failed));
+  $("day").addEventListener("input", () => {
+    $("day").dataset.moved = "yes";
+    $("day-name").textContent = shownDay();
+  });
+  $("day").addEventListener("change", redraw);
+  $("date").addEventListener("change", (event) => {
+    day = event.target.value;
+    delete $("day").dataset.moved;
+    loadView();
+  });
+  $("compare").addEventListener("change", () => compare().catch(failed));
+  $("swipe").addEventListener("input", (event) => swipe(event.target.value));
+  $("inspect").addEventListener("click", () => ask(maps.left.getCenter()).catch(failed));
+  for (const name of ["focus", "mouseenter"]) $("inspect").addEventListener(name, () => $("maps").classList.add("aiming"));
+  for (const name of ["blur", "mouseleave"]) $("inspect").addEventListener(name, () => $("maps").classList.remove("aiming"));
+  $("all").addEventListener("click", showAll);
+  $("key").addEventListener("submit", (event) => {
+    event.preventDefault();
+    useKey($("key-value").value.trim());
+    start();
+  });
+  dragLine();
 }
-for (const id of ["footprints-on", "version-left", "version-right", "day"]) $(id).addEventListener("change", draw);
-$("day").addEventListener("input", () => { $("day-name").textContent = days[$("day").value] || ""; });
-$("swipe").addEventListener("input", swipe);
-$("inspect").addEventListener("click", () => inspect(maps.left.getCenter(), "left").catch(failed));
-$("key-save").addEventListener("click", () => {
-  key = $("key-value").value.trim();
-  sessionStorage.setItem("api_key", key);
-  start();
+
+maps.left = makeMap("left", "Map", { center: [0, 20], zoom: 1 });
+addButtons(maps.left, $("buttons"), $("scale"));
+$("attribution").textContent = attribution();
+prepare(maps.left);
+swipe(50);
+loaded(maps.left).then(() => {
+  drawGrid(maps.left, $("grid"), true);
+  listen();
+  return start();
 });
-swipe();
-Promise.all(Object.values(maps).map((map) => new Promise((resolve) => { map.once("load", resolve); }))).then(start);
 window.maps = maps;

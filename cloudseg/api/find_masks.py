@@ -119,7 +119,7 @@ def count_without_time(db: Any, bbox: Box | None, *, weights_id: str) -> int:
     found = select(func.count()).select_from(
         select(t.mask.c.mask_id)
         .join(t.scene)
-        .where(t.mask.c.weights_id == weights_id, t.scene.c.acquired_at.is_(None), _touches(bbox))
+        .where(_of(weights_id), t.scene.c.acquired_at.is_(None), _touches(bbox))
         .subquery()
     )
     return int(db.execute(found).scalar_one())
@@ -130,7 +130,12 @@ def _select(bbox: Box | None, interval: Interval, weights_id: str) -> Select[Any
     times: list[ColumnElement[bool]] = [s.acquired_at.is_not(None)]
     times += [s.acquired_at >= interval.since] if interval.since is not None else []
     times += [s.acquired_at < interval.until] if interval.until is not None else []
-    return select(t.mask.c.mask_id).join(t.scene).where(t.mask.c.weights_id == weights_id, *times, _touches(bbox))
+    return select(t.mask.c.mask_id).join(t.scene).where(_of(weights_id), *times, _touches(bbox))
+
+
+def _of(weights_id: str) -> Any:
+    """Return the condition that a mask is the one that these weights have of its scene, no variant."""
+    return and_(t.mask.c.weights_id == weights_id, ~t.mask.c.is_variant)
 
 
 def _touches(bbox: Box | None) -> Any:

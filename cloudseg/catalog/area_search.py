@@ -129,6 +129,7 @@ def _one_each(wanted: MaskFilter) -> Select[Any]:
     order = (promoted.c.generation.desc(), m.mask_id)
     place_in_line = func.row_number().over(partition_by=m.scene_id, order_by=order).label("place_in_line")
     statement = select(m.mask_id, s.scene_id, s.acquired_at, place_in_line).join(t.scene, m.scene_id == s.scene_id)
+    statement = statement.where(~m.is_variant)
     if wanted.weights_id is None:
         statement = statement.join(promoted, promoted.c.weights_id == m.weights_id)
     else:

@@ -331,6 +331,8 @@ def _stream(
         keys[0] = literal(_NULLS["time"][query.sort[0].descending], t.Utc)
     names = [f"key{i}" for i in range(len(keys))]
     condition = and_(*_conditions(query, fields, dated))
+    if kind == "masks" and query.ids is None:  # variants of a mask are found by their id only
+        condition = and_(condition, ~t.mask.c.is_variant)
     columns = [fields["id"].column.label("id"), *(key.label(name) for key, name in zip(keys, names, strict=True))]
     if query.area is not None:
         columns.append(t.scene.c.footprint_wkb.label("footprint"))

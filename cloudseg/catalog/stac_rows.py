@@ -42,10 +42,15 @@ class Family:
     masks: tuple[MaskRef, ...] = ()
     latest: MaskRef | None = None
     """The champion's mask; where it has none, that of the highest version."""
+    variants: tuple[MaskRef, ...] = ()
+    """Masks that were cleaned in another way than that of the same model in `masks`; readers see them by id only."""
 
     def neighbor(self, mask_id: str, step: int) -> MaskRef | None:
-        """Return the mask by the next (1) or the previous (-1) version, or None."""
-        at = next(number for number, ref in enumerate(self.masks) if ref.mask_id == mask_id) + step
+        """Return the mask by the next (1) or the previous (-1) version, or None; a variant has no neighbor."""
+        own = next((number for number, ref in enumerate(self.masks) if ref.mask_id == mask_id), None)
+        if own is None:
+            return None
+        at = own + step
         return self.masks[at] if 0 <= at < len(self.masks) else None
 
 
@@ -114,7 +119,8 @@ def list_members(db: Connection, collection: Collection, month: str) -> list[Mem
 
 
 def _family_ids(family: Family) -> tuple[str, ...]:
-    return (*(ref.mask_id for ref in family.masks), family.latest.mask_id if family.latest else "")
+    ids = (ref.mask_id for ref in (*family.masks, *family.variants))
+    return (*ids, family.latest.mask_id if family.latest else "")
 
 
 def _list_masks(db: Connection, month: str) -> list[Member]:
@@ -126,7 +132,7 @@ def _list_masks(db: Connection, month: str) -> list[Member]:
     members = [
         Member(ref.mask_id, f"Cloud mask of {names[scene_id]} by model version {ref.version}", _family_ids(family))
         for scene_id, family in families.items()
-        for ref in family.masks
+        for ref in (*family.masks, *family.variants)
     ]
     return sorted(members, key=lambda member: member.item_id)
 
@@ -146,16 +152,19 @@ def find_families(db: Connection, scene_ids: Sequence[str]) -> dict[str, Family]
 def _families(db: Connection, which: ColumnElement[bool]) -> dict[str, Family]:
     champion = _champion(db)
     m, w = t.mask.c, t.weights.c
-    statement = select(m.scene_id, m.mask_id, m.weights_id, w.version).select_from(_MASKED).where(which, _PUBLISHED)
+    columns = (m.scene_id, m.mask_id, m.weights_id, w.version, m.is_variant)
+    statement = select(*columns).select_from(_MASKED).where(which, _PUBLISHED)
     refs: dict[str, list[MaskRef]] = {}
-    for row in db.execute(statement.order_by(m.scene_id, w.version)):
-        refs.setdefault(row.scene_id, []).append(MaskRef(row.mask_id, row.weights_id, row.version))
-    return {scene_id: _family(found, champion) for scene_id, found in refs.items()}
+    variants: dict[str, list[MaskRef]] = {}
+    for row in db.execute(statement.order_by(m.scene_id, w.version, m.mask_id)):
+        kind = variants if row.is_variant else refs
+        kind.setdefault(row.scene_id, []).append(MaskRef(row.mask_id, row.weights_id, row.version))
+    return {scene_id: _family(found, champion, tuple(variants.get(scene_id, ()))) for scene_id, found in refs.items()}
 
 
-def _family(refs: list[MaskRef], champion: str | None) -> Family:
+def _family(refs: list[MaskRef], champion: str | None, variants: tuple[MaskRef, ...] = ()) -> Family:
     latest = next((ref for ref in refs if ref.weights_id == champion), refs[-1] if refs else None)
-    return Family(tuple(refs), latest)
+    return Family(tuple(refs), latest, variants)
 
 
 def _champion(db: Connection) -> str | None:

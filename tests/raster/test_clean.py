@@ -9,8 +9,9 @@ from rasterio.transform import Affine
 from rasterio.warp import transform as transform_points
 
 from cloudseg.errors import InputError
-from cloudseg.export.clean import Cleaning, cleaned_classes, widen
-from cloudseg.export.ground import Ground, measure_ground
+from cloudseg.raster.clean import cleaned_classes, widen
+from cloudseg.raster.cleaning import Cleaning
+from cloudseg.raster.ground import Ground, measure_ground
 
 UTM = Affine(10.0, 0, 500_000.0, 0, -10.0, 5_400_000.0)
 

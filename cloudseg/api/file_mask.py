@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from cloudseg import __version__
 from cloudseg.api.user_file import UserRaster
@@ -20,6 +21,8 @@ from cloudseg.records import PredictFileRecord
 from cloudseg.scratch import scratch_directory
 from cloudseg.stac.mask import MaskFacts, class_names
 
+_AS_DRAWN: Final = Cleaning()
+
 
 def write_mask(
     predictor: Predictor,
@@ -28,7 +31,7 @@ def write_mask(
     probability: Path | None,
     *,
     version: int | None,
-    cleaning: Cleaning,
+    cleaning: Cleaning = _AS_DRAWN,
     budget_bytes: int = BUDGET_BYTES,
     on_progress: OnProgress | None = None,
 ) -> PredictFileRecord:

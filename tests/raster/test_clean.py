@@ -136,6 +136,18 @@ def test_small_clouds_and_gaps_go_as_a_flood_fill_finds_them(tmp_path: Path) -> 
     assert (found[:, 70:73] == 255).all()
 
 
+def test_a_clear_island_in_no_data_is_no_gap_in_a_cloud(tmp_path: Path) -> None:
+    classes = np.full((1030, 30), 255, np.uint8)
+    classes[510:514, 4:6] = 0  # across the border of two strips
+    classes[0, :8] = 0  # in a corner of the raster
+    classes[900:910, 10:20] = 1
+    classes[900:903, 20] = 0  # beside a cloud, and otherwise no data
+    found = clean(tmp_path, sources(tmp_path, classes, classes)["mask"], Cleaning(min_hole_m2=1e5))
+    expected = classes.copy()
+    expected[900:903, 20] = 1
+    assert np.array_equal(found, expected)
+
+
 def test_another_threshold_is_applied_to_the_probability(tmp_path: Path) -> None:
     steps = np.random.default_rng(6).integers(0, 251, (40, 30)).astype(np.uint8)
     steps[:, :4] = 255

@@ -157,6 +157,11 @@ def stac_item(collection: str, month: str, item_id: str) -> str:
     return f"{STAC_PREFIX}{collection}/{month}/{item_id}.json"
 
 
+def stac_thumbnail(month: str, scene_id: str) -> str:
+    """Return the key of the thumbnail of a scene."""
+    return f"{STAC_PREFIX}scenes/{month}/{scene_id}.webp"
+
+
 def stac_index(collection: str, month: str) -> str:
     """Return the key of the GeoParquet file with the items of a month."""
     return f"{STAC_PREFIX}{collection}/{month}/items.parquet"

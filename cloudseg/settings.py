@@ -132,6 +132,26 @@ class Settings(BaseSettings):
         description="auto: predict and evaluate in int8 on CPUs with VNNI (or Arm's dot product) "
         "if the weights have an int8 file.",
     )
+    threshold: float | None = Field(
+        None,
+        ge=0.004,
+        le=1,
+        description="Probability from which a pixel of a new mask is cloud; that of the model when unset. Evaluation "
+        "and the gate use the model's. `predict --threshold` overrides it, as the options of the same names do the "
+        "next three.",
+    )
+    min_area_m2: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="Clouds of new masks that are smaller than this become clear."
+    )
+    min_hole_m2: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Clear areas of new masks that are smaller than this, and that a cloud touches, become cloud.",
+    )
+    buffer_m: float = Field(
+        0.0, ge=0, le=20_000, description="By how many meters the clouds of new masks are widened, after that."
+    )
     backfill_megapixels: int = Field(
         10_000,
         ge=0,

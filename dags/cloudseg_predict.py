@@ -8,7 +8,8 @@ thumbnail and a STAC item. `check` fails and lists the scenes that have no mask;
 
 **Started by** the asset `cloudseg.scenes` (new scenes) or `cloudseg.champion` (a new champion: every scene gets a mask
 of it; with the switch of readers, `cloudseg_backfill` makes them instead, within a budget each night), or manually with
-params: other weights, another batch size.
+params: other weights, another batch size, or a cleaning: then every scene without a mask that is cleaned just so gets
+one, beside the mask that readers see.
 
 **When there is nothing to do** (no champion yet, or every scene has its mask) `plan` is skipped, and its log and its
 XCom `reason` contain the reason.
@@ -65,6 +66,42 @@ from cloudseg_dagkit import (
             description="One task masks one batch.",
             section="How",
         ),
+        "threshold": Param(
+            None,
+            type=["null", "number"],
+            minimum=0.004,
+            maximum=1,
+            title="Threshold",
+            description="Probability from which a pixel is cloud. Empty: CLOUDSEG_THRESHOLD, else that of the model.",
+            section="Cleaning",
+        ),
+        "min_area_m2": Param(
+            None,
+            type=["null", "number"],
+            minimum=0,
+            maximum=1e12,
+            title="Smallest cloud (m²)",
+            description="Smaller clouds become clear. Empty: CLOUDSEG_MIN_AREA_M2.",
+            section="Cleaning",
+        ),
+        "min_hole_m2": Param(
+            None,
+            type=["null", "number"],
+            minimum=0,
+            maximum=1e12,
+            title="Smallest gap (m²)",
+            description="Smaller gaps in clouds become cloud. Empty: CLOUDSEG_MIN_HOLE_M2.",
+            section="Cleaning",
+        ),
+        "buffer_m": Param(
+            None,
+            type=["null", "number"],
+            minimum=0,
+            maximum=20_000,
+            title="Buffer (m)",
+            description="Clouds are widened by this. Empty: CLOUDSEG_BUFFER_M.",
+            section="Cleaning",
+        ),
     },
 )
 def cloudseg_predict() -> None:
@@ -74,7 +111,15 @@ def cloudseg_predict() -> None:
     def plan() -> list[Any]:
         from cloudseg import stages
 
-        batches = stages.plan_predict(weights_id=form()["weights_id"], batch_size=form()["batch_size"])
+        values = form()
+        batches = stages.plan_predict(
+            weights_id=values["weights_id"],
+            batch_size=values["batch_size"],
+            threshold=values["threshold"],
+            min_area_m2=values["min_area_m2"],
+            min_hole_m2=values["min_hole_m2"],
+            buffer_m=values["buffer_m"],
+        )
         return batches or skip("nothing to mask: there is no champion yet, or every publishable scene has its mask")
 
     @task(
@@ -89,7 +134,16 @@ def cloudseg_predict() -> None:
         from cloudseg import stages
 
         show_as(batch["name"])
-        return announce_masks(stages.predict(batch["scene_ids"], weights_id=batch["weights_id"]).as_json())
+        values = form()
+        record = stages.predict(
+            batch["scene_ids"],
+            weights_id=batch["weights_id"],
+            threshold=values["threshold"],
+            min_area_m2=values["min_area_m2"],
+            min_hole_m2=values["min_hole_m2"],
+            buffer_m=values["buffer_m"],
+        )
+        return announce_masks(record.as_json())
 
     @task
     def check(records: list[Json]) -> Json:

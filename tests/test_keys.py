@@ -43,6 +43,7 @@ def every_key() -> list[str]:
         keys.stac_month("masks", "2024-05"),
         keys.stac_item("masks", "2024-05", "mk-1"),
         keys.stac_index("masks", "2024-05"),
+        keys.stac_thumbnail("2024-05", "sc-1"),
     ]
 
 

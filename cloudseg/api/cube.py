@@ -4,7 +4,7 @@ Reads the conventions of rioxarray and odc-geo: a scalar coordinate `spatial_ref
 `nodata`, `scale_factor` and `add_offset` in attributes or encoding, band names in a coordinate or in `long_name`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -14,13 +14,15 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 
 from cloudseg.api.array_pixels import SUBJECT
+from cloudseg.api.grid import PixelGrid, Values
 from cloudseg.bands import BAND_NAMES, MASK_NO_DATA
 from cloudseg.errors import InputError
 from cloudseg.ingest.georeference import Grid
+from cloudseg.raster.cleaning import Cleaning
 from cloudseg.raster.probability import STEPS
 
 if TYPE_CHECKING:
-    from cloudseg.api.model import Model, OnProgress
+    from cloudseg.api.model import Model, OnProgress, Prediction
 
 _ROWS: Final = ("y", "latitude", "lat", "northing")
 _COLS: Final = ("x", "longitude", "lon", "easting")
@@ -38,15 +40,18 @@ _PROBABILITY_ATTRS: Final = {"long_name": "probability of cloud", "units": "1", 
 
 def predict_xarray(
     model: "Model",
+    predict: "Callable[..., Prediction]",
     pixels: xr.DataArray | xr.Dataset,
     bands: Sequence[str] | None,
     resolution_m: float | None,
-    scale: float | None,
-    offset: float | None,
-    nodata: float | None,
+    values: Values,
+    cleaning: Cleaning,
     progress: "OnProgress | None",
 ) -> xr.Dataset:
-    """Return mask and probability of an xarray object; arguments and errors are those of `Model.predict`."""
+    """Return mask and probability of an xarray object; the other arguments and errors are those of `Model.predict`.
+
+    `predict` masks an array (`Model._predict_array`).
+    """
     array = _band_array(pixels)
     row, col = _dimension(array, _ROWS, "rows"), _dimension(array, _COLS, "columns")
     band = _dimension(array, _BANDS, "bands")
@@ -70,20 +75,24 @@ def predict_xarray(
     for step in steps:
         plane = step.transpose(band, row, col)
         upside_down = _is_ascending(plane, row)
-        found = model.predict(
+        is_tagged = values.scale is None and values.offset is None
+        found = predict(
             np.asarray(plane.values)[:, :: -1 if upside_down else 1],
-            bands=names,
-            resolution_m=resolution_m if resolution_m is not None else _resolution_m(plane, row, col),
-            scale=tagged[0] if scale is None and offset is None else scale,
-            offset=tagged[1] if scale is None and offset is None else offset,
-            nodata=stated_nodata if nodata is None else nodata,
-            progress=progress,
+            names,
+            _grid(plane, row, col, resolution_m),
+            Values(
+                tagged[0] if is_tagged else values.scale,
+                tagged[1] if is_tagged else values.offset,
+                stated_nodata if values.nodata is None else values.nodata,
+            ),
+            cleaning,
+            progress,
         )
         mask = np.where(found.mask == MASK_NO_DATA, np.float32(np.nan), found.mask.astype(np.float32))
         flip = slice(None, None, -1 if upside_down else 1)
         masked.append(_dataset(plane, row, col, mask[flip], found.probability[flip]))
     result = xr.concat(masked, _TIME, coords="minimal", compat="override") if _TIME in array.dims else masked[0]
-    result.attrs = {"cloudseg_weights_id": model.weights_id, "cloudseg_threshold": model.threshold}
+    result.attrs = {"cloudseg_weights_id": model.weights_id, "cloudseg_threshold": found.threshold}
     return with_encoding(result)
 
 
@@ -168,16 +177,18 @@ def _is_ascending(plane: xr.DataArray, row: str) -> bool:
     return row in plane.coords and plane.sizes[row] > 1 and bool(plane[row].values[0] < plane[row].values[-1])
 
 
-def _resolution_m(plane: xr.DataArray, row: str, col: str) -> float | None:
-    """Return the ground size of a pixel from the CRS in `spatial_ref` and the coordinates; None without either."""
+def _grid(plane: xr.DataArray, row: str, col: str, resolution_m: float | None) -> PixelGrid:
+    """Return where the pixels are, from the CRS in `spatial_ref` and the coordinates, as far as they say it."""
     reference = plane.coords.get(str(plane.encoding.get("grid_mapping", "spatial_ref")))
     wkt = None if reference is None else reference.attrs.get("crs_wkt", reference.attrs.get("spatial_ref"))
     if wkt is None or any(name not in plane.coords or plane.sizes[name] < 2 for name in (row, col)):
-        return None
+        return PixelGrid(SUBJECT, plane.sizes[row], plane.sizes[col], resolution_m)
     xs, ys = plane[col].values.astype(float), plane[row].values.astype(float)
     width, height = (abs(values[-1] - values[0]) / (len(values) - 1) for values in (xs, ys))
     corner = Affine(width, 0, xs.min() - width / 2, 0, -height, ys.max() + height / 2)
-    return Grid(CRS.from_wkt(str(wkt)), corner, len(ys), len(xs)).resolution_m()
+    found = Grid(CRS.from_wkt(str(wkt)), corner, len(ys), len(xs))
+    size = found.resolution_m() if resolution_m is None else resolution_m
+    return PixelGrid(SUBJECT, len(ys), len(xs), size, found.crs_text(), list(corner)[:6])
 
 
 def _dataset(

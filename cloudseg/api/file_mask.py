@@ -5,18 +5,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from cloudseg import __version__
 from cloudseg.api.user_file import UserRaster
 from cloudseg.errors import InputError
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.windows import BUDGET_BYTES
+from cloudseg.predict.clean import cleaned_drawing, cleaning_tags, ground_of
 from cloudseg.predict.draw import OnProgress, draw_rasters, plan_scene
 from cloudseg.predict.scene import ENCODING
+from cloudseg.raster.cleaning import Cleaning
 from cloudseg.raster.cog import write_cog
 from cloudseg.records import PredictFileRecord
 from cloudseg.scratch import scratch_directory
 from cloudseg.stac.mask import MaskFacts, class_names
+
+_AS_DRAWN: Final = Cleaning()
 
 
 def write_mask(
@@ -26,6 +31,7 @@ def write_mask(
     probability: Path | None,
     *,
     version: int | None,
+    cleaning: Cleaning = _AS_DRAWN,
     budget_bytes: int = BUDGET_BYTES,
     on_progress: OnProgress | None = None,
 ) -> PredictFileRecord:
@@ -37,15 +43,19 @@ def write_mask(
         out: path of the mask.
         probability: path of the probability; None: it is not written.
         version: of the weights in the catalog, for the tags.
+        cleaning: what is done to the mask that the model draws.
         budget_bytes: memory of one forward pass.
         on_progress: called after every window.
 
     Raises:
-        InputError: a path cannot be written.
+        InputError: a path cannot be written, a value of the cleaning is out of range, or a pixel has no known size.
     """
+    cleaning.check()
     began = time.monotonic()
     outputs = [out] if probability is None else [out, probability]
     _check_outputs(Path(raster.grid.scene_id), outputs)
+    if cleaning.changes_areas:
+        ground_of(raster.grid, cleaning)  # before the work, not after it
     with scratch_directory("file") as folder:
         drawn = [folder / "mask.tif", folder / "probability.tif"]
         facts = draw_rasters(
@@ -57,6 +67,7 @@ def write_mask(
             probability=drawn[1],
             on_progress=on_progress,
         )
+        facts = cleaned_drawing(drawn[0], drawn[1], facts, cleaning, raster.grid, folder)
         tags = _tags(predictor, raster, facts, version)
         with _complete(out) as part:
             write_cog(part, drawn[0], resampling="mode", tags={**tags, "CLOUDSEG_CLASSES": class_names()})
@@ -119,4 +130,6 @@ def _tags(predictor: Predictor, raster: UserRaster, facts: MaskFacts, version: i
         "RADIOMETRY": raster.radiometry,
         "SOFTWARE": f"cloudseg {__version__}",
     }
-    return {f"CLOUDSEG_{name}": str(value) for name, value in tags.items() if value is not None}
+    return {f"CLOUDSEG_{name}": str(value) for name, value in tags.items() if value is not None} | cleaning_tags(
+        facts, predictor.meta.threshold
+    )

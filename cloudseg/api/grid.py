@@ -20,6 +20,17 @@ class PixelGrid:
     transform: list[float] = field(default_factory=lambda: [1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
 
 
+@dataclass(frozen=True)
+class Values:
+    """What the numbers of an array mean; None: what is usual for their type."""
+
+    scale: float | None
+    """Reflectance = number × scale + offset."""
+    offset: float | None
+    nodata: float | None
+    """Number of pixels without data."""
+
+
 def check_bands(names: Sequence[str | None], wanted: Sequence[str], subject: str) -> None:
     """Check that every band that a model reads is there once.
 

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -12,7 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from cloudseg.api.device import open_device
 from cloudseg.api.find_weights import CatalogWeights, WeightsFile, find_weights
+from cloudseg.api.grid import PixelGrid, Values
 from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA
+from cloudseg.raster.cleaning import Cleaning
 from cloudseg.records import PredictFileRecord
 from cloudseg.runtime import read_settings
 
@@ -98,6 +100,10 @@ class Model:
         scale: float | None = None,
         offset: float | None = None,
         nodata: float | None = None,
+        threshold: float | None = None,
+        min_area_m2: float = 0.0,
+        min_hole_m2: float = 0.0,
+        buffer_m: float = 0.0,
         progress: OnProgress | None = None,
     ) -> "xarray.Dataset": ...
 
@@ -111,6 +117,10 @@ class Model:
         scale: float | None = None,
         offset: float | None = None,
         nodata: float | None = None,
+        threshold: float | None = None,
+        min_area_m2: float = 0.0,
+        min_hole_m2: float = 0.0,
+        buffer_m: float = 0.0,
         progress: OnProgress | None = None,
     ) -> Prediction: ...
 
@@ -123,6 +133,10 @@ class Model:
         scale: float | None = None,
         offset: float | None = None,
         nodata: float | None = None,
+        threshold: float | None = None,
+        min_area_m2: float = 0.0,
+        min_hole_m2: float = 0.0,
+        buffer_m: float = 0.0,
         progress: OnProgress | None = None,
     ) -> "Prediction | xarray.Dataset":
         """Return the mask and the probability of cloud of an array.
@@ -142,6 +156,10 @@ class Model:
                 reflectance × 10 000, 8-bit red, green and blue a true-color image of Sentinel-2.
             offset: the same, by default 0; -0.1 for Sentinel-2 since processing baseline 04.00 (2022).
             nodata: number of pixels without data; NaN always is. By default 0 where every band is 0.
+            threshold: probability from which a pixel is cloud, instead of the model's.
+            min_area_m2: clouds smaller than this become clear.
+            min_hole_m2: clear areas smaller than this become cloud, unless no cloud touches them.
+            buffer_m: by how many meters clouds are widened, after that. Pixels without data stay such.
             progress: called with the windows that are done and their total.
 
         Returns:
@@ -153,25 +171,46 @@ class Model:
                 pass.
             BadWeights: the net's output is not finite.
         """
+        cleaning = Cleaning(threshold, min_area_m2, min_hole_m2, buffer_m)
+        cleaning.check()
+        values = Values(scale, offset, nodata)
         if is_xarray(pixels):
             from cloudseg.api.cube import predict_xarray
 
-            return predict_xarray(self, pixels, bands, resolution_m, scale, offset, nodata, progress)
+            return predict_xarray(self, self._predict_array, pixels, bands, resolution_m, values, cleaning, progress)
+        grid = PixelGrid("the array", 0, 0, resolution_m)
+        return self._predict_array(np.asarray(pixels), list(bands or ()), grid, values, cleaning, progress)
+
+    def _predict_array(
+        self,
+        array: NDArray[Any],
+        bands: list[str],
+        grid: PixelGrid,
+        values: Values,
+        cleaning: Cleaning,
+        progress: OnProgress | None,
+    ) -> Prediction:
+        """Mask an array `(band, row, col)`; height and width of the grid are those of the array."""
         from cloudseg.api.array_pixels import array_pixels
-        from cloudseg.api.grid import PixelGrid, check_bands, check_resolution
+        from cloudseg.api.grid import check_bands, check_resolution
+        from cloudseg.predict.clean import clean_array, ground_of
         from cloudseg.predict.draw import draw_arrays, plan_scene
         from cloudseg.raster.probability import STEPS
 
-        array = np.asarray(pixels)
-        check_bands(list(bands or ()), self.bands, "the array")
-        check_resolution(resolution_m, self.resolution_m, "the array")
-        source = array_pixels(array, list(bands or ()), scale=scale, offset=offset, nodata=nodata)
-        grid = PixelGrid("the array", *source.shape, resolution_m)
+        check_bands(bands, self.bands, "the array")
+        check_resolution(grid.resolution_m, self.resolution_m, "the array")
+        source = array_pixels(array, bands, scale=values.scale, offset=values.offset, nodata=values.nodata)
+        height, width = source.shape
+        grid = replace(grid, height=height, width=width)
+        cleaning = cleaning.of_model(self.threshold)
+        if cleaning.changes_areas:
+            ground_of(grid, cleaning)  # before the work, not after it
         mask, steps, _ = draw_arrays(
             source.open, grid, self._predictor, plan_scene(grid, self._predictor), on_progress=_counts(progress)
         )
+        mask = clean_array(mask, steps, cleaning, grid)
         probability = np.where(steps == MASK_NO_DATA, np.float32(np.nan), steps.astype(np.float32) / np.float32(STEPS))
-        return Prediction(mask, probability, self.threshold)
+        return Prediction(mask, probability, self.threshold if cleaning.threshold is None else cleaning.threshold)
 
     def predict_file(
         self,
@@ -181,6 +220,10 @@ class Model:
         bands: Sequence[str] | None = None,
         resolution_m: float | None = None,
         probability: str | os.PathLike[str] | None = None,
+        threshold: float | None = None,
+        min_area_m2: float = 0.0,
+        min_hole_m2: float = 0.0,
+        buffer_m: float = 0.0,
         progress: OnProgress | None = None,
     ) -> PredictFileRecord:
         """Mask a GeoTIFF or JPEG 2000 file and write a cloud-optimized GeoTIFF, as the service would publish it.
@@ -195,6 +238,10 @@ class Model:
             bands: names in file order, `-` for one that is not wanted, where the file does not name them.
             resolution_m: ground size of a pixel in meters, where the file has no CRS.
             probability: also write the probability here, uint8: value / 250, 255 no data.
+            threshold: probability from which a pixel is cloud, instead of the model's.
+            min_area_m2: clouds smaller than this become clear.
+            min_hole_m2: clear areas smaller than this become cloud, unless no cloud touches them.
+            buffer_m: by how many meters clouds are widened, after that. Pixels without data stay such.
             progress: called with the windows that are done and their total.
 
         Raises:
@@ -215,6 +262,7 @@ class Model:
             Path(out),
             None if probability is None else Path(probability),
             version=self.version,
+            cleaning=Cleaning(threshold, min_area_m2, min_hole_m2, buffer_m).of_model(self.threshold),
             on_progress=_counts(progress),
         )
 

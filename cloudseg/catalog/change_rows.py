@@ -38,7 +38,7 @@ def list_masked_twice(
         select(s.scene_id, s.name, s.place, s.sensor, s.acquired_at, old.c.mask_id, new.c.mask_id)
         .join(old, old.c.scene_id == s.scene_id)
         .join(new, new.c.scene_id == s.scene_id)
-        .where(old.c.weights_id == before, new.c.weights_id == after)
+        .where(old.c.weights_id == before, ~old.c.is_variant, new.c.weights_id == after, ~new.c.is_variant)
         .order_by(s.acquired_at.is_(None), s.acquired_at.desc(), s.scene_id)
         .limit(limit)
     )

@@ -501,6 +501,8 @@ def _conditions(query: Query, kind: Kind, fields: Fields, dated: bool | None) ->
         yield fields["id"].column.in_(query.ids) if query.ids else false()
     if kind == "masks":
         yield from _of_model(query)
+        if query.ids is None:  # variants of a mask are found by their id only
+            yield ~t.mask.c.is_variant
     if query.scene_ids is not None:
         yield t.scene.c.scene_id.in_(query.scene_ids) if query.scene_ids else false()
     if query.as_of is not None:

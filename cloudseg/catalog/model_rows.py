@@ -166,21 +166,39 @@ def add_promotion(db: Connection, promotion: Promotion) -> bool:
 
 
 def add_mask(db: Connection, mask: Mask) -> bool:
-    """Add a mask, after its objects; return False if it already exists."""
-    return insert(db, t.mask, mask)
+    """Add a mask, after its objects; return False if it already exists.
+
+    `mask.is_variant` is overwritten: the first mask of a scene by its weights is the one that readers see.
+    """
+    if insert(db, t.mask, mask.model_copy(update={"is_variant": False})):
+        return True
+    return find_mask_by_id(db, mask.mask_id) is None and insert(
+        db, t.mask, mask.model_copy(update={"is_variant": True})
+    )
 
 
 def find_mask(db: Connection, scene_id: str, weights_id: str) -> Mask | None:
-    """Return the mask of a scene by certain weights, or None."""
-    return fetch_one(db, Mask, select(t.mask).where(t.mask.c.scene_id == scene_id, t.mask.c.weights_id == weights_id))
+    """Return the mask of a scene by certain weights that readers see, or None; no variant of it."""
+    m = t.mask.c
+    statement = select(t.mask).where(m.scene_id == scene_id, m.weights_id == weights_id, ~m.is_variant)
+    return fetch_one(db, Mask, statement)
 
 
-def find_masked(db: Connection, weights_id: str, scene_ids: Sequence[str]) -> set[str]:
-    """Return those of the scenes that have a mask by these weights."""
+def find_masked(db: Connection, weights_id: str, scene_ids: Sequence[str], *, cleaning: str | None = None) -> set[str]:
+    """Return those of the scenes that have a mask by these weights.
+
+    Args:
+        db: the catalog.
+        weights_id: the weights.
+        scene_ids: the scenes.
+        cleaning: only masks that were cleaned just so (`Mask.cleaning`).
+    """
     m, found = t.mask.c, set[str]()
+    such = [] if cleaning is None else [m.cleaning == cleaning]
     for at in range(0, len(scene_ids), _PAGE):
         asked = scene_ids[at : at + _PAGE]
-        found.update(db.execute(select(m.scene_id).where(m.weights_id == weights_id, m.scene_id.in_(asked))).scalars())
+        of_scenes = select(m.scene_id).where(m.weights_id == weights_id, m.scene_id.in_(asked), *such)
+        found.update(db.execute(of_scenes).scalars())
     return found
 
 
@@ -190,8 +208,8 @@ def find_mask_by_id(db: Connection, mask_id: str) -> Mask | None:
 
 
 def find_mask_of_scene(db: Connection, scene_id: str) -> Mask | None:
-    """Return the newest mask of a scene by any weights, or None."""
-    statement = select(t.mask).where(t.mask.c.scene_id == scene_id)
+    """Return the newest mask of a scene by any weights, or None; no variant."""
+    statement = select(t.mask).where(t.mask.c.scene_id == scene_id, ~t.mask.c.is_variant)
     return fetch_one(db, Mask, statement.order_by(t.mask.c.created_at.desc(), t.mask.c.mask_id))
 
 

@@ -105,7 +105,7 @@ def shown_weights(moment: datetime | None = None) -> ScalarSelect[Any]:
 
 def shown_masks(moment: datetime | None = None) -> Select[Any]:
     """Return the query for the masks that readers see at a moment, by default now: at most one for each scene."""
-    statement = select(t.mask).where(t.mask.c.weights_id == shown_weights(moment))
+    statement = select(t.mask).where(t.mask.c.weights_id == shown_weights(moment), ~t.mask.c.is_variant)
     return statement if moment is None else statement.where(t.mask.c.created_at <= moment)
 
 
@@ -121,15 +121,17 @@ def count_shown(db: Connection, moment: datetime | None = None) -> int:
 
 
 def count_masks(db: Connection, weights_id: str) -> int:
-    """Count the masks of weights."""
-    return db.execute(select(func.count()).where(t.mask.c.weights_id == weights_id)).scalar_one()
+    """Count the masks of weights, without variants."""
+    return db.execute(select(func.count()).where(t.mask.c.weights_id == weights_id, ~t.mask.c.is_variant)).scalar_one()
 
 
 def count_lost(db: Connection, before: str, after: str) -> int:
     """Count the scenes that have a mask by the weights `before` and none by `after`: readers would lose these."""
     other = t.mask.alias("other")
     kept = exists(other.c.scene_id).where(and_(other.c.scene_id == t.mask.c.scene_id, other.c.weights_id == after))
-    return db.execute(select(func.count()).where(t.mask.c.weights_id == before, ~kept)).scalar_one()
+    return db.execute(
+        select(func.count()).where(t.mask.c.weights_id == before, ~t.mask.c.is_variant, ~kept)
+    ).scalar_one()
 
 
 def find_versions(db: Connection, mask_ids: Sequence[str]) -> dict[str, MaskVersion]:

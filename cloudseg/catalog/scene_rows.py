@@ -60,7 +60,12 @@ def count_scenes(db: Connection) -> int:
 
 
 def list_scenes_without_mask(
-    db: Connection, weights_id: str, *, bands: Collection[str] = (), since: datetime | None = None
+    db: Connection,
+    weights_id: str,
+    *,
+    bands: Collection[str] = (),
+    since: datetime | None = None,
+    cleaning: str | None = None,
 ) -> list[WaitingScene]:
     """List publishable scenes that these weights have not masked and that have all these bands, oldest first.
 
@@ -69,9 +74,12 @@ def list_scenes_without_mask(
         weights_id: the weights.
         bands: bands that a scene must have.
         since: only scenes that were ingested at this moment or later; None: all.
+        cleaning: only a mask that was cleaned just so (`Mask.cleaning`) counts; None: any.
     """
     # The ids first: indexes suffice for those, and only the rows of waiting scenes are read.
-    waiting = select(t.scene.c.scene_id, t.scene.c.name).where(t.scene.c.scene_id.in_(_without_mask(weights_id)))
+    waiting = select(t.scene.c.scene_id, t.scene.c.name).where(
+        t.scene.c.scene_id.in_(_without_mask(weights_id, cleaning))
+    )
     waiting = waiting.where(*(has_band(db, band) for band in sorted(bands)))
     if since is not None:
         waiting = waiting.where(t.scene.c.created_at >= since)
@@ -91,12 +99,13 @@ def has_band(db: Connection, band: str) -> ColumnElement[bool]:
     return exists().where(element.c.value == band)
 
 
-def _without_mask(weights_id: str) -> Select[tuple[str]]:
+def _without_mask(weights_id: str, cleaning: str | None = None) -> Select[tuple[str]]:
     """Return the query for the ids of publishable scenes that these weights have not masked."""
     any_scene = t.scene.alias("any_scene")
+    such = [] if cleaning is None else [t.mask.c.cleaning == cleaning]
     # One column, not all as `exists()` selects: SQLite would read the row of the mask for those.
     has_mask = exists(t.mask.c.scene_id).where(
-        and_(t.mask.c.scene_id == any_scene.c.scene_id, t.mask.c.weights_id == weights_id)
+        and_(t.mask.c.scene_id == any_scene.c.scene_id, t.mask.c.weights_id == weights_id, *such)
     )
     return select(any_scene.c.scene_id).where(any_scene.c.publishable, ~has_mask)
 

@@ -46,10 +46,17 @@ class Family:
     masks: tuple[MaskRef, ...] = ()
     latest: MaskRef | None = None
     """The mask that readers see; where they see none, that of the highest version which is in the line."""
+    variants: tuple[MaskRef, ...] = ()
+    """Masks that were cleaned in another way than that of the same model in `masks`; readers see them by id only."""
 
     def neighbor(self, mask_id: str, step: int) -> MaskRef | None:
-        """Return the mask that comes next (1) or before (-1) by version, without those that follow none, or None."""
-        at = next(number for number, ref in enumerate(self.masks) if ref.mask_id == mask_id)
+        """Return the mask that comes next (1) or before (-1) by version, without those that follow none, or None.
+
+        A variant has no neighbor.
+        """
+        at = next((number for number, ref in enumerate(self.masks) if ref.mask_id == mask_id), None)
+        if at is None:
+            return None
         line = self.masks[at + 1 :] if step > 0 else self.masks[:at][::-1]
         return next((ref for ref in line if ref.follows), None)
 
@@ -120,6 +127,7 @@ def list_members(db: Connection, collection: Collection, month: str) -> list[Mem
 
 def _family_ids(family: Family) -> tuple[str, ...]:
     ids = [ref.mask_id if ref.follows else f"-{ref.mask_id}" for ref in family.masks]
+    ids += [ref.mask_id for ref in family.variants]
     return (*ids, family.latest.mask_id if family.latest else "")
 
 
@@ -132,7 +140,7 @@ def _list_masks(db: Connection, month: str) -> list[Member]:
     members = [
         Member(ref.mask_id, f"Cloud mask of {names[scene_id]} by model version {ref.version}", _family_ids(family))
         for scene_id, family in families.items()
-        for ref in family.masks
+        for ref in (*family.masks, *family.variants)
     ]
     return sorted(members, key=lambda member: member.item_id)
 
@@ -152,22 +160,27 @@ def find_families(db: Connection, scene_ids: Sequence[str], as_of: datetime | No
 def _families(db: Connection, which: ColumnElement[bool], as_of: datetime | None = None) -> dict[str, Family]:
     shown, follow = reader_rows.find_shown(db, as_of), reader_rows.list_ever_shown(db, as_of)
     m, w = t.mask.c, t.weights.c
-    statement = select(m.scene_id, m.mask_id, m.weights_id, w.version).select_from(_MASKED).where(which, PUBLISHED)
+    columns = (m.scene_id, m.mask_id, m.weights_id, w.version, m.is_variant)
+    statement = select(*columns).select_from(_MASKED).where(which, PUBLISHED)
     if as_of is not None:
         statement = statement.where(m.created_at <= as_of)
     refs: dict[str, list[MaskRef]] = {}
-    for row in db.execute(statement.order_by(m.scene_id, w.version)):
+    variants: dict[str, list[MaskRef]] = {}
+    for row in db.execute(statement.order_by(m.scene_id, w.version, m.mask_id)):
         ref = MaskRef(row.mask_id, row.weights_id, row.version, row.weights_id in follow)
-        refs.setdefault(row.scene_id, []).append(ref)
-    return {scene_id: _family(found, shown) for scene_id, found in refs.items()}
+        (variants if row.is_variant else refs).setdefault(row.scene_id, []).append(ref)
+    return {
+        scene_id: _family(refs.get(scene_id, []), shown, tuple(variants.get(scene_id, ())))
+        for scene_id in refs.keys() | variants.keys()
+    }
 
 
-def _family(refs: list[MaskRef], shown: str | None) -> Family:
+def _family(refs: list[MaskRef], shown: str | None, variants: tuple[MaskRef, ...] = ()) -> Family:
     if not any(ref.follows for ref in refs):  # no model was ever shown: all are in the line
         refs = [replace(ref, follows=True) for ref in refs]
     line = [ref for ref in refs if ref.follows]
     latest = next((ref for ref in refs if ref.weights_id == shown), line[-1] if line else None)
-    return Family(tuple(refs), latest)
+    return Family(tuple(refs), latest, variants)
 
 
 def find_models(db: Connection, as_of: datetime | None = None) -> Family:

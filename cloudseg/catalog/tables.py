@@ -25,6 +25,8 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
+    text,
 )
 
 metadata = MetaData(
@@ -320,7 +322,17 @@ mask = Table(
     *_object(),
     Column("companions", JSON, nullable=False),
     _created(),
-    UniqueConstraint("scene_id", "weights_id"),
+    Column("cleaning", Text, nullable=False, server_default=""),
+    Column("is_variant", Boolean, nullable=False, server_default=false()),
+    UniqueConstraint("scene_id", "weights_id", "cleaning"),
+    Index(  # readers see one mask of a scene by these weights, whoever publishes at the same time
+        "ix_mask_main",
+        "scene_id",
+        "weights_id",
+        unique=True,
+        sqlite_where=text("NOT is_variant"),
+        postgresql_where=text("NOT is_variant"),
+    ),
     Index(None, "weights_id", "scene_id"),  # which scenes these weights have masked, without reading a mask
     Index(None, "weights_id", "created_at"),
     Index(None, "created_at"),

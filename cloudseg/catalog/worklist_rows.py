@@ -66,7 +66,7 @@ def list_repeated_places(db: Connection, weights_id: str, *, least: int) -> list
     statement = (
         select(t.scene.c.place)
         .join(t.mask, t.mask.c.scene_id == t.scene.c.scene_id)
-        .where(t.mask.c.weights_id == weights_id)
+        .where(t.mask.c.weights_id == weights_id, ~t.mask.c.is_variant)
         .group_by(t.scene.c.place)
         .having(count >= least)
         .order_by(count.desc(), t.scene.c.place)
@@ -89,7 +89,7 @@ def find_masked_scene(db: Connection, scene_id: str, weights_id: str) -> MaskedS
 
 def count_masked(db: Connection, weights_id: str) -> int:
     """Count the masks of these weights."""
-    return db.execute(select(func.count()).where(t.mask.c.weights_id == weights_id)).scalar_one()
+    return db.execute(select(func.count()).where(t.mask.c.weights_id == weights_id, ~t.mask.c.is_variant)).scalar_one()
 
 
 def find_other_mask(db: Connection, scene_id: str, weights_id: str) -> Mask | None:
@@ -97,7 +97,7 @@ def find_other_mask(db: Connection, scene_id: str, weights_id: str) -> Mask | No
     statement = (
         select(t.mask)
         .join(t.weights, t.weights.c.weights_id == t.mask.c.weights_id)
-        .where(t.mask.c.scene_id == scene_id, t.mask.c.weights_id != weights_id)
+        .where(t.mask.c.scene_id == scene_id, t.mask.c.weights_id != weights_id, ~t.mask.c.is_variant)
         .order_by(t.weights.c.version.desc())
         .limit(1)
     )
@@ -119,7 +119,7 @@ def _masked(weights_id: str) -> Select[tuple[object, ...]]:
     return (
         select(*columns, m.mask_id, m.threshold, m.cloud_fraction, m.companions)
         .join(t.mask, m.scene_id == s.scene_id)
-        .where(m.weights_id == weights_id)
+        .where(m.weights_id == weights_id, ~m.is_variant)
     )
 
 

@@ -1,15 +1,13 @@
 """Commands that write published masks for other programs."""
 
-from collections.abc import Callable
 from typing import Any
 
 import click
 from rich.console import Console
 
+from cloudseg.cli.options import cleaning_options, together
 from cloudseg.cli.output import reports, show_record
 from cloudseg.records import Json
-
-Command = Callable[..., Any]
 
 
 def _some_failed(record: Json) -> int:
@@ -21,18 +19,7 @@ def _show(console: Console, record: Json) -> None:
     show_record(console, {name: value for name, value in record.items() if name != "files"})
 
 
-def _together(*options: Command) -> Command:
-    """Return a decorator that adds options in their order."""
-
-    def decorate(function: Command) -> Command:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
-
-
-_CHOICE = _together(
+_CHOICE = together(
     click.option("--mask", "mask_ids", multiple=True, metavar="ID", help="This mask, of any model (repeatable)."),
     click.option("--scene", "scenes", multiple=True, metavar="NAME", help="Name or id of a scene (repeatable)."),
     click.option(
@@ -53,14 +40,7 @@ _CHOICE = _together(
         "--as-of", metavar="TIME", help="Masks that readers saw at this time (ISO 8601 with zone) instead of now."
     ),
 )
-_CLEANING = _together(
-    click.option("--threshold", type=float, help="Probability from which a pixel is cloud, instead of the model's."),
-    click.option("--min-area-m2", type=float, default=0.0, metavar="M2", help="Clouds smaller than this become clear."),
-    click.option(
-        "--min-hole-m2", type=float, default=0.0, metavar="M2", help="Clear areas smaller than this become cloud."
-    ),
-    click.option("--buffer-m", type=float, default=0.0, metavar="M", help="Widen clouds by this many meters."),
-)
+_CLEANING = cleaning_options(default=0.0)
 _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace what exists.")
 
 

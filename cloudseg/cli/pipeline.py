@@ -5,6 +5,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from cloudseg.cli.options import cleaning_options
 from cloudseg.cli.output import reports, show_parts, show_record
 from cloudseg.records import Json
 
@@ -260,24 +261,46 @@ def _some_failed(record: Json) -> int:
     type=click.FloatRange(min=0, min_open=True),
     help="With --file: ground size of a pixel in meters if the file has no CRS.",
 )
+@cleaning_options(default=None)
 @_DRY_RUN
 @reports(show_record, exit_code=_some_failed)
 def predict(
-    scene_ids: tuple[str, ...], new: bool, weights: str | None, file: str | None, dry_run: bool, **of_file: Any
+    scene_ids: tuple[str, ...],
+    new: bool,
+    weights: str | None,
+    file: str | None,
+    dry_run: bool,
+    threshold: float | None,
+    min_area_m2: float | None,
+    min_hole_m2: float | None,
+    buffer_m: float | None,
+    **of_file: Any,
 ) -> Any:
     """Predict and publish the masks of the given scenes, or of all new ones. Existing masks are kept.
 
     With --file the mask of a file of your own is written to --out, and nothing is published.
+
+    With --threshold, --min-area-m2, --min-hole-m2 or --buffer-m the mask has an id of its own; where readers see
+    another one of the same weights they go on seeing that. Their defaults are the settings CLOUDSEG_THRESHOLD,
+    CLOUDSEG_MIN_AREA_M2, CLOUDSEG_MIN_HOLE_M2 and CLOUDSEG_BUFFER_M.
     """
     from cloudseg import stages
     from cloudseg.stages.plan import plan_masks
 
+    cleaning: dict[str, Any] = {
+        "threshold": threshold,
+        "min_area_m2": min_area_m2,
+        "min_hole_m2": min_hole_m2,
+        "buffer_m": buffer_m,
+    }
     if file is not None:
         if scene_ids or new or dry_run or of_file["out"] is None:
             raise click.UsageError("--file needs --out, and cannot be combined with scenes, --new or --dry-run.")
         bands = of_file.pop("bands")
-        return stages.predict_file(file, weights=weights, bands=bands.split(",") if bands else None, **of_file)
+        return stages.predict_file(
+            file, weights=weights, bands=bands.split(",") if bands else None, **of_file, **cleaning
+        )
     if any(value is not None for value in of_file.values()):
         raise click.UsageError("--out, --probability, --bands and --resolution need --file.")
     call = plan_masks if dry_run else stages.predict
-    return call(scene_ids, new=new, weights_id=weights)
+    return call(scene_ids, new=new, weights_id=weights, **cleaning)

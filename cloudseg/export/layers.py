@@ -14,9 +14,9 @@ from shapely.geometry.base import BaseGeometry
 
 from cloudseg.bands import MASK_CLOUD
 from cloudseg.catalog.mask_search import Found
-from cloudseg.export.components import Advance, iter_components, polygon_of
 from cloudseg.export.vector_file import LONLAT, Column
 from cloudseg.export.work import CleanedMask
+from cloudseg.raster.components import Advance, iter_components, polygon_of
 from cloudseg.raster.footprint import polygons_to_lonlat
 
 CLOUDS: Final = "clouds"

@@ -5,16 +5,15 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from rasterio.windows import Window as RasterioWindow
 
 from cloudseg import __version__
 from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA
-from cloudseg.export.components import STRIP
 from cloudseg.export.work import CleanedMask
 from cloudseg.keys import slug
-from cloudseg.raster.cog import create_tiled, write_cog
-from cloudseg.raster.statistics import BandStatistics, count_values
-from cloudseg.raster.style import MASK_STYLE, classes_qml, mask_colormap
+from cloudseg.raster.clean import write_classes
+from cloudseg.raster.cog import write_cog
+from cloudseg.raster.statistics import BandStatistics
+from cloudseg.raster.style import MASK_STYLE, classes_qml
 
 CLASSES: Final = "0 clear, 1 cloud, 255 no data"
 
@@ -36,7 +35,7 @@ def write_cleaned(mask: CleanedMask, folder: Path) -> None:
     out = folder / raster_name(mask)
     drawn, part = folder / f".{out.stem}.drawn", folder / f".{out.stem}.part"
     try:
-        counts = _draw(mask, drawn)
+        counts = write_classes(drawn, mask.classes, mask.crs, mask.transform)
         statistics = BandStatistics.from_counts(counts, MASK_NO_DATA)
         write_cog(
             part,
@@ -52,28 +51,6 @@ def write_cleaned(mask: CleanedMask, folder: Path) -> None:
     finally:
         for left in (drawn, part):
             left.unlink(missing_ok=True)
-
-
-def _draw(mask: CleanedMask, path: Path) -> npt.NDArray[np.int64]:
-    height, width = mask.classes.shape
-    counts = np.zeros(256, np.int64)
-    with create_tiled(
-        path,
-        height=height,
-        width=width,
-        count=1,
-        dtype="uint8",
-        crs=mask.crs,
-        transform=mask.transform,
-        nodata=MASK_NO_DATA,
-        descriptions=["cloud mask"],
-        colormap=mask_colormap(),
-    ) as dataset:
-        for top in range(0, height, STRIP):
-            part = np.ascontiguousarray(mask.classes[top : top + STRIP])
-            counts += count_values(part)
-            dataset.write(part, 1, window=RasterioWindow(0, top, width, len(part)))
-    return counts
 
 
 def _tags(mask: CleanedMask, counts: npt.NDArray[np.int64]) -> dict[str, str]:

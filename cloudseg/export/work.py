@@ -8,9 +8,10 @@ from rasterio.transform import Affine
 
 from cloudseg.catalog.mask_search import Found
 from cloudseg.errors import DataError, StateError
-from cloudseg.export.clean import Cleaning, UInt8, cleaned_classes
-from cloudseg.export.components import Advance
-from cloudseg.export.ground import Ground, measure_ground
+from cloudseg.raster.clean import UInt8, cleaned_classes
+from cloudseg.raster.cleaning import Cleaning
+from cloudseg.raster.components import Advance
+from cloudseg.raster.ground import Ground, measure_ground
 from cloudseg.records import Mask, Scene, StoredObject, Weights
 from cloudseg.scratch import scratch_directory
 from cloudseg.storage import Store, whole_object

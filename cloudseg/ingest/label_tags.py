@@ -23,7 +23,7 @@ _NAMES: Final = {
 """Tags by field of `LabelTags`; the first one that the file has counts."""
 _MASK_ID: Final = "mk-"
 _CLEANED: Final = "CLOUDSEG_CLEANED"
-"""Tag of the rasters that `cloudseg export masks` writes."""
+"""Tag of the rasters that `cloudseg export masks` writes, and of published masks that are cleaned."""
 TAG_NAMES: Final = frozenset(name for names in _NAMES.values() for name in names)
 
 
@@ -35,7 +35,7 @@ def label_tags(tags: Mapping[str, str], display_name: str) -> LabelTags:
         display_name: The file's name, for messages.
 
     Raises:
-        BadLabel: A tag is not one line of printable text, or the file is a mask that `cloudseg export` cleaned.
+        BadLabel: A tag is not one line of printable text, or the file is a mask that was cleaned.
     """
     _check_not_cleaned(tags, display_name)
     known = {name.upper(): text.strip() for name, text in tags.items() if name.upper() in TAG_NAMES and text.strip()}
@@ -63,10 +63,11 @@ def _check_not_cleaned(tags: Mapping[str, str], display_name: str) -> None:
     names = {name.upper() for name in tags}
     if _CLEANED in names and "LABEL_CONFIRMS" not in names:
         raise BadLabel(
-            "this is a mask that `cloudseg export` cleaned; the model would learn from itself",
+            "this is a mask that cloudseg cleaned; the model would learn from itself",
             subject=display_name,
             found=f"tag {_CLEANED}",
             expected="a corrected mask",
-            next_step="Correct the published mask. If a person has checked every pixel of this file, set the tag "
-            "LABEL_CONFIRMS to the id of its mask (GDAL: gdal_edit.py -mo).",
+            next_step="Correct the mask as the model draws it (`cloudseg predict SCENE --buffer-m 0` makes it). If a "
+            "person has checked every pixel of this file, set the tag LABEL_CONFIRMS to the id of its mask (GDAL: "
+            "gdal_edit.py -mo).",
         )

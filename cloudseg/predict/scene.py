@@ -5,6 +5,7 @@ import posixpath
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from sqlalchemy import Connection
 
@@ -15,8 +16,10 @@ from cloudseg.errors import DataError, StateError
 from cloudseg.keys import make_id
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.windows import BUDGET_BYTES
+from cloudseg.predict.clean import cleaned_drawing, cleaning_tags
 from cloudseg.predict.draw import OnProgress, draw_rasters, plan_scene
 from cloudseg.publish import StagedObject, publish, stage_object
+from cloudseg.raster.cleaning import Cleaning
 from cloudseg.raster.cog import write_cog
 from cloudseg.raster.probability import STEPS
 from cloudseg.raster.style import MASK_STYLE, classes_qml, probability_qml
@@ -28,6 +31,7 @@ from cloudseg.stac.mask import MaskFacts, carried_tags, class_names, item_beside
 from cloudseg.storage import Store, whole_object
 
 log = logging.getLogger(__name__)
+_AS_DRAWN: Final = Cleaning()
 
 
 def predict_scene(
@@ -37,10 +41,15 @@ def predict_scene(
     scene_id: str,
     weights_id: str,
     predictor: Predictor,
+    cleaning: Cleaning = _AS_DRAWN,
+    exact: bool = False,
     budget_bytes: int = BUDGET_BYTES,
     on_progress: OnProgress | None = None,
 ) -> Mask:
     """Return the mask of a scene by certain weights; it is made and published if it does not exist yet.
+
+    The first mask of a scene by its weights is the one that readers see, however it was cleaned. One that is cleaned in
+    another way is published beside it under another id (`Mask.is_variant`).
 
     A second call finds the row and changes nothing. After a kill at any point, the next call makes the same bytes under
     the same keys and adds the row.
@@ -51,26 +60,32 @@ def predict_scene(
         scene_id: the scene.
         weights_id: the weights.
         predictor: holds these weights.
+        cleaning: what is done to the mask that the model draws.
+        exact: return or make the mask that is cleaned just so; else the one that readers see counts, if there is one.
         budget_bytes: memory of one forward pass.
         on_progress: called after every window.
 
     Raises:
         NotInCatalog: the scene or the weights are unknown.
+        InputError: a value of the cleaning is out of range.
         StateError: the scene has no georeference, or the predictor holds other weights.
-        DataError: the scene lacks bands that the weights read.
+        DataError: the scene lacks bands that the weights read, or the cleaning cannot measure its pixels.
         BadWeights: the net's output is not finite.
         ObjectCorrupt: the scene's bytes are not those that were ingested.
         StoreError: the store fails.
     """
+    cleaning.check()
+    cleaning = cleaning.of_model(predictor.meta.threshold)
+    mask_id = mask_id_of(scene_id, weights_id, cleaning)
     with catalog.read() as db:
-        known = model_rows.find_mask(db, scene_id, weights_id)
+        known = model_rows.find_mask_by_id(db, mask_id) if exact else model_rows.find_mask(db, scene_id, weights_id)
         if known is not None:
             return known
         scene, weights = scene_rows.get_scene(db, scene_id), model_rows.get_weights(db, weights_id)
     _check(scene, weights, predictor)
     began = time.monotonic()
     with scratch_directory("mask") as folder, whole_object(store, scene, f"scene {scene.scene_id}") as source:
-        facts, files = _make(source, scene, weights, predictor, folder, budget_bytes, on_progress)
+        facts, files = _make(source, scene, weights, predictor, cleaning, folder, budget_bytes, on_progress)
         mask = publish(store, catalog, files, lambda db, stored: _write_row(db, scene, weights, facts, stored))
     log.info(
         "masked scene %s (%s) with weights %s: %.1f %% cloud, %.1f s",
@@ -116,6 +131,7 @@ def _make(
     scene: Scene,
     weights: Weights,
     predictor: Predictor,
+    cleaning: Cleaning,
     folder: Path,
     budget_bytes: int,
     on_progress: OnProgress | None,
@@ -133,7 +149,8 @@ def _make(
         probability=drawn["probability"],
         on_progress=on_progress,
     )
-    tags = _tags(scene, weights, facts)
+    facts = cleaned_drawing(drawn["mask"], drawn["probability"], facts, cleaning, scene, folder)
+    tags = _tags(scene, weights, facts, predictor.meta.threshold)
     cogs = {name: folder / f"{name}.tif" for name in drawn}
     write_cog(
         cogs["mask"],
@@ -155,7 +172,8 @@ def _make(
     thumbnail = make_thumbnail(str(source), cogs["mask"], most_bytes=scene.size)
     files["thumbnail"] = _named(weights, scene, "thumbnail.webp", thumbnail)
     assets = {name: file.stored for name, file in files.items()}
-    mask_id, folder_key = mask_id_of(scene.scene_id, weights.weights_id), posixpath.dirname(assets["mask"].key)
+    mask_id = mask_id_of(scene.scene_id, weights.weights_id, facts.cleaning)
+    folder_key = posixpath.dirname(assets["mask"].key)
     item = item_beside(key=folder_key, mask_id=mask_id, scene=scene, weights=weights, facts=facts, assets=assets)
     files["item"] = _named(weights, scene, "item.json", item_bytes(item))
     return facts, files
@@ -180,19 +198,28 @@ def _styles(rasters: Mapping[str, StagedObject]) -> dict[str, StagedObject]:
     }
 
 
-def mask_id_of(scene_id: str, weights_id: str) -> str:
-    """Return the id of the mask of a scene by certain weights, whether it exists or not."""
-    return make_id("mk", scene_id, weights_id)
+def mask_id_of(scene_id: str, weights_id: str, cleaning: Cleaning = _AS_DRAWN) -> str:
+    """Return the id of the mask of a scene by certain weights, whether it exists or not.
+
+    Args:
+        scene_id: the scene.
+        weights_id: the weights.
+        cleaning: what is done to the mask; of another threshold only one that is not the model's (`of_model`).
+    """
+    return make_id("mk", scene_id, weights_id, *([cleaning.text] if cleaning.text else []))
 
 
 def _named(weights: Weights, scene: Scene, name: str, content: bytes | Path) -> StagedObject:
     return stage_object(content, lambda sha256: keys.mask(weights.weights_id, scene.scene_id, name, sha256))
 
 
-def _tags(scene: Scene, weights: Weights, facts: MaskFacts) -> dict[str, str]:
-    """Return tags for a reader of the file alone, without any that would differ when the mask is made again."""
+def _tags(scene: Scene, weights: Weights, facts: MaskFacts, threshold: float) -> dict[str, str]:
+    """Return tags for a reader of the file alone, without any that would differ when the mask is made again.
+
+    `threshold` is that of the model.
+    """
     tags = {
-        "MASK_ID": mask_id_of(scene.scene_id, weights.weights_id),
+        "MASK_ID": mask_id_of(scene.scene_id, weights.weights_id, facts.cleaning),
         "SCENE_ID": scene.scene_id,
         "SCENE_NAME": scene.name,
         "MODEL_VERSION": weights.version,
@@ -208,7 +235,7 @@ def _tags(scene: Scene, weights: Weights, facts: MaskFacts) -> dict[str, str]:
         "SOFTWARE": f"cloudseg {__version__}",
         **{name.upper(): text for name, text in carried_tags(scene).items()},
     }
-    return {f"CLOUDSEG_{name}": str(value) for name, value in tags.items()}
+    return {f"CLOUDSEG_{name}": str(value) for name, value in tags.items()} | cleaning_tags(facts, threshold)
 
 
 def _write_row(
@@ -216,7 +243,7 @@ def _write_row(
 ) -> Mask:
     """Add the row, or return the one that another process added meanwhile."""
     mask = Mask(
-        mask_id=mask_id_of(scene.scene_id, weights.weights_id),
+        mask_id=mask_id_of(scene.scene_id, weights.weights_id, facts.cleaning),
         scene_id=scene.scene_id,
         weights_id=weights.weights_id,
         threshold=facts.threshold,
@@ -225,6 +252,7 @@ def _write_row(
         **stored["mask"].model_dump(),
         companions={name: file.model_dump() for name, file in stored.items() if name != "mask"},
         created_at=now(),
+        cleaning=facts.cleaning.text,
     )
     model_rows.add_mask(db, mask)
     return model_rows.get_mask(db, mask.mask_id)

@@ -55,6 +55,21 @@ def make_thumbnail(scene: GdalPath | str, mask: Path, *, most_bytes: int = MOST_
     return encode(render(dn, cloud), min(most_bytes, MOST_BYTES))
 
 
+def make_scene_thumbnail(scene: GdalPath | str, *, most_bytes: int = MOST_BYTES) -> bytes:
+    """Return a WebP, at most 512 pixels per side, of a canonical scene alone, as `make_thumbnail` shows it.
+
+    Args:
+        scene: the canonical scene.
+        most_bytes: size of the picture; at most `MOST_BYTES` are used.
+
+    Raises:
+        ObjectCorrupt: the raster cannot be read.
+    """
+    with open_raster(scene) as pixels:
+        dn = _read_colors(pixels, small_shape(pixels.height, pixels.width))
+    return encode(render(dn, np.zeros(dn.shape[1:], np.uint8)), min(most_bytes, MOST_BYTES))
+
+
 def small_shape(height: int, width: int) -> tuple[int, int]:
     """Return height and width of the picture: those of the raster if it is small, never less than one pixel."""
     scale = min(1.0, MAX_SIDE / max(height, width))

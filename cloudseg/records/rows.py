@@ -233,7 +233,7 @@ class Promotion(Record):
 class Mask(Record):
     """A published mask of a scene by certain weights, with its probability layer, thumbnail and STAC item."""
 
-    mask_id: str = Field(description="'mk-' and 20 hex digits over scene_id and weights_id")
+    mask_id: str = Field(description="'mk-' and 20 hex digits over scene_id, weights_id and cleaning, if any")
     scene_id: str
     weights_id: str
     threshold: float
@@ -248,6 +248,16 @@ class Mask(Record):
         )
     )
     created_at: AwareDatetime
+    cleaning: str = Field(
+        "",
+        description="what was done to the mask that the model draws, as canonical JSON (cloudseg.raster.cleaning); "
+        "empty: nothing",
+    )
+    is_variant: bool = Field(
+        False,
+        description="True: asked for beside the mask that these weights already had of the scene, which readers go on "
+        "seeing",
+    )
 
 
 class ReaderSwitch(Record):

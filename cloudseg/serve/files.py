@@ -27,6 +27,7 @@ _TYPES: Final = {
     ".json": "application/json",
     ".parquet": "application/vnd.apache.parquet",
     ".qml": "application/xml",
+    ".webp": "image/webp",
 }
 AssetName = Annotated[str, Path(pattern=r"^[a-z0-9_]{1,40}$")]
 

@@ -34,7 +34,7 @@ def add_qgis(app: FastAPI, context: Context) -> None:
         layers = _layers(context, request, found)
         scene = found.scene
         bounds = array_bounds(scene.height, scene.width, Affine(*scene.transform))
-        text = project_qgs(title, layers, scene.crs, bounds)
+        text = project_qgs(title, layers, scene.crs or "", bounds)
         name = _UNSAFE.sub("_", title).strip("_")[:80]
         headers = {"Content-Disposition": f'attachment; filename="{name}.qgs"', "Cache-Control": BRIEF}
         return Response(text, media_type=_MEDIA_TYPE, headers=headers)

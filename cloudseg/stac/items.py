@@ -8,9 +8,11 @@ from typing import Final
 
 import pystac
 
+from cloudseg import keys
 from cloudseg.bands import NO_DATA, REFLECTANCE_SCALE
 from cloudseg.catalog.extent import Extent
 from cloudseg.catalog.stac_rows import Family, MaskRef, month_of
+from cloudseg.raster.cleaning import Cleaning
 from cloudseg.records import Json, Mask, Scene, Snapshot, StoredObject, Weights, utc_iso
 from cloudseg.stac.assets import add_asset
 from cloudseg.stac.links import GEOJSON, Site
@@ -45,8 +47,14 @@ def scene_item(site: Site, scene: Scene, masks: Family) -> pystac.Item:
     item.stac_extensions.append(EO)
     _add_image(site, item, scene)
     month = month_of(scene.acquired_at)
+    picture = site.object(keys.stac_thumbnail(month, scene.scene_id))
+    roles = ["thumbnail", "overview"]
+    item.add_asset("thumbnail", pystac.Asset(picture, "Scene in true color", media_type="image/webp", roles=roles))
     for ref in masks.masks:
         title = f"Cloud mask by model version {ref.version}"
+        item.add_link(pystac.Link("related", site.item("masks", month, ref.mask_id), GEOJSON, title))
+    for ref in masks.variants:
+        title = f"Cloud mask by model version {ref.version}, cleaned in another way"
         item.add_link(pystac.Link("related", site.item("masks", month, ref.mask_id), GEOJSON, title))
     return _placed(site, item, "scenes", month)
 
@@ -70,11 +78,20 @@ def mask_item(site: Site, mask: Mask, scene: Scene, weights: Weights, masks: Fam
         mask_id=mask.mask_id,
         scene=scene,
         weights=weights,
-        facts=MaskFacts(mask.threshold, cloud=cloud, valid=valid, pixels=pixels, arithmetic=None),
+        facts=MaskFacts(
+            mask.threshold,
+            cloud=cloud,
+            valid=valid,
+            pixels=pixels,
+            arithmetic=None,
+            cleaning=Cleaning.parse(mask.cleaning),
+        ),
         assets={"mask": StoredObject(key=mask.key, sha256=mask.sha256, size=mask.size), **companions},
         href=site.object,
     )
     item.properties |= {**_common(site, scene), "created": utc_iso(mask.created_at)}
+    if mask.is_variant:
+        item.properties["cloudseg:variant"] = True
     _add_image(site, item, scene)
     month = month_of(scene.acquired_at)
     item.add_link(
@@ -86,7 +103,9 @@ def mask_item(site: Site, mask: Mask, scene: Scene, weights: Weights, masks: Fam
     if record := companions.get("item"):
         title = "Item written with the mask: arithmetic and software that made it"
         item.add_link(pystac.Link("via", site.object(record.key), GEOJSON, title))
-    _add_versions(site, item, "masks", mask.mask_id, masks, {ref.mask_id: month for ref in masks.masks})
+    _add_versions(
+        site, item, "masks", mask.mask_id, masks, {ref.mask_id: month for ref in (*masks.masks, *masks.variants)}
+    )
     return _placed(site, item, "masks", month)
 
 
@@ -197,7 +216,7 @@ def _add_versions(
 ) -> None:
     """Add the fields and links of the Version extension."""
     item.stac_extensions.append(VERSION)
-    own = next(ref for ref in family.masks if ref.mask_id == item_id)
+    own = next(ref for ref in (*family.masks, *family.variants) if ref.mask_id == item_id)
     is_latest = family.latest is None or family.latest.mask_id == item_id
     item.properties |= {"version": str(own.version), "deprecated": not is_latest}
 

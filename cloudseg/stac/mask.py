@@ -25,6 +25,7 @@ from shapely.geometry.polygon import orient
 
 from cloudseg import __version__
 from cloudseg.bands import FIRST_ACQUISITION, MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA
+from cloudseg.raster.cleaning import Cleaning
 from cloudseg.raster.probability import STEPS
 from cloudseg.raster.statistics import BandStatistics
 from cloudseg.raster.style import COLORS
@@ -63,6 +64,9 @@ class MaskFacts:
     statistics: Mapping[str, BandStatistics] = field(default_factory=dict)
     """Of the rasters `mask` and `probability`, as in their files; none where nothing was observed, or only they say it.
     """
+
+    cleaning: Cleaning = field(default_factory=Cleaning)
+    """What was done to the mask that the model draws."""
 
     @property
     def cloud_fraction(self) -> float:
@@ -212,6 +216,7 @@ def _properties(scene: Scene, weights: Weights, facts: MaskFacts) -> Json:
         "cloudseg:snapshot_id": weights.snapshot_id,
         "cloudseg:recipe_hash": weights.metadata.get("recipe_hash"),
         "cloudseg:threshold": facts.threshold,
+        **facts.cleaning.properties(),
         **({"cloudseg:arithmetic": facts.arithmetic} if facts.arithmetic else {}),
         "cloudseg:cloud_fraction": round(facts.cloud_fraction, 6),
         "cloudseg:valid_fraction": round(facts.valid_fraction, 6),

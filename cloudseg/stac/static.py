@@ -36,6 +36,7 @@ from cloudseg.records import Json
 from cloudseg.stac import collections, items
 from cloudseg.stac.index import INDEXED, can_index, holds, index_bytes
 from cloudseg.stac.links import Site
+from cloudseg.stac.scene_thumbnails import add_thumbnails
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -163,6 +164,17 @@ class _Writer:
                 or old.states.get(item_id) != state
                 or (listed is not None and keys.stac_item(collection, month, item_id) not in listed)
             ]
+            if collection == "scenes":
+                asked = changed if listed is None else list(states)
+                self.changes += add_thumbnails(
+                    self.site.store,
+                    self.catalog,
+                    month,
+                    asked,
+                    listed=listed,
+                    dry_run=self.dry_run,
+                    run=self.pool.map,
+                )
             made = self._settle_items(collection, month, changed)
             unmade = set(changed) - made
             members = [member for member in members if member.item_id not in unmade]
@@ -177,6 +189,8 @@ class _Writer:
             time.sleep(pause)
         before = {keys.stac_item(collection, month, item_id) for item_id in old.states}
         before |= {keys.stac_index(collection, month)} if old.indexed else set()
+        if collection == "scenes":
+            before |= {keys.stac_thumbnail(month, item_id) for item_id in old.states if item_id not in states}
         self._remove_leftovers(collection, month, before if listed is None else listed)
 
     def settle_collection(self, collection: stac_rows.Collection) -> None:
@@ -277,6 +291,8 @@ class _Writer:
         with self.catalog.read() as db:
             members = stac_rows.list_members(db, collection, month)
         kept = {key, *(keys.stac_item(collection, month, member.item_id) for member in members)}
+        if collection == "scenes":
+            kept |= {keys.stac_thumbnail(month, member.item_id) for member in members}
         if members and _read_list(self._read(key)).indexed:
             kept.add(keys.stac_index(collection, month))
         for leftover in sorted(before - kept):

@@ -14,9 +14,9 @@ from cloudseg.stages import log
 if TYPE_CHECKING:
     from cloudseg.catalog.mask_search import Found
     from cloudseg.export.choose import Selection
-    from cloudseg.export.clean import Cleaning
-    from cloudseg.export.components import Advance
     from cloudseg.export.work import CleanedMask
+    from cloudseg.raster.cleaning import Cleaning
+    from cloudseg.raster.components import Advance
 
 Crs = Literal["native", "EPSG:4326"]
 
@@ -62,9 +62,9 @@ def export_clouds(
         SettingsError: GeoParquet needs a library that is not installed.
     """
     from cloudseg.export.choose import Selection
-    from cloudseg.export.clean import Cleaning
     from cloudseg.export.layers import CLOUD_COLUMNS, CLOUDS, check_on_earth, iter_clouds
     from cloudseg.export.vector_file import LONLAT, check_output, polygon_file
+    from cloudseg.raster.cleaning import Cleaning
 
     began = time.monotonic()
     cleaning = Cleaning(threshold, min_area_m2, min_hole_m2, buffer_m)
@@ -127,8 +127,8 @@ def export_masks(
         NotInCatalog: a mask, a scene or the weights are unknown, or readers see no masks yet.
     """
     from cloudseg.export.choose import Selection
-    from cloudseg.export.clean import Cleaning
     from cloudseg.export.raster_file import raster_name, write_cleaned
+    from cloudseg.raster.cleaning import Cleaning
 
     began = time.monotonic()
     cleaning = Cleaning(threshold, min_area_m2, min_hole_m2, buffer_m)

@@ -11,7 +11,7 @@ from cloudseg.registry import find_earlier_champion
 from cloudseg.registry.due import run_id_of
 from cloudseg.runtime import open_runtime
 from cloudseg.stages.evaluate import resolve_evaluation_target
-from cloudseg.stages.predict import resolve_scenes
+from cloudseg.stages.predict import asked_cleaning, resolve_scenes, text_of
 
 
 def plan_train(
@@ -112,16 +112,28 @@ def plan_roles() -> Json:
     }
 
 
-def plan_masks(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: str | None = None) -> Json:
-    """Return which scenes would get a mask.
+def plan_masks(
+    scene_ids: Sequence[str] = (),
+    *,
+    new: bool = False,
+    weights_id: str | None = None,
+    threshold: float | None = None,
+    min_area_m2: float | None = None,
+    min_hole_m2: float | None = None,
+    buffer_m: float | None = None,
+) -> Json:
+    """Return which scenes would get a mask; the arguments are those of `predict`.
 
     Raises:
-        InputError: both or neither of `scene_ids` and `new` are given.
+        InputError: both or neither of `scene_ids` and `new` are given, or a value of the cleaning is out of range.
         NotInCatalog: the weights are unknown, or there is no champion yet.
     """
-    with open_runtime().catalog.read() as db:
-        weights, wanted = resolve_scenes(db, scene_ids, new=new, weights_id=weights_id)
-        have = model_rows.find_masked(db, weights.weights_id, wanted)
+    runtime = open_runtime()
+    cleaning, exact = asked_cleaning(runtime, threshold, min_area_m2, min_hole_m2, buffer_m)
+    such = cleaning if exact else None
+    with runtime.catalog.read() as db:
+        weights, wanted = resolve_scenes(db, scene_ids, new=new, weights_id=weights_id, cleaning=such)
+        have = model_rows.find_masked(db, weights.weights_id, wanted, cleaning=text_of(such, weights))
     missing = [scene_id for scene_id in wanted if scene_id not in have]
     return {
         "would": "mask" if missing else "nothing: every scene has its mask",

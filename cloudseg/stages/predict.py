@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, TypedDict
+from typing import TYPE_CHECKING, Final, TypedDict
 
 from sqlalchemy import Connection
 
@@ -12,11 +12,15 @@ from cloudseg.bands import BAND_NAMES
 from cloudseg.catalog import model_rows, reader_rows, scene_rows
 from cloudseg.errors import BadWeights, CloudsegError, InputError, Interrupted, NotInCatalog
 from cloudseg.records import Json, PredictFileRecord, PredictRecord, Weights
-from cloudseg.runtime import Runtime, open_runtime
+from cloudseg.runtime import Runtime, open_runtime, read_settings
 from cloudseg.signals import listen_for_stop
 from cloudseg.stages import log
 from cloudseg.stages.compute import open_device
 from cloudseg.stages.stac import publish_stac
+
+if TYPE_CHECKING:
+    from cloudseg.raster.cleaning import Cleaning
+    from cloudseg.settings import Settings
 
 MOST_BATCHES: Final = 1000
 """Maximum of a plan: Airflow does not map a task over more than 1024 entries (its setting `core.max_map_length`)."""
@@ -30,7 +34,15 @@ class PredictBatch(TypedDict):
     name: str
 
 
-def plan_predict(*, weights_id: str | None = None, batch_size: int = 8) -> list[PredictBatch]:
+def plan_predict(
+    *,
+    weights_id: str | None = None,
+    batch_size: int = 8,
+    threshold: float | None = None,
+    min_area_m2: float | None = None,
+    min_hole_m2: float | None = None,
+    buffer_m: float | None = None,
+) -> list[PredictBatch]:
     """Divide the scenes that lack a mask of the weights into batches, oldest first.
 
     By default these are the weights whose masks readers see: the champion, unless readers were switched to others. Then
@@ -42,12 +54,16 @@ def plan_predict(*, weights_id: str | None = None, batch_size: int = 8) -> list[
     Args:
         weights_id: by default those whose masks readers see.
         batch_size: scenes in a batch.
+        threshold: as in `predict`: with one of these, the scenes that lack a mask that is cleaned just so.
+        min_area_m2: the same.
+        min_hole_m2: the same.
+        buffer_m: the same.
 
     Returns:
         The batches; none without a champion.
 
     Raises:
-        InputError: `batch_size` is below 1.
+        InputError: `batch_size` is below 1, or a value of the cleaning is out of range.
         NotInCatalog: the weights are unknown.
         BadWeights: the weights need a band that no scene can have.
     """
@@ -56,9 +72,11 @@ def plan_predict(*, weights_id: str | None = None, batch_size: int = 8) -> list[
             "a batch holds at least one scene", subject="batch_size", found=batch_size, expected="1 or more"
         )
     runtime = open_runtime()
+    cleaning, exact = asked_cleaning(runtime, threshold, min_area_m2, min_hole_m2, buffer_m)
+    such = cleaning if exact else None
     with runtime.catalog.read() as db:
         wanted = [(model_rows.get_weights(db, weights_id), None)] if weights_id else _list_wanted(db)
-        waiting = [(weights, _waiting(db, weights, since)) for weights, since in wanted]
+        waiting = [(weights, _waiting(db, weights, since, cleaning=such)) for weights, since in wanted]
     scenes = sum(len(found) for _, found in waiting)
     # Each list may end with a batch that is not full.
     size = max(batch_size, math.ceil(scenes / (MOST_BATCHES - len(waiting) + 1)))
@@ -81,8 +99,22 @@ def _list_wanted(db: Connection) -> list[tuple[Weights, datetime | None]]:
     return wanted
 
 
-def predict(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: str | None = None) -> PredictRecord:
+def predict(
+    scene_ids: Sequence[str] = (),
+    *,
+    new: bool = False,
+    weights_id: str | None = None,
+    threshold: float | None = None,
+    min_area_m2: float | None = None,
+    min_hole_m2: float | None = None,
+    buffer_m: float | None = None,
+) -> PredictRecord:
     """Predict and publish masks; a mask that exists is returned unchanged.
+
+    A cleaning that is passed makes a mask of its own beside one that is cleaned in another way, under another id; the
+    first mask of a scene by these weights stays the one that readers see. Where none is passed, that one counts, and a
+    new one is cleaned as the settings say (CLOUDSEG_THRESHOLD, CLOUDSEG_MIN_AREA_M2, CLOUDSEG_MIN_HOLE_M2,
+    CLOUDSEG_BUFFER_M).
 
     A scene that fails is listed under `failed`, and the others are predicted. Errors that a retry can fix (an
     unreachable store or catalog, a full disk, too little memory) are raised. After SIGTERM or SIGINT the current scene
@@ -92,23 +124,30 @@ def predict(scene_ids: Sequence[str] = (), *, new: bool = False, weights_id: str
         scene_ids: the scenes.
         new: predict all scenes without a mask instead.
         weights_id: by default the champion.
+        threshold: probability from which a pixel is cloud, instead of the model's.
+        min_area_m2: clouds smaller than this become clear.
+        min_hole_m2: clear areas smaller than this become cloud, unless no cloud touches them.
+        buffer_m: by how many meters clouds are widened, after that.
 
     Raises:
-        InputError: both or neither of `scene_ids` and `new` are given.
+        InputError: both or neither of `scene_ids` and `new` are given, or a value of the cleaning is out of range.
         NotInCatalog: the weights are unknown, or there is no champion yet.
         Interrupted: a signal arrived; published masks are kept.
     """
     began = time.monotonic()
     runtime = open_runtime()
+    cleaning, exact = asked_cleaning(runtime, threshold, min_area_m2, min_hole_m2, buffer_m)
+    such = cleaning if exact else None
     with runtime.catalog.read() as db:
-        weights, wanted = resolve_scenes(db, scene_ids, new=new, weights_id=weights_id)
-        before = model_rows.find_masked(db, weights.weights_id, wanted)
-    log.started("predict", weights_id=weights.weights_id, scenes=len(wanted), new=new)
+        weights, wanted = resolve_scenes(db, scene_ids, new=new, weights_id=weights_id, cleaning=such)
+        before = model_rows.find_masked(db, weights.weights_id, wanted, cleaning=text_of(such, weights))
+    cleaned = {"cleaning": cleaning.text} if cleaning.text else {}
+    log.started("predict", weights_id=weights.weights_id, scenes=len(wanted), new=new, **cleaned)
     masks: dict[str, str] = {}
     failed: Json = {}
     try:
         if wanted:
-            _mask_all(runtime, weights, wanted, masks, failed)
+            _mask_all(runtime, weights, wanted, masks, failed, cleaning=cleaning, exact=exact)
     finally:
         publish_stac(runtime, scene_ids=list(masks))
     record = PredictRecord(
@@ -130,6 +169,10 @@ def predict_file(
     bands: Sequence[str] | None = None,
     resolution_m: float | None = None,
     probability: str | None = None,
+    threshold: float | None = None,
+    min_area_m2: float | None = None,
+    min_hole_m2: float | None = None,
+    buffer_m: float | None = None,
 ) -> PredictFileRecord:
     """Mask a file of the user and write the mask beside the service: nothing is published, no catalog is needed.
 
@@ -142,6 +185,10 @@ def predict_file(
         bands: names in file order, `-` for one that is not wanted; by default from the file.
         resolution_m: ground size of a pixel in meters; by default from the georeference.
         probability: path of the probability; by default it is not written.
+        threshold: as in `predict`; by default of the settings, as there.
+        min_area_m2: the same.
+        min_hole_m2: the same.
+        buffer_m: the same.
 
     Raises:
         NotInCatalog: there is no champion here, or no such weights.
@@ -149,6 +196,7 @@ def predict_file(
     """
     from cloudseg.api import load
 
+    cleaning = _cleaning(read_settings(), threshold, min_area_m2, min_hole_m2, buffer_m)
     log.started("predict", path=path, out=out, weights=weights)
     report_progress = log.progress("predict")
     record = load(weights).predict_file(
@@ -157,16 +205,72 @@ def predict_file(
         bands=bands,
         resolution_m=resolution_m,
         probability=probability,
+        threshold=cleaning.threshold,
+        min_area_m2=cleaning.min_area_m2,
+        min_hole_m2=cleaning.min_hole_m2,
+        buffer_m=cleaning.buffer_m,
         progress=lambda done, total: report_progress(done, total, "windows"),
     )
     log.ended("predict", record)
     return record
 
 
+def asked_cleaning(
+    runtime: Runtime,
+    threshold: float | None,
+    min_area_m2: float | None,
+    min_hole_m2: float | None,
+    buffer_m: float | None,
+) -> tuple["Cleaning", bool]:
+    """Return the cleaning of new masks, and whether somebody asked for just that one: not the settings alone.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+    asked = (threshold, min_area_m2, min_hole_m2, buffer_m)
+    return _cleaning(runtime.settings, *asked), any(value is not None for value in asked)
+
+
+def _cleaning(
+    settings: "Settings",
+    threshold: float | None,
+    min_area_m2: float | None,
+    min_hole_m2: float | None,
+    buffer_m: float | None,
+) -> "Cleaning":
+    from cloudseg.raster.cleaning import Cleaning
+
+    cleaning = Cleaning(
+        settings.threshold if threshold is None else threshold,
+        settings.min_area_m2 if min_area_m2 is None else min_area_m2,
+        settings.min_hole_m2 if min_hole_m2 is None else min_hole_m2,
+        settings.buffer_m if buffer_m is None else buffer_m,
+    )
+    cleaning.check()
+    return cleaning
+
+
+def text_of(cleaning: "Cleaning | None", weights: Weights) -> str | None:
+    """Return how the rows of masks by these weights hold a cleaning (`Mask.cleaning`); None for any."""
+    return None if cleaning is None else cleaning.of_model(weights.metadata["threshold"]).text
+
+
 def resolve_scenes(
-    db: Connection, scene_ids: Sequence[str], *, new: bool, weights_id: str | None
+    db: Connection,
+    scene_ids: Sequence[str],
+    *,
+    new: bool,
+    weights_id: str | None,
+    cleaning: "Cleaning | None" = None,
 ) -> tuple[Weights, list[str]]:
     """Return the weights and the ids of the scenes to predict.
+
+    Args:
+        db: the catalog.
+        scene_ids: the scenes.
+        new: all scenes without a mask instead.
+        weights_id: by default the champion.
+        cleaning: only masks that are cleaned just so count; None: any.
 
     Raises:
         InputError: both or neither of `scene_ids` and `new` are given.
@@ -183,11 +287,20 @@ def resolve_scenes(
             subject="champion",
             next_step="Run `cloudseg retrain`, or name weights with --weights.",
         )
-    return weights, [scene.scene_id for scene in _waiting(db, weights)] if new else list(dict.fromkeys(scene_ids))
+    if not new:
+        return weights, list(dict.fromkeys(scene_ids))
+    return weights, [scene.scene_id for scene in _waiting(db, weights, cleaning=cleaning)]
 
 
 def _mask_all(
-    runtime: Runtime, weights: Weights, scene_ids: Sequence[str], masks: dict[str, str], failed: Json
+    runtime: Runtime,
+    weights: Weights,
+    scene_ids: Sequence[str],
+    masks: dict[str, str],
+    failed: Json,
+    *,
+    cleaning: "Cleaning",
+    exact: bool,
 ) -> None:
     """Add to `masks` the mask id by scene id, and to `failed` the error record by id of each scene that failed."""
     device = open_device(runtime)
@@ -206,6 +319,8 @@ def _mask_all(
                     scene_id=scene_id,
                     weights_id=weights.weights_id,
                     predictor=predictor,
+                    cleaning=cleaning,
+                    exact=exact,
                 )
                 masks[scene_id] = mask.mask_id
             except CloudsegError as error:
@@ -240,14 +355,22 @@ def _find_weights(db: Connection, weights_id: str | None) -> Weights | None:
     return model_rows.get_weights(db, champion.weights_id) if champion else None
 
 
-def _waiting(db: Connection, weights: Weights, since: datetime | None = None) -> list[scene_rows.WaitingScene]:
+def _waiting(
+    db: Connection, weights: Weights, since: datetime | None = None, *, cleaning: "Cleaning | None" = None
+) -> list[scene_rows.WaitingScene]:
     """List scenes without a mask that have all bands that these weights need.
 
     Raises:
         BadWeights: a band is none that a scene can have, so that the list would always be empty.
     """
     check_bands(weights)
-    return scene_rows.list_scenes_without_mask(db, weights.weights_id, bands=weights.metadata["bands"], since=since)
+    return scene_rows.list_scenes_without_mask(
+        db,
+        weights.weights_id,
+        bands=weights.metadata["bands"],
+        since=since,
+        cleaning=text_of(cleaning, weights),
+    )
 
 
 def check_bands(weights: Weights) -> None:

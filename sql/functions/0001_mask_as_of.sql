@@ -5,6 +5,7 @@ SELECT published_mask.*
 FROM published_mask
 WHERE
     published_mask.created_at <= moment
+    AND NOT published_mask.is_variant
     AND published_mask.weights_id = COALESCE(
         (
             SELECT reader_history.weights_id

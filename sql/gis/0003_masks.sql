@@ -14,7 +14,8 @@ SELECT
     mask.threshold,
     weights.version AS model_version,
     mask.weights_id,
-    COALESCE(mask.weights_id = (SELECT reader_model.weights_id FROM reader_model), FALSE) AS is_current,
+    NOT mask.is_variant
+    AND COALESCE(mask.weights_id = (SELECT reader_model.weights_id FROM reader_model), FALSE) AS is_current,
     (SELECT mask_version.successor_mask_id FROM mask_version WHERE mask_version.mask_id = mask.mask_id)
         AS successor_mask_id,
     (SELECT published_mask.disputed FROM published_mask WHERE published_mask.mask_id = mask.mask_id) AS disputed,
@@ -25,7 +26,8 @@ SELECT
     store.url || (mask.companions -> 'thumbnail' ->> 'key') AS thumbnail_url,
     store.url || (mask.companions -> 'item' ->> 'key') AS item_url,
     mask.sha256,
-    mask.created_at
+    mask.created_at,
+    mask.cleaning
 FROM mask
 INNER JOIN scene ON mask.scene_id = scene.scene_id
 INNER JOIN weights ON mask.weights_id = weights.weights_id

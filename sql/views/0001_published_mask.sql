@@ -1,6 +1,7 @@
 -- Every published mask with its scene, place, bounds in lon/lat, model and keys in the object store.
 -- A scene that crosses 180° has max_lon < min_lon. disputed: a proposed or accepted label corrects it, or was decided on
--- after it was made, and its scene has no newer mask.
+-- after it was made, and its scene has no newer mask. cleaning: what was done to the mask that the model draws, empty
+-- for nothing. is_variant: made beside the mask that readers see of this scene by these weights.
 CREATE VIEW published_mask AS
 SELECT
     mask.mask_id,
@@ -40,10 +41,14 @@ SELECT
                 )
         )
         AND NOT EXISTS (
-            SELECT 1 FROM mask AS newer WHERE newer.scene_id = mask.scene_id AND newer.created_at > mask.created_at
+            SELECT 1
+            FROM mask AS newer
+            WHERE newer.scene_id = mask.scene_id AND newer.created_at > mask.created_at AND NOT newer.is_variant
         )
     ) AS disputed,
-    mask.created_at
+    mask.created_at,
+    mask.cleaning,
+    mask.is_variant
 FROM mask
 INNER JOIN scene ON mask.scene_id = scene.scene_id
 INNER JOIN weights ON mask.weights_id = weights.weights_id

@@ -15,7 +15,7 @@ SELECT
     (SELECT COUNT(*) FROM promotion WHERE promotion.weights_id = weights.weights_id) AS times_promoted,
     (SELECT MAX(promotion.created_at) FROM promotion WHERE promotion.weights_id = weights.weights_id)
         AS last_promoted_at,
-    (SELECT COUNT(*) FROM mask WHERE mask.weights_id = weights.weights_id) AS masks,
+    (SELECT COUNT(*) FROM mask WHERE mask.weights_id = weights.weights_id AND NOT mask.is_variant) AS masks,
     COALESCE(
         weights.weights_id = (
             SELECT newest.weights_id FROM promotion AS newest ORDER BY newest.generation DESC LIMIT 1

@@ -3,4 +3,4 @@
 CREATE VIEW current_mask AS
 SELECT published_mask.*
 FROM published_mask
-WHERE published_mask.weights_id = (SELECT reader_model.weights_id FROM reader_model)
+WHERE published_mask.weights_id = (SELECT reader_model.weights_id FROM reader_model) AND NOT published_mask.is_variant

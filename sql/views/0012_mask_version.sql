@@ -12,6 +12,7 @@ SELECT
         INNER JOIN weights AS older ON earlier.weights_id = older.weights_id
         WHERE
             earlier.scene_id = mask.scene_id
+            AND NOT earlier.is_variant
             AND older.version < weights.version
             AND (
                 EXISTS (SELECT 1 FROM promotion WHERE promotion.weights_id = older.weights_id)
@@ -26,6 +27,7 @@ SELECT
         INNER JOIN weights AS newer ON later.weights_id = newer.weights_id
         WHERE
             later.scene_id = mask.scene_id
+            AND NOT later.is_variant
             AND newer.version > weights.version
             AND (
                 EXISTS (SELECT 1 FROM promotion WHERE promotion.weights_id = newer.weights_id)
@@ -39,8 +41,10 @@ SELECT
         FROM mask AS shown
         WHERE
             shown.scene_id = mask.scene_id
+            AND NOT shown.is_variant
             AND shown.weights_id = (SELECT reader_model.weights_id FROM reader_model)
     ) AS current_mask_id,
-    COALESCE(mask.weights_id = (SELECT reader_model.weights_id FROM reader_model), FALSE) AS is_current
+    NOT mask.is_variant
+    AND COALESCE(mask.weights_id = (SELECT reader_model.weights_id FROM reader_model), FALSE) AS is_current
 FROM mask
 INNER JOIN weights ON mask.weights_id = weights.weights_id

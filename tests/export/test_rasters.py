@@ -11,7 +11,7 @@ from cloudseg import stages
 from cloudseg.errors import BadLabel
 from cloudseg.ingest.label_tags import label_tags
 from tests.export.conftest import UTM, Home, speckled, steps_of
-from tests.export.test_clean import by_pairs
+from tests.raster.test_clean import by_pairs
 
 
 def test_a_widened_mask_with_its_settings(home: Home, tmp_path: Path) -> None:

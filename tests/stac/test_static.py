@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from cloudseg import keys
 from cloudseg.catalog import model_rows, scene_rows
@@ -370,3 +372,31 @@ def test_a_row_that_cannot_be_described_keeps_no_other_from_being_found(
     assert len(published.items("masks")) == 4
     assert len(published.items("scenes")) == 3
     assert is_right(published)
+
+
+def test_scenes_have_a_thumbnail_that_is_made_once_and_for_old_scenes_too(published: StacWorld) -> None:
+    scene = published.scenes[0]
+    before = {path: path.read_bytes() for path in (published.world.store.root / "scenes").rglob("*.tif")}
+    item = next(item for item in published.items("scenes") if item.id == scene.scene_id)
+    picture = Path(item.assets["thumbnail"].href)
+    with Image.open(picture) as image:
+        assert (image.format, image.size) == ("WEBP", (scene.width, scene.height))
+        assert len({tuple(pixel) for pixel in np.asarray(image).reshape(-1, 3)}) > 10
+    data = picture.read_bytes()
+    assert len(data) <= min(40_000, scene.size)
+    picture.unlink()
+    assert repair(published.site, published.catalog, dry_run=True) == 1
+    assert repair(published.site, published.catalog) == 1
+    assert picture.read_bytes() == data
+    assert before == {path: path.read_bytes() for path in (published.world.store.root / "scenes").rglob("*.tif")}
+    assert is_right(published)
+
+
+def test_a_scene_that_cannot_be_read_has_its_item_and_no_thumbnail(stac: StacWorld) -> None:
+    scene = stac.scenes[0]
+    path = Path(stac.site.store.gdal_path(scene.key))
+    path.chmod(0o644)
+    path.write_bytes(b"no raster")
+    stac.publish()
+    assert scene.scene_id in {item.id for item in stac.items("scenes")}
+    assert not list(stac.root.rglob(f"{scene.scene_id}.webp"))

@@ -9,8 +9,9 @@ from rasterio.transform import Affine
 from rasterio.warp import transform as transform_points
 
 from cloudseg.errors import InputError
-from cloudseg.export.clean import Cleaning, cleaned_classes, widen
-from cloudseg.export.ground import Ground, measure_ground
+from cloudseg.raster.clean import cleaned_classes, widen
+from cloudseg.raster.cleaning import Cleaning
+from cloudseg.raster.ground import Ground, measure_ground
 
 UTM = Affine(10.0, 0, 500_000.0, 0, -10.0, 5_400_000.0)
 
@@ -133,6 +134,18 @@ def test_small_clouds_and_gaps_go_as_a_flood_fill_finds_them(tmp_path: Path) -> 
     assert np.array_equal(found, expected)
     assert (found[33:36, 25:29] == 1).all()
     assert (found[:, 70:73] == 255).all()
+
+
+def test_a_clear_island_in_no_data_is_no_gap_in_a_cloud(tmp_path: Path) -> None:
+    classes = np.full((1030, 30), 255, np.uint8)
+    classes[510:514, 4:6] = 0  # across the border of two strips
+    classes[0, :8] = 0  # in a corner of the raster
+    classes[900:910, 10:20] = 1
+    classes[900:903, 20] = 0  # beside a cloud, and otherwise no data
+    found = clean(tmp_path, sources(tmp_path, classes, classes)["mask"], Cleaning(min_hole_m2=1e5))
+    expected = classes.copy()
+    expected[900:903, 20] = 1
+    assert np.array_equal(found, expected)
 
 
 def test_another_threshold_is_applied_to_the_probability(tmp_path: Path) -> None:

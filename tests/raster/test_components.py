@@ -9,8 +9,8 @@ import shapely
 from rasterio.features import shapes
 from shapely.geometry import shape
 
-from cloudseg.export.components import Component, iter_components, paint, polygon_of
-from cloudseg.export.ground import Ground
+from cloudseg.raster.components import Component, iter_components, paint, polygon_of
+from cloudseg.raster.ground import Ground
 
 
 def square(height: int, side: float = 10.0) -> Ground:

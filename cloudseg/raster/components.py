@@ -16,7 +16,7 @@ from rasterio.features import shapes
 from rasterio.transform import Affine
 from shapely.geometry import Polygon
 
-from cloudseg.export.ground import Ground
+from cloudseg.raster.ground import Ground
 
 STRIP: Final = 512
 """Rows that are drawn at a time."""
@@ -24,7 +24,7 @@ STRIP: Final = 512
 UInt8 = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-Advance = Callable[[int], None]
+Advance = Callable[[int], object]
 """Called with the number of rows that are done."""
 
 
@@ -180,12 +180,40 @@ def _draw(part: UInt8, value: int, top: int) -> _Drawn:
 def paint(classes: UInt8, polygons: Sequence[Polygon], value: int) -> None:
     """Set the class of the pixels inside polygons of pixel edges.
 
-    A pixel is inside where an odd number of vertical edges lies to its left.
-
     Args:
         classes: `(row, col)`, is changed.
         polygons: that do not overlap.
         value: the class.
+    """
+    top, left, inside = _pixels_inside(polygons)
+    classes[top : top + inside.shape[0], left : left + inside.shape[1]][inside] = value
+
+
+def touches(classes: UInt8, polygon: Polygon, value: int) -> bool:
+    """Return whether a pixel of a class lies beside a polygon of pixel edges: above, below, left or right.
+
+    Args:
+        classes: `(row, col)`.
+        polygon: without pixels of that class.
+        value: the class.
+    """
+    top, left, inside = _pixels_inside([polygon])
+    above, before = min(1, top), min(1, left)  # 0 at the border of the raster
+    around = classes[top - above : top + inside.shape[0] + 1, left - before : left + inside.shape[1] + 1] == value
+    area = np.zeros(around.shape, np.bool_)
+    area[above : above + inside.shape[0], before : before + inside.shape[1]] = inside
+    return bool(
+        (area[1:] & around[:-1]).any()
+        or (area[:-1] & around[1:]).any()
+        or (area[:, 1:] & around[:, :-1]).any()
+        or (area[:, :-1] & around[:, 1:]).any()
+    )
+
+
+def _pixels_inside(polygons: Sequence[Polygon]) -> tuple[int, int, npt.NDArray[np.bool_]]:
+    """Return the first row and column of polygons, and which pixels from there on are inside, `(row, col)`.
+
+    A pixel is inside where an odd number of vertical edges lies to its left.
     """
     rings = shapely.get_rings(polygons)
     points, ring = shapely.get_coordinates(rings, return_index=True)
@@ -199,8 +227,8 @@ def paint(classes: UInt8, polygons: Sequence[Polygon], value: int) -> None:
     length = last - first
     step = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
     np.add.at(edges, (np.repeat(first - top, length) + step, np.repeat(col - left, length)), 1)
-    inside = np.cumsum(edges, axis=1, dtype=np.uint8)[:, :-1] % 2 == 1
-    classes[top:bottom, left:right][inside] = value
+    inside: npt.NDArray[np.bool_] = np.cumsum(edges, axis=1, dtype=np.uint8)[:, :-1] % 2 == 1
+    return int(top), int(left), inside
 
 
 def _join(above: list[Touch], below: list[Touch], limit: float) -> None:

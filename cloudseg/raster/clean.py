@@ -1,82 +1,39 @@
 """Another threshold, small clouds removed, small gaps filled, clouds widened: classes of a mask in a file of bytes.
 
+The one implementation for predictions, exports and Python. Pixels without data keep that class, and only clear pixels
+become cloud by a buffer, whatever lies between them and the cloud. A clear area that no cloud touches is no gap in one:
+an island between pixels without data stays clear.
+
 The file is mapped into memory, so that a scene of any size needs the room of one byte a pixel on disk only.
 """
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from rasterio.transform import Affine
 from rasterio.windows import Window as RasterioWindow
 from shapely.geometry import Polygon
 
-from cloudseg.bands import MASK_CLEAR, MASK_CLOUD
-from cloudseg.errors import InputError
-from cloudseg.export.components import STRIP, Advance, iter_components, paint
-from cloudseg.export.ground import Ground
+from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA
 from cloudseg.grid import Window
-from cloudseg.raster.probability import STEPS, classify
+from cloudseg.raster.cleaning import Cleaning
+from cloudseg.raster.cog import create_tiled
+from cloudseg.raster.components import STRIP, Advance, iter_components, paint, touches
+from cloudseg.raster.ground import Ground
+from cloudseg.raster.probability import classify
 from cloudseg.raster.read import decoded, open_raster
+from cloudseg.raster.statistics import count_values
+from cloudseg.raster.style import mask_colormap
 from cloudseg.scratch import reserve_file
 
-MOST_BUFFER_M: Final = 20_000.0
-"""Widest buffer in meters: its cost grows with the number of rows that it spans."""
 _BLOCK: Final = 2048
 """Side of the windows in which clouds are widened."""
-_LEAST: Final = 1 / STEPS
-"""The lowest step of a probability that can be a threshold; 0 would make everything cloud."""
 
 UInt8 = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Cleaning:
-    """What is done to a mask, in this order; the defaults leave it as it is."""
-
-    threshold: float | None = None
-    """Probability from which a pixel is cloud; None: that of the model."""
-    min_area_m2: float = 0.0
-    """Clouds smaller than this become clear."""
-    min_hole_m2: float = 0.0
-    """Clear areas smaller than this become cloud."""
-    buffer_m: float = 0.0
-    """Clear pixels whose center is at most this far from the center of a cloud pixel become cloud."""
-
-    def check(self) -> None:
-        """Raise InputError if a value is out of range."""
-        if self.threshold is not None and not _LEAST <= self.threshold <= 1:
-            raise InputError("not a threshold", subject="threshold", found=self.threshold, expected=f"{_LEAST} to 1")
-        for name in ("min_area_m2", "min_hole_m2"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise InputError("not an area", subject=name, found=value, expected="square meters, 0 or more")
-        if not 0 <= self.buffer_m <= MOST_BUFFER_M:
-            raise InputError(
-                "not a width", subject="buffer_m", found=self.buffer_m, expected=f"meters, 0 to {MOST_BUFFER_M:.0f}"
-            )
-
-    @property
-    def passes(self) -> int:
-        """How often every row is passed, to count progress."""
-        return 1 + sum(value > 0 for value in (self.min_area_m2, self.min_hole_m2, self.buffer_m))
-
-    def tags(self, threshold: float) -> dict[str, str]:
-        """Return the settings as text, by the names of tags of a mask.
-
-        Args:
-            threshold: of the model, which applies where no other is set.
-        """
-        return {
-            "CLOUDSEG_THRESHOLD": repr(threshold if self.threshold is None else self.threshold),
-            "CLOUDSEG_MODEL_THRESHOLD": repr(threshold),
-            "CLOUDSEG_MIN_AREA_M2": f"{self.min_area_m2:g}",
-            "CLOUDSEG_MIN_HOLE_M2": f"{self.min_hole_m2:g}",
-            "CLOUDSEG_BUFFER_M": f"{self.buffer_m:g}",
-        }
 
 
 def cleaned_classes(source: Path, ground: Ground, cleaning: Cleaning, folder: Path, advance: Advance) -> UInt8:
@@ -94,15 +51,61 @@ def cleaned_classes(source: Path, ground: Ground, cleaning: Cleaning, folder: Pa
         StoreUnreachable: the disk of the scratch directory is full.
     """
     classes = _read(source, cleaning.threshold, folder / "classes.bin", advance)
+    return _cleaned(classes, ground, cleaning, lambda: map_bytes(folder / "widened.bin", classes.shape), advance)
+
+
+def cleaned_array(pixels: UInt8, ground: Ground, cleaning: Cleaning) -> UInt8:
+    """Return classes after cleaning, in memory.
+
+    Args:
+        pixels: `(row, col)`: the classes, or the encoded probability if another threshold is set.
+        ground: sizes of its pixels.
+        cleaning: what to do.
+    """
+    classes = pixels.copy() if cleaning.threshold is None else classify(pixels, cleaning.threshold)
+    return _cleaned(classes, ground, cleaning, lambda: np.empty_like(classes), lambda _: None)
+
+
+def _cleaned(classes: UInt8, ground: Ground, cleaning: Cleaning, room: Callable[[], UInt8], advance: Advance) -> UInt8:
     if cleaning.min_area_m2:
         _flip_small(classes, MASK_CLOUD, MASK_CLEAR, ground, cleaning.min_area_m2, advance)
     if cleaning.min_hole_m2:
-        _flip_small(classes, MASK_CLEAR, MASK_CLOUD, ground, cleaning.min_hole_m2, advance)
+        _flip_small(classes, MASK_CLEAR, MASK_CLOUD, ground, cleaning.min_hole_m2, advance, touching=True)
     if cleaning.buffer_m:
-        widened = map_bytes(folder / "widened.bin", classes.shape)
+        widened = room()
         widen(classes, ground, cleaning.buffer_m, widened, advance)
         return widened
     return classes
+
+
+def write_classes(path: Path, classes: UInt8, crs: str | None, transform: Affine) -> npt.NDArray[np.int64]:
+    """Write classes as a tiled GeoTIFF, to be made into a COG, and return how often each of 256 values occurs.
+
+    Args:
+        path: of the new file.
+        classes: `(row, col)`; may be a memory map.
+        crs: 'EPSG:n' or WKT, if any.
+        transform: from pixels to the CRS.
+    """
+    height, width = classes.shape
+    counts = np.zeros(256, np.int64)
+    with create_tiled(
+        path,
+        height=height,
+        width=width,
+        count=1,
+        dtype="uint8",
+        crs=crs,
+        transform=transform,
+        nodata=MASK_NO_DATA,
+        descriptions=["cloud mask"],
+        colormap=mask_colormap(),
+    ) as dataset:
+        for top in range(0, height, STRIP):
+            part = np.ascontiguousarray(classes[top : top + STRIP])
+            counts += count_values(part)
+            dataset.write(part, 1, window=RasterioWindow(0, top, width, len(part)))
+    return counts
 
 
 def map_bytes(path: Path, shape: tuple[int, ...]) -> UInt8:
@@ -211,12 +214,31 @@ def _read(source: Path, threshold: float | None, path: Path, advance: Advance) -
 
 
 def _flip_small(
-    classes: UInt8, value: int, to: int, ground: Ground, below_m2: float, advance: Callable[[int], None]
+    classes: UInt8,
+    value: int,
+    to: int,
+    ground: Ground,
+    below_m2: float,
+    advance: Callable[[int], None],
+    *,
+    touching: bool = False,
 ) -> None:
-    """Set another class for the small areas of a class; they are painted as soon as they are known to be small."""
+    """Set another class for the small areas of a class; they are painted as soon as they are known to be small.
+
+    Args:
+        classes: `(row, col)`, is changed.
+        value: class of the areas.
+        to: their new class.
+        ground: sizes of the pixels.
+        below_m2: size in square meters from which an area stays.
+        advance: called with the number of rows that are done.
+        touching: leave areas alone that have no pixel of the new class beside them.
+    """
     for components in iter_components(classes, value, ground, below_m2=below_m2, advance=advance):
         by_strip: dict[int, list[Polygon]] = {}
         for component in components:
+            if touching and not any(touches(classes, piece, to) for _, piece in component.pieces):
+                continue
             for top, piece in component.pieces:
                 by_strip.setdefault(top, []).append(piece)
         for pieces in by_strip.values():

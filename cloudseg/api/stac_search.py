@@ -54,13 +54,16 @@ def search_masks(
         StoreUnreachable: the server does not answer.
     """
     try:
-        if is_address(url):
-            found = _read(url, area, interval, weights, as_of)
-        elif as_of is None:
-            found = _walk(pystac.Catalog.from_file(url), area, interval)
-        else:
-            raise _no_past(url, as_of)
-        items = list(islice(_masks(found, weights), limit + 1))
+        with warnings.catch_warnings():
+            # Whoever names weights wants what a newer model has replaced; of the others it is left out.
+            warnings.simplefilter("ignore", pystac.errors.DeprecatedWarning)
+            if is_address(url):
+                found = _read(url, area, interval, weights, as_of)
+            elif as_of is None:
+                found = _walk(pystac.Catalog.from_file(url), area, interval)
+            else:
+                raise _no_past(url, as_of)
+            items = list(islice(_masks(found, weights), limit + 1))
     except (pystac.STACError, pystac.STACTypeError, KeyError, ValueError) as error:
         raise InputError(
             "not a STAC API or catalog",

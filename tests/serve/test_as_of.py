@@ -1,10 +1,11 @@
 """Whoever finds masks sees those that readers see, and as of a moment what they saw then, on every database."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import serve_world
@@ -68,96 +69,101 @@ def home(
         runtime.catalog.engine.dispose()
 
 
-@pytest.fixture
-def see(home: Runtime, backend: str, tmp_path: Path) -> Iterator[Callable[..., dict[str, object]]]:
-    """Yield a function that returns the model version that each way of finding masks gives, now or at a moment."""
-    from cloudseg.serve.app import create_app
+class Readers:
+    """Every way to find masks; each returns the version of the model that made what it finds, 0 for nothing."""
 
-    with home.catalog.read() as db:
-        versions = {
-            row.mask_id: row.version
-            for row in db.execute(
-                text("SELECT mask_id, version FROM mask JOIN weights ON mask.weights_id = weights.weights_id")
-            )
-        }
-    aoi = tmp_path / "aoi.geojson"
-    west, south, east, north = BOX
-    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
-    aoi.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    def __init__(self, runtime: Runtime, client: TestClient, folder: Path, *, rasters: bool) -> None:
+        self.runtime, self.client, self.folder = runtime, client, folder
+        west, south, east, north = BOX
+        ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+        (folder / "aoi.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+        of_masks = "SELECT mask_id, version FROM mask JOIN weights ON mask.weights_id = weights.weights_id"
+        with runtime.catalog.read() as db:
+            self.versions = {row.mask_id: row.version for row in db.execute(text(of_masks))}
+        # Which masks the rasters are read from does not depend on the database.
+        self.totals = {self.total(weights=f"v{version}"): version for version in (1, 2)} if rasters else {}
 
-    def version_of(mask_ids: object) -> object:
-        """Return the version that made every mask, 0 if there is none."""
-        found = {versions[mask_id] for mask_id in mask_ids}
+    def look(self, moment: datetime | None = None) -> dict[str, object]:
+        as_of = None if moment is None else utc_iso(moment)
+        more = {} if as_of is None else {"as_of": as_of}
+        found = {"search": self.by_api(more), "post": self.by_post(more), "features": self.by_features(more)}
+        found["items"], found["latest"] = self.by_items(more)
+        found["mosaic"] = self.by_mosaic(moment)
+        found["tiles"] = self.client.get("/mosaic/mask/9/259/174.png", params=more).headers["etag"]
+        chosen = Selection(bbox=BOX, as_of=as_of)
+        found["export"] = self.or_nothing(lambda: [row.id for row in iter_chosen(self.runtime.catalog, chosen)])
+        aoi = str(self.folder / "aoi.geojson")
+        found["stats"] = self.or_nothing(lambda: [row.mask_id for row in stages.stats(aoi, as_of=as_of).rows])
+        found["rows"] = self.version_of([entry["mask_id"] for entry in stages.masks(as_of=as_of or utc_iso(now()))])
+        if self.totals:
+            found |= {"composite": self.by_composite(as_of), "cube": self.by_cube(as_of)}
+        return found
+
+    def version_of(self, mask_ids: Iterable[str]) -> int:
+        found = {self.versions[mask_id] for mask_id in mask_ids}
         assert len(found) <= 1, "masks of two models"
-        assert not found or len(set(mask_ids)) in (1, 3)
         return found.pop() if found else 0
 
-    def by_stage(function: Callable[[], object]) -> object:
+    def or_nothing(self, function: Callable[[], Iterable[str]]) -> int:
         try:
-            return version_of(function())
+            return self.version_of(function())
         except NotInCatalog:
             return 0
 
-    def total(**more: object) -> float:
+    def ids(self, answer: Any) -> list[str]:
+        assert answer.status_code == 200, answer.text
+        found = [feature["id"] for feature in answer.json()["features"]]
+        assert len(found) in (0, 3), "one mask of each scene"
+        return found
+
+    def by_api(self, more: dict[str, str]) -> int:
+        return self.version_of(self.ids(self.client.get("/stac/search", params={"collections": "masks", **more})))
+
+    def by_post(self, more: dict[str, str]) -> int:
+        body = {"collections": ["masks"], "bbox": list(BOX), **more}
+        return self.version_of(self.ids(self.client.post("/stac/search", json=body)))
+
+    def by_features(self, more: dict[str, str]) -> int:
+        return self.version_of(self.ids(self.client.get("/features/footprints", params=more)))
+
+    def by_items(self, more: dict[str, str]) -> tuple[int, int]:
+        """Return the version of the items, and that which they call the latest."""
+        address = "/stac/collections/masks/items"
+        items = self.ids(self.client.get(address, params=more))
+        documents = [self.client.get(f"{address}/{mask_id}", params=more).json() for mask_id in items]
+        latest = [link for item in documents for link in item["links"] if link["rel"] == "latest-version"]
+        return self.version_of(items), self.version_of(link["href"].rsplit("/", 1)[1] for link in latest)
+
+    def by_mosaic(self, moment: datetime | None) -> int:
+        area = ms.area_of_box(BOX)
+        with self.runtime.catalog.read() as db:
+            found = ms.newest_of_each_place(db, area, since=None, until=None, version=None, limit=9, as_of=moment)
+        return self.version_of(row.id for row in found)
+
+    def by_composite(self, as_of: str | None) -> int:
+        out = str(self.folder / "c.tif")
+        more = {"datetime": WHEN, "bbox": BOX, "resolution_m": 200, "overwrite": True}
+        return self.or_nothing(lambda: stages.composite(out, as_of=as_of, **more).masks)
+
+    def by_cube(self, as_of: str | None) -> int:
+        try:
+            return self.totals[self.total(as_of=as_of)]
+        except NotInCatalog:
+            return 0
+
+    def total(self, **more: object) -> float:
         found = cloudseg.open_masks(bbox=BOX, crs="EPSG:32631", resolution=100, **more)
         assert found.sizes["time"] == 3
         return float(found.mask.sum())
 
-    totals = {total(weights=f"v{version}"): version for version in (1, 2)} if backend == "sqlite" else {}
 
-    def by_pixels(as_of: str | None) -> dict[str, object]:
-        """Return what is read by the rasters; which masks they are read from does not depend on the database."""
-        if backend != "sqlite":
-            return {}
-        composite = lambda: stages.composite(  # noqa: E731
-            str(tmp_path / "c.tif"), datetime=WHEN, bbox=BOX, as_of=as_of, overwrite=True, resolution_m=200
-        )
-        try:
-            cube = totals[total(as_of=as_of)]
-        except NotInCatalog:
-            cube = 0
-        return {"composite": by_stage(lambda: composite().masks), "cube": cube}
-
-    def look(moment: datetime | None = None) -> dict[str, object]:
-        as_of = None if moment is None else utc_iso(moment)
-        more = {} if as_of is None else {"as_of": as_of}
-        body = {"collections": ["masks"], "bbox": list(BOX), **more}
-
-        def ids(answer: object) -> list[str]:
-            assert answer.status_code == 200, answer.text
-            return [feature["id"] for feature in answer.json()["features"]]
-
-        def newest() -> list[str]:
-            with home.catalog.read() as db:
-                found = ms.newest_of_each_place(
-                    db, ms.area_of_box(BOX), since=None, until=None, version=None, limit=9, as_of=moment
-                )
-            return [row.id for row in found]
-
-        items = ids(client.get("/stac/collections/masks/items", params=more))
-        latest = {
-            link["href"].rsplit("/", 1)[1]
-            for mask_id in items
-            for link in client.get(f"/stac/collections/masks/items/{mask_id}", params=more).json()["links"]
-            if link["rel"] == "latest-version"
-        }
-        chosen = Selection(bbox=BOX, as_of=as_of)
-        return {
-            "search": version_of(ids(client.get("/stac/search", params={"collections": "masks", **more}))),
-            "post": version_of(ids(client.post("/stac/search", json=body))),
-            "items": version_of(items),
-            "latest": version_of(latest),
-            "features": version_of(ids(client.get("/features/footprints", params=more))),
-            "mosaic": version_of(newest()),
-            "tiles": client.get("/mosaic/mask/9/259/174.png", params=more).headers["etag"],
-            "stats": by_stage(lambda: {row.mask_id for row in stages.stats(str(aoi), as_of=as_of).rows}),
-            "export": by_stage(lambda: [row.id for row in iter_chosen(home.catalog, chosen)]),
-            "rows": version_of([entry["mask_id"] for entry in stages.masks(as_of=as_of or utc_iso(now()))]),
-            **by_pixels(as_of),
-        }
+@pytest.fixture
+def see(home: Runtime, backend: str, tmp_path: Path) -> Iterator[Callable[..., dict[str, object]]]:
+    """Yield a function that looks in every way, now or at a moment."""
+    from cloudseg.serve.app import create_app
 
     with TestClient(create_app(home), raise_server_exceptions=False) as client:
-        yield look
+        yield Readers(home, client, tmp_path, rasters=backend == "sqlite").look
 
 
 def versions_in(found: dict[str, object]) -> set[object]:

@@ -56,7 +56,7 @@ def test_a_lineage_has_no_addresses(client: TestClient):
     answer = client.get(f"/lineage/{mask}")
     found = answer.json()
     assert found["mask"]["mask_id"] == mask
-    assert found["weights"]["version"] == 1
+    assert found["weights"]["version"] == 2, "readers see model 2"
     assert found["scene"]["name"].startswith("scene_")
     assert found["labels"] == []
     assert "file:" not in answer.text

@@ -236,7 +236,14 @@ def test_what_is_no_json_is_refused(server: StacServer, content: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["http://127.0.0.1:1/secret", "http://localhost/", "https://169.254.169.254/latest", "file:///etc/passwd"]
+    "target",
+    [
+        "http://127.0.0.1:1/secret",
+        "http://localhost/",
+        "https://169.254.169.254/latest",
+        "file:///etc/passwd",
+        "http://[",
+    ],
 )
 def test_a_redirect_to_a_private_address_is_refused(server: StacServer, target: str) -> None:
     server.faults["/a.json"] = status(302, Location=target)

@@ -10,7 +10,7 @@ import re
 import socket
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from cloudseg.errors import BadScene
 from cloudseg.ingest.inbox_file import escape_name
@@ -116,6 +116,14 @@ class HostPolicy:
     def _is_private_host(self, host: str, port: int) -> bool:
         named = f"[{host}]" if ":" in host else host
         return bool({named, f"{named}:{port}"} & set(self.private))
+
+
+def absolute(base: str, href: str) -> str:
+    """Return the address that a link means; an invalid one as it is, which `HostPolicy.check` refuses."""
+    try:
+        return urljoin(base, href)
+    except ValueError:
+        return href
 
 
 def is_public(address: str) -> bool:

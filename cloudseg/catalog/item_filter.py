@@ -76,6 +76,11 @@ def parse_time(text: object) -> datetime:
         ) from error
 
 
+def is_storable(text: str) -> bool:
+    """Return whether a database can compare a text: PostgreSQL holds no NUL, and none encodes a lone surrogate."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 class _Builder:
     def __init__(self, fields: Fields) -> None:
         self._fields = fields
@@ -155,7 +160,7 @@ def _value(field: Field, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e15:
             _refuse("the field is compared with a value of another type", value, "a number")
         return literal(value, Double())  # an integer column would round 2.5
-    if not isinstance(value, str) or len(value) > _MAX_TEXT or "\0" in value:
+    if not isinstance(value, str) or len(value) > _MAX_TEXT or not is_storable(value):
         _refuse("the field is compared with a value of another type", value, f"a text of at most {_MAX_TEXT} letters")
     return value
 

@@ -43,7 +43,7 @@ from sqlalchemy import (
 
 from cloudseg.bands import FIRST_ACQUISITION
 from cloudseg.catalog import tables as t
-from cloudseg.catalog.item_filter import Field, Fields, build_condition
+from cloudseg.catalog.item_filter import Field, Fields, build_condition, is_storable
 from cloudseg.catalog.session import fetch
 from cloudseg.errors import InputError
 from cloudseg.records import Mask, Scene, Weights
@@ -269,6 +269,8 @@ def _percent(fraction: ColumnElement[Any]) -> ColumnElement[Any]:
 def _check(query: Query) -> None:
     if query.ids is not None and len(query.ids) > MAX_IDS:
         raise InputError("too many ids", subject="ids", found=len(query.ids), expected=f"at most {MAX_IDS}")
+    if unusable := [each for each in query.ids or () if not is_storable(each)]:
+        raise InputError("not an id", subject="ids", found=ascii(unusable[0])[:60])
     if len(query.sort) > MAX_SORT:
         raise InputError("too many fields", subject="sortby", found=len(query.sort), expected=f"at most {MAX_SORT}")
     known = fields_of("masks")

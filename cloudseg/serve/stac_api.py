@@ -15,6 +15,7 @@ import attr
 import shapely
 from fastapi import APIRouter, FastAPI, Query
 from pydantic import Field as ModelField
+from pydantic import model_validator
 from shapely.errors import ShapelyError
 from shapely.geometry import shape
 from sqlalchemy import select
@@ -36,7 +37,7 @@ from cloudseg import __version__
 from cloudseg.catalog import mask_search as ms
 from cloudseg.catalog import stac_rows
 from cloudseg.catalog import tables as t
-from cloudseg.catalog.item_filter import parse_time
+from cloudseg.catalog.item_filter import is_storable, parse_time
 from cloudseg.catalog.stac_rows import COLLECTIONS
 from cloudseg.errors import InputError, NotInCatalog
 from cloudseg.records import Json
@@ -92,6 +93,14 @@ class PostBody(BaseSearchPostRequest):
     filter_expr: dict[str, Any] | str | None = ModelField(None, alias="filter")
     filter_lang: str | None = ModelField(None, alias="filter-lang")
     filter_crs: str | None = ModelField(None, alias="filter-crs")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_object(cls, values: Any) -> Any:
+        """Refuse what is no JSON object: the validators of stac-pydantic, which come next, expect one."""
+        if not isinstance(values, dict):
+            raise ValueError("expected a JSON object and the header Content-Type: application/json")
+        return values
 
 
 class PlainFilterExtension(FilterExtension):
@@ -159,8 +168,9 @@ class CatalogClient(BaseCoreClient):
     def get_item(self, item_id: str, collection_id: str, **kwargs: Any) -> Json:  # type: ignore[override]
         """Return an item."""
         site = self.context.site(kwargs["request"])
+        collection, wanted = _known(collection_id), [item_id[:100]] if is_storable(item_id) else []
         with self.context.catalog.read() as db:
-            found = documents(site, db, _known(collection_id), [item_id[:100]])
+            found = documents(site, db, collection, wanted) if wanted else []
         if not found:
             raise NotInCatalog("no such item", subject=item_id[:100])
         return _with_tiles(site, found[0])
@@ -348,7 +358,7 @@ def _area_of(asked: Json) -> Any:
         west, south, east, north = area.bounds
         if not area.is_valid or area.is_empty or not (west >= -180 and south >= -90 and east <= 180 and north <= 90):
             raise ValueError("empty, invalid or not on the Earth")
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, ShapelyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, ShapelyError) as error:
         raise InputError(
             "not a GeoJSON geometry",
             subject="intersects",

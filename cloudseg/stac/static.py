@@ -168,6 +168,8 @@ class _Writer:
             is_same = states == old.states and not made
             indexed = self._settle_index(collection, month, members, is_same=is_same, old=old, listed=listed)
             listing = collections.month_catalog(self.site, collection, month, members, states, indexed=indexed)
+            if not members and found is not None and not self.dry_run:
+                self.settle_collection(collection)  # it no longer points to this month when the list goes
             if self._swap(key, found, canonical_json(listing) if members else None):
                 break
             time.sleep(pause)

@@ -70,7 +70,7 @@ def composite(
     from cloudseg.gis.interval import parse_interval
     from cloudseg.gis.observations import over_grid
     from cloudseg.gis.plan import Plan
-    from cloudseg.gis.selection import select_masks
+    from cloudseg.gis.selection import nothing_found, select_masks
 
     began = time.monotonic()
     log.started("composite", out=out, datetime=datetime, bbox=bbox, aoi=aoi, method=method, weights_id=weights_id)
@@ -84,6 +84,8 @@ def composite(
     if aoi is None:  # the grid is a rectangle in its CRS, whose corners reach beyond the box
         masks = select_masks(catalog, [grid.area()], since=since, until=until, weights_id=weights_id)
     masks = over_grid(masks, grid)
+    if not masks:  # outlines have a margin
+        raise nothing_found(catalog, areas, since=since, until=until, weights_id=weights_id)
     plan = Plan(
         grid=grid,
         masks=masks,

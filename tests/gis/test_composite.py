@@ -355,6 +355,14 @@ def test_unusable_arguments(world: GisWorld, whole: str, tmp_path: Path):
     stages.composite(out, bbox=box, **WHOLE, overwrite=True)
 
 
+def test_an_area_just_beside_every_scene_is_one_without_masks(world: GisWorld, tmp_path: Path):
+    """500 m east of the scene: inside of the margin of its outline, outside of its pixels."""
+    world.add(classes())
+    beside = aoi_of(tmp_path / "beside.gpkg", shapely.box(502_500, 4_999_000, 503_000, 4_999_500))
+    with pytest.raises(DataError, match="no published mask covers this place"):
+        stages.composite(str(tmp_path / "c.tif"), aoi=beside, **WHOLE)
+
+
 def test_distances_have_a_cap_and_no_seam():
     drawn = np.zeros((9, 9), np.uint8)
     drawn[4, 4] = 1

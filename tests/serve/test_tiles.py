@@ -172,6 +172,7 @@ def test_the_mosaic_shows_the_newest_mask_of_each_place(client: TestClient):
         until = newest + "?datetime=../2024-06-01T23:00:00Z"
         assert color_at(client, until, place, *day[0]) == (*COLORS[1], 255)
         assert color_at(client, until, place, *day[2]) == (*COLORS[0], 255)
+        assert color_at(client, until, place, 128, 64 + 34) == (*COLORS[1], 255), "cloud by the newer model only"
         second = newest + "?model_version=2"
         assert color_at(client, second, place, *day[1]) == (*COLORS[1], 255), "model 2 has not seen day 2"
 

@@ -24,7 +24,7 @@ from cloudseg.errors import DataError, InputError, ObjectCorrupt
 from cloudseg.gis import composite
 from cloudseg.gis.composite import compose, write_composite
 from cloudseg.gis.composite_grid import Grid
-from cloudseg.gis.observations import clear_distance, observe, read_bands
+from cloudseg.gis.observations import clear_distance, observe, read_bands, read_classes
 from cloudseg.gis.plan import Plan
 from cloudseg.grid import Window
 from tests.gis.conftest import DAY, GRID, ZONE, GisWorld, classes
@@ -196,6 +196,22 @@ def test_an_interpolated_scene_is_the_same_in_every_window(world: GisWorld):
     for row, col in ((0, 0), (97, 286), (301, 429), (555, 143), (805, 740)):
         part = read_bands(world.runtime.store, seen, grid, Window(row, col, 95, 160), ["red"])
         assert (part == whole[:, row : row + 95, col : col + 160]).all()
+
+
+def test_pixels_of_another_zone_lie_where_a_projection_of_each_center_puts_them(world: GisWorld):
+    """GDAL projects few points and interpolates: by default a pixel may be taken an eighth of a pixel off."""
+    drawn = np.random.default_rng(8).integers(0, 2, (400, 400)).astype(np.uint8)
+    mask = world.add(drawn)
+    (found,) = iter_masks(world.runtime.catalog, [mask.mask_id])
+    back = pyproj.Transformer.from_crs("EPSG:32632", ZONE, always_xy=True)
+    x, y = back.transform(504_000, 4_996_000, direction="INVERSE")
+    grid = Grid(rasterio.CRS.from_epsg(32632), from_origin(round(x) - 3_000, round(y) + 3_000, 20, 20), 300, 300)
+    classes_there = read_classes(world.runtime.store, observe(found, grid), grid, Window(0, 0, 300, 300))
+    rows, cols = np.indices((300, 300))
+    east, north = back.transform(*(grid.transform @ (cols.ravel() + 0.5, rows.ravel() + 0.5)))
+    col, row = ~GRID @ (east, north)
+    expected = drawn[np.floor(row).astype(int), np.floor(col).astype(int)].reshape(300, 300)
+    assert (classes_there != expected).mean() < 1e-3
 
 
 def test_the_stack_of_a_median_is_bounded(world: GisWorld, monkeypatch: pytest.MonkeyPatch):

@@ -1,4 +1,4 @@
-"""Tiles of one raster: no resampling invents a class or a step of probability."""
+"""Tiles and polygons of one raster: no resampling invents a class or a step of probability, the largest cloud first."""
 
 import io
 from pathlib import Path
@@ -10,6 +10,7 @@ from rasterio.transform import Affine
 from rasterio.warp import transform as transform_points
 
 from cloudseg.raster.cog import create_tiled, write_cog
+from cloudseg.serve.features import _clouds
 from cloudseg.serve.render import Layer, Source, Tile, _colors, draw_tile
 from cloudseg.storage import LocalStore
 
@@ -51,3 +52,14 @@ def test_steps_of_probability_are_never_mixed(tmp_path: Path):
         seen = {color for _, color in picture.getcolors(1 << 20) if color[3]}
         assert seen, zoom
         assert seen <= allowed, (zoom, len(seen))
+
+
+def test_the_largest_cloud_comes_first_and_smaller_ones_can_be_left_out(tmp_path: Path):
+    values = np.zeros((SIZE, SIZE), np.uint8)
+    values[10:12, 10:12] = 1  # 4 pixels of 400 m2
+    values[50:60, 50:60] = 1  # 100
+    values[55, 55] = 0  # a hole, which no least area of clouds fills
+    values[100:103, 100:103] = 1  # 9
+    store, key = stored(tmp_path, values)
+    for least, expected in ((0, [39_600, 3_600, 1_600]), (3_600, [39_600, 3_600]), (3_601, [39_600]), (1e12, [])):
+        assert [cloud["properties"]["area_m2"] for cloud in _clouds(store, key, least)] == expected

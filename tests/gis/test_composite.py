@@ -372,9 +372,13 @@ def test_unusable_arguments(world: GisWorld, whole: str, tmp_path: Path):
 
 
 def test_an_area_just_beside_every_scene_is_one_without_masks(world: GisWorld, tmp_path: Path):
-    """500 m east of the scene: inside of the margin of its outline, outside of its pixels."""
-    world.add(classes())
-    beside = aoi_of(tmp_path / "beside.gpkg", shapely.box(502_500, 4_999_000, 503_000, 4_999_500))
+    """Inside of the bounds of a scene in degrees, and of the margin of its outline, but outside of its pixels."""
+    world.add(classes(400), transform=from_origin(700_000, 5_000_000, 20, 20))
+    to_lonlat = pyproj.Transformer.from_crs(ZONE, "EPSG:4326", always_xy=True).transform
+    (upper, north), (lower, _) = to_lonlat(700_000, 5_000_000), to_lonlat(700_000, 4_992_000)
+    assert upper - lower > 0.002, "the left edge leans east, so beside its upper end is ground without pixels"
+    lon, lat = lower + 0.0005, north - 0.0005
+    beside = aoi_of(tmp_path / "beside.gpkg", shapely.box(lon, lat, lon + 0.0001, lat + 0.0001), crs="EPSG:4326")
     with pytest.raises(DataError, match="no published mask covers this place"):
         stages.composite(str(tmp_path / "c.tif"), aoi=beside, **WHOLE)
 

@@ -356,10 +356,10 @@ MUTANTS: Final = (
         ("tests/ingest/test_stac_hosts.py::test_a_name_with_a_private_address_is_not_connected_to",),
     ),
     Mutant(
-        "only-the-refused-thread-pauses",
+        "a-host-is-asked-before-its-pause-is-over",
         f"{_SOURCE}/http_client.py",
-        "self._not_before[host] = max(self._not_before[host], time.monotonic() + wait)",
-        "self._sleep(wait)",
+        "            self._wait(host)\n",
+        "",
         ("tests/ingest/test_stac_http.py::test_a_pause_is_kept_by_every_thread",),
     ),
     Mutant(

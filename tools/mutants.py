@@ -43,6 +43,8 @@ _BOOTSTRAP: Final = "tests/evaluate/test_bootstrap.py"
 _COMPARISON: Final = "tests/evaluate/test_comparison.py"
 _CHAMPION: Final = "tests/registry/test_champion.py"
 _DRAW: Final = "tests/predict/test_draw.py"
+_SOURCE: Final = "cloudseg/ingest/stac_source"
+_COMPOSITE: Final = "tests/gis/test_composite.py"
 
 MUTANTS: Final = (
     # No leakage between the splits.
@@ -300,6 +302,144 @@ MUTANTS: Final = (
         "_raise_if_interrupted(request.signal_name",
         "_raise_if_interrupted(None",
         ("tests/predict/test_predict_stage.py::test_a_prediction_that_is_asked_to_stop_keeps_what_it_has",),
+    ),
+    # Masks for others: the service hands out what is published, as it is.
+    Mutant(
+        "tiles-mix-steps-of-probability",
+        "cloudseg/serve/render.py",
+        'reproject_method="bilinear" if image else "nearest"',
+        'reproject_method="bilinear"',
+        ("tests/serve/test_render.py",),
+    ),
+    Mutant(
+        "serves-files-of-scenes-that-are-not-published",
+        "cloudseg/serve/files.py",
+        "where(s.key == key, s.publishable)",
+        "where(s.key == key)",
+        ("tests/serve/test_files.py::test_what_is_not_published_has_no_file",),
+    ),
+    Mutant(
+        "an-address-of-a-replaced-document-is-cached-for-good",
+        "cloudseg/serve/files.py",
+        'keys.sha256_of(f"{key} {size} {written_at.timestamp()}".encode())',
+        "keys.sha256_of(key.encode())",
+        ("tests/serve/test_limits.py::test_a_document_that_was_replaced_is_sent_anew",),
+    ),
+    Mutant(
+        "guesses-of-keys-are-not-limited",
+        "cloudseg/serve/guard.py",
+        "if wait := self._rate.wait_of(client_of(scope)):",
+        "if not self._keys and (wait := self._rate.wait_of(client_of(scope))):",
+        ("tests/serve/test_limits.py::test_a_guess_of_a_key_counts_as_a_request",),
+    ),
+    # The static STAC catalog: no reader follows a link to nothing, no writer loses what another one wrote.
+    Mutant(
+        "publishes-over-another-publisher",
+        "cloudseg/stac/static.py",
+        "store.replace(key, wanted, expected=found)",
+        "store.replace(key, wanted)",
+        ("tests/stac/test_static.py::test_two_publishers_at_once_lose_nothing",),
+    ),
+    Mutant(
+        "removes-a-month-that-its-collection-points-to",
+        "cloudseg/stac/static.py",
+        "if not members and found is not None and not self.dry_run:",
+        "if False:",
+        ("tests/stac/test_static.py::test_killed_while_it_removes_a_month_nothing_points_to_what_is_gone",),
+    ),
+    # STAC sources: nothing but public hosts is contacted, politely, within bounds.
+    Mutant(
+        "connects-to-private-addresses",
+        f"{_SOURCE}/hosts.py",
+        "if not private and not is_public(str(address[0])):",
+        "if False:",
+        ("tests/ingest/test_stac_hosts.py::test_a_name_with_a_private_address_is_not_connected_to",),
+    ),
+    Mutant(
+        "a-host-is-asked-before-its-pause-is-over",
+        f"{_SOURCE}/http_client.py",
+        "            self._wait(host)\n",
+        "",
+        ("tests/ingest/test_stac_http.py::test_a_pause_is_kept_by_every_thread",),
+    ),
+    Mutant(
+        "more-requests-at-a-time",
+        f"{_SOURCE}/http_client.py",
+        "threading.BoundedSemaphore(max(1, options.connections))",
+        "threading.BoundedSemaphore(99)",
+        ("tests/ingest/test_stac_http.py::test_at_most_so_many_requests_at_a_time",),
+    ),
+    Mutant(
+        "compares-footprints-of-any-number-of-vertices",
+        f"{_SOURCE}/search.py",
+        "if shapely.get_num_coordinates(found) <= _MAX_FOOTPRINT and not",
+        "if not",
+        ("tests/ingest/test_stac_search.py::test_a_footprint_of_many_vertices_costs_no_time",),
+    ),
+    Mutant(
+        "two-processes-write-one-copy",
+        f"{_SOURCE}/fetch_item.py",
+        "            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "            pass",
+        ("tests/ingest/test_stac_folder.py",),
+    ),
+    # Clean, measured and composed masks.
+    Mutant(
+        "no-data-counts-as-valid-in-an-area",
+        "cloudseg/gis/area_stats.py",
+        "covered * (1.0 - no_data)",
+        "covered",
+        ("tests/gis/test_stats.py::test_polygons_along_pixels_are_counted_exactly",),
+    ),
+    Mutant(
+        "pixels-of-another-zone-are-up-to-an-eighth-off",
+        "cloudseg/gis/observations.py",
+        "tolerance=_TOLERANCE",
+        "tolerance=0.125",
+        (f"{_COMPOSITE}::test_pixels_of_another_zone_lie_where_a_projection_of_each_center_puts_them",),
+    ),
+    Mutant(
+        "a-median-of-pixels-without-data",
+        "cloudseg/gis/composite.py",
+        "np.copyto(stack[place], found, where=clear)",
+        "np.copyto(stack[place], found)",
+        (f"{_COMPOSITE}::test_the_median_of_clear_pixels",),
+    ),
+    Mutant(
+        "no-data-is-clear-in-both-masks",
+        "cloudseg/changes/measure.py",
+        "np.full(before.shape, NONE, np.uint8)",
+        "np.full(before.shape, BOTH_CLEAR, np.uint8)",
+        ("tests/changes/test_changes.py::test_every_pixel_has_its_class",),
+    ),
+    # The backfill and the switch of readers.
+    Mutant(
+        "a-night-over-its-budget",
+        "cloudseg/stages/backfill.py",
+        "        if chosen and pixels > megapixels * _MEGAPIXEL:\n            break\n",
+        "",
+        ("tests/predict/test_backfill.py::test_a_night_stays_in_its_budget_and_goes_on_the_next",),
+    ),
+    Mutant(
+        "a-scene-that-fails-is-tried-first-again",
+        "cloudseg/catalog/backfill_rows.py",
+        "case((planned, 1), else_=0)",
+        "case((planned, 0), else_=0)",
+        ("tests/catalog/test_backfill_rows.py::test_what_an_earlier_plan_named_comes_last",),
+    ),
+    Mutant(
+        "readers-lose-scenes-unasked",
+        "cloudseg/registry/readers.py",
+        "        if not incomplete:\n            _check_complete(db, weights_id)\n",
+        "",
+        ("tests/catalog/test_readers.py::test_readers_never_lose_scenes_unasked",),
+    ),
+    Mutant(
+        "a-return-of-readers-is-undone-by-the-backfill",
+        "cloudseg/registry/readers.py",
+        'mode: ReaderMode = "newest" if weights_id is None else "hold"',
+        'mode: ReaderMode = "newest" if weights_id is None else "complete"',
+        ("tests/predict/test_backfill.py::test_from_the_promotion_to_the_switch",),
     ),
 )
 

@@ -53,7 +53,16 @@ def area_of_geometry(values: Any, subject: str) -> BaseGeometry:
         west, south, east, north = area.bounds
         if not area.is_valid or area.is_empty or not (west >= -180 and south >= -90 and east <= 180 and north <= 90):
             raise ValueError("empty, invalid or not on the Earth")
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError, ShapelyError) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        IndexError,
+        OverflowError,
+        RecursionError,
+        ShapelyError,
+    ) as error:
         raise InputError(
             "not a GeoJSON geometry",
             subject=subject,

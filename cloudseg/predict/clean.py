@@ -25,7 +25,7 @@ def cleaned_drawing(
     cleaning: Cleaning,
     target: Target,
     folder: Path,
-    advance: Callable[[int], object] | None = None,
+    advance: Callable[[int], None] | None = None,
 ) -> MaskFacts:
     """Clean the mask that `draw_rasters` wrote, in place, and return its facts; with nothing to do, touch nothing.
 

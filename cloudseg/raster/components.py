@@ -24,7 +24,7 @@ STRIP: Final = 512
 UInt8 = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-Advance = Callable[[int], object]
+Advance = Callable[[int], None]
 """Called with the number of rows that are done."""
 
 

@@ -240,4 +240,6 @@ def _add_errors(app: FastAPI) -> None:
 
 def _error(status: int, code: str, text: str, *, retry: bool = False, headers: Any = None) -> Response:
     more = {**(headers or {}), **({"Retry-After": "5"} if retry else {})}
-    return JSONResponse({"code": code, "description": text}, status_code=status, headers=more)
+    # JSON has lone surrogates as escapes, UTF-8 has none: what a client sent may be quoted here.
+    shown = text.encode("utf-8", "backslashreplace").decode()
+    return JSONResponse({"code": code, "description": shown}, status_code=status, headers=more)

@@ -8,7 +8,7 @@ import numpy as np
 import shapely
 from fastapi import APIRouter, FastAPI, Query
 from rasterio.enums import Resampling
-from rasterio.features import shapes, sieve
+from rasterio.features import shapes
 from rasterio.transform import Affine
 from rasterio.warp import transform_geom
 from shapely.geometry import mapping
@@ -125,7 +125,7 @@ def _box(text: str | None) -> list[float] | None:
 
 @functools.lru_cache(16)
 def _clouds(store: Store, key: str, min_area_m2: float) -> list[Json]:
-    """Return the polygons of a mask, largest first.
+    """Return the polygons of a mask, largest first; those of a mask without meters have no least area.
 
     Raises:
         InputError: there are more than `MAX_POLYGONS`.
@@ -138,20 +138,18 @@ def _clouds(store: Store, key: str, min_area_m2: float) -> list[Json]:
         transform = dataset.transform @ Affine.scale(dataset.width / width, dataset.height / height)
         crs = dataset.crs
         linear = crs.linear_units_factor[1] if crs and crs.is_projected else None
-    pixel = abs(transform.a * transform.e - transform.b * transform.d) * (linear or 0) ** 2
     cloud = (classes == MASK_CLOUD).astype(np.uint8)
-    least = int(min_area_m2 // pixel) if pixel else 0
-    if least > 1:
-        cloud = sieve(cloud, least)
     found: list[tuple[float, Json]] = []
     for geometry, _ in shapes(cloud, mask=cloud.astype(bool), transform=transform):
+        area = shapely.area(shapely.geometry.shape(geometry)) * (linear or 0) ** 2
+        if linear and area < min_area_m2:
+            continue
         if len(found) >= MAX_POLYGONS:
             raise InputError(
                 "the mask has too many clouds for one answer",
                 found=f"more than {MAX_POLYGONS}",
                 next_step="Ask with min_area_m2, or use `cloudseg export`.",
             )
-        area = shapely.area(shapely.geometry.shape(geometry)) * (linear or 0) ** 2
         found.append((area, geometry))
     found.sort(key=lambda pair: -pair[0])
     return [

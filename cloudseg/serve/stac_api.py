@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 import attr
 from fastapi import APIRouter, FastAPI, Query
 from pydantic import Field as ModelField
+from pydantic import model_validator
 from stac_fastapi.api.app import StacApi
 from stac_fastapi.api.models import (
     ItemCollectionUri,
@@ -123,6 +124,14 @@ class PostBody(BaseSearchPostRequest):
     filter_crs: str | None = ModelField(None, alias="filter-crs")
     query: dict[str, dict[str, Any]] | None = None
     fields: dict[Literal["include", "exclude"], list[str] | None] = ModelField(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_object(cls, values: Any) -> Any:
+        """Refuse what is no JSON object: the validators of stac-pydantic, which come next, expect one."""
+        if not isinstance(values, dict):
+            raise ValueError("expected a JSON object and the header Content-Type: application/json")
+        return values
 
 
 class PlainFilterExtension(FilterExtension):

@@ -184,6 +184,8 @@ class _Writer:
                 collection, month, members, is_same=is_same, verify=verify, old=old, listed=listed
             )
             listing = collections.month_catalog(self.site, collection, month, members, states, indexed=indexed)
+            if not members and found is not None and not self.dry_run:
+                self.settle_collection(collection)  # it no longer points to this month when the list goes
             if self._swap(key, found, canonical_json(listing) if members else None):
                 break
             time.sleep(pause)

@@ -72,7 +72,7 @@ def composite(
     from cloudseg.gis.composite_grid import choose_grid, cover
     from cloudseg.gis.observations import over_grid
     from cloudseg.gis.plan import Plan
-    from cloudseg.gis.selection import Wanted, select_masks
+    from cloudseg.gis.selection import Wanted, nothing_found, select_masks
 
     began = time.monotonic()
     log.started(
@@ -90,6 +90,8 @@ def composite(
     if aoi is None:  # the grid is a rectangle in its CRS, whose corners reach beyond the box
         masks = select_masks(catalog, [grid.area()], wanted)
     masks = over_grid(masks, grid)
+    if not masks:  # outlines have a margin
+        raise nothing_found(catalog, areas, wanted)
     plan = Plan(
         grid=grid,
         masks=masks,

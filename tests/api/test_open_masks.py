@@ -11,6 +11,8 @@ import pystac
 import pytest
 import rasterio
 import xarray as xr
+from rasterio.enums import Resampling
+from rasterio.warp import reproject
 
 import cloudseg
 from cloudseg import stages
@@ -88,6 +90,25 @@ def test_a_coarser_cube_keeps_classes_and_averages_probability(home: Home) -> No
     values = np.unique(coarse.mask)
     assert set(values[~np.isnan(values)]) == {0.0, 1.0}
     assert float(coarse.probability.max()) <= 1
+    entry = masks_of(home)[MARSH]
+    for name, key, method in (
+        ("mask", entry["key"], Resampling.mode),
+        ("probability", entry["companions"]["probability"]["key"], Resampling.average),
+    ):
+        with rasterio.open(home.folder / "store" / key) as file:
+            grid = coarse.odc.geobox
+            expected = np.full(grid.shape, 255, np.uint8)
+            reproject(
+                rasterio.band(file, 1),
+                expected,
+                src_nodata=255,
+                dst_nodata=255,
+                dst_transform=grid.affine,
+                dst_crs="EPSG:32615",
+                resampling=method,
+            )
+        steps = np.where(np.isnan(coarse[name][0]), 255, coarse[name][0] * (250 if name == "probability" else 1))
+        assert np.mean(np.rint(steps) != expected) < 0.01, name
     assert float(coarse.probability.mean()) == pytest.approx(float(fine.probability.mean()), abs=0.01)
 
 

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import threading
@@ -18,6 +19,8 @@ from tests.faults.commit_points import read_trace
 from tests.faults.service_state import ServiceState
 
 _TIMEOUT_S = 600
+_STAC = " stac/"
+_MONTH = re.compile(r"/(\d{4}-\d\d|undated)/")
 # Starting a process also polls all others; two threads that poll the same one race, and one reads status 255.
 _POLL_LOCK = threading.Lock()
 _SETTINGS = {"CLOUDSEG_THREADS": "1", "CLOUDSEG_DEVICE": "cpu", "CLOUDSEG_LOG_LEVEL": "WARNING"}
@@ -82,10 +85,23 @@ def run_undisturbed(folder: Path, empty: ServiceState, ids: steps.Ids) -> Scenar
 def kill_everywhere(scenario: Scenario, step: str) -> list[Kill]:
     """Kill a step at each of its commit points, each time from the same state, and let it recover.
 
-    One kill per CPU runs at a time.
+    Of the documents of the static STAC catalog only some, see `numbers_to_kill`. One kill per CPU runs at a time.
     """
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-        return list(threads.map(lambda number: _kill(scenario, step, number), range(1, len(scenario.points[step]) + 1)))
+        numbers = numbers_to_kill(scenario.points[step])
+        return list(threads.map(lambda number: _kill(scenario, step, number), numbers))
+
+
+def numbers_to_kill(points: list[str]) -> list[int]:
+    """Return which commit points of a step are worth a kill, from 1 on.
+
+    All, but of the documents of the static STAC catalog only the first, and the last of each kind (item, index and list
+    of a month, collection, root): the months before are written then. `tests/stac/test_static.py` kills a publisher
+    before every single document, in milliseconds.
+    """
+    kinds = [_MONTH.sub("/*/", point) if _STAC in point else f"{at} {point}" for at, point in enumerate(points)]
+    first = next((at for at, point in enumerate(points) if _STAC in point), None)
+    return [at + 1 for at, kind in enumerate(kinds) if at == first or kind not in kinds[at + 1 :]]
 
 
 def _kill(scenario: Scenario, step: str, number: int) -> Kill:

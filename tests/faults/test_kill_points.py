@@ -10,7 +10,7 @@ import pytest
 
 from cloudseg.storage import Store
 from tests.faults.commit_points import READS, WRITES
-from tests.faults.scenario import Kill, Scenario, kill_everywhere
+from tests.faults.scenario import Kill, Scenario, kill_everywhere, numbers_to_kill
 from tests.faults.steps import KILLED
 
 
@@ -30,3 +30,20 @@ def test_step_killed_at_any_commit_point_recovers(
 def test_every_store_method_is_classified_as_read_or_write() -> None:
     methods = {name for name in vars(Store) if not name.startswith("_")}
     assert methods == {*WRITES, *READS}
+
+
+def test_every_point_is_killed_but_repetitions_of_stac_documents() -> None:
+    points = [
+        "put masks/w-*/sc-*/mask.*.qml",
+        "put masks/w-*/sc-*/mask.*.qml",
+        "put stac/masks/2024-01/mk-*.json",
+        "put stac/masks/2024-01/catalog.json",
+        "put stac/masks/2024-02/mk-*.json",
+        "put stac/masks/undated/mk-*.json",
+        "put stac/masks/undated/catalog.json",
+        "replace stac/masks/collection.json",
+        "commit reader_switch",
+        "the end",
+    ]
+    assert numbers_to_kill(points) == [1, 2, 3, 6, 7, 8, 9, 10]
+    assert numbers_to_kill(["commit label", "the end"]) == [1, 2]

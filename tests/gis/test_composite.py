@@ -25,7 +25,7 @@ from cloudseg.gis import composite
 from cloudseg.gis.composite import compose, write_composite
 from cloudseg.gis.composite_grid import Grid
 from cloudseg.gis.mask_of_scene import MaskOfScene, mask_of
-from cloudseg.gis.observations import clear_distance, observe, read_bands
+from cloudseg.gis.observations import clear_distance, observe, read_bands, read_classes
 from cloudseg.gis.plan import Plan
 from cloudseg.grid import Window
 from tests.gis.conftest import DAY, GRID, ZONE, GisWorld, classes
@@ -204,6 +204,22 @@ def test_an_interpolated_scene_is_the_same_in_every_window(world: GisWorld):
         assert (part == whole[:, row : row + 95, col : col + 160]).all()
 
 
+def test_pixels_of_another_zone_lie_where_a_projection_of_each_center_puts_them(world: GisWorld):
+    """GDAL projects few points and interpolates: by default a pixel may be taken an eighth of a pixel off."""
+    drawn = np.random.default_rng(8).integers(0, 2, (400, 400)).astype(np.uint8)
+    mask = world.add(drawn)
+    (found,) = masks_of(world, [mask.mask_id])
+    back = pyproj.Transformer.from_crs("EPSG:32632", ZONE, always_xy=True)
+    x, y = back.transform(504_000, 4_996_000, direction="INVERSE")
+    grid = Grid(rasterio.CRS.from_epsg(32632), from_origin(round(x) - 3_000, round(y) + 3_000, 20, 20), 300, 300)
+    classes_there = read_classes(world.runtime.store, observe(found, grid), grid, Window(0, 0, 300, 300))
+    rows, cols = np.indices((300, 300))
+    east, north = back.transform(*(grid.transform @ (cols.ravel() + 0.5, rows.ravel() + 0.5)))
+    col, row = ~GRID @ (east, north)
+    expected = drawn[np.floor(row).astype(int), np.floor(col).astype(int)].reshape(300, 300)
+    assert (classes_there != expected).mean() < 1e-3
+
+
 def test_the_stack_of_a_median_is_bounded(world: GisWorld, monkeypatch: pytest.MonkeyPatch):
     rng = np.random.default_rng(7)
     masks = [
@@ -359,6 +375,18 @@ def test_unusable_arguments(world: GisWorld, whole: str, tmp_path: Path):
     with pytest.raises(InputError, match="--overwrite"):
         stages.composite(out, bbox=box, **WHOLE)
     stages.composite(out, bbox=box, **WHOLE, overwrite=True)
+
+
+def test_an_area_just_beside_every_scene_is_one_without_masks(world: GisWorld, tmp_path: Path):
+    """Inside of the bounds of a scene in degrees, and of the margin of its outline, but outside of its pixels."""
+    world.add(classes(400), transform=from_origin(700_000, 5_000_000, 20, 20))
+    to_lonlat = pyproj.Transformer.from_crs(ZONE, "EPSG:4326", always_xy=True).transform
+    (upper, north), (lower, _) = to_lonlat(700_000, 5_000_000), to_lonlat(700_000, 4_992_000)
+    assert upper - lower > 0.002, "the left edge leans east, so beside its upper end is ground without pixels"
+    lon, lat = lower + 0.0005, north - 0.0005
+    beside = aoi_of(tmp_path / "beside.gpkg", shapely.box(lon, lat, lon + 0.0001, lat + 0.0001), crs="EPSG:4326")
+    with pytest.raises(DataError, match="no published mask covers this place"):
+        stages.composite(str(tmp_path / "c.tif"), aoi=beside, **WHOLE)
 
 
 def test_distances_have_a_cap_and_no_seam():

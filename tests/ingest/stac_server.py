@@ -35,8 +35,6 @@ class StacServer:
         self.etags = True
         self.sent = 0
         """Bytes of files."""
-        self.now = self.most = 0
-        """Requests that are answered at the moment, and the most at a time."""
         self.lock = threading.Lock()
         self.url = ""
 
@@ -83,8 +81,6 @@ class _Handler(BaseHTTPRequestHandler):
         with state.lock:
             state.requests.append((self.command, path, self.headers.get("Range", "")))
             state.agents.add(self.headers.get("User-Agent", ""))
-            state.now += 1
-            state.most = max(state.most, state.now)
         try:
             fault = state.faults.get(path)
             if fault is not None and fault(self):
@@ -97,9 +93,6 @@ class _Handler(BaseHTTPRequestHandler):
                 self._file(state.folder / path.lstrip("/"))
         except (BrokenPipeError, ConnectionResetError):
             pass
-        finally:
-            with state.lock:
-                state.now -= 1
 
     def send_json(self, values: Any, status: int = 200, **headers: str) -> None:
         self.send_bytes(json.dumps(values).encode(), status, **{"Content-Type": "application/json"} | headers)

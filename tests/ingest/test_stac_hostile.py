@@ -203,6 +203,20 @@ def test_a_catalog_whose_links_never_end(source: Source, server: StacServer, mon
     assert "could not be read" in record.notes[0]
 
 
+def test_addresses_that_are_none(source: Source, server: StacServer) -> None:
+    """Python's `urljoin` raises ValueError for them: neither the catalog nor the items beside them suffer."""
+    made = sentinel2(server.folder, server.url)
+    made["links"] = [{"rel": "self", "href": "http://["}]
+    static_catalog(server.folder, [made])
+    top = server.folder / "catalog.json"
+    catalog = json.loads(top.read_text())
+    catalog["links"] = [{"rel": "child", "href": "http://["}, {"rel": "child", "href": "//[x]/"}, *catalog["links"]]
+    top.write_text(json.dumps(catalog))
+    record = source.ingest("/catalog.json")
+    assert len(record.added) == 1
+    assert len([note for note in record.notes if "could not be read" in note]) == 2
+
+
 def test_what_is_no_stac_and_what_does_not_answer(source: Source, server: StacServer) -> None:
     (server.folder / "x.json").write_text('{"type": "Topology"}')
     with pytest.raises(InputError, match="no STAC"):

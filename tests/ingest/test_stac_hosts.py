@@ -23,6 +23,7 @@ from cloudseg.ingest.stac_source.hosts import HostPolicy, Refused, is_public
         ("fd00::1", False),
         ("fe80::1%eth0", False),
         ("::ffff:10.0.0.1", False),
+        ("::ffff:93.184.215.14", True),
         ("64:ff9b::a00:1", False),
         ("2002:a00:1::", False),
         ("no address", False),

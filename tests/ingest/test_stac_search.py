@@ -1,6 +1,7 @@
 """Which items a search wants, and the options of the command that make one."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +81,31 @@ _CORNER = {"type": "Polygon", "coordinates": [[[3, 50], [3.1, 50], [3, 50.1], [3
         ({"bbox": [170, 50, -170, 51]}, item(bbox=[175, 50, -179, 51]), True),
         ({"bbox": [170, 50, -170, 51]}, item(bbox=[0, 50, 1, 51]), False),
         ({"bbox": [3, 50, 4, 51]}, item(bbox=["a", 1, 2, 3]), False),
+        ({"bbox": [3, 50, 4, 51]}, item(bbox=[10**400, 50, 4, 51]), False),
+        ({"bbox": [3.5, 50.5, 3.6, 50.6]}, item(geometry={"type": "Point", "coordinates": [10**400, 1]}), True),
+        ({"bbox": [3.5, 50.5, 3.6, 50.6]}, item(geometry={"type": "Point", "coordinates": [float("nan"), 1]}), True),
         ({"bbox": [3.5, 50.5, 3.6, 50.6]}, item(geometry=_CORNER), False),
         ({"bbox": [3.5, 50.5, 3.6, 50.6]}, item(geometry={"type": "Polygon", "coordinates": "none"}), True),
     ],
 )
 def test_matching(arguments: dict[str, Any], values: dict[str, Any], wanted: bool) -> None:
     assert make_search(**arguments).matches(values) is wanted
+
+
+def test_a_footprint_of_many_vertices_costs_no_time() -> None:
+    """Whether this zigzag is valid takes GEOS minutes: the bounds of its edges all overlap. Its box counts instead."""
+    count = 20_000
+    zigzag = [[at * 1e-9 + 50 * (at % 2), 50.0 * (at % 2)] for at in range(count)]
+    ring = [*zigzag, [60, -1], [-1, -1], zigzag[0]]
+    values = item(geometry={"type": "Polygon", "coordinates": [ring]})
+    began = time.process_time()
+    assert make_search(bbox=[3.5, 50.5, 3.6, 50.6]).matches(values)
+    assert time.process_time() - began < 1
+
+
+def test_an_extent_of_absurd_numbers_prunes_nothing() -> None:
+    extent = {"spatial": {"bbox": [[10**400, 50, 4, 51]]}}
+    assert make_search(bbox=[3, 50, 4, 51]).may_hold({"type": "Collection", "extent": extent})
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,11 @@ def test_a_store_in_a_bucket_serves_ranges(s3_store, catalog, tmp_path: Path, mo
         assert part.headers["content-range"] == f"bytes 100-199/{len(whole.content)}"
         assert client.get(path, headers={"Range": "bytes=-10"}).content == whole.content[-10:]
         assert client.get(path, headers={"Range": "bytes=99999999-"}).status_code == 416
+        end = client.get(path, headers={"Range": f"bytes=100-{len(whole.content)}"})
+        assert end.headers["content-range"] == f"bytes 100-{len(whole.content) - 1}/{len(whole.content)}"
+        for etag, expected in ((whole.headers["etag"], 206), ('"other"', 200)):
+            asked = {"Range": "bytes=0-9", "If-Range": etag}
+            assert client.get(path, headers=asked).status_code == expected, "another version is sent whole"
         assert client.head(path).headers["content-length"] == str(len(whole.content))
         tiles = client.get(f"/tiles/{item['id']}/mask/tilejson.json").json()
         assert tiles["maxzoom"] >= 10

@@ -180,6 +180,9 @@ def test_the_mosaic_shows_the_newest_mask_of_each_place(client: TestClient):
         assert color_at(client, until, place, *day[2]) == (*COLORS[0], 255)
         first = newest + "?model_version=1"
         assert color_at(client, first, place, *day[2]) == (*COLORS[1], 255), "model 2 has not seen day 2"
+        assert color_at(client, until, place, 128, 64 + 34) == (*COLORS[1], 255), "cloud by the newer model only"
+        second = newest + "?model_version=2"
+        assert color_at(client, second, place, *day[1]) == (*COLORS[1], 255), "model 2 has not seen day 2"
 
 
 def test_the_mosaic_of_an_area_without_masks_is_transparent(client: TestClient):

@@ -109,6 +109,33 @@ def test_killed_at_every_write_the_next_publish_completes_it(published: StacWorl
         assert published.contents() == wanted, f"killed before write {number}"
 
 
+def test_killed_while_it_removes_a_month_nothing_points_to_what_is_gone(published: StacWorld, tmp_path: Path) -> None:
+    months = published.months()
+    with published.catalog.begin() as db:
+        db.exec_driver_sql("DELETE FROM mask WHERE scene_id = ?", (published.scenes[1].scene_id,))
+    saved = tmp_path / "saved"
+    shutil.copytree(published.root, saved)
+    for number in range(1, 40):
+
+        def die(at: int, number: int = number) -> None:
+            if at == number:
+                raise Killed
+
+        site = published.on(WatchedStore(published.world.store.root, die))
+        try:
+            publish(site, published.catalog, months)
+        except Killed:
+            check_links(published)
+        else:
+            break
+        repair(published.site, published.catalog)  # items that nothing lists any more are found by `maintain` only
+        assert is_right(published), f"killed before write {number}"
+        shutil.rmtree(published.root)
+        shutil.copytree(saved, published.root)
+    assert number > 5
+    assert is_right(published)
+
+
 def check_links(stac: StacWorld) -> None:
     """No list or collection points to what is not there: bytes first, then what points to them."""
     for path in stac.root.rglob("*.json"):

@@ -5,11 +5,11 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urlsplit
 
 from cloudseg.errors import CloudsegError, InputError, SettingsError
 from cloudseg.ingest.inbox_file import NotRead
-from cloudseg.ingest.stac_source.hosts import Refused
+from cloudseg.ingest.stac_source.hosts import Refused, absolute
 from cloudseg.ingest.stac_source.http_client import HttpClient, shown
 from cloudseg.ingest.stac_source.search import Search
 
@@ -110,7 +110,7 @@ class ItemFinder:
                 continue
             wanted = self._search.wants(catalog) if catalog.get("type") == "Collection" else wanted
             for rel in ("item", "child") if wanted else ("child",):
-                for target in (urljoin(url, href) for href in _links(catalog, rel)):
+                for target in (absolute(url, href) for href in _links(catalog, rel)):
                     if target in seen:
                         continue
                     if len(seen) > MAX_EXAMINED:
@@ -141,8 +141,8 @@ class ItemFinder:
             base: The address of the answer that held it.
             is_alone: Whether that answer was this item and nothing else.
         """
-        own = next((urljoin(base, href) for href in _links(values, "self")), base if is_alone else None)
-        if own is not None and urlsplit(own).netloc != urlsplit(base).netloc:
+        own = next((absolute(base, href) for href in _links(values, "self")), base if is_alone else None)
+        if own is not None and _host(own) != _host(base):
             own = base if is_alone else None
         if own is not None:
             return FoundItem(values, shown(own), own)
@@ -156,6 +156,13 @@ class ItemFinder:
 def source_url(source: str) -> str | None:
     """Return the address of a source `stac+https://…`, None if it is another source."""
     return source.removeprefix(PREFIX) if source.startswith(PREFIX) else None
+
+
+def _host(url: str) -> str | None:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return None
 
 
 def is_api(root: Any) -> bool:

@@ -10,7 +10,7 @@ import re
 import socket
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from cloudseg.errors import BadScene
 from cloudseg.ingest.inbox_file import escape_name
@@ -138,6 +138,14 @@ def _not_public(host: str, address: str) -> Refused:
         found=address,
         next_step="For a server of your own network, add its host to CLOUDSEG_STAC_PRIVATE_HOSTS.",
     )
+
+
+def absolute(base: str, href: str) -> str:
+    """Return the address that a link means; an invalid one as it is, which `HostPolicy.check` refuses."""
+    try:
+        return urljoin(base, href)
+    except ValueError:
+        return href
 
 
 def is_public(address: str) -> bool:

@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import SplitResult, urljoin
+from urllib.parse import SplitResult
 
 from cloudseg import __version__
 from cloudseg.backoff import pauses
 from cloudseg.ingest.inbox_file import NotRead, escape_name
-from cloudseg.ingest.stac_source.hosts import HostPolicy, Refused
+from cloudseg.ingest.stac_source.hosts import HostPolicy, Refused, absolute
 from cloudseg.scratch import cannot_write
 
 MAX_JSON_BYTES: Final = 16 << 20
@@ -247,7 +247,7 @@ class HttpClient:
                 answer = connection.getresponse()
                 location = answer.getheader("Location")
                 if answer.status in (301, 302, 303, 307, 308) and location:
-                    url = urljoin(url, location)
+                    url = absolute(url, location)
                     if answer.status == 303:
                         method, body = "GET", None
                     continue

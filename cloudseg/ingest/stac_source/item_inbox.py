@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Final
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from cloudseg.bands import RGB
 from cloudseg.errors import BadScene
@@ -19,7 +19,7 @@ from cloudseg.ingest.layouts.stac import StacAssets
 from cloudseg.ingest.layouts.stac_items import StacItems
 from cloudseg.ingest.stac_item import MAX_ITEM_BYTES, parse_item
 from cloudseg.ingest.stac_source.find_items import FoundItem
-from cloudseg.ingest.stac_source.hosts import Refused
+from cloudseg.ingest.stac_source.hosts import Refused, absolute
 
 _ITEM: Final = "item.json"
 _MAX_ASSETS: Final = 500
@@ -158,22 +158,15 @@ def _rank(base: str, asset: dict[str, Any]) -> tuple[bool, bool]:
 
 def _address(base: str, asset: dict[str, Any]) -> str:
     """Return the address of an asset; of those of the extension `alternate-assets` one on the web, if it is not."""
-    main = _absolute(base, asset["href"])
+    main = absolute(base, asset["href"])
     alternate = asset.get("alternate")
     others = (
         [each.get("href") for each in alternate.values() if isinstance(each, dict)]
         if isinstance(alternate, dict)
         else []
     )
-    found = [main, *(_absolute(base, href) for href in others if isinstance(href, str))]
+    found = [main, *(absolute(base, href) for href in others if isinstance(href, str))]
     return next((href for href in found if href.startswith(("https://", "http://"))), main)
-
-
-def _absolute(base: str, href: str) -> str:
-    try:
-        return urljoin(base, href)
-    except ValueError:
-        return href
 
 
 def _file_name(href: str, asset: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0009_mask_cleaning"
-down_revision = "0007_reader_switch"
+down_revision = "0008_search_indexes"
 branch_labels = None
 depends_on = None
 

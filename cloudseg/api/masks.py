@@ -227,7 +227,7 @@ def _of_home(
 
 
 def _warn_of_undated(catalog: Any, query: Any) -> None:
-    """Say how many masks are left out because the time of their scene is unknown."""
+    """Log how many masks are left out because the time of their scene is unknown."""
     from dataclasses import replace
 
     from cloudseg.catalog import mask_search as ms

@@ -44,8 +44,8 @@ def switch_readers(
 ) -> ReadersRecord:
     """Let readers see the masks of a model from a moment on. The same call again changes nothing.
 
-    The static STAC catalog is brought up to date at once; a switch that takes effect later is in it with the next stage
-    that publishes everything, at the latest `cloudseg maintain --apply`.
+    The static STAC catalog follows at once; a switch that takes effect later is in it with the next stage that
+    publishes everything, at the latest `cloudseg maintain --apply`.
 
     Args:
         target: weights (`w-…` or `v31`), or `newest`: the newest champion, always.

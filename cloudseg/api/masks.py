@@ -212,18 +212,20 @@ def _of_home(
 
     site = GdalSite(runtime.store, runtime.settings)
     ids = [row.id for row in found]
+    pages = [ids[at : at + ms.MAX_LIMIT] for at in range(0, len(ids), ms.MAX_LIMIT)]
     items = []
-    for at in range(0, len(ids), ms.MAX_LIMIT):
+    for page in pages:
         with runtime.catalog.read() as db:
-            items += [
-                pystac.Item.from_dict(item) for item in documents(site, db, "masks", ids[at : at + ms.MAX_LIMIT], as_of)
-            ]
+            found_items = documents(site, db, "masks", page, as_of)
+        for item in found_items:
+            item["properties"].pop("deprecated", None)  # pystac would warn of what was asked for
+            items.append(pystac.Item.from_dict(item))
     options = dict(runtime.store.gdal_path(found[0].mask.key).options) if found and found[0].mask else {}
     return [item for item in items if keep_rasters(item)], options
 
 
 def _warn_of_undated(catalog: Any, query: Any) -> None:
-    """Say how many masks are left out because the time of their scene is unknown."""
+    """Log how many masks are left out because the time of their scene is unknown."""
     from dataclasses import replace
 
     from cloudseg.catalog import mask_search as ms

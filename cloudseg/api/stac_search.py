@@ -1,5 +1,6 @@
 """Search a STAC API or a static STAC catalog for masks."""
 
+import warnings
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import islice
@@ -50,27 +51,30 @@ def search_masks(
         StoreUnreachable: the server does not answer.
     """
     try:
-        root = pystac.Catalog.from_file(url) if not is_address(url) else None
-        client = Client.open(url, parameters={"as_of": as_of} if as_of else None) if root is None else None
-        if client is not None and client.conforms_to("ITEM_SEARCH"):
-            search = client.search(
-                collections=[_COLLECTION],
-                bbox=area,
-                datetime=when,
-                max_items=limit + 1,
-                filter=_filter_of(client, weights) if weights is not None else None,
-            )
-            found: Iterable[pystac.Item] = search.items()
-        elif as_of is not None:
-            raise InputError(
-                "a static catalog shows only what is there now",
-                subject=url,
-                found=f"as_of {as_of}",
-                next_step="Pass the address of an API (`cloudseg serve`), or no as_of.",
-            )
-        else:
-            found = _walk(root or pystac.Catalog.from_file(url), area, interval, deprecated=weights is not None)
-        items = list(islice(_masks(found, weights), limit + 1))
+        with warnings.catch_warnings():
+            # Whoever names weights wants what a newer model has replaced; of the others it is left out.
+            warnings.simplefilter("ignore", pystac.errors.DeprecatedWarning)
+            root = pystac.Catalog.from_file(url) if not is_address(url) else None
+            client = Client.open(url, parameters={"as_of": as_of} if as_of else None) if root is None else None
+            if client is not None and client.conforms_to("ITEM_SEARCH"):
+                search = client.search(
+                    collections=[_COLLECTION],
+                    bbox=area,
+                    datetime=when,
+                    max_items=limit + 1,
+                    filter=_filter_of(client, weights) if weights is not None else None,
+                )
+                found: Iterable[pystac.Item] = search.items()
+            elif as_of is not None:
+                raise InputError(
+                    "a static catalog shows only what is there now",
+                    subject=url,
+                    found=f"as_of {as_of}",
+                    next_step="Pass the address of an API (`cloudseg serve`), or no as_of.",
+                )
+            else:
+                found = _walk(root or pystac.Catalog.from_file(url), area, interval, deprecated=weights is not None)
+            items = list(islice(_masks(found, weights), limit + 1))
     except (pystac.STACError, pystac.STACTypeError, KeyError, ValueError) as error:
         raise InputError(
             "not a STAC API or catalog",

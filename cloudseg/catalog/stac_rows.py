@@ -5,7 +5,7 @@ that may be published and whose place is known are members.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
@@ -35,8 +35,8 @@ class MaskRef:
     weights_id: str
     version: int
     follows: bool = True
-    """By a model that was ever champion or shown to readers; a challenger's mask follows none (as in the view
-    `mask_version`)."""
+    """By a model that was ever champion or shown to readers; a challenger's mask is not in the line of
+    versions (as in the view `mask_version`), unless no model was ever shown."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Family:
 
     masks: tuple[MaskRef, ...] = ()
     latest: MaskRef | None = None
-    """The mask that readers see; where they see none, that of the highest version which follows others, or of all."""
+    """The mask that readers see; where they see none, that of the highest version which is in the line."""
 
     def neighbor(self, mask_id: str, step: int) -> MaskRef | None:
         """Return the mask that comes next (1) or before (-1) by version, without those that follow none, or None."""
@@ -163,8 +163,10 @@ def _families(db: Connection, which: ColumnElement[bool], as_of: datetime | None
 
 
 def _family(refs: list[MaskRef], shown: str | None) -> Family:
-    candidates = [ref for ref in refs if ref.follows] or refs
-    latest = next((ref for ref in refs if ref.weights_id == shown), candidates[-1] if candidates else None)
+    if not any(ref.follows for ref in refs):  # no model was ever shown: all are in the line
+        refs = [replace(ref, follows=True) for ref in refs]
+    line = [ref for ref in refs if ref.follows]
+    latest = next((ref for ref in refs if ref.weights_id == shown), line[-1] if line else None)
     return Family(tuple(refs), latest)
 
 

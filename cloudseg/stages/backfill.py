@@ -30,6 +30,7 @@ from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
 from cloudseg.stages.predict import MOST_BATCHES, check_bands
 from cloudseg.stages.predict import predict as predict_masks
+from cloudseg.stages.stac import publish_stac
 
 _NIGHT: Final = re.compile(r"[\w:+.-]{1,100}", re.ASCII)
 _MOST_MEGAPIXELS: Final = 1_000_000_000
@@ -167,6 +168,8 @@ def finish_backfill(weights_id: str | None, *, backfill_id: str | None = None) -
     switched = (
         weights_id is not None and switch_when_complete(runtime.catalog, weights_id, actor="backfill") is not None
     )
+    if switched:
+        publish_stac(runtime, everything=True)
     record = _progress(runtime, weights_id, backfill_id=backfill_id, switched=switched, began=began)
     log.ended("finish_backfill", record)
     return record

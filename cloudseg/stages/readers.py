@@ -12,6 +12,7 @@ from cloudseg.errors import InputError
 from cloudseg.records import Json, ReaderMode, ReadersRecord, ReaderSwitch, utc_iso
 from cloudseg.runtime import open_runtime
 from cloudseg.stages import log
+from cloudseg.stages.stac import publish_stac
 
 NEWEST: Final = "newest"
 """Target of a switch: the newest champion, always."""
@@ -43,6 +44,9 @@ def switch_readers(
 ) -> ReadersRecord:
     """Let readers see the masks of a model from a moment on. The same call again changes nothing.
 
+    The static STAC catalog follows at once; a switch that takes effect later is in it with the next stage that
+    publishes everything, at the latest `cloudseg maintain --apply`.
+
     Args:
         target: weights (`w-…` or `v31`), or `newest`: the newest champion, always.
         at: from when (ISO 8601 with zone); None: at once.
@@ -65,12 +69,12 @@ def switch_readers(
     _check_reason(reason)
     moment = parse_moment(at, "at") if at is not None else None
     log.started("switch_readers", target=target, at=at, hold=hold, incomplete=incomplete, actor=actor, reason=reason)
-    catalog = open_runtime().catalog
-    with catalog.read() as db:
+    runtime = open_runtime()
+    with runtime.catalog.read() as db:
         weights_id = None if target == NEWEST else model_rows.get_weights_named(db, target).weights_id
     mode: ReaderMode = "newest" if weights_id is None else "hold" if hold else "complete"
     switch = switch_in_registry(
-        catalog,
+        runtime.catalog,
         mode=mode,
         weights_id=weights_id,
         effective_at=moment,
@@ -79,6 +83,8 @@ def switch_readers(
         reason=reason,
         dry_run=dry_run,
     )
+    if not dry_run:
+        publish_stac(runtime, everything=True)
     return _ended("switch_readers", switch if dry_run else None)
 
 
@@ -101,7 +107,10 @@ def switch_readers_back(
 
     _check_reason(reason)
     log.started("switch_readers_back", sequence=sequence, actor=actor, reason=reason)
-    switch = back_in_registry(open_runtime().catalog, sequence=sequence, actor=actor, reason=reason, dry_run=dry_run)
+    runtime = open_runtime()
+    switch = back_in_registry(runtime.catalog, sequence=sequence, actor=actor, reason=reason, dry_run=dry_run)
+    if not dry_run:
+        publish_stac(runtime, everything=True)
     return _ended("switch_readers_back", switch if dry_run else None)
 
 

@@ -112,7 +112,7 @@ def test_bbox_and_datetime_select(home: Home) -> None:
         ({"bbox": [1, 2, 3]}, "not a bounding box"),
         ({"bbox": [10, 50, 5, 40]}, "not a bounding box"),
         ({"bbox": [170, -20, -170, -10]}, r"cannot cross 180°.*bbox=\[-180"),
-        ({"datetime": "May"}, "not a date or interval.*2024-05-01/2024-06-30"),
+        ({"datetime": "May"}, "not a time interval.*2024-06-01/2024-06-30"),
         ({"datetime": "2024-06-30/2024-05-01"}, "ends before it begins"),
         ({"weights": "nothing.safetensors"}, "no such weights"),
     ],

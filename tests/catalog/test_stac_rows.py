@@ -1,11 +1,11 @@
 """What the static STAC catalog holds, on every database."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import rows
 
-from cloudseg.catalog import Catalog, scene_rows, stac_rows
+from cloudseg.catalog import Catalog, model_rows, reader_rows, scene_rows, stac_rows
 
 JUNE = datetime(2024, 6, 2, 10, 30, tzinfo=UTC)
 
@@ -40,6 +40,21 @@ def test_the_champion_decides_which_mask_is_the_latest(full_catalog: Catalog):
     assert [(ref.mask_id, ref.version) for ref in family.masks] == [("mk-1", 1), ("mk-2", 2)]
     assert family.latest == family.masks[0], "w-1 is the champion"
     assert (family.neighbor("mk-1", 1), family.neighbor("mk-1", -1)) == (family.masks[1], None)
+
+
+def test_readers_decide_which_mask_is_the_latest(full_catalog: Catalog):
+    scene_id = f"sc-{1:020d}"
+    with full_catalog.begin() as db:
+        model_rows.add_weights(db, rows.weights(3))  # never promoted: its mask is in no line
+        model_rows.add_mask(db, rows.mask(3, of=1, by=3))
+        reader_rows.add_switch(db, rows.reader_switch(1, of=2))
+        family = stac_rows.find_families(db, [scene_id])[scene_id]
+        before = stac_rows.find_families(db, [scene_id], rows.START + timedelta(days=2))[scene_id]
+        then = stac_rows.find_families(db, [scene_id], rows.START - timedelta(days=1))
+    assert family.latest == family.masks[1]
+    assert (family.neighbor("mk-2", 1), family.neighbor("mk-3", -1)) == (None, family.masks[1])
+    assert before.latest == family.masks[1], "the switch is in effect since the first day"
+    assert then == {}, "no mask was there"
 
 
 def test_overview(full_catalog: Catalog):

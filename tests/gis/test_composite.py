@@ -19,11 +19,12 @@ from rio_cogeo import cog_validate
 
 from cloudseg import stages
 from cloudseg.bands import NO_DATA
-from cloudseg.catalog.area_search import iter_masks
+from cloudseg.catalog.mask_search import load_rows
 from cloudseg.errors import DataError, InputError, ObjectCorrupt
 from cloudseg.gis import composite
 from cloudseg.gis.composite import compose, write_composite
 from cloudseg.gis.composite_grid import Grid
+from cloudseg.gis.mask_of_scene import MaskOfScene, mask_of
 from cloudseg.gis.observations import clear_distance, observe, read_bands
 from cloudseg.gis.plan import Plan
 from cloudseg.grid import Window
@@ -50,6 +51,11 @@ def aoi_of(path: Path, geometry: Any, crs: str = ZONE) -> str:
         crs=crs,
     )
     return str(path)
+
+
+def masks_of(world: GisWorld, mask_ids: list[str]) -> list[MaskOfScene]:
+    with world.runtime.catalog.read() as db:
+        return [mask_of(found) for found in load_rows(db, "masks", mask_ids)]
 
 
 @pytest.fixture
@@ -168,7 +174,7 @@ def test_windows_equal_the_whole(world: GisWorld, method: Any):
         )
     with world.runtime.catalog.read() as db:
         ids = [row[0] for row in db.exec_driver_sql("select mask_id from mask order by mask_id")]
-    masks = list(iter_masks(world.runtime.catalog, ids))
+    masks = masks_of(world, ids)
     grid = Grid(rasterio.CRS.from_string(ZONE), from_origin(499_500, 5_000_500, 20, 20), 640, 600)
     plan = Plan(grid, masks, ["red"], method, DAY, buffer_m=30, cap_m=300)
     observations = [observe(mask, grid) for mask in masks]
@@ -187,7 +193,7 @@ def test_an_interpolated_scene_is_the_same_in_every_window(world: GisWorld):
     """Bilinear, from another UTM zone and another resolution."""
     values = np.random.default_rng(6).integers(1, 60_000, (700, 700))
     mask = world.add(classes(700), values=values)
-    (found,) = iter_masks(world.runtime.catalog, [mask.mask_id])
+    (found,) = masks_of(world, [mask.mask_id])
     x, y = pyproj.Transformer.from_crs(ZONE, "EPSG:32632", always_xy=True).transform(501_000, 4_999_000)
     grid = Grid(rasterio.CRS.from_epsg(32632), from_origin(round(x), round(y), 11, 11), 900, 900)
     seen = observe(found, grid)
@@ -206,7 +212,7 @@ def test_the_stack_of_a_median_is_bounded(world: GisWorld, monkeypatch: pytest.M
         )
         for number in range(3)
     ]
-    found = list(iter_masks(world.runtime.catalog, [mask.mask_id for mask in masks]))
+    found = masks_of(world, [mask.mask_id for mask in masks])
     grid = Grid(rasterio.CRS.from_string(ZONE), GRID, 100, 100)
     plan = Plan(grid, found, ["red", "green"], "median", DAY)
     seen = [observe(mask, grid) for mask in found]
@@ -396,7 +402,7 @@ def test_memory_does_not_grow_with_the_area(world: GisWorld, tmp_path: Path, met
 def test_progress_counts_windows(world: GisWorld, tmp_path: Path):
     seen: list[tuple[int, int]] = []
     mask = world.add(classes())
-    masks = list(iter_masks(world.runtime.catalog, [mask.mask_id]))
+    masks = masks_of(world, [mask.mask_id])
     grid = Grid(rasterio.CRS.from_string(ZONE), GRID, 100, 100)
     plan = Plan(grid, masks, ["red"], "clearest", DAY, block=64)
     report: Callable[..., None] = lambda done, total, *_: seen.append((done, total))  # noqa: E731

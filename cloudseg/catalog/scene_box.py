@@ -61,11 +61,9 @@ def find_near(db: Connection, boxes: Sequence[Box], *, most: int) -> list[str] |
     """
     found: set[str] = set()
     for box in boxes:
-        if db.dialect.name == "sqlite":
-            # Across the antimeridian a scene has two boxes in the tree.
-            asked = _in_tree(box).limit(2 * most + 1)
-        else:
-            asked = _in_index(box).limit(most + 1)
+        # Across the antimeridian a scene has two boxes in the tree.
+        sqlite = db.dialect.name == "sqlite"
+        asked = _in_tree(box).limit(2 * most + 1) if sqlite else _in_index(box).limit(most + 1)
         found.update(db.execute(asked).scalars())
         if len(found) > most:
             return None

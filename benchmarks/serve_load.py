@@ -53,6 +53,8 @@ PICTURED: Final = 24
 """Scenes with real rasters."""
 SIZE: Final = 1024
 RESOLUTION_M: Final = 10.0
+NORTH_M: Final = 7_200_000
+"""Northing of the real rasters, at 65° north: the other rows reach to 62°, and have no files."""
 _TIMEOUT_S: Final = 60.0
 _STEPS: Final = 5
 """Pages that a searcher follows."""
@@ -121,7 +123,7 @@ def list_pictures(catalog: Catalog) -> list[Picture]:
 
 
 def _pictured(store: LocalStore, folder: Path, i: int, rng: np.random.Generator) -> tuple[Scene, Mask]:
-    crs, transform = f"EPSG:{32631 + i % 8}", Affine(RESOLUTION_M, 0, 400_000 + 2000 * i, 0, -RESOLUTION_M, 5_500_000)
+    crs, transform = f"EPSG:{32631 + i % 8}", Affine(RESOLUTION_M, 0, 400_000 + 2000 * i, 0, -RESOLUTION_M, NORTH_M)
     rows, cols = np.mgrid[:SIZE, :SIZE]
     cloud = (rows - 512) ** 2 + (cols - 300 - 20 * i) ** 2 < 300**2
     pixels = (800 + 5000 * cloud + rng.integers(0, 400, (4, SIZE, SIZE))).astype(np.uint16)

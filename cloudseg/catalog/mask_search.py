@@ -65,9 +65,9 @@ MAX_IDS: Final = 500
 MAX_SORT: Final = 3
 MAX_COMPARED: Final = 20_000
 """Candidates of one page whose footprints are compared; then the page ends early, with a token."""
-MAX_NEAR: Final = 2_000
+MAX_NEAR: Final = 1_000
 """Scenes of an area that are found first and then sorted; where more touch it, the order is walked instead. Sorting
-2000 reads as much as a walk for ten hits among a million scenes."""
+1000 reads as much as a walk for ten hits among a million scenes."""
 MODEL_FIELDS: Final = frozenset({"cloudseg:model_version", "cloudseg:weights_id"})
 """A filter that names one of them says itself whose masks it wants."""
 PUBLISHED: Final = and_(NotByIndex(t.scene.c.publishable), t.scene.c.footprint_wkb.is_not(None))

@@ -61,9 +61,10 @@ def find_near(db: Connection, boxes: Sequence[Box], *, most: int) -> list[str] |
     """
     found: set[str] = set()
     for box in boxes:
-        asked = _in_tree(box) if db.dialect.name == "sqlite" else _in_index(box)
         # Across the antimeridian a scene has two boxes in the tree.
-        found.update(db.execute(asked.limit(2 * most + 1)).scalars())
+        sqlite = db.dialect.name == "sqlite"
+        asked = _in_tree(box).limit(2 * most + 1) if sqlite else _in_index(box).limit(most + 1)
+        found.update(db.execute(asked).scalars())
         if len(found) > most:
             return None
     return sorted(found)

@@ -399,7 +399,7 @@ def _switch(demo: DemoRun, *, token: str | None) -> tuple[int, str]:
     """Send the form of the page; return status and the address that it leads to."""
     home = demo.service.home
     headers = {"Origin": home.ui_url, "Content-Type": "application/x-www-form-urlencoded"}
-    connection = HTTPConnection("127.0.0.1", home.port, timeout=60)
+    connection = HTTPConnection("127.0.0.1", home.port, timeout=180)
     body = urlencode({"target": "v1", "hold": "true", "reason": "for the report"})
     connection.request(
         "POST",

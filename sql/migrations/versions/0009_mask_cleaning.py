@@ -23,8 +23,6 @@ _INDEXES = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_nam
 _ONE_EACH = "DELETE FROM mask WHERE is_variant"
 
 
-
-
 @contextmanager
 def _copied() -> Iterator[Any]:
     """Alter `mask`; SQLite copies it, and Alembic does not see indexes over expressions: all are made again."""

@@ -85,11 +85,13 @@ def fill(catalog: Catalog, store: LocalStore, masks: int) -> None:
     catalog.upgrade()
     with catalog.read() as db:
         found = db.execute(select(func.count()).select_from(t.mask)).scalar_one()
-    if found:
-        print(f"{found} masks are there already")
-        return
     began = time.perf_counter()
-    catalog_scale.fill(catalog, masks - PICTURED)
+    if found:
+        print(f"{found} masks are there already", flush=True)
+    else:
+        catalog_scale.fill(catalog, masks - PICTURED)
+    if list_pictures(catalog):
+        return
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory(prefix="cloudseg-load-") as folder:
         made = [_pictured(store, Path(folder), i, rng) for i in range(PICTURED)]

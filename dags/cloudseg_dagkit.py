@@ -164,6 +164,11 @@ def form() -> Json:
     return dict(get_current_context()["params"])
 
 
+def cleaning() -> Json:
+    """Return the params of a form that say how masks are cleaned, as arguments of the stage `predict`."""
+    return {name: form()[name] for name in ("threshold", "min_area_m2", "min_hole_m2", "buffer_m")}
+
+
 def stac_search() -> Json:
     """Return the params of a STAC form as arguments of the stage `ingest`; what was left empty is left out."""
     values = form()

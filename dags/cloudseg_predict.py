@@ -37,6 +37,7 @@ from cloudseg_dagkit import (
     Json,
     all_done,
     announce_masks,
+    cleaning,
     cloudseg_dag,
     doctor,
     form,
@@ -72,7 +73,7 @@ from cloudseg_dagkit import (
             minimum=0.004,
             maximum=1,
             title="Threshold",
-            description="Probability from which a pixel is cloud. Empty: CLOUDSEG_THRESHOLD, else that of the model.",
+            description="Probability from which a pixel is cloud. Empty: the service's setting, else the model's.",
             section="Cleaning",
         ),
         "min_area_m2": Param(
@@ -81,7 +82,7 @@ from cloudseg_dagkit import (
             minimum=0,
             maximum=1e12,
             title="Smallest cloud (m²)",
-            description="Smaller clouds become clear. Empty: CLOUDSEG_MIN_AREA_M2.",
+            description="Smaller clouds become clear. Empty: the service's setting.",
             section="Cleaning",
         ),
         "min_hole_m2": Param(
@@ -90,7 +91,7 @@ from cloudseg_dagkit import (
             minimum=0,
             maximum=1e12,
             title="Smallest gap (m²)",
-            description="Smaller gaps in clouds become cloud. Empty: CLOUDSEG_MIN_HOLE_M2.",
+            description="Smaller gaps in clouds become cloud. Empty: the service's setting.",
             section="Cleaning",
         ),
         "buffer_m": Param(
@@ -99,7 +100,7 @@ from cloudseg_dagkit import (
             minimum=0,
             maximum=20_000,
             title="Buffer (m)",
-            description="Clouds are widened by this. Empty: CLOUDSEG_BUFFER_M.",
+            description="Clouds are widened by this. Empty: the service's setting.",
             section="Cleaning",
         ),
     },
@@ -111,15 +112,7 @@ def cloudseg_predict() -> None:
     def plan() -> list[Any]:
         from cloudseg import stages
 
-        values = form()
-        batches = stages.plan_predict(
-            weights_id=values["weights_id"],
-            batch_size=values["batch_size"],
-            threshold=values["threshold"],
-            min_area_m2=values["min_area_m2"],
-            min_hole_m2=values["min_hole_m2"],
-            buffer_m=values["buffer_m"],
-        )
+        batches = stages.plan_predict(**form())
         return batches or skip("nothing to mask: there is no champion yet, or every publishable scene has its mask")
 
     @task(
@@ -134,15 +127,7 @@ def cloudseg_predict() -> None:
         from cloudseg import stages
 
         show_as(batch["name"])
-        values = form()
-        record = stages.predict(
-            batch["scene_ids"],
-            weights_id=batch["weights_id"],
-            threshold=values["threshold"],
-            min_area_m2=values["min_area_m2"],
-            min_hole_m2=values["min_hole_m2"],
-            buffer_m=values["buffer_m"],
-        )
+        record = stages.predict(batch["scene_ids"], weights_id=batch["weights_id"], **cleaning())
         return announce_masks(record.as_json())
 
     @task

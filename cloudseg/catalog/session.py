@@ -336,6 +336,8 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             return
+        except UnicodeDecodeError as error:  # SQLite's message quotes the damaged schema
+            raise sqlite3.DatabaseError("malformed database schema") from error
         except sqlite3.OperationalError as error:
             if pause is None or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                 raise

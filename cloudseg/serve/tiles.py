@@ -43,13 +43,19 @@ def add_tiles(app: FastAPI, context: Context) -> None:
     app.include_router(router)
 
 
-def find_source(context: Context, item_id: str, layer: Layer) -> tuple[Source, ms.Found]:
+def find_source(context: Context, item_id: str, layer: Layer, *, recent: bool = False) -> tuple[Source, ms.Found]:
     """Return the raster of a layer of a mask or a scene, and its rows.
+
+    Args:
+        context: catalog and store.
+        item_id: id of the mask or scene.
+        layer: which of its rasters.
+        recent: rows that were read within a minute will do: a map asks for many tiles of one item.
 
     Raises:
         NotInCatalog: there is no such item, it is not published, or it has no such layer.
     """
-    found = find_item(context, item_id)
+    found = context.items.get(item_id, lambda: find_item(context, item_id)) if recent else find_item(context, item_id)
     if layer == "image":
         return Source(found.scene.key, found.scene.sha256, layer), found
     if found.mask is None:
@@ -63,10 +69,6 @@ def find_item(context: Context, item_id: str) -> ms.Found:
     Raises:
         NotInCatalog: there is none.
     """
-    return context.items.get(item_id, lambda: _read_item(context, item_id))
-
-
-def _read_item(context: Context, item_id: str) -> ms.Found:
     kind: ms.Kind = "scenes" if item_id.startswith("sc-") else "masks"
     with context.catalog.read() as db:
         page = ms.search(db, ms.Query((kind,), ids=(item_id,), sort=()), limit=1)
@@ -100,7 +102,7 @@ def _add_items(router: APIRouter, context: Context) -> None:
     ) -> Response:
         wanted = Tile(z, x, y, scale, style, image_format)
         wanted.bounds()
-        source, _ = await context.workers.run(find_source, context, item_id, layer)
+        source, _ = await context.workers.run(find_source, context, item_id, layer, recent=True)
         etag = _etag(wanted, [source])
         if is_cached(request, etag):
             return Response(status_code=304, headers=cache_headers(etag))

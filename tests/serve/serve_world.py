@@ -18,6 +18,7 @@ from cloudseg.raster.footprint import footprint_bounds, footprint_of
 from cloudseg.records import Mask, Promotion, Scene, StoredObject, Weights
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stac.mask import COLORS
+from cloudseg.stac.scene_thumbnails import add_thumbnails
 from cloudseg.storage import LocalStore, Store
 
 NOON = datetime(2024, 6, 1, 12, tzinfo=UTC)
@@ -55,6 +56,7 @@ def build(store: Store, catalog: Catalog, folder: Path) -> None:
                 scene_rows.add_scene(db, scene)
                 for mask in masks if day < 2 else masks[:1]:  # model 2 has not seen the last day
                     model_rows.add_mask(db, mask)
+            add_thumbnails(store, catalog, f"{NOON:%Y-%m}", [scene.scene_id])
 
 
 def _cog(

@@ -22,6 +22,8 @@ from cloudseg.export.choose import Selection, iter_chosen
 from cloudseg.records import utc_iso
 from cloudseg.runtime import Runtime, open_runtime
 
+# rasterio hides a warning of its own in each thread of a cube, and the filters of `warnings` belong to all threads.
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 FIRST = datetime(2025, 1, 1, tzinfo=UTC)
 """When model 1 and its masks are published; model 2 and its masks follow a month later."""
 SECOND = FIRST + timedelta(days=31)

@@ -38,7 +38,7 @@ def test_more_requests_at_once_than_allowed_are_refused_and_counted_down():
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b""})
 
-        guard = Guard(slow, keys=ApiKeys(""), rate=RateLimit(0), open_paths=(), at_once=2)
+        guard = Guard(slow, keys=ApiKeys(""), rate=RateLimit(0), open_paths=(), at_once=2, private=False)
         running = [asyncio.create_task(ask(guard)) for _ in range(2)]
         await asyncio.sleep(0)
         status, headers = await ask(guard)

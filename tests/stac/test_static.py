@@ -329,7 +329,7 @@ def promote(stac: StacWorld, model: int, *, generation: int) -> None:
 
 
 def test_another_address_changes_every_document(published: StacWorld) -> None:
-    count = len(published.contents())
+    count = sum(not key.endswith(".webp") for key in published.contents())
     settings = replace(published.site.settings, public_url="https://data.example")
     assert repair(replace(published.site, settings=settings), published.catalog) == count
     assert b"stac/catalog.json" not in published.contents()[keys.STAC_ROOT].replace(b"https://data.example/stac", b"")

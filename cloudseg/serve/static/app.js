@@ -200,7 +200,7 @@ const latest = () => (day ? `../${day}T23:59:59.999Z` : "");
 
 async function load(bbox) {
   const mine = ++turn;
-  const found = await get("features/footprints", { limit: LOADED, bbox, datetime: latest() });
+  const found = await get("features/footprints", { limit: LOADED, bbox, datetime: latest(), model_version: version("left") });
   if (mine !== turn) return;
   const before = shownDay();
   trouble = "";
@@ -221,7 +221,7 @@ async function loadVersions() {
   const found = await get("stac/collections/models/items", { limit: 100 });
   const versions = found.features.map((item) => item.properties.version).sort((a, b) => b - a);
   const options = () => versions.map((number) => new Option(`model ${number}`, number));
-  $("version-left").replaceChildren(new Option("newest of each scene", ""), ...options());
+  $("version-left").replaceChildren(new Option("what readers see", ""), ...options());
   $("version-right").replaceChildren(...options());
   $("compare").disabled = versions.length < 2;
   $("compare-name").textContent = versions.length < 2 ? "Compare models (there is only one)" : "Compare with another model";
@@ -231,7 +231,7 @@ async function loadVersions() {
 const fit = ([west, south, east, north]) => maps.left.fitBounds([[west, south], [east, north]], { padding: 40, animate: false, maxZoom: 14 });
 
 async function toNewest() {
-  const found = await get("features/footprints", { limit: 1, datetime: latest() });
+  const found = await get("features/footprints", { limit: 1, datetime: latest(), model_version: version("left") });
   if (found.features.length) fit(boundsOf(found.features[0]));
 }
 
@@ -331,7 +331,10 @@ async function compare() {
     follow(maps.left, maps.right);
     follow(maps.right, maps.left);
   }
-  if (comparing() && version("left") === "" && !alone) $("version-left").selectedIndex = 1;
+  if (comparing() && version("left") === "" && !alone) {
+    $("version-left").selectedIndex = 1;
+    await load(viewOf(maps.left));
+  }
   if (comparing()) {
     maps.right.resize();
     maps.right.jumpTo({ center: maps.left.getCenter(), zoom: maps.left.getZoom() });
@@ -381,7 +384,8 @@ function listen() {
       for (const map of Object.values(maps)) setOpacity(map, layer, event.target.value / 100);
     });
   }
-  for (const id of ["footprints-on", "version-left", "period"]) $(id).addEventListener("change", redraw);
+  for (const id of ["footprints-on", "period"]) $(id).addEventListener("change", redraw);
+  $("version-left").addEventListener("change", loadView);
   $("grid-on").addEventListener("change", () => drawGrid(maps.left, $("grid"), $("grid-on").checked));
   $("version-right").addEventListener("change", () => findPartner().then(redraw).catch(failed));
   $("day").addEventListener("input", () => {

@@ -86,7 +86,7 @@ export function drawRasters(map, shown, isOn, opacity) {
   for (const { id } of map.getStyle().layers) {
     if (!LAYERS.includes(id.split("-")[0])) continue;
     const same = wanted.get(id);
-    if (same && map.getSource(id).tiles[0] === same.tiles) continue;
+    if (same && map.getSource(id).serialize().tiles[0] === same.tiles) continue;
     map.removeLayer(id);
     map.removeSource(id);
   }

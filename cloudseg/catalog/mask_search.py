@@ -312,7 +312,7 @@ def fields_of(kind: Kind) -> Fields:
         "created": Field("time", mask.created_at),
         "cloudseg:scene_id": Field("text", mask.scene_id),
         "cloudseg:valid_fraction": Field("number", mask.valid_fraction),
-        "eo:cloud_cover": Field("number", _CLOUD_COVER),
+        "eo:cloud_cover": Field("number", CLOUD_COVER),
         "cloudseg:model_version": Field("number", t.weights.c.version),
         "cloudseg:weights_id": Field("text", mask.weights_id),
         **common,
@@ -323,7 +323,7 @@ _OF_MASKS_NUMBERS: Final = ("eo:cloud_cover", "cloudseg:model_version")
 _OF_MASKS_TEXTS: Final = ("cloudseg:weights_id",)
 
 
-_CLOUD_COVER: Final[ColumnElement[float]] = literal_column(
+CLOUD_COVER: Final[ColumnElement[float]] = literal_column(
     "CAST(ROUND(CAST(100 * mask.cloud_fraction AS NUMERIC), 4) AS DOUBLE PRECISION)", Double()
 )
 """Percent with four decimals, as STAC items hold it: the expression of the indexes of migration 0008, word for word."""

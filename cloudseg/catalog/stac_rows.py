@@ -14,7 +14,8 @@ from sqlalchemy import Column, ColumnElement, Connection, FromClause, Row, Text,
 from cloudseg.catalog import reader_rows
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.extent import training_extent
-from cloudseg.catalog.mask_search import PUBLISHED
+from cloudseg.catalog.mask_search import CLOUD_COVER, PUBLISHED
+from cloudseg.catalog.planner import NotByIndex
 from cloudseg.catalog.session import fetch
 from cloudseg.records import Snapshot, Weights
 
@@ -242,7 +243,6 @@ def overview(db: Connection, collection: Collection) -> Overview:
     west, east = min(group.west for group in groups), max(group.east for group in groups)
     if any(group.crosses for group in groups):
         west, east = -180.0, 180.0
-    covers = [100 * value for group in groups for value in (group.clearest, group.cloudiest) if value is not None]
     return Overview(
         count=sum(group.members for group in groups),
         bounds=(west, min(group.south for group in groups), east, max(group.north for group in groups)),
@@ -251,7 +251,7 @@ def overview(db: Connection, collection: Collection) -> Overview:
         months=dict(sorted(months.items())),
         sensors=sorted({group.sensor for group in groups}),
         versions=_versions(db, {group.weights_id for group in groups if group.weights_id}),
-        cloud_cover=(min(covers), max(covers)) if covers else None,
+        cloud_cover=_covers(db) if collection == "masks" else None,
     )
 
 
@@ -279,13 +279,19 @@ def _read_groups(db: Connection, collection: Collection) -> Sequence[Row[Any]]:
         "crosses": func.max(case((s.max_lon < s.min_lon, 1), else_=0)),
         "begins_at": func.min(s.acquired_at),
         "ends_at": func.max(s.acquired_at),
-        "clearest": func.min(m.cloud_fraction) if of_masks else null(),
-        "cloudiest": func.max(m.cloud_fraction) if of_masks else null(),
     }
-    source: FromClause = t.mask.join(t.scene) if of_masks else t.scene
+    # Scenes from end to end, and of their masks the index on (scene_id, weights_id) alone.
+    source: FromClause = t.scene.join(t.mask, NotByIndex(s.scene_id) == m.scene_id) if of_masks else t.scene
     columns = [value.label(name) for name, value in {**keys, **figures}.items()]
     grouped = [month, s.sensor, *([m.weights_id] if of_masks else [])]
     return db.execute(select(*columns).select_from(source).where(PUBLISHED).group_by(*grouped)).all()
+
+
+def _covers(db: Connection) -> tuple[float, float]:
+    """Return the smallest and the largest cloud cover in percent, each the first of an index; there are masks."""
+    shown = select(CLOUD_COVER).select_from(t.mask.join(t.scene)).where(PUBLISHED).limit(1)
+    low, high = (db.execute(shown.order_by(order)).scalar_one() for order in (CLOUD_COVER.asc(), CLOUD_COVER.desc()))
+    return float(low), float(high)
 
 
 def _versions(db: Connection, weights_ids: set[str]) -> list[str]:

@@ -22,7 +22,7 @@ from cloudseg.errors import CloudsegError, InputError, ObjectMissing
 from cloudseg.records import Json
 from cloudseg.runtime import Runtime
 from cloudseg.serve.conditional import Conditional
-from cloudseg.serve.context import BRIEF, DATABASE_TIMEOUT_S, Context, MaskId, Workers
+from cloudseg.serve.context import BRIEF, DATABASE_TIMEOUT_S, PATIENT_TIMEOUT_S, Context, MaskId, Workers
 from cloudseg.serve.features import add_features
 from cloudseg.serve.files import add_files
 from cloudseg.serve.guard import ApiKeys, Guard, RateLimit
@@ -73,7 +73,8 @@ def create_app(runtime: Runtime, *, behind_login: bool = False) -> FastAPI:
     settings = runtime.settings
     workers = Workers(runtime.threads)
     readers = open_read_only(runtime.catalog, timeout_s=DATABASE_TIMEOUT_S, connections=_THREADS + workers.threads)
-    context = Context(runtime, readers, workers)
+    patient = open_read_only(runtime.catalog, timeout_s=PATIENT_TIMEOUT_S, connections=1)
+    context = Context(runtime, readers, workers, patient)
     app = FastAPI(
         title=TITLE,
         version=__version__,
@@ -114,7 +115,8 @@ def create_app(runtime: Runtime, *, behind_login: bool = False) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
     yield
-    app.state.context.catalog.engine.dispose()
+    for catalog in (app.state.context.catalog, app.state.context.patient):
+        catalog.engine.dispose()
 
 
 def _add_pages(app: FastAPI) -> None:

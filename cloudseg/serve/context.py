@@ -25,6 +25,8 @@ from cloudseg.storage import Store
 
 T = TypeVar("T")
 DATABASE_TIMEOUT_S: Final = 15.0
+PATIENT_TIMEOUT_S: Final = 120.0
+"""For the summary of a collection: about 10 seconds for a million masks on SQLite."""
 RENDER_TIMEOUT_S: Final = 30.0
 _WAITING: Final = 400
 """Tiles that wait for a worker; more are refused."""
@@ -106,6 +108,8 @@ class Context:
     runtime: Runtime
     catalog: Catalog
     workers: Workers
+    patient: Catalog
+    """The same, with more time for a statement: for what one request reads and many are answered from."""
     items: Recent[Found] = field(default_factory=lambda: Recent(_ITEM_LIFETIME_S, _ITEMS))
     """Rows of masks and scenes whose tiles are drawn: a map asks for many tiles of one item."""
 

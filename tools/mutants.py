@@ -323,14 +323,14 @@ MUTANTS: Final = (
         "cloudseg/serve/files.py",
         'keys.sha256_of(f"{key} {size} {written_at.timestamp()}".encode())',
         "keys.sha256_of(key.encode())",
-        ("tests/serve/test_limits.py::test_a_document_that_was_replaced_is_sent_anew",),
+        ("tests/serve/test_serve_limits.py::test_a_document_that_was_replaced_is_sent_anew",),
     ),
     Mutant(
         "guesses-of-keys-are-not-limited",
         "cloudseg/serve/guard.py",
         "if wait := self._rate.wait_of(client_of(scope)):",
         "if not self._keys and (wait := self._rate.wait_of(client_of(scope))):",
-        ("tests/serve/test_limits.py::test_a_guess_of_a_key_counts_as_a_request",),
+        ("tests/serve/test_serve_limits.py::test_a_guess_of_a_key_counts_as_a_request",),
     ),
     # The static STAC catalog: no reader follows a link to nothing, no writer loses what another one wrote.
     Mutant(

@@ -292,6 +292,14 @@ def test_an_empty_catalog_says_what_to_do(page_at, tmp_path: Path):
         page = page_at(800, 600, address=address)
         assert "no published mask yet" in page.inner_text("#message")
         assert "cloudseg predict" in page.inner_text("#message")
+        page.wait_for_function("() => maps.left.querySourceFeatures('land').length > 0")
+        settle(page)
+        places = [[13, 23], [-43, 23], [-5, 46], [50, 42]]
+        shown = page.evaluate("places => places.map((at) => maps.left.project(at)).map(({ x, y }) => [x, y])", places)
+        picture = np.asarray(Image.open(io.BytesIO(page.locator("#maps").screenshot())).convert("RGB"))
+        colors = [tuple(int(value) for value in picture[round(y), round(x)]) for x, y in shown]
+        land, sea = (243, 241, 234), (201, 217, 232)
+        assert colors == [land, sea, sea, sea], "Sahara, Atlantic, Bay of Biscay, Caspian Sea"
         page.get_by_role("button", name="Ask at the center of the map").click()
         page.wait_for_selector("#answer:not([hidden])")
         assert "No mask at" in page.inner_text("#answer")

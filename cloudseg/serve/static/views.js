@@ -1,6 +1,6 @@
 // One or two maps in the same place: a base of land, and rasters of the masks over it.
 import { Map as MapView, NavigationControl, ScaleControl } from "./maplibre-gl.mjs";
-import { base, headers } from "./client.js";
+import { base, get, headers } from "./client.js";
 
 export const MIN_ZOOM = 6;
 const LAYERS = ["image", "probability", "mask"];
@@ -8,7 +8,8 @@ const TILE = 512;
 const { baseTiles, baseAttribution } = document.body.dataset;
 
 function style() {
-  const sources = { land: { type: "geojson", data: new URL("static/land.json", base).href } };
+  const nothing = { type: "FeatureCollection", features: [] };
+  const sources = { land: { type: "geojson", data: nothing } };
   const layers = [
     // The outline of the land is kilometers off, so it fades out before it could be compared with a scene.
     { id: "ground", type: "background", paint: { "background-color": ["interpolate", ["linear"], ["zoom"], 7, "#c9d9e8", 8.5, "#e6e9ed"] } },
@@ -19,8 +20,8 @@ function style() {
     sources.base = { type: "raster", tiles: [new URL(baseTiles, base).href.replace(/%7B/g, "{").replace(/%7D/g, "}")], tileSize: 256 };
     layers.push({ id: "base", type: "raster", source: "base" });
   }
-  sources.outline = { type: "geojson", data: { type: "FeatureCollection", features: [] } };
-  sources.asked = { type: "geojson", data: { type: "FeatureCollection", features: [] } };
+  sources.outline = { type: "geojson", data: nothing };
+  sources.asked = { type: "geojson", data: nothing };
   layers.push({ id: "outline", type: "line", source: "outline", paint: { "line-color": "#0b4fc0", "line-width": 2 } });
   layers.push({ id: "asked", type: "circle", source: "asked",
     paint: { "circle-radius": 6, "circle-color": "#ffd400", "circle-stroke-color": "#000", "circle-stroke-width": 2 } });
@@ -44,6 +45,8 @@ export function makeMap(id, name, camera) {
     transformRequest: (url) => ({ url, headers: url.startsWith(base) ? headers() : {} }),
     ...camera,
   });
+  // Not by an address in the style: MapLibre's worker would fetch it, and the worker's own policy allows no request.
+  map.once("load", async () => map.getSource("land").setData(await get("static/land.json")));
   map.keyboard.disableRotation();
   map.touchZoomRotate.disableRotation();
   map.getCanvas().setAttribute("aria-label", `${name}. Arrow keys move it, plus and minus zoom, Enter asks at the center.`);

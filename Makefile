@@ -49,7 +49,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 demo: setup  ## The pipeline end to end under a real Airflow
 	@$(BIN)/python -m tools.demo $(if $(DATA),--data "$(DATA)") $(if $(filter 0 no false,$(KEEP)),--no-keep,--keep)
 
-test: setup lint types contracts docs-check unit  ## All checks that must pass, 10 to 15 minutes on 2 cores
+test: setup lint types contracts docs-check unit  ## All checks that must pass, 20 to 25 minutes on 2 cores
 
 stack: setup  ## The services of docker/compose.yaml as plain processes on loopback, until Ctrl-C
 	@$(BIN)/python -m tools.stack
@@ -72,9 +72,10 @@ qgis: setup  ## Open the QGIS project of a mask in a real QGIS and check its pic
 	QGIS_PYTHON="$$PWD/.qgis/python3" QGIS_PICTURES="$$PWD/build/qgis" $(BIN)/python -m pytest -m qgis tests/serve/test_qgis.py
 
 ON ?=
+KILLS ?=
 # Outage tests mostly wait, so four run at a time, each with its own server.
-test-faults: setup  ## Kill every step at every commit point, and the servers; ON=SQLite or ON=PostgreSQL for half of it
-	@$(BIN)/python -m pytest -m faults $(if $(ON),-k "$(ON)") tests/faults
+test-faults: setup  ## Kill every step at every commit point, and the servers; ON=SQLite or ON=PostgreSQL for half of it, KILLS=4 for a sample
+	@FAULT_KILLS=$(KILLS) $(BIN)/python -m pytest -m faults $(if $(ON),-k "$(ON)") tests/faults
 	@$(if $(ON),,$(BIN)/python -m pytest -m faults --numprocesses 4 --dist load tests/storage)
 
 ONLY ?=

@@ -88,7 +88,7 @@ def kill_everywhere(scenario: Scenario, step: str) -> list[Kill]:
     Of the documents of the static STAC catalog only some, see `numbers_to_kill`. One kill per CPU runs at a time.
     """
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-        numbers = numbers_to_kill(scenario.points[step])
+        numbers = spread(numbers_to_kill(scenario.points[step]), int(os.environ.get("FAULT_KILLS") or 0))
         return list(threads.map(lambda number: _kill(scenario, step, number), numbers))
 
 
@@ -102,6 +102,13 @@ def numbers_to_kill(points: list[str]) -> list[int]:
     kinds = [_MONTH.sub("/*/", point) if _STAC in point else f"{at} {point}" for at, point in enumerate(points)]
     first = next((at for at, point in enumerate(points) if _STAC in point), None)
     return [at + 1 for at, kind in enumerate(kinds) if at == first or kind not in kinds[at + 1 :]]
+
+
+def spread(numbers: list[int], most: int) -> list[int]:
+    """Return at most so many of the commit points, evenly spaced, the last one among them; 0: all."""
+    if most == 0 or len(numbers) <= most:
+        return numbers
+    return [numbers[(at + 1) * len(numbers) // most - 1] for at in range(most)]
 
 
 def _kill(scenario: Scenario, step: str, number: int) -> Kill:

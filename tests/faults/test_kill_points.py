@@ -10,7 +10,7 @@ import pytest
 
 from cloudseg.storage import Store
 from tests.faults.commit_points import READS, WRITES
-from tests.faults.scenario import Kill, Scenario, kill_everywhere, numbers_to_kill
+from tests.faults.scenario import Kill, Scenario, kill_everywhere, numbers_to_kill, spread
 from tests.faults.steps import KILLED
 
 
@@ -47,3 +47,9 @@ def test_every_point_is_killed_but_repetitions_of_stac_documents() -> None:
     ]
     assert numbers_to_kill(points) == [1, 2, 3, 6, 7, 8, 9, 10]
     assert numbers_to_kill(["commit label", "the end"]) == [1, 2]
+
+
+def test_a_sample_is_spread_over_the_step():
+    assert spread([1, 2, 3, 6, 7, 8, 9, 10], 4) == [2, 6, 8, 10]
+    assert spread([1, 2, 3], 4) == spread([1, 2, 3], 0) == [1, 2, 3]
+    assert spread([1, 2, 3, 4, 5], 3) == [1, 3, 5]

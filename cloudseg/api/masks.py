@@ -177,6 +177,7 @@ def _of_home(
     from cloudseg.api.find_weights import CatalogWeights, find_weights, require_catalog
     from cloudseg.catalog import mask_search as ms
     from cloudseg.catalog import reader_rows
+    from cloudseg.catalog.search_area import area_of_box
     from cloudseg.runtime import open_runtime, read_settings
     from cloudseg.stac.links import Site
     from cloudseg.stac.static import documents
@@ -194,7 +195,7 @@ def _of_home(
     since, until = interval
     query = ms.Query(
         ("masks",),
-        area=None if box is None else ms.area_of_box(box),
+        area=None if box is None else area_of_box(box),
         since=since,
         until=until,
         undated=False,

@@ -49,7 +49,6 @@ from cloudseg.catalog.item_filter import Field, Fields, FieldType, build_conditi
 from cloudseg.catalog.page_token import PageToken, read_token
 from cloudseg.catalog.planner import NotByIndex
 from cloudseg.catalog.scene_box import find_near
-from cloudseg.catalog.search_area import area_of_box as area_of_box
 from cloudseg.catalog.search_area import check_vertices
 from cloudseg.catalog.session import Catalog, fetch
 from cloudseg.errors import InputError

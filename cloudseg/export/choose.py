@@ -7,8 +7,9 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from cloudseg.catalog import Catalog, model_rows, reader_rows
-from cloudseg.catalog.mask_search import MAX_IDS, Found, Query, area_of_box, iter_found
+from cloudseg.catalog.mask_search import MAX_IDS, Found, Query, iter_found
 from cloudseg.catalog.scene_search import find_scene, find_scenes_by_name
+from cloudseg.catalog.search_area import area_of_box
 from cloudseg.catalog.times import parse_interval, parse_moment
 from cloudseg.errors import NotInCatalog
 

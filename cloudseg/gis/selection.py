@@ -13,10 +13,10 @@ from cloudseg.catalog.mask_search import (
     OLDEST_FIRST,
     Available,
     Query,
-    area_of_box,
     count_masks,
     iter_found,
 )
+from cloudseg.catalog.search_area import area_of_box
 from cloudseg.errors import DataError
 from cloudseg.gis.area_stats import AreaIndex, grid_outline
 from cloudseg.gis.areas import Area

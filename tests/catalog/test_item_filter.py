@@ -269,7 +269,7 @@ def _found(db, where) -> set[str]:
             return ids
 
 
-ANY_MODEL = {"any_model": True} if "any_model" in ms.Query.__dataclass_fields__ else {}
+ANY_MODEL = {"any_model": True}
 
 
 def _selected(db, where) -> set[str]:

@@ -11,6 +11,7 @@ from shapely import box, to_wkb
 
 from cloudseg.catalog import Catalog, model_rows, scene_rows, training_rows
 from cloudseg.catalog import mask_search as ms
+from cloudseg.catalog.search_area import area_of_box
 from cloudseg.errors import InputError
 
 SCENES = 40
@@ -145,7 +146,7 @@ AREAS = {
 
 @pytest.mark.parametrize("name", AREAS)
 def test_areas_are_compared_with_footprints(searched: Catalog, name: str):
-    area = ms.area_of_box(AREAS[name])
+    area = area_of_box(AREAS[name])
     expected = _expected(lambda row: area.intersects(row["shape"]))
     assert _pages(searched, ms.Query(area=area), limit=3) == expected
     if name in ("across 180", "west of 180", "east of 180"):
@@ -157,7 +158,7 @@ def test_areas_are_compared_with_footprints(searched: Catalog, name: str):
 def test_a_geometry_and_a_box_with_heights(searched: Catalog):
     area = shapely.Polygon([(-60, -30), (0, -30), (-60, 40)])
     assert _pages(searched, ms.Query(area=area)) == _expected(lambda row: area.intersects(row["shape"]))
-    assert ms.area_of_box((1, 2, 0, 3, 4, 100)).equals(box(1, 2, 3, 4))
+    assert area_of_box((1, 2, 0, 3, 4, 100)).equals(box(1, 2, 3, 4))
 
 
 def test_times_are_inclusive_and_undated_scenes_are_found_since_their_ingest(searched: Catalog):
@@ -282,11 +283,11 @@ def test_rows_added_between_two_pages_neither_repeat_nor_hide_others(searched: C
 @pytest.mark.parametrize("box_", [(0, 0, 200, 1), (0, 5, 1, 4), (0, 0, 1), (float("nan"), 0, 1, 1), (0, -91, 1, 0)])
 def test_impossible_boxes_are_refused(box_: tuple):
     with pytest.raises(InputError, match="not a box"):
-        ms.area_of_box(box_)
+        area_of_box(box_)
 
 
 def test_the_newest_mask_of_each_place(searched: Catalog):
-    everywhere = ms.area_of_box((-180, -90, 180, 90))
+    everywhere = area_of_box((-180, -90, 180, 90))
 
     def expected(version: int | None) -> dict[str, str]:
         newest: dict[str, tuple] = {}

@@ -16,6 +16,7 @@ import cloudseg
 from cloudseg import stages
 from cloudseg.catalog import mask_search as ms
 from cloudseg.catalog import model_rows, scene_rows
+from cloudseg.catalog.search_area import area_of_box
 from cloudseg.catalog.session import now
 from cloudseg.errors import InputError, NotInCatalog
 from cloudseg.export.choose import Selection, iter_chosen
@@ -137,7 +138,7 @@ class Readers:
         return self.version_of(items), self.version_of(link["href"].rsplit("/", 1)[1] for link in latest)
 
     def by_mosaic(self, moment: datetime | None) -> int:
-        area = ms.area_of_box(BOX)
+        area = area_of_box(BOX)
         with self.runtime.catalog.read() as db:
             found = ms.newest_of_each_place(db, area, since=None, until=None, version=None, limit=9, as_of=moment)
         return self.version_of(row.id for row in found)

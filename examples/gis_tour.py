@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ import odc.stac
 import pystac
 import pystac_client
 import rasterio
+from pystac_client.warnings import PystacClientWarning
 
 from cloudseg.settings import Settings
 
@@ -41,7 +43,13 @@ def say(client: str, text: str) -> None:
 
 def static_catalog(root: Path) -> list[pystac.Item]:
     """Walk the catalog in the store, without any service; return the masks in use, the cloudiest first."""
-    catalog = pystac_client.Client.open(str(root / "catalog.json"))
+    with warnings.catch_warnings():
+        # A static catalog declares no conformance classes; pystac-client says so, and reads it all the same.
+        warnings.simplefilter("ignore", PystacClientWarning)
+        return _walk(pystac_client.Client.open(str(root / "catalog.json")))
+
+
+def _walk(catalog: pystac_client.Client) -> list[pystac.Item]:
     masks = [
         item for item in catalog.get_child("masks").get_items(recursive=True) if not item.properties.get("deprecated")
     ]

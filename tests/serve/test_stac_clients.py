@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import odc.stac
-import pystac
+import pystac.validation
 import pystac_client
 import pytest
 import serve_world
@@ -247,7 +247,8 @@ def test_media_types_and_documents(client: TestClient):
 def test_items_that_are_served_follow_the_schemas_that_they_name(client: TestClient, shared_data: Path):
     used: dict[str, set[str]] = {}
     for item in client.get("/stac/search?limit=100").json()["features"]:
-        pystac.read_dict({**item, "stac_extensions": []}).validate()  # the core schema, offline
+        # The core schema, which pystac brings along. As a dict: an object of pystac would ask the host for its root.
+        pystac.validation.validate_dict({**item, "stac_extensions": []})
         for asset in item["assets"].values():
             asset.pop("eo:bands", None)  # EO 2.0, whose schema is at hand, does away with it
         found = validate_extensions(item, shared_data / "stac_schemas", classification="2.0.0", eo="1.1.0")

@@ -1,5 +1,6 @@
 """Files: the mask is the one that the service publishes, to the pixel, and hostile or unusable files are refused."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -206,12 +207,13 @@ def test_outputs_that_cannot_be_written_are_named_before_anything_is_computed(
 
 
 def test_memory_does_not_grow_with_the_file(model: cloudseg.Model, tmp_path: Path) -> None:
-    """The second file is four times as large; its windows are not."""
+    """The second file is four times as large; its windows are not. Its mask alone is 3 MB more, its bands are 18 MB."""
     peaks, seen = [], []
     for size in (1000, 2000):
         path = make_large_scene(tmp_path / f"{size}.tif", size=size)
         raster = describe_file(path, model.bands, read_settings(), resolution_m=30.0)
         seen.clear()
+        gc.collect()
         tracemalloc.start()
         # A core of 128 working pixels at least, that is 256 pixels of the file.
         write_mask(
@@ -227,7 +229,7 @@ def test_memory_does_not_grow_with_the_file(model: cloudseg.Model, tmp_path: Pat
         tracemalloc.stop()
         assert seen == [(number, len(seen)) for number in range(1, len(seen) + 1)]
         assert len(seen) > 9
-    assert peaks[1] < 1.2 * peaks[0], peaks
+    assert peaks[1] < peaks[0] + 2_000_000, peaks
 
 
 def test_three_lines_in_a_new_process(home: Home, tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 # The commands for developers and CI. `make demo` and `make test` need no preparation.
-#   make demo [DATA=folder] [KEEP=0]   the pipeline end to end under a real Airflow
+#   make demo [DATA=folder] [MINUTES=10] [KEEP=0]   the pipeline end to end under a real Airflow
+#   make ui                            the Airflow of the last demo again, with what it made
 #   make test                          all checks that must pass
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .ONESHELL:
-.PHONY: help setup demo test test-baseline-cpu postgis test-faults mutants fuzz audit lock sbom qgis stack stack-test up down \
-	lint types contracts docs docs-check docs-site unit bench clean
+.PHONY: help setup demo pictures ui test test-baseline-cpu postgis prometheus test-faults mutants fuzz audit lock sbom qgis stack stack-test up down \
+	lint types contracts docs docs-check docs-site unit bench peers second-training restore-rehearsal clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,11 +17,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 DATA ?=
 KEEP ?= 1
+MINUTES ?=
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z-]+):.*  ## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-setup: $(STAMP)  ## Create .venv once: pinned, editable, every extra
+setup: $(STAMP)  ## Create .venv once: pinned, editable, every extra but teacher
 
 # The stamp contains the checksum of its inputs: a touched but unchanged file does not install anything again.
 $(STAMP): pyproject.toml $(CONSTRAINTS)
@@ -46,16 +48,29 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	cat pyproject.toml $(CONSTRAINTS) | sha256sum > $(STAMP)
 	echo "setup: done"
 
-demo: setup  ## The pipeline end to end under a real Airflow
-	@$(BIN)/python -m tools.demo $(if $(DATA),--data "$(DATA)") $(if $(filter 0 no false,$(KEEP)),--no-keep,--keep)
+demo: setup  ## The pipeline end to end under a real Airflow: make demo [DATA=folder] [MINUTES=10] [KEEP=0]
+	@$(BIN)/python -m tools.demo $(if $(DATA),--data "$(DATA)") $(if $(MINUTES),--minutes "$(MINUTES)") \
+		$(if $(filter 0 no false,$(KEEP)),--no-keep,--keep)
 
-test: setup lint types contracts docs-check unit  ## All checks that must pass, 20 to 25 minutes on 2 cores
+pictures: setup  ## The pictures of docs/assets/ from the last demo: its Airflow again, a second day, Chromium (minutes)
+	@$(BIN)/python -m tools.pictures --home var/demo
+	$(BIN)/python -m tools.page_pictures --home var/demo
+
+ui: setup  ## The Airflow of the last demo again, with what it made, until Ctrl-C
+	@$(BIN)/python -m tools.demo --again
+
+# mypy needs one core for two minutes, so it runs beside the first tests; its verdict counts at the end.
+test: setup lint contracts docs-check  ## All checks that must pass, half an hour on 2 cores
+	@$(MAKE) --no-print-directory types & types=$$!
+	$(MAKE) --no-print-directory unit
+	wait "$$types" || { echo "mypy found errors: they stand above, after the first tests" >&2; exit 1; }
 
 stack: setup  ## The services of docker/compose.yaml as plain processes on loopback, until Ctrl-C
 	@$(BIN)/python -m tools.stack
 
-stack-test: setup  ## Pipeline and kill tests on PostgreSQL, SeaweedFS, Redis and Celery (a quarter of an hour)
-	@$(BIN)/python -m pytest -m stack tests/tools/stack
+BUT ?=
+stack-test: setup  ## Pipeline and kill tests on PostgreSQL, SeaweedFS, Redis and Celery (a quarter of an hour); BUT=names to leave out
+	@$(BIN)/python -m pytest -m stack $(if $(BUT),-k "not ($(BUT))") tests/tools/stack
 
 PROFILE ?= gpu
 up:  ## The same services as containers: make up [PROFILE=cpu]; needs Docker and docker/.env
@@ -82,9 +97,8 @@ ONLY ?=
 mutants: setup  ## Mutation tests: break the code in a copy and check that a test fails (minutes); ONLY=name for one
 	@$(BIN)/python tools/mutants.py $(addprefix --only ,$(ONLY))
 
-MINUTES ?= 5
 fuzz: setup  ## Fuzz tests: make fuzz [MINUTES=5]; a failing input is added to tests/fuzz/corpus
-	@FUZZ_SECONDS=$$(awk 'BEGIN { print 60 * $(MINUTES) }') $(BIN)/python -m pytest --timeout=0 tests/fuzz
+	@FUZZ_SECONDS=$$(awk 'BEGIN { print 60 * $(or $(MINUTES),5) }') $(BIN)/python -m pytest --timeout=0 tests/fuzz
 
 audit: setup  ## Known vulnerabilities of the pinned packages (needs network)
 	@.ci/audit $(CONSTRAINTS) "$(PYTHON)"
@@ -113,21 +127,38 @@ docs-check: setup
 docs-site: setup  ## Build the site of docs/ into site/, without network; a warning is an error (a test does too)
 	@echo "mkdocs" && NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict 2>&1 | sed '/^INFO/d'
 
-# One process per CPU, a whole test file each: half of the time is waiting for servers, child processes and timeouts.
-unit: setup postgis
-	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+# One process more than there are CPUs, a whole test file each: half of the time is waiting for servers, child processes
+# and timeouts. In the order of tests/conftest.py, which begins with the longest files.
+unit: setup postgis prometheus
+	@$(BIN)/python -m pytest --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile --no-loadscope-reorder
 
 # PostGIS for the tests if it is not installed: unpacked from packages, without root (54 MB, a quarter of a minute).
 postgis:
 	@.ci/postgis .postgis
 
+# promtool for the tests if it is not installed, in the same way (19 MB).
+prometheus:
+	@.ci/prometheus .prometheus
+
 # Numerical tests without CPU extensions, on one core. The variables belong to PyTorch, oneDNN, MKL and OpenBLAS.
 test-baseline-cpu: setup  ## Numerical tests as on a CPU without AVX, VNNI and AMX (two minutes)
 	@ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENBLAS_CORETYPE=Nehalem \
-		$(BIN)/python -m pytest --baseline-cpu tests/model tests/predict tests/evaluate tests/train
+		$(BIN)/python -m pytest --baseline-cpu tests/model tests/train \
+		tests/predict/test_draw.py tests/predict/test_golden_mask.py tests/predict/test_overlap.py tests/predict/test_predict_scene.py
 
-bench: setup  ## Speed and memory, compared with naive implementations
+bench: setup peers  ## Speed and memory, compared with naive implementations and with peers
 	@$(BIN)/python -m benchmarks.run
 
+peers: setup  ## Environments of ukis-csmask and s2cloudless in build/peers, for make bench (needs the package registry)
+	@$(BIN)/python -m benchmarks.peer_environments
+
+second-training: setup  ## Ingest 38-Cloud and train baseline_4200: make second-training DATA=folder (hours; goes on when repeated)
+	@[[ -d "$(DATA)" ]] || { echo "second-training: DATA=$(DATA) is no folder; see docs/how-to/second_training.md" >&2; exit 1; }
+	$(BIN)/cloudseg ingest "$(DATA)" --layout 38cloud
+	$(BIN)/cloudseg retrain --recipe baseline_4200
+
+restore-rehearsal: setup  ## Back up, restore and compare a home in the size of the demo; prints seconds and bytes
+	@$(BIN)/python -m benchmarks.restore
+
 clean:  ## Remove what make setup and the checks created (never var/)
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .postgis .qgis
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .postgis .prometheus .qgis

@@ -50,7 +50,7 @@ from cloudseg.catalog import Catalog, model_rows, scene_rows, scene_search
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.lineage import lineage_of_mask
 from cloudseg.records import MaintainRecord
-from cloudseg.stages import maintain, plan_predict
+from cloudseg.stages import maintain, plan_drain
 from cloudseg.stages.references import find_named, iter_named
 from cloudseg.storage import LocalStore, Store
 
@@ -394,7 +394,7 @@ def _measured(stage: Callable[..., object], settings: dict[str, str], arguments:
     began, cpu = time.perf_counter(), time.process_time()
     result = stage(**arguments)
     times = f"{time.perf_counter() - began:.1f} s ({time.process_time() - cpu:.1f} s of CPU in its process)"
-    size = f"{len(result)} batches" if isinstance(result, list) else ""
+    size = f"{len(result)} workers" if isinstance(result, list) else ""
     if isinstance(result, MaintainRecord):
         size = f"{len(result.orphans)} orphans, {len(result.missing)} missing"
     return f"{size}, {times}, peak {_peak_mib():.0f} MiB, of which {before:.0f} MiB before it began"
@@ -446,8 +446,8 @@ def main() -> None:
                 print(f"    {line[:150]}", flush=True)
         for weights_id in (CHAMPION, FORMER):
             print(
-                f"plan_predict of {weights_id}:",
-                measure(plan_predict, catalog, store.root, weights_id=weights_id),
+                f"plan_drain of {weights_id}:",
+                measure(plan_drain, catalog, store.root, workers=8, weights_id=weights_id),
                 flush=True,
             )
         if options.store is not None:

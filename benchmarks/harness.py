@@ -2,7 +2,7 @@
 
 Turns alternate (A B A B ...), so that a machine that becomes slower slows all sides; the result is the median of a
 side's turns. Each side is a child process with a minimal environment, so that an allocator or thread setting of the
-caller affects none.
+caller affects none. Only the standard library is imported here: peers' interpreters have nothing else of this project.
 """
 
 import json
@@ -12,11 +12,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
+
+_KEPT = {"PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "CLOUDSEG_HOME"}
+"""Variables that sides inherit; the last one names the home of the weights of `--weights`."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,16 @@ class Work:
     seconds: float
     cpu_seconds: float
     """User and system time of the process and its finished children: steadier than wall clock on a busy machine."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: `python -m <module> <name> <folder>`."""
+
+    name: str
+    module: str
+    python: str = sys.executable
+    """The interpreter: that of a peer's own environment, or this one."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +74,15 @@ def serve(turn: Turn) -> None:
         print(json.dumps(asdict(work) | {"peak_mib": _peak_mib()}), flush=True)
 
 
-def compare(module: str, sides: list[str], folder: Path, *, turns: int) -> list[Figures]:
-    """Run the sides `python -m <module> <side> <folder>` in alternating turns, after one turn each to warm up."""
+def compare(sides: Sequence[Side], folder: Path, *, turns: int) -> list[Figures]:
+    """Run the sides in alternating turns, after one turn each to warm up.
+
+    Raises:
+        RuntimeError: a side ended; its error is on stderr.
+    """
     with ExitStack() as stack:
-        running = {side: stack.enter_context(_started(module, side, folder)) for side in sides}
-        answers: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+        running = {side.name: stack.enter_context(_started(side, folder)) for side in sides}
+        answers: dict[str, list[dict[str, float]]] = {side.name: [] for side in sides}
         for _ in range(turns + 1):
             for side, process in running.items():
                 answers[side].append(_ask(process, side))
@@ -84,11 +101,9 @@ def _figures(side: str, answers: list[dict[str, float]]) -> Figures:
 
 
 @contextmanager
-def _started(module: str, side: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    kept = {
-        name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV"}
-    }
-    command = [sys.executable, "-m", module, side, str(folder)]
+def _started(side: Side, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    kept = {name: value for name, value in os.environ.items() if name in _KEPT}
+    command = [side.python, "-m", side.module, side.name, str(folder)]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=kept, cwd=Path(__file__).parents[1]
     )

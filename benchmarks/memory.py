@@ -1,5 +1,7 @@
 """Peak memory of masking one full Sentinel-2 tile: 10 980 x 10 980 pixels of 4 bands, synthetic. Minutes, not seconds.
 
+`python -m benchmarks.memory FOLDER PIXELS RECIPE [cpu|cuda]`.
+
 Measured on 2 Xeon cores, fp32, 2026-11-22 (limit: 1.5 GB): the nightly net at 30 m working pixels 43 s and 1062 MiB.
 Before it, five levels of 16 to 256 channels at 90 m 61 s and 962 MiB; two levels of 16 channels at full resolution 154
 s and 757 MiB.
@@ -19,6 +21,7 @@ from rasterio.transform import Affine
 from benchmarks.world import cpu, open_world
 from cloudseg import keys
 from cloudseg.catalog.scene_rows import add_scene
+from cloudseg.model.device import Device, choose_device
 from cloudseg.model.nets import build_model
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.weights import load_weights, pack_weights
@@ -34,10 +37,10 @@ from cloudseg.train.trainer import describe_net
 _OVERVIEW = 512
 
 
-def main(folder: Path, size: int, recipe_name: str) -> None:
+def main(folder: Path, size: int, recipe_name: str, device: Device) -> None:
     """Mask a new scene with the net of a recipe (random parameters); print time and peak memory of this process."""
     scene = _make_scene(folder, size)
-    weights, predictor = _make_predictor(folder, load_recipe(recipe_name))
+    weights, predictor = _make_predictor(folder, load_recipe(recipe_name), device)
     store, catalog = open_world(folder)
     before = _peak_mib()
     began = time.perf_counter()
@@ -53,6 +56,8 @@ def main(folder: Path, size: int, recipe_name: str) -> None:
     print(f"\n{size} x {size} x {len(scene.bands)}, {recipe_name}, {predictor.arithmetic}")
     print(f"{seconds:.0f} s, {size * size / 1e6 / seconds:.2f} Mpx/s, {100 * mask.cloud_fraction:.0f} % cloud")
     print(f"peak {_peak_mib():.0f} MiB, of which {before:.0f} MiB before the first window")
+    if device.kind == "cuda":
+        print(f"peak of the GPU {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB")
 
 
 def _make_scene(folder: Path, size: int) -> Scene:
@@ -101,7 +106,7 @@ def _make_scene(folder: Path, size: int) -> Scene:
     return scene
 
 
-def _make_predictor(folder: Path, recipe: Recipe) -> tuple[Weights, Predictor]:
+def _make_predictor(folder: Path, recipe: Recipe, device: Device) -> tuple[Weights, Predictor]:
     store, catalog = open_world(folder)
     torch.manual_seed(0)
     bands = ("red", "green", "blue", "nir")
@@ -120,7 +125,7 @@ def _make_predictor(folder: Path, recipe: Recipe) -> tuple[Weights, Predictor]:
         snapshot_id=None,
         architecture=meta.architecture,
     )
-    return weights, Predictor(load_weights(data), cpu())
+    return weights, Predictor(load_weights(data), device)
 
 
 def _print_progress(progress: PredictionProgress) -> None:
@@ -137,4 +142,4 @@ def _peak_mib() -> float:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], choose_device("cuda") if sys.argv[4:] == ["cuda"] else cpu())

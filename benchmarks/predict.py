@@ -8,8 +8,6 @@ and probability COGs with overviews, thumbnail, STAC item, checksums, row.
 import shutil
 import sys
 import warnings
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,6 @@ from cloudseg.model.device import choose_device
 from cloudseg.model.normalize import observed
 from cloudseg.model.predictor import Predictor, open_predictor
 from cloudseg.predict import predict_scene
-from cloudseg.raster.read import open_raster
 from cloudseg.storage import LocalStore
 
 WORKING_SIDE = 1216
@@ -145,34 +142,6 @@ def cloudseg_scene(folder: Path) -> Turn:
     return turn
 
 
-def ukis_net(folder: Path) -> Turn:
-    """Run ukis-csmask, whose weights are in its wheel (red, green, blue, nir; ONNX), if it is installed."""
-    mask_of = import_module("ukis_csmask.mask").CSmask
-    store, catalog = open_world(folder)
-    tiles = []
-    for scene in masked_scenes(catalog):
-        with open_raster(store.gdal_path(scene.key)) as dataset:
-            dn = dataset.read()
-        # blue, green, red, nir; where there is no nir the speed is the same with another band
-        four = dn[[2, 1, 0, min(3, len(dn) - 1)]]
-        tiles.append(np.ascontiguousarray(four.transpose(1, 2, 0).astype(np.float32) / 10_000))
-
-    def work() -> tuple[int, float]:
-        for tile in tiles:
-            found = mask_of(img=tile, band_order=["blue", "green", "red", "nir"], nodata_value=0, product_level="l1c")
-            assert found.csm.shape[:2] == tile.shape[:2]  # noqa: S101 - reading it makes the mask
-        return len(tiles), sum(tile.shape[0] * tile.shape[1] for tile in tiles) / 1e6
-
-    return lambda number: stopwatch(work)
-
-
-def peers() -> tuple[list[str], list[str]]:
-    """Return the sides of installed peers, and for each of the others a line with the reason that it is skipped."""
-    if find_spec("ukis_csmask") is None:
-        return [], ["ukis-csmask is left out: not installed here (pip install 'ukis-csmask[cpu]')"]
-    return ["ukis_net"], []
-
-
 def _read_naive(path: str) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -193,7 +162,6 @@ _ALL = (
     cloudseg_scene,
     naive_nightly,
     cloudseg_nightly,
-    ukis_net,
 )
 SIDES = {side.__name__: side for side in _ALL}
 

@@ -105,9 +105,13 @@ def baseline_recipe() -> Recipe:
 
 
 def masked_scenes(catalog: Catalog, count: int = TILES) -> list[Scene]:
-    """Return the publishable scenes to measure with, by id, so that both sides see the same ones."""
+    """Return the scenes to measure with, by id, so that both sides see the same ones.
+
+    Publishable ones; where a data set has none (no georeference), others, with which only nets can be compared.
+    """
     with catalog.read() as db:
-        found = [scene for scene in scene_rows.list_scenes(db) if scene.publishable]
+        every = scene_rows.list_scenes(db)
+    found = [scene for scene in every if scene.publishable] or list(every)
     return sorted(found, key=lambda scene: scene.scene_id)[:count]
 
 

@@ -4,6 +4,16 @@ A share of nothing is 1: "of no cloud, all was found". So IoU is 1 where neither
 cloud, and 0 where only one of them has.
 """
 
+from typing import Final
+
+INT8_MIN_MASK_IOU: Final = 0.99
+"""Of the int8 mask against the fp32 mask: below it the int8 file is not published."""
+INT8_MAX_LABEL_CHANGE: Final = 0.005
+"""Of the IoU against the labels, by int8.
+
+The margin below which a champion would not be replaced either (field study, PostHog #89135).
+"""
+
 
 def share(part: float, whole: float) -> float:
     """Return `part / whole`, 1 where `whole` is 0."""

@@ -124,6 +124,11 @@ class Data(_Part):
         None, ge=16, description="pixels per side of a random crop for a training step; unset: the whole chip"
     )
     max_chips: int | None = Field(None, ge=1, description="train on this many chips, chosen by the seed")
+    held_out_sources: tuple[str, ...] = Field(
+        (),
+        description="label sources that are never trained on: their scenes are held out, or left out where their place "
+        "is trained on",
+    )
     balance: bool = Field(False, description="balanced sampling: draw clear, mixed and overcast chips equally often")
 
 
@@ -150,17 +155,62 @@ class Optimizer(_Part):
     )
 
 
+_Zoom = Annotated[float, Field(ge=0.01, le=100)]
+
+
 class Augment(_Part):
-    """Augmentation, in training only; off by default."""
+    """Augmentation, in training only; off by default. Everything is drawn once for a chip, not for a pixel."""
 
     flip: bool = Field(False, description="flip rows and columns, each with probability 0.5")
     rotate90: bool = Field(False, description="rotate by a random multiple of 90 degrees")
     gain: float = Field(0.0, ge=0, le=100, description="factor of all bands, log-uniform in [1/(1+gain), 1+gain]")
     band_gain: float = Field(0.0, ge=0, le=100, description="the same, independently for each band")
+    offset: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="reflectance added to all bands after the gain with probability 0.5, uniform in [0, offset]: haze, "
+        "and the offset of Sentinel-2's baseline 04.00 (0.1) where nobody subtracted it",
+    )
     saturate: float = Field(
         0.0, ge=0, le=1, description="probability of clipping at a random reflectance between 0.3 and clip"
     )
-    scale: float = Field(0.0, ge=0, le=100, description="zoom log-uniform in [1/(1+scale), 1+scale]")
+    rectangle: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="probability of a rectangle of 10 to 50 % of the area with a constant random reflectance between 0 "
+        "and clip in each of a random set of bands; its label is ignored only where no band is left",
+    )
+    drop_bands: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="probability that the net sees 0 in every band beyond red, green and blue; above 0 it also masks "
+        "scenes that lack such a band",
+    )
+    scale: Annotated[float, Field(ge=0, le=100)] | tuple[_Zoom, _Zoom] = Field(
+        0.0,
+        description="zoom, log-uniform in [1/(1+scale), 1+scale]; or the range itself: with [0.5, 1.1] the pixel is "
+        "between 2 times as large and 1.1 times as small",
+    )
+    interpolation: Literal["bilinear", "random"] = Field(
+        "bilinear",
+        description="of a zoomed chip: bilinear with antialiasing; random: that, bilinear without antialiasing or "
+        "nearest neighbor, equally often",
+    )
+
+    @property
+    def zooms(self) -> tuple[float, float]:
+        """The smallest and largest zoom; above 1 enlarges the ground."""
+        return self.scale if isinstance(self.scale, tuple) else (1 / (1 + self.scale), 1 + self.scale)
+
+    @field_validator("scale")
+    @classmethod
+    def _is_a_range(cls, scale: float | tuple[float, float]) -> float | tuple[float, float]:
+        if isinstance(scale, tuple) and scale[0] > scale[1]:
+            raise ValueError(f"the smallest zoom {scale[0]:g} is above the largest {scale[1]:g}")
+        return scale
 
 
 class Budget(_Part):
@@ -173,7 +223,7 @@ class Budget(_Part):
         None,
         gt=0,
         le=525_600,
-        description="wall clock of the whole training; its speed, measured before the first step, determines the steps",
+        description="wall clock of the whole training; its speed determines the steps, again after every epoch",
     )
     patience: int | None = Field(
         None,
@@ -205,8 +255,23 @@ class PromotionPolicy(_Part):
     margin: float = Field(0.0, ge=0, le=1, description="the lower bound of the IoU difference must exceed this")
     reject_below: float = Field(-0.02, ge=-1, le=0, description="an upper bound below this rejects the challenger")
     slice_limit: float = Field(0.05, ge=0, le=1, description="largest decrease that is accepted in a slice")
+    radiometry_limit: float = Field(
+        0.05, ge=0, le=1, description="largest decrease that is accepted in a radiometry variant of the held-out scenes"
+    )
     slice_min_scenes: int = Field(8, ge=1, description="smaller slices are reported, not compared")
     bootstrap_samples: int = Field(2000, ge=100, le=10**6, description="draws of the bootstrap")
+
+
+class RetrainPolicy(_Part):
+    """When a retraining is due although too few labels are new; it changes nothing in the training itself."""
+
+    drift_psi: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="retrain, at most once a week, if the newest scenes or masks differ from the champion's training "
+        "scenes by more than this Population Stability Index (0.25 is usual); unset: never",
+    )
 
 
 class Recipe(_Part):
@@ -234,6 +299,7 @@ class Recipe(_Part):
     augment: Augment = Augment()
     budget: Budget
     promotion: PromotionPolicy = PromotionPolicy()
+    retrain: RetrainPolicy = RetrainPolicy()
 
     @model_validator(mode="after")
     def _fits(self) -> "Recipe":
@@ -255,10 +321,36 @@ class Recipe(_Part):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _augments(self) -> "Recipe":
+        bands = set(self.model.bands)
+        if self.augment.drop_bands and not (bands & set(RGB) and bands - set(RGB)):
+            raise ValueError("augment.drop_bands needs a band beyond red, green and blue, and one of these three")
+        window = round((self.data.crop_size or self.data.chip_size) / self.augment.zooms[0])
+        # A spread was always cut off at the whole chip; a range says what is wanted.
+        if isinstance(self.augment.scale, tuple) and window > self.data.chip_size:
+            raise ValueError(
+                f"augment.scale {self.augment.scale[0]:g} needs windows of {window} pixels, data.chip_size is "
+                f"{self.data.chip_size}: lower data.crop_size"
+            )
+        return self
+
+    @property
+    def optional_bands(self) -> tuple[str, ...]:
+        """Bands that a scene may lack: those that the training sets to 0 in a share of its samples."""
+        return tuple(band for band in self.model.bands if band not in RGB) if self.augment.drop_bands else ()
+
     @property
     def recipe_hash(self) -> str:
-        """SHA-256 of the canonical JSON of every value, defaults included."""
-        return sha256_of(canonical_json(self.model_dump(mode="json")))
+        """SHA-256 of the canonical JSON of every value, defaults included, except `_ADDED_VALUES` at their default.
+
+        When to retrain is no part of it.
+        """
+        values = self.model_dump(mode="json", exclude={"retrain"})
+        for (part, name), neutral in _ADDED_VALUES.items():
+            if values[part][name] == neutral:
+                del values[part][name]
+        return sha256_of(canonical_json(values))
 
     def with_minutes(self, minutes: float | None) -> "Recipe":
         """Return the recipe with another time budget; None changes nothing.
@@ -289,6 +381,16 @@ _REMOVED_VALUES: Final = {
     ("augment", "noise"): 0.0,
 }
 """Removed values that did not help (docs/log.md), each with the setting that had no effect: it is still accepted."""
+
+_ADDED_VALUES: Final = {
+    ("augment", "offset"): 0.0,
+    ("augment", "rectangle"): 0.0,
+    ("augment", "drop_bands"): 0.0,
+    ("augment", "interpolation"): "bilinear",
+    ("data", "held_out_sources"): [],
+    ("promotion", "radiometry_limit"): 0.05,
+}
+"""Values that a release added, each with the default that trains as before: a recipe without them keeps its hash."""
 
 
 def current_name(name: str) -> str:
@@ -359,7 +461,7 @@ def is_same_training(stored: dict[str, Any], recipe: Recipe, *, ignore_minutes: 
     """Return whether the recipe of a run row trains the same as this recipe.
 
     Compared by value under today's names, because a hash changes with every value that a release renames or removes.
-    Name and description do not matter to a training.
+    Name, description and when to retrain do not matter to a training.
 
     Args:
         stored: the recipe of a run row, which may be older than this code; one that cannot be read is another one.
@@ -370,7 +472,7 @@ def is_same_training(stored: dict[str, Any], recipe: Recipe, *, ignore_minutes: 
         earlier = recipe_from(stored, stored=True)
     except RecipeError:  # it has a value that this release no longer supports
         return False
-    ignored: dict[str, Any] = {"name": True, "description": True}
+    ignored: dict[str, Any] = {"name": True, "description": True, "retrain": True}
     if ignore_minutes:
         ignored["budget"] = {"minutes"}
     return earlier.model_dump(exclude=ignored) == recipe.model_dump(exclude=ignored)

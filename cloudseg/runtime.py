@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from pydantic import ValidationError
-from sqlalchemy import URL
+from sqlalchemy import URL, make_url
 
 from cloudseg.catalog import Catalog
+from cloudseg.catalog.read_only import open_read_only
 from cloudseg.errors import SettingsError
 from cloudseg.settings import Settings, is_service_link
 from cloudseg.storage import S3Options, Store, open_store
@@ -58,21 +59,60 @@ def open_runtime(*, check: bool = True) -> Runtime:
     settings = read_settings()
     home = _home(settings)
     store = open_store(settings.store_url or str(home / "store"), s3_options(settings))
-    # URL.create, not a string: the name of a folder may contain a question mark.
-    embedded = URL.create("sqlite", database=str(home / "catalog.db"))
-    catalog = Catalog(settings.catalog_url.get_secret_value() if settings.catalog_url else embedded)
-    if check and settings.catalog_url is None and catalog.revision() != catalog.head_revision():
-        catalog.upgrade()
-    if check:
-        catalog.check()
+    catalog = open_catalog(settings, check=check)
     return Runtime(
         settings=settings, store=store, catalog=catalog, inbox=settings.inbox or str(home / "inbox"), home=home
     )
 
 
+def open_catalog(settings: Settings, *, check: bool = True) -> Catalog:
+    """Open the catalog alone, for what must work while the store does not answer.
+
+    Args:
+        settings: of `read_settings`.
+        check: False skips migration and check.
+
+    Raises:
+        CatalogUnreachable: the database does not answer.
+        CatalogOutdated: the server's catalog lacks migrations.
+    """
+    # URL.create, not a string: the name of a folder may contain a question mark.
+    embedded = URL.create("sqlite", database=str(_home(settings) / "catalog.db"))
+    catalog = Catalog(settings.catalog_url.get_secret_value() if settings.catalog_url else embedded)
+    if check and settings.catalog_url is None and catalog.revision() != catalog.head_revision():
+        catalog.upgrade()
+    if check:
+        catalog.check()
+    return catalog
+
+
 def has_catalog(settings: Settings) -> bool:
     """Return whether there is a catalog to open; `open_runtime` would create the embedded one."""
     return settings.catalog_url is not None or (_home(settings) / "catalog.db").is_file()
+
+
+def find_catalog(*, timeout_s: float) -> Catalog | None:
+    """Return the catalog of the settings through connections that cannot write, None if there is none yet.
+
+    Nothing is created or migrated.
+
+    Args:
+        timeout_s: seconds after which a statement is stopped; a server has twice as long to accept a connection.
+
+    Raises:
+        SettingsError: a setting is unknown or invalid.
+    """
+    settings = read_settings()
+    if not has_catalog(settings):
+        return None
+    if settings.catalog_url is None:
+        url = URL.create("sqlite", database=str(_home(settings) / "catalog.db"))
+    else:
+        url = make_url(settings.catalog_url.get_secret_value())
+        if url.get_backend_name() == "postgresql" and "connect_timeout" not in url.query:
+            # libpq takes whole seconds, two at least (postgresql.org/docs/current/libpq-connect.html).
+            url = url.update_query_dict({"connect_timeout": str(max(2, round(2 * timeout_s)))})
+    return open_read_only(Catalog(url), timeout_s=timeout_s, connections=1)
 
 
 def s3_options(settings: Settings) -> S3Options:

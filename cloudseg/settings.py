@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _DAY_S: Final = 86_400
+_MONTH_H: Final = 31 * 24
 _PROTOCOL: Final = "(tcp|udp|sctp)"
 # Values too: a misspelled setting of another kind is still reported.
 _SERVICE_VALUES: Final = {
@@ -95,6 +96,24 @@ class Settings(BaseSettings):
         description="API keys of the readers of `cloudseg serve`, divided by blanks, each of at least 16 letters; "
         "everybody who reaches the address may read when unset.",
     )
+    serve_metrics_key: SecretStr | None = Field(
+        None,
+        description="Key of at least 16 letters with which Prometheus may read /metrics of `cloudseg serve`, as a "
+        "bearer token. When unset there is no such route.",
+    )
+    gpu_hour_price: float | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Price of an hour of a GPU, in any currency, for the cost of a night and of a mask; no cost is "
+        "reported when unset.",
+    )
+    cpu_hour_price: float | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Price of an hour of the machine that trains without a GPU, in the same currency.",
+    )
     serve_cors_origins: str = Field(
         "",
         description="Origins whose web pages may read from `cloudseg serve`, divided by blanks, such as "
@@ -132,6 +151,11 @@ class Settings(BaseSettings):
         description="auto: predict and evaluate in int8 on CPUs with VNNI (or Arm's dot product) "
         "if the weights have an int8 file.",
     )
+    second_opinion: bool = Field(
+        False,
+        description="Ask ukis-csmask (pip install 'cloudseg[teacher]') in every new evaluation, too: its agreement is "
+        "in the report, and never in the gate.",
+    )
     threshold: float | None = Field(
         None,
         ge=0.004,
@@ -158,6 +182,37 @@ class Settings(BaseSettings):
         le=1_000_000_000,
         description="Millions of scene pixels that the backfill masks anew in a night after a promotion; "
         "a full Sentinel-2 tile has 121. 0: the backfill is paused.",
+    )
+    alert_repeat_hours: float = Field(
+        24.0,
+        gt=0,
+        le=_MONTH_H,
+        description="Hours after which a message about an alert that still holds is sent again; by default it reminds "
+        "once a day.",
+    )
+    alert_night_hours: float = Field(
+        36.0,
+        gt=0,
+        le=_MONTH_H,
+        description="Hours for which new labels may wait for a training without an alert; by default a night may be "
+        "missed, not two.",
+    )
+    alert_mask_minutes: float = Field(
+        60.0,
+        gt=0,
+        le=60 * _MONTH_H,
+        description="Minutes for which a new scene may wait for its mask without an alert; by default ten times what "
+        "ingest and prediction take when nothing else runs.",
+    )
+    alert_quarantine_files: int = Field(
+        1, ge=1, description="Files in quarantine since a day that are an alert; by default the first one."
+    )
+    alert_disk_percent: float = Field(
+        10.0,
+        ge=0,
+        lt=100,
+        description="Free part of a disk in percent below which there is an alert, a critical one below half of it: by "
+        "default at the 5 % that a Linux file system keeps for root, mke2fs(8).",
     )
     decode_timeout_s: float = Field(
         60.0, gt=0, le=_DAY_S, description="CPU time in seconds that decoding one untrusted scene may take."
@@ -189,6 +244,11 @@ class Settings(BaseSettings):
         "",
         description="Hosts of the own network, divided by blanks: `host` or `host:port`. Only these may have addresses "
         "that are not public, and plain http.",
+    )
+    backup_folder: Path | None = Field(
+        None,
+        description="Folder in which the DAG cloudseg_backup keeps a copy of each night; no backup is made when unset. "
+        "It belongs on another disk than the store.",
     )
     stac_folder: Path | None = Field(
         None,

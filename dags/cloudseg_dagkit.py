@@ -5,19 +5,30 @@ metrics and notifications. Not a DAG file itself (`.airflowignore`). Imports `ai
 again and again.
 """
 
+import functools
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any, NoReturn
 
-from airflow.sdk import Asset, Connection, RetryPolicy, dag, get_current_context, task
+from airflow.sdk import (
+    Asset,
+    BaseNotifier,
+    Connection,
+    RetryPolicy,
+    Variable,
+    dag,
+    get_current_context,
+    task,
+)
 from airflow.sdk.definitions.retry_policy import RetryDecision
 from airflow.sdk.exceptions import (
     AirflowException,
     AirflowFailException,
     AirflowNotFoundException,
     AirflowSkipException,
+    DagRunTriggerException,
 )
 
 Json = dict[str, Any]
@@ -38,9 +49,15 @@ GPU: Json = {
     "queue": "gpu",
     "executor_config": {"pod_template_file": "/opt/cloudseg/docker/gpu_pod.yaml"},
 }
-APPROVE, REJECT = "Approve", "Reject"
 RECIPES = ["baseline", "baseline_4200", "nightly", "smoke"]
 TAG = "cloudseg"
+WORKERS = "cloudseg_predict_workers"
+"""Airflow variable: how many tasks of a run of `cloudseg_predict` draw scenes at the same time."""
+_WORKERS = 2
+_PART = "__part_"
+_MOST_WORKERS = 1000  # Airflow maps a task over at most 1024 (its setting `core.max_map_length`)
+VERDICT = timedelta(hours=4)
+"""From the beginning of a night to its verdict: 06:00 UTC, before people begin to work."""
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)  # noqa: UP017  (the form that Airflow's own documentation uses)
 
 
@@ -89,25 +106,116 @@ def use_connections(context: Any) -> None:
 
 
 def emit_metrics_and_notify(context: Any, result: Any) -> None:
-    """After a task that succeeded: emit metrics and notifications."""
+    """After a task that succeeded: emit metrics and notifications, and end the alert of an earlier failure."""
     import cloudseg_notify
 
-    cloudseg_notify.emit_metrics_and_notify(str(context["ti"].task_id), result)
+    ti = context["ti"]
+    cloudseg_notify.emit_metrics_and_notify(str(ti.task_id), result)
+    name = "question-waits" if ti.task_id == "approve" else "task-failed"
+    cloudseg_notify.end(name, f"{ti.dag_id}/{ti.task_id}", run_id=context["run_id"], map_index=_map_index(ti))
 
 
 def notify_failure(context: Any) -> None:
-    """After the last retry of a task failed: send a notification."""
+    """After a task failed for good: raise an alert. Tasks that were not run because of it raise none.
+
+    Runs in the task's process, and where that died in the DAG processor.
+    """
+    use_connections(context)
     from cloudseg_notify import notify
 
-    run_id, error = context["run_id"], context.get("exception")
-    text = f"{context['ti'].task_id} of {run_id}: {error or 'its worker sent no heartbeat'}"
-    notify("training failed", text, {"run_id": run_id})
+    ti, run_id, error = context["ti"], str(context["run_id"]), context.get("exception")
+    named = getattr(error, "alert", None)
+    if named is not None:
+        notify(*named, link=run_url(ti))
+        return
+    facts = {
+        "dag": ti.dag_id,
+        "task": ti.task_id,
+        "run_id": run_id,
+        "map_index": _map_index(ti),
+        "error": "its worker sent no heartbeat" if error is None else str(error) or type(error).__name__,
+    }
+    notify("task-failed", f"{ti.dag_id}/{ti.task_id}", facts, link=run_url(ti))
+
+
+def run_url(ti: Any, page: str = "") -> str:
+    """Return the address of a task's log in the Airflow UI, made from Airflow's setting `[api] base_url`.
+
+    Args:
+        ti: the task instance.
+        page: another tab of the task.
+    """
+    mapped = f"/mapped/{ti.map_index}" if _map_index(ti) >= 0 else ""
+    address = f"{_dag_run_url(ti.dag_id, ti.run_id)}/tasks/{ti.task_id}{mapped}"
+    return f"{address}/{page}" if page else address
+
+
+def _dag_run_url(dag_id: str, run_id: str) -> str:
+    from urllib.parse import quote
+
+    from airflow.sdk.configuration import conf
+
+    base = conf.get("api", "base_url", fallback="http://localhost:8080").rstrip("/")
+    return f"{base}/dags/{dag_id}/runs/{quote(run_id, safe='')}"
+
+
+def _map_index(ti: Any) -> int:
+    return -1 if ti.map_index is None else int(ti.map_index)
+
+
+class WaitingQuestion(BaseNotifier):
+    """Raise an alert when a task begins to wait for a person; for `HITLOperator(notifiers=...)`."""
+
+    def notify(self, context: Any) -> None:
+        """Raise the alert; the task's success ends it."""
+        from cloudseg_notify import notify
+
+        ti, operator = context["ti"], context["task"]
+        until = operator.hitl_summary.get("timeout_datetime") or "the end of time"
+        facts = {"question": operator.subject, "until": until[:16], "run_id": context["run_id"], "map_index": -1}
+        notify("question-waits", f"{ti.dag_id}/{ti.task_id}", facts, link=run_url(ti, "required_actions"))
+
+
+def with_alert(error: AirflowException, name: str, subject: str, facts: Json) -> AirflowException:
+    """Return the error that ends a task as an alert of its own instead of `task-failed`."""
+    error.alert = (name, subject, facts)  # type: ignore[attr-defined]
+    return error
+
+
+def before_task(context: Any) -> None:
+    """Before a task: set catalog and store, and make its log one for people."""
+    use_connections(context)
+    log_for_people(context["ti"].task)
+
+
+def log_for_people(operator: Any) -> None:
+    """Let a task log the sentence of its failure as one ERROR line, before Airflow logs the traceback, and no record.
+
+    What a task returns is in its XCom; its stages log what they made in one line.
+    """
+    call = getattr(operator, "python_callable", None)
+    if call is None:
+        return
+    operator.show_return_value_in_logs = False
+
+    @functools.wraps(call)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return call(*args, **kwargs)
+        except (AirflowSkipException, DagRunTriggerException):
+            raise
+        except Exception as error:
+            log.error("%s", str(error) or type(error).__name__)
+            raise
+
+    operator.python_callable = run
 
 
 DEFAULT_ARGS: Json = {
     "owner": "cloudseg",
-    "pre_execute": use_connections,
+    "pre_execute": before_task,
     "post_execute": emit_metrics_and_notify,
+    "on_failure_callback": notify_failure,
     "retries": 2,
     "retry_delay": timedelta(minutes=1),
     "retry_exponential_backoff": True,
@@ -156,7 +264,9 @@ def doctor() -> None:
 
     for check in stages.doctor(device=False).as_json()["checks"]:
         if not check["ok"]:
-            raise AirflowException(f"cloudseg is not operational, {check['name']}: {check['detail']}")
+            error = AirflowException(f"cloudseg is not operational, {check['name']}: {check['detail']}")
+            facts = {"check": check["name"], "detail": check["detail"]}
+            raise with_alert(error, "not-operational", check["name"], facts)
 
 
 def form() -> Json:
@@ -164,9 +274,45 @@ def form() -> Json:
     return dict(get_current_context()["params"])
 
 
+def due_form() -> Json:
+    """Return the params of a retraining that say whether it is due; what was left empty is the default."""
+    values = form()
+    return {
+        "recipe": values["recipe"],
+        "force": bool(values["force"]),
+        "min_new_labels": values["min_new_labels"] or 1,
+    }
+
+
 def cleaning() -> Json:
-    """Return the params of a form that say how masks are cleaned, as arguments of the stage `predict`."""
-    return {name: form()[name] for name in ("threshold", "min_area_m2", "min_hole_m2", "buffer_m")}
+    """Return the params of a form that say how masks are cleaned, as arguments of the stage `drain`."""
+    values = {name: form()[name] for name in ("threshold", "min_area_m2", "min_hole_m2", "buffer_m")}
+    threshold = values["threshold"]
+    if isinstance(threshold, str) and not threshold.isalpha():  # typed into the form, which has text for both
+        values["threshold"] = float(threshold)
+    return values
+
+
+def workers() -> int:
+    """Return how many workers predict: of the form, else of the Airflow variable, else 2.
+
+    Raises:
+        AirflowFailException: The variable is no such number.
+    """
+    text = str(form()["workers"] or Variable.get(WORKERS, default=_WORKERS)).strip()
+    if not (text.isdecimal() and 1 <= int(text) <= _MOST_WORKERS):
+        raise AirflowFailException(
+            f"the variable {WORKERS} is {text!r}, not a number from 1 to {_MOST_WORKERS}. "
+            "Change it in Admin > Variables, then clear this task."
+        )
+    return int(text)
+
+
+def worker_name() -> str:
+    """Return the name of a mapped task: the same for every try, so that a retry takes up what the first one held."""
+    context = get_current_context()
+    ti = context["ti"]
+    return f"{ti.dag_id}/{context['run_id']}/{_map_index(ti)}"
 
 
 def stac_search() -> Json:
@@ -241,7 +387,7 @@ def announce_champion(record: Json) -> Json:
     """Write the champion into the asset's event and return the promotion; skip if the champion is unchanged."""
     if not record["promoted"]:
         why = "PROMOTE, not approved" if record["outcome"] == "PROMOTE" else record["outcome"]
-        skip(f"{why}: the champion stays. " + " ".join(record["reasons"]))
+        skip(f"{why}: the champion stays. " + "; ".join(record["reasons"]))
     get_current_context()["outlet_events"][CHAMPION].extra = {
         "champion_id": record["champion_id"],
         "verdict_id": record["verdict_id"],
@@ -283,37 +429,57 @@ def announce_masks(record: Json) -> Json:
     return record
 
 
-def next_after_verdict(outcome: str) -> str:
-    """Return the id of the next task: `approve` only if the run requires approval and the verdict is PROMOTE."""
-    return "approve" if form()["approval"] == "ask" and outcome == "PROMOTE" else "promote"
+def announce_drained(record: Json) -> Json:
+    """Write the number of a worker's masks into the asset's event, and return its record for XCom.
 
-
-def answer(approval: Json | None) -> Json:
-    """Return how to promote: the name of the stage (`stage`), and its `actor` and `reason` for the history.
-
-    Args:
-        approval: result of the task `approve`; None if it did not run. Airflow closes an unanswered request with its
-            default option and without a user: that is not a decision, so the request stays open in the catalog.
+    Of the scenes without a mask the first 20, and their number in `counts`.
     """
-    person = (approval or {}).get("responded_by_user")
-    if approval is None or person is None:
-        return {"stage": "promote_unattended", "actor": "airflow", "reason": training_id()}
-    stage, default = ("promote", "approved") if approval["chosen_options"] == [APPROVE] else ("decline", "rejected")
-    why = (approval.get("params_input") or {}).get("reason") or f"{default} in Airflow"
-    return {"stage": stage, "actor": f"airflow:{person['name']}", "reason": f"{why} ({training_id()})"}
+    get_current_context()["outlet_events"][MASKS].extra = {
+        "count": len(record["masks"]),
+        "weights_ids": record["weights_ids"],
+    }
+    short = shortened(record)
+    short["counts"]["failed"] = len(record["failed"])
+    return short | {"failed": dict(list(record["failed"].items())[:20])}
 
 
-def reader_decision() -> Json:
-    """Return the params of a switch of readers as arguments of `switch_readers`, or of `switch_readers_back`.
+def drained(records: list[Json]) -> Json:
+    """Return the total counts of all workers.
 
-    The actor is who triggered this DAG run, as Airflow knows it.
+    Raises:
+        AirflowFailException: Scenes have no mask; the message lists them.
     """
-    values = form()
-    person = get_current_context()["dag_run"].triggering_user_name
-    who = {"actor": f"airflow:{person}" if person else "airflow", "reason": values["reason"]}
-    if values["target"] == "back":
-        return who | {"sequence": values["sequence"]}
-    return who | {name: values[name] for name in ("target", "hold", "incomplete")}
+    failed = {scene_id: what for record in records for scene_id, what in record["failed"].items()}
+    if failed:
+        count = sum(record["counts"]["failed"] for record in records)
+        raise AirflowFailException(f"{count} scenes have no mask: " + _named(failed))
+    return {
+        "masks": sum(record["counts"]["masks"] for record in records),
+        "created": sum(record["created"] for record in records),
+    }
+
+
+def go_on(records: list[Json]) -> NoReturn:
+    """Trigger the next run of this DAG with the same params if a worker's time was over; else skip.
+
+    The id of that run follows from this one's: a second try triggers no second run.
+    """
+    if not any(record["time_is_over"] for record in records):
+        skip("no scene is left")
+    context = get_current_context()
+    first, _, part = str(context["run_id"]).partition(_PART)
+    raise DagRunTriggerException(
+        trigger_dag_id=context["ti"].dag_id,
+        dag_run_id=f"{first}{_PART}{int(part or 1) + 1}",
+        conf=form(),
+        reset_dag_run=False,
+        skip_when_already_exists=True,
+        wait_for_completion=False,
+        allowed_states=[],
+        failed_states=[],
+        poke_interval=60,
+        deferrable=False,
+    )
 
 
 def show_as(name: str) -> None:
@@ -336,6 +502,53 @@ def all_done(records: list[Json]) -> Json:
     }
 
 
+def where_to_look() -> Json:
+    """Return the arguments of the stage `watch`."""
+    from cloudseg_notify import page_url, unrecorded
+
+    return {"pages_url": page_url(), "as_of": began_at(), "unrecorded": unrecorded()}
+
+
+def late_night() -> Json:
+    """Return the newest night whose verdict is due, as arguments of the stage `raise_missing_verdict`.
+
+    Skip if its run of `cloudseg_retrain` is over, or there was none: one that failed, was skipped or waits for a person
+    told that itself.
+    """
+    context = get_current_context()
+    due = context["dag_run"].run_after.astimezone(timezone.utc) - VERDICT  # noqa: UP017
+    night = due.replace(hour=2, minute=0, second=0, microsecond=0)
+    night -= timedelta(days=1) if night > due else timedelta(0)
+    run_id, waiting = f"scheduled__{night.isoformat()}", ["queued", "running"]
+    if not context["ti"].get_dr_count("cloudseg_retrain", run_ids=[run_id], states=waiting):
+        skip(f"the retraining of {night:%Y-%m-%d} is over")
+    facts = {"night": f"{night:%Y-%m-%d}", "hours": round(VERDICT / timedelta(hours=1)), "run_id": run_id}
+    return {"run_id": f"airflow-{run_id}", "facts": facts, "link": _dag_run_url("cloudseg_retrain", run_id)}
+
+
+def send_alert(messages: list[Json]) -> None:
+    """Send the messages about one alert."""
+    from cloudseg_notify import deliver
+
+    deliver(messages)
+
+
+def send_messages(record: Json, unrecorded: Sequence[Json] = ()) -> Json:
+    """Send the messages of a look at the service, and return what it found for XCom.
+
+    Args:
+        record: of the stage `watch`.
+        unrecorded: the messages that the stage was given, which the catalog has now if it answered.
+    """
+    from cloudseg_notify import deliver, forget_unrecorded
+
+    messages = record.pop("messages")
+    deliver(messages)
+    if all(message["recorded"] for message in messages):
+        forget_unrecorded(unrecorded)
+    return shortened(record)
+
+
 def _named(failed: Json) -> str:
     return "; ".join(f"{scene_id}: {error['what']}" for scene_id, error in failed.items())
 
@@ -348,4 +561,5 @@ def nothing_missing(count: int, first: list[str]) -> None:
     """
     if count:
         more = f" and {count - len(first)} more (`cloudseg maintain --json`)" if count > len(first) else ""
-        raise AirflowFailException(f"{count} objects are missing or damaged, restore them: " + ", ".join(first) + more)
+        error = AirflowFailException(f"{count} objects are missing or damaged, restore them: {', '.join(first)}{more}")
+        raise with_alert(error, "damaged-objects", "", {"objects": count, "first": ", ".join(first[:3])})

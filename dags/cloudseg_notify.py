@@ -1,14 +1,20 @@
-"""Metrics through Airflow's own statistics; notifications by webhook and mail.
+"""Metrics through Airflow's own statistics; alerts by webhook and mail.
 
 Both are configured in Airflow: section `[metrics]`, and the connections `cloudseg_webhook` (http) and
-`cloudseg_mail` (smtp, with the recipients in the extra `to`). Neither may fail a task: a notification that
-cannot be sent is logged. Not a DAG file itself (`.airflowignore`).
+`cloudseg_mail` (smtp, with the recipients in the extra `to`). Neither may fail a task: a message that cannot be sent is
+logged, and the next run of `cloudseg_watch` sends it. Not a DAG file itself (`.airflowignore`).
 """
 
+import json
 import logging
-from collections.abc import Mapping
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from airflow.sdk.configuration import conf
 from airflow.sdk.observability import stats
 from cloudseg_dagkit import find_connection
 
@@ -36,11 +42,7 @@ def _ingested(record: Mapping[str, Any]) -> None:
     stats.incr("cloudseg.labels", counts["labelled"])
     stats.incr("cloudseg.quarantined", counts["quarantined"])
     if counts["quarantined"]:
-        text = (
-            f"{counts['quarantined']} files of {record['source']} went to quarantine: "
-            "`cloudseg quarantine` lists the reasons."
-        )
-        notify("quarantine grows", text, {"quarantined": counts["quarantined"], "source": record["source"]})
+        look(["quarantine-grows"])
 
 
 def _trained(record: Mapping[str, Any]) -> None:
@@ -53,18 +55,15 @@ def _compared(record: Mapping[str, Any]) -> None:
     outcome = str(record["outcome"])
     stats.incr(f"cloudseg.verdict.{outcome.lower()}")
     if outcome == "REJECT":
-        text = f"{record['challenger_id']} does not replace {record['champion_id'] or 'anything'}. " + " ".join(
-            record["reasons"]
-        )
-        notify(
-            "challenger rejected", text, {"challenger_id": record["challenger_id"], "verdict_id": record["verdict_id"]}
-        )
+        facts = {name: record[name] for name in ("challenger_id", "verdict_id")}
+        words = {"champion_id": record["champion_id"] or "anything", "reasons": "; ".join(record["reasons"])}
+        link = page_url(f"weights/{record['challenger_id']}")
+        notify("challenger-rejected", str(record["verdict_id"]), facts | words, link=link)
 
 
-def _promoted(record: Mapping[str, Any]) -> None:
+def _champion_changed(_: Mapping[str, Any]) -> None:
     stats.incr("cloudseg.champion.changed")
-    text = f"The champion is {record['champion_id']}. " + " ".join(record["reasons"])
-    notify("champion changed", text, {"champion_id": record["champion_id"], "verdict_id": record["verdict_id"]})
+    look(["champion-changed"])
 
 
 def _predicted(record: Mapping[str, Any]) -> None:
@@ -81,47 +80,173 @@ def _backfilled(record: Mapping[str, Any]) -> None:
     stats.gauge("cloudseg.backfill.done", record["done"])
     stats.gauge("cloudseg.backfill.total", record["total"])
     if record["switched"]:
-        text = f"Readers see the masks of {record['weights_id']}: every scene that they saw has one."
-        notify("readers see a new model", text, {"weights_id": record["weights_id"]})
+        facts = {"weights_id": record["weights_id"]}
+        notify("readers-switched", str(record["weights_id"]), facts, link=page_url("readers"))
 
 
 _REPORTERS = {
     "ingest": _ingested,
     "train": _trained,
     "compare": _compared,
-    "promote": _promoted,
+    "promote": _champion_changed,
+    "roll_back": _champion_changed,
     "predict": _predicted,
     "finish": _backfilled,
 }
 
 
-def notify(event: str, text: str, facts: Json) -> None:
-    """Send a notification through every channel that is configured: one JSON object to the webhook, one mail.
+def page_url(page: str = "") -> str:
+    """Return the address of a page of the plugin, made from Airflow's setting `[api] base_url`."""
+    base = conf.get("api", "base_url", fallback="http://localhost:8080")
+    return f"{base.rstrip('/')}/plugin/cloud_masks/cloudseg/{page}"
+
+
+def notify(name: str, subject: str, facts: Json, *, link: str = "") -> None:
+    """Record an alert and send the message about it, if one is due. Never fail: what cannot be sent is logged.
 
     Args:
-        event: what happened, in a few words.
-        text: one or two sentences.
-        facts: ids and counts, JSON-able.
+        name: kind of alert (`cloudseg.monitor.alerts`).
+        subject: what it is about; of one name and subject at most one alert is open.
+        facts: values of the alert's sentence, JSON-able.
+        link: page that shows it.
     """
-    for send in (_send_webhook, _send_mail):
-        try:
-            send(event, text, facts)
-        except Exception:  # an unreachable or misconfigured receiver must not fail a task that succeeded
-            log.warning(
-                "notification '%s' was not sent (%s)", event, send.__name__.removeprefix("_send_"), exc_info=True
-            )
+    from cloudseg import stages
+
+    try:
+        deliver(stages.raise_alert(name, subject=subject, facts=facts, link=link))
+    except Exception:  # an alert must not fail a task, nor hide why one failed
+        log.exception("the alert '%s' about '%s' could not be raised", name, subject)
 
 
-def _send_webhook(event: str, text: str, facts: Json) -> None:
-    if find_connection(WEBHOOK) is None:
+def look(names: list[str]) -> None:
+    """Look at conditions at once instead of at the next run of `cloudseg_watch`, by the same measure. Never fail.
+
+    Args:
+        names: of the alerts.
+    """
+    from cloudseg import stages
+
+    try:
+        deliver(stages.watch(pages_url=page_url(), names=names).messages)
+    except Exception:  # the watch looks again
+        log.exception("cannot look at %s", ", ".join(names))
+
+
+def end(name: str, subject: str, *, run_id: str, map_index: int) -> None:
+    """Resolve an alert that a success ends, and send that. Never fail: the alert stays open otherwise.
+
+    Args:
+        name: kind of alert.
+        subject: what it is about.
+        run_id: DAG run of the success.
+        map_index: part of a mapped task, -1 for others.
+    """
+    from cloudseg import stages
+
+    try:
+        deliver(stages.end_alert(name, subject=subject, run_id=run_id, map_index=map_index))
+    except Exception as error:  # the next success ends it
+        log.warning("cannot see whether the alert '%s' about '%s' ends: %s", name, subject, error)
+
+
+def deliver(messages: Sequence[Mapping[str, Any]]) -> None:
+    """Send messages through every channel that is configured, and record which channels took them."""
+    for message in messages:
+        if not message["recorded"] and _marker(message) in _markers():
+            continue  # sent from this machine already, while the catalog did not answer
+        taken = [name for name, send in _CHANNELS.items() if name in message["delivered"] or _try(name, send, message)]
+        complete = len(taken) == len(_CHANNELS)
+        if message["recorded"]:
+            _record_sent(message, taken, complete=complete)
+        elif complete:
+            _mark(message)
+
+
+def unrecorded() -> list[Json]:
+    """Return the messages that this machine sent while the catalog did not answer."""
+    return [json.loads(path.read_text("utf-8")) for path in _markers()]
+
+
+def forget_unrecorded(messages: Sequence[Mapping[str, Any]]) -> None:
+    """Forget messages that `unrecorded` returned: the catalog has them now. Others may have come since."""
+    for message in messages:
+        _marker(message).unlink(missing_ok=True)
+
+
+def _try(name: str, send: Any, message: Mapping[str, Any]) -> bool:
+    try:
+        send(message)
+    except Exception:  # an unreachable or misconfigured receiver must not fail a task that succeeded
+        log.warning(
+            "notification '%s' was not sent (%s), cloudseg_watch tries again", message["event"], name, exc_info=True
+        )
+        return False
+    return True
+
+
+def _record_sent(message: Mapping[str, Any], channels: list[str], *, complete: bool) -> None:
+    from cloudseg import stages
+
+    try:
+        stages.record_sent(message["event_id"], state=message["state"], channels=channels, complete=complete)
+    except Exception as error:  # at worst the message is sent again, with the same id
+        log.warning("message %s was sent, and that could not be recorded: %s", message["event_id"], error)
+
+
+def _folder() -> Path:
+    return Path(tempfile.gettempdir()) / f"cloudseg-alerts-{os.getuid()}"
+
+
+def _marker(message: Mapping[str, Any]) -> Path:
+    return _folder() / f"{message['event_id']}.json"
+
+
+def _markers() -> list[Path]:
+    """Return the files of messages; none where somebody else made the folder."""
+    return sorted(_folder().glob("ev-*.json")) if _is_own_folder() else []
+
+
+def _is_own_folder() -> bool:
+    """Return whether the folder is there and this user made it: everybody may write into the one above it."""
+    folder = _folder()
+    return folder.is_dir() and folder.lstat().st_uid == os.getuid()
+
+
+def _mark(message: Mapping[str, Any]) -> None:
+    try:
+        _folder().mkdir(mode=0o700, exist_ok=True)
+        if not _is_own_folder():
+            raise PermissionError(f"{_folder()} belongs to somebody else")
+        # Under another name first: half a message, of a process that was killed, would fail every run of the watch.
+        part = _folder() / f"{message['event_id']}.{os.getpid()}.part"
+        part.write_text(json.dumps(message), encoding="utf-8")
+        part.replace(_marker(message))
+    except OSError as error:  # a full disk, or somebody else's folder: the message is sent again
+        log.warning("cannot remember that message %s was sent: %s", message["event_id"], error)
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    state = {"ends": "resolved: ", "again": "still: ", "worse": "worse: "}.get(message["state"], "")
+    return f"{state}{message['event']}. {message['sentence']}"
+
+
+def _send_webhook(message: Mapping[str, Any]) -> None:
+    connection = find_connection(WEBHOOK)
+    if connection is None:
         return
     from airflow.providers.http.hooks.http import HttpHook
+    from airflow.sdk.log import mask_secret
 
-    body = {"service": "cloudseg", "event": event, "text": f"cloudseg: {event}. {text}", "facts": facts}
+    # Who knows the path of a chat's webhook may post there; an error of the connection would have it in the log.
+    mask_secret(urlsplit(connection.host or "").path)
+    parts = [f"cloudseg: {_text(message)}", message["link"], f"Runbook: {message['runbook']}"]
+    names = ("event_id", "event", "alert", "state", "severity", "sentence", "link", "runbook", "since", "facts")
+    body = {"service": "cloudseg", "text": " ".join(part for part in parts if part)}
+    body |= {name: message[name] for name in names}
     HttpHook(method="POST", http_conn_id=WEBHOOK).run(json=body, extra_options={"timeout": _TIMEOUT_S})
 
 
-def _send_mail(event: str, text: str, facts: Json) -> None:
+def _send_mail(message: Mapping[str, Any]) -> None:
     connection = find_connection(MAIL)
     if connection is None:
         return
@@ -129,10 +254,16 @@ def _send_mail(event: str, text: str, facts: Json) -> None:
 
     from airflow.providers.smtp.hooks.smtp import SmtpHook
 
-    lines = [text, *(f"{name}: {value}" for name, value in facts.items())]
+    first = [_text(message), message["link"], f"Runbook: {message['runbook']}", f"Severity: {message['severity']}"]
+    facts = [f"{name}: {value}" for name, value in message["facts"].items()]
+    lines = [line for line in [*first, *facts, f"event_id: {message['event_id']}"] if line]
+    prefix = "resolved: " if message["state"] == "ends" else ""
     with SmtpHook(smtp_conn_id=MAIL) as mail:
         mail.send_email_smtp(
             to=connection.extra_dejson["to"],
-            subject=f"cloudseg: {event}",
+            subject=f"cloudseg: {prefix}{message['event']}",
             html_content="<br>".join(escape(line) for line in lines),
         )
+
+
+_CHANNELS = {"webhook": _send_webhook, "mail": _send_mail}

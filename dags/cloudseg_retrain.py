@@ -11,8 +11,9 @@ manual). One run at a time; a second one waits.
 
 **Manual approval.** With approval "ask", a verdict PROMOTE stops at `approve` (Browse > Required Actions). "Approve"
 and "Reject" are recorded in the history with the user's name and reason; no later unattended run promotes rejected
-weights. Without an answer within three days the champion is unchanged and the request stays open: `cloudseg promote`
-answers it later. HOLD and REJECT need no approval. If the request is shown again after a very quick answer, answer
+weights. Who may answer is set by the variables `cloudseg_approvers` and `cloudseg_four_eyes` (Admin > Variables).
+Without an answer within three days the champion is unchanged and the request stays open: `cloudseg_decide` answers it
+later. HOLD and REJECT need no approval. If the request is shown again after a very quick answer, answer
 again: Airflow 3.3 can lose an answer under load.
 
 **Updates** the asset `cloudseg.champion` if the champion changed (starts `cloudseg_predict`). Otherwise `promote` is
@@ -35,34 +36,23 @@ Example conf: `{"recipe": "nightly", "minutes": 30, "force": true, "approval": "
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.standard.operators.hitl import HITLOperator
-from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, Param, task
+from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, Param, TaskGroup, task
 from cloudseg_dagkit import (
-    APPROVE,
     CHAMPION,
     GPU,
     LABELS,
     RECIPES,
-    REJECT,
     Json,
+    WaitingQuestion,
     announce_champion,
-    answer,
     cloudseg_dag,
     doctor,
+    due_form,
     form,
-    next_after_verdict,
-    notify_failure,
     planned,
     training_id,
 )
-
-APPROVAL_BODY = """**{{ ti.xcom_pull(task_ids='compare', key='outcome') }}**:
-weights `{{ ti.xcom_pull(task_ids='train', key='weights_id') }}` against champion
-`{{ ti.xcom_pull(task_ids='compare', key='champion_id') or 'none yet' }}`.
-
-{% for reason in ti.xcom_pull(task_ids='compare', key='reasons') %}- {{ reason }}
-{% endfor %}
-The report is on the page *Browse > Cloud masks*."""
+from cloudseg_decisions import APPROVE, REJECT, Approval, actor, answer, next_after_verdict
 
 
 @cloudseg_dag(
@@ -80,23 +70,28 @@ The report is on the page *Browse > Cloud masks*."""
                 "smoke": "smoke: seconds, to try the pipeline",
             },
             title="Recipe",
-            description="How the model is made.",
-            section="Training",
+            description="How the model is made. Default: nightly.",
         ),
         "minutes": Param(
             None,
             type=["null", "number"],
-            exclusiveMinimum=0,
+            minimum=0.1,
             maximum=720,
             title="Minutes",
-            description="Time budget; empty: the recipe's.",
-            section="Training",
+            description="Time budget of the training, 0.1 to 720. Default: the recipe's, which is 30 for nightly.",
         ),
         "force": Param(
-            False, type="boolean", title="Force", description="Train although nothing is new.", section="Training"
+            False,
+            type=["null", "boolean"],
+            title="Force",
+            description="Train although nothing is new. Default: no, the run is skipped then.",
         ),
         "min_new_labels": Param(
-            1, type="integer", minimum=1, title="New labels", description="Skip when fewer are new.", section="Training"
+            1,
+            type=["null", "integer"],
+            minimum=1,
+            title="New labels",
+            description="Skip when fewer labels are new. Default: 1.",
         ),
         "approval": Param(
             "auto",
@@ -104,8 +99,7 @@ The report is on the page *Browse > Cloud masks*."""
             enum=["auto", "ask"],
             values_display={"auto": "promote automatically", "ask": "require manual approval"},
             title="Approval",
-            description="What happens to a challenger whose verdict is PROMOTE.",
-            section="Promotion",
+            description="What happens to a challenger whose verdict is PROMOTE. Default: promote automatically.",
         ),
     },
 )
@@ -116,10 +110,7 @@ def cloudseg_retrain() -> None:
     def plan() -> Json:
         from cloudseg import stages
 
-        values = form()
-        return planned(
-            stages.plan_retrain(values["recipe"], force=values["force"], min_new_labels=values["min_new_labels"])
-        )
+        return planned(stages.plan_retrain(**due_form()))
 
     @task
     def snapshot() -> Json:
@@ -131,9 +122,9 @@ def cloudseg_retrain() -> None:
     def plan_training(snapshot_id: str) -> Json:
         from cloudseg import stages
 
-        return planned(stages.plan_retrain(form()["recipe"], force=form()["force"], snapshot_id=snapshot_id))
+        return planned(stages.plan_retrain(form()["recipe"], force=bool(form()["force"]), snapshot_id=snapshot_id))
 
-    @task(**GPU, execution_timeout=timedelta(hours=14), on_failure_callback=notify_failure)
+    @task(**GPU, execution_timeout=timedelta(hours=14))
     def train(snapshot_id: str) -> Json:
         from cloudseg import stages
 
@@ -154,7 +145,7 @@ def cloudseg_retrain() -> None:
 
         if form()["approval"] != "ask":
             return stages.compare(weights_id, snapshot_id=snapshot_id).as_json()
-        who = {"actor": "airflow", "reason": training_id()}
+        who = {"actor": actor(), "reason": training_id()}
         return stages.request_approval(weights_id, snapshot_id=snapshot_id, **who).as_json()
 
     @task.branch
@@ -162,38 +153,41 @@ def cloudseg_retrain() -> None:
         return next_after_verdict(outcome)
 
     @task(**GPU, outlets=[CHAMPION], trigger_rule="none_failed_min_one_success")
-    def promote(weights_id: str, snapshot_id: str, approval: Json | None) -> Json:
+    def promote(weights_id: str, snapshot_id: str, outcome: str) -> Json:
         from cloudseg import stages
 
-        given = answer(approval)
+        given = answer(next_after_verdict(outcome))  # a branch task that skips another one has no result to read
         stage = getattr(stages, given.pop("stage"))
         return announce_champion(stage(weights_id, snapshot_id=snapshot_id, **given).as_json())
 
-    # Not ApprovalOperator: on "Reject" that skips `promote`, which records the rejection.
-    approve: Any = HITLOperator(
-        task_id="approve",
-        subject="Promote the challenger to champion?",
-        body=APPROVAL_BODY,
-        options=[APPROVE, REJECT],
-        defaults=REJECT,
-        params={
-            "reason": Param(
-                None, type=["null", "string"], title="Why", description="Kept in the history with your name."
-            )
-        },
-        response_timeout=timedelta(days=3),
-        retry_delay=timedelta(seconds=10),  # a retry requests the approval again, while the user is still there
-        execution_timeout=None,
-    )
     frozen: Any = snapshot()
     weights: Any = train(frozen["snapshot_id"])
-    verdict: Any = compare(weights["weights_id"], frozen["snapshot_id"])
-    choice = ask_or_not(verdict["outcome"])
-    promotion = promote(weights["weights_id"], frozen["snapshot_id"], approve.output)
+    # One box in the graph; without its name in the ids of the tasks, which the history of earlier runs has.
+    with TaskGroup("decision", prefix_group_id=False, tooltip="Evaluate, compare with the champion, promote"):
+        approve: Any = Approval(
+            task_id="approve",
+            subject="Promote the challenger to champion?",  # with names and figures once it is asked
+            options=[APPROVE, REJECT],
+            defaults=REJECT,
+            notifiers=[WaitingQuestion()],
+            params={
+                "reason": Param(
+                    None, type=["null", "string"], title="Why", description="Kept in the history with your name."
+                )
+            },
+            response_timeout=timedelta(days=3),
+            retry_delay=timedelta(seconds=10),  # a retry requests the approval again, while the user is still there
+            execution_timeout=None,
+        )
+        evaluated: Any = evaluate(weights["weights_id"], frozen["snapshot_id"])
+        verdict: Any = compare(weights["weights_id"], frozen["snapshot_id"])
+        choice: Any = ask_or_not(verdict["outcome"])
+        promotion = promote(weights["weights_id"], frozen["snapshot_id"], verdict["outcome"])
+        evaluated >> verdict
+        choice >> approve >> promotion
+        choice >> promotion
     doctor() >> plan() >> frozen
     plan_training(frozen["snapshot_id"]) >> weights
-    evaluate(weights["weights_id"], frozen["snapshot_id"]) >> verdict
-    choice >> [approve, promotion]
 
 
 DAG = cloudseg_retrain()

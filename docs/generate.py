@@ -26,6 +26,8 @@ from cloudseg import api, records, stages
 from cloudseg import recipe as recipes
 from cloudseg.catalog import tables
 from cloudseg.cli import root
+from cloudseg.monitor import exposition
+from cloudseg.monitor.alerts import ALERTS
 from cloudseg.settings import Settings
 
 DOCS = Path(__file__).parent
@@ -96,6 +98,42 @@ def schema_page() -> str:
     return "".join(parts)
 
 
+def alerts_page() -> str:
+    """Every alert with its severity and sentence."""
+    parts = [
+        "# Alerts\n\n",
+        _prose(
+            "What the service sends to the webhook and by mail ([how-to](../how-to/alerts.md)). The name is the anchor "
+            "in the runbook. An alert that lasts is sent when it begins, and its end is a message of its own."
+        ),
+        "\n\n| name | severity | event | lasts | sentence |\n|---|---|---|---|---|\n",
+    ]
+    parts += [
+        f"| `{kind.name}` | {kind.severity} | {kind.title} | {'yes' if kind.lasts else ''} | {_cell(kind.sentence)} |\n"
+        for kind in ALERTS.values()
+    ]
+    return "".join(parts)
+
+
+def figures_page() -> str:
+    """Every metric that is scraped, with the figure behind each of its samples."""
+    parts = [
+        "# Figures\n\n",
+        _prose(
+            "What `cloudseg metrics` prints and Prometheus scrapes ([how-to](../how-to/monitoring.md)). The name of a "
+            "metric ends with its unit; the figure in the second column is the name in `cloudseg metrics --json`. A "
+            "figure that is None there has no sample. Times are Unix timestamps: an age is `time()` minus the metric."
+        ),
+        "\n\n| metric | figure | meaning |\n|---|---|---|\n",
+    ]
+    for metric in exposition.METRICS:
+        for labels, path in metric.samples.items():
+            pairs = ", ".join(f'{name}="{value}"' for name, value in zip(metric.labels, labels, strict=True))
+            name = f"{exposition.PREFIX}{metric.name}{{{pairs}}}" if pairs else exposition.PREFIX + metric.name
+            parts.append(f"| `{name}` | `{path}` | {_cell(exposition.describe(path))} |\n")
+    return "".join(parts)
+
+
 def dags_page() -> str:
     """The operator's manual: every DAG file's docstring with its schedule and the values of its form.
 
@@ -105,7 +143,12 @@ def dags_page() -> str:
     for path in sorted(DAGS.glob("cloudseg_*.py")):
         tree = ast.parse(path.read_text("utf-8"))
         functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-        calls = [(f.name, call) for f in functions for call in f.decorator_list if isinstance(call, ast.Call)]
+        calls = [
+            (function.name, call)
+            for function in functions
+            for call in function.decorator_list
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "cloudseg_dag"
+        ]
         for dag_id, call in calls:
             given = {word.arg: word.value for word in call.keywords}
             parts.append(
@@ -207,6 +250,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/recipes.md": recipes_page,
     "reference/schema.md": schema_page,
     "reference/dags.md": dags_page,
+    "reference/alerts.md": alerts_page,
+    "reference/figures.md": figures_page,
     "reference/python.md": python_page,
     "reference/modules.md": modules_page,
     "assets/layers.svg": layers_picture,
@@ -362,7 +407,7 @@ def _form_rows(params: ast.expr) -> Iterator[str]:
 
 def _form_values(rules: dict[str | None, ast.expr]) -> list[str]:
     """Return the allowed values as a form's reader needs them: the choices, or the types."""
-    choices = rules.get("enum", rules["type"])
+    choices = rules["enum"] if "enum" in rules else rules["type"]
     if isinstance(choices, ast.Name):
         choices = _constant(choices.id)
     found = ast.literal_eval(choices)

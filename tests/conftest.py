@@ -26,6 +26,8 @@ multiprocessing.set_forkserver_preload(
     ["pytest", "cloudseg.storage.s3", "cloudseg.catalog.scene_rows", "cloudseg.catalog.model_rows"]
 )
 SHARED_DATA = REPO.parent / "shared" / "data"
+FIRST = ("test_standalone.py", "test_failing_nights.py", "test_upgrade_from_release.py", "test_examples.py")
+"""Files that take minutes: begun first, so that no process is left alone with one of them while the others idle."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,6 +41,11 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if config.getoption(baseline_cpu.OPTION):
         baseline_cpu.switch_off()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; the order is kept otherwise."""
+    items.sort(key=lambda item: item.path.name not in FIRST)
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

@@ -48,6 +48,19 @@ def test_the_hash_depends_on_every_value():
     assert recipe_from({**SMALL, "augment": {"flip": True}}).recipe_hash != recipe_from(SMALL).recipe_hash
 
 
+def test_a_value_that_a_release_added_changes_no_hash_at_its_default():
+    """The hash is in rows and decides whether a training is due: that of a recipe of November 2026 still holds."""
+    augment = {"flip": True, "gain": 0.3, "band_gain": 0.1, "saturate": 0.5, "scale": 0.4}
+    recipe = recipe_from({**SMALL, "augment": augment})
+    assert recipe.recipe_hash == "f60f9071969094ae13cf5b33c019c0ed4b36decbca522cd2efd8aad831c9bb0a"
+    for added in ({"offset": 0.1}, {"rectangle": 0.5}, {"interpolation": "random"}, {"scale": [1.0, 1.1]}):
+        assert recipe_from({**SMALL, "augment": augment | added}).recipe_hash != recipe.recipe_hash
+    four = {**SMALL, "model": {"bands": ["red", "green", "blue", "nir"]}}
+    dropping = recipe_from({**four, "augment": {"drop_bands": 0.5}})
+    assert dropping.recipe_hash != recipe_from(four).recipe_hash
+    assert (dropping.optional_bands, recipe_from(four).optional_bands) == (("nir",), ())
+
+
 @pytest.mark.parametrize(
     ("part", "value", "named"),
     [
@@ -73,6 +86,13 @@ def test_the_hash_depends_on_every_value():
         ("data", {"chip_size": 128, "crop_size": 256}, "data.crop_size 256 is larger"),
         ("optimizer", {"lr": 0}, "optimizer.lr"),
         ("optimizer", {"lr": "fast"}, "optimizer.lr"),
+        ("augment", {"scale": -0.1}, r"augment\.scale"),
+        ("augment", {"scale": [1.1, 0.5]}, "the smallest zoom 1.1 is above the largest 0.5"),
+        ("augment", {"scale": [0.5, 1.1]}, r"augment\.scale 0\.5 needs windows of 768 pixels.* lower data\.crop_size"),
+        ("augment", {"offset": 2}, r"augment\.offset"),
+        ("augment", {"rectangle": 1.5}, r"augment\.rectangle"),
+        ("augment", {"drop_bands": 0.5}, r"augment\.drop_bands needs a band beyond"),
+        ("augment", {"interpolation": "cubic"}, r"augment\.interpolation"),
         ("budget", {}, "budget: .*never ends"),
         ("budget", {"steps": 1.5}, "budget.steps"),
         ("budget", {"epochs": 0}, "budget.epochs"),

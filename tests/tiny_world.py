@@ -76,7 +76,8 @@ def add_scene(store: LocalStore, catalog: Catalog) -> Callable[..., str]:
         **facts: Any,
     ) -> str:
         drawn, truth = draw(seed, size)
-        image = tif_bytes(drawn if pixels is None else pixels, ("red", "green", "blue"))
+        bands = facts.get("bands", ("red", "green", "blue"))
+        image = tif_bytes(drawn if pixels is None else pixels, bands)
         mask = tif_bytes((truth if label is None else label)[None], ("cloud",))
         source = keys.sha256_of(image + place.encode())
         stored = store.put(keys.scene(keys.sha256_of(image)), image)
@@ -94,7 +95,7 @@ def add_scene(store: LocalStore, catalog: Catalog) -> Callable[..., str]:
             height=height,
             width=width,
             resolution_m=30.0,
-            bands=["red", "green", "blue"],
+            bands=list(bands),
             footprint_wkb=None,
             min_lon=None,
             min_lat=None,
@@ -113,7 +114,7 @@ def add_scene(store: LocalStore, catalog: Catalog) -> Callable[..., str]:
             label_id=keys.make_id("lb", scene.scene_id, "test", stored.sha256),
             scene_id=scene.scene_id,
             version=0,
-            source="test",
+            source=facts.get("source", "test"),
             class_mapping={},
             cloud_fraction=float((truth == 1).mean()),
             labelled_fraction=1.0,

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 from cloudseg.records import Json
 from tools.errors import ServiceFailed
 
-_ANSWER_S: Final = 60.0
+_ANSWER_S: Final = 180.0
 _COMPONENTS: Final = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 ENDED: Final = ("success", "failed")
 

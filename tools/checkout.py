@@ -16,8 +16,10 @@ DAG_IDS: Final = (
     "cloudseg_retrain",
     "cloudseg_predict",
     "cloudseg_maintain",
+    "cloudseg_backup",
+    "cloudseg_watch",
     "cloudseg_backfill",
-    "cloudseg_readers",
+    "cloudseg_decide",
 )
 _NOT_INHERITED: Final = (
     "AIRFLOW",

@@ -45,6 +45,13 @@ _CHAMPION: Final = "tests/registry/test_champion.py"
 _DRAW: Final = "tests/predict/test_draw.py"
 _SOURCE: Final = "cloudseg/ingest/stac_source"
 _COMPOSITE: Final = "tests/gis/test_composite.py"
+_RISK: Final = "tests/evaluate/test_risk.py"
+_RADIOMETRY: Final = "tests/evaluate/test_radiometry.py"
+_PROMISED: Final = "tests/predict/test_promised_masks.py"
+_WINDOW_PIXELS: Final = "tests/predict/test_window_pixels.py"
+_LEASES: Final = "tests/catalog/test_lease_rows.py"
+_SNAPSHOT: Final = "tests/dataset/test_snapshot.py"
+_BUDGET: Final = "tests/train/test_budget.py"
 
 MUTANTS: Final = (
     # No leakage between the splits.
@@ -86,8 +93,8 @@ MUTANTS: Final = (
     Mutant(
         "splits-by-scene",
         "cloudseg/dataset/plan.py",
-        "splits[scene.place]",
-        "split_of(scene.scene_id)",
+        "_source(scene, labels, splits[scene.place], recipe)",
+        "_source(scene, labels, split_of(scene.scene_id), recipe)",
         ("tests/dataset/test_snapshot.py::test_held_out_places_stay_held_out",),
     ),
     Mutant(
@@ -299,8 +306,8 @@ MUTANTS: Final = (
     Mutant(
         "prediction-ignores-a-request-to-stop",
         "cloudseg/stages/predict.py",
-        "_raise_if_interrupted(request.signal_name",
-        "_raise_if_interrupted(None",
+        "raise_if_interrupted(request.signal_name",
+        "raise_if_interrupted(None",
         ("tests/predict/test_predict_stage.py::test_a_prediction_that_is_asked_to_stop_keeps_what_it_has",),
     ),
     # Masks for others: the service hands out what is published, as it is.
@@ -320,7 +327,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "an-address-of-a-replaced-document-is-cached-for-good",
-        "cloudseg/serve/files.py",
+        "cloudseg/serve/object_response.py",
         'keys.sha256_of(f"{key} {size} {written_at.timestamp()}".encode())',
         "keys.sha256_of(key.encode())",
         ("tests/serve/test_serve_limits.py::test_a_document_that_was_replaced_is_sent_anew",),
@@ -440,6 +447,136 @@ MUTANTS: Final = (
         'mode: ReaderMode = "newest" if weights_id is None else "hold"',
         'mode: ReaderMode = "newest" if weights_id is None else "complete"',
         ("tests/predict/test_backfill.py::test_from_the_promotion_to_the_switch",),
+    ),
+    # What goes with a mask: thresholds with a bound, and whether its scene is like the training scenes.
+    Mutant(
+        "a-bound-without-the-place-to-come",
+        "cloudseg/evaluate/risk.py",
+        "(risks.sum(axis=0) + 1) / (len(risks) + 1)",
+        "risks.sum(axis=0) / max(1, len(risks))",
+        (f"{_RISK}::test_the_promise_holds_on_average_over_draws_of_places",),
+    ),
+    Mutant(
+        "a-careful-threshold-above-the-published-one",
+        "cloudseg/evaluate/risk.py",
+        "min(careful, own)",
+        "max(careful, own)",
+        (f"{_RISK}::test_careful_and_generous_lie_on_both_sides_of_balanced",),
+    ),
+    Mutant(
+        "places-that-chose-the-weights-promise",
+        "cloudseg/evaluate/evaluation.py",
+        'if split == "held_out" and not',
+        "if split and not",
+        ("tests/evaluate/test_promise_of_evaluation.py::test_other_splits_promise_nothing",),
+    ),
+    Mutant(
+        "a-later-evaluation-changes-what-was-promised",
+        "cloudseg/catalog/promise_rows.py",
+        "order_by(e.created_at, e.evaluation_id)",
+        "order_by(e.created_at.desc(), e.evaluation_id)",
+        (f"{_PROMISED}::test_thresholds_travel_with_a_mask_and_can_be_asked_for_by_name",),
+    ),
+    Mutant(
+        "one-careful-threshold-for-all-weights",
+        "cloudseg/stages/drain.py",
+        "named_threshold(runtime, threshold, weights.weights_id)",
+        "named_threshold(runtime, threshold, weights_id)",
+        ("tests/predict/test_drain.py::test_a_threshold_by_name_is_that_of_each_weights",),
+    ),
+    Mutant(
+        "too-bright-is-inside",
+        "cloudseg/raster/brightness.py",
+        "if not low <= value <= high",
+        "if not low <= value",
+        (f"{_PROMISED}::test_a_scene_that_is_too_bright_says_so_everywhere",),
+    ),
+    Mutant(
+        "weights-without-a-range-say-inside",
+        "cloudseg/raster/brightness.py",
+        'flag="unknown", note="the weights',
+        'flag="inside", note="the weights',
+        (f"{_PROMISED}::test_old_weights_say_unknown_and_promise_nothing",),
+    ),
+    # Workers that draw scenes.
+    Mutant(
+        "a-lease-never-ends",
+        "cloudseg/catalog/lease_rows.py",
+        ".where(*_of(wanted), lease.c.until <= DatabaseTime())",
+        ".where(*_of(wanted), lease.c.worker.is_(None))",
+        (f"{_LEASES}::test_a_lease_holds_until_its_time_is_over_by_the_databases_clock",),
+    ),
+    Mutant(
+        "a-scene-is-drawn-twice",
+        "cloudseg/catalog/lease_rows.py",
+        ".where(*_of(wanted), lease.c.until <= DatabaseTime())",
+        ".where(*_of(wanted))",
+        (f"{_LEASES}::test_what_is_added_is_drawn_once_and_released_with_its_mask",),
+    ),
+    Mutant(
+        "two-transactions-draw-the-same-row",
+        "cloudseg/catalog/lease_rows.py",
+        "        .with_for_update(skip_locked=True, of=lease)\n",
+        "",
+        (f"{_LEASES}::test_no_worker_waits_for_another_that_draws",),
+    ),
+    # Radiometry: sources that are only held out, and slices of the gate.
+    Mutant(
+        "trains-on-a-source-that-is-only-held-out",
+        "cloudseg/dataset/plan.py",
+        'if splits[scene.place] == "held_out" or not any(_is_held_out(label, recipe) for label in labels)',
+        "if splits[scene.place]",
+        (f"{_SNAPSHOT}::test_some_label_sources_are_only_held_out",),
+    ),
+    Mutant(
+        "a-place-of-such-a-source-is-split-as-any",
+        "cloudseg/dataset/plan.py",
+        '"held_out" if place in only_held_out else split_of(place)',
+        "split_of(place)",
+        (f"{_SNAPSHOT}::test_some_label_sources_are_only_held_out",),
+    ),
+    Mutant(
+        "the-gate-sees-no-radiometry",
+        "cloudseg/evaluate/slices.py",
+        "slice_groups(scenes) | radiometry_groups(scenes)",
+        "slice_groups(scenes)",
+        (f"{_RADIOMETRY}::test_a_challenger_that_fails_in_one_variant_is_held",),
+    ),
+    Mutant(
+        "radiometry-has-the-limit-of-other-slices",
+        "cloudseg/evaluate/comparison.py",
+        "policy.radiometry_limit if is_radiometry(kind) else policy.slice_limit",
+        "policy.slice_limit",
+        (f"{_RADIOMETRY}::test_radiometry_has_its_own_limit",),
+    ),
+    # A scene is read once, and the minutes of a training are planned again.
+    Mutant(
+        "windows-share-rows-that-move",
+        "cloudseg/predict/window_pixels.py",
+        "return dn.copy(), observed.copy()",
+        "return dn, observed",
+        (f"{_WINDOW_PIXELS}::test_windows_are_those_of_single_reads",),
+    ),
+    Mutant(
+        "the-last-row-of-fewer-pixels-is-missing",
+        "cloudseg/predict/window_pixels.py",
+        "if self._next == self._height and self._rest.shape[1]:",
+        "if self._next > self._height:",
+        (f"{_WINDOW_PIXELS}::test_windows_are_those_of_single_reads",),
+    ),
+    Mutant(
+        "minutes-are-planned-once",
+        "cloudseg/train/loop.py",
+        "        self._plan_again(epoch, Pace(trained_s / steps, chip_s), steps)\n",
+        "",
+        (f"{_BUDGET}::test_the_minutes_are_used_and_not_exceeded",),
+    ),
+    Mutant(
+        "a-repeated-epoch-is-followed-by-another-plan",
+        "cloudseg/train/loop.py",
+        "total = self._recorded_total(epoch)",
+        "total = None",
+        (f"{_BUDGET}::test_an_epoch_that_is_repeated_is_followed_by_the_plan_that_its_row_records",),
     ),
 )
 

@@ -1,13 +1,11 @@
-"""Make the pictures of docs/assets/ from a real run.
+"""Make the pictures of docs/assets/ from a real run; those of the Airflow UI: `tools.page_pictures`.
 
-A scene with its mask, an evaluation report, the page in the Airflow UI, the correction of a mask.
+A scene with its mask, an evaluation report, the correction of a mask.
 
     python -m tools.pictures --home var/demo
     python examples/partial_correction.py FOLDER && python -m tools.pictures --correction FOLDER
-    python -m tools.pictures --home var/demo --airflow-url http://127.0.0.1:8080 --user admin --password …
 
-`--home` is a home with masks, such as the demo's. The Airflow pictures need that demo still running (`make demo` prints
-its address, user and password). Needs Chromium. Check every picture before it is committed.
+`--home` is a home with masks, such as the demo's. Needs Chromium. Check every picture before it is committed.
 """
 
 import argparse
@@ -178,37 +176,17 @@ def _path(uri: str) -> Path:
     return Path(unquote(urlsplit(uri).path))
 
 
-def from_airflow(url: str, user: str, password: str) -> None:
-    """Make the pictures of the Airflow UI: the page "Cloud masks", and the grid of the retraining."""
-    with browser(1280, 800) as page:
-        page.goto(f"{url}/auth/login/")
-        page.fill('input[name="username"]', user)
-        page.fill('input[name="password"]', password)
-        page.click('button[type="submit"]')
-        page.wait_for_url(lambda found: "/auth/login" not in found)
-        for path, name in (("plugin/cloud_masks", "airflow_page.webp"), ("dags/cloudseg_retrain", "airflow_dag.webp")):
-            page.goto(f"{url}/{path}")
-            page.wait_for_load_state("networkidle")
-            page.wait_for_timeout(3000)  # frames and thumbnails inside the page
-            save(shot(page), name)
-
-
 def main() -> None:
     """Read the arguments and make the pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path, help="home with masks")
     parser.add_argument("--correction", type=Path, help="folder of examples/partial_correction.py")
-    parser.add_argument("--airflow-url", help="address of a running demo")
-    parser.add_argument("--user", default="admin")
-    parser.add_argument("--password", help="as the demo prints it")
     given = parser.parse_args()
     ASSETS.mkdir(exist_ok=True)
     if given.home:
         from_home(given.home)
     if given.correction:
         from_correction(given.correction)
-    if given.airflow_url:
-        from_airflow(given.airflow_url.rstrip("/"), given.user, given.password or "")
 
 
 if __name__ == "__main__":

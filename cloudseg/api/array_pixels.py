@@ -13,10 +13,9 @@ from cloudseg.errors import BadScene, InputError
 from cloudseg.grid import Window
 from cloudseg.ingest.plausibility import check_range
 from cloudseg.ingest.radiometry import BandScale, band_scale, to_canonical
-from cloudseg.raster.resample import downsample, scene_window
 
 if TYPE_CHECKING:
-    from cloudseg.predict.draw import ReadPixels
+    from cloudseg.predict.window_pixels import ReadPixels
 
 SUBJECT: Final = "the array"
 SKIP_BAND: Final = "-"
@@ -41,15 +40,12 @@ class ArrayPixels:
 
     @contextmanager
     def open(self) -> "Iterator[ReadPixels]":
-        """Yield how a window is read; see `cloudseg.predict.draw.ReadPixels`."""
+        """Yield how a window is read; see `cloudseg.predict.window_pixels.ReadPixels`."""
         yield self._read
 
-    def _read(
-        self, window: Window, bands: tuple[str, ...], factor: int
-    ) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
-        source = scene_window(window, factor, *self.shape)
-        dn = canonical(self.array[(slice(None), *source.slices)], self.scales)
-        return downsample(dn[[self.names.index(band) for band in bands]], factor)
+    def _read(self, window: Window, bands: tuple[str, ...]) -> NDArray[np.uint16]:
+        dn = canonical(self.array[(slice(None), *window.slices)], self.scales)
+        return dn[[self.names.index(band) for band in bands]]
 
 
 def canonical(array: NDArray[Any], scales: Sequence[BandScale]) -> NDArray[np.uint16]:

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -15,9 +16,10 @@ from cloudseg.model.windows import BUDGET_BYTES
 from cloudseg.predict.clean import cleaned_drawing, cleaning_tags, ground_of
 from cloudseg.predict.draw import OnProgress, draw_rasters, plan_scene
 from cloudseg.predict.scene import ENCODING
+from cloudseg.raster.brightness import compare_brightness
 from cloudseg.raster.cleaning import Cleaning
 from cloudseg.raster.cog import write_cog
-from cloudseg.records import PredictFileRecord
+from cloudseg.records import PredictFileRecord, Promise
 from cloudseg.scratch import scratch_directory
 from cloudseg.stac.mask import MaskFacts, class_names
 
@@ -32,6 +34,7 @@ def write_mask(
     *,
     version: int | None,
     cleaning: Cleaning = _AS_DRAWN,
+    promise: Promise | None = None,
     budget_bytes: int = BUDGET_BYTES,
     on_progress: OnProgress | None = None,
 ) -> PredictFileRecord:
@@ -44,6 +47,7 @@ def write_mask(
         probability: path of the probability; None: it is not written.
         version: of the weights in the catalog, for the tags.
         cleaning: what is done to the mask that the model draws.
+        promise: of the weights, for the tags; None: none is known.
         budget_bytes: memory of one forward pass.
         on_progress: called after every window.
 
@@ -62,18 +66,21 @@ def write_mask(
             raster.open,
             raster.grid,
             predictor,
-            plan_scene(raster.grid, predictor, budget_bytes=budget_bytes),
+            plan_scene(raster.grid, predictor, bands=raster.bands, budget_bytes=budget_bytes),
             mask=drawn[0],
             probability=drawn[1],
             on_progress=on_progress,
         )
         facts = cleaned_drawing(drawn[0], drawn[1], facts, cleaning, raster.grid, folder)
+        # The promise was measured with all bands.
+        facts = replace(facts, promise=None if facts.missing_bands else promise)
         tags = _tags(predictor, raster, facts, version)
         with _complete(out) as part:
             write_cog(part, drawn[0], resampling="mode", tags={**tags, "CLOUDSEG_CLASSES": class_names()})
         if probability is not None:
             with _complete(probability) as part:
                 write_cog(part, drawn[1], resampling="average", tags={**tags, "CLOUDSEG_ENCODING": ENCODING})
+    radiometry = compare_brightness(predictor.meta.brightness, facts.brightness)
     return PredictFileRecord(
         source=raster.grid.scene_id,
         mask=str(out),
@@ -82,7 +89,10 @@ def write_mask(
         threshold=facts.threshold,
         arithmetic=facts.arithmetic,
         bands=raster.bands,
+        missing_bands=list(facts.missing_bands),
         radiometry=raster.radiometry,
+        brightness=radiometry.flag,
+        brightness_note=radiometry.note,
         resolution_m=raster.grid.resolution_m,
         cloud_fraction=facts.cloud_fraction,
         valid_fraction=facts.valid_fraction,
@@ -127,9 +137,13 @@ def _tags(predictor: Predictor, raster: UserRaster, facts: MaskFacts, version: i
         "ARITHMETIC": facts.arithmetic,
         "CLOUD_FRACTION": f"{facts.cloud_fraction:.6f}",
         "VALID_FRACTION": f"{facts.valid_fraction:.6f}",
-        "RADIOMETRY": raster.radiometry,
+        "SCALE": raster.radiometry,
         "SOFTWARE": f"cloudseg {__version__}",
     }
-    return {f"CLOUDSEG_{name}": str(value) for name, value in tags.items() if value is not None} | cleaning_tags(
-        facts, predictor.meta.threshold
-    )
+    return {
+        **{f"CLOUDSEG_{name}": str(value) for name, value in tags.items() if value is not None},
+        **facts.bands_tags,
+        **compare_brightness(predictor.meta.brightness, facts.brightness).tags(),
+        **(facts.promise.tags() if facts.promise else {}),
+        **cleaning_tags(facts, predictor.meta.threshold),
+    }

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from cloudseg.api.fetch import fetch, is_address, read_file
-from cloudseg.catalog import model_rows
+from cloudseg.catalog import names
+from cloudseg.catalog.promise_rows import find_promise
 from cloudseg.errors import BadWeights, InputError, NotInCatalog
 from cloudseg.keys import sha256_of
-from cloudseg.records import Weights
+from cloudseg.records import Promise, Weights
 from cloudseg.runtime import has_catalog, open_runtime, read_settings, s3_options
 from cloudseg.storage import Store
 from cloudseg.storage.protocol import compare
@@ -20,8 +21,8 @@ from cloudseg.storage.protocol import compare
 if TYPE_CHECKING:
     from cloudseg.settings import Settings
 
-_ID: Final = re.compile(r"w-[0-9a-f]{20}")
-_VERSION: Final = re.compile(r"v(\d{1,9})")
+_ID: Final = re.compile(r"w-[0-9a-f]{1,20}")
+"""A whole id, or how one begins."""
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _IN_PATH: Final = re.compile(r"/models/([0-9a-f]{64})/weights\.safetensors$")
 """`cloudseg.keys.weights`: the folder of published weights is their checksum."""
@@ -30,7 +31,7 @@ _ITEM_NAME: Final = re.compile(r"/item\.([0-9a-f]{12})\.json$")
 _MULTIHASH: Final = "1220"
 """SHA-256 of 32 bytes, before the digest (STAC file extension)."""
 _MAX_ITEM_BYTES: Final = 1 << 20
-_FORMS: Final = "a weights id (w-…), a version (v31), a weights file, or its https, s3 or file address"
+_FORMS: Final = "a weights id (w-…), a version (v31), champion, a weights file, or its https, s3 or file address"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class CatalogWeights:
 
     store: Store
     row: Weights
+    promise: Promise | None
+    """Thresholds that were chosen for them on held-out places."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def find_weights(named: str | Path | None) -> CatalogWeights | WeightsFile:
         StoreError: the store or the server fails.
     """
     settings, text = read_settings(), None if named is None else str(named)
-    if text is None or (isinstance(named, str) and (_ID.fullmatch(text) or _VERSION.fullmatch(text))):
+    if text is None or (isinstance(named, str) and _is_name(text)):
         return _in_catalog(settings, text)
     if isinstance(named, str) and is_address(named):
         return _at_address(named, settings)
@@ -71,6 +74,10 @@ def find_weights(named: str | Path | None) -> CatalogWeights | WeightsFile:
     if isinstance(named, str) and not path.exists():
         raise InputError("no such weights", subject=named, expected=_FORMS)
     return WeightsFile(read_file(path))
+
+
+def _is_name(text: str) -> bool:
+    return text == names.CHAMPION or bool(_ID.fullmatch(text) or names.VERSION.fullmatch(text))
 
 
 def require_catalog(settings: "Settings", name: str | None) -> None:
@@ -98,16 +105,8 @@ def _in_catalog(settings: "Settings", name: str | None) -> CatalogWeights:
     require_catalog(settings, name)
     runtime = open_runtime()
     with runtime.catalog.read() as db:
-        if name is None:
-            champion = model_rows.find_champion(db)
-            if champion is None:
-                raise NotInCatalog(
-                    "there is no champion yet",
-                    subject="champion",
-                    next_step="Run `cloudseg retrain`, or name weights: --weights, in Python cloudseg.load(…).",
-                )
-            name = champion.weights_id
-        return CatalogWeights(runtime.store, model_rows.get_weights_named(db, name))
+        row = names.get_weights(db, name or names.CHAMPION)
+        return CatalogWeights(runtime.store, row, find_promise(db, row.weights_id))
 
 
 def _at_address(address: str, settings: "Settings") -> WeightsFile:

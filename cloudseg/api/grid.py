@@ -31,27 +31,30 @@ class Values:
     """Number of pixels without data."""
 
 
-def check_bands(names: Sequence[str | None], wanted: Sequence[str], subject: str) -> None:
-    """Check that every band that a model reads is there once.
+def check_bands(
+    names: Sequence[str | None], wanted: Sequence[str], subject: str, *, optional: Sequence[str] = ()
+) -> None:
+    """Check that every band that a model needs is there once.
 
     Args:
         names: of the bands that are there, in their order; None for one without a name.
         wanted: what the model reads.
         subject: names the array or file in errors.
+        optional: those of the wanted bands that may be missing.
 
     Raises:
         InputError: a band is missing or occurs twice; the message says what to type.
     """
     found = [name for name in names if name is not None]
     twice = sorted({name for name in found if found.count(name) > 1})
-    missing = [name for name in wanted if name not in found]
+    missing = [name for name in wanted if name not in found and name not in optional]
     if not twice and not missing:
         return
     raise InputError(
         f"two bands have the name {', '.join(twice)}" if twice else f"the model reads {', '.join(missing)}",
         subject=subject,
         found=", ".join(name or "-" for name in names) or "no band names",
-        expected=", ".join(wanted),
+        expected=", ".join(f"{name} (optional)" if name in optional else name for name in wanted),
         next_step=f"Name the bands in their order: bands={list(wanted)!r}, --bands {','.join(wanted)} "
         f"(- for a band that is not wanted). Names: {', '.join(BAND_NAMES)}.",
     )

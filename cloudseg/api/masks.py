@@ -175,6 +175,7 @@ def _of_home(
     import pystac
 
     from cloudseg.api.find_weights import CatalogWeights, find_weights, require_catalog
+    from cloudseg.catalog import mask_query as mq
     from cloudseg.catalog import mask_search as ms
     from cloudseg.catalog import reader_rows
     from cloudseg.catalog.search_area import area_of_box
@@ -193,7 +194,7 @@ def _of_home(
             raise InputError("weights of this home are named by id or version", subject=weights, expected="v31")
         weights_id = found_weights.row.weights_id
     since, until = interval
-    query = ms.Query(
+    query = mq.Query(
         ("masks",),
         area=None if box is None else area_of_box(box),
         since=since,
@@ -201,7 +202,7 @@ def _of_home(
         undated=False,
         weights_id=weights_id,
         as_of=as_of,
-        sort=ms.OLDEST_FIRST,
+        sort=mq.OLDEST_FIRST,
     )
     found = list(islice(ms.iter_found(runtime.catalog, query), limit + 1))
     check_count(len(found), limit)
@@ -215,7 +216,7 @@ def _of_home(
 
     site = GdalSite(runtime.store, runtime.settings)
     ids = [row.id for row in found]
-    pages = [ids[at : at + ms.MAX_LIMIT] for at in range(0, len(ids), ms.MAX_LIMIT)]
+    pages = [ids[at : at + mq.MAX_LIMIT] for at in range(0, len(ids), mq.MAX_LIMIT)]
     items = []
     for page in pages:
         with runtime.catalog.read() as db:

@@ -15,7 +15,8 @@ from cloudseg.api.find_weights import CatalogWeights, WeightsFile, find_weights
 from cloudseg.api.grid import PixelGrid, Values
 from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA
 from cloudseg.raster.cleaning import Cleaning
-from cloudseg.records import PredictFileRecord
+from cloudseg.raster.thresholds import Threshold, resolve_threshold
+from cloudseg.records import PredictFileRecord, Promise
 from cloudseg.runtime import read_settings
 
 if TYPE_CHECKING:
@@ -50,14 +51,15 @@ class Prediction:
 class Model:
     """Weights ready to predict; `cloudseg.load` returns one. Calls from several threads wait for each other's CPUs."""
 
-    def __init__(self, predictor: "Predictor", version: int | None = None) -> None:
+    def __init__(self, predictor: "Predictor", version: int | None = None, promise: Promise | None = None) -> None:
         """Wrap a predictor.
 
         Args:
             predictor: holds the weights.
             version: of the weights in the catalog of this home, if they are in it.
+            promise: the thresholds that this home chose for them on held-out places, if it did.
         """
-        self._predictor = predictor
+        self._predictor, self._promise = predictor, promise
         self.version = version
         """Version in this home, None for weights of elsewhere."""
 
@@ -72,6 +74,11 @@ class Model:
         return self._predictor.meta.bands
 
     @property
+    def optional_bands(self) -> tuple[str, ...]:
+        """Those of `bands` that pixels may lack: the model was trained with and without them."""
+        return self._predictor.meta.optional_bands
+
+    @property
     def resolution_m(self) -> float | None:
         """Size in meters of the pixels that the net works on; finer ones are averaged. None: any."""
         return self._predictor.meta.working_resolution_m
@@ -80,6 +87,18 @@ class Model:
     def threshold(self) -> float:
         """Probability from which a pixel is cloud, chosen on the validation places of the training."""
         return self._predictor.meta.threshold
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Thresholds by name: `balanced`, and `careful` and `generous` where they could be promised for these weights.
+
+        `docs/how-to/thresholds.md` says what each is for. A weights file alone has `balanced` only.
+        """
+        found = {"careful": self._promise.careful, "generous": self._promise.generous} if self._promise else {}
+        return {"balanced": self.threshold} | {name: one.threshold for name, one in found.items() if one is not None}
+
+    def _resolve(self, threshold: Threshold | None) -> float | None:
+        return resolve_threshold(threshold, promise=self._promise, own=self.threshold, subject=self.weights_id)
 
     @property
     def arithmetic(self) -> str:
@@ -100,7 +119,7 @@ class Model:
         scale: float | None = None,
         offset: float | None = None,
         nodata: float | None = None,
-        threshold: float | None = None,
+        threshold: Threshold | None = None,
         min_area_m2: float = 0.0,
         min_hole_m2: float = 0.0,
         buffer_m: float = 0.0,
@@ -117,7 +136,7 @@ class Model:
         scale: float | None = None,
         offset: float | None = None,
         nodata: float | None = None,
-        threshold: float | None = None,
+        threshold: Threshold | None = None,
         min_area_m2: float = 0.0,
         min_hole_m2: float = 0.0,
         buffer_m: float = 0.0,
@@ -133,7 +152,7 @@ class Model:
         scale: float | None = None,
         offset: float | None = None,
         nodata: float | None = None,
-        threshold: float | None = None,
+        threshold: Threshold | None = None,
         min_area_m2: float = 0.0,
         min_hole_m2: float = 0.0,
         buffer_m: float = 0.0,
@@ -151,12 +170,13 @@ class Model:
                 a dimension `time` is masked step by step.
             bands: name of each band in order, `-` for one that is not wanted: red, green, blue, nir, swir16 …
                 Bands that the model does not read are ignored, but where one has no data the mask has none either.
+                Those in `optional_bands` may be left out.
             resolution_m: ground size of a pixel in meters.
             scale: reflectance = number × scale + offset. By default floats are reflectance (0..1), 16-bit numbers
                 reflectance × 10 000, 8-bit red, green and blue a true-color image of Sentinel-2.
             offset: the same, by default 0; -0.1 for Sentinel-2 since processing baseline 04.00 (2022).
             nodata: number of pixels without data; NaN always is. By default 0 where every band is 0.
-            threshold: probability from which a pixel is cloud, instead of the model's.
+            threshold: probability from which a pixel is cloud, instead of the model's, or its name in `thresholds`.
             min_area_m2: clouds smaller than this become clear.
             min_hole_m2: clear areas smaller than this become cloud, unless no cloud touches them.
             buffer_m: by how many meters clouds are widened, after that. Pixels without data stay such.
@@ -171,7 +191,7 @@ class Model:
                 pass.
             BadWeights: the net's output is not finite.
         """
-        cleaning = Cleaning(threshold, min_area_m2, min_hole_m2, buffer_m)
+        cleaning = Cleaning(self._resolve(threshold), min_area_m2, min_hole_m2, buffer_m)
         cleaning.check()
         values = Values(scale, offset, nodata)
         if is_xarray(pixels):
@@ -197,7 +217,7 @@ class Model:
         from cloudseg.predict.draw import draw_arrays, plan_scene
         from cloudseg.raster.probability import STEPS
 
-        check_bands(bands, self.bands, "the array")
+        check_bands(bands, self.bands, "the array", optional=self.optional_bands)
         check_resolution(grid.resolution_m, self.resolution_m, "the array")
         source = array_pixels(array, bands, scale=values.scale, offset=values.offset, nodata=values.nodata)
         height, width = source.shape
@@ -205,9 +225,8 @@ class Model:
         cleaning = cleaning.of_model(self.threshold)
         if cleaning.changes_areas:
             ground_of(grid, cleaning)  # before the work, not after it
-        mask, steps, _ = draw_arrays(
-            source.open, grid, self._predictor, plan_scene(grid, self._predictor), on_progress=_counts(progress)
-        )
+        plan = plan_scene(grid, self._predictor, bands=source.names)
+        mask, steps, _ = draw_arrays(source.open, grid, self._predictor, plan, on_progress=_counts(progress))
         mask = clean_array(mask, steps, cleaning, grid)
         probability = np.where(steps == MASK_NO_DATA, np.float32(np.nan), steps.astype(np.float32) / np.float32(STEPS))
         return Prediction(mask, probability, self.threshold if cleaning.threshold is None else cleaning.threshold)
@@ -220,7 +239,7 @@ class Model:
         bands: Sequence[str] | None = None,
         resolution_m: float | None = None,
         probability: str | os.PathLike[str] | None = None,
-        threshold: float | None = None,
+        threshold: Threshold | None = None,
         min_area_m2: float = 0.0,
         min_hole_m2: float = 0.0,
         buffer_m: float = 0.0,
@@ -238,7 +257,7 @@ class Model:
             bands: names in file order, `-` for one that is not wanted, where the file does not name them.
             resolution_m: ground size of a pixel in meters, where the file has no CRS.
             probability: also write the probability here, uint8: value / 250, 255 no data.
-            threshold: probability from which a pixel is cloud, instead of the model's.
+            threshold: probability from which a pixel is cloud, instead of the model's, or its name in `thresholds`.
             min_area_m2: clouds smaller than this become clear.
             min_hole_m2: clear areas smaller than this become cloud, unless no cloud touches them.
             buffer_m: by how many meters clouds are widened, after that. Pixels without data stay such.
@@ -254,7 +273,9 @@ class Model:
         from cloudseg.api.user_file import describe_file
 
         settings = read_settings()
-        raster = describe_file(Path(source), self.bands, settings, bands=bands, resolution_m=resolution_m)
+        raster = describe_file(
+            Path(source), self.bands, settings, optional=self.optional_bands, bands=bands, resolution_m=resolution_m
+        )
         check_resolution(raster.grid.resolution_m, self.resolution_m, raster.grid.scene_id)
         return write_mask(
             self._predictor,
@@ -262,7 +283,8 @@ class Model:
             Path(out),
             None if probability is None else Path(probability),
             version=self.version,
-            cleaning=Cleaning(threshold, min_area_m2, min_hole_m2, buffer_m).of_model(self.threshold),
+            cleaning=Cleaning(self._resolve(threshold), min_area_m2, min_hole_m2, buffer_m).of_model(self.threshold),
+            promise=self._promise,
             on_progress=_counts(progress),
         )
 
@@ -290,7 +312,7 @@ def load(weights: str | os.PathLike[str] | None = None) -> Model:
     if isinstance(found, CatalogWeights):
         from cloudseg.model.predictor import open_predictor
 
-        return Model(open_predictor(found.store, found.row, device), found.row.version)
+        return Model(open_predictor(found.store, found.row, device), found.row.version, found.promise)
     return Model(_open_file(found, device))
 
 

@@ -26,10 +26,9 @@ from cloudseg.ingest.offset_check import check_offset
 from cloudseg.ingest.pipeline import parse_bands
 from cloudseg.ingest.plausibility import check_distribution
 from cloudseg.raster.read import GDAL_ENV
-from cloudseg.raster.resample import downsample, scene_window
 
 if TYPE_CHECKING:
-    from cloudseg.predict.draw import ReadPixels
+    from cloudseg.predict.window_pixels import ReadPixels
     from cloudseg.settings import Settings
 
 _STRIP_ROWS: Final = 128
@@ -49,21 +48,16 @@ class UserRaster:
 
     @contextmanager
     def open(self) -> "Iterator[ReadPixels]":
-        """Yield how a window is read; see `cloudseg.predict.draw.ReadPixels`."""
+        """Yield how a window is read; see `cloudseg.predict.window_pixels.ReadPixels`."""
         with rasterio.Env(**GDAL_ENV), ExitStack() as stack:
             layers = [open_layer(stack, self.job, self.job.files[0])]
             align_layers(stack, self.job, layers)
 
-            def read(
-                window: Window, bands: tuple[str, ...], factor: int
-            ) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
+            def read(window: Window, bands: tuple[str, ...]) -> NDArray[np.uint16]:
                 wanted = [self.bands.index(band) for band in bands]
-                parts = []
                 # By strips: every band of the file is converted in order to know where it has no data.
-                for strip in iter_strips(window, max(1, _STRIP_ROWS // factor)):
-                    source = scene_window(strip, factor, self.grid.height, self.grid.width)
-                    parts.append(downsample(read_layers(layers, [], source)[0][wanted], factor))
-                return np.concatenate([dn for dn, _ in parts], axis=1), np.concatenate([valid for _, valid in parts])
+                parts = [read_layers(layers, [], strip)[0][wanted] for strip in iter_strips(window, _STRIP_ROWS)]
+                return np.concatenate(parts, axis=1)
 
             yield read
 
@@ -73,6 +67,7 @@ def describe_file(
     wanted: Sequence[str],
     settings: "Settings",
     *,
+    optional: Sequence[str] = (),
     bands: Sequence[str] | None = None,
     resolution_m: float | None = None,
 ) -> UserRaster:
@@ -82,6 +77,7 @@ def describe_file(
         path: of the file.
         wanted: bands that the model reads.
         settings: limits of size.
+        optional: those of the wanted bands that the file may lack.
         bands: names in file order, `-` for one that is not wanted; by default from descriptions, codes and colors.
         resolution_m: ground size of a pixel in meters; by default from the georeference.
 
@@ -95,7 +91,7 @@ def describe_file(
     with rasterio.Env(**GDAL_ENV), ExitStack() as stack:
         layers = [open_layer(stack, job, job.files[0])]
         names = layers[0].names
-        check_bands(names, wanted, str(path))
+        check_bands(names, wanted, str(path), optional=optional)
         grid = align_layers(stack, job, layers)
         _check_sample(layers, grid, job, is_product=is_product)
         sources = dict.fromkeys(scale.radiometry.source for scale in layers[0].scales)

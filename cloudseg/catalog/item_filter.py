@@ -10,7 +10,6 @@ PostGIS give the same answers.
 """
 
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +20,7 @@ from shapely.geometry.base import BaseGeometry
 from sqlalchemy import Boolean, ColumnElement, Double, and_, false, literal, not_, or_, true, type_coerce
 
 from cloudseg.catalog.search_area import area_of_box, area_of_geometry, check_vertices
-from cloudseg.catalog.sql_text import ESCAPE, InCodeOrder, Like
+from cloudseg.catalog.sql_text import ESCAPE, MAX_WILD, UNSTORABLE, InCodeOrder, Like
 from cloudseg.catalog.tables import Utc
 from cloudseg.errors import InputError
 
@@ -32,11 +31,7 @@ MAX_DEPTH: Final = 20
 """Operators within each other."""
 MAX_VALUES: Final = 200
 """Values of one `in`."""
-MAX_WILD: Final = 10
-"""`%` of one `like`: the time of a comparison grows with every one."""
 _MAX_TEXT: Final = 500
-_UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
-"""PostgreSQL stores no NUL, and no database half of a surrogate pair."""
 _COMPARE: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "=": lambda a, b: a == b,
     "<>": lambda a, b: a != b,
@@ -374,7 +369,7 @@ def _value(tested: Field, value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > _MAX_TEXT or _UNSTORABLE.search(value):
+    if not isinstance(value, str) or len(value) > _MAX_TEXT or UNSTORABLE.search(value):
         _refuse("the field is compared with a value of another type", value, f"a text of at most {_MAX_TEXT} letters")
     return value
 

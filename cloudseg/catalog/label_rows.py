@@ -6,12 +6,14 @@ class of the newest one that is not 255 there (`cloudseg.raster.read.read_overla
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, and_, func, select
 
 from cloudseg.catalog import tables as t
+from cloudseg.catalog.removal_rows import count_removed_labels, find_oldest_removal
 from cloudseg.catalog.session import advisory_lock, fetch, insert, now
 from cloudseg.errors import NotInCatalog, StateError
 from cloudseg.records import Label, LabelEvent, LabelState
@@ -252,13 +254,29 @@ def describe_waiting(db: Connection) -> str | None:
 def count_changes(db: Connection, snapshot_id: str | None) -> int:
     """Count what changed since a snapshot (None: since nothing).
 
-    That is every accepted label that it lacks, and every label of it that is not accepted any more.
+    That is every accepted label that it lacks, and every label of it that is not accepted any more or was removed with
+    its scene.
     """
+    counts = [select(func.count()).select_from(t.label).where(change) for change in _changes(snapshot_id)]
+    return sum(db.execute(count).scalar_one() for count in counts) + count_removed_labels(db, snapshot_id)
+
+
+def find_oldest_change(db: Connection, snapshot_id: str | None) -> datetime | None:
+    """Return when the oldest of the changes since a snapshot (None: since nothing) was decided, None without any."""
+    decided = select(func.max(t.label_event.c.created_at)).where(t.label_event.c.label_id == t.label.c.label_id)
+    moments = [
+        db.execute(select(func.min(decided.scalar_subquery())).select_from(t.label).where(change)).scalar()
+        for change in _changes(snapshot_id)
+    ]
+    moments.append(find_oldest_removal(db, snapshot_id))
+    return min((moment for moment in moments if moment is not None), default=None)
+
+
+def _changes(snapshot_id: str | None) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """Return the conditions that a label was accepted and that it was withdrawn since a snapshot."""
     frozen = select(t.snapshot_label.c.label_id).where(t.snapshot_label.c.snapshot_id == snapshot_id)
     accepted = is_accepted(t.label.c.label_id)
-    added = select(func.count()).select_from(t.label).where(t.label.c.label_id.not_in(frozen), accepted)
-    gone = select(func.count()).select_from(t.label).where(t.label.c.label_id.in_(frozen), ~accepted)
-    return db.execute(added).scalar_one() + db.execute(gone).scalar_one()
+    return and_(t.label.c.label_id.not_in(frozen), accepted), and_(t.label.c.label_id.in_(frozen), ~accepted)
 
 
 def _stated() -> Select[Any]:

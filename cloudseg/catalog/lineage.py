@@ -34,7 +34,17 @@ _MODEL = {
     ),
 }
 _SCENE = ("scene_id", "name", "sensor", "acquired_at", "place", "source_uri", "source_sha256", "key", "sha256")
-_MASK = ("mask_id", "threshold", "cleaning", "cloud_fraction", "valid_fraction", "key", "sha256", "created_at")
+_MASK = (
+    "mask_id",
+    "threshold",
+    "cleaning",
+    "cloud_fraction",
+    "valid_fraction",
+    "radiometry",
+    "key",
+    "sha256",
+    "created_at",
+)
 _LABEL = ("label_id", "version", "source", "source_uri", "source_sha256", "key", "sha256")
 
 

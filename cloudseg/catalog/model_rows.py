@@ -1,10 +1,9 @@
 """Weights, evaluations, verdicts, promotions and masks."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Boolean, Connection, Select, Text, column, func, select, table
+from sqlalchemy import Boolean, ColumnElement, Connection, Select, Text, column, func, select, table
 
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.session import fetch, fetch_one, get_by, insert
@@ -49,19 +48,6 @@ def get_weights(db: Connection, weights_id: str) -> Weights:
     return get_by(db, Weights, t.weights, "weights_id", weights_id)
 
 
-def get_weights_named(db: Connection, name: str) -> Weights:
-    """Return the weights of an id (`w-…`) or of a version (`v31`).
-
-    Raises:
-        NotInCatalog: there are none.
-    """
-    if re.fullmatch(r"v\d{1,9}", name):
-        found = fetch_one(db, Weights, select(t.weights).where(t.weights.c.version == int(name[1:])))
-        if found is not None:
-            return found
-    return get_weights(db, name)
-
-
 def find_weights_of_run(db: Connection, run_id: str) -> Weights | None:
     """Return the weights of a run, or None."""
     return fetch_one(db, Weights, select(t.weights).where(t.weights.c.run_id == run_id))
@@ -70,6 +56,12 @@ def find_weights_of_run(db: Connection, run_id: str) -> Weights | None:
 def list_weights(db: Connection, *, limit: int | None = None) -> list[Weights]:
     """List weights, newest version first."""
     return fetch(db, Weights, select(t.weights).order_by(t.weights.c.version.desc()).limit(limit))
+
+
+def list_versions(db: Connection) -> dict[str, int]:
+    """Return the version of all weights by id."""
+    w = t.weights.c
+    return {row.weights_id: row.version for row in db.execute(select(w.weights_id, w.version))}
 
 
 def add_evaluation(db: Connection, evaluation: Evaluation) -> Evaluation:
@@ -236,7 +228,13 @@ def get_mask(db: Connection, mask_id: str) -> Mask:
     return get_by(db, Mask, t.mask, "mask_id", mask_id)
 
 
-def list_masks(db: Connection, *, weights_id: str | None = None, limit: int | None = None) -> list[Mask]:
-    """List masks, newest first."""
-    statement = select(t.mask).order_by(t.mask.c.created_at.desc(), t.mask.c.mask_id).limit(limit)
+def list_masks(
+    db: Connection,
+    *,
+    weights_id: str | None = None,
+    such: Sequence[ColumnElement[bool]] = (),
+    limit: int | None = None,
+) -> list[Mask]:
+    """List masks, all or such as `scene_search.such_masks` says, newest first."""
+    statement = select(t.mask).where(*such).order_by(t.mask.c.created_at.desc(), t.mask.c.mask_id).limit(limit)
     return fetch(db, Mask, statement if weights_id is None else statement.where(t.mask.c.weights_id == weights_id))

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     Boolean,
+    ColumnElement,
     Connection,
     ScalarSelect,
     Select,
@@ -21,9 +22,11 @@ from sqlalchemy import (
     or_,
     select,
     table,
+    text,
 )
 
 from cloudseg.catalog import tables as t
+from cloudseg.catalog.planner import NotByIndex
 from cloudseg.catalog.session import fetch, fetch_one, insert, now
 from cloudseg.errors import NotInCatalog
 from cloudseg.records import Mask, ReaderSwitch, utc_iso
@@ -109,10 +112,16 @@ def shown_masks(moment: datetime | None = None) -> Select[Any]:
     return statement if moment is None else statement.where(t.mask.c.created_at <= moment)
 
 
-def list_shown_masks(db: Connection, moment: datetime | None = None, *, limit: int | None = None) -> list[Mask]:
-    """List the masks that readers see at a moment, by default now, newest first."""
+def list_shown_masks(
+    db: Connection,
+    moment: datetime | None = None,
+    *,
+    such: Sequence[ColumnElement[bool]] = (),
+    limit: int | None = None,
+) -> list[Mask]:
+    """List the masks that readers see at a moment, by default now: all or such as `scene_search.such_masks` says."""
     newest_first = (t.mask.c.created_at.desc(), t.mask.c.mask_id)
-    return fetch(db, Mask, shown_masks(moment).order_by(*newest_first).limit(limit))
+    return fetch(db, Mask, shown_masks(moment).where(*such).order_by(*newest_first).limit(limit))
 
 
 def count_shown(db: Connection, moment: datetime | None = None) -> int:
@@ -122,7 +131,9 @@ def count_shown(db: Connection, moment: datetime | None = None) -> int:
 
 def count_masks(db: Connection, weights_id: str) -> int:
     """Count the masks of weights, without variants."""
-    return db.execute(select(func.count()).where(t.mask.c.weights_id == weights_id, ~t.mask.c.is_variant)).scalar_one()
+    # SQLite takes the partial index `ix_mask_main` for exactly this condition, and reads no row.
+    of_weights = (NotByIndex(t.mask.c.weights_id) == weights_id, text("NOT mask.is_variant"))
+    return db.execute(select(func.count()).select_from(t.mask).where(*of_weights)).scalar_one()
 
 
 def count_lost(db: Connection, before: str, after: str) -> int:

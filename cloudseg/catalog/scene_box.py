@@ -9,9 +9,8 @@ from typing import Any, Final
 from sqlalchemy import Connection, Double, Select, Text, column, or_, select, table, text
 
 from cloudseg.catalog import tables as t
+from cloudseg.catalog.search_area import Box
 
-Box = tuple[float, float, float, float]
-"""West, south, east, north in degrees; west <= east."""
 TRIGGERS: Final = ("scene_box_add", "scene_box_move", "scene_box_remove")
 _ADD: Final = """
     INSERT INTO scene_box (west, east, south, north, scene_id)

@@ -11,6 +11,9 @@ from cloudseg.catalog.label_rows import is_accepted, list_accepted
 from cloudseg.catalog.session import fetch, fetch_one, get_by, insert, now
 from cloudseg.records import Label, LabelEvent, LabelState, Place, Quarantined, Scene, Split
 
+_PAGE = 1000
+"""Values in one statement; SQLite allows 32 766 (sqlite.org/limits.html)."""
+
 
 class WaitingScene(NamedTuple):
     """A scene without a mask: only part of its row, so that a list of a million is small."""
@@ -43,15 +46,26 @@ def find_scene_by_source(db: Connection, source_sha256: str) -> Scene | None:
     return fetch_one(db, Scene, select(t.scene).where(t.scene.c.source_sha256 == source_sha256))
 
 
+def find_known(db: Connection, scene_ids: Sequence[str]) -> set[str]:
+    """Return those of the ids that a scene has."""
+    found = set[str]()
+    for at in range(0, len(scene_ids), _PAGE):
+        asked = scene_ids[at : at + _PAGE]
+        found.update(db.execute(select(t.scene.c.scene_id).where(t.scene.c.scene_id.in_(asked))).scalars())
+    return found
+
+
 def list_scenes_named(db: Connection, name: str) -> list[Scene]:
     """List the scenes of exactly this name, newest first."""
     named = select(t.scene).where(t.scene.c.name == name)
     return fetch(db, Scene, named.order_by(t.scene.c.created_at.desc(), t.scene.c.scene_id))
 
 
-def list_scenes(db: Connection, *, limit: int | None = None) -> list[Scene]:
-    """List scenes, newest first."""
-    return fetch(db, Scene, select(t.scene).order_by(t.scene.c.created_at.desc(), t.scene.c.scene_id).limit(limit))
+def list_scenes(db: Connection, *, such: Sequence[ColumnElement[bool]] = (), limit: int | None = None) -> list[Scene]:
+    """List scenes, all or such as `scene_search.such_scenes` says, newest first."""
+    return fetch(
+        db, Scene, select(t.scene).where(*such).order_by(t.scene.c.created_at.desc(), t.scene.c.scene_id).limit(limit)
+    )
 
 
 def count_scenes(db: Connection) -> int:
@@ -64,7 +78,6 @@ def list_scenes_without_mask(
     weights_id: str,
     *,
     bands: Collection[str] = (),
-    since: datetime | None = None,
     cleaning: str | None = None,
 ) -> list[WaitingScene]:
     """List publishable scenes that these weights have not masked and that have all these bands, oldest first.
@@ -73,7 +86,6 @@ def list_scenes_without_mask(
         db: the catalog.
         weights_id: the weights.
         bands: bands that a scene must have.
-        since: only scenes that were ingested at this moment or later; None: all.
         cleaning: only a mask that was cleaned just so (`Mask.cleaning`) counts; None: any.
     """
     # The ids first: indexes suffice for those, and only the rows of waiting scenes are read.
@@ -81,8 +93,6 @@ def list_scenes_without_mask(
         t.scene.c.scene_id.in_(_without_mask(weights_id, cleaning))
     )
     waiting = waiting.where(*(has_band(db, band) for band in sorted(bands)))
-    if since is not None:
-        waiting = waiting.where(t.scene.c.created_at >= since)
     rows = db.execute(waiting.order_by(t.scene.c.created_at, t.scene.c.scene_id))
     return [WaitingScene(row.scene_id, row.name) for row in rows]
 
@@ -90,6 +100,25 @@ def list_scenes_without_mask(
 def count_scenes_without_mask(db: Connection, weights_id: str) -> int:
     """Count publishable scenes that these weights have not masked."""
     return db.execute(select(func.count()).select_from(_without_mask(weights_id).subquery())).scalar_one()
+
+
+def list_never_masked(db: Connection, bands: Collection[str], until: datetime) -> list[WaitingScene]:
+    """List publishable scenes without a mask of any weights that have all these bands, oldest first.
+
+    Args:
+        db: the catalog.
+        bands: bands that a scene must have.
+        until: only scenes that were ingested at this moment or before.
+    """
+    scene = t.scene.c
+    waiting = (
+        select(scene.scene_id, scene.name)
+        .where(scene.publishable, scene.created_at <= until)
+        .where(~exists(t.mask.c.scene_id).where(t.mask.c.scene_id == scene.scene_id))
+        .where(*(has_band(db, band) for band in sorted(bands)))
+    )
+    rows = db.execute(waiting.order_by(scene.created_at, scene.scene_id))
+    return [WaitingScene(row.scene_id, row.name) for row in rows]
 
 
 def has_band(db: Connection, band: str) -> ColumnElement[bool]:
@@ -193,8 +222,3 @@ def is_source_quarantined(db: Connection, source_uri: str) -> bool:
 def release_source(db: Connection, source_uri: str) -> int:
     """Delete the entries of a file that has since become readable; return how many there were."""
     return db.execute(delete(t.quarantine).where(t.quarantine.c.source_uri == source_uri)).rowcount
-
-
-def release_quarantined(db: Connection, quarantine_ids: Sequence[str]) -> int:
-    """Delete entries, so that the next ingest reads those files again; return how many there were."""
-    return db.execute(delete(t.quarantine).where(t.quarantine.c.quarantine_id.in_(quarantine_ids))).rowcount

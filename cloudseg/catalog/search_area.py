@@ -10,6 +10,8 @@ from shapely.geometry.base import BaseGeometry
 
 from cloudseg.errors import InputError
 
+Box = tuple[float, float, float, float]
+"""West, south, east, north in degrees; west <= east."""
 MAX_VERTICES: Final = 5_000
 """Vertices of a geometry to search by."""
 
@@ -87,3 +89,9 @@ def check_vertices(count: int, subject: str) -> None:
             expected=f"at most {MAX_VERTICES}",
             next_step="Simplify it.",
         )
+
+
+def boxes_of(area: BaseGeometry) -> list[Box]:
+    """Return the bounds of the parts of an area, or one box where there are many."""
+    parts = list(getattr(area, "geoms", [area]))
+    return [tuple(part.bounds) for part in (parts if len(parts) <= 4 else [area]) if not part.is_empty]

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from alembic import command
 from alembic.config import Config
@@ -86,6 +87,14 @@ class Catalog:
     def uri(self) -> str:
         """The URL without its password."""
         return self._url.render_as_string(hide_password=True)
+
+    @property
+    def file(self) -> Path | None:
+        """The absolute path of a SQLite file, also of one that is opened read-only; None for a server or in memory."""
+        database = self._url.database
+        if self._url.get_backend_name() != "sqlite" or not database or database.startswith(":"):
+            return None
+        return Path(unquote(urlsplit(database).path) if database.startswith("file:") else database).absolute()
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -414,14 +423,18 @@ def _record(db: Connection, kind: type[R], row: Row[Any]) -> R:
         raise unreadable_row(db.engine.url.render_as_string(hide_password=True), error) from error
 
 
-_WHERE_LISTED = {
+WHERE_LISTED = {
     "scene": "`cloudseg scenes` lists the scenes.",
     "snapshot": "`cloudseg snapshot` prints the id of today's, `cloudseg runs` those of trainings.",
     "run": "`cloudseg runs` lists the trainings.",
     "weights": "`cloudseg models` lists the weights.",
     "mask": "`cloudseg masks` lists the masks.",
     "label": "`cloudseg labels list` lists the labels.",
+    "quarantine": "`cloudseg quarantine` lists the files.",
+    "verdict": "`cloudseg history` lists the decisions.",
+    "removal": "`cloudseg remove list` lists the removals.",
 }
+"""The command that lists the rows of a table."""
 
 
 def get_by(db: Connection, kind: type[R], table: Table, column: str, value: str) -> R:
@@ -432,5 +445,5 @@ def get_by(db: Connection, kind: type[R], table: Table, column: str, value: str)
     """
     found = fetch_one(db, kind, select(table).where(table.c[column] == value))
     if found is None:
-        raise NotInCatalog(f"no such {table.name}", subject=value, next_step=_WHERE_LISTED.get(table.name, ""))
+        raise NotInCatalog(f"no such {table.name}", subject=value, next_step=WHERE_LISTED.get(table.name, ""))
     return found

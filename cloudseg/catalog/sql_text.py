@@ -4,15 +4,37 @@ SQLite's LIKE ignores case and PostgreSQL's does not; PostgreSQL orders text by 
 by bytes, which in UTF-8 is the order of code points.
 """
 
-from typing import Any
+import re
+from typing import Any, Final
 
 from sqlalchemy import Boolean, ColumnElement, Text, literal
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+from cloudseg.errors import InputError
+
 ESCAPE = "\\"
+MAX_WILD: Final = 10
+"""Letters of one pattern that stand for any letters: the time of a comparison grows with every one."""
+UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
+"""PostgreSQL stores no NUL, and no database half of a surrogate pair."""
 _LITERAL = str.maketrans({"*": "[*]", "?": "[?]", "[": "[[]"})
 _WILD = {**_LITERAL, ord("%"): "*", ord("_"): "?"}
+
+
+def check_wanted(text: str, subject: str) -> None:
+    """Check a text to search for, in which `*` stands for any letters.
+
+    Raises:
+        InputError: it has a letter that is never stored, or too many `*`.
+    """
+    if UNSTORABLE.search(text) or text.count("*") > MAX_WILD:
+        raise InputError(
+            "this text cannot be searched for",
+            subject=subject,
+            found=text[:60],
+            expected=f"letters that a name may have, and at most {MAX_WILD} `*`",
+        )
 
 
 class Like(FunctionElement[bool]):
@@ -31,6 +53,13 @@ class InCodeOrder(FunctionElement[str]):
 
     type = Text()
     inherit_cache = True
+
+
+def literal_pattern(text: str) -> str:
+    """Return the pattern that only this text is like."""
+    for letter in (ESCAPE, "%", "_"):
+        text = text.replace(letter, ESCAPE + letter)
+    return text
 
 
 def glob_of(pattern: str) -> str:

@@ -14,8 +14,9 @@ from sqlalchemy import Column, ColumnElement, Connection, FromClause, Row, Text,
 from cloudseg.catalog import reader_rows
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.extent import training_extent
-from cloudseg.catalog.mask_search import CLOUD_COVER, PUBLISHED
+from cloudseg.catalog.mask_query import CLOUD_COVER, PUBLISHED
 from cloudseg.catalog.planner import NotByIndex
+from cloudseg.catalog.removal_rows import is_whole
 from cloudseg.catalog.session import fetch
 from cloudseg.records import Snapshot, Weights
 
@@ -116,7 +117,8 @@ def list_members(db: Connection, collection: Collection, month: str) -> list[Mem
         return _list_scenes(db, month)
     if collection == "snapshots":
         s = t.snapshot.c
-        found = db.execute(select(s.snapshot_id).where(_within(s.created_at, month)).order_by(s.snapshot_id))
+        whole = select(s.snapshot_id).where(_within(s.created_at, month), is_whole())
+        found = db.execute(whole.order_by(s.snapshot_id))
         return [Member(item_id, f"Snapshot {item_id}", ()) for item_id in found.scalars()]
     models = find_models(db)
     ids = _family_ids(models)
@@ -226,7 +228,7 @@ def get_models(db: Connection, weights_ids: Sequence[str]) -> dict[str, Weights]
 
 def get_snapshots(db: Connection, snapshot_ids: Sequence[str]) -> dict[str, Snapshot]:
     """Return snapshots by id, at most PAGE."""
-    found = fetch(db, Snapshot, select(t.snapshot).where(t.snapshot.c.snapshot_id.in_(snapshot_ids)))
+    found = fetch(db, Snapshot, select(t.snapshot).where(t.snapshot.c.snapshot_id.in_(snapshot_ids), is_whole()))
     return {snapshot.snapshot_id: snapshot for snapshot in found}
 
 
@@ -302,7 +304,8 @@ def _versions(db: Connection, weights_ids: set[str]) -> list[str]:
 
 def _overview_of_few(db: Connection, collection: Collection) -> Overview:
     table = t.weights if collection == "models" else t.snapshot
-    times = list(db.execute(select(table.c.created_at)).scalars())
+    every = select(table.c.created_at)
+    times = list(db.execute(every if collection == "models" else every.where(is_whole())).scalars())
     months: dict[str, int] = {}
     for moment in sorted(times):
         months[month_of(moment)] = months.get(month_of(moment), 0) + 1

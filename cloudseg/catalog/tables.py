@@ -116,12 +116,20 @@ scene = Table(
         None, "acquired_at", "min_lon", "max_lon", "min_lat", "max_lat"
     ),  # a box in June, without reading other scenes
     Index(None, "min_lon", "min_lat"),
-    Index(None, "created_at"),
+    Index(None, "created_at", "scene_id"),  # also the order in which workers draw scenes
     Index(
         None, "publishable", "scene_id"
     ),  # which scenes may need a mask, in the order in which weights list what they masked
     Index(None, "name"),
     Index(None, "key"),
+)
+
+scene_brightness = Table(
+    "scene_brightness",
+    metadata,
+    Column("scene_id", Text, _to("scene.scene_id"), primary_key=True),
+    Column("reflectance", Double),
+    _created(),
 )
 
 label = Table(
@@ -179,6 +187,22 @@ quarantine = Table(
     _text("next_step"),
     _created(),
     Index(None, "source_uri"),
+)
+
+quarantine_release = Table(
+    "quarantine_release",
+    metadata,
+    # A file may be quarantined again and released again. Of two concurrent releases only one gets the next sequence.
+    Column("quarantine_id", Text, primary_key=True),
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    _text("name"),
+    _text("source_uri"),
+    _text("error"),
+    _text("what"),
+    _text("actor"),
+    _text("reason"),
+    _created(),
+    Index(None, "created_at"),
 )
 
 snapshot = Table(
@@ -324,6 +348,9 @@ mask = Table(
     _created(),
     Column("cleaning", Text, nullable=False, server_default=""),
     Column("is_variant", Boolean, nullable=False, server_default=false()),
+    Column("radiometry", Text, nullable=False, server_default="unknown"),
+    Column("brightness", JSON(none_as_null=True)),
+    Column("promise", JSON(none_as_null=True)),
     UniqueConstraint("scene_id", "weights_id", "cleaning"),
     Index(  # readers see one mask of a scene by these weights, whoever publishes at the same time
         "ix_mask_main",
@@ -336,6 +363,20 @@ mask = Table(
     Index(None, "weights_id", "scene_id"),  # which scenes these weights have masked, without reading a mask
     Index(None, "weights_id", "created_at"),
     Index(None, "created_at"),
+)
+
+prediction_lease = Table(
+    "prediction_lease",
+    metadata,
+    Column("weights_id", Text, _to("weights.weights_id"), primary_key=True),
+    Column("cleaning", Text, primary_key=True),
+    Column("scene_id", Text, _to("scene.scene_id"), primary_key=True),
+    Column("until", Utc, nullable=False),
+    _text("worker", null=True),
+    Column("failures", Integer, nullable=False),
+    Column("error", JSON(none_as_null=True)),
+    Index(None, "weights_id", "cleaning", "until"),  # which of them are free, without reading those that are held
+    Index(None, "scene_id"),
 )
 
 reader_switch = Table(
@@ -373,4 +414,63 @@ backfill_scene = Table(
     Column("position", Integer, primary_key=True, autoincrement=False),
     _text("scene_id", _to("scene.scene_id")),
     Index(None, "scene_id"),
+)
+
+removal = Table(
+    "removal",
+    metadata,
+    Column("removal_id", Text, primary_key=True),
+    _text("scene_id"),
+    _text("source_sha256"),
+    _text("actor"),
+    _text("reason"),
+    Column("pending", JSON(none_as_null=True)),
+    Column("finished_at", Utc),
+    Column("lifted_at", Utc),
+    _text("lifted_by", null=True),
+    _text("lift_reason", null=True),
+    _created(),
+    Index(None, "source_sha256"),
+    Index(None, "scene_id"),
+)
+
+retired_snapshot = Table(
+    "retired_snapshot",
+    metadata,
+    Column("snapshot_id", Text, _to("snapshot.snapshot_id"), primary_key=True),
+    Column("removal_id", Text, _to("removal.removal_id"), primary_key=True),
+    Column("labels", Integer, nullable=False),
+    _created(),
+)
+
+alert = Table(
+    "alert",
+    metadata,
+    Column("alert_id", Text, primary_key=True),
+    _text("name"),
+    _text("subject"),
+    _text("severity"),
+    _text("sentence"),
+    _text("link"),
+    Column("facts", JSON, nullable=False),
+    Column("opened_at", Utc, nullable=False),
+    Column("seen_at", Utc, nullable=False),
+    Column("resolved_at", Utc),
+    Column("sent", Integer, nullable=False),
+    Column("sent_at", Utc),
+    _text("sent_severity", null=True),
+    Column("delivered", JSON, nullable=False),
+    Column("claimed_at", Utc),
+    Column("settled", Boolean, nullable=False),
+    CheckConstraint("severity IN ('info', 'warning', 'critical')", name="severity"),
+    # Of two processes that find the same, one opens the alert.
+    Index(
+        "ix_alert_open",
+        "name",
+        "subject",
+        unique=True,
+        sqlite_where=text("resolved_at IS NULL"),
+        postgresql_where=text("resolved_at IS NULL"),
+    ),
+    Index(None, "settled"),
 )

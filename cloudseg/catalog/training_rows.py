@@ -4,8 +4,9 @@ from sqlalchemy import Connection, delete, select, update
 from sqlalchemy import insert as plain_insert
 
 from cloudseg.catalog import tables as t
+from cloudseg.catalog.removal_rows import find_retired, is_whole
 from cloudseg.catalog.session import fetch, fetch_one, get_by, insert, now
-from cloudseg.errors import NotInCatalog
+from cloudseg.errors import NotInCatalog, StateError
 from cloudseg.records import Checkpoint, Epoch, Run, RunStatus, Snapshot, Split
 
 
@@ -27,15 +28,22 @@ def get_snapshot(db: Connection, snapshot_id: str) -> Snapshot:
 
     Raises:
         NotInCatalog: there is no such row.
+        StateError: its chips are deleted, because a scene of it was removed.
     """
+    if (retired := find_retired(db, snapshot_id)) is not None:
+        raise StateError(
+            "this snapshot is retired: a scene that it held was removed",
+            subject=snapshot_id,
+            found=f"removal {retired.removal_id}",
+            next_step="Build another one: `cloudseg snapshot`.",
+        )
     return get_by(db, Snapshot, t.snapshot, "snapshot_id", snapshot_id)
 
 
 def list_snapshots(db: Connection, *, limit: int | None = None) -> list[Snapshot]:
-    """List snapshots, newest first."""
-    return fetch(
-        db, Snapshot, select(t.snapshot).order_by(t.snapshot.c.created_at.desc(), t.snapshot.c.snapshot_id).limit(limit)
-    )
+    """List the snapshots that are not retired, newest first."""
+    whole = select(t.snapshot).where(is_whole())
+    return fetch(db, Snapshot, whole.order_by(t.snapshot.c.created_at.desc(), t.snapshot.c.snapshot_id).limit(limit))
 
 
 def list_snapshot_labels(db: Connection, snapshot_id: str) -> dict[str, Split]:

@@ -11,14 +11,20 @@ import click
 
 from cloudseg import __version__
 from cloudseg.cli.admin import backup, db, doctor, maintain, model, restore
+from cloudseg.cli.alerts import alerts
 from cloudseg.cli.backfill import backfill
+from cloudseg.cli.champion import champion, history
 from cloudseg.cli.changes import changes
+from cloudseg.cli.compare import compare
+from cloudseg.cli.drift import drift
 from cloudseg.cli.export import export
 from cloudseg.cli.gis import composite, stats
 from cloudseg.cli.inspect import lineage, masks, models, quarantine, runs, scenes
 from cloudseg.cli.labels import labels
+from cloudseg.cli.metrics import metrics
 from cloudseg.cli.pipeline import evaluate, ingest, predict, promote, retrain, rollback, snapshot, train
 from cloudseg.cli.readers import readers
+from cloudseg.cli.remove import remove
 from cloudseg.cli.serve import serve
 from cloudseg.cli.worklist import worklist
 from cloudseg.errors import CloudsegError, InputError
@@ -62,7 +68,10 @@ for _command in (
     predict,
     backfill,
     readers,
+    compare,
     changes,
+    champion,
+    history,
     models,
     runs,
     scenes,
@@ -70,12 +79,16 @@ for _command in (
     lineage,
     labels,
     quarantine,
+    drift,
     worklist,
+    alerts,
+    metrics,
     export,
     stats,
     composite,
     serve,
     maintain,
+    remove,
     backup,
     restore,
     db,

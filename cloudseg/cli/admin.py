@@ -156,9 +156,14 @@ def backup(folder: str) -> Any:
 
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False), metavar="FOLDER")
+@click.option(
+    "--rehearse",
+    is_flag=True,
+    help="Restore into a temporary home instead (in TMPDIR, as large as the backup), compare every object, measure.",
+)
 @reports(show_record)
-def restore(folder: str) -> Any:
+def restore(folder: str, rehearse: bool) -> Any:
     """Restore the backup in FOLDER into an empty catalog and store, embedded or on servers."""
     from cloudseg import stages
 
-    return stages.restore(folder)
+    return stages.rehearse_restore(folder=folder) if rehearse else stages.restore(folder)

@@ -5,6 +5,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from cloudseg.cli.complete import names_of
 from cloudseg.cli.output import reports, show_record, show_rows
 from cloudseg.records import Json
 
@@ -30,7 +31,13 @@ def _some_failed(record: Json) -> int:
     help="Millions of scene pixels to mask, one scene at least; CLOUDSEG_BACKFILL_MEGAPIXELS when not given.",
 )
 @click.option("--night", metavar="NAME", help="The plan to make or to go on with; today's date when not given.")
-@click.option("--weights", "weights_id", metavar="ID", help="Whose masks to make; the champion's when not given.")
+@click.option(
+    "--weights",
+    "weights_id",
+    metavar="ID",
+    shell_complete=names_of("weights"),
+    help="Whose masks to make; the champion's when not given.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be done without writing.")
 @reports(_show_backfill, exit_code=_some_failed)
 def backfill(megapixels: int | None, night: str | None, weights_id: str | None, dry_run: bool) -> Any:

@@ -5,6 +5,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from cloudseg.cli.complete import names_of
 from cloudseg.cli.options import cleaning_options, together
 from cloudseg.cli.output import reports, show_record
 from cloudseg.records import Json
@@ -20,8 +21,22 @@ def _show(console: Console, record: Json) -> None:
 
 
 _CHOICE = together(
-    click.option("--mask", "mask_ids", multiple=True, metavar="ID", help="This mask, of any model (repeatable)."),
-    click.option("--scene", "scenes", multiple=True, metavar="NAME", help="Name or id of a scene (repeatable)."),
+    click.option(
+        "--mask",
+        "mask_ids",
+        multiple=True,
+        metavar="ID",
+        shell_complete=names_of("mask"),
+        help="This mask, of any model (repeatable).",
+    ),
+    click.option(
+        "--scene",
+        "scenes",
+        multiple=True,
+        metavar="NAME",
+        shell_complete=names_of("scene"),
+        help="Name or id of a scene (repeatable).",
+    ),
     click.option(
         "--bbox",
         type=float,
@@ -35,7 +50,13 @@ _CHOICE = together(
         metavar="TIME",
         help="When scenes were acquired: 2024, 2024-05, 2024-05-01/2024-06-30, 2024-05-01T10:00:00Z/..",
     ),
-    click.option("--weights", "weights_id", metavar="ID", help="Whose masks; those that readers see when not given."),
+    click.option(
+        "--weights",
+        "weights_id",
+        metavar="ID",
+        shell_complete=names_of("weights"),
+        help="Whose masks; those that readers see when not given.",
+    ),
     click.option(
         "--as-of", metavar="TIME", help="Masks that readers saw at this time (ISO 8601 with zone) instead of now."
     ),

@@ -5,6 +5,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from cloudseg.cli.complete import names_of
 from cloudseg.cli.output import reports, show_record, show_rows
 from cloudseg.records import Json
 
@@ -35,6 +36,7 @@ _WEIGHTS = click.option(
     "--weights",
     "weights_id",
     metavar="ID",
+    shell_complete=names_of("weights"),
     help="Masks by these weights; when not given, those that readers see.",
 )
 _AS_OF = click.option(

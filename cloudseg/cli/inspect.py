@@ -6,6 +6,8 @@ import click
 from rich.console import Console
 from rich.tree import Tree
 
+from cloudseg.cli.complete import names_of
+from cloudseg.cli.options import together
 from cloudseg.cli.output import reports, show_rows
 from cloudseg.records import Json
 
@@ -13,15 +15,32 @@ _LIMIT = click.option(
     "--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="Number of rows, newest first."
 )
 
+_SUCH = together(
+    click.option(
+        "--name",
+        metavar="NAME",
+        shell_complete=names_of("scene"),
+        help="Only scenes of this name; * stands for any letters: 'alps_*'.",
+    ),
+    click.option("--place", metavar="PLACE", help="Only scenes of this place; * stands for any letters."),
+    click.option(
+        "--datetime",
+        "interval",
+        metavar="TIME",
+        help="Only scenes acquired then: 2024, 2024-05, 2024-05-01/2024-06-30, 2024-05-01T10:00:00Z/..",
+    ),
+)
+
 
 @click.command()
+@_SUCH
 @_LIMIT
 @reports(show_rows("scenes", ["scene_id", "name", "place", "acquired_at", "sensor", "height", "width", "publishable"]))
-def scenes(limit: int) -> Any:
+def scenes(**such: Any) -> Any:
     """List scenes, newest first."""
     from cloudseg import stages
 
-    return {"scenes": stages.scenes(limit=limit)}
+    return {"scenes": stages.scenes(**such)}
 
 
 @click.command()
@@ -43,7 +62,7 @@ def scenes(limit: int) -> Any:
     )
 )
 def models(limit: int) -> Any:
-    """List registered weights with champion, verdict and held-out metrics."""
+    """List registered weights with verdict and held-out metrics, newest first; the champion always, last if older."""
     from cloudseg import stages
 
     return {"models": stages.models(limit=limit)}
@@ -66,8 +85,17 @@ def runs(limit: int) -> Any:
 
 
 @click.command()
-@click.option("--weights", "weights_id", metavar="ID", help="Only masks predicted with these weights.")
+@click.option(
+    "--weights",
+    "weights_id",
+    metavar="ID",
+    shell_complete=names_of("weights"),
+    help="Only masks predicted with these weights.",
+)
 @click.option("--as-of", metavar="TIME", help="What readers saw at this time (ISO 8601 with zone), one mask a scene.")
+@_SUCH
+@click.option("--min-cloud", type=click.FloatRange(0, 1), metavar="FRACTION", help="At least this much cloud, 0 to 1.")
+@click.option("--max-cloud", type=click.FloatRange(0, 1), metavar="FRACTION", help="At most this much cloud, 0 to 1.")
 @_LIMIT
 @click.option(
     "--link",
@@ -86,16 +114,26 @@ def runs(limit: int) -> Any:
 @reports(
     show_rows(
         "masks",
-        ["mask_id", "scene", "cloud_fraction", "valid_fraction", "disputed", "weights_id", "current", "successor"],
+        [
+            "mask_id",
+            "scene",
+            "cloud_fraction",
+            "valid_fraction",
+            "radiometry",
+            "disputed",
+            "weights_id",
+            "current",
+            "successor",
+        ],
         below=["uri", "link"],
     )
 )
-def masks(weights_id: str | None, as_of: str | None, limit: int, link: bool, hours: float) -> Any:
+def masks(link: bool, hours: float, **such: Any) -> Any:
     """List published masks, newest first, and which mask of the same scene followed."""
     from cloudseg import stages
 
     link_s = round(hours * 3600) if link else None
-    return {"masks": stages.masks(weights_id=weights_id, as_of=as_of, limit=limit, link_s=link_s)}
+    return {"masks": stages.masks(link_s=link_s, **such)}
 
 
 @click.command()
@@ -103,18 +141,26 @@ def masks(weights_id: str | None, as_of: str | None, limit: int, link: bool, hou
     "--release",
     multiple=True,
     metavar="ID",
-    help="Remove this entry, so that the next ingest reads its file again (repeatable).",
+    shell_complete=names_of("quarantine"),
+    help="Release this entry, so that the next ingest tries its file again (repeatable).",
 )
-@click.option("--dry-run", is_flag=True, help="With --release: show what would be removed without removing it.")
+@click.option("--same-reason", is_flag=True, help="With --release: also every other entry with the same reason.")
+@click.option("--actor", default="cli", show_default=True, help="With --release: who decides; kept with the release.")
+@click.option("--reason", default="", help="With --release: why; kept with the release.")
+@click.option("--dry-run", is_flag=True, help="With --release: show what would be released without releasing it.")
 @_LIMIT
 @reports(show_rows("quarantine", ["quarantine_id", "name"], below=["what", "found", "expected", "next_step"]))
-def quarantine(release: tuple[str, ...], dry_run: bool, limit: int) -> Any:
-    """List files that could not be ingested, with the reason."""
+def quarantine(release: tuple[str, ...], same_reason: bool, actor: str, reason: str, dry_run: bool, limit: int) -> Any:
+    """List files that could not be ingested, with the reason; with --release, those that are left."""
     from cloudseg import stages
 
-    if dry_run and release:
-        return {"quarantine": [entry for entry in stages.quarantine(limit=None) if entry["quarantine_id"] in release]}
-    return {"quarantine": stages.quarantine(release=() if dry_run else release, limit=limit)}
+    if release:
+        who = {"actor": actor, "reason": reason}
+        record = stages.release_from_quarantine(release, same_reason=same_reason, dry_run=dry_run, **who)
+        if dry_run:
+            every = stages.quarantine(limit=None)
+            return {"quarantine": [entry for entry in every if entry["quarantine_id"] in record.released]}
+    return {"quarantine": stages.quarantine(limit=limit)}
 
 
 def _show_lineage(console: Console, record: Json) -> None:
@@ -142,7 +188,7 @@ def _show_lineage(console: Console, record: Json) -> None:
 
 
 @click.command()
-@click.argument("mask_id")
+@click.argument("mask_id", shell_complete=names_of("mask"))
 @reports(_show_lineage)
 def lineage(mask_id: str) -> Any:
     """Show the lineage of MASK_ID: scene, weights, training run, snapshot and labels, with checksums."""

@@ -6,11 +6,12 @@ from typing import Any
 import click
 from rich.console import Console
 
+from cloudseg.cli.complete import complete_path, names_of
 from cloudseg.cli.output import reports, show_record, show_rows
 from cloudseg.records import Json
 
 _STATES = click.Choice(["proposed", "accepted", "rejected", "withdrawn"])
-_NAMES = click.argument("names", nargs=-1, metavar="[LABEL|SCENE]…")
+_NAMES = click.argument("names", nargs=-1, metavar="[LABEL|SCENE]…", shell_complete=names_of("scene", "label"))
 _SOURCE = click.option("--source", metavar="TEXT", help="Labels of this source, for example analyst:ada.")
 _ACTOR = click.option("--actor", default="cli", show_default=True, help="Who decides; stored in the label's history.")
 _WHY = click.option("--reason", required=True, help="Why; stored in the label's history.")
@@ -34,7 +35,7 @@ def labels() -> None:
 
 @labels.command("list")
 @click.option("--state", type=_STATES, help="Only labels in this state.")
-@click.option("--scene", metavar="ID|NAME", help="Only labels of this scene.")
+@click.option("--scene", metavar="ID|NAME", shell_complete=names_of("scene"), help="Only labels of this scene.")
 @_SOURCE
 @click.option("--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="Number of rows.")
 @reports(
@@ -60,7 +61,7 @@ def _show_label(console: Console, record: Json) -> None:
 
 
 @labels.command("show")
-@click.argument("label_id")
+@click.argument("label_id", shell_complete=names_of("label"))
 @reports(_show_label)
 def show_label(label_id: str) -> Any:
     """Show LABEL_ID with its history, the mask that it corrects, and the snapshots that hold it."""
@@ -70,8 +71,10 @@ def show_label(label_id: str) -> Any:
 
 
 @labels.command("diff")
-@click.argument("label_id")
-@click.option("--out", required=True, metavar="FILE.png", help="Where to write the picture.")
+@click.argument("label_id", shell_complete=names_of("label"))
+@click.option(
+    "--out", required=True, metavar="FILE.png", shell_complete=complete_path, help="Where to write the picture."
+)
 @reports(show_record)
 def diff_label(label_id: str, out: str) -> Any:
     """Draw what LABEL_ID changes: RGB, the scene's label without it, and with it, where the two differ."""

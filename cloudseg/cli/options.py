@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from cloudseg.raster.thresholds import THRESHOLD_NAMES
+
 Command = Callable[..., Any]
 
 
@@ -19,6 +21,20 @@ def together(*options: Command) -> Command:
     return decorate
 
 
+def _threshold(text: str) -> float | str:
+    """Return a probability, or the name of a threshold of the weights.
+
+    Raises:
+        BadParameter: it is neither.
+    """
+    if text in THRESHOLD_NAMES:
+        return text
+    try:
+        return float(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is neither a number nor one of {', '.join(THRESHOLD_NAMES)}.") from error
+
+
 def cleaning_options(*, default: float | None) -> Command:
     """Return the options of what is done to the mask that a model draws, in the order in which it is done.
 
@@ -27,7 +43,11 @@ def cleaning_options(*, default: float | None) -> Command:
     """
     return together(
         click.option(
-            "--threshold", type=float, help="Probability from which a pixel is cloud, instead of the model's."
+            "--threshold",
+            type=_threshold,
+            metavar="P|careful|generous",
+            help="Probability from which a pixel is cloud, instead of the model's; or careful or generous, where the "
+            "weights have such a threshold.",
         ),
         click.option(
             "--min-area-m2", type=float, default=default, metavar="M2", help="Clouds smaller than this become clear."

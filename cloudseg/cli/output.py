@@ -27,6 +27,8 @@ _GAP = 2
 """Spaces between two columns."""
 _MIN_WIDTH = 10
 """A column of a terminal's table is not cut to less."""
+_NONE = {"quarantine": "no file is in quarantine", "history": "no decision yet"}
+"""What is printed instead of an empty table, where `no NAME` is not English."""
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(\.\d+)?Z")
 
 
@@ -152,7 +154,7 @@ def show_rows(name: str, columns: Sequence[str], *, below: Sequence[str] = ()) -
     def show(console: Console, record: Json) -> None:
         rows: list[Json] = record[name]
         if not rows:
-            console.print(f"no {name}")
+            console.print(_NONE.get(name, f"no {name}"))
             return
         stacked = below if console.is_terminal else ()
         wanted = [*columns, *(() if console.is_terminal else below)]
@@ -220,7 +222,7 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return ", ".join(value[:12]) + (f" … {len(value)} in total" if len(value) > 12 else "")
+        return f"{len(value)}: {', '.join(value[:12])}, …" if len(value) > 12 else ", ".join(value)
     if isinstance(value, dict):
         return "  ".join(f"{name} {_inner(inner)}" for name, inner in value.items())
     if isinstance(value, list):

@@ -5,13 +5,19 @@ from typing import Any
 import click
 from rich.console import Console
 
+from cloudseg.cli.complete import complete_path, complete_recipe, names_of
 from cloudseg.cli.options import cleaning_options
 from cloudseg.cli.output import reports, show_parts, show_record
+from cloudseg.raster.thresholds import Threshold
 from cloudseg.records import Json
 
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Show what would be done without writing.")
 _RECIPE = click.option(
-    "--recipe", default="nightly", show_default=True, help="Name of a shipped recipe, or path of a .toml file."
+    "--recipe",
+    shell_complete=complete_recipe,
+    default="nightly",
+    show_default=True,
+    help="Name of a shipped recipe, or path of a .toml file.",
 )
 _MINUTES = click.option(
     "--minutes",
@@ -19,7 +25,11 @@ _MINUTES = click.option(
     help="Training budget in minutes; that of the recipe when not given.",
 )
 _SNAPSHOT = click.option(
-    "--snapshot", "snapshot_id", metavar="ID", help="Snapshot to evaluate on; that of the training when not given."
+    "--snapshot",
+    "snapshot_id",
+    metavar="ID",
+    shell_complete=names_of("snapshot"),
+    help="Snapshot to evaluate on; that of the training when not given.",
 )
 _ACTOR = click.option("--actor", default="cli", show_default=True, help="Who decides; stored in the promotion history.")
 _REASON = click.option("--reason", default="", help="Why; stored in the promotion history.")
@@ -45,7 +55,7 @@ def _show_ingest(console: Console, record: Json) -> None:
 
 
 @click.command()
-@click.argument("source", required=False)
+@click.argument("source", required=False, shell_complete=complete_path)
 @click.option("--layout", help="Layout of the files; detected when not given.")
 @click.option(
     "--bands",
@@ -53,7 +63,12 @@ def _show_ingest(console: Console, record: Json) -> None:
     help="Band names in file order if the files do not name them, for example red,green,blue.",
 )
 @click.option("--bbox", metavar="W,S,E,N", help="STAC: area in degrees; of each item only the part that it needs.")
-@click.option("--aoi", metavar="FILE", help="STAC: area as polygons of a GeoJSON file in longitude and latitude.")
+@click.option(
+    "--aoi",
+    metavar="FILE",
+    shell_complete=complete_path,
+    help="STAC: area as polygons of a GeoJSON file in longitude and latitude.",
+)
 @click.option(
     "--datetime",
     metavar="TIME",
@@ -104,10 +119,13 @@ def snapshot(recipe: str, dry_run: bool) -> Any:
 
 
 @click.command()
-@click.argument("snapshot_id")
+@click.argument("snapshot_id", shell_complete=names_of("snapshot"))
 @_RECIPE
 @click.option(
-    "--run-id", metavar="ID", help="Run to start or resume; derived from snapshot, recipe and champion when not given."
+    "--run-id",
+    metavar="ID",
+    shell_complete=names_of("run"),
+    help="Run to start or resume; derived from snapshot, recipe and champion when not given.",
 )
 @_MINUTES
 @_DRY_RUN
@@ -122,7 +140,7 @@ def train(snapshot_id: str, recipe: str, run_id: str | None, minutes: float | No
 
 
 @click.command()
-@click.argument("weights_id")
+@click.argument("weights_id", shell_complete=names_of("weights"))
 @_SNAPSHOT
 @click.option(
     "--split",
@@ -134,7 +152,10 @@ def train(snapshot_id: str, recipe: str, run_id: str | None, minutes: float | No
 @_DRY_RUN
 @reports(show_record)
 def evaluate(weights_id: str, snapshot_id: str | None, split: Any, dry_run: bool) -> Any:
-    """Evaluate WEIGHTS_ID on a split of a snapshot, by default the held-out one, and store the report."""
+    """Evaluate WEIGHTS_ID on a split of a snapshot, by default the held-out one, and store the report.
+
+    WEIGHTS_ID is `w-…`, `v31` or `champion`.
+    """
     from cloudseg import stages
     from cloudseg.stages.plan import plan_evaluate
 
@@ -143,7 +164,7 @@ def evaluate(weights_id: str, snapshot_id: str | None, split: Any, dry_run: bool
 
 
 @click.command()
-@click.argument("weights_id")
+@click.argument("weights_id", shell_complete=names_of("weights"))
 @_SNAPSHOT
 @click.option(
     "--apply/--no-apply", default=True, show_default=True, help="Promote if the verdict is PROMOTE, or only compare."
@@ -168,19 +189,27 @@ def promote(
     reason: str,
     dry_run: bool,
 ) -> Any:
-    """Compare WEIGHTS_ID with the champion and make it champion if the verdict is PROMOTE.
+    """Compare WEIGHTS_ID (`w-…` or `v31`) with the champion and make it champion if the verdict is PROMOTE.
 
     HOLD and REJECT are verdicts, not errors: the exit code is 0 and the record holds the reasons. Weights that wait
     for approval (`--ask`, or `cloudseg retrain --no-auto-promote`) are approved by `cloudseg promote WEIGHTS_ID` and
     rejected by `cloudseg promote WEIGHTS_ID --decline --reason TEXT`.
     """
     from cloudseg import stages
-    from cloudseg.stages.plan import plan_promote
+    from cloudseg.stages.plan import PromotionKind, plan_promote
 
     if force and (ask or decline or automatic or not apply):
         raise click.UsageError("--force cannot be combined with --no-apply, --ask, --decline or --automatic.")
     if dry_run:
-        return plan_promote(weights_id, snapshot_id=snapshot_id)
+        kinds: list[tuple[PromotionKind, bool]] = [
+            ("decline", decline),
+            ("ask", ask),
+            ("compare", not apply),
+            ("automatic", automatic),
+            ("force", force),
+        ]
+        kind: PromotionKind = next((kind for kind, is_asked in kinds if is_asked), "promote")
+        return plan_promote(weights_id, snapshot_id=snapshot_id, kind=kind, reason=reason)
     if decline:
         return stages.decline(weights_id, snapshot_id=snapshot_id, actor=actor, reason=reason)
     if ask:
@@ -193,7 +222,7 @@ def promote(
 
 
 @click.command()
-@click.argument("champion_id", required=False)
+@click.argument("champion_id", required=False, shell_complete=names_of("weights"))
 @_ACTOR
 @click.option("--reason", required=True, help="Why; stored in the promotion history.")
 @_DRY_RUN
@@ -220,7 +249,7 @@ def rollback(champion_id: str | None, actor: str, reason: str, dry_run: bool) ->
     show_default=True,
     help="Promote by the verdict, or wait for manual approval.",
 )
-@click.option("--run-id", metavar="ID", help="Run to start or resume.")
+@click.option("--run-id", metavar="ID", shell_complete=names_of("run"), help="Run to start or resume.")
 @_DRY_RUN
 @reports(show_parts)
 def retrain(
@@ -230,7 +259,13 @@ def retrain(
     from cloudseg import stages
 
     if dry_run:
-        return stages.plan_retrain(recipe, force=force)
+        from cloudseg.recipe import load_recipe
+
+        load_recipe(recipe).with_minutes(minutes)  # refused as by the call itself
+        plan = stages.plan_retrain(recipe, force=force)
+        end = "promote by the verdict" if auto_promote else "leave a verdict PROMOTE to a person"
+        would = f"cut a snapshot, train, evaluate, {end}" if plan["skip"] is None else "train nothing"
+        return {"would": would, **plan}
     return stages.retrain(recipe, minutes=minutes, force=force, auto_promote=auto_promote, run_id=run_id)
 
 
@@ -239,17 +274,39 @@ def _some_failed(record: Json) -> int:
 
 
 @click.command()
-@click.argument("scene_ids", nargs=-1, metavar="SCENE…")
+@click.argument("scene_ids", nargs=-1, metavar="SCENE…", shell_complete=names_of("scene"))
 @click.option("--new", is_flag=True, help="All scenes without a mask of these weights.")
+@click.option(
+    "--drain",
+    is_flag=True,
+    help="Draw scenes without a mask until none is left; any number of workers may, on any machines.",
+)
+@click.option(
+    "--minutes", type=click.FloatRange(min=0, min_open=True), help="With --drain: after these, draw no further scene."
+)
+@click.option(
+    "--worker",
+    metavar="NAME",
+    help="With --drain: name of this worker, such as the id of the job; if it is killed, a new process of that name "
+    "takes up its scene at once.",
+)
 @click.option(
     "--weights",
     metavar="ID",
-    help="Weights to use; those of the champion when not given. With --file also a version (v31), a weights file, "
-    "or its https, s3 or file URL.",
+    shell_complete=names_of("weights"),
+    help="Weights to use, by id or version (v31); the champion's when not given. With --file also a weights file, or "
+    "its https, s3 or file URL.",
 )
-@click.option("--file", metavar="PATH", help="Mask this GeoTIFF or JPEG 2000 file instead; no catalog is needed.")
-@click.option("--out", metavar="PATH", help="With --file: the mask to write.")
-@click.option("--probability", metavar="PATH", help="With --file: also write the probability here.")
+@click.option(
+    "--file",
+    metavar="PATH",
+    shell_complete=complete_path,
+    help="Mask this GeoTIFF or JPEG 2000 file instead; no catalog is needed.",
+)
+@click.option("--out", metavar="PATH", shell_complete=complete_path, help="With --file: the mask to write.")
+@click.option(
+    "--probability", metavar="PATH", shell_complete=complete_path, help="With --file: also write the probability here."
+)
 @click.option(
     "--bands",
     metavar="A,B,…",
@@ -267,16 +324,22 @@ def _some_failed(record: Json) -> int:
 def predict(
     scene_ids: tuple[str, ...],
     new: bool,
+    drain: bool,
+    minutes: float | None,
+    worker: str | None,
     weights: str | None,
     file: str | None,
     dry_run: bool,
-    threshold: float | None,
+    threshold: Threshold | None,
     min_area_m2: float | None,
     min_hole_m2: float | None,
     buffer_m: float | None,
     **of_file: Any,
 ) -> Any:
-    """Predict and publish the masks of the given scenes, or of all new ones. Existing masks are kept.
+    """Predict and publish the masks of the given scenes (names or ids), or of all new ones. Existing masks are kept.
+
+    With --drain this is one of any number of workers, none of which draws what another one draws: by default the masks
+    that are missing of the weights whose masks readers see.
 
     With --file the mask of a file of your own is written to --out, and nothing is published.
 
@@ -294,13 +357,21 @@ def predict(
         "buffer_m": buffer_m,
     }
     if file is not None:
-        if scene_ids or new or dry_run or of_file["out"] is None:
-            raise click.UsageError("--file needs --out, and cannot be combined with scenes, --new or --dry-run.")
+        if scene_ids or new or drain or dry_run or of_file["out"] is None:
+            raise click.UsageError(
+                "--file needs --out, and cannot be combined with scenes, --new, --drain or --dry-run."
+            )
         bands = of_file.pop("bands")
         return stages.predict_file(
             file, weights=weights, bands=bands.split(",") if bands else None, **of_file, **cleaning
         )
     if any(value is not None for value in of_file.values()):
         raise click.UsageError("--out, --probability, --bands and --resolution need --file.")
+    if drain:
+        if scene_ids or new or dry_run:
+            raise click.UsageError("--drain cannot be combined with scenes, --new or --dry-run.")
+        return stages.drain(minutes=minutes, weights_id=weights, worker=worker, **cleaning)
+    if minutes is not None or worker is not None:
+        raise click.UsageError("--minutes and --worker need --drain.")
     call = plan_masks if dry_run else stages.predict
     return call(scene_ids, new=new, weights_id=weights, **cleaning)

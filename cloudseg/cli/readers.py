@@ -5,6 +5,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from cloudseg.cli.complete import names_of
 from cloudseg.cli.output import reports, show_record, show_rows
 from cloudseg.records import Json
 
@@ -39,7 +40,7 @@ def show(as_of: str | None) -> Any:
 
 
 @readers.command("switch")
-@click.argument("target", metavar="WEIGHTS|newest")
+@click.argument("target", metavar="WEIGHTS|newest", shell_complete=names_of("weights", words=("newest",)))
 @click.option("--at", metavar="TIME", help="From when (ISO 8601 with zone); at once when not given.")
 @click.option(
     "--hold", is_flag=True, help="Keep these weights until the next switch, also when newer masks are complete."
@@ -50,7 +51,7 @@ def show(as_of: str | None) -> Any:
 @_DRY_RUN
 @reports(_show_readers)
 def switch(target: str, at: str | None, hold: bool, incomplete: bool, actor: str, reason: str, dry_run: bool) -> Any:
-    """Let readers see the masks of WEIGHTS (`w-…` or `v31`), or of the `newest` champion always.
+    """Let readers see the masks of WEIGHTS (`w-…`, `v31`, `champion`), or of the `newest` champion always.
 
     After a promotion `cloudseg backfill` makes the new masks, and switches readers when all are there. Masks of other
     models stay addressable.

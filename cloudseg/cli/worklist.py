@@ -5,6 +5,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from cloudseg.cli.complete import names_of
 from cloudseg.cli.output import reports, show_record
 from cloudseg.records import Json
 
@@ -20,6 +21,8 @@ def _show_worklist(console: Console, record: Json) -> None:
     if not record["items"]:
         console.print("nothing to label: no published mask is in doubt")
     kept = {name: record[name] for name in ("worklist_id", "weights_id", "masked", "examined", "failed", "folder")}
+    if record["second_opinion"] is not None:
+        kept["second_opinion"] = record["second_opinion"]
     show_record(console, kept)
 
 
@@ -35,11 +38,18 @@ def _windows(count: int) -> str:
     "--scene",
     "scene_ids",
     multiple=True,
-    metavar="ID",
-    help="List this scene instead, because its mask is wrong (repeatable).",
+    metavar="SCENE",
+    shell_complete=names_of("scene"),
+    help="List this scene instead, by name or id, because its mask is wrong (repeatable).",
 )
 @click.option("--out", type=click.Path(file_okay=False), metavar="FOLDER", help="New folder to label them in QGIS.")
-@click.option("--weights", "weights_id", metavar="ID", help="Whose masks to examine; the champion's when not given.")
+@click.option(
+    "--weights",
+    "weights_id",
+    metavar="ID",
+    shell_complete=names_of("weights"),
+    help="Whose masks to examine; the champion's when not given.",
+)
 @click.option(
     "--predict",
     type=click.IntRange(0, 1000),
@@ -54,18 +64,35 @@ def _windows(count: int) -> str:
     show_default=True,
     help="Millions of pixels to examine, the newest scenes of every place first.",
 )
+@click.option(
+    "--second-opinion",
+    is_flag=True,
+    help="Also ask ukis-csmask (pip install 'cloudseg[teacher]') about labeled scenes, to find wrong labels.",
+)
 @reports(_show_worklist)
 def worklist(
-    count: int, scene_ids: tuple[str, ...], out: str | None, weights_id: str | None, predict: int, megapixels: int
+    count: int,
+    scene_ids: tuple[str, ...],
+    out: str | None,
+    weights_id: str | None,
+    predict: int,
+    megapixels: int,
+    second_opinion: bool,
 ) -> Any:
     """List the scenes and windows whose label would teach the model most.
 
     Reasons: label and mask contradict each other, pixels are cloud on nearly every date, two models disagree, the model
-    is undecided. With --out the list becomes a folder with a QGIS project: draw polygons, save, and `cloudseg ingest`
-    that folder.
+    is undecided; with --second-opinion a model of others contradicts the label as the mask does. With --out the list
+    becomes a folder with a QGIS project: draw polygons, save, and `cloudseg ingest` that folder.
     """
     from cloudseg import stages
 
     return stages.worklist(
-        count=count, scene_ids=scene_ids, out=out, weights_id=weights_id, predict=predict, megapixels=megapixels
+        count=count,
+        scene_ids=scene_ids,
+        out=out,
+        weights_id=weights_id,
+        predict=predict,
+        megapixels=megapixels,
+        second_opinion=second_opinion,
     )

@@ -31,7 +31,8 @@ class Source:
 def list_sources(db: Connection, recipe: Recipe, *, write: bool) -> list[Source]:
     """List every scene with an accepted label that has the recipe's bands, in the order of the scenes' ids.
 
-    The order of ingestion does not matter.
+    The order of ingestion does not matter. A place whose first snapshot has labels of `data.held_out_sources` is held
+    out; scenes of these sources at a place that is already trained on are left out.
 
     Args:
         db: an open transaction, one that may write if `write` is set.
@@ -54,16 +55,25 @@ def list_sources(db: Connection, recipe: Recipe, *, write: bool) -> list[Source]
             next_step="Ingest labeled scenes with these bands, accept what `cloudseg labels list --state proposed` "
             "lists, or choose another recipe.",
         )
-    splits = _splits(db, {scene.place for scene, _ in fitting}, write=write)
-    return [_source(scene, labels, splits[scene.place], recipe) for scene, labels in fitting]
+    only_held_out = {scene.place for scene, labels in fitting if any(_is_held_out(label, recipe) for label in labels)}
+    splits = _splits(db, {scene.place for scene, _ in fitting}, only_held_out, write=write)
+    return [
+        _source(scene, labels, splits[scene.place], recipe)
+        for scene, labels in fitting
+        if splits[scene.place] == "held_out" or not any(_is_held_out(label, recipe) for label in labels)
+    ]
+
+
+def _is_held_out(label: Label, recipe: Recipe) -> bool:
+    return label.source in recipe.data.held_out_sources
 
 
 def _band_sets(found: Iterable[Scene]) -> str:
     return "; ".join(sorted({" ".join(scene.bands) for scene in found})) or "none"
 
 
-def _splits(db: Connection, places: set[str], *, write: bool) -> dict[str, Split]:
-    proposed = {place: split_of(place) for place in places}
+def _splits(db: Connection, places: set[str], only_held_out: set[str], *, write: bool) -> dict[str, Split]:
+    proposed: dict[str, Split] = {place: "held_out" if place in only_held_out else split_of(place) for place in places}
     if write:
         return scene_rows.decide_places(db, proposed)
     decided: dict[str, Split] = {

@@ -94,8 +94,14 @@ def _publish(store: Store, catalog: Catalog, manifest: Manifest, labels: dict[st
     created = publish(store, catalog, {"manifest": out}, write)
     if created is None:
         return None
-    log.info("snapshot %s: %s", snapshot_id, manifest.counts)
+    log.info("snapshot %s: %s", snapshot_id, _describe(manifest.counts))
     return SnapshotRecord(snapshot_id=snapshot_id, created=created, counts=manifest.counts)
+
+
+def _describe(counts: Json) -> str:
+    """Return the counts of a snapshot in words, split by split."""
+    splits = {name: of for name, of in counts.items() if isinstance(of, dict)}
+    return "; ".join(f"{name} {of['chips']} chips of {of['scenes']} scenes" for name, of in splits.items())
 
 
 def _find_same(store: Store, catalog: Catalog, recipe: Recipe, labels: dict[str, Split]) -> Snapshot | None:

@@ -1,6 +1,5 @@
-"""Evaluate weights on places that they were not trained on, and compare a challenger with the champion."""
+"""Evaluate weights on places that they were not trained on, and compare them with others.
 
-from cloudseg.evaluate.evaluation import evaluate_weights
-from cloudseg.evaluate.gate import decide
-
-__all__ = ["decide", "evaluate_weights"]
+`evaluation` and `gate` run nets. What only reads stored evaluations (`model_comparison` and what it imports) is free of
+torch, so nothing is imported here.
+"""

@@ -6,13 +6,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, REFLECTANCE_SCALE, RGB
+from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, REFLECTANCE_SCALE
 from cloudseg.dataset.chips import ChipSet
+from cloudseg.raster.brightness import BINS, STEP, Histogram, UInt16, brightness
+from cloudseg.raster.brightness import visible as visible
 from cloudseg.records import Chip
 
-STEP: Final = 50
-"""Digital numbers in a bin: reflectance 0.005, about 3.6 steps of an 8-bit true-color image."""
-_BINS: Final = 65536 // STEP + 1
 _STRIDE: Final = 4
 """The threshold is tuned on every 4th row and column of the training chips: a sixteenth of the pixels."""
 _BRIGHT_DN: Final = 0.3 * REFLECTANCE_SCALE
@@ -20,30 +19,11 @@ _BRIGHT_DN: Final = 0.3 * REFLECTANCE_SCALE
 _PLATEAU: Final = 0.98
 """Share of the scene's maximum from which on a pixel counts as saturated."""
 
-UInt16 = npt.NDArray[np.uint16]
-Histogram = npt.NDArray[np.int64]
-
-
-def visible(bands: Sequence[str]) -> list[int]:
-    """Return the positions of red, green and blue, or of all bands where one of the three is missing."""
-    return [bands.index(name) for name in RGB] if set(RGB) <= set(bands) else list(range(len(bands)))
-
-
-def brightness(dn: UInt16, positions: Sequence[int]) -> npt.NDArray[np.intp]:
-    """Return the brightness bin `(row, col)` of digital numbers `(band, row, col)`.
-
-    The brightness is the mean of the bands at `positions`.
-    """
-    total = np.zeros(dn.shape[1:], np.uint32)
-    for position in positions:
-        total += dn[position]
-    return (total // (len(positions) * STEP)).astype(np.intp)
-
 
 def histograms(dn: UInt16, label: npt.NDArray[np.uint8], positions: Sequence[int]) -> tuple[Histogram, Histogram]:
     """Return the number of pixels by brightness bin: of clear ground, and of cloud."""
     bins = brightness(dn, positions)
-    clear, cloud = (np.bincount(bins[label == value], minlength=_BINS) for value in (MASK_CLEAR, MASK_CLOUD))
+    clear, cloud = (np.bincount(bins[label == value], minlength=BINS) for value in (MASK_CLEAR, MASK_CLOUD))
     return clear, cloud
 
 
@@ -64,7 +44,7 @@ def tune_threshold(chips: ChipSet) -> int | None:
         pixels.
     """
     positions = visible(chips.bands)
-    clear, cloud = np.zeros(_BINS, np.int64), np.zeros(_BINS, np.int64)
+    clear, cloud = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
     for chip in chips.of("train"):
         dn, label = chips.pixels(chip)[:, ::_STRIDE, ::_STRIDE], chips.label(chip)[::_STRIDE, ::_STRIDE]
         for total, part in zip((clear, cloud), histograms(dn, label, positions), strict=True):

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from cloudseg.evaluate.bootstrap import Difference, Row, compare, seed_of
 from cloudseg.evaluate.metrics import Counts
-from cloudseg.evaluate.slices import all_slices
+from cloudseg.evaluate.radiometry import WITHOUT_OPTIONAL
+from cloudseg.evaluate.slices import RADIOMETRY, Slice, all_slices, is_radiometry
 from cloudseg.evaluate.table import CountsTable, trivial_masks
 from cloudseg.recipe import PromotionPolicy
 from cloudseg.records import Json, Outcome
@@ -135,13 +136,24 @@ def _check_difference(difference: Difference, policy: PromotionPolicy, result: G
 
 
 def _check_slices(table: CountsTable, champion: CountsTable, policy: PromotionPolicy, result: GateResult) -> list[Json]:
-    """Compare slice by slice and return the slices; both tables have the same ones, whatever was predicted."""
-    of_champion = {(entry.kind, entry.value): entry for entry in all_slices(champion.scenes)}
-    lines = []
-    for own in all_slices(table.scenes):
-        other = of_champion[own.kind, own.value]
+    """Compare slice by slice and return the slices.
+
+    Both tables have the same ones, whatever was predicted; an evaluation older than the radiometry variants lacks
+    those, and one of weights that need all bands has none without optional bands.
+    """
+    of_champion, of_challenger = (
+        {(entry.kind, entry.value): entry for entry in all_slices(one.scenes)} for one in (champion, table)
+    )
+    lines: list[Json] = []
+    missing: list[Slice] = []
+    new: list[Slice] = []
+    for own in of_challenger.values():
+        other, limit = of_champion.get((own.kind, own.value)), slice_limit(policy, own.kind)
+        if other is None:
+            (new if own.value == WITHOUT_OPTIONAL.name else missing).append(own)
+            continue
         change, compared = own.score - other.score, own.scenes >= policy.slice_min_scenes
-        fell = compared and change < -policy.slice_limit
+        fell = compared and change < -limit
         lines.append(
             {
                 "kind": own.kind,
@@ -158,9 +170,23 @@ def _check_slices(table: CountsTable, champion: CountsTable, policy: PromotionPo
         if fell:
             result.holds.append(
                 f"the slice {own.kind} '{own.value}' ({own.scenes} scenes) falls by {-change:.3f} ({own.measure}), "
-                f"more than {policy.slice_limit:.3f}"
+                f"more than {limit:.3f}"
             )
+    if missing:
+        result.pros.append(
+            f"{len(missing)} slices of radiometry are not compared: the champion's evaluation is older than they are"
+        )
+    if new:
+        result.pros.append("it also masks scenes without optional bands, which the champion does not; not compared")
+    without = (RADIOMETRY, WITHOUT_OPTIONAL.name)
+    if without in of_champion and without not in of_challenger:
+        result.holds.append("the champion also masks scenes without optional bands, which the challenger does not")
     return lines
+
+
+def slice_limit(policy: PromotionPolicy, kind: str) -> float:
+    """Return the largest decrease that the gate accepts in a slice of this kind."""
+    return policy.radiometry_limit if is_radiometry(kind) else policy.slice_limit
 
 
 def _describe(difference: Difference) -> str:

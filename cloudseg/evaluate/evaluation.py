@@ -2,30 +2,35 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from cloudseg import keys
 from cloudseg.bands import REFLECTANCE_SCALE
 from cloudseg.catalog import Catalog, label_rows, model_rows, scene_rows, training_rows
 from cloudseg.catalog.session import now
 from cloudseg.dataset.chips import open_chips
-from cloudseg.evaluate.brightness import STEP
 from cloudseg.evaluate.pictures import choose, draw_panels
 from cloudseg.evaluate.report import Picture, Subject, citations, report_html, report_json
+from cloudseg.evaluate.risk import promise_of
 from cloudseg.evaluate.scene import (
     Evaluator,
     Facts,
-    LabelUse,
     OnProgress,
     SplitCounts,
     chips_by_scene,
     evaluate_scenes,
 )
+from cloudseg.evaluate.scene_result import LabelUse
+from cloudseg.evaluate.second_opinion import ask
+from cloudseg.evaluate.small_masks import ASSET, pack_small
 from cloudseg.evaluate.table import CountsTable, headline
 from cloudseg.model.device import Device
 from cloudseg.model.predictor import open_predictor
 from cloudseg.publish import StagedObject, publish, stage_object
+from cloudseg.raster.brightness import STEP
 from cloudseg.records import Chip, Evaluation, Label, Scene, Snapshot, Split, Weights
 from cloudseg.storage import Store
+from cloudseg.teacher import Teacher
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +43,7 @@ def evaluate_weights(
     snapshot_id: str,
     split: Split = "held_out",
     device: Device,
+    teacher: Teacher | None = None,
     on_progress: OnProgress | None = None,
 ) -> Evaluation:
     """Evaluate weights and store the report; the same weights on the same split are evaluated once.
@@ -51,6 +57,7 @@ def evaluate_weights(
         snapshot_id: the snapshot whose chips are predicted.
         split: the split of its chips.
         device: where to predict.
+        teacher: a model of others whose agreement the report states; nothing is decided by it.
         on_progress: called with scenes done and the total number of scenes.
 
     Returns:
@@ -79,8 +86,11 @@ def evaluate_weights(
         facts = _facts(catalog, snapshot_id, scenes)
         counted = evaluate_scenes(evaluator, scenes, facts, on_progress)
         subject = _subject(catalog, weights, snapshot, split, counted, list(facts.values()))
+        if teacher is not None:
+            opinion = ask(evaluator, scenes, facts, teacher, snapshot.working_resolution_m)
+            subject = replace(subject, second_opinion=opinion)
         pictures = _pictures(evaluator, scenes, facts, counted, subject.evaluation_id)
-    return _publish(store, catalog, subject, pictures)
+    return _publish(store, catalog, subject, pictures, pack_small(counted.small))
 
 
 def _facts(catalog: Catalog, snapshot_id: str, scenes: Mapping[str, list[Chip]]) -> dict[str, Facts]:
@@ -111,7 +121,13 @@ def _subject(
         curve=(counted.curve[0].tolist(), counted.curve[1].tolist()),
     )
     evaluation_id = keys.make_id("ev", weights.weights_id, snapshot.snapshot_id, split)
-    return Subject(evaluation_id, weights, run, epochs, table, headline(counted.scenes), citations(facts))
+    metrics = headline(counted.scenes)
+    # Nothing of the weights was chosen on these places, the threshold neither. Without an optional band the net errs
+    # more, and the promise is one for masks that were made with all of them.
+    if split == "held_out" and not weights.missing_bands(snapshot.bands):
+        promise = promise_of(counted.places, threshold=table.threshold, evaluation_id=evaluation_id)
+        metrics["promise"] = promise.as_json()
+    return Subject(evaluation_id, weights, run, epochs, table, metrics, citations(facts))
 
 
 def _pictures(
@@ -127,12 +143,13 @@ def _pictures(
     ]
 
 
-def _publish(store: Store, catalog: Catalog, subject: Subject, pictures: Sequence[Picture]) -> Evaluation:
+def _publish(store: Store, catalog: Catalog, subject: Subject, pictures: Sequence[Picture], small: bytes) -> Evaluation:
     def part(name: str, data: bytes) -> StagedObject:
         return stage_object(data, lambda sha256: keys.evaluation(subject.evaluation_id, name, sha256))
 
     named = {f"{picture.choice.why}-{n}": picture.png for n, picture in enumerate(pictures, start=1)}
     objects = {name: part(f"{name}.png", png) for name, png in named.items()}
+    objects[ASSET] = part("masks.zip", small)
     objects["counts"] = part("counts.json", keys.canonical_json(subject.table.as_json()))
     objects["json"] = part("report.json", keys.canonical_json(report_json(subject)))
     objects["html"] = part("report.html", report_html(subject, pictures).encode())

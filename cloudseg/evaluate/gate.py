@@ -135,7 +135,7 @@ def _is_comparable(
         result.holds.append("challenger and champion are the same weights")
         return False
     with catalog.read() as db:
-        needed = model_rows.get_weights(db, champion_id).metadata["bands"]
+        needed = model_rows.get_weights(db, champion_id).required_bands
         missing = [band for band in needed if band not in training_rows.get_snapshot(db, snapshot_id).bands]
     if missing:
         result.holds.append(

@@ -11,11 +11,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from cloudseg import __version__
 from cloudseg.evaluate.charts import Chart, Series, chart
 from cloudseg.evaluate.metrics import BINS, BOUNDARY_TOLERANCE, RATES, Counts, pool, rates
-from cloudseg.evaluate.pictures import COLORS, Choice
+from cloudseg.evaluate.panels import COLORS
+from cloudseg.evaluate.pictures import Choice
+from cloudseg.evaluate.radiometry import AS_IT_IS, SPREAD_OVER, VARIANTS, WITHOUT_OPTIONAL
 from cloudseg.evaluate.scene import Facts
-from cloudseg.evaluate.slices import Slice, all_slices, is_saturated
+from cloudseg.evaluate.slices import Slice, all_slices, is_radiometry, is_saturated
 from cloudseg.evaluate.table import CountsTable, threshold_curve
-from cloudseg.records import Epoch, Json, Run, Weights
+from cloudseg.records import Epoch, Json, Promise, Run, Weights
 
 _TITLES: Final = {
     "iou": "IoU of cloud",
@@ -71,6 +73,8 @@ class Subject:
     table: CountsTable
     metrics: Json
     cited: Sequence[str]
+    second_opinion: Json | None = None
+    """Of `cloudseg.evaluate.second_opinion`; None: it was not asked."""
 
 
 def citations(facts: Iterable[Facts]) -> list[str]:
@@ -106,6 +110,7 @@ def report_json(subject: Subject) -> Json:
         "threshold_curve": threshold_curve(subject.table.curve),
         "reliability": reliability(total),
         "epochs": [{"epoch": epoch.epoch, "step": epoch.step, **epoch.metrics} for epoch in subject.epochs],
+        "second_opinion": subject.second_opinion,
         "sources": list(subject.cited),
         "labels": [
             {"scene_id": scene.scene_id, "name": scene.name, "labels": [use.as_json() for use in scene.labels]}
@@ -139,7 +144,8 @@ def report_html(subject: Subject, pictures: Sequence[Picture]) -> str:
 def _values(subject: Subject, pictures: Sequence[Picture]) -> dict[str, Any]:
     scenes = subject.table.scenes
     total = pool(scene.counts for scene in scenes)
-    slices = all_slices(scenes)
+    slices = [entry for entry in all_slices(scenes) if not is_radiometry(entry.kind)]
+    without = [WITHOUT_OPTIONAL] if any(WITHOUT_OPTIONAL.name in scene.variants for scene in scenes) else []
     alike = {entry.kind for entry in slices if entry.scenes == len(scenes)}
     return {
         "weights": subject.weights,
@@ -154,13 +160,18 @@ def _values(subject: Subject, pictures: Sequence[Picture]) -> dict[str, Any]:
         "confusion": {name: getattr(total, name) / total.pixels for name in ("tp", "fp", "fn", "tn")},
         "facts": _facts(subject),
         "curves": _training(subject.epochs),
+        "promise": _promise(subject.metrics),
         "reliability": _reliability_chart(total),
         "thresholds": _threshold_chart(subject.table),
         "operating": _operating_chart(subject.table),
         "slices": _in_order([entry for entry in slices if entry.kind not in alike]),
         "alike": [f"{entry.kind} {entry.value}" for entry in slices if entry.kind in alike],
+        "variants": [AS_IT_IS, *(variant.name for variant in (*VARIANTS, *without))],
+        "robustness": subject.metrics["robustness"],
+        "spread_over": SPREAD_OVER,
         "pictures": _picture_groups(pictures),
         "colors": {name: f"rgb{color}" for name, color in COLORS.items()},
+        "second_opinion": subject.second_opinion,
         "cited": subject.cited,
         "labels": [(scene.name, scene.place, scene.labels) for scene in scenes if scene.labels],
         "corrected": sum(len(scene.labels) > 1 or any(use.version > 1 for use in scene.labels) for scene in scenes),
@@ -168,6 +179,12 @@ def _values(subject: Subject, pictures: Sequence[Picture]) -> dict[str, Any]:
         "bins": BINS,
         "code_version": __version__,
     }
+
+
+def _promise(metrics: Json) -> Promise | None:
+    """Return the thresholds with a promise, None for a split that makes none."""
+    found = metrics.get("promise")
+    return Promise.model_validate(found) if found else None
 
 
 def _columns(metrics: Json) -> list[dict[str, str]]:
@@ -209,9 +226,10 @@ def _figure_rows(metrics: Json) -> list[Json]:
 
 def _facts(subject: Subject) -> list[tuple[str, str]]:
     meta, run = subject.weights.metadata, subject.run
+    optional = meta.get("optional_bands", ())
     found = [
         ("Architecture", f"{subject.weights.architecture} {'-'.join(map(str, meta.get('widths', ())))}"),
-        ("Bands", ", ".join(meta["bands"])),
+        ("Bands", ", ".join(f"{band} (optional)" if band in optional else band for band in meta["bands"])),
         ("Threshold", f"{subject.table.threshold:.3f}"),
         ("Trained on", subject.weights.snapshot_id or "imported weights"),
     ]

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from cloudseg.bands import ground_class
 from cloudseg.evaluate.metrics import Counts, mean_rates, pool, rates
-from cloudseg.evaluate.scene import SceneResult
+from cloudseg.evaluate.radiometry import VARIANTS, WITHOUT_OPTIONAL, in_variant
+from cloudseg.evaluate.scene_result import SceneResult
 from cloudseg.metrics import share
 from cloudseg.records import Record
 
@@ -16,6 +17,8 @@ SATURATED_ABOVE: Final = 0.3
 """Share of saturated pixels above which a scene is saturated (snow, ice, thick cloud in 8-bit images)."""
 NEARLY_CLEAR: Final = 0.05
 """Cloud fraction below which IoU depends on a few pixels; such a slice is compared by the recall of clear pixels."""
+RADIOMETRY: Final = "radiometry"
+"""Kind of the slices of radiometry variants."""
 MOST_VALUES: Final = 24
 """A tag with more values than this identifies scenes rather than groups of them."""
 _COVER: Final = (
@@ -30,7 +33,10 @@ _COVER: Final = (
 class Slice(Record):
     """Metrics of one group of scenes."""
 
-    kind: str = Field(description="'sensor', 'cloud cover', 'ground', 'saturated', 'label' or 'tag <name>'")
+    kind: str = Field(
+        description="'sensor', 'cloud cover', 'ground', 'saturated', 'label', 'tag <name>', 'radiometry' or "
+        "'radiometry of <label source>'"
+    )
     value: str
     scenes: int
     places: int
@@ -65,12 +71,39 @@ def _clear_recall(counts: Counts) -> float:
 
 def all_slices(scenes: Sequence[SceneResult]) -> list[Slice]:
     """Return every slice, sorted by kind and value; the set depends on scenes and labels, not on the mask."""
+    groups = slice_groups(scenes) | radiometry_groups(scenes)
+    return [slice_of(kind, value, group) for (kind, value), group in sorted(groups.items())]
+
+
+def slice_groups(scenes: Sequence[SceneResult]) -> dict[tuple[str, str], list[SceneResult]]:
+    """Return the scenes of every slice by kind and value, sorted."""
     groups: dict[tuple[str, str], list[SceneResult]] = defaultdict(list)
     tags = _grouping_tags(scenes)
     for scene in scenes:
         for kind, value in _memberships(scene, tags):
             groups[kind, value].append(scene)
-    return [slice_of(kind, value, groups[kind, value]) for kind, value in sorted(groups)]
+    return {key: groups[key] for key in sorted(groups)}
+
+
+def radiometry_groups(scenes: Sequence[SceneResult]) -> dict[tuple[str, str], list[SceneResult]]:
+    """Return the scenes in every radiometry variant, with the counts of it: all, and by label source if there are two.
+
+    Empty for an evaluation that is older than the variants.
+    """
+    sources = {scene.source for scene in scenes}
+    groups: dict[tuple[str, str], list[SceneResult]] = {}
+    for variant in (*VARIANTS, WITHOUT_OPTIONAL):
+        changed = in_variant(scenes, variant.name)
+        of_kind = {RADIOMETRY: changed}
+        if len(sources) > 1:
+            of_kind |= {f"{RADIOMETRY} of {source}": [s for s in changed if s.source == source] for source in sources}
+        groups |= {(kind, variant.name): group for kind, group in of_kind.items() if group}
+    return groups
+
+
+def is_radiometry(kind: str) -> bool:
+    """Return whether a kind of slice is of radiometry variants."""
+    return kind.partition(" of ")[0] == RADIOMETRY
 
 
 def _memberships(scene: SceneResult, tags: Sequence[str]) -> list[tuple[str, str]]:

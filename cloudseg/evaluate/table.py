@@ -7,7 +7,8 @@ from pydantic import Field
 
 from cloudseg.evaluate.bootstrap import spread
 from cloudseg.evaluate.metrics import Counts, mean_rates, pool, rates
-from cloudseg.evaluate.scene import CURVE_BINS, SceneResult
+from cloudseg.evaluate.radiometry import robustness
+from cloudseg.evaluate.scene_result import CURVE_BINS, SceneResult
 from cloudseg.evaluate.slices import is_saturated
 from cloudseg.records import Evaluation, Json, Record, Split
 from cloudseg.storage import Store
@@ -55,6 +56,7 @@ def trivial_masks(scenes: Sequence[SceneResult]) -> dict[str, list[Counts]]:
 def headline(scenes: Sequence[SceneResult]) -> Json:
     """Return the metrics of an evaluation: pooled ones at the top level, the rest nested; rounded to 6 digits.
 
+    `robustness` holds the IoU of each label source in each radiometry variant (`cloudseg.evaluate.radiometry`),
     `without_saturated` is None where every scene is saturated, `iou_bounds` (5 % and 95 % bootstrap quantiles of the
     pooled IoU) if there is only one place.
     """
@@ -66,6 +68,7 @@ def headline(scenes: Sequence[SceneResult]) -> Json:
         "scene_mean": rounded(mean_rates([scene.counts for scene in scenes])),
         "without_saturated": _pooled_and_mean(unsaturated) if unsaturated else None,
         "trivial": {name: _trivial(counts) for name, counts in trivial_masks(scenes).items()},
+        "robustness": rounded(robustness(scenes)),
         "scenes": len(scenes),
         "places": len({scene.place for scene in scenes}),
         "pixels": total.pixels,

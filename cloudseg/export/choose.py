@@ -6,12 +6,11 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from cloudseg.catalog import Catalog, model_rows, reader_rows
-from cloudseg.catalog.mask_search import MAX_IDS, Found, Query, iter_found
-from cloudseg.catalog.scene_search import find_scene, find_scenes_by_name
+from cloudseg.catalog import Catalog, names, reader_rows
+from cloudseg.catalog.mask_query import MAX_IDS, Found, Query
+from cloudseg.catalog.mask_search import iter_found
 from cloudseg.catalog.search_area import area_of_box
 from cloudseg.catalog.times import parse_interval, parse_moment
-from cloudseg.errors import NotInCatalog
 
 
 @dataclass(frozen=True)
@@ -49,14 +48,13 @@ def _queries(db: Connection, selection: Selection) -> list[Query]:
     since, until = parse_interval(selection.interval) if selection.interval is not None else (None, None)
     as_of = parse_moment(selection.as_of, "as_of") if selection.as_of is not None else None
     area = None if selection.bbox is None else area_of_box(selection.bbox)
-    for mask_id in selection.mask_ids:
-        model_rows.get_mask(db, mask_id)
+    mask_ids = [names.get_id(db, "mask", name) for name in selection.mask_ids]
     everything = Query(
         ("masks",), area=area, since=since, until=until, as_of=as_of, weights_id=_weights_id(db, selection, as_of)
     )
     return [
         replace(everything, ids=ids, scene_ids=scene_ids)
-        for ids in _groups(selection.mask_ids, MAX_IDS)
+        for ids in _groups(mask_ids, MAX_IDS)
         for scene_ids in _groups(_scene_ids(db, selection.scenes), MAX_IDS)
     ]
 
@@ -69,17 +67,9 @@ def _groups(values: Sequence[str], size: int) -> list[tuple[str, ...] | None]:
 
 def _weights_id(db: Connection, selection: Selection, as_of: datetime | None) -> str | None:
     if selection.weights_id is not None:
-        return model_rows.get_weights(db, selection.weights_id).weights_id
+        return names.get_id(db, "weights", selection.weights_id)
     return None if selection.mask_ids else reader_rows.get_shown(db, as_of)
 
 
-def _scene_ids(db: Connection, names: Sequence[str]) -> list[str]:
-    found: dict[str, None] = {}
-    for name in names:
-        scenes = [scene] if (scene := find_scene(db, name)) else find_scenes_by_name(db, [name])
-        if not scenes:
-            raise NotInCatalog(
-                "no scene has this name or id", subject=name, next_step="`cloudseg scenes` lists the scenes."
-            )
-        found.update((scene.scene_id, None) for scene in scenes)
-    return list(found)
+def _scene_ids(db: Connection, scenes: Sequence[str]) -> list[str]:
+    return [scene_id for scene in scenes for scene_id in names.list_ids(db, "scene", scene)]

@@ -13,7 +13,7 @@ from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 
 from cloudseg.bands import MASK_CLOUD
-from cloudseg.catalog.mask_search import Found
+from cloudseg.catalog.mask_query import Found
 from cloudseg.export.vector_file import LONLAT, Column
 from cloudseg.export.work import CleanedMask
 from cloudseg.raster.components import Advance, iter_components, polygon_of

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rasterio.transform import Affine
 
-from cloudseg.catalog.mask_search import Found
+from cloudseg.catalog.mask_query import Found
 from cloudseg.errors import DataError, StateError
 from cloudseg.raster.clean import UInt8, cleaned_classes
 from cloudseg.raster.cleaning import Cleaning

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from cloudseg.catalog.mask_search import Found
+from cloudseg.catalog.mask_query import Found
 from cloudseg.errors import DataError
 
 

@@ -9,13 +9,8 @@ from shapely.geometry.base import BaseGeometry
 from sqlalchemy import Connection
 
 from cloudseg.catalog import Catalog, model_rows, reader_rows
-from cloudseg.catalog.mask_search import (
-    OLDEST_FIRST,
-    Available,
-    Query,
-    count_masks,
-    iter_found,
-)
+from cloudseg.catalog.mask_query import OLDEST_FIRST, Available, Query
+from cloudseg.catalog.mask_search import count_masks, iter_found
 from cloudseg.catalog.search_area import area_of_box
 from cloudseg.errors import DataError
 from cloudseg.gis.area_stats import AreaIndex, grid_outline

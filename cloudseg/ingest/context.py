@@ -32,7 +32,7 @@ class Outcome:
     """The result of one candidate or unmatched file. Filled in while it is processed."""
 
     name: str
-    scene: Literal["added", "known", "none"] = "none"
+    scene: Literal["added", "known", "removed", "none"] = "none"
     """'none' also for a label without its scene."""
     scene_id: str | None = None
     label_id: str | None = None
@@ -50,7 +50,7 @@ class Outcome:
 
     @property
     def status(self) -> str:
-        """'added', 'known', 'labeled' or 'quarantined', for the progress line."""
+        """'added', 'known', 'removed', 'labeled' or 'quarantined', for the progress line."""
         if self.quarantined or self.still_quarantined:
             return "quarantined"
         return self.scene if self.scene != "none" else "labeled" if self.label_id else "known"

@@ -36,7 +36,9 @@ from cloudseg.ingest.probe import RESTRICTIONS
 log = logging.getLogger(__name__)
 _SERVER: Final = "cloudseg.ingest.fork_server"
 _START_S: Final = 60.0
-"""Importing rasterio takes a second of CPU time."""
+_IMPORT_S: Final = 20.0
+"""CPU time in which the server starts; importing rasterio takes a second or two. A machine that is busy with a training
+may need many times that by the clock."""
 _END_S: Final = 10.0
 _LONGEST_DIRECTORY: Final = 70
 """Bytes of a path that leave room for the name of a socket in a temporary directory."""
@@ -248,7 +250,6 @@ class DecoderServer:
         self.close()
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.settimeout(_START_S)
         with theirs, tempfile.TemporaryFile() as stderr:
             # Its own session: Ctrl-C ends the service, which ends its decoders in order.
             self._process = subprocess.Popen(  # noqa: S603
@@ -263,13 +264,20 @@ class DecoderServer:
             theirs.close()
             self._control = ours
             try:
-                ready = ours.recv(1)
+                ready = _receive(ours, CpuDeadline([self._process.pid], _IMPORT_S))
+            except TimeoutError as error:
+                self.close()
+                raise not_started(
+                    "no answer in time",
+                    next_step="The machine may be too busy, for example with a training: try again.",
+                ) from error
             except OSError:
                 ready = b""
             if not ready:
                 self.close()
                 stderr.seek(0)
-                raise not_started(stderr.read()[-600:].decode("utf-8", "replace"))
+                lines = stderr.read().decode("utf-8", "replace").split("\n")
+                raise not_started(next((line.strip() for line in reversed(lines) if line.strip()), "nothing"))
         try:
             self._find_restrictions()
         except BaseException:
@@ -298,6 +306,23 @@ class DecoderServer:
                 "the kernel does not allow these sandbox restrictions: %s (docs/concepts/security.md)",
                 ", ".join(missing),
             )
+
+
+def _receive(channel: socket.socket, deadline: CpuDeadline) -> bytes:
+    """Return one byte of a process, or nothing if it has ended.
+
+    Raises:
+        TimeoutError: The deadline is over.
+    """
+    while True:
+        channel.settimeout(deadline.wait_s())
+        try:
+            return channel.recv(1)
+        except TimeoutError:
+            if deadline.is_over():
+                raise
+        finally:
+            channel.settimeout(_START_S)
 
 
 def _probe(server: DecoderServer, limits: DecodeLimits) -> list[str]:
@@ -358,11 +383,14 @@ def _short_directory() -> str:
     )
 
 
-def not_started(found: str) -> CloudsegError:
-    """Return the error of processes that do not start."""
-    return CloudsegError(
-        "the decoder process does not start",
-        subject=sys.executable,
-        found=found,
-        next_step="Run `cloudseg doctor`. CLOUDSEG_DECODE_MEMORY_MB may be too small for the libraries themselves.",
-    )
+_MEMORY: Final = "Run `cloudseg doctor`. CLOUDSEG_DECODE_MEMORY_MB may be too small for the libraries themselves."
+
+
+def not_started(found: str, *, next_step: str = _MEMORY) -> CloudsegError:
+    """Return the error of processes that do not start.
+
+    Args:
+        found: What they said, in one line: it becomes part of an alert.
+        next_step: What to do.
+    """
+    return CloudsegError("the decoder process does not start", subject=sys.executable, found=found, next_step=next_step)

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from cloudseg import keys
 from cloudseg.bands import SENTINEL2, Radiometry
+from cloudseg.catalog.removal_rows import find_standing
 from cloudseg.catalog.scene_rows import add_scene, find_quarantined, find_scene_by_source, release_source
 from cloudseg.catalog.session import now
 from cloudseg.grid import mgrs_place
@@ -20,7 +21,7 @@ from cloudseg.ingest.job import QualityJob, RasterJob, SceneFacts, SceneJob
 from cloudseg.ingest.pool import Decoder
 from cloudseg.ingest.quarantine import quarantine_id, release_known_file
 from cloudseg.publish import publish, stage_object
-from cloudseg.records import Scene, StoredObject
+from cloudseg.records import Removal, Scene, StoredObject
 
 _DEFAULT_SCALE = (SENTINEL2.scale, SENTINEL2.offset)
 
@@ -57,8 +58,8 @@ def ingest_scene(
 ) -> None:
     """Add a scene and its label to the catalog, and record the result in `outcome`.
 
-    A known scene is not decoded again, but its label may be new. A scene that is in quarantine is only counted. A bad
-    label does not affect its scene.
+    A known scene is not decoded again, but its label may be new. A scene that is in quarantine is only counted, one
+    that was removed (`cloudseg remove scene`) is passed over with a note. A bad label does not affect its scene.
 
     Args:
         context: What the ingest shares.
@@ -73,7 +74,11 @@ def ingest_scene(
     entry_id = quarantine_id(candidate.files[0].file.uri, source_sha256, *candidate.read_as())
     with context.catalog.read() as db:
         known = find_scene_by_source(db, source_sha256)
+        removal = None if known is not None else find_standing(db, source_sha256)
         bad = known is None and find_quarantined(db, entry_id) is not None
+    if removal is not None:
+        pass_over_removed(removal, outcome)
+        return
     if bad:
         outcome.still_quarantined += 1
         return
@@ -89,6 +94,15 @@ def ingest_scene(
             scene = _decode_and_add(context, decoder, candidate, hashes, source_sha256, scene_file, outcome)
         if candidate.label is not None:
             ingest_label(context, decoder, candidate.label, scene, scene_file, folder, outcome)
+
+
+def pass_over_removed(removal: Removal, outcome: Outcome) -> None:
+    """Record that a scene was removed and stays out, and how to change that."""
+    outcome.scene, outcome.scene_id = "removed", removal.scene_id
+    outcome.notes.append(
+        f"{outcome.name}: removed on {removal.created_at:%Y-%m-%d} ({removal.reason}), passed over; delete the file, "
+        f"or allow it again: cloudseg remove lift {removal.scene_id} --reason …"
+    )
 
 
 def _decode_and_add(

@@ -35,7 +35,7 @@ SKIP_BAND: Final = "-"
 STAC_LAYOUT: Final = "stac"
 
 OnProgress = Callable[[int, int, str, str], object]
-"""Called with done, total, the scene's name and its status ('added', 'known', 'labelled', 'quarantined')."""
+"""Called with done, total, the scene's name and its status ('added', 'known', 'removed', 'labelled', 'quarantined')."""
 
 
 def ingest_source(
@@ -201,6 +201,7 @@ def _to_record(source: str, outcomes: list[Outcome], seconds: float) -> IngestRe
         proposed=[outcome.label_id for outcome in outcomes if outcome.label_id and outcome.proposed],
         notes=[note for outcome in outcomes for note in outcome.notes],
         known=sum(outcome.scene == "known" for outcome in outcomes),
+        removed=sum(outcome.scene == "removed" for outcome in outcomes),
         quarantined=[entry_id for outcome in outcomes for entry_id in outcome.quarantined],
         empty_layers=[outcome.empty_layer for outcome in outcomes if outcome.empty_layer],
         still_quarantined=sum(outcome.still_quarantined for outcome in outcomes),

@@ -106,13 +106,15 @@ def _receive_scene(head: ScenePixels, grid: Grid, pixels: PixelReceiver, folder:
         tags={"CONTENT": "reflectance x 10000, 0 = no data"} | dict(head.tags),
         compression="ZSTD",
         predictor=True,
+        halve=not any(side % 2 for side in (grid.height, grid.width, head.rows, head.cols)),
     ) as out:
         for window in windows_of(grid.height, grid.width, head):
             dn = pixels.receive((len(head.bands), window.height, window.width), np.uint16)
             valid: Bool = dn[0] != 0
             for band in dn[1:]:
                 valid &= band != 0
-            dn *= valid
+            if not valid.all():
+                dn *= valid
             out.write(dn, window=rasterio_window(window))
             _mark_valid(overview, valid, window, step)
             valid_count += int(valid.sum())
@@ -204,7 +206,7 @@ def _receive_label(
                     next_step="Inspect the file before trying again: it may be malicious.",
                 )
             classes[~read_valid(scene, window)] = MASK_NO_DATA
-            out.write(classes, 1, window=rasterio_window(window))
+            out.write(classes[np.newaxis], window=rasterio_window(window))
             labeled += int((classes != MASK_NO_DATA).sum())
             cloud += int((classes == MASK_CLOUD).sum())
         pixels.finish()

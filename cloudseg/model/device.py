@@ -2,7 +2,9 @@
 
 import ctypes
 import logging
+import math
 import platform
+import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +27,12 @@ _M_MMAP_MAX: Final = -4
 
 CPUINFO = Path("/proc/cpuinfo")
 """Where Linux describes this CPU. Tests replace it by a file of another CPU."""
+BF16_UNITS: Final = ("amx_bf16", "avx512_bf16", "bf16")
+"""Names in /proc/cpuinfo: AMX and AVX-512 of x86, bf16 of Armv8.6. Others compute bf16 in float32, with two more
+conversions."""
+_BF16_WORTH: Final = 1.25
+"""Times as fast as fp32: a smaller gain is not worth the 16 bits that bf16 leaves out."""
+_BF16_TURNS: Final = 5
 INT8_UNITS: Final = ("avx512_vnni", "avx_vnni", "i8mm", "asimddp")
 """Names in /proc/cpuinfo: VNNI of x86, int8 matrix product and dot product of Arm.
 
@@ -68,7 +76,7 @@ def choose_device(
 
     Args:
         wanted: "auto" uses a GPU if one is visible to torch.
-        precision: "auto" uses bf16 if the device has arithmetic for it that is worth using.
+        precision: "auto" uses bf16 if the device has arithmetic for it that is faster.
         threads: CPU threads of torch; 0 uses every CPU of the process.
         int8: "auto" uses the int8 file of weights if the CPU has int8 arithmetic that sums exactly.
 
@@ -111,15 +119,40 @@ def _choose_precision(kind: str, wanted: str) -> tuple[Literal["fp32", "bf16"], 
 def bf16_unit(kind: str) -> str | None:
     """Return the name of the device's bf16 arithmetic, None if it has none that is worth using.
 
-    On a CPU: AMX, AVX512_BF16 of AMD, Armv8.6 BF16. Intel's AVX512_BF16 without AMX is not used: a 64-channel
-    convolution took 0.127 s there in bf16 and 0.068 s in fp32; on AMD bf16 is twice as fast (docs/log.md). The
-    choice depends on the processor's name, not on a measurement, so that a repeated run computes the same.
+    A CPU that has it is measured, because the name does not say whether it is fast: with AVX512_BF16 and without AMX
+    bf16 took twice as long as fp32 on Intel and half as long on AMD (docs/log.md). Both are far from the limit, so that
+    every process on a machine chooses the same.
     """
     if kind == "cuda":
         return "bf16 tensor cores" if torch.cuda.get_device_capability() >= (8, 0) else None
-    words = cpu_flags()
-    worth_using = ("amx_bf16", "bf16") + (() if "GenuineIntel" in words else ("avx512_bf16",))
-    return next((unit for unit in worth_using if unit in words), None)
+    unit = next((unit for unit in BF16_UNITS if unit in cpu_flags()), None)
+    if unit is None:
+        return None
+    speedup = bf16_speedup()
+    log.info("%s: a convolution in bf16 is %.2f times as fast as in fp32", unit, speedup)
+    return unit if speedup >= _BF16_WORTH else None
+
+
+def bf16_speedup() -> float:
+    """Measure how many times as fast as in fp32 this CPU computes a 3x3 convolution of 64 channels in bf16.
+
+    The best of interleaved turns of one thread, by its CPU time: other processes do not matter. About 0.1 s.
+    """
+    x = torch.ones(1, 64, 64, 64).to(memory_format=torch.channels_last)
+    weight = torch.ones(64, 64, 3, 3).to(memory_format=torch.channels_last)
+    best = {False: math.inf, True: math.inf}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            for in_bf16 in (False, True) * _BF16_TURNS:
+                began = time.thread_time()
+                with torch.autocast("cpu", dtype=torch.bfloat16, enabled=in_bf16, cache_enabled=False):
+                    torch.nn.functional.conv2d(x, weight, padding=1)
+                best[in_bf16] = min(best[in_bf16], time.thread_time() - began)
+    finally:
+        torch.set_num_threads(threads)
+    return best[False] / best[True]
 
 
 def int8_unit(flags: frozenset[str]) -> str | None:
@@ -139,6 +172,11 @@ def set_up(device: Device) -> None:
         torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
+    if device.kind == "cuda":
+        # The gradient of bilinear upsampling is summed in random order otherwise, and a resumed run would differ.
+        # An operation without a deterministic kernel warns instead of failing.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     keep_activations_mapped()
 
 

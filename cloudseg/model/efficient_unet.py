@@ -17,6 +17,8 @@ from cloudseg.model.unet import DoubleConv, UNet
 _EPS: Final = 1e-3
 """Of every BatchNorm in the published net (PyTorch's default is 1e-5)."""
 _STEM: Final = 32
+_STRIP_ROWS: Final = 32
+"""Rows of a halved map that a prediction computes together: 14 MB of expanded values for a window of 1 120 pixels."""
 
 
 class _Blocks(NamedTuple):
@@ -74,11 +76,34 @@ class InvertedResidual(nn.Module):
         depthwise = [*_convolution(wide, wide, kernel, stride, groups=wide), nn.ReLU6(inplace=True)]
         self.conv = nn.Sequential(*expansion, *depthwise, *_convolution(wide, out_channels))
         self.is_residual = stride == 1 and in_channels == out_channels
+        self.halves_wide = stride == 2 and expand > 1
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return `(batch, out_channels, row, col)`."""
+        if self.halves_wide and not torch.is_grad_enabled() and x.shape[2] > 2 * _STRIP_ROWS:
+            return self._by_strips(x)
         out: torch.Tensor = self.conv(x)
         return x + out if self.is_residual else out
+
+    def _by_strips(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what `self.conv` returns: the expanded map, six times the input, exists a few rows at a time.
+
+        It would be the largest map of a prediction by far, and pass through memory instead of the processor's cache.
+        """
+        layers = list(self.conv)
+        expand, halve, project = nn.Sequential(*layers[:3]), layers[3], nn.Sequential(*layers[4:])
+        if not isinstance(halve, HalvingConv2d):
+            raise TypeError(f"{type(halve).__name__} does not halve")
+        kernel, height = halve.kernel_size[0], x.shape[2]
+        strips = []
+        for row in range(0, height // 2, _STRIP_ROWS):
+            first = 2 * row - halve.before
+            end = 2 * (min(row + _STRIP_ROWS, height // 2) - 1) - halve.before + kernel
+            wide = expand(x[:, :, max(first, 0) : min(end, height)])
+            wide = functional.pad(wide, (halve.before, halve.after, max(-first, 0), max(end - height, 0)))
+            halved = functional.conv2d(wide, halve.weight, halve.bias, stride=2, groups=halve.groups)
+            strips.append(project(halved))
+        return torch.cat(strips, dim=2)
 
 
 def _stage(level: int, in_channels: int) -> nn.Sequential:
@@ -152,7 +177,8 @@ class EfficientUNet(UNet):
 
         The encoder's widest maps hold 100, a wide decoder at half the resolution exceeds it. Measured in fp32: 95
         with 32-64-96-96, 187 with 128-128-96-96, 201 with 64-256-96-96 (bytes per pixel of a pass of 768 or 1024 pixels
-        per side, by the peak of the process, over 4).
+        per side, by the peak of the process, over 4). By strips a pass of 32-64-96-96 holds 64; the number stays, as
+        the windows of a scene, and with them how its probability is rounded, follow from it.
         """
         below = widths[1] if len(widths) > 1 else widths[0]
         return max(100, 3 * (2 * widths[0] + 2 * below + STAGES[0][-1].out) // 8)

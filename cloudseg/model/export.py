@@ -2,7 +2,8 @@
 
 The graph is built node by node from the fused net, not by `torch.onnx.export`: docs/decisions/0025_onnx_by_hand.md.
 Input `dn` uint16 `(batch, band, height, width)`, canonical digital numbers with 0 for "no data", height and width
-multiples of `WeightsMeta.multiple`; output `probability` float32 `(batch, height, width)`.
+multiples of `WeightsMeta.multiple`; output `probability` float32 `(batch, height, width)`. A whole band of 0 means that
+the scene lacks it, where the weights have it among `WeightsMeta.optional_bands`.
 """
 
 import json
@@ -72,15 +73,24 @@ class _Graph:
 
 
 def _preprocess(graph: _Graph, meta: WeightsMeta) -> str:
-    """Add what `cloudseg.model.normalize` does: clip, mean, std, and 0 where a band was not observed."""
+    """Add what `cloudseg.model.normalize` does: clip, mean, std, and 0 where a band was not observed.
+
+    With optional bands a pixel is observed where no required band is 0, and a band that is 0 there is missing.
+    """
     dn = graph.add("Cast", ["dn"], to=TensorProto.FLOAT)
     reflectance = graph.add("Div", [dn, graph.constant("scale", np.float32(REFLECTANCE_SCALE))])
     clipped = graph.add("Min", [reflectance, graph.constant("clip", np.float32(meta.clip))])
     mean, std = (np.array(values, np.float32).reshape(1, -1, 1, 1) for values in (meta.mean, meta.std))
     centered = graph.add("Sub", [clipped, graph.constant("mean", mean)])
     scaled = graph.add("Div", [centered, graph.constant("std", std)])
-    darkest = graph.add("ReduceMin", [dn], axes=[1], keepdims=1)
+    needed = dn
+    if meta.optional_bands:
+        positions = np.array([meta.bands.index(band) for band in meta.required_bands])
+        needed = graph.add("Gather", [dn, graph.constant("required_bands", positions)], axis=1)
+    darkest = graph.add("ReduceMin", [needed], axes=[1], keepdims=1)
     valid = graph.add("Greater", [darkest, graph.constant("no_data", np.float32(0))])
+    if meta.optional_bands:
+        valid = graph.add("And", [valid, graph.add("Greater", [dn, "no_data"])])
     return graph.add("Where", [valid, scaled, "no_data"])
 
 

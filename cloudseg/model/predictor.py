@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from cloudseg.bands import NO_DATA
 from cloudseg.model.device import Device, set_up, usable_cpus
 from cloudseg.model.fuse import fuse_conv_bn
 from cloudseg.model.int8 import INT8_ASSET, Int8Net
@@ -46,6 +47,7 @@ class Predictor:
         )
         net = fuse_conv_bn(loaded.net).to(device.torch, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._net: torch.nn.Module = net.requires_grad_(False)
+        self._optional = [self.meta.bands.index(band) for band in self.meta.optional_bands]
 
     @property
     def arithmetic(self) -> Literal["fp32", "bf16", "int8"]:
@@ -56,7 +58,8 @@ class Predictor:
         """Return the probability of cloud.
 
         Args:
-            dn: uint16 `(n, band, row, col)`, canonical digital numbers in the order of `meta.bands`, working pixels.
+            dn: uint16 `(n, band, row, col)`, canonical digital numbers in the order of `meta.bands`, working pixels;
+                0 where an optional band is missing (`cloudseg.model.normalize.fill_missing`).
             valid: bool `(n, row, col)`, True where observed.
 
         Returns:
@@ -82,6 +85,8 @@ class Predictor:
                 torch.from_numpy(valid).to(self.device.torch),
                 self.meta.scaling,
             )
+            for band in self._optional:
+                x[:, band].masked_fill_(torch.from_numpy(dn[:, band] == NO_DATA).to(self.device.torch), 0.0)
             if any(after for _, after in padding):
                 # Edge pixels are repeated: zeros would look like missing data to the net and darken the rim.
                 x = functional.pad(x, (*padding[1], *padding[0]), mode="replicate")

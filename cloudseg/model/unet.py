@@ -92,8 +92,8 @@ class UNet(nn.Module):
             x = self.get_submodule(f"pool{level}")(skips[level])
         x = self.bottleneck(x)
         for level, name in self.decoder_names:
-            x = self.get_submodule(f"up{name}")(x)
-            x = self.get_submodule(f"dec{name}")(torch.cat([x, skips.pop(level)], dim=1))
+            x = torch.cat([self.get_submodule(f"up{name}")(x), skips.pop(level)], dim=1)
+            x = self.get_submodule(f"dec{name}")(x)
         logits: torch.Tensor = self.final(x)
         return logits
 

@@ -1,10 +1,19 @@
 """The weights file: safetensors with one JSON document that holds everything needed to predict; no pickle."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
@@ -17,6 +26,7 @@ from cloudseg.model.normalize import Scaling
 from cloudseg.model.safetensors_header import METADATA_KEY, HeaderError, metadata_text, read_header
 from cloudseg.model.unet import UNet
 from cloudseg.recipe import MAX_CHANNELS, Architecture, EncoderWeights, Model, scaling_problem
+from cloudseg.records import BrightnessRange
 
 _MAX_LEVELS: Final = 8
 _VARIANCE: Final = ".running_var"
@@ -31,6 +41,9 @@ class WeightsMeta(BaseModel):
     format: Literal["cloudseg-weights-1"] = "cloudseg-weights-1"
     architecture: Architecture
     bands: tuple[str, ...] = Field(min_length=1, max_length=64, description="order of the input's bands")
+    optional_bands: tuple[str, ...] = Field(
+        (), description="those that a scene may lack: the net then sees 0 there, as in a share of its training samples"
+    )
     widths: tuple[int, ...] = Field(min_length=1, max_length=_MAX_LEVELS)
     dropout: float = Field(ge=0, lt=1)
     encoder_weights: EncoderWeights | None = Field(None, description="what the encoder was initialized with")
@@ -55,6 +68,9 @@ class WeightsMeta(BaseModel):
     steps: int | None = Field(None, description="optimizer steps behind these parameters")
     sources: tuple[str, ...] = Field((), description="where the labels come from")
     metrics: dict[str, Any] = Field(default_factory=dict, description="on the validation places")
+    brightness: BrightnessRange | None = Field(
+        None, description="range of the training scenes; None: too few of them, or weights of an earlier release"
+    )
     code_version: str = __version__
 
     @model_validator(mode="before")
@@ -75,11 +91,32 @@ class WeightsMeta(BaseModel):
                 raise ValueError(f"{name} has {len(values)} values for {len(self.bands)} bands")
         if problem := scaling_problem(self.mean, self.std):
             raise ValueError(problem)
+        if unknown := [band for band in self.optional_bands if band not in self.bands]:
+            raise ValueError(f"optional_bands names {', '.join(unknown)}, which is none of the bands")
+        if not self.required_bands:
+            raise ValueError("every band is optional: then nothing says where a pixel was observed")
         try:
             _ = self.model
         except ValidationError as error:  # no recipe can define this net
             raise ValueError(_describe_errors(error)) from error
         return self
+
+    @model_serializer(mode="wrap")
+    def _write(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave optional bands out where there are none: exports of weights of earlier releases keep their bytes."""
+        values: dict[str, Any] = write(self)
+        if not self.optional_bands:
+            del values["optional_bands"]
+        return values
+
+    @property
+    def required_bands(self) -> tuple[str, ...]:
+        """Bands that a scene must have, in the order of the input's bands."""
+        return tuple(band for band in self.bands if band not in self.optional_bands)
+
+    def bands_to_read(self, bands: Collection[str]) -> tuple[str, ...]:
+        """Return what is read of pixels with these bands: all required ones, and the optional ones that are there."""
+        return tuple(band for band in self.bands if band in bands or band not in self.optional_bands)
 
     @property
     def model(self) -> Model:

@@ -38,6 +38,15 @@ class PaddedWindow:
     padded: Window
     """The pixels that the net sees: the core and its margin, cut at the edges of the scene."""
 
+    @property
+    def near(self) -> "PaddedWindow":
+        """The same core with one working pixel around it, where the padded window has one: what `upsample` uses."""
+        rows, cols = self.core.within(self.padded)
+        top, left = max(rows.start - 1, 0), max(cols.start - 1, 0)
+        bottom, right = min(rows.stop + 1, self.padded.height), min(cols.stop + 1, self.padded.width)
+        near = Window(self.padded.row_off + top, self.padded.col_off + left, bottom - top, right - left)
+        return PaddedWindow(self.core, near)
+
     def upsample(self, probability: Floats, observed: Bools, target: Window, factor: int) -> Floats:
         """Return the probability at scene pixels of the core.
 
@@ -52,10 +61,9 @@ class PaddedWindow:
         Returns:
             float32 `(target.height, target.width)`.
         """
-        rows, cols = self.core.within(self.padded)
-        near = (slice(max(rows.start - 1, 0), rows.stop + 1), slice(max(cols.start - 1, 0), cols.stop + 1))
-        origin = (self.padded.row_off + near[0].start, self.padded.col_off + near[1].start)
-        return upsample(probability[near], observed[near], origin, target, factor)
+        near = self.near.padded
+        kept = near.within(self.padded)
+        return upsample(probability[kept], observed[kept], (near.row_off, near.col_off), target, factor)
 
 
 def margin_of(radius: int, multiple: int, halo: int = 0) -> int:

@@ -1,14 +1,15 @@
 """Draw the two rasters of a mask window by window, as files or as arrays; reading, computing and writing overlap.
 
-Memory: one forward pass (`budget_bytes`), two queued windows of input and two of output, and GDAL's block cache.
+Memory: one forward pass (`budget_bytes`), what reading keeps (`cloudseg.predict.window_pixels`), the probability of one
+row of windows, two queued windows of input and two of output, and GDAL's block cache.
 """
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,19 +18,25 @@ from rasterio.windows import Window as RasterioWindow
 
 from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA
 from cloudseg.grid import Window, decimation, iter_strips
+from cloudseg.model.device import usable_cpus
+from cloudseg.model.normalize import fill_missing
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.windows import BUDGET_BYTES, PaddedWindow, plan_windows
+from cloudseg.predict.brightness import BrightnessCount
 from cloudseg.predict.pipeline import read_ahead, write_behind
+from cloudseg.predict.window_pixels import OpenPixels, ReadPixels, WindowPixels, iter_window_pixels
 from cloudseg.raster.cog import BLOCK_SIZE, create_tiled
 from cloudseg.raster.probability import STEPS, classify, encode_probability
-from cloudseg.raster.read import open_raster, read_scene
-from cloudseg.raster.resample import scene_window, working_shape
+from cloudseg.raster.read import open_raster, read_bands
+from cloudseg.raster.resample import working_shape
 from cloudseg.raster.statistics import BandStatistics, count_values
 from cloudseg.raster.style import mask_colormap
 from cloudseg.records import GdalPath
 from cloudseg.stac.mask import MaskFacts
 
 log = logging.getLogger(__name__)
+_DRAWN_ROWS: Final = 64
+"""Scene rows that are upsampled together: what they need stays in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +52,6 @@ class PredictionProgress:
 
 
 OnProgress = Callable[[PredictionProgress], None]
-
-ReadPixels = Callable[[Window, tuple[str, ...], int], tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]]
-"""Read a window of working pixels: window, bands, scene pixels per working pixel; returns what `read_scene` does."""
-OpenPixels = Callable[[], AbstractContextManager[ReadPixels]]
-"""Open the pixels of a scene; called, and read from, in the thread that reads ahead."""
 
 
 class Target(Protocol):
@@ -94,43 +96,41 @@ class WindowGrid:
     """Scene pixels per working pixel along an axis."""
     windows: list[PaddedWindow]
     bands: tuple[str, ...]
+    """What is read, in the order of the weights' bands; without an optional one that the scene lacks."""
 
 
 @dataclass(frozen=True)
-class _Block:
-    """The data of one window on their way through the three threads."""
+class _Drawn:
+    """A window after its forward pass, on its way to the writer."""
 
-    window: PaddedWindow
-    target: Window
-    """The core in scene pixels."""
-    valid_bits: npt.NDArray[np.uint8]
-    """Validity of `(target.height, target.width)` scene pixels, eight per byte along a row.
-
-    Packed, because at a coarse working resolution the core of one window may be most of the scene.
-    """
-    dn: npt.NDArray[np.uint16] | None
-    """`(band, row, col)` over `window.padded`; None where nothing in the core was observed."""
-    observed: npt.NDArray[np.bool_] | None
-    """`(row, col)` over `window.padded`."""
-    probability: npt.NDArray[np.float32] | None = None
-    """The same shape, after the forward pass."""
+    pixels: WindowPixels
+    """Without those of the scene."""
+    probability: npt.NDArray[np.float32] | None
+    """`(row, col)` over `pixels.window.padded`; None where nothing in the core was observed."""
 
 
 def plan_scene(
-    scene: Target, predictor: Predictor, *, budget_bytes: int = BUDGET_BYTES, core: int | None = None
+    scene: Target,
+    predictor: Predictor,
+    *,
+    bands: Collection[str] | None = None,
+    budget_bytes: int = BUDGET_BYTES,
+    core: int | None = None,
 ) -> WindowGrid:
     """Return the windows of a scene, as large as one forward pass may be.
 
     Args:
         scene: to be masked.
         predictor: the weights; their receptive field determines the overlap of the windows.
+        bands: that the scene has; None: all that the weights read. An optional band that it lacks is not read.
         budget_bytes: memory of one forward pass.
         core: side of the cores in working pixels, instead of the largest that the budget allows.
     """
     factor = decimation(scene.resolution_m, predictor.meta.working_resolution_m)
     height, width = working_shape(scene.height, scene.width, factor)
     windows = plan_windows(predictor, height, width, factor, budget_bytes=budget_bytes, core=core)
-    return WindowGrid(factor, windows, predictor.meta.bands)
+    meta = predictor.meta
+    return WindowGrid(factor, windows, meta.bands if bands is None else meta.bands_to_read(bands))
 
 
 def stored_pixels(source: GdalPath | str) -> OpenPixels:
@@ -138,8 +138,8 @@ def stored_pixels(source: GdalPath | str) -> OpenPixels:
 
     @contextmanager
     def opened() -> Iterator[ReadPixels]:
-        with open_raster(source) as dataset:
-            yield lambda window, bands, factor: read_scene(dataset, window, bands, factor)
+        with open_raster(source, threads=usable_cpus()) as dataset:
+            yield lambda window, bands: read_bands(dataset, window, bands)
 
     return opened
 
@@ -211,91 +211,109 @@ def _draw(
 ) -> MaskFacts:
     with ExitStack() as stack:
         subject = f"weights {predictor.weights_id} on scene {scene.scene_id}"
-        writer = _Writer(classes, steps, predictor.meta.threshold, grid.factor, subject)
+        writer = _Writer(classes, steps, predictor.meta.threshold, grid.factor, scene.height, subject)
         write = stack.enter_context(write_behind(writer.write))
-        blocks = stack.enter_context(read_ahead(_read_blocks(pixels, scene, grid)))
-        skipped = 0
-        for done, block in enumerate(blocks, start=1):
-            skipped += block.dn is None
-            write(_predicted(block, predictor))
+        windows = stack.enter_context(read_ahead(_read(pixels, scene, grid)))
+        skipped, brightness = 0, BrightnessCount(grid.bands)
+        for done, window in enumerate(windows, start=1):
+            skipped += window.dn is None
+            if window.dn is not None and window.observed is not None:
+                brightness.add(window.window, window.dn, window.observed)
+            write(_predicted(window, predictor, grid.bands))
             if on_progress is not None:
                 on_progress(PredictionProgress(scene.scene_id, done, len(grid.windows), skipped))
+    counts = writer.counts()
     return MaskFacts(
         predictor.meta.threshold,
-        cloud=int(writer.counts["mask"][MASK_CLOUD]),
-        valid=int(writer.counts["mask"].sum() - writer.counts["mask"][MASK_NO_DATA]),
+        cloud=int(counts["mask"][MASK_CLOUD]),
+        valid=int(counts["mask"].sum() - counts["mask"][MASK_NO_DATA]),
         pixels=scene.height * scene.width,
         arithmetic=predictor.arithmetic,
+        brightness=brightness.percentiles,
+        missing_bands=tuple(band for band in predictor.meta.bands if band not in grid.bands),
         statistics={
             name: found
-            for name, counts in writer.counts.items()
-            if (found := BandStatistics.from_counts(counts, MASK_NO_DATA)) is not None
+            for name, values in counts.items()
+            if (found := BandStatistics.from_counts(values, MASK_NO_DATA)) is not None
         },
     )
 
 
-def _predicted(block: _Block, predictor: Predictor) -> _Block:
-    if block.dn is None or block.observed is None:
-        return block
-    probability = predictor.probability(block.dn[None], block.observed[None])[0]
-    return _Block(block.window, block.target, block.valid_bits, None, block.observed, probability)
-
-
-def _read_blocks(pixels: OpenPixels, scene: Target, grid: WindowGrid) -> Iterator[_Block]:
+def _read(pixels: OpenPixels, scene: Target, grid: WindowGrid) -> Iterator[WindowPixels]:
     with pixels() as read:
-        for window in grid.windows:
-            target = scene_window(window.core, grid.factor, scene.height, scene.width)
-            bits = [np.packbits(read(strip, grid.bands, 1)[1], axis=1) for strip in iter_strips(target, BLOCK_SIZE)]
-            valid_bits = np.concatenate(bits)
-            if not valid_bits.any():
-                yield _Block(window, target, valid_bits, None, None)
-                continue
-            dn, observed = _read_by_strips(read, window.padded, grid)
-            yield _Block(window, target, valid_bits, dn, observed)
+        yield from iter_window_pixels(read, grid.bands, (scene.height, scene.width), grid.factor, grid.windows)
 
 
-def _read_by_strips(
-    read: ReadPixels, window: Window, grid: WindowGrid
-) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
-    """Return reflectance and validity of a window of working pixels, as `read_scene` does.
-
-    It is read by strips, because the mean needs `factor`² scene pixels for each working pixel.
-    """
-    dn = np.empty((len(grid.bands), window.height, window.width), np.uint16)
-    observed = np.empty((window.height, window.width), np.bool_)
-    for strip in iter_strips(window, max(1, BLOCK_SIZE // grid.factor)):
-        rows, _ = strip.within(window)
-        dn[:, rows], observed[rows] = read(strip, grid.bands, grid.factor)
-    return dn, observed
+def _predicted(pixels: WindowPixels, predictor: Predictor, bands: tuple[str, ...]) -> _Drawn:
+    if pixels.dn is None or pixels.observed is None:
+        return _Drawn(pixels, None)
+    dn = fill_missing(pixels.dn, bands, predictor.meta.bands)
+    probability = predictor.probability(dn[None], pixels.observed[None])[0]
+    # Only what upsampling needs waits for the other windows of the row.
+    near = pixels.window.near
+    kept = near.padded.within(pixels.window.padded)
+    return _Drawn(
+        replace(pixels, window=near, dn=None, observed=pixels.observed[kept].copy()), probability[kept].copy()
+    )
 
 
 class _Writer:
-    """Writer of the two rasters that also counts pixels; `write` runs in one thread."""
+    """Writer of the two rasters that also counts pixels; `write` runs in one thread.
 
-    def __init__(self, mask: Any, probability: Any, threshold: float, factor: int, subject: str) -> None:
+    A row of windows is drawn when its last one has come, by strips of whole tiles over its full width: each tile of the
+    files is written once, and memory does not grow with a core, which at a coarse working resolution may be most of the
+    scene.
+    """
+
+    def __init__(self, mask: Any, probability: Any, threshold: float, factor: int, height: int, subject: str) -> None:
         self._mask, self._probability, self._threshold, self._factor = mask, probability, threshold, factor
-        self._subject = subject
-        self.counts = {name: np.zeros(256, np.int64) for name in ("mask", "probability")}
+        self._height, self._subject = height, subject
+        self._row: list[_Drawn] = []
+        self._steps = np.empty((0, 0), np.uint8)
+        """The encoded probability of the strip of tiles that is being filled."""
+        self._counts = np.zeros(256, np.int64)
 
-    def write(self, block: _Block) -> None:
-        """Write the core of a block by strips: at full resolution it may be most of the scene."""
-        for strip in iter_strips(block.target, BLOCK_SIZE):
-            steps = self._steps(block, strip)
-            classes = classify(steps, self._threshold)
-            self.counts["mask"] += count_values(classes)
-            self.counts["probability"] += count_values(steps)
-            window = RasterioWindow(strip.col_off, strip.row_off, strip.width, strip.height)
-            self._mask.write(classes, 1, window=window)
-            self._probability.write(steps, 1, window=window)
+    def counts(self) -> dict[str, npt.NDArray[np.int64]]:
+        """Return how many pixels have each value, `(256,)` for each raster."""
+        classes = classify(np.arange(256, dtype=np.uint8), self._threshold)
+        of_classes = np.bincount(classes, weights=self._counts, minlength=256).astype(np.int64)  # exact below 2 ** 53
+        return {"mask": of_classes, "probability": self._counts}
 
-    def _steps(self, block: _Block, strip: Window) -> npt.NDArray[np.uint8]:
-        """Return the encoded probability of a strip of scene pixels."""
-        if block.probability is None or block.observed is None:
-            return np.full((strip.height, strip.width), MASK_NO_DATA, np.uint8)
-        bits = block.valid_bits[strip.within(block.target)[0]]
-        valid = np.unpackbits(bits, axis=1, count=strip.width).astype(np.bool_)
-        probability = block.window.upsample(block.probability, block.observed, strip, self._factor)
-        return encode_probability(probability, valid, subject=self._subject)
+    def write(self, window: _Drawn) -> None:
+        """Take the next window."""
+        self._row.append(window)
+        if window.pixels.ends_row:
+            row, self._row = self._row, []
+            for strip in iter_strips(row[0].pixels.row, BLOCK_SIZE):
+                self._draw(strip, row)
+
+    def _draw(self, strip: Window, row: list[_Drawn]) -> None:
+        """Fill rows of a strip of tiles from a row of windows, and write the strip when it is full."""
+        top = strip.row_off // BLOCK_SIZE * BLOCK_SIZE
+        bottom = min(top + BLOCK_SIZE, self._height)
+        if strip.row_off == top:
+            self._steps = np.empty((bottom - top, strip.width), np.uint8)
+        for part in iter_strips(strip, _DRAWN_ROWS):
+            rows = slice(part.row_off - top, part.row_off - top + part.height)
+            self._steps[rows] = self._encoded(part, row)
+        if strip.row_off + strip.height == bottom:
+            window = RasterioWindow(strip.col_off, top, strip.width, bottom - top)
+            self._counts += count_values(self._steps)
+            self._mask.write(classify(self._steps, self._threshold), 1, window=window)
+            self._probability.write(self._steps, 1, window=window)
+
+    def _encoded(self, part: Window, row: list[_Drawn]) -> npt.NDArray[np.uint8]:
+        """Return the encoded probability of a few rows of scene pixels."""
+        probability = np.zeros((part.height, part.width), np.float32)
+        for window in row:
+            pixels = window.pixels
+            if window.probability is None or pixels.observed is None:
+                continue
+            target = Window(part.row_off, pixels.target.col_off, part.height, pixels.target.width)
+            probability[target.within(part)] = pixels.window.upsample(
+                window.probability, pixels.observed, target, self._factor
+            )
+        return encode_probability(probability, row[0].pixels.valid.part(part), subject=self._subject)
 
 
 def _create(path: Path, scene: Target, description: str, colormap: dict[int, tuple[int, int, int, int]] | None) -> Any:

@@ -65,3 +65,14 @@ def write_behind(write: Callable[[T], None], size: int = 1) -> Iterator[Callable
             # Not only the executor's own Thread.join: interrupted by an exception of a signal handler, Python 3.11's
             # considers a running thread ended, and the caller closes the file that it writes to.
             wait(behind)
+
+
+def in_parallel(*tasks: Callable[[], object]) -> None:
+    """Do tasks at the same time, each in a thread of its own, and raise the first error once all have ended."""
+    with ThreadPoolExecutor(len(tasks), thread_name_prefix="cloudseg-parallel") as threads:
+        running = [threads.submit(task) for task in tasks]
+        try:
+            for task in running:
+                task.result()
+        finally:
+            wait(running)  # as above: their files must not be removed under them

@@ -4,6 +4,7 @@ import logging
 import posixpath
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,7 @@ from sqlalchemy import Connection
 
 from cloudseg import __version__, keys
 from cloudseg.catalog import Catalog, model_rows, scene_rows
+from cloudseg.catalog.promise_rows import find_promise
 from cloudseg.catalog.session import now
 from cloudseg.errors import DataError, StateError
 from cloudseg.keys import make_id
@@ -18,13 +20,15 @@ from cloudseg.model.predictor import Predictor
 from cloudseg.model.windows import BUDGET_BYTES
 from cloudseg.predict.clean import cleaned_drawing, cleaning_tags
 from cloudseg.predict.draw import OnProgress, draw_rasters, plan_scene
+from cloudseg.predict.pipeline import in_parallel
 from cloudseg.publish import StagedObject, publish, stage_object
+from cloudseg.raster.brightness import radiometry_of
 from cloudseg.raster.cleaning import Cleaning
 from cloudseg.raster.cog import write_cog
 from cloudseg.raster.probability import STEPS
 from cloudseg.raster.style import MASK_STYLE, classes_qml, probability_qml
 from cloudseg.raster.thumbnail import make_thumbnail
-from cloudseg.records import Mask, Scene, StoredObject, Weights
+from cloudseg.records import Mask, Promise, Scene, StoredObject, Weights
 from cloudseg.scratch import scratch_directory
 from cloudseg.stac.assets import item_bytes
 from cloudseg.stac.mask import MaskFacts, carried_tags, class_names, item_beside
@@ -82,11 +86,15 @@ def predict_scene(
         if known is not None:
             return known
         scene, weights = scene_rows.get_scene(db, scene_id), model_rows.get_weights(db, weights_id)
+        promise = find_promise(db, weights_id)
     _check(scene, weights, predictor)
     began = time.monotonic()
     with scratch_directory("mask") as folder, whole_object(store, scene, f"scene {scene.scene_id}") as source:
-        facts, files = _make(source, scene, weights, predictor, cleaning, folder, budget_bytes, on_progress)
+        facts, files = _make(source, scene, weights, predictor, cleaning, promise, folder, budget_bytes, on_progress)
         mask = publish(store, catalog, files, lambda db, stored: _write_row(db, scene, weights, facts, stored))
+    radiometry = radiometry_of(weights.metadata, facts.brightness)
+    if radiometry.flag == "outside":
+        log.warning("scene %s is not as bright as the training scenes: %s", scene.scene_id, radiometry.note)
     log.info(
         "masked scene %s (%s) with weights %s: %.1f %% cloud, %.1f s",
         scene.scene_id,
@@ -115,13 +123,13 @@ def _check(scene: Scene, weights: Weights, predictor: Predictor) -> None:
             found=predictor.weights_id,
             next_step="Load the weights of this id.",
         )
-    missing = [band for band in predictor.meta.bands if band not in scene.bands]
+    missing = [band for band in predictor.meta.required_bands if band not in scene.bands]
     if missing:
         raise DataError(
             f"the scene lacks {', '.join(missing)}, which the model reads",
             subject=scene.scene_id,
             found=", ".join(scene.bands),
-            expected=", ".join(predictor.meta.bands),
+            expected=", ".join(predictor.meta.required_bands),
             next_step="Use weights for the bands that it has, or ingest it again with all bands.",
         )
 
@@ -132,13 +140,14 @@ def _make(
     weights: Weights,
     predictor: Predictor,
     cleaning: Cleaning,
+    promise: Promise | None,
     folder: Path,
     budget_bytes: int,
     on_progress: OnProgress | None,
 ) -> tuple[MaskFacts, dict[str, StagedObject]]:
     """Make the six files of a mask; their names are those in the columns of the row."""
     drawn = {name: folder / f"{name}-drawn.tif" for name in ("mask", "probability")}
-    grid = plan_scene(scene, predictor, budget_bytes=budget_bytes)
+    grid = plan_scene(scene, predictor, bands=scene.bands, budget_bytes=budget_bytes)
     log.info("scene %s: %d windows, %d pixels per working pixel", scene.scene_id, len(grid.windows), grid.factor**2)
     facts = draw_rasters(
         str(source),
@@ -150,21 +159,26 @@ def _make(
         on_progress=on_progress,
     )
     facts = cleaned_drawing(drawn["mask"], drawn["probability"], facts, cleaning, scene, folder)
+    if facts.missing_bands:  # the promise was measured with all bands
+        log.info("scene %s lacks %s: the net saw 0 there", scene.scene_id, ", ".join(facts.missing_bands))
+    facts = replace(facts, promise=None if facts.missing_bands else promise)
     tags = _tags(scene, weights, facts, predictor.meta.threshold)
     cogs = {name: folder / f"{name}.tif" for name in drawn}
-    write_cog(
-        cogs["mask"],
-        drawn["mask"],
-        resampling="mode",
-        tags={**tags, "CLOUDSEG_CLASSES": class_names()},
-        band_tags=_band_tags(facts, "mask"),
-    )
-    write_cog(
-        cogs["probability"],
-        drawn["probability"],
-        resampling="average",
-        tags={**tags, "CLOUDSEG_ENCODING": ENCODING},
-        band_tags=_band_tags(facts, "probability"),
+    in_parallel(
+        lambda: write_cog(
+            cogs["mask"],
+            drawn["mask"],
+            resampling="mode",
+            tags={**tags, "CLOUDSEG_CLASSES": class_names()},
+            band_tags=_band_tags(facts, "mask"),
+        ),
+        lambda: write_cog(
+            cogs["probability"],
+            drawn["probability"],
+            resampling="average",
+            tags={**tags, "CLOUDSEG_ENCODING": ENCODING},
+            band_tags=_band_tags(facts, "probability"),
+        ),
     )
     files: dict[str, StagedObject] = {name: _named(weights, scene, f"{name}.tif", path) for name, path in cogs.items()}
     files |= _styles(files)
@@ -235,7 +249,13 @@ def _tags(scene: Scene, weights: Weights, facts: MaskFacts, threshold: float) ->
         "SOFTWARE": f"cloudseg {__version__}",
         **{name.upper(): text for name, text in carried_tags(scene).items()},
     }
-    return {f"CLOUDSEG_{name}": str(value) for name, value in tags.items()} | cleaning_tags(facts, threshold)
+    return {
+        **{f"CLOUDSEG_{name}": str(value) for name, value in tags.items()},
+        **facts.bands_tags,
+        **radiometry_of(weights.metadata, facts.brightness).tags(),
+        **(facts.promise.tags() if facts.promise else {}),
+        **cleaning_tags(facts, threshold),
+    }
 
 
 def _write_row(
@@ -253,6 +273,9 @@ def _write_row(
         companions={name: file.model_dump() for name, file in stored.items() if name != "mask"},
         created_at=now(),
         cleaning=facts.cleaning.text,
+        radiometry=radiometry_of(weights.metadata, facts.brightness).flag,
+        brightness=list(facts.brightness) if facts.brightness is not None else None,
+        promise=facts.promise.as_json() if facts.promise else None,
     )
     model_rows.add_mask(db, mask)
     return model_rows.get_mask(db, mask.mask_id)

@@ -35,17 +35,22 @@ def encode_probability(
         BadWeights: a probability at an observed pixel is NaN or infinite. As a number of 8 bits it would be 0, and the
             scene would be published as clear.
     """
-    wrong = valid & ~np.isfinite(probability)
-    if wrong.any():
+    whole = bool(valid.all())
+    values = probability if whole else np.where(valid, probability, np.float32(0.0))
+    finite = np.isfinite(values)
+    if not finite.all():
         raise BadWeights(
             "the net's output is not a finite number where the scene was observed",
             subject=subject,
-            found=f"{int(wrong.sum())} of {int(valid.sum())} pixels",
+            found=f"{finite.size - np.count_nonzero(finite)} of {np.count_nonzero(valid)} pixels",
             expected="a probability between 0 and 1",
             next_step="Use other weights: --weights, or `cloudseg rollback` if these are the champion.",
         )
-    steps: UInt8 = np.rint(np.where(valid, np.clip(probability, 0.0, 1.0), 0.0) * np.float32(STEPS)).astype(np.uint8)
-    steps[~valid] = MASK_NO_DATA
+    scaled = np.clip(values, 0.0, 1.0)
+    scaled *= np.float32(STEPS)
+    steps: UInt8 = np.rint(scaled, out=scaled).astype(np.uint8)
+    if not whole:
+        steps[~valid] = MASK_NO_DATA
     return steps
 
 
@@ -56,7 +61,8 @@ def classify(steps: UInt8, threshold: float) -> UInt8:
     """
     lowest = first_cloud_step(threshold)
     mask = np.where(steps >= lowest, np.uint8(MASK_CLOUD), np.uint8(MASK_CLEAR))
-    return np.where(steps == MASK_NO_DATA, np.uint8(MASK_NO_DATA), mask)
+    mask[steps == MASK_NO_DATA] = MASK_NO_DATA
+    return mask
 
 
 def first_cloud_step(threshold: float) -> int:

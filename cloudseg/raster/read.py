@@ -57,11 +57,13 @@ class _StoreSession(Session):  # type: ignore[misc]
 
 
 @contextmanager
-def open_raster(path: GdalPath | str) -> Iterator[rasterio.DatasetReader]:
+def open_raster(path: GdalPath | str, *, threads: int = 1) -> Iterator[rasterio.DatasetReader]:
     """Open a canonical raster: GeoTIFF only, no sidecar files. A dataset belongs to one thread.
 
     Args:
         path: a file, or what `Store.gdal_path` returns.
+        threads: of GDAL that decode the tiles of a window; with more than one, whole tiles are decoded to the array
+            that is returned and leave GDAL's cache alone.
 
     Raises:
         ObjectCorrupt: the bytes are not a GeoTIFF.
@@ -71,16 +73,17 @@ def open_raster(path: GdalPath | str) -> Iterator[rasterio.DatasetReader]:
     with (
         rasterio.Env(session=_StoreSession(source.options), **GDAL_ENV),
         _store_errors(source),
-        _open(source) as dataset,
+        _open(source, threads) as dataset,
     ):
         yield dataset
 
 
-def _open(source: GdalPath) -> rasterio.DatasetReader:
+def _open(source: GdalPath, threads: int) -> rasterio.DatasetReader:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # 38-Cloud patches have no georeference
-            return rasterio.open(source.path, driver="GTiff")
+            options = {"NUM_THREADS": threads} if threads > 1 else {}
+            return rasterio.open(source.path, driver="GTiff", **options)
     except RasterioIOError as error:
         raise ObjectCorrupt(
             "the object is not a readable GeoTIFF",
@@ -140,8 +143,18 @@ def read_scene(
         DataError: the scene lacks a band.
         ValueError: the window is outside the scene.
     """
-    source = _source_window(dataset, window, factor)
-    return downsample(_read(dataset, source, indexes=band_indexes(dataset, bands)), factor)
+    return downsample(read_bands(dataset, _source_window(dataset, window, factor), bands), factor)
+
+
+def read_bands(dataset: rasterio.DatasetReader, window: Window, bands: Sequence[str]) -> UInt16:
+    """Return reflectance × 10 000 as uint16 `(band, height, width)` of scene pixels, as it is stored.
+
+    Raises:
+        DataError: the scene lacks a band.
+        ValueError: the window is outside the scene.
+    """
+    found: UInt16 = _read(dataset, _source_window(dataset, window, 1), indexes=band_indexes(dataset, bands))
+    return found
 
 
 def read_valid(dataset: rasterio.DatasetReader, window: Window) -> Bool:

@@ -1,5 +1,6 @@
 """The rows of the catalog: a class has exactly the columns of its table (`cloudseg.catalog.tables`)."""
 
+from collections.abc import Collection
 from typing import Literal
 
 from pydantic import AwareDatetime, Field
@@ -11,6 +12,7 @@ RunStatus = Literal["running", "finished", "failed"]
 Outcome = Literal["PROMOTE", "HOLD", "REJECT"]
 LabelState = Literal["proposed", "accepted", "rejected", "withdrawn"]
 ReaderMode = Literal["newest", "complete", "hold"]
+AlertSeverity = Literal["info", "warning", "critical"]
 
 
 class Scene(Record):
@@ -44,6 +46,17 @@ class Scene(Record):
     sha256: str
     size: int
     tags: Json = Field(description="strings: 'biome', 'cloud_cover', 'synthetic' ...; each may slice an evaluation")
+    created_at: AwareDatetime
+
+
+class SceneBrightness(Record):
+    """How bright a scene is, measured once from an overview; drift compares it with that of the training scenes."""
+
+    scene_id: str
+    reflectance: float | None = Field(
+        description="mean of red, green and blue (of all bands where one is missing) over the valid pixels; None: the "
+        "scene has no valid pixel, or could not be read"
+    )
     created_at: AwareDatetime
 
 
@@ -101,6 +114,20 @@ class Quarantined(Record):
     found: str | None
     expected: str | None
     next_step: str
+    created_at: AwareDatetime
+
+
+class QuarantineRelease(Record):
+    """A release of a file from quarantine: the next ingest that finds the file tries it again."""
+
+    quarantine_id: str = Field(description="of the entry, which the release deleted")
+    sequence: int = Field(description="1, 2, ... within an id: the file may end in quarantine again")
+    name: str
+    source_uri: str
+    error: str
+    what: str
+    actor: str = Field(description="who decided: 'cli', 'airflow:<user>' ...")
+    reason: str
     created_at: AwareDatetime
 
 
@@ -178,6 +205,16 @@ class Weights(Record):
     companions: Json = Field(description="assets: name ('onnx', 'card', 'item', 'golden') to StoredObject")
     metadata: Json = Field(description="the same block that is inside the weights file")
     created_at: AwareDatetime
+
+    @property
+    def required_bands(self) -> list[str]:
+        """Bands that a scene must have."""
+        optional = self.metadata.get("optional_bands", ())
+        return [band for band in self.metadata["bands"] if band not in optional]
+
+    def missing_bands(self, bands: Collection[str]) -> list[str]:
+        """Return the optional bands that are not among these of a scene: the net sees 0 there."""
+        return [band for band in self.metadata.get("optional_bands", ()) if band not in bands]
 
 
 class Evaluation(Record):
@@ -258,6 +295,33 @@ class Mask(Record):
         description="True: asked for beside the mask that these weights already had of the scene, which readers go on "
         "seeing",
     )
+    radiometry: Literal["inside", "outside", "unknown"] = Field(
+        "unknown", description="whether the brightness of the scene is one that the training scenes had"
+    )
+    brightness: list[float] | None = Field(
+        None,
+        description="reflectance at percentiles 1, 5, 25 and 50 of the scene's brightness; None: not measured",
+    )
+    promise: Json | None = Field(
+        None,
+        description="careful, balanced and generous threshold (cloudseg.records.Promise) of the weights when it "
+        "was made; None: they had no evaluation on held-out places",
+    )
+
+
+class PredictionLease(Record):
+    """A scene that waits for a mask by certain weights: free, or held by one worker until a time of the database.
+
+    Free is every row whose time is over. The row is deleted once the mask is published.
+    """
+
+    weights_id: str
+    cleaning: str = Field(description="the mask's (`mask.cleaning`) where just that one is wanted; empty: any mask")
+    scene_id: str
+    until: AwareDatetime = Field(description="by the database's clock; no worker draws the scene before it")
+    worker: str | None = Field(description="who drew it last; None: nobody")
+    failures: int = Field(description="how often drawing its mask failed, or its worker ended without a result")
+    error: Json | None = Field(description="of the last failure; None while a worker holds it, or nobody has")
 
 
 class ReaderSwitch(Record):
@@ -295,3 +359,57 @@ class BackfillScene(Record):
     backfill_id: str
     position: int = Field(description="0, 1, ... in the order in which they are masked")
     scene_id: str
+
+
+class Removal(Record):
+    """A scene that was removed with everything made from it; the same bytes are not ingested again.
+
+    It holds nothing of the scene but the hash of its source, from which its id follows.
+    """
+
+    removal_id: str = Field(description="'rm-' and 20 hex digits over scene_id and how often it was removed before")
+    scene_id: str
+    source_sha256: str
+    actor: str
+    reason: str
+    pending: Json | None = Field(
+        description="keys, STAC documents and months that are still to be deleted or written anew; None once it is"
+    )
+    finished_at: AwareDatetime | None = Field(description="when the last object was deleted")
+    lifted_at: AwareDatetime | None = Field(description="since when the bytes may be ingested again")
+    lifted_by: str | None
+    lift_reason: str | None
+    created_at: AwareDatetime
+
+
+class RetiredSnapshot(Record):
+    """A snapshot that held a removed scene: its manifest and chips are deleted, its row stays for the lineage."""
+
+    snapshot_id: str
+    removal_id: str
+    labels: int = Field(description="labels of the removed scene that it held")
+    created_at: AwareDatetime
+
+
+class Alert(Record):
+    """Something that holds or happened and that somebody should know, and which messages about it were sent.
+
+    Of one name and subject at most one alert is open.
+    """
+
+    alert_id: str = Field(description="'al-' and 20 hex digits over name, subject and opened_at")
+    name: str = Field(description="kind of alert (cloudseg.monitor.alerts), and its anchor in the runbook")
+    subject: str = Field(description="what it is about: a task, a folder, an id; empty: the service")
+    severity: AlertSeverity
+    sentence: str
+    link: str = Field(description="page that shows it; empty: none is known")
+    facts: Json
+    opened_at: AwareDatetime
+    seen_at: AwareDatetime = Field(description="when it was last found to hold")
+    resolved_at: AwareDatetime | None = Field(None, description="None: it is open; an event ends when it happens")
+    sent: int = Field(0, description="messages that every channel got; the next one is number sent + 1")
+    sent_at: AwareDatetime | None = Field(None, description="when the last of them was complete")
+    sent_severity: AlertSeverity | None = Field(None, description="severity that it had then")
+    delivered: list[str] = Field(default_factory=list, description="channels that got the next message already")
+    claimed_at: AwareDatetime | None = Field(None, description="when a process began to send the next message")
+    settled: bool = Field(False, description="nothing more will be sent")

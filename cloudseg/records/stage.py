@@ -4,6 +4,8 @@ If a list of ids may grow long, a DAG passes on the first 20 and the count (`sho
 so that no XCom has more than a few kilobytes.
 """
 
+from typing import Literal
+
 from pydantic import Field
 
 from cloudseg.records.base import Json, Record
@@ -20,6 +22,7 @@ class IngestRecord(Record):
         default_factory=list, description="those of them that wait: `cloudseg labels list --state proposed`"
     )
     known: int = Field(description="scenes that already existed")
+    removed: int = Field(0, description="scenes that `cloudseg remove scene` removed: passed over")
     quarantined: list[str] = Field(description="quarantine ids that are new")
     empty_layers: list[str] = Field(
         default_factory=list, description="label layers without a polygon: nothing is drawn yet, passed over"
@@ -44,6 +47,38 @@ class LabelDecisionRecord(Record):
     unchanged: list[str] = Field(description="label ids that were in this state already")
     waiting: int = Field(description="labels that wait for a decision now")
     notes: list[str] = Field(description="by scene: which versions are in use now")
+
+
+DecisionName = Literal[
+    "promote",
+    "decline",
+    "roll_back",
+    "accept_label",
+    "reject_label",
+    "withdraw_label",
+    "release",
+    "switch_readers",
+    "switch_readers_back",
+]
+"""What a person decides in Airflow: the decisions of the DAG `cloudseg_decide`, whose tasks have these ids."""
+
+
+class DecisionPlan(Record):
+    """What a decision would change; nothing is written yet."""
+
+    decision: DecisionName
+    names: list[str] = Field(description="what it is about, by the names that people see: `v31`, a scene's name")
+    changes: list[str] = Field(description="what would change, one sentence each")
+    arguments: Json = Field(description="of the stage, with ids instead of names; without actor and reason")
+    asked_by: str | None = Field(description="who requested the approval of a challenger that waits for one")
+
+
+class QuarantineReleaseRecord(Record):
+    """Files that were released from quarantine: the next ingest that finds them tries them again."""
+
+    released: list[str] = Field(description="quarantine ids that this call released")
+    unchanged: list[str] = Field(description="ids that were released before and are not in quarantine again")
+    left: int = Field(description="entries that are in quarantine now")
 
 
 class SnapshotRecord(Record):
@@ -90,7 +125,12 @@ class PredictFileRecord(Record):
     threshold: float
     arithmetic: str = Field(description="fp32, bf16 or int8")
     bands: list[str] = Field(description="of the file, in order; those that the model does not read too")
+    missing_bands: list[str] = Field(description="optional bands of the model that the file lacks")
     radiometry: str = Field(description="where scale and offset come from")
+    brightness: Literal["inside", "outside", "unknown"] = Field(
+        description="whether the brightness of the file is one that the training scenes had"
+    )
+    brightness_note: str = Field(description="which percentile is outside and by how much, or why it is unknown")
     resolution_m: float | None
     cloud_fraction: float = Field(description="of the pixels with data")
     valid_fraction: float
@@ -105,6 +145,8 @@ class PromoteRecord(Record):
     promoted: bool
     champion_id: str | None
     challenger_id: str
+    challenger: str = Field(description="its name: `v31`")
+    champion: str | None = Field(description="the name of the champion: `v30`; None: there is none")
     reasons: list[str]
 
 
@@ -125,6 +167,22 @@ class PredictRecord(Record):
     masks: list[str] = Field(description="mask ids, in the order of the scenes")
     created: int
     failed: Json = Field(description="scene id to what went wrong; the other scenes were done")
+    outside: list[str] = Field(
+        default_factory=list,
+        description="scenes that are not as bright as the training scenes: which percentile, found and expected",
+    )
+    seconds: float
+
+
+class DrainRecord(Record):
+    """What one of several workers masked."""
+
+    worker: str
+    weights_ids: list[str] = Field(description="whose masks it made, in this order")
+    masks: list[str] = Field(description="mask ids, in the order in which their scenes were drawn")
+    created: int
+    failed: Json = Field(description="scene id to what went wrong; tried again an hour later or later")
+    time_is_over: bool = Field(description="True: scenes may be left; False: none is")
     seconds: float
 
 
@@ -151,6 +209,29 @@ class MaintainRecord(Record):
     missing: list[str] = Field(description="objects that a row names but the store lacks or holds damaged")
     verified: int = Field(0, description="objects that were read and compared with the checksum of their row")
     stac: int = Field(0, description="documents of the static STAC catalog that were wrong, missing or left over")
+    removals: int = Field(0, description="interrupted removals of scenes, whose objects are deleted now")
+
+
+class RemoveRecord(Record):
+    """What the removal of a scene deletes, deleted, or leaves."""
+
+    dry_run: bool
+    scene_id: str
+    name: str | None = Field(description="None if it was removed before")
+    removal_id: str | None = Field(description="None if it is a dry run")
+    already: bool = Field(description="its rows were deleted by an earlier call")
+    labels: list[str] = Field(description="ids of the labels that go")
+    masks: list[str] = Field(description="ids of the masks that go, with their assets")
+    evaluations: list[str] = Field(description="ids of the evaluations that go: their reports may show the scene")
+    quarantined: int = Field(description="entries of the quarantine that go")
+    snapshots: list[str] = Field(description="ids of the snapshots that are retired: manifest and chips go")
+    golden: list[str] = Field(description="ids of weights whose golden sample is replaced by a synthetic one")
+    objects: int = Field(description="objects of the store that go")
+    bytes: int
+    kept: list[str] = Field(description="keys that stay, because another scene has the same bytes")
+    weights: list[str] = Field(description="ids of the weights that were trained on it; they stay")
+    descendants: list[str] = Field(description="ids of weights that began from those, by warm starts; they stay")
+    sources: list[str] = Field(description="addresses of its files, which are not touched")
 
 
 class ReadersRecord(Record):
@@ -226,3 +307,13 @@ class ChangesRecord(Record):
     failed: Json = Field(description="scene id to what went wrong; the other scenes were compared")
     folder: str
     seconds: float
+
+
+class WatchRecord(Record):
+    """What one look at the whole service found."""
+
+    began: list[str] = Field(description="ids of the alerts that this look opened")
+    ended: list[str] = Field(description="ids of the alerts that this look resolved")
+    open: int = Field(description="alerts that hold now")
+    unknown: list[str] = Field(description="names of the alerts that could not be looked at, and why")
+    messages: list[Json] = Field(description="to send now; `record_sent` says afterwards that they were")

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from cloudseg.records.base import Json, Record
 
-WorklistReason = Literal["label_error", "always_cloud", "disagreement", "uncertain", "requested"]
+WorklistReason = Literal["label_audit", "label_error", "always_cloud", "disagreement", "uncertain", "requested"]
 """Why a scene is on the list; `cloudseg.worklist.scores` has the formulas and their sources."""
 
 
@@ -45,5 +45,10 @@ class WorklistRecord(Record):
     examined: int = Field(description="scenes that were read; the others did not fit into the budget of pixels")
     items: list[WorklistItem]
     failed: Json = Field(description="scene id to why its rasters could not be read; the other scenes were examined")
+    second_opinion: Json | None = Field(
+        None,
+        description="a model of others, how many labeled scenes it masked, and the pooled IoU of its clouds with those "
+        "of the masks and of the labels; None: it was not asked",
+    )
     folder: str | None = Field(None, description="the folder for QGIS, if one was written")
     seconds: float

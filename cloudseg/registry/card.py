@@ -13,6 +13,7 @@ _DESCRIPTION = (
     ("total_parameters", "Parameters"),
     ("encoder_weights", "Encoder initialized with"),
     ("bands", "Bands, in this order"),
+    ("optional_bands", "Bands that a scene may lack"),
     ("working_resolution_m", "Working resolution (m)"),
     ("clip", "Clip (reflectance)"),
     ("mean", "Mean (reflectance)"),
@@ -46,10 +47,17 @@ def model_card(
         _table("What they are", _description(metadata) + _file(weights)),
         _table("Figures at the end of the training (validation places)", _figures(metrics)),
         _table("Training scenes", _training(extent)),
+        _OPTIONAL if metadata.get("optional_bands") else "",
         _USAGE,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
+
+_OPTIONAL = """## Scenes that lack a band
+
+A band that a scene may lack is 0 in the net's input where it is missing, as it was in a share of the training samples.
+In the ONNX export that is a band whose digital numbers are 0 where the other bands are not. Figures and promises of
+these weights are those of scenes with all bands."""
 
 _USAGE = """## How to use them
 
@@ -74,7 +82,11 @@ def _file(weights: StoredObject | None) -> list[tuple[str, object]]:
 
 
 def _figures(metrics: Mapping[str, object]) -> list[tuple[str, object]]:
-    return [(name, round(value, 4)) for name, value in sorted(metrics.items()) if isinstance(value, int | float)]
+    return [
+        (name, value if isinstance(value, str) else round(value, 4))
+        for name, value in sorted(metrics.items())
+        if isinstance(value, int | float | str)
+    ]
 
 
 def _training(extent: Extent) -> list[tuple[str, object]]:

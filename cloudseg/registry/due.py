@@ -1,8 +1,10 @@
-"""Whether a retraining is due: what changed in the accepted labels since the newest evaluated run of a recipe."""
+"""Whether a retraining is due: labels that changed since the newest evaluated run of a recipe, or drift."""
 
 from sqlalchemy import Connection
 
 from cloudseg.catalog import label_rows, model_rows, training_rows
+from cloudseg.drift.report import list_drifted
+from cloudseg.drift.weeks import monday_of, sentence_of
 from cloudseg.errors import EmptySplit
 from cloudseg.keys import make_id
 from cloudseg.recipe import Recipe, current_name, is_same_training
@@ -36,6 +38,19 @@ def reason_to_skip(db: Connection, recipe: Recipe, *, min_new_labels: int) -> st
         return f"no scene in the catalog has {'an accepted' if waiting else 'a'} label yet{more}"
     since = f"since run {last.run_id}" if last else "and no run has used any"
     return f"{new_labels} labels are new {since}, {needed} are needed (force trains anyway){more}"
+
+
+def reason_of_drift(db: Connection, recipe: Recipe) -> str | None:
+    """Return what has drifted so far that this recipe retrains, in words; None if nothing, or if it asks for nothing.
+
+    A week counts once: if a run of the recipe that was compared began in that week or later, it has been answered.
+    """
+    if recipe.retrain.drift_psi is None:
+        return None
+    last = newest_compared_run(db, recipe)
+    drifted = list_drifted(db, limit=recipe.retrain.drift_psi)
+    unanswered = [week for week in drifted if last is None or last.created_at < monday_of(week.week)]
+    return "; ".join(sentence_of(week) for week in unanswered) or None
 
 
 def reason_to_skip_snapshot(db: Connection, recipe: Recipe, snapshot_id: str) -> str | None:
@@ -86,7 +101,7 @@ def run_id_of(db: Connection, snapshot_id: str, recipe: Recipe, *, attempt: int 
 def next_run_id(db: Connection, snapshot_id: str, recipe: Recipe, *, force: bool) -> str:
     """Return the run id of the next training; a forced one uses the first attempt without a verdict, so it resumes."""
     attempt, run_id = 0, run_id_of(db, snapshot_id, recipe)
-    while force and _has_verdict(db, run_id):
+    while force and has_verdict(db, run_id):
         attempt += 1
         run_id = run_id_of(db, snapshot_id, recipe, attempt=attempt)
     return run_id
@@ -129,6 +144,7 @@ def _check_splits(snapshot: Snapshot) -> None:
         )
 
 
-def _has_verdict(db: Connection, run_id: str) -> bool:
+def has_verdict(db: Connection, run_id: str) -> bool:
+    """Return whether the weights of a training have a verdict; False for one that has no weights, or does not exist."""
     weights = model_rows.find_weights_of_run(db, run_id)
     return weights is not None and model_rows.find_verdict(db, weights.weights_id) is not None

@@ -1,5 +1,6 @@
 """Register weights: bytes first, row last. Called by the trainer and by the import of external weights."""
 
+import json
 import logging
 from collections.abc import Mapping
 
@@ -79,6 +80,27 @@ def register(
     registered = publish(store, catalog, {"weights": packed, **assets}, lambda db, _: model_rows.add_weights(db, row))
     log.info("registered %s as version %d", weights_id, registered.version)
     return registered
+
+
+def restage_asset(weights: Weights, item: bytes, name: str, file_name: str, data: bytes) -> dict[str, StagedObject]:
+    """Return an asset of registered weights with other bytes, and their STAC item, which names its checksum.
+
+    Args:
+        weights: the row.
+        item: the bytes of their item, which keeps everything else.
+        name: of the asset, such as `golden`.
+        file_name: such as `golden.safetensors`.
+        data: the bytes of the asset.
+    """
+    asset = stage_object(data, lambda sha256: keys.weights_asset(weights.sha256, file_name, sha256))
+    own = StoredObject(key=weights.key, sha256=weights.sha256, size=weights.size)
+    described = weights_item(weights=own, companions={name: asset.stored}, metadata=weights.metadata)
+    values = json.loads(item)
+    values["assets"][name] = json.loads(item_bytes(described))["assets"][name]
+    stated = stage_object(
+        keys.canonical_json(values), lambda sha256: keys.weights_asset(weights.sha256, "item.json", sha256)
+    )
+    return {name: asset, "item": stated}
 
 
 def _check_threshold(weights_id: str, metadata: Json) -> None:

@@ -21,11 +21,14 @@ from cloudseg.catalog.read_only import open_read_only
 from cloudseg.errors import CloudsegError, InputError, ObjectMissing
 from cloudseg.records import Json
 from cloudseg.runtime import Runtime
+from cloudseg.serve.cache import BRIEF
 from cloudseg.serve.conditional import Conditional
-from cloudseg.serve.context import BRIEF, DATABASE_TIMEOUT_S, PATIENT_TIMEOUT_S, Context, MaskId, Workers
+from cloudseg.serve.context import DATABASE_TIMEOUT_S, PATIENT_TIMEOUT_S, Context, MaskId, Workers
 from cloudseg.serve.features import add_features
 from cloudseg.serve.files import add_files
 from cloudseg.serve.guard import ApiKeys, Guard, RateLimit
+from cloudseg.serve.metrics import PATH as METRICS
+from cloudseg.serve.metrics import add_metrics
 from cloudseg.serve.qgis import add_qgis
 from cloudseg.serve.stac_api import PREFIX, TITLE, add_stac_api
 from cloudseg.serve.tiles import TEMPLATES, add_tiles, find_item
@@ -33,8 +36,8 @@ from cloudseg.serve.tiles import TEMPLATES, add_tiles, find_item
 log = logging.getLogger(__name__)
 _THREADS: Final = 12
 """Threads that ask the catalog; each of them, and each worker, has a connection."""
-OPEN_PATHS: Final = ("/", "/health", "/static/")
-"""They hold no data, so they need no API key: the page asks for one."""
+OPEN_PATHS: Final = ("/", "/health", "/static/", METRICS)
+"""They need no API key: the page asks for one, metrics have a key of their own, the others hold no data."""
 _STATIC: Final = Path(__file__).parent / "static"
 _FILES: Final = {
     "app.css": ("app.css", "text/css"),
@@ -94,6 +97,8 @@ def create_app(runtime: Runtime, *, behind_login: bool = False) -> FastAPI:
     if behind_login:
         app.add_middleware(Guard, keys=ApiKeys(""), rate=RateLimit(0), open_paths=(), private=True)
         return app
+    if settings.serve_metrics_key is not None:
+        add_metrics(app, context, settings.serve_metrics_key)
     keys = ApiKeys(settings.serve_api_keys.get_secret_value() if settings.serve_api_keys else "")
     app.add_middleware(Conditional, prefix=f"{PREFIX}/")
     # The last one added is the first to see a request: browsers need CORS headers on refusals too.
@@ -168,7 +173,16 @@ def _page_headers(base_tiles: str | None) -> dict[str, str]:
 
 
 _LINEAGE: Final = {
-    "mask": ("mask_id", "threshold", "cloud_fraction", "valid_fraction", "sha256", "created_at", "disputed"),
+    "mask": (
+        "mask_id",
+        "threshold",
+        "cloud_fraction",
+        "valid_fraction",
+        "radiometry",
+        "sha256",
+        "created_at",
+        "disputed",
+    ),
     "scene": ("scene_id", "name", "sensor", "acquired_at", "place", "source_sha256", "sha256"),
     "weights": ("weights_id", "version", "architecture", "sha256", "created_at"),
     "run": ("run_id", "recipe_name", "recipe_hash", "parent_weights_id", "finished_at"),

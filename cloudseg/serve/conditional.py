@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cloudseg.serve.context import is_cached
+from cloudseg.serve.cache import is_cached
 
 _REVALIDATE: Final = "no-cache"
 """Keep the document, and ask each time whether it is still the same."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import re
 import threading
 import time
 from collections import OrderedDict
@@ -16,7 +15,7 @@ from fastapi import Path, Query
 from starlette.requests import Request
 
 from cloudseg.catalog import Catalog
-from cloudseg.catalog.mask_search import Found
+from cloudseg.catalog.mask_query import Found
 from cloudseg.errors import CloudsegError
 from cloudseg.runtime import Runtime
 from cloudseg.serve.guard import KEY_PARAMETER, key_parameter
@@ -38,8 +37,6 @@ MaskId = Annotated[str, Path(pattern=r"^mk-[0-9a-z-]{1,60}$")]
 ItemId = Annotated[str, Path(pattern=r"^(mk|sc|w|sn)-[0-9a-z-]{1,60}$")]
 AS_OF: Final = "What readers saw at this moment: RFC 3339, such as 2026-11-22T02:00:00Z; now when not given."
 AsOf = Annotated[str | None, Query(description=AS_OF)]
-_IMMUTABLE: Final = "public, max-age=31536000, immutable"
-BRIEF: Final = "public, max-age=60"
 
 
 class Busy(CloudsegError):
@@ -167,14 +164,3 @@ def with_key(request: Request, address: str) -> str:
     if key is None:
         return address
     return f"{address}{'&' if '?' in address else '?'}{KEY_PARAMETER}={quote(key, safe='')}"
-
-
-def cache_headers(etag: str, *, brief: bool = False) -> dict[str, str]:
-    """Return ETag and lifetime: what a checksum names never changes."""
-    return {"ETag": f'"{etag}"', "Cache-Control": BRIEF if brief else _IMMUTABLE}
-
-
-def is_cached(request: Request, etag: str) -> bool:
-    """Return whether the client has this version already (RFC 9110, 13.1.2, weak comparison)."""
-    given = request.headers.get("if-none-match", "")
-    return given.strip() == "*" or etag in re.findall(r'"([^"]*)"', given)

@@ -16,11 +16,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from cloudseg.bands import MASK_CLOUD
+from cloudseg.catalog import mask_query as mq
 from cloudseg.catalog import mask_search as ms
 from cloudseg.errors import InputError
 from cloudseg.raster.read import decoded, open_raster
 from cloudseg.records import Json, utc_iso
-from cloudseg.serve.context import BRIEF, AsOf, Context, MaskId, base_of, cache_headers, is_cached, with_key
+from cloudseg.serve.cache import BRIEF, cache_headers, is_cached
+from cloudseg.serve.context import AsOf, Context, MaskId, base_of, with_key
 from cloudseg.serve.stac_api import query_of
 from cloudseg.serve.tiles import find_source
 from cloudseg.storage import Store
@@ -43,7 +45,7 @@ def add_features(app: FastAPI, context: Context) -> None:
         bbox: str | None = None,
         datetime: str | None = None,
         model_version: Annotated[int | None, Query(ge=1, le=10**9)] = None,
-        limit: Annotated[int, Query(ge=1, le=ms.MAX_LIMIT)] = 100,
+        limit: Annotated[int, Query(ge=1, le=mq.MAX_LIMIT)] = 100,
         token: str | None = None,
         as_of: AsOf = None,
     ) -> Response:
@@ -94,7 +96,7 @@ def _page(
     return JSONResponse(body, headers=headers, media_type="application/geo+json")
 
 
-def _footprint(row: ms.Found) -> Json:
+def _footprint(row: mq.Found) -> Json:
     scene, mask = row.scene, row.mask
     properties: dict[str, Any] = {
         "scene_id": scene.scene_id,

@@ -12,7 +12,7 @@ import shapely
 from shapely.geometry import shape
 from sqlalchemy import Connection, cast, literal, select, true
 
-from cloudseg.catalog import mask_search as ms
+from cloudseg.catalog import mask_query as mq
 from cloudseg.catalog import stac_rows
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.item_filter import Field, Fields, Filter, build_filter, parse_time
@@ -50,7 +50,7 @@ def start_of(token: str | None) -> int | None:
 
 
 def search_few(
-    db: Connection, site: ApiSite, kinds: Sequence[Kind], query: ms.Query, *, limit: int, start: int
+    db: Connection, site: ApiSite, kinds: Sequence[Kind], query: mq.Query, *, limit: int, start: int
 ) -> tuple[list[Json], str | None]:
     """Return a page of items, and the token of the next page.
 
@@ -70,7 +70,7 @@ def search_few(
     return page[:limit], f"{_TOKEN}-{start + limit}" if len(page) > limit else None
 
 
-def _items(db: Connection, site: ApiSite, kind: Kind, query: ms.Query) -> Iterator[Json]:
+def _items(db: Connection, site: ApiSite, kind: Kind, query: mq.Query) -> Iterator[Json]:
     table = t.weights if kind == "models" else t.snapshot
     (key,) = table.primary_key.columns
     fields = _fields_of(kind, key, table.c.created_at)
@@ -101,7 +101,7 @@ def _fields_of(kind: Kind, key: Any, created: Any) -> Fields:
     """Return the fields of a filter; those of masks and scenes are missing."""
     missing = {
         name: Field(found.type, cast(None, found.column.type), nullable=True, overlaps=_anywhere)
-        for name, found in ms.fields_of("scenes").items()
+        for name, found in mq.fields_of("scenes").items()
     }
     own = {"id": Field("text", key), "created": Field("time", created), "collection": Field("text", literal(kind))}
     return {**missing, **own}
@@ -111,7 +111,7 @@ def _anywhere(_: Any) -> Any:
     return true()
 
 
-def _fits(item: Json, query: ms.Query, where: Filter | None, row: Any) -> bool:
+def _fits(item: Json, query: mq.Query, where: Filter | None, row: Any) -> bool:
     """Return whether an item is in the area and the time of a search, and the geometries of its filter fit."""
     properties = item["properties"]
     moment = properties.get("datetime")

@@ -46,8 +46,12 @@ _HEADERS: Final = {
 class ApiKeys:
     """The API keys of readers, as digests: comparing them takes the same time whatever is given."""
 
-    def __init__(self, text: str) -> None:
-        """`text`: keys divided by blanks.
+    def __init__(self, text: str, setting: str = "CLOUDSEG_SERVE_API_KEYS") -> None:
+        """Take keys.
+
+        Args:
+            text: keys divided by blanks.
+            setting: where they are from, for the error.
 
         Raises:
             SettingsError: a key is too short to be a secret.
@@ -56,7 +60,7 @@ class ApiKeys:
         if any(len(key) < SHORTEST_KEY for key in keys):
             raise SettingsError(
                 "an API key is too short",
-                subject="CLOUDSEG_SERVE_API_KEYS",
+                subject=setting,
                 expected=f"at least {SHORTEST_KEY} letters",
                 next_step="Make one: python -c 'import secrets; print(secrets.token_urlsafe(24))'",
             )
@@ -213,10 +217,13 @@ def _limited(receive: Receive) -> Receive:
 def _given_key(headers: Headers, scope: Scope) -> str:
     if key := headers.get(KEY_HEADER):
         return key
+    return bearer_token(headers) or key_parameter(scope) or ""
+
+
+def bearer_token(headers: Headers) -> str:
+    """Return the token of a request (RFC 6750, 2.1), an empty text if it has none."""
     kind, _, token = headers.get("authorization", "").partition(" ")
-    if kind.lower() == "bearer" and token:
-        return token
-    return key_parameter(scope) or ""
+    return token if kind.lower() == "bearer" else ""
 
 
 def key_parameter(scope: Scope) -> str | None:

@@ -9,11 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from cloudseg.bands import RGB
-from cloudseg.catalog import mask_search as ms
+from cloudseg.catalog import mask_query as mq
 from cloudseg.raster.qgis_project import ProjectLayer, project_qgs
 from cloudseg.raster.style import MASK_STYLE, colors_pipe, paletted_pipe, probability_pipe
 from cloudseg.records import Scene, StoredObject
-from cloudseg.serve.context import BRIEF, Context, MaskId, base_of, with_key
+from cloudseg.serve.cache import BRIEF
+from cloudseg.serve.context import Context, MaskId, base_of, with_key
 from cloudseg.serve.render import BRIGHTEST
 from cloudseg.serve.tiles import find_item
 
@@ -42,7 +43,7 @@ def add_qgis(app: FastAPI, context: Context) -> None:
     app.include_router(router)
 
 
-def _layers(context: Context, request: Request, found: ms.Found) -> list[ProjectLayer]:
+def _layers(context: Context, request: Request, found: mq.Found) -> list[ProjectLayer]:
     assert found.mask is not None  # noqa: S101 - searched among masks
     assert found.weights is not None  # noqa: S101
     probability = StoredObject.model_validate(found.mask.companions["probability"])

@@ -42,6 +42,7 @@ from stac_fastapi.types.search import APIRequest, BaseSearchGetRequest, BaseSear
 from starlette.requests import Request
 
 from cloudseg import __version__
+from cloudseg.catalog import mask_query as mq
 from cloudseg.catalog import mask_search as ms
 from cloudseg.catalog import stac_rows
 from cloudseg.catalog.item_filter import parse_time
@@ -85,6 +86,11 @@ _QUERYABLES: Final[dict[str, Json]] = {
     "eo:cloud_cover": {"title": "Cloud cover in percent", "type": "number", "minimum": 0, "maximum": 100},
     "cloudseg:model_version": {"title": "Version of the model", "type": "integer", "minimum": 1},
     "cloudseg:weights_id": {"title": "Weights that made the mask", "type": "string"},
+    "cloudseg:radiometry": {
+        "title": "Whether the scene is as bright as training scenes were",
+        "type": "string",
+        "enum": ["inside", "outside", "unknown"],
+    },
     "cloudseg:scene_id": {"title": "Scene", "type": "string"},
     "cloudseg:place": {"title": "Place, the unit of the split", "type": "string"},
     "cloudseg:sensor": {"title": "Sensor and processing level", "type": "string"},
@@ -120,7 +126,7 @@ class PostBody(BaseSearchPostRequest):
     as_of: str | None = ModelField(None, description=AS_OF)
 
     bbox: list[float] | None = ModelField(None, min_length=4, max_length=6)  # type: ignore[assignment]
-    ids: list[str] | None = ModelField(None, max_length=ms.MAX_IDS)
+    ids: list[str] | None = ModelField(None, max_length=mq.MAX_IDS)
     filter_expr: dict[str, Any] | str | None = ModelField(None, alias="filter")
     filter_lang: str | None = ModelField(None, alias="filter-lang")
     filter_crs: str | None = ModelField(None, alias="filter-crs")
@@ -319,7 +325,7 @@ class CatalogClient(BaseCoreClient):
 
     def _search(self, request: Request, asked: Json) -> Json:
         site = self.context.site(request)
-        limit = max(1, min(int(asked.get("limit") or 10), ms.MAX_LIMIT))
+        limit = max(1, min(int(asked.get("limit") or 10), mq.MAX_LIMIT))
         query, few = query_of(asked), kinds_of(asked.get("collections"))
         wanted = fields_of_search(asked.get("fields"))
         given = asked.get("token")
@@ -345,7 +351,7 @@ class CatalogClient(BaseCoreClient):
         }
 
 
-def query_of(asked: Json) -> ms.Query:
+def query_of(asked: Json) -> mq.Query:
     """Return the search of the parameters of a STAC search.
 
     Raises:
@@ -355,8 +361,8 @@ def query_of(asked: Json) -> ms.Query:
         raise InputError("bbox and intersects exclude each other", subject="intersects", expected="one of them")
     since, until = interval_of(asked.get("datetime"))
     named = asked.get("collections")
-    return ms.Query(
-        kinds=ms.KINDS if named is None else tuple(kind for kind in ms.KINDS if kind in named),
+    return mq.Query(
+        kinds=mq.KINDS if named is None else tuple(kind for kind in mq.KINDS if kind in named),
         ids=None if asked.get("ids") is None else tuple(_possible(asked["ids"])),
         area=_area_of(asked),
         since=since,
@@ -417,19 +423,19 @@ def _where_of(asked: Json) -> Any:
     elif not isinstance(given, dict):
         given = None
     query = asked.get("query")
-    return both(given, filter_of_query(_from_json(query, "query"), ms.fields_of("masks")) if query else None)
+    return both(given, filter_of_query(_from_json(query, "query"), mq.fields_of("masks")) if query else None)
 
 
-def _sort_of(given: Any) -> tuple[ms.SortKey, ...]:
+def _sort_of(given: Any) -> tuple[mq.SortKey, ...]:
     if not given:
-        return ms.NEWEST_FIRST
+        return mq.NEWEST_FIRST
     keys = []
     for entry in given:
         if isinstance(entry, dict):
             name, descending = str(entry["field"]), str(entry.get("direction", "asc")).lower() == "desc"
         else:
             name, descending = str(entry).lstrip("+- "), str(entry).startswith("-")
-        keys.append(ms.SortKey(name.removeprefix("properties."), descending))
+        keys.append(mq.SortKey(name.removeprefix("properties."), descending))
     return tuple(keys)
 
 
@@ -442,10 +448,10 @@ def _from_json(text: Any, subject: str) -> Any:
         raise InputError("not JSON", subject=subject, found=text[:60]) from error
 
 
-def _features(site: ApiSite, db: Any, rows: Sequence[ms.Found], as_of: datetime | None) -> list[Json]:
+def _features(site: ApiSite, db: Any, rows: Sequence[mq.Found], as_of: datetime | None) -> list[Json]:
     """Return the items of a page, in its order."""
     found: dict[str, Json] = {}
-    for kind in ms.KINDS:
+    for kind in mq.KINDS:
         ids = [row.id for row in rows if row.kind == kind]
         if ids:
             found.update({item["id"]: item for item in documents(site, db, kind, ids, as_of)})

@@ -15,12 +15,14 @@ from jinja2 import Environment, PackageLoader
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from cloudseg.catalog import mask_query as mq
 from cloudseg.catalog import mask_search as ms
 from cloudseg.errors import InputError, NotInCatalog
 from cloudseg.raster.probability import STEPS
 from cloudseg.records import Json, StoredObject
 from cloudseg.serve import render
-from cloudseg.serve.context import BRIEF, AsOf, Context, ItemId, MaskId, base_of, cache_headers, is_cached, with_key
+from cloudseg.serve.cache import BRIEF, cache_headers, is_cached
+from cloudseg.serve.context import AsOf, Context, ItemId, MaskId, base_of, with_key
 from cloudseg.serve.render import ImageFormat, Layer, Source, Style, Tile
 from cloudseg.serve.stac_api import interval_of, moment_of
 
@@ -43,7 +45,7 @@ def add_tiles(app: FastAPI, context: Context) -> None:
     app.include_router(router)
 
 
-def find_source(context: Context, item_id: str, layer: Layer, *, recent: bool = False) -> tuple[Source, ms.Found]:
+def find_source(context: Context, item_id: str, layer: Layer, *, recent: bool = False) -> tuple[Source, mq.Found]:
     """Return the raster of a layer of a mask or a scene, and its rows.
 
     Args:
@@ -63,21 +65,21 @@ def find_source(context: Context, item_id: str, layer: Layer, *, recent: bool = 
     return _source(found, layer), found
 
 
-def find_item(context: Context, item_id: str) -> ms.Found:
+def find_item(context: Context, item_id: str) -> mq.Found:
     """Return the rows of a published mask or scene.
 
     Raises:
         NotInCatalog: there is none.
     """
-    kind: ms.Kind = "scenes" if item_id.startswith("sc-") else "masks"
+    kind: mq.Kind = "scenes" if item_id.startswith("sc-") else "masks"
     with context.catalog.read() as db:
-        page = ms.search(db, ms.Query((kind,), ids=(item_id,), sort=()), limit=1)
+        page = ms.search(db, mq.Query((kind,), ids=(item_id,), sort=()), limit=1)
     if not page.rows:
         raise NotInCatalog("no such item", subject=item_id)
     return page.rows[0]
 
 
-def _source(found: ms.Found, layer: Layer) -> Source:
+def _source(found: mq.Found, layer: Layer) -> Source:
     assert found.mask is not None  # noqa: S101 - searched among masks
     if layer == "image":
         return Source(found.scene.key, found.scene.sha256, layer)
@@ -233,7 +235,7 @@ def _etag(tile: Tile, sources: Sequence[Source]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def _bounds(found: ms.Found) -> tuple[float, float, float, float]:
+def _bounds(found: mq.Found) -> tuple[float, float, float, float]:
     """Return bounds for TileJSON, which has none across the antimeridian."""
     scene = found.scene
     assert scene.min_lon is not None  # noqa: S101 - only scenes with a place are found

@@ -13,7 +13,7 @@ from cloudseg.bands import NO_DATA, REFLECTANCE_SCALE
 from cloudseg.catalog.extent import Extent
 from cloudseg.catalog.stac_rows import Family, MaskRef, month_of
 from cloudseg.raster.cleaning import Cleaning
-from cloudseg.records import Json, Mask, Scene, Snapshot, StoredObject, Weights, utc_iso
+from cloudseg.records import Json, Mask, Promise, Scene, Snapshot, StoredObject, Weights, utc_iso
 from cloudseg.stac.assets import add_asset
 from cloudseg.stac.links import GEOJSON, Site
 from cloudseg.stac.mask import EO, MaskFacts, carried_tags, describe_mask, place_item, warning_of
@@ -85,6 +85,9 @@ def mask_item(site: Site, mask: Mask, scene: Scene, weights: Weights, masks: Fam
             pixels=pixels,
             arithmetic=None,
             cleaning=Cleaning.parse(mask.cleaning),
+            brightness=mask.brightness,
+            promise=Promise.model_validate(mask.promise) if mask.promise else None,
+            missing_bands=weights.missing_bands(scene.bands),
         ),
         assets={"mask": StoredObject(key=mask.key, sha256=mask.sha256, size=mask.size), **companions},
         href=site.object,

@@ -11,7 +11,7 @@ items keep EO 1.1. pystac has classes for raster 1.1 and none for processing: th
 import functools
 import math
 import posixpath
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -25,11 +25,12 @@ from shapely.geometry.polygon import orient
 
 from cloudseg import __version__
 from cloudseg.bands import FIRST_ACQUISITION, MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA
+from cloudseg.raster.brightness import radiometry_of
 from cloudseg.raster.cleaning import Cleaning
 from cloudseg.raster.probability import STEPS
 from cloudseg.raster.statistics import BandStatistics
 from cloudseg.raster.style import COLORS
-from cloudseg.records import Json, Scene, StoredObject, Weights
+from cloudseg.records import Json, Promise, Scene, StoredObject, Weights
 from cloudseg.stac.assets import add_asset
 
 RASTER: Final = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
@@ -68,10 +69,23 @@ class MaskFacts:
     cleaning: Cleaning = field(default_factory=Cleaning)
     """What was done to the mask that the model draws."""
 
+    brightness: Sequence[float] | None = None
+    """Reflectance at the percentiles of the scene's brightness (`cloudseg.raster.brightness`); None: not measured."""
+    promise: Promise | None = None
+    """The thresholds of the weights with what they miss, on held-out places; None: these were not evaluated, or the
+    mask was made without a band that they were evaluated with."""
+    missing_bands: Sequence[str] = ()
+    """Optional bands of the weights that the scene lacks: the net saw 0 there."""
+
     @property
     def cloud_fraction(self) -> float:
         """Cloudy share of the valid pixels; 0 if there is none."""
         return self.cloud / self.valid if self.valid else 0.0
+
+    @property
+    def bands_tags(self) -> dict[str, str]:
+        """The tag of a mask that was made without an optional band, none of any other."""
+        return {"CLOUDSEG_MISSING_BANDS": ", ".join(self.missing_bands)} if self.missing_bands else {}
 
     @property
     def valid_fraction(self) -> float:
@@ -200,6 +214,7 @@ def _as_lists(value: Any) -> Any:
 
 
 def _properties(scene: Scene, weights: Weights, facts: MaskFacts) -> Json:
+    without = f", without {', '.join(facts.missing_bands)}" if facts.missing_bands else ""
     return {
         "title": f"Cloud mask of {scene.name}",
         **warning_of(scene, "Mask of a synthetic scene"),
@@ -207,7 +222,7 @@ def _properties(scene: Scene, weights: Weights, facts: MaskFacts) -> Json:
         "eo:cloud_cover": round(100 * facts.cloud_fraction, 4),
         "processing:level": "L2",
         "processing:lineage": (
-            f"Mask of scene {scene.scene_id} by weights {weights.weights_id} (version {weights.version})."
+            f"Mask of scene {scene.scene_id} by weights {weights.weights_id} (version {weights.version}){without}."
         ),
         "cloudseg:scene_id": scene.scene_id,
         "cloudseg:place": scene.place,
@@ -215,8 +230,11 @@ def _properties(scene: Scene, weights: Weights, facts: MaskFacts) -> Json:
         "cloudseg:model_version": weights.version,
         "cloudseg:snapshot_id": weights.snapshot_id,
         "cloudseg:recipe_hash": weights.metadata.get("recipe_hash"),
+        **({"cloudseg:missing_bands": list(facts.missing_bands)} if facts.missing_bands else {}),
         "cloudseg:threshold": facts.threshold,
         **facts.cleaning.properties(),
+        **(facts.promise.properties() if facts.promise else {}),
+        **radiometry_of(weights.metadata, facts.brightness).properties(),
         **({"cloudseg:arithmetic": facts.arithmetic} if facts.arithmetic else {}),
         "cloudseg:cloud_fraction": round(facts.cloud_fraction, 6),
         "cloudseg:valid_fraction": round(facts.valid_fraction, 6),

@@ -141,7 +141,7 @@ def _input(metadata: Json) -> Json:
         "description": (
             f"Input of the net. `dn` is top-of-atmosphere reflectance x {REFLECTANCE_SCALE} (uint16, 0 where "
             "nothing was observed); pre-processing and z-score make it float32, and pixels without observation are 0 "
-            "after both."
+            f"after both.{_optional_bands(metadata)}"
         ),
         "bands": bands,
         "input": {
@@ -160,6 +160,11 @@ def _input(metadata: Json) -> Json:
 def _reflectance(metadata: Json) -> str:
     scale, offset = metadata.get("scale", 1 / REFLECTANCE_SCALE), metadata.get("offset", 0.0)
     return f"numpy.minimum(dn * {scale!r} + {offset!r}, {metadata['clip']!r})"
+
+
+def _optional_bands(metadata: Json) -> str:
+    optional = ", ".join(metadata.get("optional_bands", ()))
+    return f" A scene may lack {optional}: a missing band is 0 after both." if optional else ""
 
 
 def _per_band(values: list[float], bands: list[str]) -> list[float]:
@@ -194,6 +199,7 @@ def _hyperparameters(metadata: Json) -> Json:
         "widths",
         "dropout",
         "encoder_weights",
+        "optional_bands",
         "working_resolution_m",
         "recipe_name",
         "recipe_hash",
@@ -206,13 +212,17 @@ def _hyperparameters(metadata: Json) -> Json:
 
 def _descriptions(metadata: Json) -> dict[str, str]:
     """Return input and output of each file: the ONNX graph includes pre- and post-processing, the parameters do not."""
-    bands = ", ".join(metadata["bands"])
+    bands, optional = ", ".join(metadata["bands"]), ", ".join(metadata.get("optional_bands", ()))
+    missing = (
+        f"A scene may lack {optional}: 0 there, in all pixels, means that the band is missing. " if optional else ""
+    )
     sides = f"height and width multiples of {_multiple(metadata)}" if metadata.get("widths") else "any height and width"
     return {
         "weights": "Parameters of the net that mlm:input and mlm:output describe: normalized float32 in, logits out; "
         f"{sides}. The metadata of the file hold everything that is needed to build and use the net.",
         "onnx": "Pre-processing, net and sigmoid in one graph. "
         f"In: `dn` uint16 (batch, {bands}, height, width), reflectance x {REFLECTANCE_SCALE}, 0 = no data, {sides}. "
+        f"{missing}"
         "Out: `probability` of cloud, float32 (batch, height, width), undefined at pixels without data. "
         "mlm:input and mlm:output do not describe this file.",
         "int8": "Input and output of the ONNX export, computed with unsigned 8-bit activations and signed 8-bit "

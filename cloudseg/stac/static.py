@@ -47,13 +47,16 @@ _AT_ONCE: Final = 8
 _MONTH: Final = re.compile(r"\d{4}-(0[1-9]|1[0-2])|undated", re.A)
 
 
-def publish(site: Site, catalog: Catalog, months: Mapping[stac_rows.Collection, Collection[str]]) -> int:
+def publish(
+    site: Site, catalog: Catalog, months: Mapping[stac_rows.Collection, Collection[str]], *, verify: bool = False
+) -> int:
     """Bring some months up to date with the rows, and what lists them; return how many documents changed.
 
     Args:
         site: where the catalog is.
         catalog: holds the rows.
         months: which ones to update, by collection.
+        verify: read and compare every item of these months, although the list says that it is right.
 
     Raises:
         StoreUnreachable: the store does not answer, or others keep writing the same document.
@@ -62,7 +65,7 @@ def publish(site: Site, catalog: Catalog, months: Mapping[stac_rows.Collection, 
         writer = _Writer(site, catalog, pool)
         for collection, wanted in months.items():
             for month in sorted(wanted):
-                writer.settle_month(collection, month)
+                writer.settle_month(collection, month, verify=verify)
             writer.settle_collection(collection)
         writer.settle_root()
     return writer.changes

@@ -14,7 +14,7 @@ from typing import Final, TypedDict
 
 from sqlalchemy import Connection
 
-from cloudseg.catalog import backfill_rows, model_rows, reader_rows, scene_rows
+from cloudseg.catalog import backfill_rows, model_rows, names, reader_rows, scene_rows
 from cloudseg.catalog.session import advisory_lock, now
 from cloudseg.errors import InputError, NotInCatalog
 from cloudseg.keys import make_id
@@ -28,10 +28,12 @@ from cloudseg.records import (
 )
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
-from cloudseg.stages.predict import MOST_BATCHES, check_bands
+from cloudseg.stages.predict import check_bands
 from cloudseg.stages.predict import predict as predict_masks
 from cloudseg.stages.stac import publish_stac
 
+MOST_BATCHES: Final = 1000
+"""Maximum of a plan: Airflow does not map a task over more than 1024 entries (its setting `core.max_map_length`)."""
 _NIGHT: Final = re.compile(r"[\w:+.-]{1,100}", re.ASCII)
 _MOST_MEGAPIXELS: Final = 1_000_000_000
 _MEGAPIXEL: Final = 1_000_000
@@ -84,7 +86,7 @@ def plan_backfill(
             return _planned(night, plan.megapixels, plan=plan, scenes=scenes, waiting=waiting)
         if budget == 0:
             return _planned(night, 0, weights=weights, waiting=waiting, skip="the budget is 0: the backfill is paused")
-        chosen = _choose(backfill_rows.iter_waiting(db, weights.weights_id, bands=weights.metadata["bands"]), budget)
+        chosen = _choose(backfill_rows.iter_waiting(db, weights.weights_id, bands=weights.required_bands), budget)
         if not chosen:
             return _planned(night, budget, weights=weights, waiting=waiting, skip="every scene has its mask")
         plan = Backfill(
@@ -249,12 +251,9 @@ def _check_budget(runtime: Runtime, megapixels: int | None) -> int:
 
 
 def _find_weights(db: Connection, weights_id: str | None) -> Weights | None:
-    if weights_id is None:
-        champion = model_rows.find_champion(db)
-        if champion is None:
-            return None
-        weights_id = champion.weights_id
-    weights = model_rows.get_weights_named(db, weights_id)
+    if weights_id is None and model_rows.find_champion(db) is None:
+        return None
+    weights = names.get_weights(db, weights_id or names.CHAMPION)
     check_bands(weights)
     return weights
 
@@ -306,7 +305,7 @@ def _progress(
     with runtime.catalog.read() as db:
         if weights_id is not None:
             weights = model_rows.get_weights(db, weights_id)
-            months = backfill_rows.list_months(db, weights_id, bands=weights.metadata["bands"])
+            months = backfill_rows.list_months(db, weights_id, bands=weights.required_bands)
         touched = backfill_rows.list_touched(db, backfill_id) if backfill_id else []
         readers_see = reader_rows.find_shown(db)
     return BackfillRecord(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from cloudseg.catalog import model_rows
+from cloudseg.catalog import names
 from cloudseg.errors import InputError
 from cloudseg.records import ChangesRecord
 from cloudseg.runtime import open_runtime
@@ -20,10 +20,10 @@ def changes(before: str, after: str, *, out: str, scene_ids: Sequence[str] = (),
     The catalog and the store are only read.
 
     Args:
-        before: weights (`w-…` or `v31`), usually the older ones.
+        before: weights (`w-…`, `v31`, `champion`), usually the older ones.
         after: other weights.
         out: the new folder.
-        scene_ids: only these scenes; none: the latest that both have masked.
+        scene_ids: only these scenes, by id or name; none: the latest that both have masked.
         limit: scenes at most.
 
     Raises:
@@ -37,7 +37,8 @@ def changes(before: str, after: str, *, out: str, scene_ids: Sequence[str] = (),
     log.started("changes", before=before, after=after, out=out, scenes=list(scene_ids), limit=limit)
     runtime = open_runtime()
     with runtime.catalog.read() as db:
-        old, new = model_rows.get_weights_named(db, before), model_rows.get_weights_named(db, after)
+        old, new = names.get_weights(db, before), names.get_weights(db, after)
+        scene_ids = [scene_id for name in scene_ids for scene_id in names.list_ids(db, "scene", name)]
     if old.weights_id == new.weights_id:
         raise InputError("a model does not differ from itself", subject=old.weights_id, next_step="Name two models.")
     from cloudseg.changes import compare_models, counts_json

@@ -6,6 +6,7 @@ from datetime import datetime as Moment  # `datetime` is an argument, as in STAC
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from cloudseg.catalog import names
 from cloudseg.errors import InputError
 from cloudseg.records import CompositeRecord, utc_iso
 from cloudseg.runtime import open_runtime
@@ -56,7 +57,7 @@ def composite(
         meters_per_day: distance to cloud that a day farther from the wanted day has to bring.
         resolution_m: side of a pixel; by default the commonest of the scenes.
         crs: in meters; by default the commonest of the scenes.
-        weights_id: whose masks; by default those that readers see.
+        weights_id: whose masks (`w-…`, `v31`, `champion`); by default those that readers see.
         as_of: use what readers saw at this moment (ISO 8601 with zone), such as 2026-11-22T02:00:00Z; None is now.
         overwrite: replace files that exist.
 
@@ -82,9 +83,11 @@ def composite(
     path = _check_output(out, method, overwrite)
     since, until = parse_interval(datetime)
     moment = parse_moment(as_of, "as_of") if as_of is not None else None
-    wanted = Wanted(since, until, weights_id, moment)
     areas = _areas(bbox, aoi)
     catalog = open_runtime().catalog
+    with catalog.read() as db:
+        whose = names.get_id(db, "weights", weights_id) if weights_id is not None else None
+    wanted = Wanted(since, until, whose, moment)
     masks = select_masks(catalog, areas, wanted)
     grid = choose_grid(masks, areas, crs=crs, resolution_m=resolution_m)
     if aoi is None:  # the grid is a rectangle in its CRS, whose corners reach beyond the box

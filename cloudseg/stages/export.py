@@ -3,20 +3,23 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cloudseg.errors import CloudsegError, InputError
-from cloudseg.records import ExportRecord, Json
+from cloudseg.records import ExportRecord, Json, ThresholdName
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
+from cloudseg.stages.thresholds import threshold_of_mask
 
 if TYPE_CHECKING:
-    from cloudseg.catalog.mask_search import Found
+    from cloudseg.catalog.mask_query import Found
     from cloudseg.export.choose import Selection
     from cloudseg.export.work import CleanedMask
     from cloudseg.raster.cleaning import Cleaning
     from cloudseg.raster.components import Advance
+    from cloudseg.raster.thresholds import Threshold
 
 Crs = Literal["native", "EPSG:4326"]
 
@@ -30,7 +33,7 @@ def export_clouds(
     interval: str | None = None,
     weights_id: str | None = None,
     as_of: str | None = None,
-    threshold: float | None = None,
+    threshold: "Threshold | None" = None,
     min_area_m2: float = 0.0,
     min_hole_m2: float = 0.0,
     buffer_m: float = 0.0,
@@ -49,7 +52,8 @@ def export_clouds(
         interval: time of acquisition, such as 2024-05 or 2024-05-01/2024-06-30.
         weights_id: whose masks; by default those that readers see.
         as_of: what readers saw at this moment (ISO 8601 with zone), such as 2026-11-22T02:00:00Z; None is now.
-        threshold: probability from which a pixel is cloud, instead of the model's.
+        threshold: probability from which a pixel is cloud, instead of the model's; or `careful`, `balanced` or
+            `generous`, which each model has for itself: a mask without such a threshold is listed under `failed`.
         min_area_m2: clouds smaller than this are left out.
         min_hole_m2: clear areas smaller than this become cloud.
         buffer_m: by how much clouds are widened.
@@ -64,19 +68,17 @@ def export_clouds(
     from cloudseg.export.choose import Selection
     from cloudseg.export.layers import CLOUD_COLUMNS, CLOUDS, check_on_earth, iter_clouds
     from cloudseg.export.vector_file import LONLAT, check_output, polygon_file
-    from cloudseg.raster.cleaning import Cleaning
 
     began = time.monotonic()
-    cleaning = Cleaning(threshold, min_area_m2, min_hole_m2, buffer_m)
-    cleaning.check()
+    cleaning, name = _asked(threshold, min_area_m2, min_hole_m2, buffer_m)
     path = Path(out)
     check_output(path, overwrite=overwrite)
     runtime = open_runtime()
-    work = _Work(runtime, Selection(mask_ids, scenes, bbox, interval, weights_id, as_of), cleaning, passes=1)
+    work = _Work(runtime, Selection(mask_ids, scenes, bbox, interval, weights_id, as_of), cleaning, name, passes=1)
     lonlat = crs != "native"
-    log.started("export_clouds", out=out, masks=work.count, crs=crs, **_settings(cleaning))
-    about = {name: text for name, text in cleaning.tags(0).items() if not name.endswith("THRESHOLD")}
-    about |= {"CLOUDSEG_THRESHOLD": "of each model" if threshold is None else repr(threshold)}
+    log.started("export_clouds", out=out, masks=work.count, crs=crs, **_settings(cleaning, name))
+    about = {key: text for key, text in cleaning.tags(0).items() if not key.endswith("THRESHOLD")}
+    about |= {"CLOUDSEG_THRESHOLD": _threshold_words(threshold)}
     with polygon_file(
         path, CLOUDS, CLOUD_COLUMNS, LONLAT if lonlat else work.only_crs(), about, overwrite=overwrite
     ) as writer:
@@ -100,7 +102,7 @@ def export_masks(
     interval: str | None = None,
     weights_id: str | None = None,
     as_of: str | None = None,
-    threshold: float | None = None,
+    threshold: "Threshold | None" = None,
     min_area_m2: float = 0.0,
     min_hole_m2: float = 0.0,
     buffer_m: float = 0.0,
@@ -116,7 +118,8 @@ def export_masks(
         interval: time of acquisition, such as 2024-05 or 2024-05-01/2024-06-30.
         weights_id: whose masks; by default those that readers see.
         as_of: what readers saw at this moment (ISO 8601 with zone), such as 2026-11-22T02:00:00Z; None is now.
-        threshold: probability from which a pixel is cloud, instead of the model's.
+        threshold: probability from which a pixel is cloud, instead of the model's; or `careful`, `balanced` or
+            `generous`, which each model has for itself: a mask without such a threshold is listed under `failed`.
         min_area_m2: clouds smaller than this become clear.
         min_hole_m2: clear areas smaller than this become cloud.
         buffer_m: by how much clouds are widened.
@@ -128,14 +131,12 @@ def export_masks(
     """
     from cloudseg.export.choose import Selection
     from cloudseg.export.raster_file import raster_name, write_cleaned
-    from cloudseg.raster.cleaning import Cleaning
 
     began = time.monotonic()
-    cleaning = Cleaning(threshold, min_area_m2, min_hole_m2, buffer_m)
-    cleaning.check()
+    cleaning, name = _asked(threshold, min_area_m2, min_hole_m2, buffer_m)
     runtime, folder = open_runtime(), Path(out)
-    work = _Work(runtime, Selection(mask_ids, scenes, bbox, interval, weights_id, as_of), cleaning, passes=0)
-    log.started("export_masks", out=out, masks=work.count, **_settings(cleaning))
+    work = _Work(runtime, Selection(mask_ids, scenes, bbox, interval, weights_id, as_of), cleaning, name, passes=0)
+    log.started("export_masks", out=out, masks=work.count, **_settings(cleaning, name))
     files: dict[str, str] = {}
     with _writes(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -203,18 +204,27 @@ def export_footprints(
 class _Work:
     """The masks of a selection, one after the other, with progress in rows."""
 
-    def __init__(self, runtime: Runtime, selection: "Selection", cleaning: "Cleaning", *, passes: int) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        selection: "Selection",
+        cleaning: "Cleaning",
+        name: ThresholdName | None,
+        *,
+        passes: int,
+    ) -> None:
         """Count the masks.
 
         Args:
             runtime: store and catalog.
             selection: which masks.
             cleaning: what to do with them.
+            name: of the threshold, which then each mask has for itself.
             passes: how often every row is passed after the cleaning.
         """
         from cloudseg.export.choose import iter_chosen
 
-        self._runtime, self._cleaning = runtime, cleaning
+        self._runtime, self._cleaning, self._name = runtime, cleaning, name
         self._chosen: Callable[[], Iterator[Found]] = lambda: iter_chosen(runtime.catalog, selection)
         self._passes = cleaning.passes + passes
         self._crs = set[str]()
@@ -256,7 +266,7 @@ class _Work:
                 report(rows + passed, self._rows, "rows")  # noqa: B023 - called before the loop goes on
 
             try:
-                with cleaned_mask(self._runtime.store, found, self._cleaning, advance) as mask:
+                with cleaned_mask(self._runtime.store, found, self._cleaning_of(found), advance) as mask:
                     write(mask, advance)
                 done += 1
             except CloudsegError as error:
@@ -266,6 +276,12 @@ class _Work:
                 self.failed[found.id] = error.as_record()
             rows += found.scene.height * self._passes
         return done
+
+    def _cleaning_of(self, found: "Found") -> "Cleaning":
+        if self._name is None or found.mask is None or found.weights is None:
+            return self._cleaning
+        threshold = threshold_of_mask(self._runtime, self._name, found.mask, found.weights)
+        return replace(self._cleaning, threshold=threshold)
 
 
 @contextmanager
@@ -282,8 +298,31 @@ def _nothing() -> InputError:
     )
 
 
-def _settings(cleaning: "Cleaning") -> Json:
-    return {name: value for name, value in vars(cleaning).items() if value}
+def _asked(
+    threshold: "Threshold | None", min_area_m2: float, min_hole_m2: float, buffer_m: float
+) -> tuple["Cleaning", ThresholdName | None]:
+    """Return what is done to every mask, and the name of the threshold if it has one.
+
+    Raises:
+        InputError: a value is out of range, or there is no such name.
+    """
+    from cloudseg.raster.cleaning import Cleaning
+    from cloudseg.raster.thresholds import split_threshold
+
+    number, name = split_threshold(threshold)
+    cleaning = Cleaning(number, min_area_m2, min_hole_m2, buffer_m)
+    cleaning.check()
+    return cleaning, name
+
+
+def _threshold_words(threshold: "Threshold | None") -> str:
+    if threshold is None:
+        return "of each model"
+    return f"{threshold} of each model" if isinstance(threshold, str) else repr(threshold)
+
+
+def _settings(cleaning: "Cleaning", name: ThresholdName | None) -> Json:
+    return {**{key: value for key, value in vars(cleaning).items() if value}, **({"threshold": name} if name else {})}
 
 
 def _ended(stage: str, path: Path, masks: int, features: int, files: Json, failed: Json, began: float) -> ExportRecord:

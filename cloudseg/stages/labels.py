@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from cloudseg.catalog import label_rows, scene_rows, training_rows
 from cloudseg.catalog.label_rows import StatedLabel, describe_event
+from cloudseg.catalog.names import get_id, list_ids
 from cloudseg.errors import InputError, StateError
 from cloudseg.records import Json, Label, LabelDecisionRecord, LabelState, Scene
 from cloudseg.runtime import Runtime, open_runtime
@@ -49,6 +50,7 @@ def label(label_id: str) -> Json:
         NotInCatalog: there is no such label.
     """
     with open_runtime().catalog.read() as db:
+        label_id = get_id(db, "label", label_id)
         stated = _get(db, label_id)
         in_use = label_rows.list_accepted_of(db, stated.label.scene_id)
         return {
@@ -86,6 +88,7 @@ def diff_label(label_id: str, out: str) -> Json:
 
     runtime = open_runtime()
     with runtime.catalog.read() as db:
+        label_id = get_id(db, "label", label_id)
         stated = _get(db, label_id)
         scene = scene_rows.get_scene(db, stated.label.scene_id)
         in_use = label_rows.list_accepted_of(db, scene.scene_id)
@@ -270,7 +273,7 @@ def _choose(
     found = [] if names else label_rows.list_stated(db, state=wanted, source=source)
     for name in names:
         if name.startswith(_LABEL_PREFIX):
-            found.append(_get(db, name))
+            found.append(_get(db, get_id(db, "label", name)))
         else:
             found += _choose_of_scene(db, name, source, wanted, one=one_of_scene)
     if not found:
@@ -311,8 +314,7 @@ def _scene_ids(db: Connection, name: str) -> list[str]:
     Raises:
         NotInCatalog: there is none.
     """
-    named = [scene.scene_id for scene in scene_rows.list_scenes_named(db, name)]
-    return named or [scene_rows.get_scene(db, name).scene_id]
+    return list_ids(db, "scene", name)
 
 
 def _get(db: Connection, label_id: str) -> StatedLabel:

@@ -4,7 +4,6 @@ A record also has its values in `extra` (`stage`, `facts`, `progress`), so that 
 stage, draw a progress bar, or print JSON.
 """
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -13,7 +12,8 @@ from cloudseg.records import Json, Record
 
 log = logging.getLogger("cloudseg.stages")
 _EVERY_S = 5.0
-_LONGEST = 600
+_LONGEST = 400
+_LONGEST_WORD = 120
 _MOST_ITEMS = 5
 
 
@@ -25,8 +25,8 @@ def started(stage: str, **facts: object) -> None:
 
 def ended(stage: str, record: Record | Json) -> None:
     """Log the end of a stage with its record."""
-    facts = brief(record.as_json() if isinstance(record, Record) else record)
-    log.info("%s ends: %s", stage, _short(facts), extra={"stage": stage, "facts": facts})
+    whole = record.as_json() if isinstance(record, Record) else record
+    log.info("%s ends: %s", stage, _short(whole), extra={"stage": stage, "facts": brief(whole)})
 
 
 def brief(facts: Json) -> Json:
@@ -59,5 +59,23 @@ def _brief(value: object) -> object:
 
 
 def _short(facts: Json) -> str:
-    text = json.dumps(facts, default=str, ensure_ascii=False)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} … ({len(text)} characters)"
+    """Return facts as one line for people: `added 28, known 0, seconds 3.2`; what is empty is left out."""
+    words = [f"{name} {text}" for name, value in facts.items() if (text := _word(value))]
+    line = ", ".join(words) or "nothing to report"
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} …"
+
+
+def _word(value: object) -> str:
+    """Return a value in a word or two: a list or a record as its size, figures of a model as their IoU."""
+    if isinstance(value, dict):
+        if isinstance(value.get("iou"), float):
+            return f"IoU {value['iou']:.3f}"
+        return str(len(value)) if value else ""
+    if isinstance(value, list | tuple):
+        return str(len(value)) if value else ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = "" if value is None else str(value)
+    return text if len(text) <= _LONGEST_WORD else f"{text[:_LONGEST_WORD]}…"

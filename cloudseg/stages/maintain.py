@@ -24,6 +24,7 @@ from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
 from cloudseg.stages.listing import Listing
 from cloudseg.stages.references import PAGE, find_named, iter_named
+from cloudseg.stages.remove import finish_removals
 from cloudseg.stages.verification import (
     MOST_PARTS,
     Verification,
@@ -52,7 +53,8 @@ def maintain(
 ) -> MaintainRecord:
     """Collect orphans, expire checkpoints and evaluations, find missing objects, repair what follows from rows.
 
-    Repaired are the champion's pointer and the static STAC catalog.
+    Repaired are the champion's pointer and the static STAC catalog; a removal of a scene that was interrupted is
+    completed.
 
     Running it twice changes nothing the second time.
 
@@ -81,6 +83,7 @@ def maintain(
     runtime = open_runtime()
     checkpoints = _expire_checkpoints(runtime, moment - timedelta(days=checkpoint_days), dry_run=dry_run)
     evaluations = _expire_evaluations(runtime, moment - timedelta(days=evaluation_days), dry_run=dry_run)
+    removals = finish_removals(runtime, dry_run=dry_run)
     repaired = _repair_pointer(runtime, dry_run=dry_run)
     if not dry_run:
         runtime.store.clear_abandoned()
@@ -105,6 +108,7 @@ def maintain(
         missing=sorted(missing),
         verified=reading.count,
         stac=stac,
+        removals=removals,
     )
     log.ended("maintain", record)
     return record

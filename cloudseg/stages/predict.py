@@ -1,95 +1,51 @@
-"""Stages: plan which scenes need a mask, and predict masks."""
+"""Stages: predict the masks of scenes, or of a file. Many workers at a time: `cloudseg.stages.drain`."""
 
-import math
 import time
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, TypedDict
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
 from cloudseg.bands import BAND_NAMES
-from cloudseg.catalog import model_rows, reader_rows, scene_rows
-from cloudseg.errors import BadWeights, CloudsegError, InputError, Interrupted, NotInCatalog
-from cloudseg.records import Json, PredictFileRecord, PredictRecord, Weights
+from cloudseg.catalog import model_rows, names, reader_rows, scene_rows
+from cloudseg.errors import BadWeights, CloudsegError, InputError, Interrupted
+from cloudseg.records import Json, Mask, PredictFileRecord, PredictRecord, Weights
 from cloudseg.runtime import Runtime, open_runtime, read_settings
 from cloudseg.signals import listen_for_stop
 from cloudseg.stages import log
 from cloudseg.stages.compute import open_device
 from cloudseg.stages.stac import publish_stac
+from cloudseg.stages.thresholds import named_threshold, outside_notes
 
 if TYPE_CHECKING:
+    from cloudseg.model.predictor import Predictor
+    from cloudseg.predict.draw import OnProgress
     from cloudseg.raster.cleaning import Cleaning
+    from cloudseg.raster.thresholds import Threshold
     from cloudseg.settings import Settings
 
-MOST_BATCHES: Final = 1000
-"""Maximum of a plan: Airflow does not map a task over more than 1024 entries (its setting `core.max_map_length`)."""
 
-
-class PredictBatch(TypedDict):
-    """Scenes that one task predicts, with a name that the Airflow UI shows."""
-
-    weights_id: str
-    scene_ids: list[str]
-    name: str
-
-
-def plan_predict(
-    *,
-    weights_id: str | None = None,
-    batch_size: int = 8,
-    threshold: float | None = None,
-    min_area_m2: float | None = None,
-    min_hole_m2: float | None = None,
-    buffer_m: float | None = None,
-) -> list[PredictBatch]:
-    """Divide the scenes that lack a mask of the weights into batches, oldest first.
+def list_wanted(
+    db: Connection, weights_id: str | None = None, *, needed: bool = False
+) -> list[tuple[Weights, datetime | None]]:
+    """List whose masks are made right away, and of which scenes: those ingested since a moment; None: of all.
 
     By default these are the weights whose masks readers see: the champion, unless readers were switched to others. Then
     scenes that are newer than the champion get its mask as well, first, so that the backfill of the older ones ends.
 
-    A new champion may have a million scenes to predict: if there would be more than 1000 batches, they hold more
-    scenes instead. The batches name the weights, so tasks that start later use the same ones.
-
     Args:
-        weights_id: by default those whose masks readers see.
-        batch_size: scenes in a batch.
-        threshold: as in `predict`: with one of these, the scenes that lack a mask that is cleaned just so.
-        min_area_m2: the same.
-        min_hole_m2: the same.
-        buffer_m: the same.
-
-    Returns:
-        The batches; none without a champion.
+        db: the catalog.
+        weights_id: an id or a version instead.
+        needed: raise an error, instead of returning nothing, as long as there is no champion.
 
     Raises:
-        InputError: `batch_size` is below 1, or a value of the cleaning is out of range.
-        NotInCatalog: the weights are unknown.
-        BadWeights: the weights need a band that no scene can have.
+        NotInCatalog: the weights are unknown, or there is no champion.
     """
-    if batch_size < 1:
-        raise InputError(
-            "a batch holds at least one scene", subject="batch_size", found=batch_size, expected="1 or more"
-        )
-    runtime = open_runtime()
-    cleaning, exact = asked_cleaning(runtime, threshold, min_area_m2, min_hole_m2, buffer_m)
-    such = cleaning if exact else None
-    with runtime.catalog.read() as db:
-        wanted = [(model_rows.get_weights(db, weights_id), None)] if weights_id else _list_wanted(db)
-        waiting = [(weights, _waiting(db, weights, since, cleaning=such)) for weights, since in wanted]
-    scenes = sum(len(found) for _, found in waiting)
-    # Each list may end with a batch that is not full.
-    size = max(batch_size, math.ceil(scenes / (MOST_BATCHES - len(waiting) + 1)))
-    batches = [
-        _batch(weights, found[at : at + size]) for weights, found in waiting for at in range(0, len(found), size)
-    ]
-    ids = [weights.weights_id for weights, _ in waiting]
-    log.ended("plan_predict", {"weights_ids": ids, "scenes": scenes, "batches": len(batches)})
-    return batches
-
-
-def _list_wanted(db: Connection) -> list[tuple[Weights, datetime | None]]:
-    """List whose masks are made right away, and of which scenes: those ingested since a moment; None: of all."""
+    if weights_id or needed:
+        named = names.get_weights(db, weights_id or names.CHAMPION)
+        if weights_id:
+            return [(named, None)]
     shown, champion = reader_rows.find_shown(db), model_rows.find_champion(db)
     if shown is None or champion is None:
         return []
@@ -104,7 +60,7 @@ def predict(
     *,
     new: bool = False,
     weights_id: str | None = None,
-    threshold: float | None = None,
+    threshold: "Threshold | None" = None,
     min_area_m2: float | None = None,
     min_hole_m2: float | None = None,
     buffer_m: float | None = None,
@@ -121,21 +77,23 @@ def predict(
     is completed, then Interrupted is raised; a second signal has its usual effect.
 
     Args:
-        scene_ids: the scenes.
+        scene_ids: the scenes, by id or name.
         new: predict all scenes without a mask instead.
-        weights_id: by default the champion.
-        threshold: probability from which a pixel is cloud, instead of the model's.
+        weights_id: by default the champion; an id or a version (`v31`).
+        threshold: probability from which a pixel is cloud, instead of the model's; or `careful` or `generous`, where
+            these weights have such a threshold (docs/how-to/thresholds.md).
         min_area_m2: clouds smaller than this become clear.
         min_hole_m2: clear areas smaller than this become cloud, unless no cloud touches them.
         buffer_m: by how many meters clouds are widened, after that.
 
     Raises:
         InputError: both or neither of `scene_ids` and `new` are given, or a value of the cleaning is out of range.
-        NotInCatalog: the weights are unknown, or there is no champion yet.
+        NotInCatalog: the weights or a scene are unknown, or there is no champion yet.
         Interrupted: a signal arrived; published masks are kept.
     """
     began = time.monotonic()
     runtime = open_runtime()
+    threshold = named_threshold(runtime, threshold, weights_id)
     cleaning, exact = asked_cleaning(runtime, threshold, min_area_m2, min_hole_m2, buffer_m)
     such = cleaning if exact else None
     with runtime.catalog.read() as db:
@@ -155,6 +113,7 @@ def predict(
         masks=list(masks.values()),
         created=len(set(masks) - before),
         failed=failed,
+        outside=outside_notes(runtime, weights, list(masks.values())),
         seconds=round(time.monotonic() - began, 3),
     )
     log.ended("predict", record)
@@ -169,7 +128,7 @@ def predict_file(
     bands: Sequence[str] | None = None,
     resolution_m: float | None = None,
     probability: str | None = None,
-    threshold: float | None = None,
+    threshold: "Threshold | None" = None,
     min_area_m2: float | None = None,
     min_hole_m2: float | None = None,
     buffer_m: float | None = None,
@@ -196,7 +155,8 @@ def predict_file(
     """
     from cloudseg.api import load
 
-    cleaning = _cleaning(read_settings(), threshold, min_area_m2, min_hole_m2, buffer_m)
+    number = None if isinstance(threshold, str) else threshold
+    cleaning = _cleaning(read_settings(), number, min_area_m2, min_hole_m2, buffer_m)
     log.started("predict", path=path, out=out, weights=weights)
     report_progress = log.progress("predict")
     record = load(weights).predict_file(
@@ -205,7 +165,7 @@ def predict_file(
         bands=bands,
         resolution_m=resolution_m,
         probability=probability,
-        threshold=cleaning.threshold,
+        threshold=threshold if isinstance(threshold, str) else cleaning.threshold,
         min_area_m2=cleaning.min_area_m2,
         min_hole_m2=cleaning.min_hole_m2,
         buffer_m=cleaning.buffer_m,
@@ -280,15 +240,9 @@ def resolve_scenes(
         raise InputError(
             "pass either scene ids or --new", found="both" if new else "neither", expected="scene ids or --new"
         )
-    weights = _find_weights(db, weights_id)
-    if weights is None:
-        raise NotInCatalog(
-            "there is no champion yet",
-            subject="champion",
-            next_step="Run `cloudseg retrain`, or name weights with --weights.",
-        )
+    weights = names.get_weights(db, weights_id or names.CHAMPION)
     if not new:
-        return weights, list(dict.fromkeys(scene_ids))
+        return weights, _known_scenes(db, scene_ids)
     return weights, [scene.scene_id for scene in _waiting(db, weights, cleaning=cleaning)]
 
 
@@ -305,59 +259,84 @@ def _mask_all(
     """Add to `masks` the mask id by scene id, and to `failed` the error record by id of each scene that failed."""
     device = open_device(runtime)
     from cloudseg.model.predictor import open_predictor
-    from cloudseg.predict import predict_scene
 
     predictor = open_predictor(runtime.store, weights, device)
     report_progress = log.progress("predict")
     with listen_for_stop() as request:
         for number, scene_id in enumerate(scene_ids, start=1):
-            _raise_if_interrupted(request.signal_name, number - 1, len(scene_ids))
-            try:
-                mask = predict_scene(
-                    runtime.store,
-                    runtime.catalog,
-                    scene_id=scene_id,
-                    weights_id=weights.weights_id,
-                    predictor=predictor,
-                    cleaning=cleaning,
-                    exact=exact,
-                )
-                masks[scene_id] = mask.mask_id
-            except CloudsegError as error:
-                if error.retry_helps:
-                    raise
-                log.log.warning("no mask of scene %s: %s", scene_id, error)
-                failed[scene_id] = error.as_record()
-            except (OSError, MemoryError):
-                raise  # a problem of the machine, not of this scene: the next one would fail too
-            except Exception as error:  # unforeseen, in one scene: record it and continue with the others
-                log.log.exception("no mask of scene %s", scene_id)
-                failed[scene_id] = CloudsegError(
-                    f"unexpected {type(error).__name__}: {error}", subject=scene_id
-                ).as_record()
+            raise_if_interrupted(request.signal_name, f"{number - 1} of {len(scene_ids)} scenes are done")
+            made = mask_scene(runtime, predictor, scene_id, cleaning=cleaning, exact=exact)
+            if isinstance(made, Mask):
+                masks[scene_id] = made.mask_id
+            else:
+                failed[scene_id] = made
             report_progress(number, len(scene_ids), "scenes")
 
 
-def _raise_if_interrupted(signal_name: str | None, done: int, total: int) -> None:
+def mask_scene(
+    runtime: Runtime,
+    predictor: "Predictor",
+    scene_id: str,
+    *,
+    cleaning: "Cleaning",
+    exact: bool,
+    on_progress: "OnProgress | None" = None,
+) -> Mask | Json:
+    """Return the mask of a scene by the predictor's weights, made if it is missing; or why there is none.
+
+    Errors that a retry can fix, and those of the machine, are raised.
+    """
+    from cloudseg.predict import predict_scene
+
+    try:
+        return predict_scene(
+            runtime.store,
+            runtime.catalog,
+            scene_id=scene_id,
+            weights_id=str(predictor.weights_id),  # of a registered model it is never None
+            predictor=predictor,
+            cleaning=cleaning,
+            exact=exact,
+            on_progress=on_progress,
+        )
+    except CloudsegError as error:
+        if error.retry_helps:
+            raise
+        log.log.warning("no mask of scene %s: %s", scene_id, error)
+        return error.as_record()
+    except (OSError, MemoryError):
+        raise  # a problem of the machine, not of this scene: the next one would fail too
+    except Exception as error:  # unforeseen, in one scene: record it and continue with the others
+        log.log.exception("no mask of scene %s", scene_id)
+        return CloudsegError(f"unexpected {type(error).__name__}: {error}", subject=scene_id).as_record()
+
+
+def raise_if_interrupted(signal_name: str | None, done: str) -> None:
+    """Raise Interrupted if a signal arrived; `done` says how far the work is."""
     if signal_name is not None:
         raise Interrupted(
             f"stopped by {signal_name}",
             subject="predict",
-            found=f"{done} of {total} scenes are done",
+            found=done,
             next_step="Run it again: masks that exist are kept.",
         )
 
 
-def _find_weights(db: Connection, weights_id: str | None) -> Weights | None:
-    if weights_id is not None:
-        return model_rows.get_weights(db, weights_id)
-    champion = model_rows.find_champion(db)
-    return model_rows.get_weights(db, champion.weights_id) if champion else None
+def _known_scenes(db: Connection, asked: Sequence[str]) -> list[str]:
+    """Return the ids of scenes, each once, before anything is loaded.
+
+    A whole id that is unknown is kept beside one that is known: a scene of a plan may have been removed, and the others
+    of its batch are predicted.
+    """
+    ids = [name for name in asked if names.is_whole_id(name)]
+    known = scene_rows.find_known(db, ids)
+    found: list[str] = []
+    for name in asked:
+        found += [name] if name in known or (known and names.is_whole_id(name)) else names.list_ids(db, "scene", name)
+    return list(dict.fromkeys(found))
 
 
-def _waiting(
-    db: Connection, weights: Weights, since: datetime | None = None, *, cleaning: "Cleaning | None" = None
-) -> list[scene_rows.WaitingScene]:
+def _waiting(db: Connection, weights: Weights, *, cleaning: "Cleaning | None" = None) -> list[scene_rows.WaitingScene]:
     """List scenes without a mask that have all bands that these weights need.
 
     Raises:
@@ -365,11 +344,7 @@ def _waiting(
     """
     check_bands(weights)
     return scene_rows.list_scenes_without_mask(
-        db,
-        weights.weights_id,
-        bands=weights.metadata["bands"],
-        since=since,
-        cleaning=text_of(cleaning, weights),
+        db, weights.weights_id, bands=weights.required_bands, cleaning=text_of(cleaning, weights)
     )
 
 
@@ -379,7 +354,7 @@ def check_bands(weights: Weights) -> None:
     Raises:
         BadWeights: a band is none that a scene can have, so that no scene would ever be masked.
     """
-    if unknown := [band for band in weights.metadata["bands"] if band not in BAND_NAMES]:
+    if unknown := [band for band in weights.required_bands if band not in BAND_NAMES]:
         raise BadWeights(
             "the weights need a band that no scene can have",
             subject=weights.weights_id,
@@ -387,8 +362,3 @@ def check_bands(weights: Weights) -> None:
             expected=", ".join(BAND_NAMES),
             next_step="Use other weights: --weights, or `cloudseg rollback` if these are the champion.",
         )
-
-
-def _batch(weights: Weights, part: Sequence[scene_rows.WaitingScene]) -> PredictBatch:
-    name = part[0].name if len(part) == 1 else f"{part[0].name} and {len(part) - 1} more"
-    return PredictBatch(weights_id=weights.weights_id, scene_ids=[scene.scene_id for scene in part], name=name)

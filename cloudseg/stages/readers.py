@@ -5,7 +5,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from cloudseg.catalog import model_rows, reader_rows
+from cloudseg.catalog import model_rows, names, reader_rows
 from cloudseg.catalog.session import now
 from cloudseg.catalog.times import parse_moment
 from cloudseg.errors import InputError
@@ -48,7 +48,7 @@ def switch_readers(
     publishes everything, at the latest `cloudseg maintain --apply`.
 
     Args:
-        target: weights (`w-…` or `v31`), or `newest`: the newest champion, always.
+        target: weights (`w-…`, `v31`, `champion`), or `newest`: the newest champion, always.
         at: from when (ISO 8601 with zone); None: at once.
         hold: keep these weights until somebody switches; otherwise the backfill switches once a newer champion has a
             mask of every scene that readers see.
@@ -71,7 +71,7 @@ def switch_readers(
     log.started("switch_readers", target=target, at=at, hold=hold, incomplete=incomplete, actor=actor, reason=reason)
     runtime = open_runtime()
     with runtime.catalog.read() as db:
-        weights_id = None if target == NEWEST else model_rows.get_weights_named(db, target).weights_id
+        weights_id = None if target == NEWEST else names.get_weights(db, target).weights_id
     mode: ReaderMode = "newest" if weights_id is None else "hold" if hold else "complete"
     switch = switch_in_registry(
         runtime.catalog,

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, Table, select
 
 from cloudseg.catalog import Catalog
 from cloudseg.catalog import tables as t
+from cloudseg.catalog.removal_rows import is_whole
 from cloudseg.dataset.manifest import Manifest
 from cloudseg.errors import ObjectCorrupt, ObjectMissing
 from cloudseg.keys import REPLACED, parts_of_mask, verdict
@@ -126,7 +127,7 @@ def _of_manifests(db: Connection, store: Store, keys: list[str]) -> set[str]:
 def _manifests(db: Connection) -> list[tuple[str, str]]:
     return [
         (row.manifest_key, row.manifest_sha256)
-        for row in db.execute(select(t.snapshot.c.manifest_key, t.snapshot.c.manifest_sha256))
+        for row in db.execute(select(t.snapshot.c.manifest_key, t.snapshot.c.manifest_sha256).where(is_whole()))
     ]
 
 

@@ -18,6 +18,8 @@ class RetrainPlan(TypedDict):
 
     skip: str | None
     new_labels: int
+    drift: str | None
+    """What has drifted, in words, if that is why it is due (`retrain.drift_psi` of the recipe)."""
 
 
 def plan_retrain(
@@ -49,8 +51,8 @@ def retrain(
 ) -> RetrainRecord:
     """Run the four steps snapshot, train, evaluate, promote; skip them, with the reason, when no label is new.
 
-    After a kill, the same call resumes. Even if it skips, it completes a promotion that a verdict granted
-    and that was never written.
+    A recipe may ask for a retraining without new labels when drift is past a limit (`retrain.drift_psi`). After a kill,
+    the same call resumes. Even if it skips, it completes a promotion that a verdict granted and that was never written.
 
     Args:
         recipe: name or path, read once.
@@ -61,16 +63,18 @@ def retrain(
     """
     log.started("retrain", recipe=recipe, minutes=minutes, force=force, auto_promote=auto_promote, run_id=run_id)
     runtime, wanted = open_runtime(), load_recipe(recipe).with_minutes(minutes)
-    frozen, reason = None, _plan(runtime, wanted, force=force)["skip"]
-    if reason is None:
+    plan = _plan(runtime, wanted, force=force)
+    frozen = None
+    if plan["skip"] is None:
         frozen = run_snapshot(runtime, wanted)
-        reason = _plan(runtime, wanted, force=force, snapshot_id=frozen.snapshot_id)["skip"]
-    if frozen is None or reason is not None:
+        plan = _plan(runtime, wanted, force=force, snapshot_id=frozen.snapshot_id)
+    if frozen is None or plan["skip"] is not None:
         promoted = _complete_promotion(runtime, wanted) if auto_promote else None
-        record = RetrainRecord(skipped=reason, snapshot=frozen, promote=promoted)
+        record = RetrainRecord(skipped=plan["skip"], snapshot=frozen, promote=promoted)
     else:
         with runtime.catalog.read() as db:
-            run_id = run_id or due.next_run_id(db, frozen.snapshot_id, wanted, force=force)
+            again = force or plan["drift"] is not None  # on the same labels
+            run_id = run_id or due.next_run_id(db, frozen.snapshot_id, wanted, force=again)
         record = _train_and_promote(runtime, wanted, frozen, run_id, auto_promote=auto_promote)
     log.ended("retrain", record)
     return record
@@ -85,7 +89,8 @@ def _plan(
             reason = due.reason_to_skip_snapshot(db, recipe, snapshot_id)
         else:
             reason = due.reason_to_skip(db, recipe, min_new_labels=min_new_labels)
-    plan = RetrainPlan(skip=None if force else reason, new_labels=new_labels)
+        drift = due.reason_of_drift(db, recipe) if reason is not None else None
+    plan = RetrainPlan(skip=None if force or drift else reason, new_labels=new_labels, drift=drift)
     log.ended("plan_retrain", {"recipe": recipe.name, "force": force, **plan})
     return plan
 

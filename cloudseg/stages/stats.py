@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from cloudseg.catalog import names
 from cloudseg.errors import CloudsegError, InputError
 from cloudseg.records import AreaDateRow, AreaRow, Json, StatsRecord
 from cloudseg.runtime import Runtime, open_runtime
@@ -37,7 +38,7 @@ def stats(
     Args:
         aoi: file of polygons: GeoJSON, GeoPackage, FlatGeobuf, Shapefile or GeoParquet, in any CRS.
         datetime: interval of acquisition, `2024-06-01/2024-06-30`; None: any time.
-        weights_id: whose masks; by default those that readers see.
+        weights_id: whose masks (`w-…`, `v31`, `champion`); by default those that readers see.
         as_of: use what readers saw at this moment (ISO 8601 with zone), such as 2026-11-22T02:00:00Z; None is now.
         name_column: column with the polygons' names; by default `name`, `id`, `fid` or `code`.
         by: rows for each scene, or for each day: then ground under several scenes of a day counts once.
@@ -62,12 +63,14 @@ def stats(
         raise InputError("no such rows", subject="by", found=by, expected="scene, date")
     since, until = parse_interval(datetime) if datetime is not None else (None, None)
     moment = parse_moment(as_of, "as_of") if as_of is not None else None
-    wanted = Wanted(since, until, weights_id, moment)
     if out is not None:
         table_file.check_suffix(Path(out))
         check_output(Path(out), overwrite=overwrite)
     areas = read_areas(Path(aoi), name_column)
     runtime = open_runtime()
+    with runtime.catalog.read() as db:
+        whose = names.get_id(db, "weights", weights_id) if weights_id is not None else None
+    wanted = Wanted(since, until, whose, moment)
     total = count_wanted(runtime.catalog, areas, wanted)
     seen = _Seen()
     masks = iter_wanted(runtime.catalog, areas, wanted)

@@ -1,11 +1,12 @@
 """Stage: train a recipe on a snapshot."""
 
+from cloudseg.catalog import names
 from cloudseg.recipe import Recipe, load_recipe
 from cloudseg.records import TrainRecord
 from cloudseg.registry.due import run_id_of
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
-from cloudseg.stages.compute import open_device
+from cloudseg.stages.compute import open_device, open_opinion
 from cloudseg.stages.stac import publish_stac
 
 
@@ -18,15 +19,20 @@ def train(
     returned.
 
     Args:
-        snapshot_id: whose training and validation chips to use.
+        snapshot_id: an id, or how one begins: whose training and validation chips to use.
         recipe: name or path.
         run_id: run to begin or resume; follows from snapshot, recipe and parent weights when not given.
         minutes: time budget instead of the recipe's.
+
+    Raises:
+        NotInCatalog: the snapshot is unknown.
+        SettingsError: torch is not installed, the device of the settings is missing, or a second opinion is set for
+            evaluations and its extra is not installed.
     """
     runtime, wanted = open_runtime(), load_recipe(recipe).with_minutes(minutes)
-    if run_id is None:
-        with runtime.catalog.read() as db:
-            run_id = run_id_of(db, snapshot_id, wanted)
+    with runtime.catalog.read() as db:
+        snapshot_id = names.get_id(db, "snapshot", snapshot_id)
+        run_id = run_id or run_id_of(db, snapshot_id, wanted)
     return run_training(runtime, wanted, snapshot_id=snapshot_id, run_id=run_id)
 
 
@@ -40,6 +46,7 @@ def run_training(runtime: Runtime, recipe: Recipe, *, snapshot_id: str, run_id: 
         recipe_hash=recipe.recipe_hash,
         minutes=recipe.budget.minutes,
     )
+    open_opinion(runtime)  # the evaluation that follows needs it: a missing extra must not cost the hours of a training
     device = open_device(runtime, precision=recipe.precision)
     from cloudseg.train import train_run
 

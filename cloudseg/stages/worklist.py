@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection
 
-from cloudseg.catalog import model_rows, worklist_rows
+from cloudseg.catalog import model_rows, names, worklist_rows
 from cloudseg.errors import InputError, NotInCatalog
 from cloudseg.records import WorklistRecord
 from cloudseg.runtime import Runtime, open_runtime
@@ -15,6 +15,7 @@ from cloudseg.stages import log
 from cloudseg.stages.predict import predict as predict_masks
 
 if TYPE_CHECKING:
+    from cloudseg.teacher import Teacher
     from cloudseg.worklist import Worklist
 
 _MOST_SCENES: Final = 1000
@@ -29,6 +30,7 @@ def worklist(
     weights_id: str | None = None,
     predict: int = 0,
     megapixels: int = 2000,
+    second_opinion: bool = False,
 ) -> WorklistRecord:
     """Return the scenes and windows whose label would teach the model most, and write them as a folder for QGIS.
 
@@ -36,12 +38,14 @@ def worklist(
 
     Args:
         count: scenes on the list, at most.
-        scene_ids: these scenes instead, whole: their masks are known to be wrong.
+        scene_ids: these scenes instead, by id or name, whole: their masks are known to be wrong.
         out: a new folder for QGIS; None: none is written.
         weights_id: whose masks are examined; by default the champion's.
         predict: scenes to mask with the challenger first, at most, so that there is something to compare with. The
             challenger is the newest other weights that were evaluated; this needs torch.
         megapixels: millions of pixels to examine; scenes beyond that are left out.
+        second_opinion: also mask every labeled scene with ukis-csmask (the extra `teacher`), and list where it and the
+            mask agree against the label.
 
     Returns:
         The list, empty if there is no champion yet or no mask.
@@ -50,14 +54,17 @@ def worklist(
         InputError: `count` or `megapixels` is out of range, or the folder is not empty.
         NotInCatalog: the weights or a scene are unknown, a scene has no mask by the weights, or there is no
             champion whose mask of a scene could be meant.
+        SettingsError: the extra `teacher` is not installed.
     """
     began = time.monotonic()
     _check_range("count", count, 1, _MOST_SCENES)
     _check_range("predict", predict, 0, _MOST_SCENES)
     _check_range("megapixels", megapixels, 1, _MOST_MEGAPIXELS)
     facts = {"count": count, "scenes": list(scene_ids), "predict": predict, "megapixels": megapixels}
+    facts["second_opinion"] = second_opinion
     log.started("worklist", out=out, weights_id=weights_id, **facts)
     runtime = open_runtime()
+    teacher = _open_teacher(runtime) if second_opinion else None
     with runtime.catalog.read() as db:
         examined_id = _resolve_weights(db, weights_id)
         challenger = worklist_rows.find_challenger(db, examined_id) if examined_id else None
@@ -66,7 +73,7 @@ def worklist(
             lacking = worklist_rows.list_unmasked(db, examined_id, by=challenger.weights_id, limit=predict)
         if lacking:
             predict_masks(lacking, weights_id=challenger.weights_id)
-    made = _make(runtime, examined_id, scene_ids, count, megapixels)
+    made = _make(runtime, examined_id, scene_ids, count, megapixels, teacher)
     if out is not None:
         from cloudseg.worklist import write_folder
 
@@ -79,6 +86,7 @@ def worklist(
         examined=made.examined,
         items=made.items,
         failed=made.failed,
+        second_opinion=made.second_opinion,
         folder=str(Path(out).absolute()) if out is not None else None,
         seconds=round(time.monotonic() - began, 3),
     )
@@ -91,15 +99,26 @@ def _check_range(name: str, value: int, least: int, most: int) -> None:
         raise InputError("out of range", subject=name, found=value, expected=f"{least} to {most}")
 
 
+def _open_teacher(runtime: Runtime) -> "Teacher":
+    from cloudseg.teacher import open_teacher
+
+    return open_teacher(runtime.threads)
+
+
 def _resolve_weights(db: Connection, weights_id: str | None) -> str | None:
     if weights_id is not None:
-        return model_rows.get_weights(db, weights_id).weights_id
+        return names.get_id(db, "weights", weights_id)
     champion = model_rows.find_champion(db)
     return champion.weights_id if champion else None
 
 
 def _make(
-    runtime: Runtime, weights_id: str | None, scene_ids: Sequence[str], count: int, megapixels: int
+    runtime: Runtime,
+    weights_id: str | None,
+    scene_ids: Sequence[str],
+    count: int,
+    megapixels: int,
+    teacher: "Teacher | None",
 ) -> "Worklist":
     from cloudseg.worklist import Worklist, build_worklist, list_requested
 
@@ -112,6 +131,8 @@ def _make(
     if weights_id is None:
         return Worklist.empty()
     if scene_ids:
+        with runtime.catalog.read() as db:
+            scene_ids = [scene_id for name in scene_ids for scene_id in names.list_ids(db, "scene", name)]
         return list_requested(runtime.catalog, weights_id=weights_id, scene_ids=scene_ids)
     return build_worklist(
         runtime.store,
@@ -119,5 +140,6 @@ def _make(
         weights_id=weights_id,
         count=count,
         megapixels=megapixels,
+        teacher=teacher,
         on_progress=log.progress("worklist"),
     )

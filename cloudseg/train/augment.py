@@ -1,16 +1,34 @@
-"""Augmentation of training chips: every random number comes from the generator that is passed in."""
+"""Augmentation of training chips: what is drawn, on the host, and how it is applied, on any device.
+
+Every random number comes from the generator that is passed in. A value of the recipe at its default draws none, and
+values that were added later draw after those that existed before: a training of an older recipe goes on as it began.
+"""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from cloudseg.recipe import Augment
+from cloudseg.bands import MASK_NO_DATA, RGB
+from cloudseg.recipe import Augment, Recipe
 
-_DARKEST_SATURATION = 0.3
+Interpolation = Literal["antialiased", "bilinear", "nearest"]
+_INTERPOLATIONS: Final[tuple[Interpolation, ...]] = ("antialiased", "bilinear", "nearest")
+_MIN_WINDOW: Final = 16
+"""Pixels per side of the smallest window that a zoom may enlarge."""
+_DARKEST_SATURATION: Final = 0.3
 """Reflectance; lowest level at which `saturate` clips."""
+_HAZY: Final = 0.5
+"""Probability of an offset, if the recipe has one."""
+_RECTANGLE_AREA: Final = (0.1, 0.5)
+"""Of the chip: range in the training of OmniCloudMask (Wright et al. 2025, `training/augs.py` of its repository)."""
+_RECTANGLE_ASPECT: Final = 3.3
+"""Longest side by shortest: Random Erasing (Zhong et al. 2020)."""
 
 
 @dataclass(frozen=True)
@@ -22,53 +40,174 @@ class Sample:
     valid: torch.Tensor
 
 
-def zoom_factor(rng: np.random.Generator, augment: Augment) -> float:
-    """Draw the zoom: above 1 enlarges the ground."""
-    return _log_uniform(rng, augment.scale)
+@dataclass(frozen=True)
+class Rectangle:
+    """Constant pixels: rows `top .. bottom - 1`, columns `left .. right - 1` of the bands in `covered`."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+    covered: npt.NDArray[np.bool_]
+    """One value per band."""
+    reflectance: npt.NDArray[np.float32]
+    """One value per band."""
 
 
-def augment_sample(sample: Sample, size: int, augment: Augment, clip: float, rng: np.random.Generator) -> Sample:
-    """Return an augmented copy of a sample: geometry first, then radiometry.
+@dataclass(frozen=True)
+class Draw:
+    """All random parameters of one sample."""
+
+    side: int
+    """Rows and columns of the window of the chip; it is resized to the size of the batch."""
+    row: int
+    col: int
+    flips: tuple[int, ...] = ()
+    """Axes of a raster that are reversed."""
+    turns: int = 0
+    """Rotations by 90 degrees, after the flips."""
+    factor: npt.NDArray[np.float32] | None = None
+    """Of the reflectance, one value per band; None if the recipe has no gain."""
+    offset: float = 0.0
+    """Reflectance added after the factor."""
+    ceiling: float = math.inf
+    """Reflectance at which a saturated detector clips, after the offset."""
+    rectangle: Rectangle | None = None
+    dropped: bool = False
+    """Whether the net sees red, green and blue alone."""
+    interpolation: Interpolation = "antialiased"
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the chip."""
+        return slice(self.row, self.row + self.side), slice(self.col, self.col + self.side)
+
+
+class Augmentation:
+    """The augmentation of a recipe for samples of one size.
 
     Args:
-        sample: of any size.
-        size: rows and columns of the result.
-        augment: of the recipe.
-        clip: highest reflectance that the net sees.
-        rng: the only source of randomness.
+        recipe: augmentation, bands and clip.
+        size: rows and columns of a sample.
+        chip_size: rows and columns of a chip, from which a sample is cut.
     """
-    return _change_radiometry(_change_geometry(_resize(sample, size), augment, rng), augment, clip, rng)
+
+    def __init__(self, recipe: Recipe, *, size: int, chip_size: int) -> None:
+        self._augment, self._clip = recipe.augment, recipe.input.clip
+        self._size, self._chip_size = size, chip_size
+        self._extra = np.array([band not in RGB for band in recipe.model.bands])
+
+    # --- draws --------------------------------------------------------------------------------------------------------
+
+    def draw(self, rng: np.random.Generator, inside: tuple[int, int]) -> Draw:
+        """Draw the parameters of a sample.
+
+        Args:
+            rng: the only source of randomness; the order of its calls is fixed, because older trainings resume.
+            inside: rows and columns of the chip that are not padding; a window stays inside if it fits.
+        """
+        augment, bands = self._augment, len(self._extra)
+        # A zoom of z takes a window of 1/z of the side and resizes it: the whole chip is the largest possible window.
+        side = min(self._chip_size, max(_MIN_WINDOW, round(self._size / _draw_zoom(rng, augment))))
+        row, col = (int(rng.integers(max(0, min(pixels, self._chip_size) - side) + 1)) for pixels in inside)
+        flips = tuple(axis for axis in (-1, -2) if augment.flip and rng.random() < 0.5)
+        turns = int(rng.integers(4)) if augment.rotate90 else 0
+        common = _log_uniform(rng, augment.gain)
+        factor = common * np.array([_log_uniform(rng, augment.band_gain) for _ in range(bands)])
+        ceiling = math.inf
+        if augment.saturate and rng.random() < augment.saturate:
+            ceiling = float(rng.uniform(min(_DARKEST_SATURATION, self._clip), self._clip))
+        # Values that came later: each draws after all that existed before it.
+        hazy = augment.offset and rng.random() < _HAZY
+        offset = float(rng.uniform(0, augment.offset)) if hazy else 0.0
+        covered = augment.rectangle and rng.random() < augment.rectangle
+        rectangle = _draw_rectangle(rng, self._size, bands, self._clip) if covered else None
+        dropped = bool(augment.drop_bands and rng.random() < augment.drop_bands)
+        random = augment.interpolation == "random"
+        return Draw(
+            side=side,
+            row=row,
+            col=col,
+            flips=flips,
+            turns=turns,
+            factor=factor.astype(np.float32) if augment.gain or augment.band_gain else None,
+            offset=offset,
+            ceiling=ceiling,
+            rectangle=rectangle,
+            dropped=dropped,
+            interpolation=_INTERPOLATIONS[int(rng.integers(len(_INTERPOLATIONS)))] if random else "antialiased",
+        )
+
+    # --- geometry, sample by sample: windows have different sizes -----------------------------------------------------
+
+    def change_geometry(self, window: Sample, draw: Draw) -> Sample:
+        """Return the sample that the draw makes of its window of the chip."""
+        sample = _resize(window, self._size, draw.interpolation)
+
+        def transform(raster: torch.Tensor) -> torch.Tensor:
+            return torch.rot90(raster.flip(draw.flips) if draw.flips else raster, draw.turns, (-2, -1))
+
+        return Sample(transform(sample.reflectance), transform(sample.label), transform(sample.valid))
+
+    # --- radiometry, of a whole batch ---------------------------------------------------------------------------------
+
+    def change_radiometry(
+        self, reflectance: torch.Tensor, label: torch.Tensor, draws: Sequence[Draw]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Apply factor, offset, ceiling and rectangle, in this order, in place.
+
+        Args:
+            reflectance: float32 `(sample, band, row, col)`.
+            label: uint8 `(sample, row, col)`.
+            draws: one for each sample.
+
+        Returns:
+            Reflectance and label; the label is 255 where a rectangle left no band that the net sees.
+        """
+        device = reflectance.device
+        factors = [draw.factor for draw in draws if draw.factor is not None]
+        if factors:
+            reflectance.mul_(_per_sample(factors, device))
+        if self._augment.offset:
+            reflectance.add_(_per_sample([[draw.offset] for draw in draws], device))
+        if self._augment.saturate:
+            ceilings = _per_sample([[draw.ceiling] for draw in draws], device)
+            torch.minimum(reflectance, ceilings, out=reflectance)
+        if any(draw.rectangle for draw in draws):
+            self._cover(reflectance, label, draws)
+        return reflectance, label
+
+    def drop_bands(self, x: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
+        """Set the bands that are dropped to 0 in the net's input `(sample, band, row, col)`, in place."""
+        if not any(draw.dropped for draw in draws):
+            return x
+        gone = _to_device(np.array([[draw.dropped] for draw in draws]) & self._extra, x.device)
+        return x.masked_fill_(gone[:, :, None, None], 0.0)
+
+    def _cover(self, reflectance: torch.Tensor, label: torch.Tensor, draws: Sequence[Draw]) -> None:
+        """Write the rectangles; a mask of the whole batch instead of slices, so that a GPU needs no call per sample."""
+        nothing = Rectangle(0, 0, 0, 0, np.zeros_like(self._extra), np.zeros(len(self._extra), np.float32))
+        found = [draw.rectangle or nothing for draw in draws]
+        pixels, device = np.arange(self._size), reflectance.device
+        rows = np.stack([(pixels >= r.top) & (pixels < r.bottom) for r in found])
+        cols = np.stack([(pixels >= r.left) & (pixels < r.right) for r in found])
+        covered = np.stack([r.covered for r in found])
+        blind = np.stack(
+            [(r.covered | (draw.dropped & self._extra)).all() for r, draw in zip(found, draws, strict=True)]
+        )
+        inside = _to_device(rows, device)[:, :, None] & _to_device(cols, device)[:, None, :]
+        changed = inside[:, None] & _to_device(covered, device)[:, :, None, None]
+        values = _per_sample([r.reflectance for r in found], device)
+        torch.where(changed, values, reflectance, out=reflectance)
+        label.masked_fill_(inside & _to_device(blind, device)[:, None, None], MASK_NO_DATA)
 
 
-def _resize(sample: Sample, size: int) -> Sample:
-    if sample.label.shape == (size, size):
-        return sample
-    reflectance = functional.interpolate(
-        sample.reflectance[None], (size, size), mode="bilinear", align_corners=False, antialias=True
-    )[0]
-    classes = torch.stack([sample.label, sample.valid.to(torch.uint8)])[None].float()
-    label, valid = functional.interpolate(classes, (size, size), mode="nearest-exact")[0].to(torch.uint8)
-    return Sample(reflectance, label, valid.bool())
-
-
-def _change_geometry(sample: Sample, augment: Augment, rng: np.random.Generator) -> Sample:
-    flips = [axis for axis in (-1, -2) if augment.flip and rng.random() < 0.5]
-    turns = int(rng.integers(4)) if augment.rotate90 else 0
-
-    def transform(raster: torch.Tensor) -> torch.Tensor:
-        return torch.rot90(raster.flip(flips) if flips else raster, turns, (-2, -1))
-
-    return Sample(transform(sample.reflectance), transform(sample.label), transform(sample.valid))
-
-
-def _change_radiometry(sample: Sample, augment: Augment, clip: float, rng: np.random.Generator) -> Sample:
-    x = sample.reflectance
-    factor = _log_uniform(rng, augment.gain) * np.array([_log_uniform(rng, augment.band_gain) for _ in range(len(x))])
-    if augment.gain or augment.band_gain:
-        x = x * torch.from_numpy(factor.astype(np.float32)).view(-1, 1, 1)
-    if augment.saturate and rng.random() < augment.saturate:
-        x = x.clamp(max=float(rng.uniform(min(_DARKEST_SATURATION, clip), clip)))
-    return Sample(x, sample.label, sample.valid)
+def _draw_zoom(rng: np.random.Generator, augment: Augment) -> float:
+    """Draw the zoom: above 1 enlarges the ground."""
+    if not isinstance(augment.scale, tuple):
+        return _log_uniform(rng, augment.scale)
+    smallest, largest = augment.scale
+    return math.exp(rng.uniform(math.log(smallest), math.log(largest)))
 
 
 def _log_uniform(rng: np.random.Generator, spread: float) -> float:
@@ -77,3 +216,45 @@ def _log_uniform(rng: np.random.Generator, spread: float) -> float:
         return 1.0
     limit = math.log1p(spread)
     return math.exp(rng.uniform(-limit, limit))
+
+
+def _draw_rectangle(rng: np.random.Generator, size: int, bands: int, clip: float) -> Rectangle:
+    """Draw a rectangle, the bands that it covers (at least one) and a reflectance for each band."""
+    area = rng.uniform(*_RECTANGLE_AREA)
+    # A longer rectangle of this area would be cut off by the chip's edge.
+    longest = min(math.log(_RECTANGLE_ASPECT), -math.log(area))
+    aspect = math.exp(rng.uniform(-longest, longest))
+    height, width = (min(size, max(1, round(size * math.sqrt(part)))) for part in (area * aspect, area / aspect))
+    top, left = int(rng.integers(size - height + 1)), int(rng.integers(size - width + 1))
+    chosen = int(rng.integers(1, 1 << bands))
+    covered = np.array([bool(chosen >> band & 1) for band in range(bands)])
+    return Rectangle(top, top + height, left, left + width, covered, rng.uniform(0, clip, bands).astype(np.float32))
+
+
+def _resize(sample: Sample, size: int, interpolation: Interpolation) -> Sample:
+    if sample.label.shape == (size, size):
+        return sample
+    if interpolation == "nearest":
+        reflectance = functional.interpolate(sample.reflectance[None], (size, size), mode="nearest-exact")[0]
+    else:
+        reflectance = functional.interpolate(
+            sample.reflectance[None],
+            (size, size),
+            mode="bilinear",
+            align_corners=False,
+            antialias=interpolation == "antialiased",
+        )[0]
+    classes = torch.stack([sample.label, sample.valid.to(torch.uint8)])[None].float()
+    label, valid = functional.interpolate(classes, (size, size), mode="nearest-exact")[0].to(torch.uint8)
+    return Sample(reflectance, label, valid.bool())
+
+
+def _per_sample(values: Sequence[Sequence[float] | npt.NDArray[np.float32]], device: torch.device) -> torch.Tensor:
+    """Return float32 `(sample, band or 1, 1, 1)` on a device."""
+    return _to_device(np.asarray(values, np.float32), device)[:, :, None, None]
+
+
+def _to_device(values: npt.NDArray[np.generic], device: torch.device) -> torch.Tensor:
+    """Copy parameters to a device; from pinned memory, because a copy from other memory waits for the GPU."""
+    tensor = torch.from_numpy(values)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)

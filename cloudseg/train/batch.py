@@ -11,20 +11,20 @@ import numpy.typing as npt
 import torch
 
 from cloudseg.dataset.chips import ChipSet
-from cloudseg.model.normalize import Scaling, normalize, observed, to_reflectance
+from cloudseg.model.normalize import Scaling, normalize
 from cloudseg.recipe import Recipe
 from cloudseg.records import Chip
-from cloudseg.train.augment import Sample, augment_sample, zoom_factor
+from cloudseg.train.augment import Augmentation, Draw
 from cloudseg.train.data import CHOICE_STREAM
+from cloudseg.train.pixels import choose_pixels
 
 _CLEAR_BELOW: Final = 0.05
 _OVERCAST_ABOVE: Final = 0.95
 """Cloud fractions of a chip that separate the three kinds between which `balance` draws evenly."""
+_CPU: Final = torch.device("cpu")
 _AHEAD: Final = 3
 _THREADS: Final = 2
 """Batches made ahead of the step that uses them; two threads keep up with a step of two cores."""
-_MIN_CROP: Final = 16
-"""Pixels per side of the smallest window that a zoom may enlarge."""
 
 # Streams of random numbers, kept apart by the entry after the seed in numpy's seed sequence.
 _ORDER, _KIND, _SAMPLE = range(CHOICE_STREAM + 1, CHOICE_STREAM + 4)
@@ -47,8 +47,9 @@ class Batches:
         recipe: batch size, crop, balance, augmentation, scaling and seed.
         rank: number of this process.
         world_size: number of processes.
-        pin_memory: whether batches are in page-locked memory, from which a copy to a GPU can overlap with computation
-            (as in `torch.utils.data.DataLoader`). Has not been run on a GPU yet.
+        device: where the training computes. For a GPU batches are made there if the chips fit into its memory
+            (`cloudseg.train.pixels`), otherwise in page-locked memory of the host, from which a copy overlaps with
+            computation (as in `torch.utils.data.DataLoader`). Has not been run on a GPU yet.
     """
 
     def __init__(
@@ -59,11 +60,13 @@ class Batches:
         *,
         rank: int = 0,
         world_size: int = 1,
-        pin_memory: bool = False,
+        device: torch.device = _CPU,
     ) -> None:
-        self._set, self._chips, self._recipe = chip_set, chips, recipe
-        self._rank, self._world_size, self._pin_memory = rank, world_size, pin_memory
-        self._size = recipe.data.crop_size or chip_set.chip_size
+        self._chips, self._recipe = chips, recipe
+        self._rank, self._world_size, self._device = rank, world_size, device
+        self._pixels = choose_pixels(chip_set, chips, device)
+        size = recipe.data.crop_size or chip_set.chip_size
+        self._augmentation = Augmentation(recipe, size=size, chip_size=chip_set.chip_size)
         self._scaling = Scaling(recipe.input.clip, recipe.input.mean, recipe.input.std)
         self._kinds = [kind for kind in _by_kind(chips) if kind] if recipe.data.balance else []
 
@@ -73,21 +76,24 @@ class Batches:
         return -(-len(self._chips) // (self._recipe.budget.batch_size * self._world_size))
 
     def make(self, step: int) -> Batch:
-        """Make the batch of a step."""
+        """Make the batch of a step: drawn on the host, made where the chips are."""
         size = self._recipe.budget.batch_size
         first = (step * self._world_size + self._rank) * size
-        samples = [self._sample(number) for number in range(first, first + size)]
-        reflectance, valid = torch.stack([s.reflectance for s in samples]), torch.stack([s.valid for s in samples])
-        x = normalize(reflectance, valid, self._scaling).contiguous(memory_format=torch.channels_last)
-        label = torch.stack([s.label for s in samples])
-        return Batch(x.pin_memory(), label.pin_memory()) if self._pin_memory else Batch(x, label)
+        drawn = [self._draw(number) for number in range(first, first + size)]
+        draws = [draw for _, draw in drawn]
+        samples = [self._augmentation.change_geometry(self._pixels.window(chip, draw), draw) for chip, draw in drawn]
+        reflectance, label = self._augmentation.change_radiometry(
+            torch.stack([s.reflectance for s in samples]), torch.stack([s.label for s in samples]), draws
+        )
+        x = normalize(reflectance, torch.stack([s.valid for s in samples]), self._scaling)
+        x = self._augmentation.drop_bands(x, draws).contiguous(memory_format=torch.channels_last)
+        if x.device.type != self._device.type:
+            return Batch(x.pin_memory(), label.pin_memory())
+        return Batch(x, label)
 
     def iter_from(self, step: int, stop: int) -> Iterator[Batch]:
         """Yield the batches of the steps `step .. stop - 1`, made ahead by background threads."""
-        # One torch thread each: these run concurrently with the step, and torch would assign all cores to each of them.
-        with ThreadPoolExecutor(
-            _THREADS, thread_name_prefix="batches", initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="batches", initializer=self._begin_thread) as pool:
             waiting: list[Future[Batch]] = []
             try:
                 for upcoming in range(step, stop):
@@ -99,18 +105,19 @@ class Batches:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _sample(self, number: int) -> Sample:
-        """Make sample `number` of the endless sequence of this seed."""
+    def _begin_thread(self) -> None:
+        # One torch thread each: these run concurrently with the step, and torch would assign all cores to each of them.
+        torch.set_num_threads(1)
+        if self._device.type == "cuda":
+            torch.cuda.set_device(
+                self._device
+            )  # a new thread pins memory for the first GPU, not for that of its process
+
+    def _draw(self, number: int) -> tuple[Chip, Draw]:
+        """Draw sample `number` of the endless sequence of this seed."""
         rng = np.random.default_rng([self._recipe.seed, _SAMPLE, number])
         chip = self._pick(number)
-        # A zoom of z takes a window of 1/z of the side and resizes it: the whole chip is the largest possible window.
-        side = round(self._size / zoom_factor(rng, self._recipe.augment))
-        side = min(self._set.chip_size, max(_MIN_CROP, side))
-        row, col = (_offset(rng, inside, side, self._set.chip_size) for inside in (chip.height, chip.width))
-        window = slice(row, row + side), slice(col, col + side)
-        pixels, label = self._set.pixels(chip)[:, *window], self._set.label(chip)[window]
-        sample = Sample(to_reflectance(pixels), torch.from_numpy(label.copy()), torch.from_numpy(observed(pixels)))
-        return augment_sample(sample, self._size, self._recipe.augment, self._recipe.input.clip, rng)
+        return chip, self._augmentation.draw(rng, (chip.height, chip.width))
 
     def _pick(self, number: int) -> Chip:
         """Return the chip of a sample: the next of this pass, or with `balance` a random one of a random kind."""
@@ -127,11 +134,6 @@ def _by_kind(chips: list[Chip]) -> list[list[Chip]]:
     overcast = [chip for chip in chips if chip.cloud_fraction > _OVERCAST_ABOVE]
     mixed = [chip for chip in chips if _CLEAR_BELOW <= chip.cloud_fraction <= _OVERCAST_ABOVE]
     return [clear, mixed, overcast]
-
-
-def _offset(rng: np.random.Generator, inside: int, side: int, chip_size: int) -> int:
-    """Draw the first row or column of a crop; it stays on the scene where the chip is padded."""
-    return int(rng.integers(max(0, min(inside, chip_size) - side) + 1))
 
 
 @lru_cache(maxsize=4)

@@ -35,8 +35,9 @@ class TrainingProgress:
     step: int
     """Steps done."""
     total_steps: int
-    """Decided once, at the beginning."""
+    """Steps of the whole training. A time budget decides them again at the end of every epoch."""
     epoch_steps: int
+    """Steps of an epoch; never changes after the first one began."""
     loss_sum: float = 0.0
     """Over the steps of the unfinished epoch."""
     loss_count: int = 0
@@ -47,6 +48,32 @@ class TrainingProgress:
     """Why it ended before `total_steps`."""
     spent_s: float = 0.0
     """Wall clock, added up over the processes that worked on it one after the other."""
+    schedule_steps: int = 0
+    """Length of the learning rate's schedule: the first `total_steps`. 0 in checkpoints of earlier releases."""
+    plan_step: int = 0
+    """Step after which `total_steps` was last changed."""
+    plan_position: float = 0.0
+    """Position on the schedule at that step, 0 to `schedule_steps`."""
+
+    def __post_init__(self) -> None:
+        self.schedule_steps = self.schedule_steps or self.total_steps
+
+    def schedule_position(self, step: int) -> float:
+        """Return where on the schedule of the learning rate a step is: between 0 and `schedule_steps`.
+
+        What is left of the schedule is spread evenly over the steps that are left, `p0 + (S - p0) (n - n0) / (N - n0)`
+        with the step n, the schedule's length S, the plan's total N, and the position p0 at the step n0 where that
+        total was decided. At n0 it is p0 under the plan before too, so the learning rate has no jump; it is n itself
+        where the total never changed.
+        """
+        left, done = self.schedule_steps - self.plan_position, step - self.plan_step
+        return self.plan_position + left * done / max(1, self.total_steps - self.plan_step)
+
+    def replan(self, total_steps: int) -> None:
+        """Change the number of steps of the whole training, at least those that are done."""
+        if total_steps != self.total_steps:
+            self.plan_position, self.plan_step = self.schedule_position(self.step), self.step
+            self.total_steps = total_steps
 
 
 @dataclass(frozen=True)
@@ -161,11 +188,14 @@ def optimizer_tensors(net: torch.nn.Module, optimizer: torch.optim.Optimizer) ->
 
 
 def load_optimizer(net: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Restore the moments of every parameter, in the parameter's memory layout."""
+    """Restore the moments of every parameter, in its memory layout; a fused optimizer's step is on the same device."""
+    fused = bool(optimizer.defaults.get("fused"))
     for name, parameter in net.named_parameters():
         moments = select_prefix(name, tensors)
         if moments:
             optimizer.state[parameter] = {
-                moment: torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value.clone()
+                moment: torch.empty_like(parameter).copy_(value)
+                if value.shape == parameter.shape
+                else value.to(parameter.device if fused else value.device, copy=True)
                 for moment, value in moments.items()
             }

@@ -11,11 +11,11 @@ from cloudseg.errors import Interrupted
 from cloudseg.recipe import Budget
 from cloudseg.records import Epoch
 from cloudseg.signals import StopRequest
-from cloudseg.train.budget import OVERTIME
+from cloudseg.train.budget import FEWEST_MEASURED, Pace, longest_epoch, plan_again
 from cloudseg.train.checkpoint import Checkpoints
 from cloudseg.train.distributed import DistributedContext
 from cloudseg.train.trainer import Trainer
-from cloudseg.train.validate import Validator
+from cloudseg.train.validate import Tally, Validator
 
 log = logging.getLogger(__name__)
 OnProgress = Callable[[int, int, str], None]
@@ -71,33 +71,40 @@ class Loop:
             TrainingDiverged: the loss or the net's output is not finite.
         """
         progress = self._progress
+        while progress.stopped is None and progress.step < progress.total_steps:
+            self._run_epoch(request)
         if progress.stopped is not None:
-            return
-        for batch in self._trainer.batches.iter_from(progress.step, progress.total_steps):
+            log.info("run %s ends early at step %d: %s", self._run_id, progress.step, progress.stopped)
+        self._log_unused_budget()
+
+    def _run_epoch(self, request: StopRequest) -> None:
+        """Take the steps that are left of an epoch; its end may change how many epochs follow."""
+        progress = self._progress
+        end = min(progress.total_steps, (progress.step // progress.epoch_steps + 1) * progress.epoch_steps)
+        for batch in self._trainer.batches.iter_from(progress.step, end):
             loss = self._trainer.train_step(batch)
             self._report_step(loss)
-            if progress.step == progress.total_steps or progress.step % progress.epoch_steps == 0:
+            if progress.step == end:
                 self._end_epoch()
             elif progress.step % self._budget.checkpoint_every_steps == 0:
                 self.save_checkpoint()
-            if progress.stopped is not None:
-                log.info("run %s ends early at step %d: %s", self._run_id, progress.step, progress.stopped)
-                break
-            self._stop_if_requested(request)
-        self._log_unused_budget()
+            if progress.stopped is None:
+                self._stop_if_requested(request)
 
     def save_checkpoint(self) -> None:
         """Write a checkpoint, in the main process."""
+        self._trainer.read_losses()
         self._progress.spent_s = self._spent_s()
         if self._dist.is_main:
             self._checkpoints.save(self._trainer.state())
 
     def _end_epoch(self) -> None:
-        """Validate, keep the best net, decide whether to stop, add the epoch's row and write a checkpoint."""
+        """Validate, keep the best net, decide whether to stop, plan again, add the epoch's row, write a checkpoint."""
+        self._trainer.read_losses()
         progress = self._progress
         epoch = -(-progress.step // progress.epoch_steps)
         trained_s, steps = time.monotonic() - self._epoch_began, progress.step - self._epoch_first_step
-        counted = self._validator.count(self._trainer.predictor(), self._validator.watched(progress.epoch_steps))
+        counted, chip_s = self._validate()
         self._trainer.keep_if_best(counted.loss, epoch)
         progress.stopped = self._reason_to_stop(epoch)
         metrics = {
@@ -109,28 +116,70 @@ class Loop:
             "lr": self._trainer.learning_rate(progress.step - 1),
             "seconds": round(self._spent_s(), 1),
         }
-        if self._dist.is_main:
-            row = Epoch(run_id=self._run_id, epoch=epoch, step=progress.step, metrics=metrics, created_at=now())
-            with self._catalog.begin() as db:
-                training_rows.add_epoch(db, row)
-            log.info(
-                "run %s epoch %d, step %d of %d: %s", self._run_id, epoch, progress.step, progress.total_steps, metrics
-            )
+        self._plan_again(epoch, Pace(trained_s / steps, chip_s), steps)
+        metrics["total_steps"] = progress.total_steps
+        self._record(Epoch(run_id=self._run_id, epoch=epoch, step=progress.step, metrics=metrics, created_at=now()))
         progress.loss_sum, progress.loss_count = 0.0, 0
         self._epoch_began, self._epoch_first_step = time.monotonic(), progress.step
         self.save_checkpoint()
 
+    def _validate(self) -> tuple[Tally, float]:
+        """Return the counts over the validation chips of an epoch, and the seconds for each of them."""
+        began, watched = time.monotonic(), self._validator.watched(self._progress.epoch_steps)
+        counted = self._validator.count(self._trainer.predictor(), watched)
+        return counted, (time.monotonic() - began) / watched
+
+    def _record(self, row: Epoch) -> None:
+        """Add the row of an epoch, in the main process."""
+        if not self._dist.is_main:
+            return
+        with self._catalog.begin() as db:
+            training_rows.add_epoch(db, row)
+        log.info(
+            "run %s epoch %d, step %d of %d: %s",
+            row.run_id,
+            row.epoch,
+            row.step,
+            self._progress.total_steps,
+            ", ".join(f"{name} {value:.4g}" for name, value in row.metrics.items() if value is not None),
+        )
+
     def _reason_to_stop(self, epoch: int) -> str | None:
-        """Return why to end before `total_steps`: patience, or a machine that became slower; None to continue."""
-        progress, budget = self._progress, self._budget
-        if progress.step >= progress.total_steps:
+        """Return why to end before `total_steps`: patience is exhausted; None to continue."""
+        progress, patience = self._progress, self._budget.patience
+        if progress.step >= progress.total_steps or patience is None:
             return None
-        if budget.patience is not None and epoch - progress.best_epoch >= budget.patience:
-            return f"no lower validation loss than {progress.best_loss:.4f} for {budget.patience} epochs"
-        spent = self._dist.broadcast(self._spent_s())
-        if budget.minutes is not None and spent > OVERTIME * 60 * budget.minutes:
-            return f"{spent / 60:.1f} minutes spent of {budget.minutes}: the machine became slower"
-        return None
+        # Where the plan grew, more epochs follow than it began with: patience lasts as many steps as with the epochs
+        # that this plan would have begun with.
+        epoch_steps = max(progress.epoch_steps, longest_epoch(self._budget, self._trainer))
+        if progress.step - progress.best_step < patience * epoch_steps:
+            return None
+        return f"no lower validation loss than {progress.best_loss:.4f} for {epoch - progress.best_epoch} epochs"
+
+    # --- the plan of a time budget ------------------------------------------------------------------------------------
+
+    def _plan_again(self, epoch: int, pace: Pace, steps: int) -> None:
+        """Change the number of steps to what the minutes allow, at the pace of the steps of an epoch.
+
+        The epoch's row records the decision. A process that was killed after it, before the checkpoint, left that row:
+        the process that repeats the epoch takes the number from there, so no epoch is followed by two plans.
+        """
+        progress, minutes = self._progress, self._budget.minutes
+        if minutes is None or progress.stopped is not None or progress.step == progress.total_steps:
+            return
+        total = self._recorded_total(epoch)
+        if total is None and steps >= min(FEWEST_MEASURED, progress.epoch_steps):
+            total = plan_again(self._budget, self._trainer, self._validator, pace, spent_s=self._spent_s())
+        progress.replan(int(self._dist.broadcast(total or progress.total_steps)))
+        if progress.total_steps == progress.step:
+            log.info("run %s ends at step %d: no time is left of %g minutes", self._run_id, progress.step, minutes)
+
+    def _recorded_total(self, epoch: int) -> int | None:
+        """Return the number of steps that an earlier process decided at the end of this epoch."""
+        with self._catalog.read() as db:
+            rows = training_rows.list_epochs(db, self._run_id)
+        recorded = [row for row in rows if (row.epoch, row.step) == (epoch, self._progress.step)]
+        return recorded[0].metrics.get("total_steps") if recorded else None
 
     def _stop_if_requested(self, request: StopRequest) -> None:
         progress = self._progress

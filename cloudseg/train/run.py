@@ -16,7 +16,7 @@ from cloudseg.records import Epoch, Run, RunStatus, Snapshot, TrainRecord, Weigh
 from cloudseg.registry import find_champion
 from cloudseg.signals import listen_for_stop
 from cloudseg.storage import Store
-from cloudseg.train.budget import TRIAL_STEPS, decide_steps
+from cloudseg.train.budget import LONGEST, plan_training
 from cloudseg.train.checkpoint import Checkpoints, Tensors, TrainingProgress, TrainingState
 from cloudseg.train.compiler_cache import private_compiler_cache
 from cloudseg.train.data import TrainingData, select_data
@@ -98,7 +98,7 @@ def train_run(
             data = select_data(chip_set, recipe, snapshot_id=snapshot_id)
             weights, resumed_from = _train(store, catalog, run, recipe, data, dist, on_progress, began)
         record = _record(catalog, run, weights, resumed_from=resumed_from, seconds=time.monotonic() - began)
-        log.info("run %s ends: %s", run.run_id, record.as_json())
+        log.info("run %s ends: weights %s after %d steps", run.run_id, record.weights_id, record.steps)
         return record
 
 
@@ -123,8 +123,10 @@ def _train(
     parent = _load_parent(store, catalog, run, recipe)
     validator = Validator(data, recipe.budget.batch_size, dist)
     if state is None:
-        progress = _decide_progress(recipe, data, dist, validator, parent, began)
+        progress = TrainingProgress(step=0, total_steps=LONGEST, epoch_steps=1)
         trainer = Trainer(recipe, data, dist, progress, parent)
+        plan_training(recipe.budget, trainer, validator, dist, spent_s=time.monotonic() - began)
+        progress.spent_s = time.monotonic() - began
     else:
         trainer = Trainer(recipe, data, dist, state.progress, parent)
         trainer.load_state(state)
@@ -141,10 +143,10 @@ def _train(
         on_progress=on_progress,
     )
     if state is None:
-        loop.save_checkpoint()  # records the number of steps before the first one
+        loop.save_checkpoint()  # records the first plan
     with listen_for_stop() as request:
         loop.run(request)
-    packed, meta = pack_result(trainer, validator, run, recipe, _label_sources(catalog, run.snapshot_id))
+    packed, meta = pack_result(trainer, validator, data, run, recipe, _label_sources(catalog, run.snapshot_id))
     if dist.is_main:
         register_result(store, catalog, run, data, packed, meta)
         _close(store, catalog, run)
@@ -155,21 +157,6 @@ def _train(
             "the run has no weights after its end", subject=run.run_id, next_step="Start it again."
         )
     return weights, resumed_from
-
-
-def _decide_progress(
-    recipe: Recipe,
-    data: TrainingData,
-    dist: DistributedContext,
-    validator: Validator,
-    parent: Tensors | None,
-    began: float,
-) -> TrainingProgress:
-    """Return the progress of a run that has not begun; what happened since `began` counts as spent."""
-    trial = Trainer(recipe, data, dist, TrainingProgress(step=0, total_steps=TRIAL_STEPS, epoch_steps=1), parent)
-    progress = decide_steps(recipe.budget, trial, validator, dist, spent_s=time.monotonic() - began)
-    progress.spent_s = time.monotonic() - began
-    return progress
 
 
 def _log_resume(run: Run, state: TrainingState, dist: DistributedContext) -> None:

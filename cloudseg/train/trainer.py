@@ -1,7 +1,7 @@
 """How a net is trained: loss, learning rate, moving average, and the optimizer step that uses them.
 
 Read it from top to bottom. `cloudseg.train.batch` makes the input of a step, `cloudseg.train.loop` repeats it. There
-is no store and no catalog here, so a trial trainer can measure the pace and be discarded.
+is no store and no catalog here.
 """
 
 import copy
@@ -12,6 +12,7 @@ from typing import Final
 import torch
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA
 from cloudseg.errors import TrainingDiverged
@@ -65,8 +66,8 @@ _ONECYCLE_DIV_FACTOR: Final = 25.0
 _ONECYCLE_FINAL_DIV_FACTOR: Final = 1e4
 
 
-def learning_rate(step: int, total_steps: int, optimizer: Optimizer) -> float:
-    """Return the learning rate of a step (0 is the first).
+def learning_rate(step: float, total_steps: int, optimizer: Optimizer) -> float:
+    """Return the learning rate of a step (0 is the first), or of a position between two steps.
 
     A function of the step alone instead of a `torch.optim.lr_scheduler`: it keeps no state, so a resumed run has
     nothing to restore.
@@ -76,7 +77,7 @@ def learning_rate(step: int, total_steps: int, optimizer: Optimizer) -> float:
     warmup = max(1, round(total_steps * optimizer.warmup_fraction)) if optimizer.warmup_fraction else 0
     done = (step - warmup) / max(1, total_steps - warmup)
     if optimizer.schedule == "cosine":
-        return optimizer.lr * ((step + 1) / warmup if step < warmup else _cosine(1.0, 0.0, done))
+        return optimizer.lr * (min(1.0, (step + 1) / warmup) if step < warmup else _cosine(1.0, 0.0, done))
     start = optimizer.lr / _ONECYCLE_DIV_FACTOR
     if step < warmup:
         return _cosine(start, optimizer.lr, step / warmup)
@@ -107,14 +108,22 @@ class EMA:
         # The decay grows as (1 + n) / (10 + n) up to its value, so that early averages discard the random initial
         # weights (TensorFlow's ExponentialMovingAverage with num_updates).
         decay = min(self._decay, (1 + step) / (10 + step))
-        for average, new in zip(self.net.state_dict().values(), net.state_dict().values(), strict=True):
-            if average.is_floating_point():
-                average.lerp_(new, 1 - decay)
-            else:
-                average.copy_(new)
+        pairs = list(zip(self.net.state_dict().values(), net.state_dict().values(), strict=True))
+        averages, parameters = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+        # One call for all tensors: on a GPU hundreds of small kernels would take longer to start than to run.
+        get_ema_multi_avg_fn(decay)(  # type: ignore[no-untyped-call]
+            averages, parameters, step
+        )
+        for average, count in pairs:
+            if not average.is_floating_point():
+                average.copy_(count)
 
 
 # --- the step ---------------------------------------------------------------------------------------------------------
+
+
+_READ_EVERY: Final = {"cpu": 1, "cuda": 16}
+"""Steps after which the losses are read from the device: reading waits for it, which costs nothing on a CPU."""
 
 
 class Trainer:
@@ -149,7 +158,10 @@ class Trainer:
             load_encoder(net, recipe.model.bands)
         self.net: UNet = net.to(self._device.torch, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = EMA(self.net, recipe.ema_decay) if recipe.ema_decay else None
-        self.optimizer = _build_optimizer(self.net, recipe.optimizer)
+        self.optimizer = _build_optimizer(self.net, recipe.optimizer, fused=self._device.kind == "cuda")
+        self._read_every = _READ_EVERY[self._device.kind]
+        self._unread: list[tuple[int, torch.Tensor]] = []
+        self._loss = math.nan
         self._best: Tensors = {}
         # Each process normalizes by its own batch; the running statistics are averaged after the step
         # (DistributedContext.average_buffers), so DDP need not broadcast them before it.
@@ -161,7 +173,7 @@ class Trainer:
             recipe,
             rank=dist.rank,
             world_size=dist.world_size,
-            pin_memory=self._device.kind == "cuda",
+            device=self._device.torch,
         )
 
     def train_step(self, batch: Batch) -> float:
@@ -171,10 +183,12 @@ class Trainer:
             batch: of this process, for step `progress.step`.
 
         Returns:
-            The mean loss of all processes before the step.
+            The mean loss of all processes before the step; on a GPU the newest one that was read back, because reading
+            it waits for the device.
 
         Raises:
-            TrainingDiverged: the loss is not finite; nothing was changed.
+            TrainingDiverged: the loss is not finite. On a CPU nothing was changed; on a GPU a few steps may have been
+                taken with it, and none of them is in a checkpoint (`read_losses`).
         """
         step, optimizer = self.progress.step, self._recipe.optimizer
         self._seed_dropout(step)
@@ -193,37 +207,52 @@ class Trainer:
         if optimizer.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.net.parameters(), optimizer.clip_norm)
 
-        value = self._mean_loss(loss)
+        self._unread.append((step, loss.detach()))
+        if math.isnan(self._loss) or len(self._unread) >= self._read_every:
+            self.read_losses()
         self.optimizer.step()
         self._dist.average_buffers(self.net)
         if self.ema is not None:
             self.ema.update(self.net, step)
         self.progress.step += 1
-        self.progress.loss_sum += value
-        self.progress.loss_count += 1
-        return value
+        return self._loss
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step: scheduled, times `warm_lr_factor` after a warm start."""
-        return self._lr_factor * learning_rate(step, self.progress.total_steps, self._recipe.optimizer)
+        progress = self.progress
+        position = progress.schedule_position(step)
+        return self._lr_factor * learning_rate(position, progress.schedule_steps, self._recipe.optimizer)
 
     def _seed_dropout(self, step: int) -> None:
         """Set torch's random state from seed, step and rank, so that a resumed run draws the same Dropout masks."""
         digest = hashlib.sha256(f"{self._recipe.seed}:{step}:{self._dist.rank}".encode()).digest()
         torch.manual_seed(int.from_bytes(digest[:7], "big"))
 
-    def _mean_loss(self, loss: torch.Tensor) -> float:
-        total = self._dist.all_reduce_sum(loss.detach().double().reshape(1).cpu())
-        value = float(total[0]) / self._dist.world_size
-        if not math.isfinite(value):
-            raise TrainingDiverged(
-                "the loss is not finite",
-                subject=f"recipe {self._recipe.name}",
-                found=f"{value} at step {self.progress.step}",
-                expected="a number",
-                next_step="Lower optimizer.lr or set optimizer.clip_norm in the recipe.",
-            )
-        return value
+    def read_losses(self) -> None:
+        """Read the losses of the steps since the last call from the device, and add them to the progress.
+
+        All processes call it together, before the progress or the state is used.
+
+        Raises:
+            TrainingDiverged: one is not finite.
+        """
+        if not self._unread:
+            return
+        steps, losses = zip(*self._unread, strict=True)
+        self._unread = []
+        total = self._dist.all_reduce_sum(torch.stack(losses).double().cpu())
+        for step, value in zip(steps, (total / self._dist.world_size).tolist(), strict=True):
+            if not math.isfinite(value):
+                raise TrainingDiverged(
+                    "the loss is not finite",
+                    subject=f"recipe {self._recipe.name}",
+                    found=f"{value} at step {step}",
+                    expected="a number",
+                    next_step="Lower optimizer.lr or set optimizer.clip_norm in the recipe.",
+                )
+            self._loss = value
+            self.progress.loss_sum += value
+            self.progress.loss_count += 1
 
     # --- what is published --------------------------------------------------------------------------------------------
 
@@ -283,6 +312,7 @@ def describe_net(recipe: Recipe, net: UNet, *, threshold: float = 0.5) -> Weight
     return WeightsMeta(
         architecture=recipe.model.architecture,
         bands=recipe.model.bands,
+        optional_bands=recipe.optional_bands,
         widths=recipe.model.widths,
         dropout=recipe.model.dropout,
         encoder_weights=recipe.model.encoder_weights,
@@ -297,6 +327,6 @@ def describe_net(recipe: Recipe, net: UNet, *, threshold: float = 0.5) -> Weight
     )
 
 
-def _build_optimizer(net: UNet, optimizer: Optimizer) -> torch.optim.Optimizer:
+def _build_optimizer(net: UNet, optimizer: Optimizer, *, fused: bool) -> torch.optim.Optimizer:
     kind = torch.optim.AdamW if optimizer.name == "adamw" else torch.optim.Adam
-    return kind(net.parameters(), lr=optimizer.lr, weight_decay=optimizer.weight_decay)
+    return kind(net.parameters(), lr=optimizer.lr, weight_decay=optimizer.weight_decay, fused=fused or None)

@@ -103,11 +103,11 @@ class Validator:
         return Tally(all_counts, float(self._dist.all_reduce_sum(torch.tensor([loss_sum], dtype=torch.float64))[0]))
 
     def time_one_batch(self, predictor: Predictor) -> float:
-        """Count over one batch of each process and return the seconds that a process needs for a chip."""
+        """Count over one batch of each process and return the seconds per chip of all processes together."""
         chips = min(len(self._chips), self._batch_size * self._dist.world_size)
         began = time.monotonic()
         self.count(predictor, chips)
-        return (time.monotonic() - began) * self._dist.world_size / chips
+        return (time.monotonic() - began) / chips
 
     def _count_batch(self, predictor: Predictor, chips: Sequence[Chip]) -> tuple[npt.NDArray[np.int64], float]:
         dn = np.stack([self._chip_set.pixels(chip) for chip in chips])

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Final
 
@@ -12,9 +13,12 @@ from cloudseg.catalog import Catalog, label_rows, scene_rows, worklist_rows
 from cloudseg.catalog.worklist_rows import MaskedScene
 from cloudseg.errors import CloudsegError, NotInCatalog
 from cloudseg.keys import canonical_json, make_id
+from cloudseg.metrics import share
+from cloudseg.raster.read import UInt8, open_raster
 from cloudseg.records import GdalPath, Json, WorklistItem, WorklistWindow
 from cloudseg.storage import Store
-from cloudseg.worklist.measure import count_always_cloud, count_scene
+from cloudseg.teacher import Teacher
+from cloudseg.worklist.measure import SecondOpinion, count_always_cloud, count_scene
 from cloudseg.worklist.propose import Proposal, propose, propose_always_cloud
 from cloudseg.worklist.select import select
 
@@ -41,12 +45,23 @@ class Worklist:
     """Scenes that were read."""
     failed: Json
     """Scene id to the error of its rasters."""
+    second_opinion: Json | None = None
+    """What the model of others agrees with; None: it was not asked."""
 
     @classmethod
-    def of(cls, weights_id: str, items: list[WorklistItem], *, masked: int, examined: int, failed: Json) -> "Worklist":
+    def of(
+        cls,
+        weights_id: str,
+        items: list[WorklistItem],
+        *,
+        masked: int,
+        examined: int,
+        failed: Json,
+        second_opinion: Json | None = None,
+    ) -> "Worklist":
         """Return a worklist with the id that follows from its content."""
         content = canonical_json([item.as_json() for item in items]).decode()
-        return cls(make_id("wl", weights_id, content), items, masked, examined, failed)
+        return cls(make_id("wl", weights_id, content), items, masked, examined, failed, second_opinion)
 
     @classmethod
     def empty(cls) -> "Worklist":
@@ -61,6 +76,7 @@ def build_worklist(
     weights_id: str,
     count: int,
     megapixels: int,
+    teacher: Teacher | None = None,
     on_progress: OnProgress | None = None,
 ) -> Worklist:
     """Return the scenes and windows whose label would teach most.
@@ -75,12 +91,14 @@ def build_worklist(
         count: scenes on the list, at most.
         megapixels: millions of pixels to examine: half for single scenes, the newest of every place first, half for
             places with several dates. Scenes beyond that are left out.
+        teacher: a model of others that masks every labeled scene, too; the pixels of those scenes are read.
         on_progress: called after every scene and every place.
 
     Raises:
         StoreUnreachable: the store does not answer.
     """
-    work = _Work(store, catalog, weights_id, megapixels * 1_000_000 // 2, on_progress or (lambda *_: None))
+    pixels = megapixels * 1_000_000 // 2
+    work = _Work(store, catalog, weights_id, pixels, teacher, on_progress or (lambda *_: None))
     with catalog.read() as db:
         waiting = {stated.label.scene_id for stated in label_rows.list_stated(db, state="proposed")}
     found = (*work.single_scenes(), *work.repeated_places())
@@ -88,7 +106,14 @@ def build_worklist(
     items = [_item(rank, proposal) for rank, proposal in enumerate(select(proposals, count), start=1)]
     with catalog.read() as db:
         masked = worklist_rows.count_masked(db, weights_id)
-    return Worklist.of(weights_id, items, masked=masked, examined=len(work.examined), failed=work.failed)
+    return Worklist.of(
+        weights_id,
+        items,
+        masked=masked,
+        examined=len(work.examined),
+        failed=work.failed,
+        second_opinion=work.second_opinion(),
+    )
 
 
 def list_requested(catalog: Catalog, *, weights_id: str, scene_ids: Sequence[str]) -> Worklist:
@@ -136,9 +161,18 @@ def _item(rank: int, proposal: Proposal) -> WorklistItem:
 class _Work:
     """The examination of a catalog's scenes."""
 
-    def __init__(self, store: Store, catalog: Catalog, weights_id: str, pixels: int, on_progress: OnProgress) -> None:
+    def __init__(
+        self,
+        store: Store,
+        catalog: Catalog,
+        weights_id: str,
+        pixels: int,
+        teacher: Teacher | None,
+        on_progress: OnProgress,
+    ) -> None:
         self._store, self._catalog, self._weights_id = store, catalog, weights_id
-        self._pixels, self._on_progress = pixels, on_progress
+        self._pixels, self._teacher, self._on_progress = pixels, teacher, on_progress
+        self._second: list[SecondOpinion] = []
         self.examined = set[str]()
         self.examined_places = 0
         self.failed: Json = {}
@@ -160,12 +194,35 @@ class _Work:
                 scene.threshold,
                 labels=[self._path(label.key) for label in labels],
                 other=self._path(other.key) if other else None,
+                second=partial(self._ask, self._teacher, scene.scene_id) if self._teacher is not None else None,
             )
         except CloudsegError as error:
             self._fail(scene, error)
             return []
         self.examined.add(scene.scene_id)
-        return propose(scene, counted, labels=labels, other=other)
+        if opinions := [found.second for found in counted if found.second is not None]:
+            self._second.append(sum(opinions, SecondOpinion()))
+        name = self._teacher.name if self._teacher is not None else None
+        return propose(scene, counted, labels=labels, other=other, second_opinion=name)
+
+    def _ask(self, teacher: Teacher, scene_id: str) -> UInt8:
+        """Return the second opinion's mask of a scene."""
+        with self._catalog.read() as db:
+            scene = scene_rows.get_scene(db, scene_id)
+        with open_raster(self._path(scene.key)) as dataset:
+            return teacher.mask(dataset, scene.bands, scene.resolution_m)
+
+    def second_opinion(self) -> Json | None:
+        """Return what the model of others agrees with, pooled over the labeled scenes; None: it was not asked."""
+        if self._teacher is None:
+            return None
+        total = sum(self._second, SecondOpinion())
+        return {
+            "model": self._teacher.name,
+            "scenes": len(self._second),
+            "iou_with_masks": round(share(total.mask_both, total.mask_either), 4),
+            "iou_with_labels": round(share(total.label_both, total.label_either), 4),
+        }
 
     def repeated_places(self) -> Iterator[Proposal]:
         """Yield places with pixels that are cloud on nearly every date."""

@@ -3,9 +3,9 @@
 Nothing is predicted here. Memory: one window of each raster and 3 x 251 counts for each window of a scene.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Final
 
 import numpy as np
@@ -38,6 +38,8 @@ class WindowCounts:
     """Observed pixels that another mask covers, too."""
     differing: int
     """Those of them whose class is another one there."""
+    second: "SecondOpinion | None" = None
+    """What a second opinion says here; None: it was not asked."""
 
     @property
     def pixels(self) -> int:
@@ -45,8 +47,33 @@ class WindowCounts:
         return self.window.height * self.window.width
 
 
+@dataclass(frozen=True)
+class SecondOpinion:
+    """Pixels of a window by mask, label and the mask of a model of others, where both masks have data."""
+
+    against_clear: int = 0
+    """Labeled clear, cloud in the mask and in the second opinion."""
+    against_cloud: int = 0
+    """Labeled cloud, clear in both."""
+    labeled: int = 0
+    mask_both: int = 0
+    """Cloud in the mask and in the second opinion, labeled or not."""
+    mask_either: int = 0
+    label_both: int = 0
+    """Cloud in the label and in the second opinion."""
+    label_either: int = 0
+
+    def __add__(self, other: "SecondOpinion") -> "SecondOpinion":
+        return SecondOpinion(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
 def count_scene(
-    probability: GdalPath, threshold: float, *, labels: Sequence[GdalPath], other: GdalPath | None
+    probability: GdalPath,
+    threshold: float,
+    *,
+    labels: Sequence[GdalPath],
+    other: GdalPath | None,
+    second: Callable[[], UInt8] | None = None,
 ) -> list[WindowCounts]:
     """Count the windows of a scene.
 
@@ -55,6 +82,7 @@ def count_scene(
         threshold: of its mask.
         labels: its accepted labels, oldest first; none: it is not labeled.
         other: its mask by other weights, if there is one.
+        second: makes the mask of the whole scene by a model of others, for a labeled scene.
 
     Raises:
         StoreError: a raster is missing or damaged, or the store does not deliver it.
@@ -65,6 +93,7 @@ def count_scene(
         overlaid = [stack.enter_context(open_raster(label)) for label in labels]
         masks = stack.enter_context(open_raster(other)) if other else None
         _check_sizes([steps, *overlaid, *([masks] if masks else [])])
+        opinion = second() if second is not None and overlaid else None
         return [
             _count_window(
                 window,
@@ -72,13 +101,14 @@ def count_scene(
                 threshold,
                 read_overlay(overlaid, window) if overlaid else None,
                 read_label(masks, window) if masks else None,
+                opinion[window.slices] if opinion is not None else None,
             )
             for window in iter_windows(steps.height, steps.width, WINDOW)
         ]
 
 
 def _count_window(
-    window: Window, steps: UInt8, threshold: float, label: UInt8 | None, other: UInt8 | None
+    window: Window, steps: UInt8, threshold: float, label: UInt8 | None, other: UInt8 | None, second: UInt8 | None
 ) -> WindowCounts:
     observed = steps != MASK_NO_DATA
     classes = label if label is not None else np.full_like(steps, MASK_NO_DATA)
@@ -92,7 +122,25 @@ def _count_window(
         unlabeled=_steps(steps[unlabeled]),
         compared=int(np.count_nonzero(compared)),
         differing=int(np.count_nonzero(differing)),
+        second=None if second is None else _compare_second(classify(steps, threshold), classes, second),
     )
+
+
+def _compare_second(mask: UInt8, label: UInt8, second: UInt8) -> SecondOpinion:
+    known = (mask != MASK_NO_DATA) & (second != MASK_NO_DATA)
+    labeled = known & ((label == MASK_CLEAR) | (label == MASK_CLOUD))
+    by_mask, by_label, by_second = (classes == MASK_CLOUD for classes in (mask, label, second))
+    agreed = labeled & (by_mask == by_second)
+    counted = (
+        agreed & by_mask & ~by_label,
+        agreed & ~by_mask & by_label,
+        labeled,
+        known & by_mask & by_second,
+        known & (by_mask | by_second),
+        labeled & by_label & by_second,
+        labeled & (by_label | by_second),
+    )
+    return SecondOpinion(*(int(np.count_nonzero(cells)) for cells in counted))
 
 
 def _steps(values: UInt8) -> Counts:

@@ -21,7 +21,7 @@ from cloudseg.worklist.scores import (
 )
 
 T = TypeVar("T")
-REASONS: Final[tuple[WorklistReason, ...]] = ("label_error", "always_cloud", "disagreement", "uncertain")
+REASONS: Final[tuple[WorklistReason, ...]] = ("label_audit", "label_error", "always_cloud", "disagreement", "uncertain")
 """In the order in which they take turns: errors that the model learns or publishes first."""
 MOST_WINDOWS: Final = 3
 """Windows of a scene: what a person labels in one sitting."""
@@ -43,7 +43,12 @@ class Proposal:
 
 
 def propose(
-    scene: MaskedScene, counted: Sequence[WindowCounts], *, labels: Sequence[Label], other: Mask | None
+    scene: MaskedScene,
+    counted: Sequence[WindowCounts],
+    *,
+    labels: Sequence[Label],
+    other: Mask | None,
+    second_opinion: str | None = None,
 ) -> list[Proposal]:
     """Return at most one proposal for each reason that follows from one scene alone.
 
@@ -52,12 +57,15 @@ def propose(
         counted: its windows.
         labels: its accepted labels, oldest first.
         other: its mask by other weights, if there is one.
+        second_opinion: name of the model of others that was asked.
     """
     found = [_uncertain(scene, counted)]
     if other is not None:
         found.append(_disagreement(scene, counted, other))
     if labels:
         found.append(_label_error(scene, counted, labels[-1]))
+        if second_opinion is not None:
+            found.append(_label_audit(scene, counted, labels[-1], second_opinion))
     return [proposal for proposal in found if proposal is not None]
 
 
@@ -132,6 +140,26 @@ def _label_error(scene: MaskedScene, counted: Sequence[WindowCounts], newest: La
         lambda error: (
             f"the label (newest version {newest.version}, {newest.source}) and the mask contradict each other in "
             f"{_percent(error.score)} of the labeled pixels: {error.clear} labeled clear, {error.cloud} labeled cloud"
+        ),
+    )
+
+
+def _label_audit(
+    scene: MaskedScene, counted: Sequence[WindowCounts], newest: Label, second_opinion: str
+) -> Proposal | None:
+    scored = [
+        ((found.second.against_clear + found.second.against_cloud) / found.second.labeled, found.window, found.second)
+        for found in counted
+        if found.second is not None and _enough(found, found.second.labeled)
+    ]
+    return _best(
+        scene,
+        "label_audit",
+        scored,
+        lambda against: (
+            f"the mask and {second_opinion} agree, and contradict the label (newest version {newest.version}, "
+            f"{newest.source}) in {_percent((against.against_clear + against.against_cloud) / against.labeled)} of the "
+            f"labeled pixels: {against.against_clear} labeled clear, {against.against_cloud} labeled cloud"
         ),
     )
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
-from cloudseg_ui.view import Values
+from cloudseg_ui.shell import Values
 from fastapi import FastAPI, Query, Request, Response
 from fastapi import Path as InPath
 from fastapi.responses import RedirectResponse
 from sqlalchemy import exists, select
 
-from cloudseg.catalog import change_rows, model_rows, scene_rows
+from cloudseg.catalog import change_rows, model_rows, names, scene_rows
 from cloudseg.catalog import tables as t
 from cloudseg.changes.build import MAPS, Comparison, compare_models, figures_of
 from cloudseg.changes.measure import read_pictures
@@ -60,7 +60,7 @@ def pair(runtime: Runtime, before: str, after: str) -> Values:
         InputError: they are the same.
     """
     with runtime.catalog.read() as db:
-        old, new = model_rows.get_weights_named(db, before), model_rows.get_weights_named(db, after)
+        old, new = names.get_weights(db, before), names.get_weights(db, after)
         if old.weights_id == new.weights_id:
             raise InputError("a model does not differ from itself", subject=before, next_step="Choose two models.")
         twice = change_rows.list_masked_twice(db, old.weights_id, new.weights_id, limit=SCENES)
@@ -132,7 +132,7 @@ class Comparisons:
 
 def _run(runtime: Runtime, before: str, after: str, scene_ids: tuple[str, ...], folder: Path) -> Comparison:
     with runtime.catalog.read() as db:
-        old, new = model_rows.get_weights_named(db, before), model_rows.get_weights_named(db, after)
+        old, new = names.get_weights(db, before), names.get_weights(db, after)
     return compare_models(
         runtime.store,
         runtime.catalog,

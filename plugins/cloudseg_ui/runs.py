@@ -1,15 +1,16 @@
-"""Airflow's part in switching readers: permission, audit log, triggering the DAG, the state of a run."""
+"""Airflow's part in decisions: permission, audit log, triggering the DAG, the state of a run."""
 
 from typing import Any
 from urllib.parse import urlsplit
 
-from cloudseg_ui.readers import DAG_ID, Runs
+from cloudseg_ui.decide import Run, Runs
+from cloudseg_ui.links import DECIDE
 
 from cloudseg.errors import StateError
 
 
 def airflow_runs() -> Runs:
-    """Return how the pages trigger the DAG `cloudseg_readers`, as this user and with Airflow's own checks."""
+    """Return how the pages trigger the DAG `cloudseg_decide`, as this user and with Airflow's own checks."""
     from airflow.api_fastapi.app import get_auth_manager
     from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
     from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
@@ -20,7 +21,7 @@ def airflow_runs() -> Runs:
     def allowed(user: GetUserDep) -> bool:
         return bool(
             get_auth_manager().is_authorized_dag(
-                method="POST", access_entity=DagAccessEntity.RUN, details=DagDetails(id=DAG_ID), user=user
+                method="POST", access_entity=DagAccessEntity.RUN, details=DagDetails(id=DECIDE), user=user
             )
         )
 
@@ -36,7 +37,7 @@ def airflow_runs() -> Runs:
         allowed=allowed,
         person=person,
         trigger=_trigger,
-        state=_state,
+        find=_find,
         own_hosts=[host] if (host := urlsplit(conf.get("api", "base_url", fallback="") or "").netloc) else [],
     )
 
@@ -51,23 +52,24 @@ def _trigger(person: str, conf: dict[str, Any]) -> str:
     from airflow.models.dag import DagModel
     from airflow.utils.types import DagRunTriggeredByType
 
-    model = DagModel.get_current(DAG_ID)
+    model = DagModel.get_current(DECIDE)
     if model is None or model.is_stale or model.is_paused:
         raise StateError(
-            f"the DAG {DAG_ID} {'is paused' if model and not model.is_stale else 'is not there'}",
-            subject=DAG_ID,
+            f"the DAG {DECIDE} {'is paused' if model and not model.is_stale else 'is not there'}",
+            subject=DECIDE,
             next_step="Unpause it (menu Dags), then send the form again.",
         )
-    run = trigger_dag(DAG_ID, triggered_by=DagRunTriggeredByType.UI, triggering_user_name=person, conf=conf)
+    run = trigger_dag(DECIDE, triggered_by=DagRunTriggeredByType.UI, triggering_user_name=person, conf=conf)
     assert run is not None  # noqa: S101  (only if there is no such DAG)
     return str(run.run_id)
 
 
-def _state(run_id: str) -> str | None:
+def _find(run_id: str) -> Run | None:
     from airflow.models.dagrun import DagRun
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
+    wanted = select(DagRun.state, DagRun.conf).where(DagRun.dag_id == DECIDE, DagRun.run_id == run_id)
     with create_session() as session:
-        found = session.scalar(select(DagRun.state).where(DagRun.dag_id == DAG_ID, DagRun.run_id == run_id))
-    return None if found is None else str(found)
+        found = session.execute(wanted).first()
+    return None if found is None else Run(str(found.state), dict(found.conf or {}))

@@ -1,6 +1,7 @@
 -- Every published mask with the footprint of its scene. is_current: readers see it now, at most one for
 -- each scene. successor_mask_id: the mask of the same scene that followed it.
 -- disputed: a proposed or accepted label corrects it, and its scene has no newer mask.
+-- radiometry: whether the scene is as bright as training scenes were (inside, outside, unknown).
 CREATE VIEW gis.masks AS
 SELECT
     mask.mask_id,
@@ -27,7 +28,8 @@ SELECT
     store.url || (mask.companions -> 'item' ->> 'key') AS item_url,
     mask.sha256,
     mask.created_at,
-    mask.cleaning
+    mask.cleaning,
+    mask.radiometry
 FROM mask
 INNER JOIN scene ON mask.scene_id = scene.scene_id
 INNER JOIN weights ON mask.weights_id = weights.weights_id

@@ -1,7 +1,8 @@
 -- Every published mask with its scene, place, bounds in lon/lat, model and keys in the object store.
 -- A scene that crosses 180° has max_lon < min_lon. disputed: a proposed or accepted label corrects it, or was decided on
 -- after it was made, and its scene has no newer mask. cleaning: what was done to the mask that the model draws, empty
--- for nothing. is_variant: made beside the mask that readers see of this scene by these weights.
+-- for nothing. is_variant: made beside the mask that readers see of this scene by these weights. radiometry: whether the
+-- scene is as bright as training scenes were (inside, outside, unknown).
 CREATE VIEW published_mask AS
 SELECT
     mask.mask_id,
@@ -48,7 +49,8 @@ SELECT
     ) AS disputed,
     mask.created_at,
     mask.cleaning,
-    mask.is_variant
+    mask.is_variant,
+    mask.radiometry
 FROM mask
 INNER JOIN scene ON mask.scene_id = scene.scene_id
 INNER JOIN weights ON mask.weights_id = weights.weights_id

@@ -110,7 +110,9 @@ def test_a_file_that_is_none_is_named(no_home: Path) -> None:
     (no_home / "v1").write_bytes(b"no weights")
     with pytest.raises(BadWeights):
         cloudseg.load(Path("v1"))  # a path, though a version is called so
-    with pytest.raises(InputError, match=r"champion: no such weights.*a weights id"):
+    with pytest.raises(InputError, match=r"chanpion: no such weights.*a weights id"):
+        cloudseg.load("chanpion")
+    with pytest.raises(InputError, match="champion: there is no catalog to look up weights in"):
         cloudseg.load("champion")
     with pytest.raises(InputError, match="no such file"):
         cloudseg.load(no_home)

@@ -206,8 +206,14 @@ def test_outputs_that_cannot_be_written_are_named_before_anything_is_computed(
     assert tile.read_bytes() == before
 
 
-def test_memory_does_not_grow_with_the_file(model: cloudseg.Model, tmp_path: Path) -> None:
-    """The second file is nine times as large; its windows are not. Its mask alone is 8 MB more, its bands are 64 MB."""
+def test_memory_does_not_grow_with_the_file(
+    model: cloudseg.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second file is nine times as large; its windows are not. Its mask alone is 8 MB more, its bands are 64 MB.
+
+    Both are wider than the parts that are read at once, which have 512 instead of 16 384 columns here.
+    """
+    monkeypatch.setattr("cloudseg.predict.window_pixels.MOST_COLS", 512)
     peaks, seen = [], []
     for size in (1000, 3000):
         path = make_large_scene(tmp_path / f"{size}.tif", size=size)

@@ -19,6 +19,7 @@ from cloudseg.records import (
     ReaderSwitch,
     Run,
     Scene,
+    SceneBrightness,
     Snapshot,
     Verdict,
     Weights,
@@ -215,19 +216,24 @@ def reader_switch(sequence: int, of: int | None) -> ReaderSwitch:
     )
 
 
-def quarantined(number: int) -> Quarantined:
-    return Quarantined(
-        quarantine_id=f"qu-{number}",
-        name="bad.tif",
-        source_uri="file:///in/bad.tif",
-        source_sha256="0" * 64,
-        error="BadScene",
-        what="no CRS",
-        found="none",
-        expected=None,
-        next_step="Give it one.",
-        created_at=START,
-    )
+def quarantined(number: int, **other: object) -> Quarantined:
+    values = {
+        "quarantine_id": f"qu-{number}",
+        "name": "bad.tif",
+        "source_uri": "file:///in/bad.tif",
+        "source_sha256": "0" * 64,
+        "error": "BadScene",
+        "what": "no CRS",
+        "found": "none",
+        "expected": None,
+        "next_step": "Give it one.",
+        "created_at": START,
+    }
+    return Quarantined.model_validate({**values, **other})
+
+
+def brightness(of: int, reflectance: float | None = 0.2) -> SceneBrightness:
+    return SceneBrightness(scene_id=f"sc-{of:020d}", reflectance=reflectance, created_at=START)
 
 
 def fill(catalog: Catalog) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import column, create_engine, literal, select
 from sqlalchemy.dialects import postgresql
 
 from cloudseg.catalog import Catalog, model_rows, scene_rows
+from cloudseg.catalog import mask_query as mq
 from cloudseg.catalog import mask_search as ms
 from cloudseg.catalog import tables as t
 from cloudseg.catalog.item_filter import MAX_DEPTH, Field, build_condition, build_filter
@@ -70,7 +71,8 @@ def _everything() -> list[tuple]:
         found.append((scene, of_scene))
         for by in (1, 2)[: chance.randint(0, 2)]:
             mask = rows.mask(1000 * by + i, of=i, by=by)
-            mask = mask.model_copy(update={"cloud_fraction": chance.choice(NUMBERS) / 100})
+            radiometry = ("inside", "outside", "unknown")[i % 3]
+            mask = mask.model_copy(update={"cloud_fraction": chance.choice(NUMBERS) / 100, "radiometry": radiometry})
             of_mask = {
                 "id": mask.mask_id,
                 "created": mask.created_at,
@@ -79,6 +81,7 @@ def _everything() -> list[tuple]:
                 "eo:cloud_cover": round(100 * mask.cloud_fraction, 4),
                 "cloudseg:model_version": by,
                 "cloudseg:weights_id": mask.weights_id,
+                "cloudseg:radiometry": radiometry,
                 **common,
             }
             found.append((mask, of_mask))
@@ -192,7 +195,9 @@ def _stamp(moment: datetime) -> dict:
     return {"timestamp": moment.isoformat()}
 
 
-TEXTS = st.sampled_from(["cloudseg:place", "cloudseg:sensor", "collection", "id", "cloudseg:weights_id"])
+TEXTS = st.sampled_from(
+    ["cloudseg:place", "cloudseg:sensor", "collection", "id", "cloudseg:weights_id", "cloudseg:radiometry"]
+)
 VALUES = st.one_of(st.sampled_from([*PLACES, *SENSORS, "masks", "scenes", "w-1", "' OR 1=1 --"]), st.text(max_size=3))
 VALUES = VALUES.filter(lambda value: "\0" not in value and not any("\ud800" <= c <= "\udfff" for c in value))
 FIGURES = st.sampled_from(["eo:cloud_cover", "gsd", "cloudseg:model_version", "cloudseg:valid_fraction"])
@@ -262,7 +267,7 @@ FILTERS = st.recursive(
 def _found(db, where) -> set[str]:
     ids, token = set(), None
     while True:
-        page = ms.search(db, ms.Query(where=where, **ANY_MODEL), limit=500, token=token)
+        page = ms.search(db, mq.Query(where=where, **ANY_MODEL), limit=500, token=token)
         ids |= {row.id for row in page.rows}
         token = page.token
         if token is None:
@@ -276,7 +281,7 @@ def _selected(db, where) -> set[str]:
     """Return the ids of the rows that a filter selects, without the pages of a search."""
     ids = set()
     for kind, source in (("masks", t.mask.join(t.scene).join(t.weights, WEIGHTS_OF_MASK)), ("scenes", t.scene)):
-        fields = ms.fields_of(kind)
+        fields = mq.fields_of(kind)
         found = build_filter(where, fields)
         columns = (fields["id"].column.label("id"), fields["geometry"].column.label("shape"), *found.columns)
         rows_ = db.execute(select(*columns).select_from(source).where(found.condition)).mappings()
@@ -426,7 +431,7 @@ REFUSED = {
 def test_what_is_not_supported_is_refused_with_what_found_and_expected(name: str):
     where, words = REFUSED[name]
     with pytest.raises(InputError, match=words) as refused:
-        build_filter(where, ms.fields_of("masks"))
+        build_filter(where, mq.fields_of("masks"))
     assert refused.value.found not in (None, "")
     assert refused.value.expected
 
@@ -435,7 +440,7 @@ def test_a_page_of_a_filter_that_nothing_fits_ends(filled: Catalog, monkeypatch:
     monkeypatch.setattr(ms, "MAX_COMPARED", 10)
     corner = _op("not", _op("s_intersects", _property("geometry"), {"bbox": [-180, -90, 180, 90]}))
     with filled.read() as db:
-        page = ms.search(db, ms.Query(where=corner, **ANY_MODEL), limit=5)
+        page = ms.search(db, mq.Query(where=corner, **ANY_MODEL), limit=5)
         assert page.rows == []
         assert page.token is not None
         assert _found(db, corner) == set()

@@ -10,6 +10,7 @@ import shapely
 from shapely import box, to_wkb
 
 from cloudseg.catalog import Catalog, model_rows, scene_rows, training_rows
+from cloudseg.catalog import mask_query as mq
 from cloudseg.catalog import mask_search as ms
 from cloudseg.catalog.search_area import area_of_box
 from cloudseg.errors import InputError
@@ -81,7 +82,7 @@ def _expected(keep=lambda row: True, kinds=("masks", "scenes"), key=None) -> lis
     return [row["id"] for row in sorted(kept, key=newest)]
 
 
-def _pages(catalog: Catalog, query: ms.Query, limit: int = 7) -> list[str]:
+def _pages(catalog: Catalog, query: mq.Query, limit: int = 7) -> list[str]:
     """Return the ids of every page, read in one transaction each, of all models."""
     query = replace(query, any_model=True)
     ids, token = [], None
@@ -97,20 +98,20 @@ def _pages(catalog: Catalog, query: ms.Query, limit: int = 7) -> list[str]:
 
 
 def test_pages_hold_every_row_once_newest_first_and_undated_last(searched: Catalog):
-    assert _pages(searched, ms.Query()) == _expected()
-    assert _pages(searched, ms.Query(), limit=500) == _expected()
-    assert _pages(searched, ms.Query(("masks",)), limit=1) == _expected(kinds=("masks",))
+    assert _pages(searched, mq.Query()) == _expected()
+    assert _pages(searched, mq.Query(), limit=500) == _expected()
+    assert _pages(searched, mq.Query(("masks",)), limit=1) == _expected(kinds=("masks",))
 
 
 @pytest.mark.parametrize("descending", [False, True])
 def test_every_order_is_that_of_a_plain_sort(searched: Catalog, descending: bool):
     sign = -1 if descending else 1
-    cover = (ms.SortKey("eo:cloud_cover", descending), ms.SortKey("created"))
-    assert _pages(searched, ms.Query(sort=cover)) == _expected(
+    cover = (mq.SortKey("eo:cloud_cover", descending), mq.SortKey("created"))
+    assert _pages(searched, mq.Query(sort=cover)) == _expected(
         key=lambda row: (row["cover"] is None, sign * (row["cover"] or 0), _created(row), row["id"])
     )
-    version = (ms.SortKey("cloudseg:model_version", descending), ms.SortKey("datetime", descending))
-    assert _pages(searched, ms.Query(sort=version)) == _expected(
+    version = (mq.SortKey("cloudseg:model_version", descending), mq.SortKey("datetime", descending))
+    assert _pages(searched, mq.Query(sort=version)) == _expected(
         key=lambda row: (
             row["version"] is None,
             sign * (row["version"] or 0),
@@ -119,12 +120,12 @@ def test_every_order_is_that_of_a_plain_sort(searched: Catalog, descending: bool
             row["id"],
         )
     )
-    oldest = (ms.SortKey("datetime"),)
-    assert _pages(searched, ms.Query(("scenes",), sort=oldest)) == _expected(
+    oldest = (mq.SortKey("datetime"),)
+    assert _pages(searched, mq.Query(("scenes",), sort=oldest)) == _expected(
         kinds=("scenes",),
         key=lambda row: (row["at"] is None, (row["at"] or rows.START).timestamp(), row["id"]),
     )
-    assert _pages(searched, ms.Query(sort=(ms.SortKey("id", descending),)))[::sign] == sorted(
+    assert _pages(searched, mq.Query(sort=(mq.SortKey("id", descending),)))[::sign] == sorted(
         row["id"] for row in _everything()
     )
 
@@ -148,7 +149,7 @@ AREAS = {
 def test_areas_are_compared_with_footprints(searched: Catalog, name: str):
     area = area_of_box(AREAS[name])
     expected = _expected(lambda row: area.intersects(row["shape"]))
-    assert _pages(searched, ms.Query(area=area), limit=3) == expected
+    assert _pages(searched, mq.Query(area=area), limit=3) == expected
     if name in ("across 180", "west of 180", "east of 180"):
         assert _scene(7).scene_id in expected
     if name == "bounds of the triangle without it":
@@ -157,7 +158,7 @@ def test_areas_are_compared_with_footprints(searched: Catalog, name: str):
 
 def test_a_geometry_and_a_box_with_heights(searched: Catalog):
     area = shapely.Polygon([(-60, -30), (0, -30), (-60, 40)])
-    assert _pages(searched, ms.Query(area=area)) == _expected(lambda row: area.intersects(row["shape"]))
+    assert _pages(searched, mq.Query(area=area)) == _expected(lambda row: area.intersects(row["shape"]))
     assert area_of_box((1, 2, 0, 3, 4, 100)).equals(box(1, 2, 3, 4))
 
 
@@ -167,12 +168,12 @@ def test_times_are_inclusive_and_undated_scenes_are_found_since_their_ingest(sea
     def keep(row: dict) -> bool:
         return since <= row["at"] <= until if row["at"] else row["created"] >= since
 
-    for kinds in (("masks",), ("scenes",), ms.KINDS):
-        query = ms.Query(kinds, since=since, until=until)
+    for kinds in (("masks",), ("scenes",), mq.KINDS):
+        query = mq.Query(kinds, since=since, until=until)
         assert _pages(searched, query, limit=4) == _expected(keep, kinds)
-        by_id = ms.Query(kinds, since=since, until=until, sort=(ms.SortKey("id"),))
+        by_id = mq.Query(kinds, since=since, until=until, sort=(mq.SortKey("id"),))
         assert _pages(searched, by_id, limit=4) == sorted(_expected(keep, kinds))
-    before = ms.Query(until=datetime(1960, 1, 1, tzinfo=UTC))
+    before = mq.Query(until=datetime(1960, 1, 1, tzinfo=UTC))
     assert _pages(searched, before) == []
 
 
@@ -222,7 +223,7 @@ def test_filters(searched: Catalog, name: str):
     where, keep = FILTERS[name]
     expected = _expected(keep)
     assert 0 < len(expected) < len(_everything())
-    assert _pages(searched, ms.Query(where=where)) == expected
+    assert _pages(searched, mq.Query(where=where)) == expected
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
@@ -244,38 +245,80 @@ def test_filters(searched: Catalog, name: str):
 )
 def test_other_filters_are_refused(searched: Catalog, where: object):
     with searched.read() as db, pytest.raises(InputError):
-        ms.search(db, ms.Query(where=where))
+        ms.search(db, mq.Query(where=where))
+
+
+@pytest.mark.parametrize("most", [0, 1000])
+def test_names_and_places_and_what_waits(searched: Catalog, most: int, monkeypatch: pytest.MonkeyPatch):
+    """Few scenes are found first, many are walked in order: the answers are the same."""
+    monkeypatch.setattr(ms, "MAX_NEAR", most)
+    names = {_scene(i).scene_id: _scene(i).name for i in range(SCENES)}
+    name = names[_scene(12).scene_id]
+    assert len(set(names.values())) == SCENES
+
+    def of(keep) -> list[str]:
+        kept = {_scene(i).scene_id for i in range(SCENES) if keep(i)}
+        masks = {_mask(i, by).mask_id for i in range(SCENES) if keep(i) for by in (1, 2)}
+        return _expected(lambda row: row["id"] in kept | masks)
+
+    assert _pages(searched, mq.Query(name=f"*{name.upper()[2:]}")) == of(
+        lambda i: names[_scene(i).scene_id].endswith(name[2:])
+    )
+    assert _pages(searched, mq.Query(place="MGRS:4")) == of(lambda i: i % 6 == 4)
+    assert _pages(searched, mq.Query(place="mgrs:*")) == of(lambda i: True)
+    assert _pages(searched, mq.Query(place="mgrs:%")) == _pages(searched, mq.Query(name="scene_")) == []
+    assert _pages(searched, mq.Query(place="m*:2", name="*1*")) == of(
+        lambda i: i % 6 == 2 and "1" in names[_scene(i).scene_id]
+    )
+    waiting = mq.Query(("scenes",), without_mask_of=rows.weights(2).weights_id)
+    assert _pages(searched, waiting) == _expected(
+        lambda row: row["id"] in {_scene(i).scene_id for i in range(SCENES) if i % 3}, kinds=("scenes",)
+    )
+    assert _pages(searched, replace(waiting, without_mask_of=rows.weights(1).weights_id)) == []
+
+
+@pytest.mark.parametrize("text", ["a\0", "\ud800", "*" * 11])
+def test_texts_that_no_name_is_like_are_refused(searched: Catalog, text: str):
+    for query in (mq.Query(name=text), mq.Query(place=text)):
+        with searched.read() as db, pytest.raises(InputError, match="cannot be searched for"):
+            ms.search(db, query)
+
+
+def test_letters_outside_ascii_are_compared_as_they_are(searched: Catalog):
+    with searched.begin() as db:
+        scene_rows.add_scene(db, _scene(90).model_copy(update={"name": "ÄTNA_é", "place": "mgrs:1"}))
+    assert [len(_pages(searched, mq.Query(name=name))) for name in ("Ätna_é", "ätna_é", "ÄTNA_É")] == [1, 0, 0]
 
 
 def test_ids(searched: Catalog):
     wanted = (_scene(4).scene_id, "mk-10004", "mk-nothing")
-    assert sorted(_pages(searched, ms.Query(ids=wanted))) == sorted(wanted[:2])
-    assert _pages(searched, ms.Query(ids=())) == []
+    assert sorted(_pages(searched, mq.Query(ids=wanted))) == sorted(wanted[:2])
+    assert _pages(searched, mq.Query(ids=())) == []
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
 def test_a_token_of_another_order_or_from_elsewhere_is_refused(searched: Catalog):
     with searched.read() as db:
-        token = ms.search(db, ms.Query(), limit=3).token
-        by_id = ms.search(db, ms.Query(sort=(ms.SortKey("id"),)), limit=3).token
+        token = ms.search(db, mq.Query(), limit=3).token
+        by_id = ms.search(db, mq.Query(sort=(mq.SortKey("id"),)), limit=3).token
     assert token is not None
     assert by_id is not None
     for wrong in (by_id, "", "x", "!!", token[:-4], "A" * 5000, "WzFd"):
         if wrong:
             with searched.read() as db, pytest.raises(InputError, match="not a token"):
-                ms.search(db, ms.Query(), token=wrong)
+                ms.search(db, mq.Query(), token=wrong)
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
 def test_rows_added_between_two_pages_neither_repeat_nor_hide_others(searched: Catalog):
     with searched.read() as db:
-        first = ms.search(db, ms.Query(("scenes",)), limit=10)
+        first = ms.search(db, mq.Query(("scenes",)), limit=10)
     with searched.begin() as db:
         scene_rows.add_scene(db, rows.scene(900, acquired_at=rows.START + timedelta(days=900)))
     ids, token = [row.id for row in first.rows], first.token
     while token:
         with searched.read() as db:
-            page = ms.search(db, ms.Query(("scenes",)), limit=10, token=token)
+            page = ms.search(db, mq.Query(("scenes",)), limit=10, token=token)
         ids, token = ids + [row.id for row in page.rows], page.token
     assert ids == _expected(kinds=("scenes",))
 

@@ -22,6 +22,8 @@ ROW_CLASSES = {
     "label_event": records.LabelEvent,
     "place": records.Place,
     "quarantine": records.Quarantined,
+    "quarantine_release": records.QuarantineRelease,
+    "scene_brightness": records.SceneBrightness,
     "snapshot": records.Snapshot,
     "run": records.Run,
     "epoch": records.Epoch,
@@ -33,8 +35,12 @@ ROW_CLASSES = {
     "mask": records.Mask,
     "decision": records.Decision,
     "reader_switch": records.ReaderSwitch,
+    "prediction_lease": records.PredictionLease,
     "backfill": records.Backfill,
     "backfill_scene": records.BackfillScene,
+    "removal": records.Removal,
+    "retired_snapshot": records.RetiredSnapshot,
+    "alert": records.Alert,
 }
 
 

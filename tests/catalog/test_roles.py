@@ -8,7 +8,19 @@ import rows
 from postgres_server import run_sql
 from sqlalchemy import URL, inspect, text
 
-from cloudseg.catalog import Catalog, backfill_rows, model_rows, reader_rows, scene_rows, tables, training_rows
+from cloudseg.catalog import (
+    Catalog,
+    backfill_rows,
+    drift_rows,
+    lease_rows,
+    model_rows,
+    quarantine_rows,
+    reader_rows,
+    removal_rows,
+    scene_rows,
+    tables,
+    training_rows,
+)
 from cloudseg.catalog.roles import ROLES
 from cloudseg.catalog.session import sql_folder
 from cloudseg.catalog.views import _VIEWS
@@ -76,10 +88,20 @@ OWNER_ONLY = [
     "TRUNCATE scene",
     "CREATE ROLE mine",
     "DELETE FROM scene",
+    "DELETE FROM label",
+    "INSERT INTO retired_snapshot VALUES ('sn-1', 'rm-1', 1, now())",
+    "INSERT INTO removal SELECT * FROM removal",
+    "UPDATE removal SET lifted_at = now()",
+    "DELETE FROM removal",
+    "DELETE FROM alert",
+    "UPDATE alert SET opened_at = now()",
     "DELETE FROM promotion",
     "DELETE FROM reader_switch",
     "UPDATE reader_switch SET weights_id = NULL",
     "DELETE FROM backfill_scene",
+    "DELETE FROM quarantine_release",
+    "UPDATE quarantine_release SET actor = 'another'",
+    "UPDATE scene_brightness SET reflectance = 0",
     "UPDATE promotion SET weights_id = 'w-2'",
     "UPDATE place SET split = 'train'",
     "UPDATE mask SET cloud_fraction = 0",
@@ -105,13 +127,20 @@ def test_the_app_does_what_stages_do(app: Catalog, roles: Catalog):
     with app.begin() as db:
         training_rows.set_run_status(db, "run-1", "finished")
         training_rows.delete_checkpoint(db, "run-1", 10)
-        assert scene_rows.release_quarantined(db, ["qu-1"]) == 1
+        assert quarantine_rows.release(db, rows.quarantined(1), actor="test", reason="")
+        assert drift_rows.add_brightness(db, rows.brightness(1))
         assert db.execute(tables.evaluation.delete()).rowcount == 1
         assert model_rows.get_mask(db, "mk-1") == rows.mask(1, of=1, by=1)
         assert reader_rows.add_switch(db, rows.reader_switch(1, of=2))
         plan = Backfill(backfill_id="bf-1", weights_id="w-2", night="1", megapixels=1, created_at=rows.START)
         assert backfill_rows.add_plan(db, plan, ["sc-00000000000000000002"])
+        wanted = lease_rows.Wanted("w-2")
+        assert lease_rows.add_waiting(db, wanted, lease_rows.find_waiting(db, wanted)) == 1
+        drawn = lease_rows.draw(db, wanted, "worker")
+        assert drawn is not None
+        lease_rows.release(db, wanted, "worker", [drawn.scene_id])
         assert db.execute(text("SELECT mask_id FROM mask_as_of(now())")).scalars().all() == ["mk-2"]
+        removal_rows.set_finished(db, "rm-1")  # maintenance completes a removal that the owner began
     refused(app, "DELETE FROM mask")
 
 

@@ -6,11 +6,16 @@ from sqlalchemy import URL
 
 from benchmarks import catalog_scale as scale
 from cloudseg.catalog import Catalog, scene_rows
+from cloudseg.catalog import mask_query as mq
 from cloudseg.catalog import mask_search as ms
 from cloudseg.storage import LocalStore
 
 SCENES = 4000
 BY_TIME = "ix_scene_acquired_at_min_lon_max_lon_min_lat_max_lat"
+BY_NAME = dict.fromkeys(("sqlite", "postgresql", "postgis"), "ix_scene_name")
+BY_PLACE = dict.fromkeys(("sqlite", "postgresql", "postgis"), "ix_scene_place")
+WAITING = dict.fromkeys(("sqlite", "postgresql", "postgis"), "ix_scene_publishable_scene_id")
+"""Few scenes, which are found in this index and then sorted."""
 BY_AREA = {"sqlite": "SCAN scene_box VIRTUAL TABLE INDEX", "postgresql": "ix_scene_box", "postgis": "ix_scene_box"}
 
 
@@ -63,19 +68,23 @@ def test_every_query_uses_an_index_and_returns_the_right_rows(large: Catalog, st
 
 
 SEARCHES = {
-    "newest": (ms.Query(("masks",)), BY_TIME),
-    "newest, every model": (ms.Query(("masks",), any_model=True), BY_TIME),
-    "newest scenes": (ms.Query(("scenes",)), BY_TIME),
-    "of a month": (ms.Query(("masks",), since=scale.JUNE["since"], until=scale.JUNE["until"]), BY_TIME),
-    "few clouds": (ms.Query(("masks",), where=scale.FEW_CLOUDS), BY_TIME),
-    "of a model": (ms.Query(("masks",), where=scale.OF_CHAMPION), BY_TIME),
-    "clearest": (ms.Query(("masks",), sort=(ms.SortKey("eo:cloud_cover"),)), "ix_mask_weights_id_cloud_cover"),
+    "newest": (mq.Query(("masks",)), BY_TIME),
+    "newest, every model": (mq.Query(("masks",), any_model=True), BY_TIME),
+    "newest scenes": (mq.Query(("scenes",)), BY_TIME),
+    "of a month": (mq.Query(("masks",), since=scale.JUNE["since"], until=scale.JUNE["until"]), BY_TIME),
+    "few clouds": (mq.Query(("masks",), where=scale.FEW_CLOUDS), BY_TIME),
+    "of a model": (mq.Query(("masks",), where=scale.OF_CHAMPION), BY_TIME),
+    "clearest": (mq.Query(("masks",), sort=(mq.SortKey("eo:cloud_cover"),)), "ix_mask_weights_id_cloud_cover"),
     "cloudiest, every model": (
-        ms.Query(("masks",), any_model=True, sort=(ms.SortKey("eo:cloud_cover", descending=True),)),
+        mq.Query(("masks",), any_model=True, sort=(mq.SortKey("eo:cloud_cover", descending=True),)),
         "ix_mask_cloud_cover",
     ),
-    "in a small area": (ms.Query(("masks",), area=shapely.box(2, -48, 4, -46)), BY_AREA),
-    "in half the world": (ms.Query(("masks",), area=shapely.box(0, -90, 180, 90)), BY_TIME),
+    "in a small area": (mq.Query(("masks",), area=shapely.box(2, -48, 4, -46)), BY_AREA),
+    "by name": (mq.Query(("masks",), name="*_100000*", any_model=True), BY_NAME),
+    "by place": (mq.Query(("masks",), place="TILE:*77", any_model=True), BY_PLACE),
+    "by a name that many have": (mq.Query(("masks",), name="SCENE*", any_model=True), BY_TIME),
+    "waiting": (mq.Query(("scenes",), without_mask_of=scale.CHAMPION), WAITING),
+    "in half the world": (mq.Query(("masks",), area=shapely.box(0, -90, 180, 90)), BY_TIME),
 }
 
 

@@ -81,13 +81,11 @@ def test_scenes_without_mask_can_be_filtered_by_bands(full_catalog: Catalog):
         assert len(waiting()) == 3
 
 
-def test_quarantine_is_written_once_and_released(catalog: Catalog):
+def test_quarantine_is_written_once(catalog: Catalog):
     with catalog.begin() as db:
         assert scene_rows.add_quarantined(db, rows.quarantined(1))
         assert not scene_rows.add_quarantined(db, rows.quarantined(1))
-        assert scene_rows.release_quarantined(db, []) == 0
-        assert scene_rows.release_quarantined(db, ["qu-1", "qu-unknown"]) == 1
-        assert scene_rows.list_quarantined(db) == []
+        assert scene_rows.list_quarantined(db) == [rows.quarantined(1)]
 
 
 def test_lists_have_a_limit(full_catalog: Catalog):

@@ -27,7 +27,7 @@ MOVED = {"demo", "stack"}
 def test_an_empty_catalog_returns_an_empty_list(run: Run, name: str):
     code, out, _ = run(name, "--json")
     assert (code, json.loads(out)) == (0, {name: []})
-    assert run(name)[1].strip() == f"no {name}"
+    assert run(name)[1].strip() == ("no file is in quarantine" if name == "quarantine" else f"no {name}")
 
 
 def test_doctor_finds_no_problem_with_the_embedded_default(run: Run):
@@ -114,6 +114,7 @@ def test_db_roles_dry_run_prints_readable_sql(run: Run):
         (["ingest", ".", "--layout", "nonsense"], 2, ["no such layout", "multiband"]),
         (["ingest", ".", "--bands", "red,purple"], 2, ["purple", "rededge071"]),
         (["snapshot"], 3, ["no labeled scene"]),
+        (["retrain", "--recipe", "smoke", "--minutes", "nan", "--dry-run"], 2, ["finite number"]),
         (["snapshot", "--recipe", "../../etc/passwd"], 2, ["no such recipe"]),
         (["masks", "--weights", "w-0"], 2, ["w-0", "cloudseg models"]),
     ],
@@ -264,12 +265,13 @@ def test_every_command_exists():
     pipeline = {"ingest", "snapshot", "train", "evaluate", "promote", "rollback", "retrain", "predict"}
     pipeline |= {"backfill", "readers"}
     inspecting = {"models", "runs", "scenes", "masks", "lineage", "quarantine", "labels", "worklist"}
-    inspecting |= {"changes"}
+    inspecting |= {"alerts", "changes", "champion", "compare", "drift", "history", "metrics"}
     for_others = {"export", "stats", "composite", "serve"}
-    wanted = pipeline | inspecting | for_others | {"maintain", "db", "doctor", "model", "backup", "restore"}
+    wanted = pipeline | inspecting | for_others | {"maintain", "remove", "db", "doctor", "model", "backup", "restore"}
     assert wanted == {name for name, command in root.commands.items() if not command.hidden}
     assert "upgrade" in root.commands["db"].commands
     assert "import" in root.commands["model"].commands
+    assert set(root.commands["remove"].commands) == {"scene", "lift", "list"}
     assert set(root.commands["labels"].commands) == {"list", "show", "diff", "accept", "reject", "withdraw"}
 
 
@@ -304,24 +306,43 @@ def test_an_export_has_the_arguments_of_its_stage(name: str):
     assert options == set(inspect.signature(getattr(stages, f"export_{name}")).parameters)
 
 
+@pytest.mark.parametrize("command", ["scene", "lift", "list"])
+def test_a_command_of_remove_has_the_arguments_of_its_stage(command: str):
+    stage = {"scene": stages.remove_scene, "lift": stages.lift_removal, "list": stages.list_removals}[command]
+    options = {option.name for option in root.commands["remove"].commands[command].params} - {"as_json"}
+    assert options == set(inspect.signature(stage).parameters)
+
+
 @pytest.mark.parametrize(
-    "name", sorted(set(root.commands) - {"db", "model", "labels", "readers", "export", "serve", *MOVED})
+    "name", sorted(set(root.commands) - {"db", "model", "labels", "readers", "remove", "export", "serve", *MOVED})
 )
 def test_a_command_has_the_arguments_of_its_stage(name: str):
     together = {"link": "link_s", "hours": "link_s"}  # two options of the command are one argument of the stage
     chooses_the_stage = {"apply", "ask", "decline", "automatic"} if name == "promote" else set()
+    chooses_the_stage |= {"release", "same_reason", "actor", "reason"} if name == "quarantine" else set()
     of_file = {"file", "out", "probability", "bands", "resolution_m"} if name == "predict" else set()
+    chooses_the_stage |= {"rehearse"} if name == "restore" else set()
     together |= {"weights": "weights_id"} if name == "predict" else {}
     options = {together.get(option.name, option.name) for option in root.commands[name].params}
-    names = options - {"as_json", "dry_run"} - chooses_the_stage - of_file
-    assert names == set(inspect.signature(getattr(stages, name)).parameters) - {"dry_run"}
+    of_drain = {"drain", "minutes", "worker"} if name == "predict" else set()
+    names = options - {"as_json", "dry_run"} - chooses_the_stage - of_file - of_drain
+    stage = stages.compare_models if name == "compare" else getattr(stages, name)  # stages.compare is the gate's
+    of_dag = {"since"} if name == "promote" else set()  # a command is not repeated by itself
+    assert names == set(inspect.signature(stage).parameters) - {"dry_run"} - of_dag
 
 
 def test_predict_has_the_arguments_of_predict_file_too():
     together = {"file": "path"}
     options = {together.get(option.name, option.name) for option in root.commands["predict"].params}
-    names = options - {"as_json", "dry_run", "new", "scene_ids"}
+    names = options - {"as_json", "dry_run", "new", "scene_ids", "drain", "minutes", "worker"}
     assert names == set(inspect.signature(stages.predict_file).parameters)
+
+
+def test_predict_has_the_arguments_of_drain_too():
+    together = {"weights": "weights_id"}
+    options = {together.get(option.name, option.name) for option in root.commands["predict"].params}
+    of_others = {"new", "scene_ids", "drain", "file", "out", "probability", "bands", "resolution_m"}
+    assert options - {"as_json", "dry_run"} - of_others == set(inspect.signature(stages.drain).parameters)
 
 
 def test_releasing_from_quarantine_has_a_dry_run(run: Run, tmp_path: Path):

@@ -13,9 +13,16 @@ FILES = {
     "cloudseg_predict.py": "cloudseg_predict",
     "cloudseg_maintain.py": "cloudseg_maintain",
     "cloudseg_backfill.py": "cloudseg_backfill",
-    "cloudseg_readers.py": "cloudseg_readers",
+    "cloudseg_decide.py": "cloudseg_decide",
+    "cloudseg_watch.py": "cloudseg_watch",
+    "cloudseg_backup.py": "cloudseg_backup",
 }
-SHARED = {"__init__.py", "cloudseg_dagkit.py", "cloudseg_notify.py"}
+SHARED = {
+    "__init__.py",
+    "cloudseg_dagkit.py",
+    "cloudseg_decisions.py",
+    "cloudseg_notify.py",
+}
 
 
 def airflow_home(folder: Path) -> dict[str, str]:

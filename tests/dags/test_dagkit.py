@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,7 +46,7 @@ def running(kit: Any, **context: Any) -> Iterator[dict[str, Any]]:
         "ti": _TaskInstance(),
         "run_id": "manual__1",
         "params": {},
-        "outlet_events": {kit.SCENES: _Event(), kit.CHAMPION: _Event(), kit.MONTHS: _Event()},
+        "outlet_events": {asset: _Event() for asset in (kit.SCENES, kit.CHAMPION, kit.MASKS, kit.MONTHS)},
         **context,
     }
     with set_current_context(full):  # type: ignore[arg-type]
@@ -109,49 +110,6 @@ def test_an_unchanged_champion_emits_no_asset_event(kit: Any) -> None:
     assert context["outlet_events"][kit.CHAMPION].extra == {"champion_id": "w-1", "verdict_id": "ve-1"}
 
 
-@pytest.mark.parametrize(
-    ("approval", "outcome", "task"),
-    [("ask", "PROMOTE", "approve"), ("ask", "HOLD", "promote"), ("auto", "PROMOTE", "promote")],
-)
-def test_approval_is_requested_only_for_promote(kit: Any, approval: str, outcome: str, task: str) -> None:
-    with running(kit, params={"approval": approval}):
-        assert kit.next_after_verdict(outcome) == task
-
-
-def _answered(option: str, by: str | None, reason: str | None = None) -> dict[str, Any]:
-    return {
-        "chosen_options": [option],
-        "params_input": {"reason": reason},
-        "responded_by_user": {"id": by, "name": by} if by else None,
-    }
-
-
-def test_an_approval_is_recorded_with_user_and_reason(kit: Any) -> None:
-    with running(kit):
-        assert kit.answer(_answered("Approve", "ada", "looks right")) == {
-            "stage": "promote",
-            "actor": "airflow:ada",
-            "reason": "looks right (airflow-manual__1)",
-        }
-        assert kit.answer(_answered("Approve", "ada"))["reason"] == "approved in Airflow (airflow-manual__1)"
-
-
-def test_a_rejection_is_recorded(kit: Any) -> None:
-    with running(kit):
-        assert kit.answer(_answered("Reject", "ada")) == {
-            "stage": "decline",
-            "actor": "airflow:ada",
-            "reason": "rejected in Airflow (airflow-manual__1)",
-        }
-
-
-def test_an_unanswered_or_missing_request_is_no_decision(kit: Any) -> None:
-    """Airflow fills in the default, Reject, without a user; the request stays open in the catalog."""
-    with running(kit):
-        expected = {"stage": "promote_unattended", "actor": "airflow", "reason": "airflow-manual__1"}
-        assert kit.answer(_answered("Reject", None)) == kit.answer(None) == expected
-
-
 def test_new_labels_start_a_retraining_only_if_configured(kit: Any) -> None:
     from airflow.sdk.exceptions import AirflowSkipException
 
@@ -182,6 +140,65 @@ def test_scenes_without_mask_fail_the_run(kit: Any) -> None:
         pytest.raises(AirflowFailException, match="no scene of this batch could be masked: sc-1: broken"),
     ):
         kit.announce_masks({"masks": [], "failed": {"sc-1": {"error": "DataError", "what": "broken"}}})
+
+
+def test_a_worker_returns_a_small_record_and_announces_its_masks(kit: Any) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    failed = {f"sc-{number}": {"error": "DataError", "what": "broken"} for number in range(30)}
+    record = {"masks": [f"mk-{number}" for number in range(5000)], "created": 5000, "weights_ids": ["w-1"]}
+    with running(kit) as context:
+        short = kit.announce_drained(record | {"failed": failed, "time_is_over": True})
+    assert context["outlet_events"][kit.MASKS].extra == {"count": 5000, "weights_ids": ["w-1"]}
+    assert len(json.dumps(short)) < 3000
+    with pytest.raises(AirflowFailException, match="30 scenes have no mask: sc-0: broken"):
+        kit.drained([short])
+    good = short | {"failed": {}, "counts": {"masks": 5000, "failed": 0}}
+    assert kit.drained([good, good]) == {"masks": 10_000, "created": 10_000}
+
+
+def test_the_next_run_is_triggered_once_and_only_if_time_was_over(kit: Any) -> None:
+    from airflow.sdk.exceptions import AirflowSkipException, DagRunTriggerException
+
+    over, left = {"time_is_over": True}, {"time_is_over": False}
+    ti = _TaskInstance()
+    ti.dag_id, ti.map_index = "cloudseg_predict", 3
+    with running(kit, ti=ti, params={"minutes": 5}) as context:
+        assert kit.worker_name() == "cloudseg_predict/manual__1/3"
+        with pytest.raises(AirflowSkipException, match="no scene is left"):
+            kit.go_on([left, left])
+        with pytest.raises(DagRunTriggerException) as caught:
+            kit.go_on([left, over])
+        assert (caught.value.trigger_dag_id, caught.value.dag_run_id) == ("cloudseg_predict", "manual__1__part_2")
+        assert caught.value.conf == {"minutes": 5}
+        assert caught.value.skip_when_already_exists
+        context["run_id"] = "manual__1__part_2"
+    with running(kit, ti=ti, run_id="manual__1__part_2"), pytest.raises(DagRunTriggerException) as caught:
+        kit.go_on([over])
+    assert caught.value.dag_run_id == "manual__1__part_3"
+
+
+def test_the_number_of_workers_is_of_the_form_or_the_variable(kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    with running(kit, params={"workers": 7}):
+        assert kit.workers() == 7
+    with running(kit, params={"workers": None}):
+        monkeypatch.setenv("AIRFLOW_VAR_CLOUDSEG_PREDICT_WORKERS", "12")
+        assert kit.workers() == 12
+        for wrong in ("0", "many", "1001"):
+            monkeypatch.setenv("AIRFLOW_VAR_CLOUDSEG_PREDICT_WORKERS", wrong)
+            with pytest.raises(AirflowFailException, match=f"cloudseg_predict_workers is '{wrong}'"):
+                kit.workers()
+
+
+@pytest.mark.parametrize(
+    ("typed", "asked"), [(None, None), ("careful", "careful"), ("0.7", 0.7), (".25", 0.25), ("1", 1.0), (0.9, 0.9)]
+)
+def test_a_threshold_is_a_number_or_a_name(kit: Any, typed: object, asked: object) -> None:
+    areas = {"min_area_m2": None, "min_hole_m2": 5.0, "buffer_m": None}
+    with running(kit, params={"threshold": typed, **areas, "minutes": 60}):
+        assert kit.cleaning() == {"threshold": asked, **areas}
 
 
 def test_missing_objects_fail_the_run(kit: Any) -> None:
@@ -242,3 +259,37 @@ def test_large_records_are_truncated_and_counted(kit: Any) -> None:
     assert short["counts"] == {"added": 5000, "labelled": 0}
     assert (short["added"], short["labelled"], short["known"]) == (ids[:20], [], 3)
     assert len(json.dumps(short)) < 4096
+
+
+def test_half_a_message_of_a_killed_process_does_not_stop_the_watch(
+    kit: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    import cloudseg_notify
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    message = {"event_id": "ev-1-1", "recorded": False}
+    write_text = Path.write_text
+
+    def killed_half_way(path: Path, text: str, encoding: str) -> int:
+        write_text(path, text[: len(text) // 2], encoding=encoding)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", killed_half_way)
+        with pytest.raises(KeyboardInterrupt):
+            cloudseg_notify._mark(message)
+    assert cloudseg_notify.unrecorded() == []
+    cloudseg_notify._mark(message)
+    assert cloudseg_notify.unrecorded() == [message]
+
+
+def test_only_messages_that_the_catalog_got_are_forgotten(kit: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    import cloudseg_notify
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    given, later = ({"event_id": f"ev-{number}-1", "recorded": False} for number in (1, 2))
+    cloudseg_notify._mark(given)
+    told = cloudseg_notify.unrecorded()
+    cloudseg_notify._mark(later)
+    kit.send_messages({"messages": []}, told)
+    assert cloudseg_notify.unrecorded() == [later]

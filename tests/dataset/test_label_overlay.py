@@ -12,8 +12,8 @@ from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA
 from cloudseg.catalog import Catalog, label_rows, scene_rows, training_rows
 from cloudseg.dataset import build_snapshot, open_chips
 from cloudseg.errors import EmptySplit
-from cloudseg.evaluate import evaluate_weights
-from cloudseg.evaluate.scene import SceneResult
+from cloudseg.evaluate.evaluation import evaluate_weights
+from cloudseg.evaluate.scene_result import SceneResult
 from cloudseg.evaluate.table import read_table
 from cloudseg.records import Chip, LabelState, SnapshotRecord, StoredObject
 from cloudseg.storage import LocalStore

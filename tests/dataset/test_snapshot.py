@@ -149,6 +149,22 @@ def test_held_out_places_stay_held_out(store: LocalStore, catalog: Catalog, add_
         assert (counts["train"]["places"], counts["held_out"]["places"]) == (1, 2)
 
 
+def test_some_label_sources_are_only_held_out(store: LocalStore, catalog: Catalog, add_scene: AddScene) -> None:
+    own, foreign, shared = places("train", 3)
+    add_scene(own, seed=1)
+    add_scene(shared, seed=2)
+    only = recipe(data={"chip_size": 64, "held_out_sources": ["elsewhere"]})
+    build_snapshot(store, catalog, only)
+    add_scene(foreign, seed=3, source="elsewhere")
+    add_scene(shared, seed=4, source="elsewhere")  # the place is trained on: such a scene is not used at all
+    for dry_run in (True, False):
+        counts = build_snapshot(store, catalog, only, dry_run=dry_run).counts
+        assert (counts["train"]["scenes"], counts["held_out"]["scenes"]) == (2, 1)
+    # A recipe that names no source trains on the shared place, but the foreign place stays held out.
+    counts = build_snapshot(store, catalog, recipe()).counts
+    assert (counts["train"]["scenes"], counts["held_out"]["scenes"]) == (3, 1)
+
+
 @pytest.mark.parametrize("what", ["scene", "label"])
 def test_nothing_is_learned_from_pixels_that_changed(
     store: LocalStore, catalog: Catalog, add_scene: AddScene, what: str

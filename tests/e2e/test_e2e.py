@@ -1,9 +1,11 @@
 """The pipeline end to end on synthetic tiles: running it again changes nothing, and a killed run recovers."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -70,9 +72,44 @@ def run_pipeline(folder: Path) -> tuple[PromoteRecord, PredictRecord]:
     return verdict, predict(new=True)
 
 
+class Said(logging.Handler):
+    """What a run says beside its result: records of the log, and what libraries write to stderr."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+        self.stderr = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+ALLOWED: dict[str, str] = {}
+"""Lines of WARNING and above that a healthy run may log: how they begin, and why."""
+
+
 @pytest.fixture(scope="module")
-def first_run(environment: Path, synthetic_folder: Path) -> tuple[PromoteRecord, PredictRecord]:
-    return run_pipeline(synthetic_folder)
+def said() -> Said:
+    return Said()
+
+
+@pytest.fixture(scope="module")
+def first_run(environment: Path, synthetic_folder: Path, said: Said) -> tuple[PromoteRecord, PredictRecord]:
+    root = logging.getLogger()
+    level, stderr = root.level, os.dup(2)
+    with tempfile.TemporaryFile("w+") as file:
+        root.addHandler(said)
+        root.setLevel(logging.INFO)
+        os.dup2(file.fileno(), 2)
+        try:
+            return run_pipeline(synthetic_folder)
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            root.removeHandler(said)
+            root.setLevel(level)
+            file.seek(0)
+            said.stderr = file.read()
 
 
 def read_contents() -> tuple[dict[str, int], set[str]]:
@@ -103,6 +140,23 @@ def test_tiles_become_masks(first_run: tuple[PromoteRecord, PredictRecord], synt
     assert {mask["mask_id"] for mask in masks(limit=None)} == set(predicted.masks)
     pointer = json.loads(open_runtime().store.get(CHAMPION_POINTER))
     assert pointer["weights_id"] == verdict.champion_id
+
+
+def test_a_healthy_run_says_nothing_that_worries(first_run: tuple[PromoteRecord, PredictRecord], said: Said):
+    """Python's own warnings are errors in every test (`filterwarnings` of pyproject.toml)."""
+    lines = [f"{record.levelname} {record.name}: {record.getMessage()}" for record in said.records]
+    worrying = [
+        line
+        for line, record in zip(lines, said.records, strict=True)
+        if record.levelno >= logging.WARNING and not record.getMessage().startswith(tuple(ALLOWED))
+    ]
+    assert worrying == []
+    assert said.stderr == ""
+    walls = [line for line in lines if "{" in line or (" ends: " in line and len(line) > 450)]
+    assert walls == [], "\n".join(walls)
+    assert [line for line in lines if "onnxruntime" in line or "Increased scale" in line] == []
+    assert any("finishing: quantizing to int8" in line for line in lines)
+    assert any(line.startswith("INFO cloudseg.stages: ingest ends: ") for line in lines)
 
 
 def test_lineage_of_a_mask_is_complete(first_run: tuple[PromoteRecord, PredictRecord]):

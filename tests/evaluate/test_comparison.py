@@ -4,7 +4,7 @@ import pytest
 
 from cloudseg.evaluate.comparison import GateResult, compare_with_champion, compare_with_trivial_masks, places_needed
 from cloudseg.evaluate.metrics import Counts
-from cloudseg.evaluate.scene import CURVE_BINS, SceneResult
+from cloudseg.evaluate.scene_result import CURVE_BINS, SceneResult
 from cloudseg.evaluate.table import CountsTable
 from cloudseg.recipe import PromotionPolicy
 

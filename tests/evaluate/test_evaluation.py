@@ -12,7 +12,7 @@ from cloudseg.catalog.scene_rows import list_scenes
 from cloudseg.catalog.training_rows import get_snapshot
 from cloudseg.dataset.chips import open_chips
 from cloudseg.errors import BadWeights, DataError, EmptySplit, NotInCatalog
-from cloudseg.evaluate import evaluate_weights
+from cloudseg.evaluate.evaluation import evaluate_weights
 from cloudseg.evaluate.scene import Evaluator
 from cloudseg.evaluate.table import read_table, threshold_curve
 from cloudseg.model.golden import pack_golden

@@ -7,8 +7,8 @@ import pytest
 
 from cloudseg import keys
 from cloudseg.catalog import Catalog, model_rows
-from cloudseg.evaluate import decide
 from cloudseg.evaluate.clean_process import SmokeTest, run_smoke_test
+from cloudseg.evaluate.gate import decide
 from cloudseg.model.golden import pack_golden
 from cloudseg.model.weights import load_weights
 from cloudseg.recipe import PromotionPolicy

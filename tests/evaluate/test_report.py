@@ -10,12 +10,13 @@ import pytest
 from PIL import Image
 
 from cloudseg.catalog import Catalog
-from cloudseg.evaluate import evaluate_weights
 from cloudseg.evaluate.charts import chart, ticks
+from cloudseg.evaluate.evaluation import evaluate_weights
 from cloudseg.evaluate.metrics import Counts
-from cloudseg.evaluate.pictures import COLORS, choose
+from cloudseg.evaluate.panels import COLORS
+from cloudseg.evaluate.pictures import choose
 from cloudseg.evaluate.report import Picture, Subject, reliability, report_html
-from cloudseg.evaluate.scene import CURVE_BINS, SceneResult
+from cloudseg.evaluate.scene_result import CURVE_BINS, SceneResult
 from cloudseg.evaluate.table import CountsTable, headline, threshold_curve
 from cloudseg.records import Epoch, Run, Weights
 from cloudseg.storage import LocalStore

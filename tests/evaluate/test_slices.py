@@ -1,7 +1,7 @@
 """Which scenes make a slice."""
 
 from cloudseg.evaluate.metrics import Counts
-from cloudseg.evaluate.scene import SceneResult
+from cloudseg.evaluate.scene_result import SceneResult
 from cloudseg.evaluate.slices import MOST_VALUES, all_slices
 
 

@@ -3,14 +3,18 @@
 from pathlib import Path
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
 from rio_cogeo.cogeo import cog_validate
 
 from cloudseg import stages
-from cloudseg.errors import BadLabel
+from cloudseg.catalog import model_rows
+from cloudseg.errors import BadLabel, InputError
 from cloudseg.ingest.label_tags import label_tags
+from cloudseg.runtime import open_runtime
 from tests.export.conftest import UTM, Home, speckled, steps_of
+from tests.predict.promised import evaluate_as
 from tests.raster.test_clean import by_pairs
 
 
@@ -55,6 +59,33 @@ def test_another_threshold_reads_the_probability(home: Home, tmp_path: Path) -> 
         assert np.array_equal(dataset.read(1), steps / 250 >= 0.8)
         assert dataset.tags()["CLOUDSEG_THRESHOLD"] == "0.8"
         assert dataset.tags()["CLOUDSEG_SOURCE_SHA256"] == mask.companions["probability"]["sha256"]
+
+
+def test_a_threshold_by_name_is_that_of_each_mask(home: Home, tmp_path: Path) -> None:
+    steps = np.random.default_rng(0).integers(0, 251, (60, 50)).astype(np.uint8)
+    mask = home.mask(steps)
+    refused = stages.export_masks(str(tmp_path), threshold="careful")
+    assert refused.masks == 0
+    assert refused.failed[mask.mask_id]["what"] == "these weights have no careful threshold"
+    with open_runtime().catalog.read() as db:
+        weights = model_rows.get_weights(db, mask.weights_id)
+    promise = evaluate_as(home.world, weights)
+    assert promise.careful is not None
+    assert promise.generous is not None
+    for name, threshold in (
+        ("careful", promise.careful.threshold),
+        ("balanced", weights.metadata["threshold"]),
+        ("generous", promise.generous.threshold),
+    ):
+        record = stages.export_masks(str(tmp_path / name), threshold=name)
+        with rasterio.open(tmp_path / name / record.files[mask.mask_id]) as dataset:
+            assert np.array_equal(dataset.read(1), steps / 250 >= threshold)
+            assert float(dataset.tags()["CLOUDSEG_THRESHOLD"]) == threshold
+    stages.export_clouds(str(tmp_path / "clouds.fgb"), threshold="careful")
+    about = pyogrio.read_info(tmp_path / "clouds.fgb")["layer_metadata"]
+    assert about["CLOUDSEG_THRESHOLD"] == "careful of each model"
+    with pytest.raises(InputError, match="not a threshold"):
+        stages.export_masks(str(tmp_path), threshold="brave")  # type: ignore[arg-type]
 
 
 def test_a_raster_that_exists_is_kept(home: Home, tmp_path: Path) -> None:

@@ -105,10 +105,10 @@ def numbers_to_kill(points: list[str]) -> list[int]:
 
 
 def spread(numbers: list[int], most: int) -> list[int]:
-    """Return at most so many of the commit points, evenly spaced, the last one among them; 0: all."""
+    """Return at most so many of the commit points, evenly spaced; 0: all."""
     if most == 0 or len(numbers) <= most:
         return numbers
-    return [numbers[(at + 1) * len(numbers) // most - 1] for at in range(most)]
+    return [numbers[(2 * at + 1) * len(numbers) // (2 * most)] for at in range(most)]
 
 
 def _kill(scenario: Scenario, step: str, number: int) -> Kill:

@@ -111,6 +111,19 @@ def maintain(ids: Ids) -> Ids:
     return {}
 
 
+def remove(ids: Ids) -> Ids:
+    """Remove a scene that both champions were trained on, with its mask."""
+    stages.remove_scene(ids["scene_a"], reason="license", actor="test")
+    return {}
+
+
+def drain(ids: Ids) -> Ids:
+    """Mask what the challenger has not masked yet; the task that is tried again has the same name."""
+    record = stages.drain(weights_id=ids["challenger"], worker="cloudseg_predict/manual__1/0")
+    assert record.failed == {}, record.failed
+    return {}
+
+
 def leave_garbage(ids: Ids) -> Ids:
     """Create what maintenance removes or repairs.
 
@@ -178,8 +191,10 @@ STEPS = (
     backfill,
     readers_back,
     rollback,
+    drain,
     leave_garbage,
     maintain,
+    remove,
 )
 """All steps in order, starting from an empty service."""
 KILLED = (
@@ -193,6 +208,8 @@ KILLED = (
     "backfill",
     "readers_back",
     "rollback",
+    "drain",
     "maintain",
+    "remove",
 )
 """Steps that are killed at every commit point; the others only prepare the state in which these start."""

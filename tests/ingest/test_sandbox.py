@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cloudseg.errors import BadScene, SettingsError
+from cloudseg.errors import BadScene, CloudsegError, SettingsError
 from cloudseg.ingest import DecodeLimits, decoder_session
 from cloudseg.ingest.decoder_session import DecoderServer
 from cloudseg.ingest.job import Started
@@ -321,7 +321,7 @@ def test_each_job_has_a_new_decoder(tmp_path: Path, begun: list[Started], stoppe
             decoder.decode_scene(_job(write(tmp_path / "good.tif", random_dn()), tmp_path))
         decoders = [each.decoder for each in begun]
         assert len(set(decoders)) == len(decoders) == 3  # the first one is the probe
-        assert not any(process.is_running() for process in stopped if process.pid in decoders)
+        assert psutil.wait_procs([process for process in stopped if process.pid in decoders], timeout=30)[1] == []
         assert pool.server._process is not None
         assert psutil.Process(pool.server._process.pid).num_threads() == 1
     assert not any(process.is_running() for process in stopped)
@@ -423,3 +423,15 @@ def test_output_that_is_no_regular_file_is_refused(tmp_path: Path, kind: str) ->
         out.mkdir()
     with pytest.raises(BadScene, match="no regular file"):
         _check_output(out, "scene")
+
+
+def test_a_server_that_does_not_start_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch):
+    """The line becomes an alert; a traceback of the child, or its last words after it was given up, must not."""
+    monkeypatch.setattr(decoder_session, "_SERVER", "no_such_module")
+    with pytest.raises(CloudsegError, match=r"does not start \(found .*No module named no_such_module\)"):
+        DecoderServer(DecodeLimits()).start()
+    monkeypatch.undo()
+    monkeypatch.setattr(decoder_session, "_IMPORT_S", 0.001)
+    with pytest.raises(CloudsegError, match=r"found no answer in time\). The machine may be too busy") as caught:
+        DecoderServer(DecodeLimits()).start()
+    assert "\n" not in str(caught.value)

@@ -15,7 +15,7 @@ from torch import nn
 from cloudseg.errors import BadWeights, RecipeError
 from cloudseg.model import encoder
 from cloudseg.model.device import Device
-from cloudseg.model.efficient_unet import EfficientUNet
+from cloudseg.model.efficient_unet import EfficientUNet, InvertedResidual
 from cloudseg.model.encoder import load_encoder
 from cloudseg.model.export import export_onnx
 from cloudseg.model.fuse import fuse_conv_bn
@@ -196,3 +196,19 @@ def test_any_size_is_predicted() -> None:
     model = make()
     dn = np.random.default_rng(0).integers(1, 7000, (1, 3, 33, 47)).astype(np.uint16)
     assert Predictor(model, CPU).probability(dn, observed(dn)).shape == (1, 33, 47)
+
+
+@pytest.mark.parametrize(("kernel", "height"), [(3, 200), (5, 330)])
+def test_a_prediction_never_holds_the_widest_map(kernel: int, height: int) -> None:
+    torch.manual_seed(0)
+    block = InvertedResidual(16, 24, expand=6, kernel=kernel, stride=2).eval()
+    x = torch.randn(1, 16, height, 48).contiguous(memory_format=torch.channels_last)
+    rows: list[int] = []
+    block.conv[0].register_forward_hook(lambda _module, _input, out: rows.append(out.shape[2]))
+    with torch.inference_mode():
+        found = block(x)
+    assert max(rows) < 80
+    assert len(rows) > 1
+    rows.clear()
+    torch.testing.assert_close(found, block(x).detach(), atol=0, rtol=0)
+    assert rows == [height], "a training keeps every map for the gradient anyway"

@@ -14,7 +14,7 @@ from cloudseg.catalog import Catalog
 from cloudseg.errors import BadWeights, ObjectCorrupt
 from cloudseg.model.device import Device, choose_device, cpu_flags, int8_unit
 from cloudseg.model.golden import REFERENCE_DEVICE
-from cloudseg.model.int8 import INT8_FILE, Agreement, Int8Net, measure_agreement, quantize
+from cloudseg.model.int8 import INT8_FILE, METHODS, Agreement, Int8Net, measure_agreement, quantize
 from cloudseg.model.nets import build_model
 from cloudseg.model.normalize import observed
 from cloudseg.model.predictor import Predictor, open_predictor
@@ -114,7 +114,7 @@ def test_without_cloud_there_is_nothing_to_disagree_on() -> None:
 @pytest.mark.usefixtures("exact_int8")
 def test_the_optimized_graph_equals_the_node_by_node_one() -> None:
     loaded = make_loaded()
-    data = quantize(loaded, CHIPS)
+    data = quantize(loaded, CHIPS, METHODS[-1])
     fused, by_node = (
         Int8Net(data, loaded.meta, threads=1, fused=way).probability(make_chip(9)[None]) for way in (True, False)
     )

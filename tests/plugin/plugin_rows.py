@@ -9,6 +9,7 @@ import pytest
 from fastapi import Depends, HTTPException, Request
 from fastapi.testclient import TestClient
 from PIL import Image
+from shapely import box, to_wkb
 
 from cloudseg import keys
 from cloudseg.catalog import Catalog, model_rows, scene_rows, training_rows
@@ -87,7 +88,7 @@ def _scene(number: int, stored: StoredObject) -> Scene:
         width=64,
         resolution_m=10,
         bands=["red", "green", "blue"],
-        footprint_wkb=None,
+        footprint_wkb=to_wkb(box(0, 0, 1, 1)),
         min_lon=0,
         min_lat=0,
         max_lon=1,

@@ -185,6 +185,10 @@ def test_a_missing_extra_is_named_to_who_is_logged_in(
     settings: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in sys.modules if name.startswith(("cloudseg.serve.", "stac_fastapi"))]:
+        parent, _, child = name.rpartition(".")
+        if hasattr(sys.modules.get(parent), child):
+            # Importing sets the attribute of the package too: without this it would stay on the second module.
+            monkeypatch.setattr(sys.modules[parent], child, sys.modules[name])
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "stac_fastapi", None)
     with mounted(lambda: open_application(open_runtime(check=False))) as client:

@@ -1,59 +1,27 @@
-"""The pages about readers and about changes, on real masks by two models; Airflow's part: test_standalone.py."""
+"""The pages about readers, decisions and changes, on real masks by two models; Airflow's part: test_standalone.py."""
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
 import serve_world
 from cloudseg_ui.app import create_app
-from cloudseg_ui.readers import Runs
-from fastapi import Depends, HTTPException, Request
+from fake_airflow import FakeAirflow
+from fastapi import Depends
 from fastapi.testclient import TestClient
 from PIL import Image
 from plugin_rows import EVIL, login
 
 from cloudseg.catalog import Catalog
+from cloudseg.catalog.model_rows import find_champion
 from cloudseg.catalog.reader_rows import find_shown, list_switches
 from cloudseg.registry.readers import switch_readers, switch_readers_back
 from cloudseg.runtime import Runtime, read_settings
 from cloudseg.storage import LocalStore
-
-
-@dataclass
-class FakeAirflow:
-    """Two users, `ada` may trigger the DAG; what is triggered is only noted."""
-
-    triggered: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    state: str = "queued"
-
-    def runs(self) -> Runs:
-        def person(request: Request) -> str:
-            return request.headers.get("X-User", "viewer")
-
-        def allowed(person: Annotated[str, Depends(person)]) -> bool:
-            return person == "ada"
-
-        def guard(may: Annotated[bool, Depends(allowed)]) -> None:
-            if not may:
-                raise HTTPException(403, "Forbidden")
-
-        def trigger(person: str, conf: dict[str, Any]) -> str:
-            self.triggered.append((person, conf))
-            return f"manual__{len(self.triggered)}"
-
-        return Runs(
-            guards=[Depends(guard)],
-            allowed=allowed,
-            person=person,
-            trigger=trigger,
-            state=lambda run_id: self.state if run_id == "manual__1" else None,
-            own_hosts=["airflow.example.org"],
-        )
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +59,7 @@ def ada(viewer: TestClient) -> TestClient:
     return viewer
 
 
-FORM = {"target": "v1", "hold": "true", "incomplete": "false", "reason": "for the report"}
+FORM = {"decision": "switch_readers", "about": ["v1"], "hold": "true", "force": "false", "reason": "for the report"}
 
 
 def ids(world: Runtime) -> list[str]:
@@ -119,34 +87,37 @@ def test_the_months_of_the_backfill(viewer: TestClient):
     assert "6 of 9 scenes have a mask of the champion" in page
     assert '<progress max="9" value="6">6 of 9</progress>' in page
     assert "2024-06" in page
-    assert "3 scenes have no mask of the champion" in viewer.get("/").text
+    assert "3 scenes have none of this model yet" in viewer.get("/").text
 
 
-def test_a_viewer_sees_no_form_and_cannot_switch(viewer: TestClient, airflow: FakeAirflow, world: Runtime):
+def test_a_viewer_sees_no_form_and_cannot_decide(viewer: TestClient, airflow: FakeAirflow, world: Runtime):
     viewer.headers["Origin"] = "http://ui.test"
     page = viewer.get("/readers").text
     assert "<form" not in page
     assert "permission to trigger the DAG" in page
-    assert viewer.get("/readers/confirm?target=v1").status_code == 403
-    assert viewer.post("/runs/cloudseg_readers", data=FORM).status_code == 403
-    assert viewer.post("/runs/cloudseg_readers", data=FORM, headers={"Authorization": ""}).status_code == 401
+    assert viewer.get("/decide?decision=switch_readers&about=v1").status_code == 403
+    assert viewer.get("/decide").status_code == 403
+    assert viewer.post("/runs/cloudseg_decide", data=FORM).status_code == 403
+    assert viewer.post("/runs/cloudseg_decide", data=FORM, headers={"Authorization": ""}).status_code == 401
     assert airflow.triggered == []
     with world.catalog.read() as db:
         assert list_switches(db) == []
 
 
-def test_a_switch_is_shown_before_and_then_triggered(ada: TestClient, airflow: FakeAirflow, world: Runtime):
-    shown = ada.get("/readers/confirm?target=v1&hold=true").text
-    assert "From now on readers see model v1" in shown
-    assert "Until somebody switches." in shown
-    assert 'action="/runs/cloudseg_readers"' in shown
+def test_a_decision_is_shown_before_and_then_triggered(ada: TestClient, airflow: FakeAirflow, world: Runtime):
+    shown = ada.get("/decide?decision=switch_readers&about=v1&hold=true").text
+    assert "Readers see v1, until somebody switches." in shown
+    assert "6 scenes show another mask, 0 are no longer seen, 3 are seen newly" in shown
+    assert 'action="/runs/cloudseg_decide"' in shown
     with world.catalog.read() as db:
         assert list_switches(db) == [], "the page only says what would happen"
-    answer = ada.post("/runs/cloudseg_readers", data=FORM)
+    answer = ada.post("/runs/cloudseg_decide", data=FORM)
     assert (answer.status_code, answer.headers["location"]) == (303, "/runs?run_id=manual__1")
-    conf = {"target": "v1", "hold": True, "incomplete": False, "sequence": None, "reason": "for the report"}
+    conf = {"decision": "switch_readers", "about": ["v1"], "hold": True, "force": False, "reason": "for the report"}
     assert airflow.triggered == [("ada", conf)]
-    assert 'http-equiv="refresh"' in ada.get("/runs?run_id=manual__1").text
+    page = ada.get("/runs?run_id=manual__1").text
+    assert 'http-equiv="refresh"' in page
+    assert "/runs/manual__1/tasks/switch_readers" in page
     airflow.state = "success"
     assert 'http-equiv="refresh"' not in ada.get("/runs?run_id=manual__1").text
     assert ada.get("/runs?run_id=other").status_code == 404
@@ -154,43 +125,94 @@ def test_a_switch_is_shown_before_and_then_triggered(ada: TestClient, airflow: F
 
 def test_a_switch_that_loses_scenes_is_refused_before_it_is_triggered(ada: TestClient, world: Runtime):
     switch_readers(world.catalog, mode="hold", weights_id=ids(world)[0], actor="x", reason="y")
-    page = ada.get("/readers/confirm?target=newest").text
+    page = ada.get("/decide?decision=switch_readers&about=newest").text
     assert "readers would lose scenes" in page
     assert "3 of 9 scenes" in page
     assert 'method="post"' not in page
-    forced = ada.get("/readers/confirm?target=newest&incomplete=true").text
-    assert "From now on readers see the newest champion, always" in forced
-    assert "are not seen any more" in forced
+    assert 'href="/decide?decision=switch_readers&amp;about=newest&amp;force=true"' in page
+    forced = ada.get("/decide?decision=switch_readers&about=newest&force=true").text
+    assert "Readers see the newest champion, always" in forced
+    assert "3 are no longer seen" in forced
 
 
 def test_back_names_the_decision_that_it_takes_back(ada: TestClient, world: Runtime):
-    assert "there is nothing to go back to" in ada.get("/readers/confirm?target=back").text
+    assert "No decision was made yet" in ada.get("/decide?decision=switch_readers_back").text
     switch_readers(world.catalog, mode="hold", weights_id=ids(world)[0], actor="x", reason="y")
-    page = ada.get("/readers/confirm?target=back").text
-    assert '<input type="hidden" name="sequence" value="1">' in page
-    assert "the newest champion, always" in page
+    assert 'href="/decide?decision=switch_readers_back&amp;about=1"' in ada.get("/readers").text
+    page = ada.get("/decide?decision=switch_readers_back&about=1").text
+    assert '<input type="hidden" name="about" value="1">' in page
+    assert "Readers see the newest champion, always again." in page
     switch_readers_back(world.catalog, sequence=1, actor="x", reason="y")
     with world.catalog.read() as db:
         assert find_shown(db) == ids(world)[1]
     assert "back, newest" in ada.get("/readers").text
+    assert "Nothing: decision 1 was taken back already" in ada.get("/decide?decision=switch_readers_back&about=1").text
+
+
+def test_the_pages_lead_to_their_decisions(ada: TestClient, world: Runtime):
+    """And the page that they lead to says what would change, or why it is not possible."""
+    first, second = ids(world)
+    with world.catalog.read() as db:
+        champion = find_champion(db)
+    assert champion is not None
+    assert champion.weights_id == second
+    older, current = ada.get(f"/weights/{first}").text, ada.get(f"/weights/{second}").text
+    for decision, about, page in (
+        ("promote", "v1", older),
+        ("decline", "v1", older),
+        ("switch_readers", "v1", older),
+        ("roll_back", "v2", current),
+    ):
+        address = f"/decide?decision={decision}&about={about}"
+        assert f'href="{address.replace("&", "&amp;")}"' in page, decision
+        answer = ada.get(address)
+        assert answer.status_code == 200
+        assert "What would change" in answer.text or "Not possible" in answer.text
+
+
+def test_a_decision_without_words_is_chosen(ada: TestClient):
+    page = ada.get("/decide").text
+    assert '<option value="roll_back">' in page
+    assert "About" in page
+    page = ada.get("/decide?decision=roll_back").text
+    assert "The champion is v2" in page, "the next step"
+    assert 'method="post"' not in page
+
+
+def test_what_is_wrong_is_said_in_words_and_escaped(ada: TestClient):
+    for about in ("v9", EVIL):
+        page = ada.get("/decide", params={"decision": "promote", "about": about})
+        assert page.status_code == 200
+        assert "Not possible: " in page.text
+        assert EVIL not in page.text
+    assert ada.get("/decide?decision=delete").status_code == 422
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example.org", "null", "", "http://ui.test.evil.example.org"])
 def test_a_form_of_another_site_is_refused(ada: TestClient, airflow: FakeAirflow, origin: str):
-    assert ada.post("/runs/cloudseg_readers", data=FORM, headers={"Origin": origin}).status_code == 403
+    assert ada.post("/runs/cloudseg_decide", data=FORM, headers={"Origin": origin}).status_code == 403
     assert airflow.triggered == []
 
 
 def test_a_form_behind_a_proxy_with_another_name_is_its_own(ada: TestClient, airflow: FakeAirflow):
-    answer = ada.post("/runs/cloudseg_readers", data=FORM, headers={"Origin": "https://airflow.example.org"})
+    answer = ada.post("/runs/cloudseg_decide", data=FORM, headers={"Origin": "https://airflow.example.org"})
     assert answer.status_code == 303
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"target": "v1; drop"}, {"target": ""}, {"reason": " "}, {"reason": "x" * 501}, {"sequence": "0"}]
+    "wrong",
+    [
+        {"decision": "delete"},
+        {"reason": " "},
+        {"reason": "a\0"},
+        {"about": ["v1\0"]},
+        {"reason": "x" * 501},
+        {"about": ["x" * 251]},
+        {"about": ["x"] * 201},
+    ],
 )
-def test_what_makes_no_sense_is_refused(ada: TestClient, airflow: FakeAirflow, wrong: dict[str, str]):
-    assert 400 <= ada.post("/runs/cloudseg_readers", data=FORM | wrong).status_code < 500
+def test_what_makes_no_sense_is_refused(ada: TestClient, airflow: FakeAirflow, wrong: dict[str, Any]):
+    assert 400 <= ada.post("/runs/cloudseg_decide", data=FORM | wrong).status_code < 500
     assert ada.post("/runs/cloudseg_retrain", data=FORM).status_code in (404, 422)
     assert airflow.triggered == []
 

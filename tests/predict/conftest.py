@@ -1,6 +1,7 @@
 """Scenes and weights of a few pixels, published the real way."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -117,9 +118,32 @@ class World:
         return weights, Predictor(load_weights(data), FP32)
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]:
+    """Yield a migrated catalog on either database; a module whose `catalog` is this one runs its tests on both."""
+    if request.param == "sqlite":
+        shutil.copy(request.getfixturevalue("migrated_file"), tmp_path / "catalog.db")
+        yield Catalog(f"sqlite:///{tmp_path / 'catalog.db'}")
+        return
+    with request.getfixturevalue("postgresql").migrated() as url:
+        catalog = Catalog(url)
+        yield catalog
+        catalog.engine.dispose()
+
+
 @pytest.fixture
 def world(store: LocalStore, catalog: Catalog, tmp_path: Path) -> World:
     return World(store, catalog, tmp_path)
+
+
+@pytest.fixture
+def served(world: World, runtime_env: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Return the world as the one that stages find."""
+    monkeypatch.setenv("CLOUDSEG_STORE_URL", str(world.store.root))
+    monkeypatch.setenv("CLOUDSEG_CATALOG_URL", world.catalog.engine.url.render_as_string(hide_password=False))
+    monkeypatch.setenv("CLOUDSEG_THREADS", "1")
+    monkeypatch.setenv("CLOUDSEG_DEVICE", "cpu")
+    return world
 
 
 def make_loaded(

@@ -14,26 +14,18 @@ from cloudseg.model.weights import LoadedModel
 from cloudseg.registry import promote
 from cloudseg.stages import (
     backfill,
+    drain,
     finish_backfill,
     list_backfill,
     masks,
     plan_backfill,
-    plan_predict,
+    plan_drain,
     predict,
     predict_backfill,
     readers,
     switch_readers,
     switch_readers_back,
 )
-
-
-@pytest.fixture
-def served(world: Any, runtime_env: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The world as the one that stages find."""
-    monkeypatch.setenv("CLOUDSEG_STORE_URL", str(world.store.root))
-    monkeypatch.setenv("CLOUDSEG_CATALOG_URL", str(world.catalog.engine.url))
-    monkeypatch.setenv("CLOUDSEG_THREADS", "1")
-    return world
 
 
 @pytest.fixture
@@ -80,7 +72,7 @@ def test_from_the_promotion_to_the_switch(
     assert switch_readers("v1", reason="from now on by date").mode == "complete"
     promoted(served, second, replaces=first)
     assert seen() == {first}, "a promotion alone changes nothing for readers"
-    assert plan_predict() == [], "the old scenes are left to the backfill"
+    assert plan_drain(2) == [], "the old scenes are left to the backfill"
 
     plan = plan_backfill("2026-11-29", megapixels=1)
     assert (plan.scenes, plan.waiting, plan.weights_id) == (3, 3, second)
@@ -96,10 +88,9 @@ def test_from_the_promotion_to_the_switch(
     assert seen() == {first}
 
     new = served.add_scene(make_pixels(40, 40, seed=9), name="new", created_at=now()).scene_id
-    batches_of_new = plan_predict()
-    assert [(batch["weights_id"], batch["scene_ids"]) for batch in batches_of_new] == [(second, [new]), (first, [new])]
-    for batch in batches_of_new:  # readers see new scenes at once, and the backfill does not fall behind
-        predict(batch["scene_ids"], weights_id=batch["weights_id"])
+    drained = drain()  # readers see new scenes at once, and the backfill does not fall behind
+    assert (drained.weights_ids, drained.created) == ([second, first], 2)
+    assert {mask["scene_id"] for mask in masks(weights_id=second)} >= {new}
     assert new in {mask["scene_id"] for mask in masks(as_of="2100-01-01T00:00:00Z")}
 
     last = backfill(night="2026-11-29", megapixels=99)

@@ -15,7 +15,8 @@ from sqlalchemy import column, select, text
 from cloudseg import stages
 from cloudseg.api.model import Model
 from cloudseg.catalog import change_rows, model_rows, reader_rows
-from cloudseg.catalog.mask_search import Query, search
+from cloudseg.catalog.mask_query import Query
+from cloudseg.catalog.mask_search import search
 from cloudseg.errors import InputError
 from cloudseg.export.choose import Selection, iter_chosen
 from cloudseg.model.weights import LoadedModel
@@ -180,16 +181,15 @@ def test_settings_clean_new_masks_and_options_override_them(
         with made.catalog.read() as db:
             return model_rows.get_mask(db, mask_id)
 
-    (batch,) = stages.plan_predict(weights_id=weights_id)
-    first = stages.predict(batch["scene_ids"], weights_id=weights_id)
+    first = stages.drain(weights_id=weights_id)
     assert (row(first.masks[0]).cleaning, first.created) == ('{"buffer_m":60.0}', 1)
-    assert stages.plan_predict(weights_id=weights_id) == []
+    assert stages.plan_drain(2, weights_id=weights_id) == []
     monkeypatch.setenv("CLOUDSEG_BUFFER_M", "80")
     assert stages.predict([scene_id], weights_id=weights_id).masks == first.masks, "a new setting is for new masks"
-    (again,) = stages.plan_predict(weights_id=weights_id, min_area_m2=900)
-    record = stages.predict(again["scene_ids"], weights_id=weights_id, min_area_m2=900)
+    assert len(stages.plan_drain(2, weights_id=weights_id, min_area_m2=900)) == 1
+    record = stages.drain(weights_id=weights_id, min_area_m2=900)
     assert json.loads(row(record.masks[0]).cleaning) == {"buffer_m": 80, "min_area_m2": 900}
-    assert stages.plan_predict(weights_id=weights_id, min_area_m2=900) == []
+    assert stages.plan_drain(2, weights_id=weights_id, min_area_m2=900) == []
     assert stages.predict([scene_id], weights_id=weights_id, buffer_m=0).masks == [mask_id_of(scene_id, weights_id)]
     catalog_item = json.loads(made.store.get(f"stac/masks/2024-05/{record.masks[0]}.json"))
     assert catalog_item["properties"]["cloudseg:min_area_m2"] == 900

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,10 @@ from cloudseg.model.device import Device
 from cloudseg.model.int8 import quantize
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.weights import LoadedModel
-from cloudseg.predict.draw import PredictionProgress, draw_rasters, plan_scene
-from cloudseg.raster.probability import first_cloud_step
-from cloudseg.raster.read import open_raster, read_scene
+from cloudseg.predict.draw import PredictionProgress, draw_arrays, draw_rasters, plan_scene, stored_pixels
+from cloudseg.raster.probability import classify, encode_probability, first_cloud_step
+from cloudseg.raster.read import open_raster, read_bands, read_scene, read_valid
+from cloudseg.raster.resample import scene_window
 from cloudseg.stac.mask import MaskFacts
 
 FP32 = Device(kind="cpu", precision="fp32", threads=1, reason="test")
@@ -141,19 +141,57 @@ def test_a_missing_band_is_named_and_the_threads_end(world: Any, make_net: Calla
         draw(world, scene, predictor, None)
 
 
-def test_reading_by_strips_gives_what_one_read_gives(world: Any, tmp_path: Path) -> None:
-    from cloudseg.predict.draw import WindowGrid, _read_by_strips, stored_pixels
-
-    numbers = numbers_of(1100, 64, 4)
-    numbers[:, 500:520] = 0
+@pytest.mark.parametrize("factor", [1, 3])
+def test_the_rasters_are_those_of_windows_that_are_read_one_by_one(
+    world: Any, make_net: Callable[..., LoadedModel], factor: int
+) -> None:
+    numbers = numbers_of(1100, 400, 7)
+    numbers[:, 300:700, 150:] = 0
+    numbers[:, 5, 7] = 0
     scene = world.add_scene(numbers)
-    window = Window(50, 2, 450, 28)
-    path = world.store.gdal_path(scene.key)
-    with open_raster(path) as dataset, stored_pixels(path)() as read:
-        expected = read_scene(dataset, window, ("blue", "red"), 2)
-        got = _read_by_strips(read, window, WindowGrid(2, [], ("blue", "red")))
-    assert (got[0] == expected[0]).all()
-    assert (got[1] == expected[1]).all()
+    predictor = Predictor(make_net((4, 6, 8), working_resolution_m=10.0 * factor), FP32)
+    mask, probability, facts, _ = draw(world, scene, predictor, 64)
+    plan = plan_scene(scene, predictor, core=64)
+    expected = np.empty_like(probability)
+    with open_raster(world.store.gdal_path(scene.key)) as dataset:
+        for window in plan.windows:
+            dn, seen = read_scene(dataset, window.padded, plan.bands, factor)
+            target = scene_window(window.core, factor, scene.height, scene.width)
+            fine = window.upsample(predictor.probability(dn[None], seen[None])[0], seen, target, factor)
+            expected[target.slices] = encode_probability(fine, read_valid(dataset, target))
+    assert len(plan.windows) > 9
+    assert np.array_equal(probability, expected)
+    assert np.array_equal(mask, classify(expected, 0.5))
+    assert (facts.cloud, facts.valid) == ((mask == 1).sum(), (mask != 255).sum())
+    assert facts.statistics["probability"].mean == expected[expected != 255].mean()
+    assert facts.statistics["mask"].mean == pytest.approx(facts.cloud / facts.valid)
+
+
+def test_every_tile_is_read_and_written_once(
+    world: Any, make_net: Callable[..., LoadedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = world.add_scene(numbers_of(1300, 700, 2))
+    predictor = Predictor(make_net((4, 6, 8), working_resolution_m=30.0), FP32)
+    read, written = np.zeros((2, 1300, 700), int)
+    from_row = set()
+
+    def counted_read(dataset: Any, window: Window, bands: Any) -> Any:
+        read[window.slices] += 1
+        from_row.add(window.row_off)
+        return read_bands(dataset, window, bands)
+
+    def counted_write(plane: Any, values: Any, band: int, *, window: Any) -> None:
+        written[window.toslices()] += 1
+        from_row.add(window.row_off)
+
+    monkeypatch.setattr("cloudseg.predict.draw.read_bands", counted_read)
+    monkeypatch.setattr("cloudseg.predict.draw._Plane.write", counted_write)
+    plan = plan_scene(scene, predictor, core=64)
+    draw_arrays(stored_pixels(world.store.gdal_path(scene.key)), scene, predictor, plan)
+    assert len(plan.windows) > 9
+    assert (read == 1).all()
+    assert (written == 2).all(), "once in each raster"
+    assert from_row == {0, 512, 1024}
 
 
 def test_memory_follows_the_working_pixels_not_the_scene(world: Any, make_net: Callable[..., LoadedModel]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cloudseg.predict.pipeline import read_ahead, write_behind
+from cloudseg.predict.pipeline import in_parallel, read_ahead, write_behind
 
 
 def threads() -> list[str]:
@@ -99,4 +99,23 @@ def test_an_error_of_the_caller_drops_what_waits() -> None:
     with pytest.raises(KeyError):
         fail()
     assert len(written) <= 2
+    assert threads() == []
+
+
+def test_tasks_run_at_the_same_time_and_the_first_error_comes_up_when_all_have_ended() -> None:
+    meet = threading.Barrier(2, timeout=10)
+    done: list[int] = []
+
+    def fail() -> None:
+        meet.wait()
+        raise OSError("disk")
+
+    def work() -> None:
+        meet.wait()
+        time.sleep(0.05)
+        done.append(1)
+
+    with pytest.raises(OSError, match="disk"):
+        in_parallel(fail, work)
+    assert done == [1]
     assert threads() == []

@@ -12,17 +12,9 @@ from rasterio.transform import Affine
 
 from cloudseg.errors import Interrupted
 from cloudseg.model.weights import LoadedModel
-from cloudseg.stages import lineage, plan_predict, predict
+from cloudseg.stages import lineage, predict
+from cloudseg.stages.plan import plan_masks
 from tests.damage import flip_a_bit_unnoticed
-
-
-@pytest.fixture
-def served(world: Any, runtime_env: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The world as the one that stages find."""
-    monkeypatch.setenv("CLOUDSEG_STORE_URL", str(world.store.root))
-    monkeypatch.setenv("CLOUDSEG_CATALOG_URL", str(world.catalog.engine.url))
-    monkeypatch.setenv("CLOUDSEG_THREADS", "1")
-    return world
 
 
 def test_bad_scenes_are_named_and_hold_up_no_other(
@@ -38,7 +30,7 @@ def test_bad_scenes_are_named_and_hold_up_no_other(
     Path(served.store.gdal_path(damaged.key)).write_bytes(b"no raster")
     weights, _ = served.add_weights(make_net((4, 6)))
 
-    scene_ids = [odd.scene_id, damaged.scene_id, unplaced.scene_id, good.scene_id, "sc-unknown"]
+    scene_ids = [odd.scene_id, damaged.scene_id, unplaced.scene_id, good.scene_id, "sc-00000000000000000000"]
     record = predict(scene_ids, weights_id=weights.weights_id)
     assert len(record.masks) == record.created == 1
     assert lineage(record.masks[0])["scene"]["name"] == "good"
@@ -46,14 +38,14 @@ def test_bad_scenes_are_named_and_hold_up_no_other(
         odd.scene_id: "CloudsegError",
         damaged.scene_id: "ObjectCorrupt",
         unplaced.scene_id: "StateError",
-        "sc-unknown": "NotInCatalog",
+        "sc-00000000000000000000": "NotInCatalog",
     }
     assert record.failed[odd.scene_id]["what"].startswith("unexpected CRSError")
 
     again = predict(scene_ids, weights_id=weights.weights_id)
     assert (again.masks, again.created) == (record.masks, 0)
     assert sorted(again.failed) == sorted(record.failed)
-    waiting = [scene_id for batch in plan_predict(weights_id=weights.weights_id) for scene_id in batch["scene_ids"]]
+    waiting = plan_masks(new=True, weights_id=weights.weights_id)["scene_ids"]
     assert sorted(waiting) == sorted([odd.scene_id, damaged.scene_id]), (
         "they are tried again: once fixed, they get their mask"
     )
@@ -126,7 +118,7 @@ def test_a_prediction_that_is_asked_to_stop_keeps_what_it_has(
         logger.setLevel(level)
     assert caught.value.retry_helps
     assert signal.getsignal(number) is before
-    waiting = [scene_id for batch in plan_predict(weights_id=weights.weights_id) for scene_id in batch["scene_ids"]]
+    waiting = plan_masks(new=True, weights_id=weights.weights_id)["scene_ids"]
     assert sorted(waiting) == sorted(scenes[1:])
     again = predict(scenes, weights_id=weights.weights_id)
     assert (len(again.masks), again.created, again.failed) == (3, 2, {})

@@ -6,8 +6,9 @@ import pytest
 from cloudseg.raster.statistics import BandStatistics, count_values
 
 
-def test_they_equal_those_of_the_pixels() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (70, 90)).astype(np.uint8)
+@pytest.mark.parametrize("shape", [(70, 90), (703, 701)])
+def test_they_equal_those_of_the_pixels(shape: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     counts = sum(count_values(part) for part in np.array_split(pixels, 7))
     found = BandStatistics.from_counts(counts, 255)
     valid = pixels[pixels != 255].astype(float)

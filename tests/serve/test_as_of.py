@@ -14,6 +14,7 @@ from sqlalchemy import text
 
 import cloudseg
 from cloudseg import stages
+from cloudseg.catalog import mask_query as mq
 from cloudseg.catalog import mask_search as ms
 from cloudseg.catalog import model_rows, scene_rows
 from cloudseg.catalog.search_area import area_of_box
@@ -192,7 +193,7 @@ def test_every_read_follows_the_switch_and_the_past_stays(see: Callable[..., dic
 @pytest.mark.parametrize("backend", ["sqlite"])
 def test_what_names_the_model_or_ids_overrides(home: Runtime):
     def ids(**query: object) -> set[str]:
-        return {row.weights.version for row in ms.iter_found(home.catalog, ms.Query(("masks",), **query))}
+        return {row.weights.version for row in ms.iter_found(home.catalog, mq.Query(("masks",), **query))}
 
     assert ids() == {2}
     named = {"op": "=", "args": [{"property": "properties.cloudseg:model_version"}, 1]}
@@ -200,7 +201,7 @@ def test_what_names_the_model_or_ids_overrides(home: Runtime):
     cover = {"op": ">=", "args": [{"property": "eo:cloud_cover"}, 0]}
     assert (ids(where=named), ids(where=both), ids(where=cover), ids(any_model=True)) == ({1}, {1}, {2}, {1, 2})
     with home.catalog.read() as db:
-        (old,) = ms.search(db, ms.Query(("masks",), where=named), limit=1).rows
+        (old,) = ms.search(db, mq.Query(("masks",), where=named), limit=1).rows
         old_weights = old.weights.weights_id
         assert ms.load_rows(db, "masks", [old.id], FIRST - DAY) == []
     assert ids(ids=(old.id,)) == {1}
@@ -215,12 +216,12 @@ def test_what_names_the_model_or_ids_overrides(home: Runtime):
 @pytest.mark.parametrize("backend", ["sqlite"])
 def test_pages_of_one_search_are_of_one_model(home: Runtime):
     with home.catalog.read() as db:
-        page = ms.search(db, ms.Query(("masks",)), limit=1)
+        page = ms.search(db, mq.Query(("masks",)), limit=1)
     stages.switch_readers("v1", hold=True, reason="between two pages")
     found = page.rows
     while page.token:
         with home.catalog.read() as db:
-            page = ms.search(db, ms.Query(("masks",)), limit=1, token=page.token)
+            page = ms.search(db, mq.Query(("masks",)), limit=1, token=page.token)
         found += page.rows
     assert [row.weights.version for row in found] == [2, 2, 2]
 

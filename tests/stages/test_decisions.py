@@ -13,7 +13,7 @@ from cloudseg.records import Verdict, Weights
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import decline, promote, promote_unattended, request_approval, retrain, rollback
 from cloudseg.stages import models as models_listed
-from cloudseg.stages.plan import plan_promote
+from cloudseg.stages.plan import PromotionKind, plan_promote
 from tests.stages.test_plans import NOW, add_label, add_run, add_scene, add_snapshot, add_weights, make_champion
 
 
@@ -39,7 +39,7 @@ def add_verdict(runtime: Runtime, weights: Weights, outcome: str, champion_id: s
         "format": FORMAT,
         "snapshot_id": weights.snapshot_id,
         "policy": policy.model_dump(mode="json"),
-        "reasons": ["a test"],
+        "reasons": ["a test", "a second one"],
         "blessing": {"passed": True, "reason": "a test"},
     }
     verdict = Verdict.model_validate(
@@ -69,6 +69,19 @@ def test_a_promotion_that_was_interrupted_is_completed(runtime: Runtime):
     assert retrain("smoke").promote is None
 
 
+def test_a_repeated_promotion_does_not_undo_a_rollback(runtime: Runtime):
+    """A task is killed after its promotion was committed, and somebody rolls back before its next try."""
+    first = challenger(runtime)
+    promote(first.weights_id)
+    second = challenger(runtime, champion_id=first.weights_id, name="b")
+    assert promote(second.weights_id, since=1).promoted
+    assert promote(second.weights_id, since=1).promoted, "repeated, it changes nothing"
+    rollback(second.weights_id, reason="misses snow")
+    with pytest.raises(PromotionRefused, match="promoted by this decision, and replaced since"):
+        promote(second.weights_id, since=1)
+    assert promote(second.weights_id, since=3, reason="decided anew").promoted
+
+
 def test_a_run_whose_recipe_would_be_refused_today_can_still_be_promoted(runtime: Runtime):
     weights = challenger(runtime)
     stored = load_recipe("nightly").model_dump(mode="json")
@@ -94,6 +107,40 @@ def test_what_waits_for_approval_is_not_promoted(runtime: Runtime):
     assert not left.promoted
     assert left.reasons[0].startswith("waits for manual approval, requested by airflow")
     assert promote(weights.weights_id, actor="airflow:ada").promoted, "a person approved"
+
+
+def test_a_dry_run_says_what_each_option_would_do(runtime: Runtime):
+    weights = challenger(runtime)
+
+    def would(kind: PromotionKind, reason: str = "why") -> str:
+        return str(plan_promote(weights.weights_id, kind=kind, reason=reason)["would"])
+
+    assert plan_promote(weights.weights_id)["verdict"] == "PROMOTE"
+    assert would("promote") == "promote"
+    assert would("ask") == "record that the verdict waits for manual approval"
+    assert would("compare").startswith("nothing: it is ve-")
+    for kind in ("force", "decline"):
+        with pytest.raises(PromotionRefused, match="needs a reason"):
+            would(kind, reason=" ")
+    request_approval(weights.weights_id, actor="retrain")
+    assert would("automatic").startswith("promote nothing: waits for manual approval, requested by retrain")
+    assert would("promote") == "promote", "that approves it"
+    assert would("decline").startswith("reject")
+    decline(weights.weights_id, reason="snow")
+    assert would("decline") == "nothing: they were rejected"
+    assert would("promote").startswith("refuse")
+    assert would("force") == "promote, whatever the verdict is"
+    assert promote(weights.weights_id, force=True, reason="why").promoted
+    assert would("force") == "nothing: they are the champion"
+    with pytest.raises(PromotionRefused, match="already the champion"):
+        would("decline")
+
+
+def test_a_dry_run_knows_a_verdict_against_the_weights(runtime: Runtime):
+    weights = challenger(runtime, outcome="HOLD")
+    assert plan_promote(weights.weights_id)["would"] == "nothing: the verdict is HOLD (--force overrules it)"
+    assert not promote(weights.weights_id).promoted
+    assert plan_promote(weights.weights_id, kind="ask")["would"] == "nothing: the verdict is HOLD"
 
 
 def test_declined_is_declined_for_every_later_automatic_run(runtime: Runtime):

@@ -1,19 +1,20 @@
 """What is due: labels that are new, scenes without a mask. Rows only; nothing is trained here."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from cloudseg import keys
-from cloudseg.catalog import label_rows, model_rows, scene_rows, tables, training_rows
+from cloudseg.catalog import drift_rows, label_rows, model_rows, scene_rows, tables, training_rows
 from cloudseg.errors import BadWeights, EmptySplit, InputError, NotInCatalog, PromotionRefused
 from cloudseg.recipe import Recipe, load_recipe
-from cloudseg.records import Json, Label, LabelState, Run, Scene, Snapshot, Verdict, Weights
+from cloudseg.records import Json, Label, LabelState, Run, Scene, SceneBrightness, Snapshot, Verdict, Weights
 from cloudseg.registry import promote as promote_in_registry
 from cloudseg.registry.due import next_run_id, run_id_of
 from cloudseg.runtime import Runtime, open_runtime
-from cloudseg.stages import plan_predict, plan_retrain, predict, promote, quarantine, rollback
+from cloudseg.stages import drain, plan_drain, plan_retrain, predict, promote, rollback
 from cloudseg.stages.plan import plan_evaluate, plan_masks, plan_promote, plan_rollback, plan_train
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -173,14 +174,14 @@ def make_champion(runtime: Runtime, weights: Weights, *, replaces: str | None = 
 
 
 def test_nothing_is_due_without_labels(runtime: Runtime):
-    assert plan_retrain("smoke") == {"skip": "no scene in the catalog has a label yet", "new_labels": 0}
+    assert plan_retrain("smoke") == {"skip": "no scene in the catalog has a label yet", "new_labels": 0, "drift": None}
     assert plan_retrain("smoke", force=True)["skip"] is None
 
 
 def test_due_until_a_run_of_this_recipe_was_compared_on_all_labels(runtime: Runtime):
     smoke = load_recipe("smoke")
     first = add_label(runtime, add_scene(runtime, "a"))
-    assert plan_retrain("smoke") == {"skip": None, "new_labels": 1}
+    assert plan_retrain("smoke") == {"skip": None, "new_labels": 1, "drift": None}
 
     snapshot = add_snapshot(runtime, "first", [first])
     add_run(runtime, snapshot, smoke.with_minutes(7), compared=False)
@@ -195,7 +196,7 @@ def test_due_until_a_run_of_this_recipe_was_compared_on_all_labels(runtime: Runt
     assert plan_retrain("baseline")["skip"], "a run under the former name counts"
 
     add_label(runtime, add_scene(runtime, "b"))
-    assert plan_retrain("smoke") == {"skip": None, "new_labels": 1}
+    assert plan_retrain("smoke") == {"skip": None, "new_labels": 1, "drift": None}
     assert "2 are needed" in str(plan_retrain("smoke", min_new_labels=2)["skip"])
     assert plan_retrain("smoke", snapshot_id=snapshot.snapshot_id)["skip"], "the label gave no new chip"
 
@@ -216,7 +217,7 @@ def test_a_withdrawn_label_is_a_change_until_it_was_trained_without(runtime: Run
         db.execute(later.values(created_at=NOW + timedelta(days=1)))
     assert plan_retrain("smoke")["new_labels"] == 0
     decide(runtime, second, "withdrawn")
-    assert plan_retrain("smoke") == {"skip": None, "new_labels": 1}
+    assert plan_retrain("smoke") == {"skip": None, "new_labels": 1, "drift": None}
     assert "again" in str(plan_retrain("smoke", snapshot_id=before.snapshot_id)["skip"]), "not every night anew"
     make_champion(runtime, newer)
     assert plan_retrain("smoke", snapshot_id=before.snapshot_id)["skip"] is None, "not compared with this champion"
@@ -232,11 +233,11 @@ def test_proposed_labels_are_no_change_and_are_mentioned(runtime: Runtime):
     )
     with runtime.catalog.begin() as db:
         scene_rows.add_label(db, label, state="proposed")
-    assert plan_retrain("smoke") == {"skip": None, "new_labels": 1}
+    assert plan_retrain("smoke") == {"skip": None, "new_labels": 1, "drift": None}
     reason = str(plan_retrain("smoke", min_new_labels=2)["skip"])
     assert reason.endswith("; 1 label waits: cloudseg labels list --state proposed")
     decide(runtime, label, "accepted")
-    assert plan_retrain("smoke", min_new_labels=2) == {"skip": None, "new_labels": 2}
+    assert plan_retrain("smoke", min_new_labels=2) == {"skip": None, "new_labels": 2, "drift": None}
 
 
 def test_a_snapshot_without_held_out_places_is_refused_before_the_training(runtime: Runtime):
@@ -260,26 +261,21 @@ def test_a_run_whose_recipe_cannot_be_read_any_more_is_another_recipe(runtime: R
     assert plan_retrain("smoke")["skip"] is None
 
 
-def test_masks_are_planned_in_batches_for_scenes_that_can_have_one(runtime: Runtime):
-    assert plan_predict() == [], "no champion yet"
+def test_workers_are_planned_for_scenes_that_can_have_a_mask(runtime: Runtime):
+    assert plan_drain(2) == [], "no champion yet"
     wanted = [add_scene(runtime, name) for name in "abc"]
     add_scene(runtime, "without-blue", ("red", "green", "nir"))
     add_scene(runtime, "without-place", publishable=False)
     weights = add_weights(runtime)
     make_champion(runtime, weights)
-    batches = plan_predict(batch_size=2)
-    assert [batch["weights_id"] for batch in batches] == [weights.weights_id] * 2
-    assert sorted(scene_id for batch in batches for scene_id in batch["scene_ids"]) == sorted(
-        scene.scene_id for scene in wanted
-    )
-    assert [len(batch["scene_ids"]) for batch in batches] == [2, 1]
-    assert batches[0]["name"].endswith("and 1 more")
-    assert batches[1]["name"] in "abc"
-    assert plan_predict(weights_id=weights.weights_id, batch_size=2) == batches
+    workers = plan_drain(2)
+    assert [worker["name"] for worker in workers] == ["worker 1 of 2", "worker 2 of 2"]
+    assert plan_drain(2, weights_id=weights.weights_id) == workers
+    assert len(plan_drain(1000)) == 3, "not more than scenes"
     assert plan_masks(new=True)["would"] == "mask"
-    assert plan_masks(new=True)["scene_ids"] == [scene_id for batch in batches for scene_id in batch["scene_ids"]]
+    assert sorted(plan_masks(new=True)["scene_ids"]) == sorted(scene.scene_id for scene in wanted)
     with pytest.raises(InputError, match="at least one"):
-        plan_predict(batch_size=0)
+        plan_drain(0)
 
 
 def test_the_dry_run_of_a_prediction_says_that_nothing_is_left(runtime: Runtime):
@@ -294,20 +290,9 @@ def test_weights_of_a_band_that_no_scene_can_have_are_named_instead_of_finding_n
     with runtime.catalog.begin() as db:
         bands = {"threshold": 0.5, "bands": ["red", "green", "blue", "polar"]}
         db.execute(tables.weights.update().values(metadata=bands))
-    for call in (plan_predict, lambda weights_id: predict(new=True, weights_id=weights_id)):
+    for call in (partial(plan_drain, 2), drain, partial(predict, new=True)):
         with pytest.raises(BadWeights, match=r"polar.*cloudseg rollback"):
             call(weights_id=weights.weights_id)
-
-
-def test_many_scenes_make_larger_batches_rather_than_more_than_airflow_maps(runtime: Runtime):
-    weights, one = add_weights(runtime), add_scene(runtime, "a")
-    make_champion(runtime, weights)
-    with runtime.catalog.begin() as db:
-        others = [{"scene_id": f"sc-{i}", "source_sha256": f"{i}"} for i in range(2000)]
-        db.execute(tables.scene.insert(), [one.model_dump() | other for other in others])
-    batches = plan_predict(batch_size=1)
-    assert [len(batch["scene_ids"]) for batch in batches] == [3] * 667
-    assert len({scene_id for batch in batches for scene_id in batch["scene_ids"]}) == 2001
 
 
 def test_predict_wants_either_scenes_or_all_new_ones(runtime: Runtime):
@@ -357,17 +342,27 @@ def test_the_dry_run_of_a_rollback_names_the_earlier_champion(runtime: Runtime):
     assert plan_rollback() == {
         "would": "roll back",
         "champion_id": second.weights_id,
+        "champion_version": second.version,
         "earlier_id": first.weights_id,
+        "earlier_version": first.version,
     }
+    assert plan_rollback(f"v{second.version}") == plan_rollback(second.weights_id[:8]) == plan_rollback("champion")
     with pytest.raises(PromotionRefused, match="another champion"):
         plan_rollback(first.weights_id)
     assert rollback(second.weights_id, reason="test").weights_id == first.weights_id
     assert plan_rollback(second.weights_id)["would"].startswith("nothing")
 
 
-def test_rollback_without_history_is_refused(runtime: Runtime):
-    with pytest.raises(PromotionRefused):
+@pytest.mark.parametrize("champions", [0, 1])
+def test_a_rollback_without_history_is_refused_in_the_words_of_its_dry_run(runtime: Runtime, champions: int):
+    for _ in range(champions):
+        make_champion(runtime, add_weights(runtime))
+    with pytest.raises(PromotionRefused) as real:
         rollback(actor="test", reason="test")
+    with pytest.raises(PromotionRefused) as planned:
+        plan_rollback()
+    assert str(real.value) == str(planned.value)
+    assert ("no earlier champion" if champions else "no champion to roll back") in str(real.value)
 
 
 def test_a_warm_start_belongs_to_its_parent(runtime: Runtime):
@@ -381,10 +376,6 @@ def test_a_warm_start_belongs_to_its_parent(runtime: Runtime):
     with runtime.catalog.read() as db:
         assert run_id_of(db, "sn-1", nightly) != before[0]
         assert run_id_of(db, "sn-1", smoke) == before[1]
-
-
-def test_quarantine_is_empty_and_releasing_nothing_is_no_error(runtime: Runtime):
-    assert quarantine(release=["qu-unknown"]) == []
 
 
 def next_run_of(runtime: Runtime, snapshot_id: str, recipe: Recipe, *, force: bool) -> str:
@@ -406,3 +397,46 @@ def test_a_forced_retraining_is_another_attempt_and_a_killed_one_resumes(runtime
     assert next_run_of(runtime, snapshot.snapshot_id, smoke, force=False) == first
     add_run(runtime, snapshot, smoke, compared=True, number=1)
     assert next_run_of(runtime, snapshot.snapshot_id, smoke, force=True) not in (first, second)
+
+
+def drifting(tmp_path: Path) -> tuple[Recipe, str]:
+    """Return the recipe smoke, asking for a retraining on drift, and its file."""
+    text = (Path(__file__).parents[2] / "cloudseg" / "recipes" / "smoke.toml").read_text()
+    file = tmp_path / "drifting.toml"
+    file.write_text(f"{text}\n[retrain]\ndrift_psi = 0.25\n")
+    return load_recipe(str(file)), str(file)
+
+
+def test_a_recipe_may_ask_for_a_retraining_when_drift_is_past_a_limit(runtime: Runtime, tmp_path: Path):
+    recipe, file = drifting(tmp_path)
+    assert recipe.recipe_hash == load_recipe("smoke").recipe_hash, "when to retrain changes no id"
+    scenes = [add_scene(runtime, f"trained {number}") for number in range(60)]
+    snapshot = add_snapshot(runtime, "drift", [add_label(runtime, scene) for scene in scenes])
+    weights = add_run(runtime, snapshot, recipe, compared=True)
+    who = {"actor": "test", "reason": "first"}
+    promote_in_registry(
+        runtime.store, runtime.catalog, weights.weights_id, expected_champion=None, verdict_id=None, **who
+    )
+    arrived = [add_scene(runtime, f"new {number}") for number in range(30)]
+    with runtime.catalog.begin() as db:
+        for number, scene in enumerate(scenes):
+            drift_rows.add_brightness(
+                db, SceneBrightness(scene_id=scene.scene_id, reflectance=0.1 + number / 600, created_at=NOW)
+            )
+        for number, scene in enumerate(arrived):
+            drift_rows.add_brightness(
+                db, SceneBrightness(scene_id=scene.scene_id, reflectance=0.5 + number / 600, created_at=NOW)
+            )
+        late = tables.scene.update().where(tables.scene.c.name.startswith("new"))
+        db.execute(late.values(created_at=NOW + timedelta(weeks=2)))
+    assert plan_retrain("smoke")["skip"], "the shipped recipes do not ask for it"
+    plan = plan_retrain(file)
+    assert (plan["skip"], plan["new_labels"]) == (None, 0)
+    assert str(plan["drift"]).startswith("brightness of the scenes of unknown in 2026-W25 is higher than in training")
+    assert plan_retrain(file, snapshot_id=snapshot.snapshot_id)["skip"] is None, "although no chip is new"
+    with runtime.catalog.begin() as db:
+        assert next_run_id(db, snapshot.snapshot_id, recipe, force=True) != weights.run_id
+        answered = tables.run.update().values(created_at=NOW + timedelta(weeks=2, days=1))
+        db.execute(answered)
+    plan = plan_retrain(file)
+    assert (bool(plan["skip"]), plan["drift"]) == (True, None), "a week counts once"

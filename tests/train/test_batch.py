@@ -1,7 +1,7 @@
 """Batches are a function of seed and step; invalid pixels never reach the loss."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,8 +11,10 @@ from cloudseg.catalog import Catalog, training_rows
 from cloudseg.dataset import ChipSet, build_snapshot, open_chips
 from cloudseg.recipe import Optimizer
 from cloudseg.storage import LocalStore
+from cloudseg.train.augment import Draw
 from cloudseg.train.batch import Batches
 from cloudseg.train.data import choose_chips
+from cloudseg.train.pixels import DevicePixels, HostPixels, chip_bytes, choose_pixels, fits
 from cloudseg.train.trainer import learning_rate, masked_bce
 from tests.tiny_world import places, recipe
 
@@ -23,15 +25,10 @@ AUGMENT = {
     "band_gain": 0.1,
     "saturate": 0.5,
     "scale": 0.4,
+    "offset": 0.1,
+    "rectangle": 0.5,
+    "interpolation": "random",
 }
-
-
-@pytest.fixture
-def chip_set(store: LocalStore, catalog: Catalog, snapshot_id: str) -> Iterator[ChipSet]:
-    with catalog.read() as db:
-        snapshot = training_rows.get_snapshot(db, snapshot_id)
-    with open_chips(store, snapshot) as chips:
-        yield chips
 
 
 def test_a_batch_depends_on_seed_and_step_only(chip_set: ChipSet) -> None:
@@ -47,6 +44,43 @@ def test_a_batch_depends_on_seed_and_step_only(chip_set: ChipSet) -> None:
     assert not torch.equal(one.make(0).x, one.make(1).x)
     assert one.make(0).x.shape == (2, 3, 32, 32)
     assert bool(torch.isfinite(one.make(0).x).all())
+
+
+def test_chips_in_the_memory_of_a_device_make_the_same_batches(chip_set: ChipSet) -> None:
+    """On the CPU to the bit; a GPU divides and interpolates to rounding (`python -m benchmarks.gpu`)."""
+    wanted = recipe(augment=AUGMENT)
+    chips = choose_chips(chip_set.of("train"), wanted)
+    mapped, copied = Batches(chip_set, chips, wanted), Batches(chip_set, chips, wanted)
+    copied._pixels = DevicePixels(chip_set, chips, torch.device("cpu"))
+    for step in range(6):
+        one, other = mapped.make(step), copied.make(step)
+        assert torch.equal(one.x, other.x)
+        assert torch.equal(one.label, other.label)
+    assert torch.equal(copied.make(0).x, mapped.make(0).x), "no batch changes the copy"
+
+
+def test_padding_is_not_observed_in_the_memory_of_a_device_either(
+    store: LocalStore, catalog: Catalog, add_scene: Callable[..., str]
+) -> None:
+    add_scene(places("train", 1)[0], size=(40, 48))
+    built = build_snapshot(store, catalog, recipe())
+    with catalog.read() as db:
+        snapshot = training_rows.get_snapshot(db, built.snapshot_id)
+    with open_chips(store, snapshot) as chips:
+        copied = DevicePixels(chips, chips.chips, torch.device("cpu"))
+        for chip in chips.chips:
+            one, other = (source.window(chip, Draw(side=64, row=0, col=0)) for source in (HostPixels(chips), copied))
+            assert int(other.valid.sum()) == 40 * 48
+            assert torch.equal(one.valid, other.valid)
+            assert torch.equal(one.reflectance, other.reflectance)
+            assert torch.equal(one.label, other.label)
+
+
+def test_chips_fit_into_a_quarter_of_the_free_memory(chip_set: ChipSet) -> None:
+    assert chip_bytes(chip_set) == 64 * 64 * (3 * 2 + 1)
+    assert fits(250, 1000)
+    assert not fits(251, 1000)
+    assert isinstance(choose_pixels(chip_set, [], torch.device("cpu")), HostPixels)
 
 
 def test_a_pass_sees_every_chip_once(chip_set: ChipSet) -> None:

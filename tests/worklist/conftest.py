@@ -36,8 +36,10 @@ class World:
         """Add a scene of gray ground and return its id; `facts` replace columns."""
         size = facts.pop("size", SIZE)
         number = facts.pop("number", 0)
-        pixels = np.full((3, size, size), 1500, np.uint16)
-        pixels[:, ::7, ::5] = 3000
+        pixels = facts.pop("pixels", None)
+        if pixels is None:
+            pixels = np.full((3, size, size), 1500, np.uint16)
+            pixels[:, ::7, ::5] = 3000
         image = tif_bytes(pixels, ("red", "green", "blue"))
         source = keys.sha256_of(image + f"{place} {number} {facts}".encode())
         stored = self.store.put(keys.scene(keys.sha256_of(image)), image)
@@ -175,7 +177,7 @@ def make_world(store: LocalStore, catalog: Catalog, when: datetime = DAY) -> Wor
                     architecture="SimpleUNet",
                     **stored.model_dump(),
                     companions={},
-                    metadata={"bands": ["red", "green", "blue"]},
+                    metadata={"bands": ["red", "green", "blue"], "threshold": THRESHOLD},
                     created_at=when,
                 ),
             )

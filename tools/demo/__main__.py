@@ -35,18 +35,25 @@ from cloudseg.cli.output import reports
     show_default="2 for synthetic tiles, 10 for --data",
     help="Training budget in minutes.",
 )
+@click.option("--again", is_flag=True, help="Start the Airflow of an earlier demo again, with what it made.")
 @click.option("--port", type=click.IntRange(1, 65535), show_default="any free port", help="Port of the Airflow UI.")
 @reports(lambda console, record: None)
-def demo(data: str | None, keep: bool, home: str, recipe: str, minutes: float | None, port: int | None) -> Any:
+def demo(
+    data: str | None, keep: bool, home: str, recipe: str, minutes: float | None, again: bool, port: int | None
+) -> Any:
     """Run the pipeline end to end under a real `airflow standalone` and print what it made.
 
     Every process that it starts ends with it. Exit codes are those of `cloudseg`, and 7: Airflow or a task failed.
     """
-    from tools.demo.run import run_demo
+    from tools.demo.run import run_again, run_demo
 
     # The summary is printed while Airflow still runs; with --json, stdout holds the record alone.
     as_json = click.get_current_context().params.get("as_json")
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        if again:
+            if data is not None or minutes is not None:
+                raise click.UsageError("--again cannot be combined with --data or --minutes: nothing is made.")
+            return run_again(home=Path(home), keep=keep, port=port)
         return run_demo(
             home=Path(home), data=Path(data) if data else None, keep=keep, minutes=minutes, recipe=recipe, port=port
         )

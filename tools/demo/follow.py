@@ -14,6 +14,10 @@ from tools.errors import ServiceFailed
 from tools.terminal import Screen
 
 _POLL_S: Final = 1.0
+_LOOK_S: Final = 5.0
+"""Seconds between two looks into the log of a training."""
+FINISHING: Final = "finishing: "
+"""Begins a sub-step in the log of a training (`cloudseg.train.finish`)."""
 _WAITING: Final = ("queued", "scheduled", "up_for_retry", "awaiting_input")
 _MAX_NAME_LENGTH: Final = 32
 _SYMBOLS: Final = {
@@ -33,6 +37,7 @@ class RunFollower:
         self._catalog = catalog
         self._printed: set[tuple[str, int]] = set()
         self._printed_epochs: set[tuple[str, int]] = set()
+        self._sub_step, self._looked_at = "the last epoch", 0.0
 
     def follow(self, dag_id: str, run_id: str, *, limit_s: float, minutes: float | None = None) -> None:
         """Wait for the end of a DAG run and print its progress.
@@ -84,7 +89,7 @@ class RunFollower:
         running = {task["task_id"] for task in tasks if task["state"] == "running"}
         try:
             if "train" in running:
-                return format_tasks(tasks) + self._training_status(minutes)
+                return format_tasks(tasks) + self._training_status(tasks, minutes)
             return format_tasks(tasks) + (self._counts() if running & {"ingest", "predict"} else "")
         except CloudsegError:
             return format_tasks(tasks)  # the task is creating the catalog
@@ -100,7 +105,7 @@ class RunFollower:
             ]
         return " · " + ", ".join(word for word in words if word)
 
-    def _training_status(self, minutes: float | None) -> str:
+    def _training_status(self, tasks: list[Json], minutes: float | None) -> str:
         """Print new epochs of the newest training run; return its remaining time for the status line."""
         with self._catalog.read() as db:
             runs = training_rows.list_runs(db, limit=1)
@@ -114,7 +119,29 @@ class RunFollower:
         from cloudseg.catalog.session import now
 
         left = minutes * 60 - (now() - runs[0].created_at).total_seconds()
-        return f" · about {int(left) // 60}:{int(left) % 60:02d} left" if left > 0 else " · finishing"
+        if left > 0:
+            return f" · about {int(left) // 60}:{int(left) % 60:02d} left"
+        if not epochs:
+            return " · the budget is over before the first epoch: this machine is busy"
+        return f" · finishing: {self._finishing(tasks)}"
+
+    def _finishing(self, tasks: list[Json]) -> str:
+        """Return what the training does after its last step, from its log, looked at now and then."""
+        if time.monotonic() - self._looked_at > _LOOK_S:
+            self._looked_at = time.monotonic()
+            newest = [line.partition(FINISHING)[2] for line in self._log_of_training(tasks) if FINISHING in line][-1:]
+            self._sub_step = newest[0].partition('"')[0] if newest else self._sub_step
+        return self._sub_step
+
+    def _log_of_training(self, tasks: list[Json]) -> list[str]:
+        """Return the lines of the training's log from its file.
+
+        The API would look for it on a log server, too, which the demo does not start, and log an error each time.
+        """
+        (task,) = [task for task in tasks if task["task_id"] == "train"]
+        folder = self._service.home.airflow / "logs" / f"dag_id={task['dag_id']}" / f"run_id={task['dag_run_id']}"
+        path = folder / "task_id=train" / f"attempt={task['try_number']}.log"
+        return path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []
 
     def _raise_failure(self, dag_id: str, run_id: str, tasks: list[Json]) -> None:
         failed = [task for task in tasks if task["state"] == "failed"]

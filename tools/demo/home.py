@@ -6,15 +6,20 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from cloudseg.catalog import Catalog
+from cloudseg.errors import InputError
 from cloudseg.storage import Store, open_store
 from tools.checkout import CHECKOUT, check_folder, isolated_environment, marker_of, reserve_port, write_private
 
 _USER: Final = "admin"
+_JWT_BYTES: Final = 64
+"""SHA-512 needs a key of at least as many (RFC 7518, 3.2)."""
+_QUIET: Final = "ignore:GitWildMatchPattern:DeprecationWarning"
+"""A class that Airflow 3.3 uses for `.airflowignore` and pathspec 1 renamed: a warning for each process."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +95,31 @@ def prepare_home(root: Path, *, port: int | None = None) -> DemoHome:
     for folder in (root, home.airflow, home.inbox, home.programs):
         folder.mkdir(parents=True, exist_ok=True)
     marker_of(root, "demo").write_text(
-        "Made by `make demo`, which empties this folder when it starts again.\n", encoding="utf-8"
+        "Made by `make demo`, which empties this folder when it starts again; `make ui` does not.\n", encoding="utf-8"
     )
     _write_launcher(home.programs / "airflow")
     write_private(home.passwords, json.dumps({home.user: home.password}))
     return home
+
+
+def reopen_home(root: Path, *, port: int | None = None) -> DemoHome:
+    """Return the folder of an earlier demo as it is, with its login and a port for the UI.
+
+    Args:
+        root: The folder.
+        port: Port of the Airflow UI; a free one if None.
+
+    Raises:
+        InputError: No demo was made there.
+        SettingsError: The port is in use.
+    """
+    root = root.absolute()
+    home = DemoHome(root=root, port=0, password="")
+    if not (marker_of(root, "demo").is_file() and home.passwords.is_file() and (root / "catalog.db").is_file()):
+        raise InputError("no demo was made in this folder", subject=str(root), next_step="`make demo` makes one.")
+    port = reserve_port(port or 0, subject="--port", next_step="Leave out --port to use any free one.")
+    _write_launcher(home.programs / "airflow")
+    return replace(home, port=port, password=json.loads(home.passwords.read_text("utf-8"))[home.user])
 
 
 def _write_launcher(path: Path) -> None:
@@ -136,6 +161,11 @@ def airflow_environment(home: DemoHome, outside: Mapping[str, str]) -> dict[str,
         "AIRFLOW__API__PORT": str(home.port),
         "AIRFLOW__API__BASE_URL": home.ui_url,
         "AIRFLOW__API__WORKERS": "1",
-        "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(32),
+        "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(_JWT_BYTES),
+        # Not used without Celery, but its provider warns when it is not set.
+        "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "86400",
+        "PYTHONWARNINGS": ",".join(filter(None, [outside.get("PYTHONWARNINGS"), _QUIET])),
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
+        # A file that has changed is read at once; reading all of them every 30 seconds is a third of a core.
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
     }

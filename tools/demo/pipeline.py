@@ -16,7 +16,7 @@ _INGEST_S: Final = 1800.0
 _PREDICT_S: Final = 3600.0
 _BESIDES_TRAINING_S: Final = 1800.0
 """For the snapshot, the evaluation, and the check of the weights in a clean process."""
-_ASSET_S: Final = 180.0
+_ASSET_S: Final = 900.0
 _FIRST_SCHEDULED_S: Final = 60.0
 """Time after which the scheduler has created the catch-up run of a DAG that was just unpaused, if it creates one."""
 

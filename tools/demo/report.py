@@ -15,7 +15,8 @@ from cloudseg.storage import Store
 from tools.demo.home import DemoHome
 
 _SHOWN_MASKS: Final = 4
-_NO_CHAMPION: Final = "none: no weights were promoted; try a larger --minutes"
+_MORE: Final = 4
+"""Times the training budget that is suggested when it was too small."""
 
 
 def summarize(home: DemoHome) -> Json:
@@ -70,7 +71,7 @@ def _path(store: Store, key: str) -> str:
     return unquote(urlsplit(store.uri_of(key)).path)
 
 
-def print_summary(made: Json, home: DemoHome, console: Console, *, running: bool) -> None:
+def print_summary(made: Json, home: DemoHome, console: Console, *, running: bool, minutes: float | None = None) -> None:
     """Print what was made, one fact per line, with paths that can be copied.
 
     Args:
@@ -78,22 +79,28 @@ def print_summary(made: Json, home: DemoHome, console: Console, *, running: bool
         home: The demo's folders and login.
         console: Where to print.
         running: Print the login and what to try next, too: Airflow keeps running.
+        minutes: The training budget that was used; None: not known.
     """
-    lines = [*_facts(made), ("", ""), *_masks(made["masks"])]
+    more = "a larger training budget: make demo MINUTES=" + (f"{_MORE * minutes:g}" if minutes else "10")
+    lines = [*_facts(made, more), ("", ""), *_masks(made["masks"])]
     if running:
-        lines += [("", ""), *_next_steps(home)]
+        lines += [("", ""), *_next_steps(home, has_champion=made["champion_id"] is not None, more=more)]
     for name, value in lines:
         console.print(f"[bold]{name:<14}[/]{escape(value)}", soft_wrap=True)
 
 
-def _next_steps(home: DemoHome) -> list[tuple[str, str]]:
+def _next_steps(home: DemoHome, *, has_champion: bool, more: str) -> list[tuple[str, str]]:
     login = f"user {home.user}, password {home.password}"
     manual = "trigger cloudseg_retrain with approval 'require manual approval', then open Browse > Required Actions"
+    dropped = f"copy a GeoTIFF into {home.inbox}: it is ingested within five minutes, and "
+    first = [dropped + "masked right after"] if has_champion else [more, dropped + "masked once there is a champion"]
     return [
         ("Airflow UI", f"{home.ui_url}   {login}   (the plugin's page: Browse > Cloud masks)"),
-        ("Try next", f"copy a GeoTIFF into {home.inbox}: its mask is published within five minutes"),
+        ("Try next", first[0]),
+        *[("", text) for text in first[1:]],
         ("", manual),
-        ("", f"CLOUDSEG_HOME={home.root} {_command()} models   (also: scenes, masks, lineage MASK, quarantine)"),
+        ("", f"CLOUDSEG_HOME={home.root} {_command()} models   (also: champion, history, masks, scenes, lineage MASK)"),
+        ("", "after Ctrl-C, `make ui` starts this Airflow again with what is there now"),
     ]
 
 
@@ -103,7 +110,8 @@ def _command() -> str:
     return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
 
 
-def _facts(made: Json) -> list[tuple[str, str]]:
+def _facts(made: Json, more: str) -> list[tuple[str, str]]:
+    no_champion = f"none: no weights were promoted; the verdict says why. Try {more}"
     rows = [("Scenes", f"{made['scenes']}, {made['labels']} with a label, {made['quarantined']} entries in quarantine")]
     weights: dict[str, Any] | None = made["weights"]
     if weights is None:
@@ -117,7 +125,7 @@ def _facts(made: Json) -> list[tuple[str, str]]:
         ("Verdict", str(weights["verdict"] or "none")),
         *[("", f"- {reason}") for reason in weights["reasons"]],
         ("Report", weights["report"] or "none"),
-        ("Masks", f"{len(made['masks'])} by champion {made['champion_id']}" if made["champion_id"] else _NO_CHAMPION),
+        ("Masks", f"{len(made['masks'])} by champion {made['champion_id']}" if made["champion_id"] else no_champion),
     ]
 
 

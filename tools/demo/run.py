@@ -1,6 +1,8 @@
 """The demo from start to end: prepare, start Airflow, run the pipeline, print what it made, stop everything."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +12,7 @@ from rich.markup import escape
 from cloudseg.errors import InputError
 from cloudseg.recipe import load_recipe
 from cloudseg.records import Json
-from tools.demo.home import DemoHome, prepare_home
+from tools.demo.home import DemoHome, prepare_home, reopen_home
 from tools.demo.pipeline import DemoOptions, run_pipeline
 from tools.demo.report import print_summary, summarize
 from tools.demo.standalone import Standalone
@@ -63,18 +65,51 @@ def run_demo(
     source = data.absolute() if data else _make_synthetic(folders, screen)
     budget = minutes if minutes is not None else (DATA_MINUTES if data else SYNTHETIC_MINUTES)
     interrupt_on_signals()
+    with _running(folders, screen) as service:
+        run_pipeline(service, screen, DemoOptions(source=source, recipe=recipe, minutes=budget))
+        made = summarize(folders)
+        print_summary(made, folders, Console(highlight=False), running=keep, minutes=budget)
+        if keep:
+            _wait_for_ctrl_c(service, screen)
+    return made
+
+
+def run_again(*, home: Path = Path("var/demo"), keep: bool = True, port: int | None = None) -> Json:
+    """Start the Airflow of an earlier demo on what it made, until Ctrl-C.
+
+    Args:
+        home: Folder of the demo; nothing in it is deleted.
+        keep: Wait for Ctrl-C; otherwise only start, print and stop.
+        port: Port of the Airflow UI; a free one if None.
+
+    Returns:
+        What the demo made, as `summarize` returns it.
+
+    Raises:
+        InputError: No demo was made there.
+        SettingsError: The port is in use.
+        ServiceFailed: Airflow failed.
+    """
+    folders, screen = reopen_home(home, port=port), Screen()
+    interrupt_on_signals()
+    with _running(folders, screen) as service:
+        made = summarize(folders)
+        print_summary(made, folders, Console(highlight=False), running=True)
+        if keep:
+            _wait_for_ctrl_c(service, screen)
+    return made
+
+
+@contextmanager
+def _running(folders: DemoHome, screen: Screen) -> Iterator[Standalone]:
+    """Run Airflow in the folder of a demo during the block."""
     with Standalone(folders) as service:
         with screen.busy("starting airflow standalone (about half a minute) …"):
             service.wait_until_ready()
         screen.print(f"[green]✓[/] Airflow is up at {folders.ui_url}")
-        run_pipeline(service, screen, DemoOptions(source=source, recipe=recipe, minutes=budget))
-        made = summarize(folders)
-        print_summary(made, folders, Console(highlight=False), running=keep)
-        if keep:
-            _wait_for_ctrl_c(service, screen)
+        yield service
         screen.print("stopping Airflow …")
     screen.print("everything is stopped; what was made stays in " + escape(str(folders.root)))
-    return made
 
 
 def _make_synthetic(home: DemoHome, screen: Screen) -> Path:

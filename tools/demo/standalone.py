@@ -15,7 +15,7 @@ from tools.demo.home import DemoHome, airflow_environment
 from tools.errors import ServiceFailed
 from tools.supervisor import supervised
 
-_START_S: Final = 240.0
+_START_S: Final = 900.0
 _STOP_S: Final = 60.0
 _GRACE_S: Final = 20.0
 """`airflow standalone` took 6.6 s to stop on a loaded machine with two cores."""

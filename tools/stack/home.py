@@ -85,7 +85,8 @@ def prepare_home(root: Path, *, first_port: int = FIRST_PORT) -> StackHome:
         reserve_port(port, subject=name, next_step="Stop the process that uses it, or choose others with --first-port.")
     _make_folders(root)
     earlier = root / "private" / "env"
-    own = _addresses(ports) | (_secrets_of(read_variables(earlier)) if earlier.is_file() else _generate_secrets())
+    kept = _secrets_of(read_variables(earlier)) if earlier.is_file() else {}
+    own = _addresses(ports) | _generate_secrets() | kept
     example = read_variables(CHECKOUT / "docker" / ".env.example")
     home = StackHome(root=root, ports=ports, variables=example | own | {"INBOX_FOLDER": str(root / "inbox")})
     write_private(home.environment_file, "".join(f"{name}={value}\n" for name, value in home.variables.items()))
@@ -121,12 +122,13 @@ def _secret_names() -> list[str]:
 
 
 def _generate_secrets() -> dict[str, str]:
-    made = {name: secrets.token_hex(16) for name in _secret_names()}
+    made = {name: secrets.token_hex(32) for name in _secret_names()}
     return made | {"AIRFLOW_FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode()}
 
 
 def _secrets_of(variables: Mapping[str, str]) -> dict[str, str]:
-    return {name: variables[name] for name in _secret_names()}
+    """Return the secrets of an earlier stack; it may be older than some of them."""
+    return {name: variables[name] for name in _secret_names() if name in variables}
 
 
 def _addresses(ports: Mapping[str, int]) -> dict[str, str]:

@@ -3,12 +3,13 @@
 from dataclasses import dataclass, replace
 
 from cloudseg import keys
+from cloudseg.catalog.removal_rows import list_of_scene
 from cloudseg.catalog.scene_rows import find_scene, list_scenes_named
 from cloudseg.errors import BadScene, InputError, SettingsError
 from cloudseg.ingest.candidate import Candidate
 from cloudseg.ingest.context import IngestContext, Outcome
 from cloudseg.ingest.inbox_file import NotRead, escape_name, hash_file
-from cloudseg.ingest.ingest_scene import ingest_scene, source_hash
+from cloudseg.ingest.ingest_scene import ingest_scene, pass_over_removed, source_hash
 from cloudseg.ingest.quarantine import is_quarantined, quarantine, quarantine_id, release_known_file
 from cloudseg.ingest.stac_source.fetch_item import (
     Plan,
@@ -23,7 +24,7 @@ from cloudseg.ingest.stac_source.http_client import HttpClient
 from cloudseg.ingest.stac_source.item_inbox import ItemInbox
 from cloudseg.ingest.stac_source.options import StacOptions
 from cloudseg.ingest.stac_source.signing import Signer
-from cloudseg.records import Scene
+from cloudseg.records import Removal, Scene
 from cloudseg.scratch import check_room
 
 FINGERPRINT_TAG = "stac_fingerprint"
@@ -68,6 +69,8 @@ def ingest_item(context: StacContext, found: FoundItem) -> Outcome:
         if known := _known(context, scene, plan):
             outcome.scene, outcome.scene_id = "known", known.scene_id
             release_known_file(context.ingest, found.uri)
+        elif (removal := _removed(context, plan)) is not None:
+            pass_over_removed(removal, outcome)
         elif is_quarantined(context.ingest, _entry(context, found.uri, version)):
             outcome.still_quarantined += 1
         elif context.ingest.dry_run:
@@ -102,7 +105,7 @@ def _fetch_and_ingest(context: StacContext, inbox: ItemInbox, scene: Candidate, 
                 file.path: hash_file(inbox, file, max_bytes=ingest.limits.max_bytes) for file in scene.pixel_files()
             }
             ingest_scene(ingest, scene, hashes, source_hash(scene, hashes), outcome)
-            if outcome.scene == "known" and outcome.scene_id:
+            if outcome.scene in ("known", "removed") and outcome.scene_id:
                 remember_known(context.options.folder, plan.fingerprint, outcome.scene_id)
         except NotRead:
             raise  # keeps the folder
@@ -119,6 +122,14 @@ def _known(context: StacContext, scene: Candidate, plan: Plan) -> Scene | None:
         noted = remembered(context.options.folder, plan.fingerprint)
         same_pixels = find_scene(db, noted) if noted else None
     return next((each for each in named if each.tags.get(FINGERPRINT_TAG) == plan.fingerprint), same_pixels)
+
+
+def _removed(context: StacContext, plan: Plan) -> Removal | None:
+    """Return the removal of the scene that an earlier fetch of these files made, so that they are not fetched again."""
+    noted = remembered(context.options.folder, plan.fingerprint)
+    with context.ingest.catalog.read() as db:
+        removals = list_of_scene(db, noted) if noted else []
+    return next((removal for removal in removals if removal.lifted_at is None), None)
 
 
 def _entry(context: StacContext, uri: str, version: str) -> str:

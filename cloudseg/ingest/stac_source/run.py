@@ -51,7 +51,7 @@ def ingest_items(
         try:
             while left > 0 and (batch := list(itertools.islice(items, min(left, 4 * threads)))):
                 for outcome in pool.map(lambda found: ingest_item(shared, found), batch):
-                    left -= outcome.scene != "known" and not outcome.still_quarantined
+                    left -= outcome.scene not in ("known", "removed") and not outcome.still_quarantined
                     on_outcome(outcome)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

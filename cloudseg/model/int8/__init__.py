@@ -5,16 +5,19 @@ A training calls `make_int8` and publishes the file as an asset of the weights i
 sums exactly. Why, and what stays in float32: docs/decisions/0015_int8.md.
 """
 
-from cloudseg.model.int8.agreement import Agreement, make_int8, measure_agreement
+from cloudseg.model.int8.agreement import Agreement, Quantized, make_int8, measure_agreement
 from cloudseg.model.int8.net import INT8_ASSET, INT8_FILE, Int8Net
-from cloudseg.model.int8.quantization import CALIBRATION_CHIPS, quantize
+from cloudseg.model.int8.quantization import CALIBRATION_CHIPS, METHODS, Method, quantize
 
 __all__ = [
     "CALIBRATION_CHIPS",
     "INT8_ASSET",
     "INT8_FILE",
+    "METHODS",
     "Agreement",
     "Int8Net",
+    "Method",
+    "Quantized",
     "make_int8",
     "measure_agreement",
     "quantize",

@@ -1,27 +1,22 @@
 """Agreement of int8 with fp32, which determines whether and how it is published."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA
-from cloudseg.metrics import share
+from cloudseg.metrics import INT8_MAX_LABEL_CHANGE, INT8_MIN_MASK_IOU, share
 from cloudseg.model.device import cpu_flags, int8_unit, usable_cpus
 from cloudseg.model.int8.net import Int8Net
-from cloudseg.model.int8.quantization import RANGES, quantize
+from cloudseg.model.int8.quantization import METHODS, Method, quantize
 from cloudseg.model.normalize import observed
 from cloudseg.model.weights import LoadedModel
 
-MIN_MASK_IOU: Final = 0.99
-MAX_LABEL_CHANGE: Final = 0.005
-"""Of the IoU against the labels.
-
-The margin below which a champion would not be replaced either (field study, PostHog #89135).
-"""
-
+log = logging.getLogger(__name__)
 LabeledPixels = tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]
 """Canonical digital numbers `(band, row, col)` and label `(row, col)`, 255 where not labeled."""
 
@@ -48,11 +43,20 @@ class Agreement:
     @property
     def is_good(self) -> bool:
         """Whether the int8 net may be published."""
-        return self.mask_iou >= MIN_MASK_IOU and abs(self.label_iou - self.label_iou_fp32) <= MAX_LABEL_CHANGE
+        return self.mask_iou >= INT8_MIN_MASK_IOU and abs(self.label_iou - self.label_iou_fp32) <= INT8_MAX_LABEL_CHANGE
 
     def __str__(self) -> str:
         labels = f"IoU against labels {self.label_iou:.4f} (fp32 {self.label_iou_fp32:.4f})"
         return f"mask IoU against fp32 {self.mask_iou:.4f}, {labels}, {self.chips} validation chips"
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """An int8 file, how it was made and how it agrees."""
+
+    data: bytes
+    method: Method
+    agreement: Agreement
 
 
 def make_int8(
@@ -60,8 +64,10 @@ def make_int8(
     reference: Reference,
     calibration: Sequence[npt.NDArray[np.uint16]],
     compared: Sequence[LabeledPixels],
-) -> tuple[bytes, Agreement]:
-    """Quantize a net with both methods of choosing ranges, and return the file that agrees better.
+) -> Quantized:
+    """Quantize a net by one method after the other until a file agrees; return that one, else the one that agrees most.
+
+    All methods must reach the same agreement: which of them does depends on the net.
 
     Args:
         loaded: the net.
@@ -69,9 +75,14 @@ def make_int8(
         calibration: training chips, uint16 `(band, row, col)`.
         compared: validation chips with labels.
     """
-    files = [quantize(loaded, calibration, ranges) for ranges in RANGES]
-    measured = [(int8, measure_agreement(loaded, reference, int8, compared)) for int8 in files]
-    return max(measured, key=lambda found: found[1].mask_iou)
+    tried = []
+    for method in METHODS:
+        int8 = quantize(loaded, calibration, method)
+        tried.append(Quantized(int8, method, measure_agreement(loaded, reference, int8, compared)))
+        log.info("int8, %s: %s", method, tried[-1].agreement)
+        if tried[-1].agreement.is_good:
+            break
+    return max(tried, key=lambda found: (found.agreement.is_good, found.agreement.mask_iou))
 
 
 def measure_agreement(
@@ -89,8 +100,9 @@ def measure_agreement(
     """
     net = Int8Net(int8, loaded.meta, threads=usable_cpus(), fused=int8_unit(cpu_flags()) is not None)
     sums = np.zeros((3, 2), np.int64)
+    required = [loaded.meta.bands.index(band) for band in loaded.meta.required_bands]
     for dn, label in chips:
-        valid = observed(dn)
+        valid = observed(dn[required])
         in_fp32 = reference.probability(dn[None], valid[None])[0] >= loaded.meta.threshold
         in_int8 = net.probability(dn[None])[0] >= loaded.meta.threshold
         labeled, cloud = valid & (label != MASK_NO_DATA), label == MASK_CLOUD

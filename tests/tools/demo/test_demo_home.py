@@ -1,5 +1,6 @@
 """The folder of a demo, and the environment of its Airflow."""
 
+import io
 import json
 import shutil
 import socket
@@ -8,13 +9,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from cloudseg.errors import InputError, RecipeError, SettingsError
 from cloudseg.records import Epoch, utc_iso
 from tools.airflow_api import log_lines
-from tools.demo.follow import format_epoch, format_tasks
-from tools.demo.home import airflow_environment, prepare_home
+from tools.demo.follow import RunFollower, format_epoch, format_tasks
+from tools.demo.home import airflow_environment, prepare_home, reopen_home
+from tools.demo.report import print_summary
 from tools.demo.run import run_demo
+from tools.demo.standalone import Standalone
+from tools.terminal import Screen
 
 REPO = Path(__file__).parents[3]
 
@@ -32,6 +37,73 @@ def test_an_earlier_demo_is_replaced(tmp_path: Path) -> None:
     second = prepare_home(tmp_path / "demo")
     assert not (second.root / "catalog.db").exists()
     assert second.password != first.password
+
+
+def test_an_earlier_demo_is_opened_again_as_it_is(tmp_path: Path) -> None:
+    first = prepare_home(tmp_path / "demo")
+    with pytest.raises(InputError, match="no demo was made in this folder"):
+        reopen_home(first.root)  # it ended before it had a catalog
+    (first.root / "catalog.db").write_text("what was made")
+    again = reopen_home(first.root)
+    assert (again.root, again.user, again.password) == (first.root, first.user, first.password)
+    assert (again.root / "catalog.db").read_text() == "what was made"
+    with pytest.raises(InputError, match="`make demo` makes one"):
+        reopen_home(tmp_path / "elsewhere")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_keys_are_long_enough_and_known_warnings_have_no_cause(tmp_path: Path) -> None:
+    inside = airflow_environment(prepare_home(tmp_path / "demo"), {"PYTHONWARNINGS": "error::UserWarning"})
+    assert len(inside["AIRFLOW__API_AUTH__JWT_SECRET"].encode()) >= 64, "RFC 7518, 3.2"
+    assert inside["PYTHONWARNINGS"] == "error::UserWarning,ignore:GitWildMatchPattern:DeprecationWarning"
+    assert inside["AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT"] == "86400"
+
+
+@pytest.mark.parametrize("champion", [None, "w-1"])
+def test_the_hints_are_true(tmp_path: Path, champion: str | None) -> None:
+    home = prepare_home(tmp_path / "demo")
+    made = {"scenes": 1, "labels": 1, "quarantined": 0, "weights": None, "champion_id": champion, "masks": []}
+    if champion:
+        made["weights"] = {
+            "version": 1,
+            "weights_id": champion,
+            "path": "/x",
+            "held_out_iou": 0.5,
+            "verdict": "PROMOTE",
+            "reasons": [],
+            "report": None,
+        }
+    out = io.StringIO()
+    print_summary(made, home, Console(file=out, width=500), running=True, minutes=2.0)
+    hints = out.getvalue()
+    assert ("masked right after" in hints) == (champion is not None)
+    assert ("masked once there is a champion" in hints) == (champion is None)
+    assert ("make demo MINUTES=8" in hints) == (champion is None)
+    assert "`make ui`" in hints
+
+
+def test_what_a_training_does_after_its_last_step_is_named(tmp_path: Path) -> None:
+    home = prepare_home(tmp_path / "demo")
+    follower = RunFollower(Standalone(home), Screen(Console(file=io.StringIO())), home.catalog())
+    task = {"task_id": "train", "dag_id": "cloudseg_retrain", "dag_run_id": "manual__1", "try_number": 1}
+    assert follower._finishing([task]) == "the last epoch"
+    log = home.airflow / "logs/dag_id=cloudseg_retrain/run_id=manual__1/task_id=train/attempt=1.log"
+    log.parent.mkdir(parents=True)
+    lines = ["choosing the threshold", "quantizing to int8"]
+    log.write_text("".join(json.dumps({"event": f"finishing: {line}", "level": "info"}) + "\n" for line in lines))
+    follower._looked_at = 0.0
+    assert follower._finishing([task]) == "quantizing to int8"
+
+
+@pytest.mark.parametrize("target", ["demo", "ui", "fuzz"])
+def test_make_passes_the_minutes(target: str) -> None:
+    arguments = [target, *(["MINUTES=3"] if target != "ui" else [])]
+    planned = subprocess.run(["make", "-n", *arguments], cwd=REPO, capture_output=True, text=True, check=True).stdout
+    words = {"demo": '--minutes "3"', "ui": "tools.demo --again", "fuzz": "60 * 3"}
+    assert words[target] in planned
+    default = subprocess.run(["make", "-n", target], cwd=REPO, capture_output=True, text=True, check=True).stdout
+    assert "--minutes" not in default
+    assert target != "fuzz" or "60 * 5" in default
 
 
 def test_the_password_is_for_its_owner_only(tmp_path: Path) -> None:

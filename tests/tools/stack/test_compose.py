@@ -98,7 +98,7 @@ def test_a_service_waits_only_for_services_with_a_health_check(compose: dict[str
 def test_images_are_pinned(compose: dict[str, Any]):
     images = [service["image"] for service in compose["services"].values()]
     images += re.findall(r"^FROM (\S+:\S+) AS", (DOCKER / "Dockerfile").read_text("utf-8"), re.M)
-    assert all(re.search(r":(\d+[\d.]*\S*|\$\{CLOUDSEG_VERSION\})$", image) for image in images), images
+    assert all(re.search(r":(v?\d+[\d.]*\S*|\$\{CLOUDSEG_VERSION\})$", image) for image in images), images
 
 
 def test_pinning_replaces_tags_by_digests(tmp_path: Path):
@@ -119,8 +119,8 @@ def test_pinning_replaces_tags_by_digests(tmp_path: Path):
     assert pin("--check") == 0
     services = yaml.safe_load((folder / "compose.yaml").read_text("utf-8"))["services"]
     foreign = [service["image"] for service in services.values() if "CLOUDSEG_VERSION" not in service["image"]]
-    assert len(foreign) == 4
-    assert all(re.search(r":\d\S*@sha256:[0-9a-f]{64}$", image) for image in foreign), foreign
+    assert len(foreign) == 7
+    assert all(re.search(r":v?\d\S*@sha256:[0-9a-f]{64}$", image) for image in foreign), foreign
     assert re.search(r"^FROM python:\S+@sha256:[0-9a-f]{64} AS base$", (folder / "Dockerfile").read_text("utf-8"), re.M)
 
 
@@ -171,9 +171,12 @@ def test_a_pod_gets_no_variables_of_other_services():
     assert yaml.safe_load((DOCKER / "gpu_pod.yaml").read_text("utf-8"))["spec"]["enableServiceLinks"] is False
 
 
-def test_only_loopback_and_only_three_ports_are_published(compose: dict[str, Any]):
-    ports = {port for service in compose["services"].values() for port in service.get("ports", [])}
-    assert ports == {"127.0.0.1:5432:5432", "127.0.0.1:8333:8333", "127.0.0.1:8080:8080"}
+def test_only_loopback_and_only_few_ports_are_published(compose: dict[str, Any]):
+    ports: dict[bool, set[str]] = {False: set(), True: set()}
+    for service in compose["services"].values():
+        ports[service.get("profiles") == ["monitoring"]] |= set(service.get("ports", []))
+    assert ports[False] == {"127.0.0.1:5432:5432", "127.0.0.1:8333:8333", "127.0.0.1:8080:8080"}
+    assert ports[True] == {"127.0.0.1:9090:9090", "127.0.0.1:3000:3000"}
 
 
 def test_only_the_proxy_reaches_seaweedfs(compose: dict[str, Any]):
@@ -187,7 +190,7 @@ def test_only_the_proxy_reaches_seaweedfs(compose: dict[str, Any]):
 def test_no_secret_stands_in_a_file():
     for name, value in read_variables(DOCKER / ".env.example").items():
         assert not (name.endswith(("PASSWORD", "_KEY", "SECRET")) and value), name
-    for path in DOCKER.iterdir():
+    for path in (path for path in DOCKER.rglob("*") if path.is_file()):
         text = path.read_text("utf-8")
         assert not re.search(r"(?i)(password|secret|fernet_key)[\"']?[ ]*[:=][ ]*[\"']?(?=\w*\d)\w{8,}", text), (
             path.name

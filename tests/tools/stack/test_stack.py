@@ -144,7 +144,7 @@ def _masks(world: World, weights_id: str) -> dict[str, object]:
 )
 def test_a_prediction_resumes_where_it_ended(world: World, table: Table, how: str, name: str, next_name: str) -> None:
     weights_id, began = world.weights[how], time.monotonic()
-    run_id = world.trigger("cloudseg_predict", {"weights_id": weights_id, "batch_size": 256})
+    run_id = world.trigger("cloudseg_predict", {"weights_id": weights_id, "workers": 1})
     world.wait("two masks", lambda: len(_masks(world, weights_id)) >= 2, 900, 0.05)
     worker = world.stack.services[name]
     if how == "killed":
@@ -183,9 +183,9 @@ def test_a_server_that_is_killed_in_a_training_costs_no_weights(world: World, ta
 
 
 def test_work_waits_for_a_busy_gpu(world: World, table: Table) -> None:
-    """Run several batches through one slot: waiting ones are `scheduled`, as Airflow fails what is queued too long."""
+    """Run several workers through one slot: waiting ones are `scheduled`, as Airflow fails what is queued too long."""
     began, waiting = time.monotonic(), set[int]()
-    run_id = world.trigger("cloudseg_predict", {"weights_id": world.weights["seaweedfs"], "batch_size": 6})
+    run_id = world.trigger("cloudseg_predict", {"weights_id": world.weights["seaweedfs"], "workers": 3})
 
     def batches() -> list[dict[str, object]]:
         tasks = world.retry(lambda: world.api.tasks("cloudseg_predict", run_id))
@@ -203,7 +203,7 @@ def test_work_waits_for_a_busy_gpu(world: World, table: Table) -> None:
     assert max(waiting) >= 1
     table(
         "a busy GPU",
-        f"{max(waiting)} of {len(batches())} batches waited as scheduled, none failed",
+        f"{max(waiting)} of {len(batches())} workers waited as scheduled, none failed",
         f"{time.monotonic() - began:.0f} s",
     )
 
@@ -302,7 +302,7 @@ def test_secrets_stay_private(world: World) -> None:
         if name.endswith(("PASSWORD", "_KEY", "_SECRET")) and name != "S3_ACCESS_KEY"
     ]
     secrets = [world.home.variables[name] for name in names]
-    assert len(secrets) == 11
+    assert len(secrets) == 13
     assert all(secrets)
     logs = "".join(path.read_text(errors="replace") for path in world.home.logs.iterdir())
     arguments = " ".join(" ".join(line) for line in world.of_every_process(lambda process: process.cmdline()))

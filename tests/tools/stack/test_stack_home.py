@@ -42,7 +42,7 @@ def test_secrets_are_private_and_all_different(home: StackHome):
     assert home.private.stat().st_mode & 0o777 == 0o700
     assert home.environment_file.stat().st_mode & 0o777 == 0o600
     secrets = [value for name, value in home.variables.items() if name.endswith(("PASSWORD", "_KEY", "_SECRET"))]
-    assert len(secrets) == 12
+    assert len(secrets) == 14
     assert len(set(secrets)) == len(secrets)
     assert all(len(secret) >= 32 for secret in secrets)
 

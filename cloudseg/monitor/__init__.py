@@ -1,0 +1,1 @@
+"""Figures and alerts: what the service measures about itself, and what somebody should act on."""

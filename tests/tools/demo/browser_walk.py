@@ -85,7 +85,7 @@ def frame_of(page: Page) -> Frame:
 def confirm(page: Page, title: str, reason: str) -> None:
     """Write the reason into the form that shows what a decision would change, and send it."""
     page.get_by_role("heading", name=f"{title}?", exact=True).wait_for()
-    assert page.locator("form li").count() > 0, "what would change"
+    page.locator("form li").first.wait_for()  # what would change
     page.get_by_label("Reason").fill(reason)
     page.get_by_role("button", name=title).click()
     page.wait_for_url("**/cloudseg/runs?**")
@@ -131,8 +131,13 @@ def choose_theme(page: Page, name: str) -> None:
     page.get_by_role("menuitem", name=name).or_(page.get_by_role("menuitemradio", name=name)).click()
 
 
-def history_rows(page: Page) -> list[str]:
-    """Return the rows of the table that a page shows, newest first, each as one line."""
+def history_rows(page: Page, heading: str | re.Pattern[str]) -> list[str]:
+    """Return the rows of the table of the page with that heading, newest first, each as one line.
+
+    A click on a link returns before the next page is there, so the heading is waited for.
+    """
+    page.get_by_role("heading", name=heading).first.wait_for()
+    page.wait_for_load_state("load")
     return [" ".join(text.split()) for text in page.locator("tbody tr").all_inner_texts()]
 
 

@@ -119,7 +119,7 @@ def _add_items(router: APIRouter, context: Context) -> None:
             request,
             path,
             f"{found.scene.name}: {layer}",
-            _bounds(found),
+            _extent(found),
             render.zooms_of(found.scene),
             {"style": style},
         )
@@ -129,7 +129,7 @@ def _add_items(router: APIRouter, context: Context) -> None:
         _, found = await context.workers.run(find_source, context, item_id, layer)
         _, high = render.zooms_of(found.scene)
         path, title = f"/tiles/{item_id}/{layer}", f"{found.scene.name}: {layer}"
-        return _wmts(request, path, title, _bounds(found), (0, high), {"style": style})
+        return _wmts(request, path, title, _extent(found), (0, high), {"style": style})
 
 
 def _add_mosaics(router: APIRouter, context: Context) -> None:
@@ -235,16 +235,27 @@ def _etag(tile: Tile, sources: Sequence[Source]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def _bounds(found: mq.Found) -> tuple[float, float, float, float]:
-    """Return bounds for TileJSON, which has none across the antimeridian."""
+def _extent(found: mq.Found) -> tuple[float, float, float, float]:
+    """Return west, south, east and north; west is greater than east across the antimeridian."""
     scene = found.scene
     assert scene.min_lon is not None  # noqa: S101 - only scenes with a place are found
     assert scene.max_lon is not None  # noqa: S101
     assert scene.min_lat is not None  # noqa: S101
     assert scene.max_lat is not None  # noqa: S101
-    if scene.max_lon < scene.min_lon:
-        return -180.0, scene.min_lat, 180.0, scene.max_lat
     return scene.min_lon, scene.min_lat, scene.max_lon, scene.max_lat
+
+
+def _bounds(extent: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    """Return bounds for TileJSON and WMTS, which have none across the antimeridian: all longitudes there."""
+    west, south, east, north = extent
+    return (west, south, east, north) if west <= east else (-180.0, south, 180.0, north)
+
+
+def _center(extent: tuple[float, float, float, float]) -> tuple[float, float]:
+    """Return the longitude and latitude in the middle, on either side of the antimeridian."""
+    west, south, east, north = extent
+    middle = (west + (east if west <= east else east + 360)) / 2
+    return (middle + 180) % 360 - 180, (south + north) / 2
 
 
 def _template(request: Request, path: str, ending: str, more: dict[str, str]) -> str:
@@ -257,11 +268,10 @@ def _tilejson(
     request: Request,
     path: str,
     name: str,
-    bounds: tuple[float, float, float, float],
+    extent: tuple[float, float, float, float],
     zooms: tuple[int, int],
     more: dict[str, str],
 ) -> Json:
-    west, south, east, north = bounds
     return {
         "tilejson": "3.0.0",
         "name": name,
@@ -269,8 +279,8 @@ def _tilejson(
         "tiles": [_template(request, path, "{z}/{x}/{y}", more)],
         "minzoom": zooms[0],
         "maxzoom": zooms[1],
-        "bounds": [west, south, east, north],
-        "center": [(west + east) / 2, (south + north) / 2, zooms[0]],
+        "bounds": _bounds(extent),
+        "center": (*_center(extent), zooms[0]),
     }
 
 
@@ -278,7 +288,7 @@ def _wmts(
     request: Request,
     path: str,
     title: str,
-    bounds: tuple[float, float, float, float],
+    extent: tuple[float, float, float, float],
     zooms: tuple[int, int],
     more: dict[str, str],
 ) -> Response:
@@ -293,7 +303,7 @@ def _wmts(
         layer=path.strip("/").replace("/", "_"),
         address=with_key(request, f"{base_of(request)}{path}/WMTSCapabilities.xml"),
         template=_template(request, path, "{TileMatrix}/{TileCol}/{TileRow}", more),
-        bounds=bounds,
+        bounds=_bounds(extent),
         levels=levels,
         half=_HALF_WORLD_M,
     )

@@ -151,6 +151,13 @@ def test_tilejson_names_tiles_that_exist(client: TestClient):
         z, column, row = tile.split("/")
         address = found["tiles"][0].replace("{z}", z).replace("{x}", column).replace("{y}", row)
         assert tuple(pixels_of(client.get(address))[y, x])[:3] == OUTLINE, (place, address, x, y, found)
+        # In the middle too, on whichever side of the antimeridian that is.
+        lon, lat, zoom = found["center"]
+        at = client.get(f"/point/{mask}", params={"lon": lon, "lat": lat}).json()
+        assert at["class"] in ("clear", "cloud"), (place, found["center"])
+        z, column, row = grid.pixel_of(lon, lat, zoom)[0].split("/")
+        address = found["tiles"][0].replace("{z}", z).replace("{x}", column).replace("{y}", row)
+        assert client.get(address).status_code == 200, (place, found["center"])
 
 
 def test_wmts_names_tiles_that_exist(client: TestClient):

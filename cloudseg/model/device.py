@@ -166,7 +166,7 @@ def cpu_flags() -> frozenset[str]:
 
 
 def set_up(device: Device) -> None:
-    """Set threads, deterministic kernels and allocator of this process for the device; idempotent."""
+    """Set threads and deterministic kernels of this process for the device; idempotent."""
     threads = device.threads or usable_cpus()
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
@@ -177,7 +177,6 @@ def set_up(device: Device) -> None:
         # An operation without a deterministic kernel warns instead of failing.
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    keep_activations_mapped()
 
 
 def usable_cpus() -> int:
@@ -190,7 +189,10 @@ def usable_cpus() -> int:
 
 @cache
 def keep_activations_mapped() -> bool:
-    """Make glibc keep freed memory instead of unmapping it: saves a third of the CPU time of a forward pass.
+    """Make glibc keep freed memory instead of unmapping it: saves a third of the CPU time of torch's forward passes.
+
+    Only for torch: ONNX Runtime has an arena of its own. A heap that keeps everything falls into pieces, so a scene of
+    10 980 x 10 980 pixels in int8 would peak at 1750 MiB instead of 1010.
 
     The same as `MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=... MALLOC_TOP_PAD_=256M`, which would have to be set before
     the process starts.

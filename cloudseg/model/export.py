@@ -111,6 +111,9 @@ def _probability(graph: _Graph, net: UNet, x: str, prefix: str) -> str:
         x = _layers(graph, net.get_submodule(f"dec{name}"), f"dec{name}", joined)
     x = _convolution(graph, net.final, "final", x)
     if isinstance(net, EfficientUNet):
+        # Of the same shape. ONNX Runtime would keep the one channel in blocks of 16 through upsampling and sigmoid: 128
+        # instead of 64 bytes a pixel, and a sixth more time for the whole net in int8.
+        x = graph.add("Reshape", [x, graph.constant("same_shape", np.array([0, 1, 0, -1], np.int64))])
         x = _upsample(graph, x, mode="linear", coordinate_transformation_mode="half_pixel")
     return graph.add("Sigmoid", [x], output=f"{prefix}cloud")
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from cloudseg.bands import NO_DATA
-from cloudseg.model.device import Device, set_up, usable_cpus
+from cloudseg.model.device import Device, keep_activations_mapped, set_up, usable_cpus
 from cloudseg.model.fuse import fuse_conv_bn
 from cloudseg.model.int8 import INT8_ASSET, Int8Net
 from cloudseg.model.normalize import normalize, to_reflectance
@@ -37,6 +37,8 @@ class Predictor:
             int8: the weights' int8 file, its checksum compared; used if the device names int8 arithmetic.
         """
         set_up(device)
+        if int8 is None or not device.int8:
+            keep_activations_mapped()
         self.meta = loaded.meta
         self.weights_id = loaded.weights_id
         self.device = device

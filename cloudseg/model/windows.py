@@ -19,7 +19,10 @@ from cloudseg.model.predictor import Predictor
 from cloudseg.raster.resample import Bools, Floats, upsample
 
 BUDGET_BYTES: Final = 512 << 20
-"""Memory for one forward pass. In addition, torch uses about 380 MB, GDAL's cache 128 MB, and the queues some."""
+"""Memory for one forward pass. In addition, torch uses about 380 MB, GDAL's cache 64 MB, and the queues some."""
+_BYTES_PER_VALUE: Final = {"fp32": 4, "bf16": 2, "int8": 2}
+"""Of an activation. In int8 the first and the last layers are float32: 115 to 132 bytes a pixel were measured where a
+pass in float32 holds 64 to 80 values. By the arithmetic alone, so that any CPU cuts a scene in the same way."""
 CORE_STEP: Final = 128
 """Cores are multiples of a quarter of a COG tile: a multiple of every pooling cell (nets have at most eight levels)."""
 CORE_PIXELS: Final = 48_000_000
@@ -100,7 +103,7 @@ def plan_windows(
     """Return the windows in which a scene is predicted, row by row.
 
     Args:
-        predictor: holds the net and the precision that it computes in.
+        predictor: holds the net and the arithmetic that it computes in.
         height: rows of the scene in working pixels.
         width: columns of the scene in working pixels.
         factor: scene pixels per working pixel, along an axis.
@@ -112,7 +115,7 @@ def plan_windows(
     margin = margin_of(meta.receptive_radius, meta.multiple, halo=1 if factor > 1 else 0)
     side = core or choose_core(
         meta.values_per_pixel,
-        bytes_per_value=2 if predictor.device.precision == "bf16" else 4,
+        bytes_per_value=_BYTES_PER_VALUE[predictor.arithmetic],
         budget_bytes=budget_bytes,
         margin=margin,
         factor=factor,

@@ -37,7 +37,7 @@ GDAL_ENV: Final[dict[str, Any]] = {
     "GDAL_PAM_ENABLED": "NO",
     "GDAL_GEOREF_SOURCES": "INTERNAL",
     # Megabytes. GDAL's default is 5 % of the memory of the machine for every process.
-    "GDAL_CACHEMAX": 128,
+    "GDAL_CACHEMAX": 64,
     "VSI_CACHE": "NO",
     # Neighboring tiles of an object in S3 are read by one request.
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA
 from cloudseg.errors import TrainingDiverged
+from cloudseg.model.device import keep_activations_mapped
 from cloudseg.model.encoder import load_encoder
 from cloudseg.model.nets import build_model
 from cloudseg.model.predictor import Predictor
@@ -150,6 +151,7 @@ class Trainer:
         self.progress = progress
         self._recipe, self._dist, self._device = recipe, dist, dist.device
         self._lr_factor = 1.0 if parent is None else recipe.optimizer.warm_lr_factor
+        keep_activations_mapped()
         torch.manual_seed(recipe.seed)
         net = build_model(recipe.model)
         if parent is not None:

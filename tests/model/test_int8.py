@@ -20,6 +20,7 @@ from cloudseg.model.normalize import observed
 from cloudseg.model.predictor import Predictor, open_predictor
 from cloudseg.model.safetensors_header import METADATA_KEY
 from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights
+from cloudseg.model.windows import PaddedWindow, plan_windows
 from cloudseg.recipe import Model
 from cloudseg.records import Weights
 from cloudseg.registry import register
@@ -160,6 +161,19 @@ def test_the_predictor_computes_in_int8() -> None:
     data = quantize(loaded, CHIPS)
     exact, quick = (Predictor(loaded, INT8, file).probability(dn, observed(dn)) for file in (None, data))
     assert 0 < np.abs(quick - exact)[observed(dn)].mean() < 0.02
+
+
+def test_windows_of_an_int8_net_do_not_depend_on_the_precision_of_the_cpu() -> None:
+    """The masks of one scene would differ by rounding between CPUs with and without bf16."""
+    loaded, bf16 = make_loaded(), dataclasses.replace(INT8, precision="bf16")
+    data = quantize(loaded, CHIPS)
+
+    def windows(device: Device, file: bytes | None) -> list[PaddedWindow]:
+        return plan_windows(Predictor(loaded, device, file), 3000, 3000, 1, budget_bytes=64 << 20)
+
+    assert windows(INT8, data) == windows(bf16, data)
+    assert windows(INT8, None) != windows(bf16, None)
+    assert windows(INT8, data) != windows(INT8, None)
 
 
 @pytest.mark.usefixtures("exact_int8")

@@ -39,7 +39,7 @@ class Int8Net:
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         # Threads that wait in a loop use CPU time of the other workers of a busy machine.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Its arena keeps the memory of a window for the next one. Maps placed by a plan for all of them took 120 MB more.
+        # Its arena keeps the memory of a window for the next one; with a plan for all maps it was 120 MB larger.
         options.enable_mem_pattern = False
         if not fused:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

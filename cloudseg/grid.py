@@ -72,15 +72,22 @@ def iter_strips(window: Window, step: int) -> Iterator[Window]:
         row = stop
 
 
+_COARSER: Final = 1 / 8
+"""How much coarser than the working resolution a working pixel may be: sensors of 16 m are seen at 32, not at 16."""
+
+
 def decimation(resolution_m: float | None, working_resolution_m: float | None) -> int:
     """Return how many scene pixels make one working pixel along an axis (at least 1).
 
     A scene that is finer than the working resolution of the model is downsampled by an integer factor before the
-    forward pass; a coarser one is used as it is.
+    forward pass; a coarser one is used as it is. The factor is the nearest, but none whose pixels are more than an
+    eighth coarser than the working resolution: a net for 30 m sees scenes of 20 m as they are, because at 40 m its IoU
+    was lower by 0.07 (docs/decisions/0016_nightly.md).
     """
     if not resolution_m or not working_resolution_m:
         return 1
-    return max(1, round(working_resolution_m / resolution_m))
+    factor = working_resolution_m / resolution_m
+    return max(1, min(round(factor), math.floor((1 + _COARSER) * factor)))
 
 
 def mgrs_place(lon: float, lat: float) -> str:

@@ -112,7 +112,10 @@ class Input(_Part):
     mean: tuple[float, ...] = Field((0.0,), description="reflectance; one value for all bands, or one per band")
     std: tuple[PositiveFloat, ...] = Field((1.0,), description="one value for all bands, or one per band")
     working_resolution_m: float | None = Field(
-        None, gt=0, description="finer scenes are downsampled (mean) by a whole factor to about this pixel size"
+        None,
+        gt=0,
+        description="finer scenes are downsampled (mean) by a whole factor to about this pixel size, at most an eighth "
+        "coarser",
     )
 
 

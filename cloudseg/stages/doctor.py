@@ -9,7 +9,7 @@ from pydantic import Field
 
 from cloudseg.catalog import label_rows
 from cloudseg.catalog.roles import ROLES
-from cloudseg.errors import CloudsegError, ObjectExists, StoreRefused
+from cloudseg.errors import CloudsegError, ObjectExists, SettingsError, StoreRefused
 from cloudseg.keys import CHAMPION_POINTER, doctor_probe
 from cloudseg.recipe import load_recipe, recipe_names
 from cloudseg.records import Json, Record
@@ -46,10 +46,11 @@ class DoctorRecord(Record):
 def doctor(*, device: bool = True) -> DoctorRecord:
     """Check settings, catalog and migrations, store and when it was last read, recipes, the decoder's sandbox, device.
 
-    Nothing is changed; a small object is written to the store and deleted again.
+    Where evaluations ask for a second opinion, also whether its model is installed. Nothing is changed; a small object
+    is written to the store and deleted again.
 
     Args:
-        device: check the device too, which imports torch (seconds).
+        device: check what trains and predicts too, which imports torch (seconds).
     """
     try:
         runtime = open_runtime(check=False)
@@ -63,6 +64,7 @@ def doctor(*, device: bool = True) -> DoctorRecord:
         ("recipes", _recipes),
         ("decoder", _decoder),
         *([("device", _device)] if device else []),
+        *([("second opinion", _opinion)] if device and runtime.settings.second_opinion else []),
     ]
     record = _collect([_probe(name, probe, runtime) for name, probe in probes])
     log.ended("doctor", record)
@@ -194,3 +196,14 @@ def _device(runtime: Runtime) -> str:
 
     device = open_device(runtime)
     return f"{device.kind}: {device.reason}"
+
+
+def _opinion(runtime: Runtime) -> Warned:
+    """Return whether the model of the second opinion can be asked. A worker that never trains does without it."""
+    from cloudseg.stages.compute import open_opinion
+
+    try:
+        open_opinion(runtime)
+    except SettingsError as error:
+        return Warned(f"no training begins on this machine: {error}", warning=True)
+    return Warned("ukis-csmask is installed", warning=False)

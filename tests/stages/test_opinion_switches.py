@@ -57,6 +57,30 @@ def test_without_the_extra_the_worklist_says_what_to_install(runtime_env: Path, 
         stages.worklist(second_opinion=True)
 
 
+def opinion_of_the_doctor() -> tuple[bool, bool, str] | None:
+    checks = {check.name: check for check in stages.doctor().checks}
+    found = checks.get("second opinion")
+    return found and (found.ok, found.warning, found.detail)
+
+
+def test_the_doctor_warns_where_evaluations_ask_and_the_extra_is_missing(
+    runtime_env: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "ukis_csmask.mask", None)
+    assert opinion_of_the_doctor() is None, "nobody asks for it"
+    monkeypatch.setenv("CLOUDSEG_SECOND_OPINION", "true")
+    found = opinion_of_the_doctor()
+    assert found
+    assert found[:2] == (True, True)
+    assert found[2].startswith("no training begins on this machine: ")
+    assert "cloudseg[teacher]" in found[2]
+
+
+def test_the_doctor_finds_the_extra(runtime_env: Path, installed: None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CLOUDSEG_SECOND_OPINION", "true")
+    assert opinion_of_the_doctor() == (True, False, "ukis-csmask is installed")
+
+
 @pytest.mark.parametrize("asked", [True, False])
 def test_an_evaluation_asks_where_the_setting_says_so(
     runtime_env: Path, installed: None, monkeypatch: pytest.MonkeyPatch, asked: bool

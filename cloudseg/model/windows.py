@@ -126,9 +126,10 @@ def plan_windows(
 def iter_padded_windows(height: int, width: int, *, core: int, margin: int, multiple: int) -> Iterator[PaddedWindow]:
     """Yield the windows of a scene of `height` x `width` working pixels, row by row.
 
-    All padded windows have one size, `core + 2 * margin` per side, or the scene's if that is smaller (at its far edge
-    up to `multiple - 1` less, which the predictor pads): equal activations fit into each other's memory, one after the
-    other. Core and margin are multiples of `multiple`, the net's pooling cell.
+    As few as cores of `core` pixels per side allow, and as small as that number allows. All padded windows have one
+    size, at most `core + 2 * margin` per side, or the scene's if that is smaller (at its far edge up to `multiple - 1`
+    less, which the predictor pads): equal activations fit into each other's memory, one after the other. Core and
+    margin are multiples of `multiple`, the net's pooling cell.
 
     Raises:
         ValueError: core or margin is not a multiple of `multiple`.
@@ -149,8 +150,12 @@ def _spans(length: int, core: int, margin: int, multiple: int) -> list[tuple[ran
 
     At an edge of the scene no margin is needed: the core extends to the edge.
     """
+    inner = max(length - 2 * margin, 1)
+    count = math.ceil(inner / core)
+    core = (
+        math.ceil(inner / (count * multiple)) * multiple
+    )  # equal cores: the last one would be a small part of its pass
     size = core + 2 * margin
-    count = max(1, math.ceil((length - 2 * margin) / core))
     last = max(0, math.ceil((length - size) / multiple) * multiple)
     spans = []
     for number in range(count):

@@ -21,16 +21,31 @@ def test_cores_cover_the_scene_once_and_padded_windows_look_far_enough(
     height: int, width: int, core: int, margin: int
 ) -> None:
     seen = np.zeros((height, width), int)
-    for window in iter_padded_windows(height, width, core=core, margin=margin, multiple=8):
+    windows = list(iter_padded_windows(height, width, core=core, margin=margin, multiple=8))
+    sizes = [-(-side // 8) for side in (windows[0].padded.height, windows[0].padded.width)]
+    for window in windows:
         seen[window.core.slices] += 1
         for axis, length in ((0, height), (1, width)):
             inner, padded = (part.slices[axis] for part in (window.core, window.padded))
             assert padded.start % 8 == 0
             assert 0 <= padded.start <= max(0, inner.start - margin)
             assert min(length, inner.stop + margin) <= padded.stop <= length
-            cells = -(-(padded.stop - padded.start) // 8) * 8
-            assert cells == min(core + 2 * margin, -(-length // 8) * 8), "one size for all"
+            cells = -(-(padded.stop - padded.start) // 8)
+            assert cells == sizes[axis], "one size for all"
+            assert 8 * cells <= min(core + 2 * margin, -(-length // 8) * 8)
     assert (seen == 1).all()
+
+
+def test_the_cores_of_a_scene_are_equal_and_as_few_as_before() -> None:
+    """A tile of Sentinel-2 at 30 m: nine passes of 1552 pixels per side, not of 1632."""
+    windows = list(iter_padded_windows(3660, 3660, core=1152, margin=240, multiple=16))
+    assert len(windows) == 9
+    assert {(window.padded.height, window.padded.width) for window in windows} == {
+        (1552, 1552),
+        (1552, 1548),
+        (1548, 1552),
+        (1548, 1548),
+    }
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3, 4])

@@ -37,6 +37,7 @@ def main() -> None:
 def measure(folder: Path, scenes: int, size: int) -> list[str]:
     """Fill a home, back it up twice, rehearse the restore; return the tables as lines of Markdown."""
     os.environ |= {"CLOUDSEG_HOME": str(folder / "home"), "CLOUDSEG_BACKUP_FOLDER": str(folder / "copies")}
+    (folder / "copies").mkdir()
     logging.disable(logging.INFO)
     _fill(folder / "tiles", scenes, size)
     first, first_s = _timed(lambda: stages.dated_backup("2026-11-01"))

@@ -248,7 +248,7 @@ class Settings(BaseSettings):
     backup_folder: Path | None = Field(
         None,
         description="Folder in which the DAG cloudseg_backup keeps a copy of each night; no backup is made when unset. "
-        "It belongs on another disk than the store.",
+        "It belongs on another disk than the store, and must exist.",
     )
     stac_folder: Path | None = Field(
         None,

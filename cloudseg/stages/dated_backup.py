@@ -20,7 +20,7 @@ from cloudseg.records import Json
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.scratch import scratch_directory
 from cloudseg.stages import log
-from cloudseg.stages.backup import back_up_to, make_folder, restore_into
+from cloudseg.stages.backup import back_up_to, restore_into
 from cloudseg.stages.references import iter_named
 from cloudseg.storage import LocalStore
 
@@ -45,7 +45,8 @@ def dated_backup(date: str, *, keep: int = 7) -> Json:
         `skip`, the reason why none was made: the settings name no folder.
 
     Raises:
-        InputError: not a date, or not a number of copies.
+        InputError: not a date, or not a number of copies; the folder of the settings is missing, as on a disk that is
+            not mounted.
     """
     if not _DATE.fullmatch(date):
         raise InputError("not the date of a backup", subject="date", found=date, expected="YYYY-MM-DD")
@@ -53,7 +54,7 @@ def dated_backup(date: str, *, keep: int = 7) -> Json:
         raise InputError("not a number of copies", subject="keep", found=keep, expected=f"1 to {MOST_COPIES}")
     if (root := _folder()) is None:
         return {"skip": "CLOUDSEG_BACKUP_FOLDER is not set: no backup is made"}
-    make_folder(root)
+    _check_folder(root)
     record: Json = {}
     copy = root / date
     if not (existed := copy.is_dir()):
@@ -138,6 +139,18 @@ def _compare(runtime: Runtime) -> tuple[int, int]:
 def _folder() -> Path | None:
     folder = open_runtime().settings.backup_folder
     return folder.expanduser().absolute() if folder else None
+
+
+def _check_folder(root: Path) -> None:
+    """Refuse a folder that is not there. Made anew, it would lie on the disk of a mount point and fill that."""
+    if not root.is_dir():
+        raise InputError(
+            "the folder of the backups is missing",
+            subject="CLOUDSEG_BACKUP_FOLDER",
+            found=f"no folder {root}",
+            expected="a folder on a disk that is mounted",
+            next_step="Mount its disk. For the first backup, make the folder.",
+        )
 
 
 def _dates(root: Path) -> list[str]:

@@ -26,6 +26,7 @@ def copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("CLOUDSEG_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("CLOUDSEG_THREADS", "1")
     monkeypatch.setenv("CLOUDSEG_BACKUP_FOLDER", str(tmp_path / "copies"))
+    (tmp_path / "copies").mkdir()
     make_tiles(tmp_path / "tiles", count=3, size=64)
     stages.ingest(str(tmp_path / "tiles"))
     return tmp_path / "copies"
@@ -176,13 +177,19 @@ def test_a_home_is_not_backed_up_into_itself(copies: Path, tmp_path: Path, monke
         stages.backup(str(copies / "once"))
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(
-    copies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_cannot_be_made_is_one_line(copies: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     below = tmp_path / "file" / "below"
     with pytest.raises(InputError, match=f"{below}: this folder cannot be made \\(found Not a directory\\)"):
         stages.backup(str(below))
-    monkeypatch.setenv("CLOUDSEG_BACKUP_FOLDER", str(below))
-    with pytest.raises(InputError, match="this folder cannot be made"):
-        stages.dated_backup("2026-11-01")
+
+
+def test_a_disk_that_is_not_mounted_is_no_new_folder(copies: Path) -> None:
+    """The mount point is there, the folder on the disk is not."""
+    stages.dated_backup("2026-11-01")
+    copies.rename(copies.with_name("disk"))
+    with pytest.raises(InputError, match=f"the folder of the backups is missing.*no folder {copies}.*Mount its disk"):
+        stages.dated_backup("2026-11-02")
+    assert not copies.exists()
+    copies.with_name("disk").rename(copies)
+    assert stages.dated_backup("2026-11-02")["kept"] == ["2026-11-01", "2026-11-02"]

@@ -103,6 +103,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoRun]:
     """Run the pipeline once with an approval by another person; check at the end that no process is left."""
     home = prepare_home(tmp_path_factory.mktemp("standalone") / "demo")
     make_tiles(home.tiles, count=_LABELED, size=_SIZE, unlabeled=_UNLABELED)
+    _copies(home).mkdir()
     write_private(home.passwords, json.dumps(_passwords(home)))
     before, answered = set(psutil.Process().children(recursive=True)), threading.Event()
     refused: dict[str, str] = {}
@@ -309,7 +310,8 @@ def test_a_backup_is_made_and_rehearsed_and_restores(demo: DemoRun, again: dict[
     wait_for(
         "its schedule", lambda: set(demo.api.runs("cloudseg_backup").values()) <= set(ENDED), limit_s=300, every_s=1
     )
-    shutil.rmtree(_copies(demo.service.home), ignore_errors=True)
+    for copy in _copies(demo.service.home).iterdir():
+        shutil.rmtree(copy)
     run_id = demo.api.trigger("cloudseg_backup", {"rehearse": "always"})
     wait_for("the backup", lambda: demo.api.run_state("cloudseg_backup", run_id) in ENDED, limit_s=300, every_s=1)
     assert demo.states("cloudseg_backup", run_id) == {task: {"success"} for task in ("doctor", "back_up", "rehearse")}

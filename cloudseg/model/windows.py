@@ -152,9 +152,8 @@ def _spans(length: int, core: int, margin: int, multiple: int) -> list[tuple[ran
     """
     inner = max(length - 2 * margin, 1)
     count = math.ceil(inner / core)
-    core = (
-        math.ceil(inner / (count * multiple)) * multiple
-    )  # equal cores: the last one would be a small part of its pass
+    # Equal ones: a pass costs the same however small the part of the scene in its core is.
+    core = math.ceil(inner / (count * multiple)) * multiple
     size = core + 2 * margin
     last = max(0, math.ceil((length - size) / multiple) * multiple)
     spans = []

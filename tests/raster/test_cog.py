@@ -1,5 +1,6 @@
 """Cloud-Optimized GeoTIFFs: valid, deterministic, with tags, names and colors."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,27 @@ def test_four_bands_of_reflectance_keep_their_names_and_have_no_alpha(tmp_path: 
         assert dataset.read_masks(4).all()
 
 
+def _scene(folder: Path, height: int, width: int, *, halve: bool = False) -> AbstractContextManager[cog.CogWriter]:
+    """Open `out.tif` in the folder as ingest opens a canonical scene."""
+    return cog.create_cog(
+        folder / "out.tif",
+        folder,
+        height=height,
+        width=width,
+        count=4,
+        dtype="uint16",
+        crs="EPSG:32631",
+        transform=from_origin(500_000, 5_600_000, 10, 10),
+        nodata=0,
+        descriptions=["red", "green", "blue", "nir"],
+        resampling="average",
+        tags={"CONTENT": "noise"},
+        compression="ZSTD",
+        predictor=True,
+        halve=halve,
+    )
+
+
 def test_a_raster_that_waits_in_memory_becomes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.random.default_rng(0).integers(0, 9000, (4, 700, 900)).astype(np.uint16)
     made = []
@@ -116,22 +138,7 @@ def test_a_raster_that_waits_in_memory_becomes_the_same_bytes(tmp_path: Path, mo
         monkeypatch.setattr(cog, "IN_MEMORY_BYTES", most)
         folder = tmp_path / str(most)
         folder.mkdir()
-        with cog.create_cog(
-            folder / "out.tif",
-            folder,
-            height=700,
-            width=900,
-            count=4,
-            dtype="uint16",
-            crs="EPSG:32631",
-            transform=from_origin(500_000, 5_600_000, 10, 10),
-            nodata=0,
-            descriptions=["red", "green", "blue", "nir"],
-            resampling="average",
-            tags={"CONTENT": "noise"},
-            compression="ZSTD",
-            predictor=True,
-        ) as out:
+        with _scene(folder, 700, 900) as out:
             out.write(pixels)
         assert (folder / "tiled.tif").exists() == (most == 0)
         made.append((folder / "out.tif").read_bytes())
@@ -151,23 +158,7 @@ def test_overviews_made_meanwhile_are_those_of_gdal(
     for halve in (True, False):
         folder = tmp_path / str(halve)
         folder.mkdir()
-        with cog.create_cog(
-            folder / "out.tif",
-            folder,
-            height=height,
-            width=width,
-            count=4,
-            dtype="uint16",
-            crs="EPSG:32631",
-            transform=from_origin(500_000, 5_600_000, 10, 10),
-            nodata=0,
-            descriptions=["red", "green", "blue", "nir"],
-            resampling="average",
-            tags={"CONTENT": "noise"},
-            compression="ZSTD",
-            predictor=True,
-            halve=halve,
-        ) as out:
+        with _scene(folder, height, width, halve=halve) as out:
             for row in range(0, height, 512):
                 rows = min(512, height - row)
                 out.write(pixels[:, row : row + rows], window=Window(0, row, width, rows))

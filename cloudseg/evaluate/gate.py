@@ -8,7 +8,6 @@ significant. The first model must be significantly better than every trivial mas
 
 import logging
 from collections.abc import Callable
-from typing import Final
 
 from cloudseg import keys
 from cloudseg.catalog import Catalog, model_rows, training_rows
@@ -21,11 +20,11 @@ from cloudseg.model.device import Device
 from cloudseg.publish import publish, stage_object
 from cloudseg.recipe import PromotionPolicy
 from cloudseg.records import Evaluation, Json, Split, Verdict, Weights
+from cloudseg.registry.verdicts import VERDICT_FORMAT, find_verdict
 from cloudseg.storage import Store
 
 log = logging.getLogger(__name__)
 SPLIT: Split = "held_out"
-FORMAT: Final = "cloudseg-verdict-1"
 
 
 def decide(
@@ -64,7 +63,11 @@ def decide(
         DataError: the snapshot lacks a band that the challenger needs.
         EmptySplit: the snapshot has no held-out chips.
     """
-    if (known := _find_verdict(catalog, challenger_id, champion_id, snapshot_id, promotion)) is not None:
+    with catalog.read() as db:
+        known = find_verdict(
+            db, challenger_id=challenger_id, champion_id=champion_id, snapshot_id=snapshot_id, policy=promotion
+        )
+    if known is not None:
         return known
     evaluation, table = _evaluated(store, catalog, challenger_id, snapshot_id, device)
     result = GateResult()
@@ -77,7 +80,7 @@ def decide(
             **compare_with_champion(table, champion_table, promotion, result),
         }
     body: Json = {
-        "format": FORMAT,
+        "format": VERDICT_FORMAT,
         "challenger_id": challenger_id,
         "champion_id": champion_id,
         "snapshot_id": snapshot_id,
@@ -90,19 +93,6 @@ def decide(
         "blessing": _smoke_test(store, catalog, challenger_id, smoke_test, result),
     }
     return _publish(store, catalog, body | {"outcome": result.outcome, "reasons": result.reasons})
-
-
-def _find_verdict(
-    catalog: Catalog, challenger_id: str, champion_id: str | None, snapshot_id: str, policy: PromotionPolicy
-) -> Verdict | None:
-    """Return the stored verdict of this comparison if its smoke test passed, else None."""
-    wanted = {"format": FORMAT, "snapshot_id": snapshot_id, "policy": policy.model_dump(mode="json")}
-    with catalog.read() as db:
-        given = [
-            v for v in model_rows.list_verdicts(db) if (v.challenger_id, v.champion_id) == (challenger_id, champion_id)
-        ]
-    fitting = (verdict for verdict in given if all(verdict.body.get(name) == value for name, value in wanted.items()))
-    return next((verdict for verdict in fitting if verdict.body["blessing"]["passed"]), None)
 
 
 def _evaluated(

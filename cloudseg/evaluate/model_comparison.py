@@ -22,7 +22,8 @@ from cloudseg.evaluate.scene_result import SceneResult
 from cloudseg.evaluate.slices import radiometry_groups, slice_groups, slice_of
 from cloudseg.evaluate.table import CountsTable, read_table, rounded
 from cloudseg.recipe import PromotionPolicy
-from cloudseg.records import Evaluation, Json, Run, Verdict, Weights
+from cloudseg.records import Evaluation, Json, Verdict, Weights
+from cloudseg.registry.verdicts import policy_of
 from cloudseg.storage import Store
 
 FORMAT: Final = "cloudseg-comparison-1"
@@ -53,14 +54,6 @@ class Sides:
         """Whether the challenger of the draws is B: as in the verdict, else the newer model."""
         challenger = self.verdict.challenger_id if self.verdict else max((self.a, self.b), key=_version).weights_id
         return challenger == self.b.weights_id
-
-
-def policy_of(run: Run | None) -> PromotionPolicy:
-    """Return the promotion policy of the recipe of a run, the default one for imported weights.
-
-    Only this part of the stored recipe: the rules for recipes may have become stricter since the run began.
-    """
-    return PromotionPolicy.model_validate(run.recipe.get("promotion", {})) if run else PromotionPolicy()
 
 
 def find_sides(catalog: Catalog, a: str, b: str) -> Sides:

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from sqlalchemy import Connection
-
 from cloudseg.catalog import model_rows, names, training_rows
 from cloudseg.catalog.session import sql_folder
 from cloudseg.recipe import load_recipe
@@ -12,6 +10,7 @@ from cloudseg.records import Decision, Json, Split, Verdict
 from cloudseg.registry import find_earlier_champion
 from cloudseg.registry.decisions import describe_decision, find_blocking_decision
 from cloudseg.registry.due import run_id_of
+from cloudseg.registry.verdicts import find_verdict, policy_of
 from cloudseg.runtime import open_runtime
 from cloudseg.stages.evaluate import resolve_evaluation_target
 from cloudseg.stages.predict import asked_cleaning, resolve_scenes, text_of
@@ -87,7 +86,14 @@ def plan_promote(
     with runtime.catalog.read() as db:
         champion = model_rows.find_champion(db)
         champion_id = champion.weights_id if champion else None
-        verdict = _known_verdict(db, weights.weights_id, champion_id, wanted)
+        run = training_rows.find_run(db, weights.run_id) if weights.run_id else None
+        verdict = find_verdict(
+            db,
+            challenger_id=weights.weights_id,
+            champion_id=champion_id,
+            snapshot_id=wanted,
+            policy=policy_of(run),
+        )
     if champion_id == weights.weights_id:
         if kind == "decline":
             refuse_champion(weights)
@@ -102,20 +108,6 @@ def plan_promote(
         "verdict": verdict.outcome if verdict else None,
         "verdict_id": verdict.verdict_id if verdict else None,
     }
-
-
-def _known_verdict(db: Connection, weights_id: str, champion_id: str | None, snapshot_id: str) -> Verdict | None:
-    """Return the verdict that a comparison would find instead of making one, as `cloudseg.evaluate.gate.decide`."""
-    return next(
-        (
-            verdict
-            for verdict in model_rows.list_verdicts(db, challenger_id=weights_id)
-            if verdict.champion_id == champion_id
-            and verdict.body.get("snapshot_id") == snapshot_id
-            and verdict.body.get("blessing", {}).get("passed")
-        ),
-        None,
-    )
 
 
 def _would_promote(kind: PromotionKind, verdict: Verdict | None, blocking: Decision | None) -> str:

@@ -17,6 +17,7 @@ from cloudseg.registry.decisions import (
     record_rejection,
     record_request,
 )
+from cloudseg.registry.verdicts import policy_of
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import log
 from cloudseg.stages.compute import open_device
@@ -247,7 +248,6 @@ def _check_not_undone(runtime: Runtime, weights: Weights, since: int | None) -> 
 def _compare(runtime: Runtime, weights: Weights, snapshot_id: str) -> Verdict:
     """Run the gate against the current champion, by the promotion policy of the recipe that made the weights."""
     from cloudseg.evaluate.gate import decide
-    from cloudseg.evaluate.model_comparison import policy_of
 
     with runtime.catalog.read() as db:
         champion = model_rows.find_champion(db)

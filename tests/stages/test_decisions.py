@@ -7,9 +7,9 @@ import pytest
 from cloudseg import keys
 from cloudseg.catalog import model_rows, tables
 from cloudseg.errors import PromotionRefused, RecipeError
-from cloudseg.evaluate.gate import FORMAT
 from cloudseg.recipe import PromotionPolicy, load_recipe, recipe_from
-from cloudseg.records import Verdict, Weights
+from cloudseg.records import Json, Verdict, Weights
+from cloudseg.registry.verdicts import VERDICT_FORMAT
 from cloudseg.runtime import Runtime, open_runtime
 from cloudseg.stages import decline, promote, promote_unattended, request_approval, retrain, rollback
 from cloudseg.stages import models as models_listed
@@ -36,7 +36,7 @@ def challenger(
 def add_verdict(runtime: Runtime, weights: Weights, outcome: str, champion_id: str | None) -> None:
     policy = load_recipe("smoke").promotion if weights.run_id else PromotionPolicy()
     body = {
-        "format": FORMAT,
+        "format": VERDICT_FORMAT,
         "snapshot_id": weights.snapshot_id,
         "policy": policy.model_dump(mode="json"),
         "reasons": ["a test", "a second one"],
@@ -141,6 +141,18 @@ def test_a_dry_run_knows_a_verdict_against_the_weights(runtime: Runtime):
     assert plan_promote(weights.weights_id)["would"] == "nothing: the verdict is HOLD (--force overrules it)"
     assert not promote(weights.weights_id).promoted
     assert plan_promote(weights.weights_id, kind="ask")["would"] == "nothing: the verdict is HOLD"
+
+
+@pytest.mark.parametrize(
+    "older", [{"format": "cloudseg-verdict-0"}, {"policy": {"margin": 0.5}}, {"blessing": {"passed": False}}]
+)
+def test_a_dry_run_knows_only_the_verdict_that_the_gate_would_find(runtime: Runtime, older: Json):
+    weights = challenger(runtime, outcome="HOLD")
+    with runtime.catalog.begin() as db:
+        [verdict] = model_rows.list_verdicts(db)
+        db.execute(tables.verdict.update().values(body=verdict.body | older))
+    plan = plan_promote(weights.weights_id, kind="compare")
+    assert (plan["verdict"], plan["would"]) == (None, "compare, and promote nothing")
 
 
 def test_declined_is_declined_for_every_later_automatic_run(runtime: Runtime):

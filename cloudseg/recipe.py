@@ -146,6 +146,13 @@ class Optimizer(_Part):
         le=1,
         description="factor of lr if the run starts from the champion's parameters, which the full lr would destroy",
     )
+    encoder_lr_factor: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="factor of lr for the encoder, whose pretrained parameters the full lr would destroy; below 1 it "
+        "needs encoder_weights",
+    )
     weight_decay: float = Field(
         0.0, ge=0, le=_LARGEST_FLOAT32, description="decoupled from the gradient with adamw, part of it with adam"
     )
@@ -309,6 +316,8 @@ class Recipe(_Part):
         for name, values in (("mean", self.input.mean), ("std", self.input.std)):
             if len(values) not in (1, len(self.model.bands)):
                 raise ValueError(f"input.{name} has {len(values)} values for {len(self.model.bands)} bands")
+        if self.optimizer.encoder_lr_factor != 1.0 and self.model.encoder_weights is None:
+            raise ValueError("optimizer.encoder_lr_factor is of pretrained parameters: set model.encoder_weights")
         if problem := scaling_problem(self.input.mean, self.input.std):
             raise ValueError(f"input: {problem}")
         if self.data.crop_size is not None and self.data.crop_size > self.data.chip_size:
@@ -391,6 +400,7 @@ _ADDED_VALUES: Final = {
     ("augment", "drop_bands"): 0.0,
     ("augment", "interpolation"): "bilinear",
     ("data", "held_out_sources"): [],
+    ("optimizer", "encoder_lr_factor"): 1.0,
     ("promotion", "radiometry_limit"): 0.05,
 }
 """Values that a release added, each with the default that trains as before: a recipe without them keeps its hash."""

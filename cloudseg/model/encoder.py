@@ -45,6 +45,13 @@ def load_encoder(net: UNet, bands: Sequence[str]) -> None:
         net.stage(level).load_state_dict(own, strict=True)
 
 
+def encoder_parameters(net: UNet) -> list[torch.nn.Parameter]:
+    """Return the parameters that `load_encoder` sets, none of another net than an EfficientUNet."""
+    if not isinstance(net, EfficientUNet):
+        return []
+    return [parameter for level in range(1, len(net.widths) + 1) for parameter in net.stage(level).parameters()]
+
+
 def _read() -> dict[str, torch.Tensor]:
     """Read the shipped file, which stores convolutions in half precision, as float32."""
     data = (resources.files("cloudseg.model") / "pretrained" / FILE).read_bytes()

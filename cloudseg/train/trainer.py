@@ -7,7 +7,7 @@ is no store and no catalog here.
 import copy
 import hashlib
 import math
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch.nn import functional
@@ -17,7 +17,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA
 from cloudseg.errors import TrainingDiverged
 from cloudseg.model.device import keep_activations_mapped
-from cloudseg.model.encoder import load_encoder
+from cloudseg.model.encoder import encoder_parameters, load_encoder
 from cloudseg.model.nets import build_model
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.unet import UNet, count_parameters
@@ -195,7 +195,7 @@ class Trainer:
         step, optimizer = self.progress.step, self._recipe.optimizer
         self._seed_dropout(step)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(step)
+            group["lr"] = self.learning_rate(step) * group["lr_factor"]
 
         # Copies from pinned memory overlap with computation; from pageable memory `non_blocking` changes nothing.
         x = batch.x.to(self._device.torch, memory_format=torch.channels_last, non_blocking=True)
@@ -220,7 +220,10 @@ class Trainer:
         return self._loss
 
     def learning_rate(self, step: int) -> float:
-        """Return the learning rate of a step: scheduled, times `warm_lr_factor` after a warm start."""
+        """Return the learning rate of a step: scheduled, times `warm_lr_factor` after a warm start.
+
+        That of the decoder; the encoder's is `encoder_lr_factor` times that.
+        """
         progress = self.progress
         position = progress.schedule_position(step)
         return self._lr_factor * learning_rate(position, progress.schedule_steps, self._recipe.optimizer)
@@ -330,5 +333,11 @@ def describe_net(recipe: Recipe, net: UNet, *, threshold: float = 0.5) -> Weight
 
 
 def _build_optimizer(net: UNet, optimizer: Optimizer, *, fused: bool) -> torch.optim.Optimizer:
+    """Return the optimizer with its parameters in one or two groups, each with the factor of its learning rate."""
+    encoder = encoder_parameters(net) if optimizer.encoder_lr_factor != 1.0 else []
+    slow = {id(parameter) for parameter in encoder}
+    groups: list[dict[str, Any]] = [{"params": [p for p in net.parameters() if id(p) not in slow], "lr_factor": 1.0}]
+    if encoder:
+        groups.append({"params": encoder, "lr_factor": optimizer.encoder_lr_factor})
     kind = torch.optim.AdamW if optimizer.name == "adamw" else torch.optim.Adam
-    return kind(net.parameters(), lr=optimizer.lr, weight_decay=optimizer.weight_decay, fused=fused or None)
+    return kind(groups, lr=optimizer.lr, weight_decay=optimizer.weight_decay, fused=fused or None)

@@ -131,6 +131,12 @@ def test_recipes_of_impossible_nets_are_refused(model: dict[str, Any], message: 
         recipe_from(values | {"model": model})
 
 
+def test_a_learning_rate_of_the_encoder_needs_one_that_is_pretrained() -> None:
+    values = load_recipe("smoke").model_dump(mode="json")
+    with pytest.raises(RecipeError, match=r"set model\.encoder_weights"):
+        recipe_from(values | {"optimizer": {"encoder_lr_factor": 0.1}})
+
+
 def test_weights_that_name_such_a_net_are_refused() -> None:
     with pytest.raises(ValueError, match="at most 4 levels"):
         WeightsMeta.model_validate(make().meta.model_dump() | {"widths": (4,) * 5})

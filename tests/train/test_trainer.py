@@ -36,8 +36,16 @@ class Reads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def make(chip_set: ChipSet, *, read_every: int = 1, fused: bool = False) -> Trainer:
-    chosen = recipe(**PARTS)
+PRETRAINED: dict[str, Any] = PARTS | {
+    "model": {"architecture": "EfficientUNet", "encoder_weights": "imagenet"},
+    "optimizer": {"name": "adam", "lr": 1e-3, "encoder_lr_factor": 0.25},
+}
+
+
+def make(
+    chip_set: ChipSet, *, read_every: int = 1, fused: bool = False, parts: dict[str, Any] | None = None
+) -> Trainer:
+    chosen = recipe(**(parts or PARTS))
     data = TrainingData(chip_set, chip_set.of("train"), chip_set.of("validation"))
     made = Trainer(chosen, data, DistributedContext(0, 1, CPU), TrainingProgress(0, 12, 12))
     made._read_every = read_every
@@ -74,15 +82,31 @@ def test_losses_that_are_read_later_are_the_same(chip_set: ChipSet) -> None:
     assert later.progress.loss_count == 8
 
 
-@pytest.mark.parametrize("fused", [False, True])
-def test_a_loaded_state_goes_on_to_the_bit(chip_set: ChipSet, fused: bool) -> None:
-    whole, first, second = (make(chip_set, fused=fused) for _ in range(3))
+@pytest.mark.parametrize(("fused", "parts"), [(False, PARTS), (True, PARTS), (False, PRETRAINED)])
+def test_a_loaded_state_goes_on_to_the_bit(chip_set: ChipSet, fused: bool, parts: dict[str, Any]) -> None:
+    whole, first, second = (make(chip_set, fused=fused, parts=parts) for _ in range(3))
     steps(whole, 8)
     steps(first, 4)
     second.load_state(first.state())
     steps(second, 4)
     expected = whole.state().tensors
     assert all(torch.equal(tensor, expected[name]) for name, tensor in second.state().tensors.items())
+
+
+@pytest.mark.parametrize("factor", [0.25, 1.0])
+def test_the_encoder_has_its_own_learning_rate(chip_set: ChipSet, factor: float) -> None:
+    """The first step of Adam moves each parameter by the learning rate, whatever its gradient is."""
+    optimizer = PRETRAINED["optimizer"] | {"encoder_lr_factor": factor}
+    made = make(chip_set, parts=PRETRAINED | {"optimizer": optimizer})
+    before = {name: parameter.detach().clone() for name, parameter in made.net.named_parameters()}
+    steps(made, 1)
+    moved = {name: (p - before[name]).abs().max().item() for name, p in made.net.named_parameters()}
+    stages = ("enc", "bottleneck.0.")
+    encoder = [move for name, move in moved.items() if name.startswith(stages)]
+    decoder = [move for name, move in moved.items() if not name.startswith(stages)]
+    assert len(encoder) + len(decoder) == len(before)
+    assert max(encoder) == pytest.approx(factor * 1e-3, rel=0.01)
+    assert max(decoder) == pytest.approx(1e-3, rel=0.01)
 
 
 def test_no_checkpoint_follows_a_loss_that_is_not_finite(

@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.world import open_world, usable_cpus
+from benchmarks.folder import open_world
+from benchmarks.world import usable_cpus
 from cloudseg.catalog import training_rows
 from cloudseg.dataset.chips import ChipSet, open_chips
 from cloudseg.dataset.snapshot import build_snapshot
@@ -31,8 +32,8 @@ from cloudseg.ingest import DecodeLimits
 from cloudseg.ingest.pipeline import ingest_source
 from cloudseg.model.device import Device, choose_device, set_up
 from cloudseg.model.nets import build_model
-from cloudseg.model.normalize import observed
-from cloudseg.model.predictor import Predictor
+from cloudseg.model.pixels import observed
+from cloudseg.model.torch_predictor import TorchPredictor
 from cloudseg.model.weights import LoadedModel
 from cloudseg.raster.synthetic import make_tiles
 from cloudseg.recipe import Recipe, load_recipe, recipe_from
@@ -252,7 +253,7 @@ def _probability_difference(chip_set: ChipSet, recipe: Recipe, device: Device) -
     loaded = LoadedModel(net, describe_net(recipe, net))
     dn = np.stack([chip_set.pixels(chip) for chip in chip_set.chips[:4]])
     on_cpu, on_device = (
-        Predictor(loaded, where).probability(dn, observed(dn)) for where in (choose_device("cpu", "fp32"), device)
+        TorchPredictor(loaded, where).probability(dn, observed(dn)) for where in (choose_device("cpu", "fp32"), device)
     )
     return float(np.abs(on_cpu - on_device).max())
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import rasterio
 
+from benchmarks.folder import open_world
 from benchmarks.harness import Turn, serve, stopwatch
-from benchmarks.world import open_world, usable_cpus
+from benchmarks.world import usable_cpus
 from cloudseg.ingest import DecodeLimits
 from cloudseg.ingest.pipeline import ingest_source
 

@@ -18,16 +18,18 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from benchmarks.folder import open_world
 from benchmarks.harness import Side, Turn, serve
 from benchmarks.peer_environments import PEERS, python_of
 from benchmarks.peer_sides import FOLDER, mask_path, read_tiles, take_turns
-from benchmarks.world import cpu, masked_scenes, open_world, published
+from benchmarks.world import cpu, masked_scenes, published
 from cloudseg.api.find_weights import CatalogWeights, find_weights
 from cloudseg.api.model import Model, load
 from cloudseg.bands import MASK_CLEAR, MASK_CLOUD, MASK_NO_DATA
 from cloudseg.catalog import scene_rows
 from cloudseg.grid import decimation
-from cloudseg.model.normalize import normalize, observed, to_reflectance
+from cloudseg.model.normalize import normalize, to_reflectance
+from cloudseg.model.pixels import observed
 from cloudseg.model.predictor import open_predictor
 from cloudseg.model.weights import load_weights
 from cloudseg.raster.read import open_raster

@@ -15,11 +15,12 @@ import numpy as np
 import rasterio
 import torch
 
+from benchmarks.folder import open_world
 from benchmarks.harness import Turn, serve, stopwatch
-from benchmarks.world import cpu, masked_scenes, open_world, published, read_tiles
+from benchmarks.world import cpu, masked_scenes, published, read_tiles
 from cloudseg.catalog import Catalog
 from cloudseg.model.device import choose_device
-from cloudseg.model.normalize import observed
+from cloudseg.model.pixels import observed
 from cloudseg.model.predictor import Predictor, open_predictor
 from cloudseg.predict import predict_scene
 from cloudseg.storage import LocalStore

@@ -15,8 +15,9 @@ import numpy as np
 import rasterio
 import torch
 
+from benchmarks.folder import open_world
 from benchmarks.harness import Turn, serve, stopwatch
-from benchmarks.world import baseline_recipe, cpu, open_world
+from benchmarks.world import baseline_recipe, cpu
 from cloudseg.catalog import scene_rows
 from cloudseg.catalog.training_rows import list_snapshots
 from cloudseg.dataset.chips import open_chips

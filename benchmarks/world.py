@@ -7,18 +7,22 @@ import numpy.typing as npt
 import psutil
 import torch
 
+from benchmarks.folder import open_world
 from cloudseg.bands import MASK_NO_DATA
 from cloudseg.catalog import Catalog, model_rows, scene_rows
 from cloudseg.ingest import DecodeLimits
 from cloudseg.ingest.pipeline import ingest_source
 from cloudseg.model.device import Device, choose_device
 from cloudseg.model.golden import REFERENCE_DEVICE
-from cloudseg.model.int8 import INT8_ASSET, INT8_FILE, measure_agreement, quantize
+from cloudseg.model.int8 import measure_agreement, quantize
+from cloudseg.model.int8_net import INT8_ASSET, INT8_FILE
+from cloudseg.model.meta import WeightsMeta
 from cloudseg.model.nets import build_model
-from cloudseg.model.normalize import Scaling, normalize, observed, to_reflectance
-from cloudseg.model.predictor import Predictor
+from cloudseg.model.normalize import normalize, to_reflectance
+from cloudseg.model.pixels import Scaling, observed
+from cloudseg.model.torch_predictor import TorchPredictor
 from cloudseg.model.unet import UNet, count_parameters
-from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights
+from cloudseg.model.weights import LoadedModel, load_weights, pack_weights
 from cloudseg.raster.read import open_raster
 from cloudseg.raster.synthetic import make_tiles
 from cloudseg.recipe import Recipe, load_recipe
@@ -28,13 +32,6 @@ from cloudseg.storage import LocalStore
 
 TILES, TILE_SIZE = 6, 384
 """Synthetic tiles for prediction and training, of the size of the original project's images."""
-
-
-def open_world(folder: Path) -> tuple[LocalStore, Catalog]:
-    """Open the store and the catalog of a benchmark folder; create them if absent."""
-    catalog = Catalog(f"sqlite:///{folder / 'catalog.db'}")
-    catalog.upgrade()
-    return LocalStore(folder / "store"), catalog
 
 
 def fill_world(folder: Path, data: Path | None) -> None:
@@ -70,7 +67,7 @@ def _publish_net(store: LocalStore, catalog: Catalog, recipe: Recipe, chips: lis
     loaded = load_weights(packed)
     int8 = quantize(loaded, chips)
     labels = [np.full(chip.shape[1:], MASK_NO_DATA, np.uint8) for chip in chips]
-    reference = Predictor(loaded, REFERENCE_DEVICE)
+    reference = TorchPredictor(loaded, REFERENCE_DEVICE)
     agreed = measure_agreement(loaded, reference, int8, list(zip(chips, labels, strict=True)))
     print(f"{recipe.name}: random parameters; IoU of the int8 mask and the fp32 mask {agreed.mask_iou:.4f}")
     register(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cloudseg.api.device import open_device
-from cloudseg.api.find_weights import CatalogWeights, WeightsFile, find_weights
+from cloudseg.api.find_weights import CatalogWeights, find_weights
 from cloudseg.api.grid import PixelGrid, Values
 from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA
 from cloudseg.raster.cleaning import Cleaning
@@ -22,7 +22,6 @@ from cloudseg.runtime import read_settings
 if TYPE_CHECKING:
     import xarray
 
-    from cloudseg.model.device import Device
     from cloudseg.model.predictor import Predictor
 
 log = logging.getLogger(__name__)
@@ -290,7 +289,7 @@ class Model:
 
 
 def load(weights: str | os.PathLike[str] | None = None) -> Model:
-    """Load a model. Torch is imported here, not before.
+    """Load a model. Torch is imported here, not before, and not for weights that predict in int8.
 
     Args:
         weights: by default the champion of this home (`CLOUDSEG_HOME`, `CLOUDSEG_CATALOG_URL`); or a weights id
@@ -308,22 +307,12 @@ def load(weights: str | os.PathLike[str] | None = None) -> Model:
         StoreError: the store or the server fails.
     """
     found = find_weights(Path(weights) if isinstance(weights, os.PathLike) else weights)
-    device = open_device(read_settings())
+    device = open_device(read_settings(), predicts=True)
+    from cloudseg.model.predictor import open_predictor, predictor_of
+
     if isinstance(found, CatalogWeights):
-        from cloudseg.model.predictor import open_predictor
-
         return Model(open_predictor(found.store, found.row, device), found.row.version, found.promise)
-    return Model(_open_file(found, device))
-
-
-def _open_file(found: WeightsFile, device: "Device") -> "Predictor":
-    from cloudseg.model.predictor import Predictor
-    from cloudseg.model.weights import load_weights
-
-    loaded = load_weights(found.data, device.torch)
-    predictor = Predictor(loaded, device, found.int8() if found.int8 is not None and device.int8 else None)
-    log.info("weights %s predict in %s", predictor.weights_id, predictor.arithmetic)
-    return predictor
+    return Model(predictor_of(found.data, found.int8() if found.int8 is not None and device.int8 else None, device))
 
 
 def is_xarray(pixels: object) -> bool:

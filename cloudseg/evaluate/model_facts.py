@@ -10,7 +10,7 @@ from cloudseg.records import Epoch, Evaluation, Json, Run, Weights
 from cloudseg.storage import Store
 
 INT8: Final = "int8"
-"""Name of the asset (`cloudseg.model.int8.INT8_ASSET`, which would import torch)."""
+"""Name of the asset (`cloudseg.model.int8_net.INT8_ASSET`, which would import onnxruntime)."""
 _ROW: Final = r"^\| {name} \| (-?[0-9.]+(?:e-?[0-9]+)?) \|$"
 
 

@@ -21,7 +21,7 @@ from cloudseg.evaluate.risk import count_steps
 from cloudseg.evaluate.scene_result import CURVE_BINS, LabelUse, SceneResult
 from cloudseg.evaluate.small_masks import MOST_SCENES, SIDE, encode_small
 from cloudseg.grid import Window, decimation, iter_strips
-from cloudseg.model.normalize import fill_missing, observed
+from cloudseg.model.pixels import fill_missing, observed
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.windows import BUDGET_BYTES, PaddedWindow, plan_windows
 from cloudseg.raster.probability import STEPS, classify, encode_probability

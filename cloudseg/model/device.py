@@ -1,4 +1,7 @@
-"""Choose the device and precision of a process, with the reason, and set the process-wide switches for them."""
+"""Choose the device and precision of a process, with the reason, and set the process-wide switches for them.
+
+Torch is imported by the functions that ask it: a prediction in int8 does not need it (docs/decisions/0015_int8.md).
+"""
 
 import ctypes
 import logging
@@ -8,13 +11,16 @@ import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import psutil
-import torch
 
 from cloudseg.errors import SettingsError
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +33,8 @@ _M_MMAP_MAX: Final = -4
 
 CPUINFO = Path("/proc/cpuinfo")
 """Where Linux describes this CPU. Tests replace it by a file of another CPU."""
+GPU_FILES = tuple(Path("/dev") / name for name in ("nvidiactl", "nvidia0", "dxg", "kfd"))
+"""Device files of the drivers of NVIDIA, of Windows' subsystem for Linux, and of AMD. Tests replace them."""
 BF16_UNITS: Final = ("amx_bf16", "avx512_bf16", "bf16")
 """Names in /proc/cpuinfo: AMX and AVX-512 of x86, bf16 of Armv8.6. Others compute bf16 in float32, with two more
 conversions."""
@@ -55,15 +63,22 @@ class Device:
     """Index of the GPU on this machine; None uses the current one."""
     int8: str | None = None
     """Name of the CPU's int8 arithmetic; weights that have an int8 file are used with it. None: int8 is not used."""
+    provisional: bool = False
+    """Whether torch was not asked: weights without an int8 file choose again."""
 
     @property
-    def torch(self) -> torch.device:
+    def torch(self) -> "torch.device":
         """The device as a `torch.device`."""
-        return torch.device(self.kind if self.index is None else f"{self.kind}:{self.index}")
+        device: torch.device = import_torch().device(self.kind if self.index is None else f"{self.kind}:{self.index}")
+        return device
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context in which a forward pass runs in the device's precision; parameters stay float32."""
-        return torch.autocast(self.kind, dtype=torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False)
+        torch = import_torch()
+        context: AbstractContextManager[object] = torch.autocast(
+            self.kind, dtype=torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False
+        )
+        return context
 
 
 def choose_device(
@@ -72,7 +87,7 @@ def choose_device(
     threads: int = 0,
     int8: Literal["auto", "off"] = "off",
 ) -> Device:
-    """Choose the device and the precision.
+    """Choose the device and the precision by asking torch.
 
     Args:
         wanted: "auto" uses a GPU if one is visible to torch.
@@ -81,8 +96,9 @@ def choose_device(
         int8: "auto" uses the int8 file of weights if the CPU has int8 arithmetic that sums exactly.
 
     Raises:
-        SettingsError: a GPU is requested and none is visible to torch.
+        SettingsError: a GPU is requested and none is visible to torch, or torch is not installed.
     """
+    torch = import_torch()
     gpu = torch.cuda.is_available()
     if wanted == "cuda" and not gpu:
         raise SettingsError(
@@ -100,6 +116,59 @@ def choose_device(
     chosen, because = _choose_precision(kind, precision)
     unit = int8_unit(cpu_flags()) if kind == "cpu" and int8 == "auto" else None
     return Device(kind=kind, precision=chosen, threads=threads, reason=f"{why}; {because}", int8=unit)
+
+
+def choose_int8(
+    wanted: Literal["auto", "cpu", "cuda"] = "auto", threads: int = 0, int8: Literal["auto", "off"] = "auto"
+) -> Device | None:
+    """Return the CPU as the device of a prediction in int8, without importing torch; None where torch must be asked.
+
+    That is where int8 is off or not exact, where ONNX Runtime is not installed, where a GPU is requested, or where one
+    may be: a GPU is preferred to int8.
+
+    Args:
+        wanted: "cpu" does not look for a GPU.
+        threads: as in `choose_device`.
+        int8: as in `choose_device`.
+    """
+    unit = int8_unit(cpu_flags()) if int8 == "auto" and wanted != "cuda" else None
+    if unit is None or not _has_onnxruntime() or (wanted == "auto" and may_have_gpu()):
+        return None
+    why = "cpu was requested" if wanted == "cpu" else "this machine has no GPU driver"
+    reason = f"cpu ({platform.processor() or platform.machine()}): {why}; int8: the CPU has {unit}"
+    return Device(kind="cpu", precision="fp32", threads=threads, reason=reason, int8=unit, provisional=True)
+
+
+def _has_onnxruntime() -> bool:
+    try:
+        return find_spec("onnxruntime") is not None
+    except ValueError:  # imported and withdrawn
+        return False
+
+
+def may_have_gpu() -> bool:
+    """Return whether torch might find a GPU: on Linux if a driver's device file exists, on macOS never."""
+    if platform.system() == "Linux":
+        return any(file.exists() for file in GPU_FILES)
+    return platform.system() != "Darwin"
+
+
+def import_torch() -> Any:
+    """Import torch.
+
+    Raises:
+        SettingsError: it is not installed (the core works without it).
+    """
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            "this step needs torch",
+            subject=str(error.name),
+            found="not installed",
+            next_step="Install the extra: pip install 'cloudseg[ml]'.",
+        ) from error
+    return torch
 
 
 def _choose_precision(kind: str, wanted: str) -> tuple[Literal["fp32", "bf16"], str]:
@@ -124,7 +193,7 @@ def bf16_unit(kind: str) -> str | None:
     every process on a machine chooses the same.
     """
     if kind == "cuda":
-        return "bf16 tensor cores" if torch.cuda.get_device_capability() >= (8, 0) else None
+        return "bf16 tensor cores" if import_torch().cuda.get_device_capability() >= (8, 0) else None
     unit = next((unit for unit in BF16_UNITS if unit in cpu_flags()), None)
     if unit is None:
         return None
@@ -138,6 +207,7 @@ def bf16_speedup() -> float:
 
     The best of interleaved turns of one thread, by its CPU time: other processes do not matter. About 0.1 s.
     """
+    torch = import_torch()
     x = torch.ones(1, 64, 64, 64).to(memory_format=torch.channels_last)
     weight = torch.ones(64, 64, 3, 3).to(memory_format=torch.channels_last)
     best = {False: math.inf, True: math.inf}
@@ -167,6 +237,7 @@ def cpu_flags() -> frozenset[str]:
 
 def set_up(device: Device) -> None:
     """Set threads and deterministic kernels of this process for the device; idempotent."""
+    torch = import_torch()
     threads = device.threads or usable_cpus()
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
@@ -176,7 +247,7 @@ def set_up(device: Device) -> None:
         # The gradient of bilinear upsampling is summed in random order otherwise, and a resumed run would differ.
         # An operation without a deterministic kernel warns instead of failing.
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        torch.utils.deterministic.fill_uninitialized_memory = False
 
 
 def usable_cpus() -> int:

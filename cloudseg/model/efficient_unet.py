@@ -6,12 +6,13 @@ scene would have to overlap by as much.
 """
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from cloudseg.model.shapes import STAGES
 from cloudseg.model.unet import DoubleConv, UNet
 
 _EPS: Final = 1e-3
@@ -19,25 +20,6 @@ _EPS: Final = 1e-3
 _STEM: Final = 32
 _STRIP_ROWS: Final = 32
 """Rows of a halved map that a prediction computes together: 14 MB of expanded values for a window of 1 120 pixels."""
-
-
-class _Blocks(NamedTuple):
-    """Consecutive equal blocks; the first one has the stride."""
-
-    expand: int
-    kernel: int
-    stride: int
-    out: int
-    repeats: int
-
-
-STAGES: Final[tuple[tuple[_Blocks, ...], ...]] = (
-    (_Blocks(1, 3, 1, 16, 1),),  # after a 3x3 convolution with stride 2
-    (_Blocks(6, 3, 2, 24, 2),),
-    (_Blocks(6, 5, 2, 40, 2),),
-    (_Blocks(6, 3, 2, 80, 3), _Blocks(6, 5, 1, 112, 3)),
-)
-"""EfficientNet-B0 (Tan and Le 2019, table 1) to 1/16, one entry per halving of the resolution."""
 
 
 class HalvingConv2d(nn.Conv2d):
@@ -156,29 +138,3 @@ class EfficientUNet(UNet):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the logits `(batch, 1, row, col)` of normalized pixels `(batch, band, row, col)`."""
         return functional.interpolate(super().forward(x), scale_factor=2, mode="bilinear", align_corners=False)
-
-    @classmethod
-    def radius_of(cls, widths: Sequence[int]) -> int:
-        """Return the pixels on each side that can change an output pixel: half of every kernel, at its resolution."""
-        levels = len(widths)
-        encoder = 1  # the stem
-        for level, stage in enumerate(STAGES[:levels], start=1):
-            for blocks in stage:
-                first = blocks.kernel // 2 * (1 << level) // blocks.stride
-                encoder += first + (blocks.repeats - 1) * (blocks.kernel // 2 * (1 << level))
-        # Two 3x3 convolutions per level; upsampling repeats pixels (less than one of the level below), the last one
-        # interpolates between neighbors.
-        decoder = sum(2 * (1 << level) + (2 << level) for level in range(1, levels)) + 2
-        return encoder + decoder
-
-    @classmethod
-    def values_of(cls, widths: Sequence[int]) -> int:
-        """Return how many values a forward pass holds at once for each pixel of the input, measured or slightly more.
-
-        The encoder's widest maps hold 100, a wide decoder at half the resolution exceeds it. Measured in fp32: 95
-        with 32-64-96-96, 187 with 128-128-96-96, 201 with 64-256-96-96 (bytes per pixel of a pass of 768 or 1024 pixels
-        per side, by the peak of the process, over 4). By strips a pass of 32-64-96-96 holds 64; the number stays, as
-        the windows of a scene, and with them how its probability is rounded, follow from it.
-        """
-        below = widths[1] if len(widths) > 1 else widths[0]
-        return max(100, 3 * (2 * widths[0] + 2 * below + STAGES[0][-1].out) // 8)

@@ -19,9 +19,10 @@ from torch import nn
 from cloudseg.bands import REFLECTANCE_SCALE
 from cloudseg.model.efficient_unet import EfficientUNet, HalvingConv2d, InvertedResidual
 from cloudseg.model.fuse import fuse_conv_bn
+from cloudseg.model.meta import WeightsMeta
 from cloudseg.model.safetensors_header import METADATA_KEY
 from cloudseg.model.unet import DoubleConv, UNet
-from cloudseg.model.weights import LoadedModel, WeightsMeta
+from cloudseg.model.weights import LoadedModel
 
 OPSET: Final = 17
 """Supported by every ONNX Runtime since 1.12 (2022)."""

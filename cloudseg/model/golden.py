@@ -11,9 +11,9 @@ from safetensors.numpy import load, save
 from cloudseg.errors import BadWeights
 from cloudseg.keys import canonical_json
 from cloudseg.model.device import Device
-from cloudseg.model.normalize import observed
-from cloudseg.model.predictor import Predictor
+from cloudseg.model.pixels import observed
 from cloudseg.model.safetensors_header import METADATA_KEY, read_metadata
+from cloudseg.model.torch_predictor import TorchPredictor
 from cloudseg.model.weights import LoadedModel
 
 GOLDEN_FILE: Final = "golden.safetensors"
@@ -52,7 +52,7 @@ def pack_golden(loaded: LoadedModel, dn: npt.NDArray[np.uint16] | None = None) -
     """
     pixels = _smooth_fields(len(loaded.meta.bands)) if dn is None else np.ascontiguousarray(dn[:, :_SIDE, :_SIDE])
     valid = observed(pixels)[None]
-    probability = Predictor(loaded, REFERENCE_DEVICE).probability(pixels[None], valid)
+    probability = TorchPredictor(loaded, REFERENCE_DEVICE).probability(pixels[None], valid)
     if not np.isfinite(probability[valid]).all():
         raise BadWeights(
             "the net's output on the golden sample is not finite",
@@ -86,7 +86,7 @@ def read_golden(data: bytes) -> GoldenSample:
 def golden_difference(loaded: LoadedModel, golden: GoldenSample) -> float:
     """Return the largest difference of probability between a golden sample and these weights, over valid pixels."""
     valid = observed(golden.dn)
-    found = Predictor(loaded, REFERENCE_DEVICE).probability(golden.dn, valid)
+    found = TorchPredictor(loaded, REFERENCE_DEVICE).probability(golden.dn, valid)
     return float(np.abs(found - golden.probability)[valid].max(initial=0.0))
 
 

@@ -7,8 +7,8 @@ import torch
 
 from cloudseg.bands import LANDSAT_L1, NIR, RGB
 from cloudseg.errors import BadWeights
+from cloudseg.model.meta import WeightsMeta
 from cloudseg.model.unet import SimpleUNetV2, count_parameters
-from cloudseg.model.weights import WeightsMeta
 
 _FULL_SCALE = 65_535
 """The baseline project divided raw Landsat Level-1 digital numbers by this."""

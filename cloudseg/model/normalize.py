@@ -7,30 +7,14 @@ A band that a scene may lack (`WeightsMeta.optional_bands`) is 0 in its digital 
 the input of the net, as in the training samples whose bands are dropped (`cloudseg.train.augment`).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from cloudseg.bands import NO_DATA, REFLECTANCE_SCALE
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """Parameters of the preprocessing, in reflectance; `mean` and `std` have one value, or one per band."""
-
-    clip: float
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-def observed(dn: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
-    """Return where every band was observed: bool `(..., row, col)` of digital numbers `(..., band, row, col)`."""
-    valid: npt.NDArray[np.bool_] = (dn != NO_DATA).all(axis=-3)
-    return valid
+from cloudseg.bands import REFLECTANCE_SCALE
+from cloudseg.model.pixels import Scaling
 
 
 def to_reflectance(dn: npt.NDArray[np.uint16]) -> torch.Tensor:
@@ -52,21 +36,6 @@ def normalize(reflectance: torch.Tensor, valid: torch.Tensor, scaling: Scaling) 
     mean, std = (_per_band(values, reflectance.device) for values in (scaling.mean, scaling.std))
     x = reflectance.clamp(max=scaling.clip).sub_(mean).div_(std)
     return x.masked_fill_(~valid.unsqueeze(1), 0.0)
-
-
-def fill_missing(dn: npt.NDArray[np.uint16], bands: Sequence[str], wanted: Sequence[str]) -> npt.NDArray[np.uint16]:
-    """Return digital numbers with all wanted bands, 0 in those that are missing; the array itself if none is.
-
-    Args:
-        dn: uint16 `(band, row, col)`.
-        bands: those of `dn`, a part of the wanted ones.
-        wanted: bands of the result, in order.
-    """
-    if tuple(bands) == tuple(wanted):
-        return dn
-    filled = np.full((len(wanted), *dn.shape[1:]), NO_DATA, np.uint16)
-    filled[[wanted.index(band) for band in bands]] = dn
-    return filled
 
 
 @lru_cache(maxsize=16)

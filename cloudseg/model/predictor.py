@@ -1,67 +1,41 @@
-"""The only forward pass outside the training step: validation, evaluation and prediction all go through here."""
+"""Published weights, ready to predict: in int8 without torch where that can be, else in torch."""
 
 import logging
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.nn import functional
 
-from cloudseg.bands import NO_DATA
-from cloudseg.model.device import Device, keep_activations_mapped, set_up, usable_cpus
-from cloudseg.model.fuse import fuse_conv_bn
-from cloudseg.model.int8 import INT8_ASSET, Int8Net
-from cloudseg.model.normalize import normalize, to_reflectance
-from cloudseg.model.weights import LoadedModel, load_weights
+from cloudseg.keys import id_from_hash, sha256_of
+from cloudseg.model.device import Device, choose_device, usable_cpus
+from cloudseg.model.int8_net import INT8_ASSET, Int8Net
+from cloudseg.model.meta import WeightsMeta, read_meta, read_weights_header
 from cloudseg.records import StoredObject, Weights
 from cloudseg.storage import Store
 
 log = logging.getLogger(__name__)
-_Padding = tuple[tuple[int, int], tuple[int, int]]
+Padding = tuple[tuple[int, int], tuple[int, int]]
 """Pixels to add before and after, rows and columns, so that sides are multiples of the net's pooling cell."""
 
 
-class Predictor:
-    """A net ready to predict: BatchNorm fused, channels_last, bf16 or int8 if the device has it.
+class Predictor(ABC):
+    """Some weights in one arithmetic; keeps no state between calls."""
 
-    Keeps no state between calls.
-    """
-
-    def __init__(self, loaded: LoadedModel, device: Device, int8: bytes | None = None) -> None:
-        """Copy the net to the device; the given one is not changed.
-
-        Args:
-            loaded: the weights.
-            device: where to compute; its threads and switches become those of the process.
-            int8: the weights' int8 file, its checksum compared; used if the device names int8 arithmetic.
-        """
-        set_up(device)
-        if int8 is None or not device.int8:
-            keep_activations_mapped()
-        self.meta = loaded.meta
-        self.weights_id = loaded.weights_id
-        self.device = device
-        self._int8 = (
-            Int8Net(int8, loaded.meta, threads=device.threads or usable_cpus())
-            if int8 is not None and device.int8
-            else None
-        )
-        net = fuse_conv_bn(loaded.net).to(device.torch, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._net: torch.nn.Module = net.requires_grad_(False)
-        self._optional = [self.meta.bands.index(band) for band in self.meta.optional_bands]
+    def __init__(self, meta: WeightsMeta, weights_id: str | None) -> None:
+        self.meta, self.weights_id = meta, weights_id
 
     @property
+    @abstractmethod
     def arithmetic(self) -> Literal["fp32", "bf16", "int8"]:
         """The arithmetic in use. The same scene and weights produce the same bytes in the same arithmetic."""
-        return "int8" if self._int8 is not None else self.device.precision
 
     def probability(self, dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
         """Return the probability of cloud.
 
         Args:
             dn: uint16 `(n, band, row, col)`, canonical digital numbers in the order of `meta.bands`, working pixels;
-                0 where an optional band is missing (`cloudseg.model.normalize.fill_missing`).
+                0 where an optional band is missing (`cloudseg.model.pixels.fill_missing`).
             valid: bool `(n, row, col)`, True where observed.
 
         Returns:
@@ -72,56 +46,88 @@ class Predictor:
             raise ValueError(f"dn {dn.shape} and valid {valid.shape} do not fit the bands {self.meta.bands}")
         height, width = dn.shape[2:]
         padding = (0, -height % self.meta.multiple), (0, -width % self.meta.multiple)
-        if self._int8 is None:
-            probability = self._torch_probability(dn, valid, padding)
-        else:  # the graph includes preprocessing and flip; 0 means no data
-            probability = self._int8.probability(np.pad(dn * valid[:, None], ((0, 0), (0, 0), *padding), mode="edge"))
-        return probability[:, :height, :width]
+        return self._compute(dn, valid, padding)[:, :height, :width]
 
-    def _torch_probability(
-        self, dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], padding: _Padding
+    @abstractmethod
+    def _compute(
+        self, dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], padding: Padding
     ) -> npt.NDArray[np.float32]:
-        with torch.inference_mode():
-            x = normalize(
-                to_reflectance(dn).to(self.device.torch),
-                torch.from_numpy(valid).to(self.device.torch),
-                self.meta.scaling,
-            )
-            for band in self._optional:
-                x[:, band].masked_fill_(torch.from_numpy(dn[:, band] == NO_DATA).to(self.device.torch), 0.0)
-            if any(after for _, after in padding):
-                # Edge pixels are repeated: zeros would look like missing data to the net and darken the rim.
-                x = functional.pad(x, (*padding[1], *padding[0]), mode="replicate")
-            probability = self._forward(x)
-            if self.meta.tta_flip:
-                probability = (probability + self._forward(x.flip(-1)).flip(-1)) / 2
-            return probability.cpu().numpy()
+        """Return the probability of the padded pixels."""
 
-    def _forward(self, x: torch.Tensor) -> torch.Tensor:
-        with self.device.autocast():
-            logits = self._net(x.contiguous(memory_format=torch.channels_last))[:, 0].float()
-        # The sigmoid of infinity is 0 or 1: a net that overflows would look certain.
-        return torch.sigmoid(logits.where(logits.isfinite(), torch.nan))
+
+class Int8Predictor(Predictor):
+    """The int8 file of some weights.
+
+    Args:
+        data: the file, its checksum compared.
+        meta: of the weights.
+        weights_id: of the weights.
+        threads: CPU threads; 0 uses every CPU of the process.
+    """
+
+    arithmetic: Literal["int8"] = "int8"
+
+    def __init__(self, data: bytes, meta: WeightsMeta, weights_id: str | None, *, threads: int = 0) -> None:
+        super().__init__(meta, weights_id)
+        self._net = Int8Net(data, meta, threads=threads or usable_cpus())
+
+    def _compute(
+        self, dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], padding: Padding
+    ) -> npt.NDArray[np.float32]:
+        # The graph includes preprocessing and flip; 0 means no data.
+        return self._net.probability(np.pad(dn * valid[:, None], ((0, 0), (0, 0), *padding), mode="edge"))
 
 
 def open_predictor(store: Store, weights: Weights, device: Device) -> Predictor:
-    """Load published weights, and their int8 file if there is one and the device can use it; log which and why.
+    """Load published weights, or their int8 file if there is one and the device can use it; log which and why.
 
     Raises:
         BadWeights: a file is invalid.
         ObjectMissing: a file is gone.
         ObjectCorrupt: a file has another checksum than its row.
+        SettingsError: torch is needed and not installed.
     """
-    loaded = load_weights(store.get(weights.key, weights.sha256), device.torch)
-    asset = weights.companions.get(INT8_ASSET)
+    data, asset = store.get(weights.key, weights.sha256), weights.companions.get(INT8_ASSET)
     int8 = None
-    if asset is None:
-        why = "no int8 file was published with them"
-    elif device.int8 is None:
-        why = f"int8 is switched off, or this {device.kind} cannot sum it exactly"
-    else:
+    if asset is not None and device.int8 is not None:
         stored = StoredObject.model_validate(asset)
-        int8, why = store.get(stored.key, stored.sha256), f"they have an int8 file and the CPU has {device.int8}"
-    predictor = Predictor(loaded, device, int8)
-    log.info("weights %s predict in %s: %s", weights.weights_id, predictor.arithmetic, why)
+        int8 = store.get(stored.key, stored.sha256)
+    return predictor_of(data, int8, device)
+
+
+def predictor_of(data: bytes, int8: bytes | None, device: Device) -> Predictor:
+    """Return the predictor of a weights file, and of its int8 file if the device can use it; log which and why.
+
+    Args:
+        data: the weights file; it may be hostile.
+        int8: the int8 file, its checksum compared; None if there is none.
+        device: where to compute.
+
+    Raises:
+        BadWeights: a file is invalid.
+        SettingsError: torch is needed and not installed.
+    """
+    if int8 is not None and device.int8 is not None:
+        weights_id = id_from_hash("w", sha256_of(data))
+        predictor: Predictor = Int8Predictor(
+            int8, read_meta(read_weights_header(data)), weights_id, threads=device.threads
+        )
+        why = f"they have an int8 file and the CPU has {device.int8}"
+    else:
+        predictor = _in_torch(data, device)
+        why = (
+            f"int8 is switched off, or this {device.kind} cannot sum it exactly"
+            if device.int8 is None
+            else "no int8 file was published with them"
+        )
+    log.info("weights %s predict in %s: %s", predictor.weights_id, predictor.arithmetic, why)
     return predictor
+
+
+def _in_torch(data: bytes, device: Device) -> Predictor:
+    if device.provisional:
+        device = choose_device("cpu", threads=device.threads)
+    from cloudseg.model.torch_predictor import TorchPredictor
+    from cloudseg.model.weights import load_weights
+
+    return TorchPredictor(load_weights(data, device.torch), device)

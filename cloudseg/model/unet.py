@@ -60,25 +60,6 @@ class UNet(nn.Module):
         """Return the number in the attribute names of the decoder's blocks of a level (1 is full resolution)."""
         return level
 
-    @classmethod
-    def radius_of(cls, widths: Sequence[int]) -> int:
-        """Return the pixels on each side that can change an output pixel.
-
-        Level l works on pixels of 2**l: its four 3x3 convolutions (two in the bottleneck) reach 4 * 2**l pixels, and
-        each of the poolings and up-convolutions reaches less than one pixel of the level below.
-        """
-        multiple = 1 << (len(widths) - 1)
-        return 4 * (multiple - 1) + 2 * multiple + (multiple - 1)
-
-    @classmethod
-    def values_of(cls, widths: Sequence[int]) -> int:
-        """Return how many values a forward pass holds at once for each pixel of the input.
-
-        Ten maps of the first level: skip, upsampled, concatenated (two), input and output of the running convolution,
-        and what the allocator keeps around them (measured: 10.7 with 16 channels in bf16, the float32 input included).
-        """
-        return 10 * widths[0]
-
     @property
     def decoder_names(self) -> list[tuple[int, int]]:
         """Pairs of level and the number in the decoder's attribute names, deepest first."""

@@ -19,7 +19,8 @@ from cloudseg.model.predictor import Predictor
 from cloudseg.raster.resample import Bools, Floats, upsample
 
 BUDGET_BYTES: Final = 512 << 20
-"""Memory for one forward pass. In addition, torch uses about 380 MB, GDAL's cache 64 MB, and the queues some."""
+"""Memory for one forward pass. In addition, torch uses about 200 MB where it is imported, GDAL's cache 64 MB, and the
+queues some."""
 _BYTES_PER_VALUE: Final = {"fp32": 4, "bf16": 2, "int8": 2}
 """Of an activation. In int8 the first and the last layers are float32: 115 to 132 bytes a pixel were measured where a
 pass in float32 holds 64 to 80 values. By the arithmetic alone, so that any CPU cuts a scene in the same way."""

@@ -19,7 +19,7 @@ from rasterio.windows import Window as RasterioWindow
 from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA
 from cloudseg.grid import Window, decimation, iter_strips
 from cloudseg.model.device import usable_cpus
-from cloudseg.model.normalize import fill_missing
+from cloudseg.model.pixels import fill_missing
 from cloudseg.model.predictor import Predictor
 from cloudseg.model.windows import BUDGET_BYTES, PaddedWindow, plan_windows
 from cloudseg.predict.brightness import BrightnessCount

@@ -38,7 +38,7 @@ def register(
         store: destination of the safetensors file and the assets, content-addressed.
         catalog: destination of the row, under the next version.
         weights: the safetensors file; its header contains `metadata` too.
-        metadata: everything that prediction needs (the fields of `cloudseg.model.weights.WeightsMeta`); card and item
+        metadata: everything that prediction needs (the fields of `cloudseg.model.meta.WeightsMeta`); card and item
             read `architecture`, `bands`, `clip`, `mean`, `std`, `threshold` and, where there, `widths`,
             `total_parameters`, `working_resolution_m`, `recipe_name`, `recipe_hash`, `code_version` and `metrics`.
         companions: name ('onnx', 'golden' ...) to file name and bytes. The card and the STAC item are added here

@@ -11,13 +11,21 @@ if TYPE_CHECKING:
     from cloudseg.teacher import Teacher
 
 
-def open_device(runtime: Runtime, *, precision: Literal["auto", "fp32", "bf16"] = "auto") -> "Device":
+def open_device(
+    runtime: Runtime, *, precision: Literal["auto", "fp32", "bf16"] = "auto", predicts: bool = False
+) -> "Device":
     """Choose the device and set up torch for it, with the threads of the settings; log the choice and its reason.
 
+    Args:
+        runtime: its settings.
+        precision: of torch.
+        predicts: whether published weights predict on it and nothing else: with int8 torch is not imported.
+
     Raises:
-        SettingsError: torch is not installed (the core works without it), or the device of the settings is missing.
+        SettingsError: torch is needed and not installed (the core works without it), or the device of the settings is
+            missing.
     """
-    return open_device_of(runtime.settings, precision=precision)
+    return open_device_of(runtime.settings, precision=precision, predicts=predicts)
 
 
 def open_opinion(runtime: Runtime) -> "Teacher | None":

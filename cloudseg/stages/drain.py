@@ -278,7 +278,7 @@ class _Work:
         if self._predictor is None:  # the first scene: a worker that draws none does not load torch
             from cloudseg.model.predictor import open_predictor
 
-            device = open_device(self._runtime)
+            device = open_device(self._runtime, predicts=True)
             self._predictor = open_predictor(self._runtime.store, self._target.weights, device)
         return self._predictor
 

@@ -257,7 +257,7 @@ def _mask_all(
     exact: bool,
 ) -> None:
     """Add to `masks` the mask id by scene id, and to `failed` the error record by id of each scene that failed."""
-    device = open_device(runtime)
+    device = open_device(runtime, predicts=True)
     from cloudseg.model.predictor import open_predictor
 
     predictor = open_predictor(runtime.store, weights, device)

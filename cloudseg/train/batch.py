@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 
 from cloudseg.dataset.chips import ChipSet
-from cloudseg.model.normalize import Scaling, normalize
+from cloudseg.model.normalize import normalize
+from cloudseg.model.pixels import Scaling
 from cloudseg.recipe import Recipe
 from cloudseg.records import Chip
 from cloudseg.train.augment import Augmentation, Draw

@@ -4,7 +4,7 @@ from itertools import groupby
 
 import numpy as np
 
-from cloudseg.model.normalize import observed
+from cloudseg.model.pixels import observed
 from cloudseg.raster.brightness import BINS, SAMPLE_STRIDE, count_bins, percentiles_of, range_of, visible
 from cloudseg.records import BrightnessRange
 from cloudseg.train.data import TrainingData

@@ -9,10 +9,12 @@ import numpy.typing as npt
 from cloudseg.catalog import Catalog
 from cloudseg.model.export import export_onnx
 from cloudseg.model.golden import GOLDEN_FILE, REFERENCE_DEVICE, pack_golden
-from cloudseg.model.int8 import CALIBRATION_CHIPS, INT8_ASSET, INT8_FILE, Quantized, make_int8
-from cloudseg.model.normalize import fill_missing
-from cloudseg.model.predictor import Predictor
-from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights
+from cloudseg.model.int8 import CALIBRATION_CHIPS, Quantized, make_int8
+from cloudseg.model.int8_net import INT8_ASSET, INT8_FILE
+from cloudseg.model.meta import WeightsMeta
+from cloudseg.model.pixels import fill_missing
+from cloudseg.model.torch_predictor import TorchPredictor
+from cloudseg.model.weights import LoadedModel, load_weights, pack_weights
 from cloudseg.recipe import Recipe
 from cloudseg.records import Chip, Run, Weights
 from cloudseg.registry import register
@@ -125,7 +127,7 @@ def _quantized(loaded: LoadedModel, data: TrainingData) -> Quantized:
         for chip in _spread(data.validation, _COMPARED_CHIPS)
         for pixels in _as_it_may_come(chips.pixels(chip), meta)
     ]
-    return make_int8(loaded, Predictor(loaded, REFERENCE_DEVICE), calibration, compared)
+    return make_int8(loaded, TorchPredictor(loaded, REFERENCE_DEVICE), calibration, compared)
 
 
 def _as_it_may_come(dn: npt.NDArray[np.uint16], meta: WeightsMeta) -> list[npt.NDArray[np.uint16]]:

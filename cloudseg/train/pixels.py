@@ -12,7 +12,8 @@ import torch
 
 from cloudseg.bands import NO_DATA, REFLECTANCE_SCALE
 from cloudseg.dataset.chips import ChipSet
-from cloudseg.model.normalize import observed, to_reflectance
+from cloudseg.model.normalize import to_reflectance
+from cloudseg.model.pixels import observed
 from cloudseg.records import Chip
 from cloudseg.train.augment import Draw, Sample
 

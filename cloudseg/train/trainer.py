@@ -18,10 +18,12 @@ from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA
 from cloudseg.errors import TrainingDiverged
 from cloudseg.model.device import keep_activations_mapped
 from cloudseg.model.encoder import encoder_parameters, load_encoder
+from cloudseg.model.meta import WeightsMeta
 from cloudseg.model.nets import build_model
 from cloudseg.model.predictor import Predictor
+from cloudseg.model.torch_predictor import TorchPredictor
 from cloudseg.model.unet import UNet, count_parameters
-from cloudseg.model.weights import LoadedModel, WeightsMeta
+from cloudseg.model.weights import LoadedModel
 from cloudseg.recipe import Optimizer, Recipe
 from cloudseg.train.batch import Batch, Batches
 from cloudseg.train.checkpoint import (
@@ -269,7 +271,7 @@ class Trainer:
     def predictor(self, net: UNet | None = None) -> Predictor:
         """Return the common forward pass of a net (by default the published one)."""
         chosen = net if net is not None else self.published_net
-        return Predictor(LoadedModel(chosen, describe_net(self._recipe, chosen)), self._device)
+        return TorchPredictor(LoadedModel(chosen, describe_net(self._recipe, chosen)), self._device)
 
     def keep_if_best(self, loss: float, epoch: int) -> bool:
         """Keep the published net if its validation loss is the lowest so far; return whether it is.

@@ -12,7 +12,7 @@ import torch
 from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA
 from cloudseg.errors import TrainingDiverged
 from cloudseg.metrics import iou, precision, recall
-from cloudseg.model.normalize import observed
+from cloudseg.model.pixels import observed
 from cloudseg.model.predictor import Predictor
 from cloudseg.records import Chip, Json
 from cloudseg.train.data import TrainingData

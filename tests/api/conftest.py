@@ -10,7 +10,8 @@ import pytest
 from cloudseg import stages
 from cloudseg.catalog import Catalog, model_rows
 from cloudseg.catalog.session import now
-from cloudseg.model.int8 import INT8_ASSET, quantize
+from cloudseg.model.int8 import quantize
+from cloudseg.model.int8_net import INT8_ASSET
 from cloudseg.model.weights import pack_weights
 from cloudseg.raster.synthetic import make_tiles
 from cloudseg.records import Promotion, Weights

@@ -9,7 +9,7 @@ import pytest
 import cloudseg
 from cloudseg.errors import InputError
 from cloudseg.model.device import Device
-from cloudseg.model.predictor import Predictor
+from cloudseg.model.torch_predictor import TorchPredictor
 from cloudseg.model.weights import pack_weights
 from tests.predict.conftest import make_loaded, make_numbers
 
@@ -28,13 +28,13 @@ def model(runtime_env: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_result_is_that_of_the_net(runtime_env: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compared with the net itself, without windows or encoding."""
     loaded = make_loaded((4, 6))
-    model = cloudseg.Model(Predictor(loaded, FP32))
+    model = cloudseg.Model(TorchPredictor(loaded, FP32))
     numbers = make_numbers(70, 90, count=3, seed=3)
     numbers[:, 60:, :] = 0
     numbers[1, :5, :7] = 0  # dark in one band only: an observation
     found = model.predict(numbers, bands=RGB)
     valid = (numbers != 0).any(axis=0)
-    expected = Predictor(loaded, FP32).probability(np.maximum(numbers, 1)[None], valid[None])[0]
+    expected = TorchPredictor(loaded, FP32).probability(np.maximum(numbers, 1)[None], valid[None])[0]
     assert found.mask.dtype == np.uint8
     assert found.probability.dtype == np.float32
     assert np.abs(found.probability[valid] - expected[valid]).max() <= 0.5 / 250 + 1e-5

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from benchmarks import peer_environments, peers, run
+from benchmarks.folder import open_world
 from benchmarks.peer_environments import PEERS, python_of
 from benchmarks.peer_sides import FOLDER, mask_path
-from benchmarks.world import masked_scenes, open_world
+from benchmarks.world import masked_scenes
 from cloudseg.ingest import DecodeLimits
 from cloudseg.ingest.pipeline import ingest_source
 from cloudseg.raster.read import open_raster

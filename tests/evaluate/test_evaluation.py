@@ -16,7 +16,7 @@ from cloudseg.evaluate.evaluation import evaluate_weights
 from cloudseg.evaluate.scene import Evaluator
 from cloudseg.evaluate.table import read_table, threshold_curve
 from cloudseg.model.golden import pack_golden
-from cloudseg.model.predictor import Predictor
+from cloudseg.model.torch_predictor import TorchPredictor
 from cloudseg.model.weights import load_weights, pack_weights
 from cloudseg.records import StoredObject
 from cloudseg.registry import register
@@ -125,7 +125,7 @@ def test_the_factor_counts_from_the_snapshots_pixels(store: LocalStore, catalog:
         snapshot = get_snapshot(db, snapshot_id)
         (scene,) = list_scenes(db)
     with open_chips(store, snapshot) as chips:
-        predictor = Predictor(load_weights(store.get(weights.key)), CPU)
+        predictor = TorchPredictor(load_weights(store.get(weights.key)), CPU)
         assert Evaluator(chips, predictor, snapshot_id=snapshot_id, snapshot_resolution_m=20.0).factor(scene) == 2
         assert Evaluator(chips, predictor, snapshot_id=snapshot_id, snapshot_resolution_m=None).factor(scene) == 4
         assert Evaluator(chips, predictor, snapshot_id=snapshot_id, snapshot_resolution_m=80.0).factor(scene) == 1

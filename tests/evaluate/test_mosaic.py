@@ -12,9 +12,11 @@ from cloudseg.dataset.chips import open_chips
 from cloudseg.evaluate.mosaic import read_mosaic, window_of
 from cloudseg.evaluate.scene import Evaluator
 from cloudseg.grid import Window
+from cloudseg.model.meta import WeightsMeta
 from cloudseg.model.nets import build_model
 from cloudseg.model.predictor import Predictor
-from cloudseg.model.weights import LoadedModel, WeightsMeta
+from cloudseg.model.torch_predictor import TorchPredictor
+from cloudseg.model.weights import LoadedModel
 from cloudseg.recipe import Model
 from cloudseg.storage import LocalStore
 from tests.evaluate.world import CPU, Tile, build_world
@@ -48,7 +50,7 @@ def random_net_loaded(working_resolution_m: float | None) -> LoadedModel:
 
 
 def random_net(working_resolution_m: float | None) -> Predictor:
-    return Predictor(random_net_loaded(working_resolution_m), CPU)
+    return TorchPredictor(random_net_loaded(working_resolution_m), CPU)
 
 
 def noise() -> npt.NDArray[np.uint16]:
@@ -134,7 +136,7 @@ def test_a_scene_with_few_chips_costs_few_forward_passes(store: LocalStore, cata
         snapshot = get_snapshot(db, snapshot_id)
         (scene,) = list_scenes(db)
 
-    class Counting(Predictor):
+    class Counting(TorchPredictor):
         passes = 0
 
         def probability(self, *args: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:

@@ -1,6 +1,5 @@
 """What is evaluated is what is published: the same probability for the same pixel, bit for bit."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from cloudseg.evaluate import scene as evaluating
 from cloudseg.evaluate.mosaic import window_of
 from cloudseg.evaluate.scene import Evaluator, Facts
 from cloudseg.model.int8 import quantize
-from cloudseg.model.predictor import Predictor
+from cloudseg.model.predictor import Int8Predictor, Predictor
+from cloudseg.model.torch_predictor import TorchPredictor
 from cloudseg.predict import draw as drawing
 from cloudseg.predict.draw import draw_rasters, plan_scene
 from cloudseg.records import Scene
@@ -47,9 +47,9 @@ def make_predictor(
 ) -> Predictor:
     loaded = make_loaded(widths, tta_flip=flip, working_resolution_m=RESOLUTION_M * factor)
     if not int8:
-        return Predictor(loaded, CPU)
+        return TorchPredictor(loaded, CPU)
     companion = quantize(loaded, [numbers[:, -64:, -64:], numbers[:, :64, -64:]])
-    predictor = Predictor(loaded, dataclasses.replace(CPU, int8="test"), companion)
+    predictor = Int8Predictor(companion, loaded.meta, loaded.weights_id)
     assert predictor.arithmetic == "int8"
     return predictor
 

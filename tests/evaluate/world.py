@@ -16,8 +16,9 @@ from cloudseg.dataset.shard import ShardWriter
 from cloudseg.grid import Window, iter_windows
 from cloudseg.model.device import Device
 from cloudseg.model.golden import GOLDEN_FILE, pack_golden
+from cloudseg.model.meta import WeightsMeta
 from cloudseg.model.nets import build_model
-from cloudseg.model.weights import WeightsMeta, load_weights, pack_weights
+from cloudseg.model.weights import load_weights, pack_weights
 from cloudseg.recipe import Model
 from cloudseg.records import Chip, Label, Scene, Snapshot, Split, Weights
 from cloudseg.registry import register

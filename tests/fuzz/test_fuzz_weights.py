@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from cloudseg.errors import BadWeights, InputError
 from cloudseg.model.import_baseline_weights import read_baseline_weights
+from cloudseg.model.meta import WeightsMeta
 from cloudseg.model.nets import build_model
 from cloudseg.model.safetensors_header import METADATA_KEY
-from cloudseg.model.weights import WeightsMeta, load_weights, pack_weights
+from cloudseg.model.weights import load_weights, pack_weights
 from cloudseg.recipe import Architecture, Model
 from tests.fuzz.fuzzing import fuzz_bytes, fuzzed
 

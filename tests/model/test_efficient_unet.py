@@ -20,11 +20,13 @@ from cloudseg.model.encoder import load_encoder
 from cloudseg.model.export import export_onnx
 from cloudseg.model.fuse import fuse_conv_bn
 from cloudseg.model.int8 import measure_agreement, quantize
+from cloudseg.model.meta import WeightsMeta
 from cloudseg.model.nets import build_model
-from cloudseg.model.normalize import observed
-from cloudseg.model.predictor import Predictor
+from cloudseg.model.pixels import observed
+from cloudseg.model.shapes import receptive_radius
+from cloudseg.model.torch_predictor import TorchPredictor
 from cloudseg.model.unet import SimpleUNet, count_parameters
-from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights
+from cloudseg.model.weights import LoadedModel, load_weights, pack_weights
 from cloudseg.model.windows import iter_padded_windows, margin_of
 from cloudseg.recipe import Model, load_recipe, recipe_from
 from tests.model.encoder_source import SHIPPED, convert
@@ -153,7 +155,7 @@ def test_receptive_radius_is_the_reach_of_the_gradient(levels: int) -> None:
             setattr(parent, name, nn.Identity())
     for parameter in net.parameters():
         nn.init.constant_(parameter, 1.0)
-    radius, multiple = net.radius_of(net.widths), 1 << levels
+    radius, multiple = receptive_radius(Model(architecture="EfficientUNet", widths=net.widths)), 1 << levels
     size = -(-(2 * radius + 3 * multiple) // multiple) * multiple
     x = torch.zeros(1, 1, size, 2 * multiple, dtype=torch.float64, requires_grad=True)
     out, reach = net(x), 0
@@ -171,7 +173,7 @@ def test_fused_and_exported_it_computes_the_same(facts: dict[str, Any]) -> None:
     torch.testing.assert_close(fuse_conv_bn(model.net)(x), model.net(x), atol=1e-4, rtol=1e-4)
     session = onnxruntime.InferenceSession(export_onnx(model), providers=["CPUExecutionProvider"])
     dn = np.stack([make_chip(seed) for seed in (1, 2)])
-    expected = Predictor(model, CPU).probability(dn, observed(dn))
+    expected = TorchPredictor(model, CPU).probability(dn, observed(dn))
     np.testing.assert_allclose(session.run(None, {"dn": dn})[0], expected, atol=1e-4)
 
 
@@ -179,14 +181,14 @@ def test_it_can_be_quantized() -> None:
     model = make()
     int8 = quantize(model, [make_chip(seed) for seed in range(8)])
     dn = np.stack([make_chip(seed) for seed in (1, 2)])
-    masks = (Predictor(model, CPU).probability(dn, observed(dn)) >= model.meta.threshold).astype(np.uint8)
-    found = measure_agreement(model, Predictor(model, CPU), int8, list(zip(dn, masks, strict=True)))
+    masks = (TorchPredictor(model, CPU).probability(dn, observed(dn)) >= model.meta.threshold).astype(np.uint8)
+    found = measure_agreement(model, TorchPredictor(model, CPU), int8, list(zip(dn, masks, strict=True)))
     assert found.mask_iou > 0.8, "random parameters crowd the probability around the threshold"
 
 
 def test_windows_of_a_scene_equal_the_scene_in_one_piece() -> None:
     model = make()
-    predictor, multiple = Predictor(model, CPU), model.meta.multiple
+    predictor, multiple = TorchPredictor(model, CPU), model.meta.multiple
     dn = np.concatenate([make_chip(seed, side=704) for seed in (3, 4)], axis=2)[:, :690, :700][None]
     whole = predictor.probability(dn, observed(dn))[0]
     margin, seen = margin_of(model.meta.receptive_radius, multiple), 0
@@ -201,7 +203,7 @@ def test_windows_of_a_scene_equal_the_scene_in_one_piece() -> None:
 def test_any_size_is_predicted() -> None:
     model = make()
     dn = np.random.default_rng(0).integers(1, 7000, (1, 3, 33, 47)).astype(np.uint16)
-    assert Predictor(model, CPU).probability(dn, observed(dn)).shape == (1, 33, 47)
+    assert TorchPredictor(model, CPU).probability(dn, observed(dn)).shape == (1, 33, 47)
 
 
 @pytest.mark.parametrize(("kernel", "height"), [(3, 200), (5, 330)])

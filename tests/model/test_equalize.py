@@ -10,7 +10,7 @@ from cloudseg.model.efficient_unet import EfficientUNet
 from cloudseg.model.export import export_onnx
 from cloudseg.model.int8 import METHODS, Method, agreement, make_int8, measure_agreement, quantize
 from cloudseg.model.int8.equalize import _ranges, equalize
-from cloudseg.model.predictor import Predictor
+from cloudseg.model.torch_predictor import TorchPredictor
 from cloudseg.model.weights import LoadedModel
 from tests.model.test_int8 import CHIPS, FP32, labeled, make_loaded
 
@@ -55,7 +55,7 @@ def test_it_computes_the_same_bits_with_about_equal_ranges(architecture: str) ->
 
 def test_a_net_with_uneven_channels_agrees_only_when_they_are_equalized() -> None:
     loaded = make_uneven(make_loaded(), 300.0)
-    reference, compared = Predictor(loaded, FP32), labeled(loaded)
+    reference, compared = TorchPredictor(loaded, FP32), labeled(loaded)
     plain, equal = (
         measure_agreement(loaded, reference, quantize(loaded, CHIPS, Method(equalized, averaged=False)), compared)
         for equalized in (False, True)
@@ -67,7 +67,7 @@ def test_a_net_with_uneven_channels_agrees_only_when_they_are_equalized() -> Non
 def test_methods_are_tried_until_one_agrees(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     loaded = make_uneven(make_loaded(), 300.0)
-    given = loaded, Predictor(loaded, FP32), CHIPS, labeled(loaded)
+    given = loaded, TorchPredictor(loaded, FP32), CHIPS, labeled(loaded)
     made = make_int8(*given)
     assert len(_tried(caplog)) == len(METHODS), "random parameters crowd the probability around the threshold"
     assert not made.agreement.is_good, "none lowers what is asked"

@@ -12,14 +12,17 @@ import torch
 
 from cloudseg.catalog import Catalog
 from cloudseg.errors import BadWeights, ObjectCorrupt
-from cloudseg.model.device import Device, choose_device, cpu_flags, int8_unit
+from cloudseg.model.device import Device, choose_device, choose_int8, cpu_flags, int8_unit
 from cloudseg.model.golden import REFERENCE_DEVICE
-from cloudseg.model.int8 import INT8_FILE, METHODS, Agreement, Int8Net, measure_agreement, quantize
+from cloudseg.model.int8 import METHODS, Agreement, measure_agreement, quantize
+from cloudseg.model.int8_net import INT8_FILE, Int8Net
+from cloudseg.model.meta import WeightsMeta
 from cloudseg.model.nets import build_model
-from cloudseg.model.normalize import observed
-from cloudseg.model.predictor import Predictor, open_predictor
+from cloudseg.model.pixels import observed
+from cloudseg.model.predictor import Predictor, open_predictor, predictor_of
 from cloudseg.model.safetensors_header import METADATA_KEY
-from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights
+from cloudseg.model.torch_predictor import TorchPredictor
+from cloudseg.model.weights import LoadedModel, load_weights, pack_weights
 from cloudseg.model.windows import PaddedWindow, plan_windows
 from cloudseg.recipe import Model
 from cloudseg.records import Weights
@@ -70,11 +73,16 @@ def make_chip(seed: int, side: int = 64) -> np.ndarray:
 CHIPS = [make_chip(seed) for seed in range(4)]
 
 
+def choose(loaded: LoadedModel, device: Device, int8: bytes | None) -> Predictor:
+    return predictor_of(pack_weights(loaded.net, loaded.meta), int8, device)
+
+
 def labeled(loaded: LoadedModel, *, other: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return new chips, labeled by the net itself or by its opposite."""
     chips = [make_chip(seed) for seed in range(10, 14)]
     masks = [
-        Predictor(loaded, FP32).probability(dn[None], observed(dn)[None])[0] >= loaded.meta.threshold for dn in chips
+        TorchPredictor(loaded, FP32).probability(dn[None], observed(dn)[None])[0] >= loaded.meta.threshold
+        for dn in chips
     ]
     return [(dn, (mask ^ other).astype(np.uint8)) for dn, mask in zip(chips, masks, strict=True)]
 
@@ -84,7 +92,7 @@ def test_it_agrees_and_equal_input_gives_equal_bytes(facts: dict[str, Any]) -> N
     loaded = make_loaded(**facts)
     data = quantize(loaded, CHIPS)
     assert data == quantize(loaded, CHIPS)
-    found = measure_agreement(loaded, Predictor(loaded, FP32), data, labeled(loaded))
+    found = measure_agreement(loaded, TorchPredictor(loaded, FP32), data, labeled(loaded))
     assert found.mask_iou > 0.95, "random parameters crowd the probability around the threshold"
     assert found.label_iou_fp32 == 1
     assert found.label_iou == found.mask_iou
@@ -99,7 +107,7 @@ def test_it_is_published_only_when_it_agrees() -> None:
     assert not Agreement(0.995, 0.806, 0.800, 9).is_good, "better by chance is another net too"
     loaded = make_loaded()
     blind = quantize(loaded, [np.zeros_like(CHIPS[0])])  # ranges of empty chips: everything above is cut off
-    assert not measure_agreement(loaded, Predictor(loaded, FP32), blind, labeled(loaded)).is_good
+    assert not measure_agreement(loaded, TorchPredictor(loaded, FP32), blind, labeled(loaded)).is_good
     with pytest.raises(ValueError, match="calibration"):
         quantize(loaded, [])
 
@@ -107,7 +115,7 @@ def test_it_is_published_only_when_it_agrees() -> None:
 def test_without_cloud_there_is_nothing_to_disagree_on() -> None:
     loaded = make_loaded(threshold=1.0)
     empty = [(dn, np.zeros(dn.shape[1:], np.uint8)) for dn in CHIPS]
-    assert measure_agreement(loaded, Predictor(loaded, FP32), quantize(loaded, CHIPS), empty) == Agreement(
+    assert measure_agreement(loaded, TorchPredictor(loaded, FP32), quantize(loaded, CHIPS), empty) == Agreement(
         1.0, 1.0, 1.0, 4
     )
 
@@ -146,10 +154,43 @@ def test_the_setting_and_the_reference() -> None:
     assert REFERENCE_DEVICE.int8 is None, "golden samples are fp32"
 
 
+@pytest.mark.usefixtures("exact_int8")
+def test_a_prediction_in_int8_asks_torch_only_where_a_gpu_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = tmp_path / "nvidiactl"
+    monkeypatch.setattr("cloudseg.model.device.GPU_FILES", (driver,))
+    chosen = choose_int8()
+    assert chosen is not None
+    assert (chosen.kind, chosen.int8, chosen.provisional) == ("cpu", int8_unit(cpu_flags()), True)
+    assert "this machine has no GPU driver; int8: the CPU has" in chosen.reason
+    assert choose_int8(int8="off") is None
+    assert choose_int8("cuda") is None
+    driver.touch()
+    assert choose_int8() is None, "a GPU is preferred to int8"
+    assert choose_int8("cpu") is not None
+    monkeypatch.setattr("cloudseg.model.device.CPUINFO", tmp_path / "none")
+    assert choose_int8("cpu") is None
+
+
+@pytest.mark.usefixtures("exact_int8")
+def test_weights_without_an_int8_file_choose_the_precision_after_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = make_loaded()
+    device = choose_int8("cpu", threads=1)
+    assert device is not None
+    monkeypatch.setattr("cloudseg.model.device.bf16_unit", lambda kind: "a unit")
+    assert choose(loaded, device, None).arithmetic == "bf16"
+    assert choose(loaded, device, quantize(loaded, CHIPS)).arithmetic == "int8"
+
+
 def test_the_predictor_uses_it_only_where_the_device_can() -> None:
     loaded, dn = make_loaded(), make_chip(5)[None]
     data = quantize(loaded, CHIPS)
-    plain, refused, fast = Predictor(loaded, INT8), Predictor(loaded, FP32, data), Predictor(loaded, INT8, data)
+    plain, refused, fast = (
+        choose(loaded, INT8, None),
+        choose(loaded, FP32, data),
+        choose(loaded, INT8, data),
+    )
     assert (plain.arithmetic, refused.arithmetic, fast.arithmetic) == ("fp32", "fp32", "int8")
     exact, same = (predictor.probability(dn, observed(dn)) for predictor in (plain, refused))
     np.testing.assert_array_equal(exact, same)
@@ -159,7 +200,7 @@ def test_the_predictor_uses_it_only_where_the_device_can() -> None:
 def test_the_predictor_computes_in_int8() -> None:
     loaded, dn = make_loaded(), make_chip(5)[None]
     data = quantize(loaded, CHIPS)
-    exact, quick = (Predictor(loaded, INT8, file).probability(dn, observed(dn)) for file in (None, data))
+    exact, quick = (choose(loaded, INT8, file).probability(dn, observed(dn)) for file in (None, data))
     assert 0 < np.abs(quick - exact)[observed(dn)].mean() < 0.02
 
 
@@ -169,7 +210,7 @@ def test_windows_of_an_int8_net_do_not_depend_on_the_precision_of_the_cpu() -> N
     data = quantize(loaded, CHIPS)
 
     def windows(device: Device, file: bytes | None) -> list[PaddedWindow]:
-        return plan_windows(Predictor(loaded, device, file), 3000, 3000, 1, budget_bytes=64 << 20)
+        return plan_windows(choose(loaded, device, file), 3000, 3000, 1, budget_bytes=64 << 20)
 
     assert windows(INT8, data) == windows(bf16, data)
     assert windows(INT8, None) != windows(bf16, None)
@@ -183,7 +224,7 @@ def test_prediction_of_any_size(size: tuple[int, int]) -> None:
     dn = np.ascontiguousarray(make_chip(6)[None, :, -size[0] :, -size[1] :])
     valid = observed(dn)
     valid[0, 0, 0] = False
-    exact, quick = (Predictor(loaded, INT8, data).probability(dn, valid) for data in (None, quantize(loaded, CHIPS)))
+    exact, quick = (choose(loaded, INT8, data).probability(dn, valid) for data in (None, quantize(loaded, CHIPS)))
     assert quick.shape == (1, *size)
     assert quick.dtype == np.float32
     assert np.abs(quick - exact)[valid].mean() < 0.02

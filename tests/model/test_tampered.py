@@ -10,10 +10,11 @@ from cloudseg.catalog import Catalog
 from cloudseg.errors import ObjectCorrupt
 from cloudseg.model import predictor as predictors
 from cloudseg.model.device import Device
-from cloudseg.model.int8 import INT8_ASSET
+from cloudseg.model.int8_net import INT8_ASSET
+from cloudseg.model.meta import WeightsMeta
 from cloudseg.model.nets import build_model
 from cloudseg.model.predictor import open_predictor
-from cloudseg.model.weights import WeightsMeta, pack_weights
+from cloudseg.model.weights import pack_weights
 from cloudseg.recipe import Model
 from cloudseg.records import Weights
 from cloudseg.registry import register

@@ -18,11 +18,13 @@ from cloudseg.model.export import export_onnx
 from cloudseg.model.fuse import fuse_conv_bn
 from cloudseg.model.golden import TOLERANCE, golden_difference, pack_golden, read_golden
 from cloudseg.model.import_baseline_weights import read_baseline_weights
+from cloudseg.model.meta import WeightsMeta
 from cloudseg.model.nets import build_model
-from cloudseg.model.normalize import Scaling, normalize, observed, to_reflectance
-from cloudseg.model.predictor import Predictor
+from cloudseg.model.normalize import normalize, to_reflectance
+from cloudseg.model.pixels import Scaling, observed
+from cloudseg.model.torch_predictor import TorchPredictor
 from cloudseg.model.unet import SimpleUNetV2, UNet, count_parameters
-from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights
+from cloudseg.model.weights import LoadedModel, load_weights, pack_weights
 from cloudseg.recipe import Model
 from cloudseg.stages import import_weights, models
 
@@ -224,7 +226,7 @@ def test_fusing_batch_norm_changes_nothing() -> None:
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (3, 5)])
 def test_prediction_of_any_size(size: tuple[int, int]) -> None:
     dn = scene(*size)
-    probability = Predictor(loaded(), CPU).probability(dn, observed(dn))
+    probability = TorchPredictor(loaded(), CPU).probability(dn, observed(dn))
     assert probability.shape == (1, *size)
     assert probability.dtype == np.float32
     assert 0 <= probability.min() <= probability.max() <= 1
@@ -232,7 +234,7 @@ def test_prediction_of_any_size(size: tuple[int, int]) -> None:
 
 def test_flip_is_the_mean_of_both_views() -> None:
     dn = scene(32, 32)
-    plain, flipped = (Predictor(loaded(tta_flip=flip), CPU) for flip in (False, True))
+    plain, flipped = (TorchPredictor(loaded(tta_flip=flip), CPU) for flip in (False, True))
     mirrored = plain.probability(dn[..., ::-1].copy(), observed(dn)[..., ::-1].copy())[..., ::-1]
     expected = (plain.probability(dn, observed(dn)) + mirrored) / 2
     np.testing.assert_allclose(flipped.probability(dn, observed(dn)), expected, atol=1e-6)
@@ -242,7 +244,7 @@ def test_bf16_agrees_with_fp32() -> None:
     dn = scene(32, 32)
     model = loaded()
     exact, fast = (
-        Predictor(model, Device("cpu", precision, 1, "test")).probability(dn, observed(dn))
+        TorchPredictor(model, Device("cpu", precision, 1, "test")).probability(dn, observed(dn))
         for precision in ("fp32", "bf16")
     )  # type: ignore[arg-type]
     np.testing.assert_allclose(fast, exact, atol=0.03)
@@ -280,7 +282,7 @@ def test_onnx_export_equals_torch(facts: dict[str, Any]) -> None:
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     for size in ((32, 32), (16, 48)):
         dn = np.concatenate([scene(*size), scene(*size, seed=1)])
-        expected = Predictor(model, CPU).probability(dn, observed(dn))
+        expected = TorchPredictor(model, CPU).probability(dn, observed(dn))
         np.testing.assert_allclose(session.run(None, {"dn": dn})[0], expected, atol=1e-5)
     props = {entry.key: entry.value for entry in onnx.load_from_string(data).metadata_props}
     assert WeightsMeta.model_validate_json(props["cloudseg"]) == model.meta
@@ -317,7 +319,7 @@ def test_baseline_weights_are_read_and_predict_with_their_own_preprocessing(shar
     dn = np.maximum(np.rint(reflectance * 10_000), 1).astype(np.uint16)
     with torch.inference_mode():
         theirs = torch.sigmoid(net(torch.from_numpy((landsat / 65_535).astype(np.float32))))[:, 0].numpy()
-    ours = Predictor(load_weights(pack_weights(net, meta)), CPU).probability(dn, np.ones((1, 32, 32), bool))
+    ours = TorchPredictor(load_weights(pack_weights(net, meta)), CPU).probability(dn, np.ones((1, 32, 32), bool))
     np.testing.assert_allclose(ours, theirs, atol=5e-3)
 
 

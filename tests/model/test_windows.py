@@ -6,8 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cloudseg.model.shapes import receptive_radius
 from cloudseg.model.unet import SimpleUNet
 from cloudseg.model.windows import choose_core, iter_padded_windows, margin_of
+from cloudseg.recipe import Model
 
 
 @settings(deadline=None)
@@ -63,7 +65,7 @@ def test_margin_is_wider_than_what_a_pixel_can_see(levels: int) -> None:
         (gradient,) = torch.autograd.grad(net(x)[0, 0, at, at], x)
         rows = torch.nonzero(gradient[0, 0].abs().sum(1)).flatten()
         reach = max(reach, at - int(rows.min()), int(rows.max()) - at)
-    assert 0 < reach <= SimpleUNet.radius_of(widths)
+    assert 0 < reach <= receptive_radius(Model(architecture="SimpleUNet", widths=widths))
 
 
 def test_core_follows_the_memory_budget() -> None:

@@ -16,9 +16,11 @@ from cloudseg import keys
 from cloudseg.catalog import Catalog
 from cloudseg.catalog.scene_rows import add_scene
 from cloudseg.model.device import Device
+from cloudseg.model.meta import WeightsMeta
 from cloudseg.model.nets import build_model
 from cloudseg.model.predictor import Predictor
-from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights
+from cloudseg.model.torch_predictor import TorchPredictor
+from cloudseg.model.weights import LoadedModel, load_weights, pack_weights
 from cloudseg.raster.cog import create_tiled, write_cog
 from cloudseg.raster.footprint import footprint_bounds, footprint_of
 from cloudseg.records import Scene, Weights
@@ -115,7 +117,7 @@ class World:
             snapshot_id=None,
             architecture=loaded.meta.architecture,
         )
-        return weights, Predictor(load_weights(data), FP32)
+        return weights, TorchPredictor(load_weights(data), FP32)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -1,6 +1,5 @@
 """Windowed equals whole; nothing observed means nothing computed; the rasters say what the net said."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,8 @@ from cloudseg.errors import DataError
 from cloudseg.grid import Window
 from cloudseg.model.device import Device
 from cloudseg.model.int8 import quantize
-from cloudseg.model.predictor import Predictor
+from cloudseg.model.predictor import Int8Predictor, Predictor
+from cloudseg.model.torch_predictor import TorchPredictor
 from cloudseg.model.weights import LoadedModel
 from cloudseg.predict.draw import PredictionProgress, draw_arrays, draw_rasters, plan_scene, stored_pixels
 from cloudseg.raster.probability import classify, encode_probability, first_cloud_step
@@ -75,7 +75,7 @@ def test_windowed_equals_whole(
     numbers[:, : height // 4, : width // 3] = 0
     scene = world.add_scene(numbers)
     loaded = make_net((4,) * levels, seed=seed, tta_flip=flip, working_resolution_m=10.0 * factor)
-    predictor = Predictor(loaded, FP32)
+    predictor = TorchPredictor(loaded, FP32)
     whole, windowed = (draw(world, scene, predictor, side) for side in (1024, core))
     assert len(whole[3]) == 1
     assert len(windowed[3]) >= 1
@@ -98,7 +98,7 @@ def test_windowed_equals_whole_in_int8(
     scene = world.add_scene(numbers)
     loaded = make_net((6, 8, 8), tta_flip=flip, working_resolution_m=10.0 * factor)
     companion = quantize(loaded, [numbers[:, :64, :64], numbers[:, 64:128, 64:128]])
-    predictor = Predictor(loaded, dataclasses.replace(FP32, int8="test"), companion)
+    predictor = Int8Predictor(companion, loaded.meta, loaded.weights_id)
     assert predictor.arithmetic == "int8"
     whole, windowed = (draw(world, scene, predictor, side) for side in (1024, core))
     assert len(windowed[3]) > len(whole[3]) == 1
@@ -111,7 +111,7 @@ def test_probability_is_what_the_net_says_of_the_whole_scene(world: Any, make_ne
     numbers = numbers_of(70, 90, 3)
     numbers[:, 60:, :] = 0
     scene = world.add_scene(numbers)
-    predictor = Predictor(make_net((4, 6, 8)), FP32)
+    predictor = TorchPredictor(make_net((4, 6, 8)), FP32)
     mask, probability, facts, _ = draw(world, scene, predictor, 32)
     valid = (numbers != 0).all(axis=0)
     expected = predictor.probability(numbers[None], valid[None])[0]
@@ -127,7 +127,7 @@ def test_windows_without_pixels_cost_no_forward_pass(world: Any, make_net: Calla
     numbers = numbers_of(96, 96, 1)
     numbers[:, :, :45] = 0
     scene = world.add_scene(numbers)
-    mask, _, facts, seen = draw(world, scene, Predictor(make_net((4, 4)), FP32), 32)
+    mask, _, facts, seen = draw(world, scene, TorchPredictor(make_net((4, 4)), FP32), 32)
     assert [(step.done, step.total) for step in seen] == [(n, 9) for n in range(1, 10)]
     assert seen[-1].skipped == 3
     assert (mask[:, :45] == 255).all()
@@ -136,7 +136,7 @@ def test_windows_without_pixels_cost_no_forward_pass(world: Any, make_net: Calla
 
 def test_a_missing_band_is_named_and_the_threads_end(world: Any, make_net: Callable[..., LoadedModel]) -> None:
     scene = world.add_scene(numbers_of(40, 40, 1))
-    predictor = Predictor(make_net((4, 4), bands=("red", "swir16")), FP32)
+    predictor = TorchPredictor(make_net((4, 4), bands=("red", "swir16")), FP32)
     with pytest.raises(DataError, match="swir16"):
         draw(world, scene, predictor, None)
 
@@ -149,7 +149,7 @@ def test_the_rasters_are_those_of_windows_that_are_read_one_by_one(
     numbers[:, 300:700, 150:] = 0
     numbers[:, 5, 7] = 0
     scene = world.add_scene(numbers)
-    predictor = Predictor(make_net((4, 6, 8), working_resolution_m=10.0 * factor), FP32)
+    predictor = TorchPredictor(make_net((4, 6, 8), working_resolution_m=10.0 * factor), FP32)
     mask, probability, facts, _ = draw(world, scene, predictor, 64)
     plan = plan_scene(scene, predictor, core=64)
     expected = np.empty_like(probability)
@@ -171,7 +171,7 @@ def test_every_tile_is_read_and_written_once(
     world: Any, make_net: Callable[..., LoadedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene = world.add_scene(numbers_of(1300, 700, 2))
-    predictor = Predictor(make_net((4, 6, 8), working_resolution_m=30.0), FP32)
+    predictor = TorchPredictor(make_net((4, 6, 8), working_resolution_m=30.0), FP32)
     read, written = np.zeros((2, 1300, 700), int)
     from_row = set()
 
@@ -200,7 +200,7 @@ def test_memory_follows_the_working_pixels_not_the_scene(world: Any, make_net: C
     side, factor = 3000, 10
     row, col = np.ogrid[0:side, 0:side]
     scene = world.add_scene(np.broadcast_to((2000 + row + col).astype(np.uint16), (3, side, side)))
-    predictor = Predictor(make_net((4, 4), working_resolution_m=10.0 * factor), FP32)
+    predictor = TorchPredictor(make_net((4, 4), working_resolution_m=10.0 * factor), FP32)
     tracemalloc.start()
     draw_rasters(
         world.store.gdal_path(scene.key),

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from cloudseg.model.device import Device
-from cloudseg.model.predictor import Predictor
+from cloudseg.model.torch_predictor import TorchPredictor
 from cloudseg.model.weights import LoadedModel
 from cloudseg.predict.draw import draw_rasters, plan_scene
 from cloudseg.raster.read import open_raster
@@ -112,7 +112,7 @@ def test_golden_mask(world: Any, make_net: Callable[..., LoadedModel]) -> None:
         {name: torch.tensor(value, dtype=loaded.net.state_dict()[name].dtype) for name, value in parameters.items()}
     )
     scene = world.add_scene(numbers)
-    predictor = Predictor(loaded, Device(kind="cpu", precision="fp32", threads=1, reason="test"))
+    predictor = TorchPredictor(loaded, Device(kind="cpu", precision="fp32", threads=1, reason="test"))
     mask, probability = world.folder / "m.tif", world.folder / "p.tif"
     draw_rasters(
         world.store.gdal_path(scene.key),

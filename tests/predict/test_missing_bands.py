@@ -20,9 +20,12 @@ from cloudseg.errors import DataError, InputError
 from cloudseg.model.device import Device
 from cloudseg.model.export import export_onnx
 from cloudseg.model.int8 import measure_agreement, quantize
-from cloudseg.model.normalize import fill_missing, normalize, to_reflectance
+from cloudseg.model.meta import WeightsMeta
+from cloudseg.model.normalize import normalize, to_reflectance
+from cloudseg.model.pixels import fill_missing
 from cloudseg.model.predictor import Predictor
-from cloudseg.model.weights import LoadedModel, WeightsMeta, load_weights, pack_weights
+from cloudseg.model.torch_predictor import TorchPredictor
+from cloudseg.model.weights import LoadedModel, load_weights, pack_weights
 from cloudseg.predict import predict_scene
 from cloudseg.predict.draw import draw_rasters, plan_scene
 from cloudseg.raster.probability import encode_probability
@@ -51,7 +54,7 @@ def zeros_in_nir(loaded: LoadedModel, dn: np.ndarray) -> np.ndarray:
     x = normalize(to_reflectance(four[None]), torch.from_numpy((dn != 0).all(axis=0)[None]), loaded.meta.scaling)
     x[:, 3] = 0
     with torch.inference_mode():
-        return torch.sigmoid(Predictor(loaded, FP32)._net(x.contiguous(memory_format=torch.channels_last)))[
+        return torch.sigmoid(TorchPredictor(loaded, FP32)._net(x.contiguous(memory_format=torch.channels_last)))[
             0, 0
         ].numpy()
 
@@ -112,7 +115,7 @@ def test_windows_and_working_pixels_do_not_change_a_mask_without_nir(
 ) -> None:
     """Optional bands in any position; what is read is what the scene has."""
     loaded = make_net((4, 6), bands=("nir", "red", "swir16", "green"), optional_bands=("nir", "swir16"))
-    predictor = Predictor(loaded, FP32)
+    predictor = TorchPredictor(loaded, FP32)
     scene = world.add_scene(make_pixels(300, 200, count=3), bands=("green", "red", "nir"), resolution_m=10.0)
     source = world.store.gdal_path(scene.key).path
     drawn = []
@@ -232,7 +235,7 @@ def test_the_onnx_export_and_int8_take_zeros_for_a_missing_band(
     filled = fill_missing(numbers, RGB, loaded.meta.bands)
     assert not filled[0].any()
     valid = (numbers != 0).all(axis=0)
-    predictor = Predictor(loaded, FP32)
+    predictor = TorchPredictor(loaded, FP32)
     session = onnxruntime.InferenceSession(export_onnx(loaded), providers=["CPUExecutionProvider"])
     with_nir = fill_missing(np.concatenate([numbers[:1], numbers]), ("nir", *RGB), loaded.meta.bands)
     for dn in (filled, with_nir):

@@ -7,7 +7,7 @@ import onnxruntime
 
 from cloudseg.catalog import Catalog, model_rows, training_rows
 from cloudseg.dataset import build_snapshot, open_chips
-from cloudseg.model.predictor import Predictor
+from cloudseg.model.torch_predictor import TorchPredictor
 from cloudseg.model.weights import load_weights
 from cloudseg.storage import LocalStore
 from cloudseg.train import train_run
@@ -43,7 +43,7 @@ def test_a_training_that_drops_nir_makes_it_optional(
         onnxruntime.InferenceSession(store.get(weights.companions[name]["key"]), providers=["CPUExecutionProvider"])
         for name in ("onnx", "int8")
     )
-    predictor = Predictor(loaded, CPU)
+    predictor = TorchPredictor(loaded, CPU)
     with open_chips(store, snapshot) as chips:
         (chip,) = (chip for chip in chips.chips if chip.split == "held_out")
         dn, label = np.array(chips.pixels(chip))[None], chips.label(chip)

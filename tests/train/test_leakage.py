@@ -11,7 +11,7 @@ import torch
 
 from cloudseg.catalog import Catalog, model_rows, training_rows
 from cloudseg.dataset import ChipSet, build_snapshot, open_chips, split_of
-from cloudseg.model.predictor import Predictor
+from cloudseg.model.torch_predictor import TorchPredictor
 from cloudseg.model.weights import load_weights
 from cloudseg.records import Chip, Snapshot, Split
 from cloudseg.storage import LocalStore
@@ -91,7 +91,7 @@ def best_threshold(store: LocalStore, catalog: Catalog, weights_id: str, chips: 
     """The threshold that published weights would get on the chips of a split."""
     with catalog.read() as db:
         weights = model_rows.get_weights(db, weights_id)
-    predictor = Predictor(load_weights(store.get(weights.key)), CPU)
+    predictor = TorchPredictor(load_weights(store.get(weights.key)), CPU)
     validator = Validator(TrainingData(chips, [], chips.of(split)), 4, DistributedContext(0, 1, CPU))
     return choose_threshold(validator.count(predictor))
 

@@ -25,9 +25,10 @@ from cloudseg.errors import (
     TrainingDiverged,
 )
 from cloudseg.model.golden import TOLERANCE, golden_difference, read_golden
-from cloudseg.model.normalize import observed
-from cloudseg.model.predictor import Predictor, open_predictor
+from cloudseg.model.pixels import observed
+from cloudseg.model.predictor import open_predictor
 from cloudseg.model.safetensors_header import read_header, read_metadata
+from cloudseg.model.torch_predictor import TorchPredictor
 from cloudseg.model.weights import load_weights
 from cloudseg.records import Run, TrainRecord
 from cloudseg.storage import LocalStore
@@ -68,7 +69,7 @@ def test_learns_and_registers(store: LocalStore, catalog: Catalog, snapshot_id: 
         snapshot = training_rows.get_snapshot(db, snapshot_id)
     with open_chips(store, snapshot) as chips:
         dn = chips.pixels(chips.chips[0])[None]
-        expected = Predictor(loaded, CPU).probability(dn, observed(dn))
+        expected = TorchPredictor(loaded, CPU).probability(dn, observed(dn))
         np.testing.assert_allclose(session.run(None, {"dn": np.array(dn)})[0], expected, atol=1e-4)
 
 

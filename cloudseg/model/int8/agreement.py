@@ -11,9 +11,9 @@ import numpy.typing as npt
 from cloudseg.bands import MASK_CLOUD, MASK_NO_DATA
 from cloudseg.metrics import INT8_MAX_LABEL_CHANGE, INT8_MIN_MASK_IOU, share
 from cloudseg.model.device import cpu_flags, int8_unit, usable_cpus
-from cloudseg.model.int8.net import Int8Net
 from cloudseg.model.int8.quantization import METHODS, Method, quantize
-from cloudseg.model.normalize import observed
+from cloudseg.model.int8_net import Int8Net
+from cloudseg.model.pixels import observed
 from cloudseg.model.weights import LoadedModel
 
 log = logging.getLogger(__name__)

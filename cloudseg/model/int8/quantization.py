@@ -18,8 +18,9 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 
 from cloudseg.model.export import export_onnx
 from cloudseg.model.int8.equalize import equalize
-from cloudseg.model.int8.net import INT8_FILE
-from cloudseg.model.weights import LoadedModel, WeightsMeta
+from cloudseg.model.int8_net import INT8_FILE
+from cloudseg.model.meta import WeightsMeta
+from cloudseg.model.weights import LoadedModel
 from cloudseg.scratch import scratch_directory
 
 CALIBRATION_CHIPS: Final = 16

@@ -10,8 +10,8 @@ from google.protobuf.message import DecodeError
 from pydantic import ValidationError
 
 from cloudseg.errors import BadWeights
+from cloudseg.model.meta import WeightsMeta
 from cloudseg.model.safetensors_header import METADATA_KEY
-from cloudseg.model.weights import WeightsMeta
 
 INT8_ASSET: Final = "int8"
 """Name of the asset among those of the weights (column `companions` of their row)."""

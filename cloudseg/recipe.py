@@ -185,6 +185,13 @@ class Augment(_Part):
     saturate: float = Field(
         0.0, ge=0, le=1, description="probability of clipping at a random reflectance between 0.3 and clip"
     )
+    sharpness: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="factor of the difference from the mean of the 3 x 3 pixels around, log-uniform in "
+        "[1/(1+sharpness), 1+sharpness]: below 1 blurs, above 1 sharpens, as optics, resampling and JPEG do",
+    )
     rectangle: float = Field(
         0.0,
         ge=0,
@@ -396,6 +403,7 @@ _REMOVED_VALUES: Final = {
 
 _ADDED_VALUES: Final = {
     ("augment", "offset"): 0.0,
+    ("augment", "sharpness"): 0.0,
     ("augment", "rectangle"): 0.0,
     ("augment", "drop_bands"): 0.0,
     ("augment", "interpolation"): "bilinear",

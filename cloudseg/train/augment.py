@@ -76,6 +76,8 @@ class Draw:
     dropped: bool = False
     """Whether the net sees red, green and blue alone."""
     interpolation: Interpolation = "antialiased"
+    sharpness: float = 1.0
+    """Of the difference from the mean of the pixels around; before the factor of the reflectance."""
 
     @property
     def window(self) -> tuple[slice, slice]:
@@ -136,6 +138,7 @@ class Augmentation:
             rectangle=rectangle,
             dropped=dropped,
             interpolation=_INTERPOLATIONS[int(rng.integers(len(_INTERPOLATIONS)))] if random else "antialiased",
+            sharpness=_log_uniform(rng, augment.sharpness),
         )
 
     # --- geometry, sample by sample: windows have different sizes -----------------------------------------------------
@@ -154,7 +157,7 @@ class Augmentation:
     def change_radiometry(
         self, reflectance: torch.Tensor, label: torch.Tensor, draws: Sequence[Draw]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Apply factor, offset, ceiling and rectangle, in this order, in place.
+        """Apply sharpness, factor, offset, ceiling and rectangle, in this order, in place.
 
         Args:
             reflectance: float32 `(sample, band, row, col)`.
@@ -165,6 +168,8 @@ class Augmentation:
             Reflectance and label; the label is 255 where a rectangle left no band that the net sees.
         """
         device = reflectance.device
+        if self._augment.sharpness:
+            _sharpen(reflectance, _per_sample([[draw.sharpness] for draw in draws], device))
         factors = [draw.factor for draw in draws if draw.factor is not None]
         if factors:
             reflectance.mul_(_per_sample(factors, device))
@@ -200,6 +205,15 @@ class Augmentation:
         values = _per_sample([r.reflectance for r in found], device)
         torch.where(changed, values, reflectance, out=reflectance)
         label.masked_fill_(inside & _to_device(blind, device)[:, None, None], MASK_NO_DATA)
+
+
+def _sharpen(reflectance: torch.Tensor, factor: torch.Tensor) -> None:
+    """Multiply the difference from the mean of the 3 x 3 pixels around, in place; pixels without data do not count."""
+    around = functional.avg_pool2d(reflectance, 3, stride=1, padding=1)
+    seen = functional.avg_pool2d((reflectance != 0).to(reflectance.dtype), 3, stride=1, padding=1)
+    around.div_(seen.clamp_(min=1 / 9))
+    torch.lerp(around, reflectance, factor, out=reflectance)
+    reflectance.clamp_(min=0)
 
 
 def _draw_zoom(rng: np.random.Generator, augment: Augment) -> float:

@@ -16,7 +16,7 @@ SIZE, CHIP = 64, 128
 RGBN = ["red", "green", "blue", "nir"]
 MANY = 300
 GAINS = {"flip": True, "rotate90": True, "gain": 0.3, "band_gain": 0.1, "saturate": 0.5, "scale": 0.4}
-ADDED = {"offset": 0.1, "rectangle": 0.5, "drop_bands": 0.5, "interpolation": "random"}
+ADDED = {"offset": 0.1, "rectangle": 0.5, "drop_bands": 0.5, "interpolation": "random", "sharpness": 1.0}
 
 
 def settings(augment: dict[str, Any], bands: list[str] = RGBN) -> Recipe:
@@ -94,6 +94,25 @@ def test_an_offset_is_added_to_half_of_the_samples() -> None:
     assert torch.equal(after[0], before[0])
     assert torch.allclose(after[1], before[1] + 0.07)
     assert torch.equal(same, label)
+
+
+def test_sharpness_changes_what_differs_from_the_pixels_around() -> None:
+    drawn = [draw.sharpness for draw in draws({"sharpness": 1.0})]
+    assert 0.5 <= min(drawn) < 0.55
+    assert 1.9 < max(drawn) <= 2
+    assert np.median(drawn) == pytest.approx(1, abs=0.1)
+    x, label = torch.full((3, 4, SIZE, SIZE), 0.2), torch.zeros((3, SIZE, SIZE), dtype=torch.uint8)
+    x[..., 10, 10] = 0.65  # the mean of the nine pixels there is 0.25
+    x[..., 30:, :] = 0  # no data
+    before = x.clone()
+    chosen = [Draw(side=SIZE, row=0, col=0, sharpness=factor) for factor in (1.0, 0.5, 2.0)]
+    after, _ = augmentation({"sharpness": 1.0}).change_radiometry(x, label, chosen)
+    assert torch.allclose(after[0], before[0])
+    assert after[1, 0, 10, 10].item() == pytest.approx(0.25 + 0.5 * 0.4)
+    assert after[2, 0, 10, 10].item() == pytest.approx(0.25 + 2 * 0.4)
+    even = torch.ones(30, SIZE, dtype=torch.bool)
+    even[9:12, 9:12] = False
+    assert torch.allclose(after[:, :, :30][..., even], torch.tensor(0.2)), "edges and no data change nothing"
 
 
 def test_the_offset_comes_after_the_gain_and_before_saturation() -> None:

@@ -108,6 +108,10 @@ def _draw(catalog: Catalog, name: str, after: Waiting | None) -> tuple[str | Non
     while True:
         with catalog.begin() as db:
             drawn = lease_rows.draw(db, WANTED, name)
+        if drawn is not None and drawn.has_mask:  # of a page that was read before another worker was done with it
+            with catalog.begin() as db:
+                lease_rows.release(db, WANTED, name, [drawn.scene_id])
+            continue
         if drawn is not None:
             return drawn.scene_id, after
         with catalog.read() as db:

@@ -2,22 +2,24 @@
 
 `CLOUDSEG_HOME=… python -m benchmarks.robustness [--data FOLDER]… [--recipe NAME] [WEIGHTS…]`.
 
-The weights (`w-…`, `v31`; without any: the champion) are evaluated on the held-out scenes of one snapshot, each as it
-is and in every variant of `cloudseg.evaluate.radiometry`. Data sets that the recipe names in `data.held_out_sources`
-are held out whole, so that they are as foreign to the net as a user's sensor. `--data` ingests folders first. Printed
-for each label source: the IoU in each variant, the worst of them, and the spread.
+The weights (`w-…`, `v31`; without any: the champion) are evaluated on the held-out scenes of one snapshot of the
+scenes' own pixels, each as it is and in every variant of `cloudseg.evaluate.radiometry`. Data sets that the recipe
+names in `data.held_out_sources` are held out whole, so that they are as foreign to the net as a user's sensor. `--data`
+ingests folders first. Printed for each label source: the IoU in each variant, the worst of them, and the spread.
 """
 
 import argparse
 
 from cloudseg import stages
 from cloudseg.catalog import model_rows
+from cloudseg.dataset import build_snapshot
 from cloudseg.evaluate.metrics import mean_rates, pool, rates
 from cloudseg.evaluate.radiometry import AS_IT_IS, VARIANTS, WITHOUT_OPTIONAL
 from cloudseg.evaluate.scene_result import SceneResult
 from cloudseg.evaluate.slices import is_saturated
 from cloudseg.evaluate.table import CountsTable, read_table
 from cloudseg.metrics import share
+from cloudseg.recipe import load_recipe
 from cloudseg.records import Evaluation, Weights
 from cloudseg.runtime import Runtime, open_runtime
 
@@ -31,8 +33,11 @@ def main() -> None:
     arguments = parser.parse_args()
     for folder in arguments.data:
         stages.ingest(folder)
-    snapshot_id = stages.snapshot(arguments.recipe).snapshot_id
     runtime = open_runtime()
+    recipe = load_recipe(arguments.recipe)
+    # Not averaged to the recipe's working pixels: from those of 30 m nobody can tell what a sensor of 20 m would give.
+    whole = recipe.model_copy(update={"input": recipe.input.model_copy(update={"working_resolution_m": None})})
+    snapshot_id = build_snapshot(runtime.store, runtime.catalog, whole).snapshot_id
     for name in arguments.weights:
         record = stages.evaluate(name, snapshot_id=snapshot_id)
         for line in describe(runtime, record.evaluation_id):

@@ -147,16 +147,18 @@ def draw(db: Connection, wanted: Wanted, worker: str, *, lease_s: float = LEASE_
         lease_s: seconds for which no other worker draws it.
     """
     lease, m = t.prediction_lease, t.mask.c
-    of_scene = [m.scene_id == lease.c.scene_id, m.weights_id == wanted.weights_id, *_such(wanted)]
-    has_mask = select(literal(1)).where(*of_scene).limit(1).scalar_subquery()
     free = (
-        select(lease.c.scene_id, lease.c.worker, lease.c.failures, lease.c.error, has_mask.label("mask"))
+        select(lease.c.scene_id, lease.c.worker, lease.c.failures, lease.c.error)
         .where(*_of(wanted), lease.c.until <= DatabaseTime())
         .order_by(lease.c.until)
         .limit(1)
         .with_for_update(skip_locked=True, of=lease)
+        .subquery()
     )
-    found = db.execute(free).first()
+    # Of the one row: beside the others, a database would look for the mask of every free row before it sorts them.
+    of_scene = [m.scene_id == free.c.scene_id, m.weights_id == wanted.weights_id, *_such(wanted)]
+    has_mask = select(literal(1)).where(*of_scene).limit(1).correlate(free).scalar_subquery()
+    found = db.execute(select(free, has_mask.label("mask"))).first()
     if found is None:
         return None
     is_lost = found.worker is not None and found.error is None

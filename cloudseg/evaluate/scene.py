@@ -102,12 +102,17 @@ class Evaluator:
 
         Args:
             scene: the scene.
-            coarser: its pixels are averaged by this first, as if the sensor were that much coarser.
+            coarser: as if the sensor were that much coarser: the pixels that the net would see of such a scene, or the
+                snapshot's where those are coarser. A net for 30 m would see a sensor of 20 m as it is, and a snapshot
+                of 30 m holds nothing finer of one of 10 m.
         """
+        working_m = self.predictor.meta.working_resolution_m
         if scene.resolution_m is None:
             return coarser
-        chip_resolution_m = scene.resolution_m * self._chip_factor(scene) * coarser
-        return coarser * decimation(chip_resolution_m, self.predictor.meta.working_resolution_m)
+        if coarser == 1:
+            return decimation(scene.resolution_m * self._chip_factor(scene), working_m)
+        wanted = coarser * decimation(scene.resolution_m * coarser, working_m)
+        return max(1, round(wanted / self._chip_factor(scene)))
 
     def _chip_factor(self, scene: Scene) -> int:
         """Return how many scene pixels are one pixel of the snapshot along an axis."""

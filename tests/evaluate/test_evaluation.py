@@ -131,6 +131,32 @@ def test_the_factor_counts_from_the_snapshots_pixels(store: LocalStore, catalog:
         assert Evaluator(chips, predictor, snapshot_id=snapshot_id, snapshot_resolution_m=80.0).factor(scene) == 1
 
 
+@pytest.mark.parametrize(
+    ("snapshot_m", "working_m", "factor"),
+    [
+        (None, 30.0, 2),  # a sensor of 20 m is seen as it is
+        (30.0, 30.0, 1),  # and these chips hold nothing finer than 30 m
+        (None, 10.0, 2),
+        (20.0, 40.0, 2),  # a sensor of 20 m is averaged to 40 m
+        (80.0, 80.0, 1),
+    ],
+)
+def test_a_sensor_twice_as_coarse_is_seen_as_a_net_would_see_it(
+    store: LocalStore, catalog: Catalog, snapshot_m: float | None, working_m: float, factor: int
+) -> None:
+    """In pixels of the snapshot; the scene has 10 m."""
+    snapshot_id = build_world(store, catalog, [make_tile("A", "held_out", 0.5)], working_resolution_m=snapshot_m)
+    weights = register_net(store, catalog, 0.3, working_resolution_m=working_m)
+    with catalog.read() as db:
+        snapshot = get_snapshot(db, snapshot_id)
+        (scene,) = list_scenes(db)
+    assert scene.resolution_m == 10
+    with open_chips(store, snapshot) as chips:
+        predictor = TorchPredictor(load_weights(store.get(weights.key)), CPU)
+        evaluator = Evaluator(chips, predictor, snapshot_id=snapshot_id, snapshot_resolution_m=snapshot_m)
+        assert evaluator.factor(scene, 2) == factor
+
+
 def test_without_training_places_there_is_no_brightness_mask(store: LocalStore, catalog: Catalog) -> None:
     snapshot_id = build_world(store, catalog, [make_tile("A", "held_out", 0.5)])
     weights = register_net(store, catalog, 0.3)

@@ -39,6 +39,13 @@ def test_threshold_is_drawn_towards_that_of_a_calibrated_net() -> None:
     assert timid.iou(round(choose_threshold(timid) * BINS)) >= timid.iou(round(best * BINS)) - 0.01
 
 
+def test_a_threshold_far_away_that_is_hardly_better_is_not_followed() -> None:
+    """A few pixels of one validation scene would move it; a net that separates so well is calibrated at one half."""
+    counted = tally_of([0.9] * 1000 + [0.1] * 900 + [0.75] * 5, [True] * 1000 + [False] * 905)
+    assert max(range(1, BINS), key=counted.iou) > 0.75 * BINS
+    assert choose_threshold(counted) == 0.5
+
+
 def test_a_clear_split_has_iou_1_without_false_alarm() -> None:
     assert tally_of([0.1, 0.2], [False, False]).iou() == 1.0
     assert tally_of([0.1, 0.9], [False, False]).iou() == 0.0

@@ -139,9 +139,10 @@ def choose_threshold(counted: Tally) -> float:
 
     That of a calibrated net, IoU / (1 + IoU) (half of its F1: Lipton, Elkan and Naryanaswamy 2014, "Optimal
     thresholding of classifiers to maximize F1 measure"), moved towards the one with the highest pooled IoU on these
-    pixels as far as it costs more than 0.01 IoU there. The highest alone follows the few scenes that happen to be in validation: over
-    seven nets it lay between 0.21 and 0.74, and on data sets that no net was trained on the worst variant of brightness
-    was worse by 0.017 IoU, half way by 0.003 (docs/log.md, 2026-12-01).
+    pixels as far as it costs more than 0.01 IoU there. The highest alone follows the few scenes that happen to be in
+    validation: over seven nets it lay between 0.21 and 0.74, and the worst variant of brightness of four data sets,
+    three of which no net was trained on, was lower by 0.017 IoU on average; half way to it, by 0.003
+    (docs/decisions/0016_nightly.md).
     """
     best = max(sorted(range(1, BINS), key=lambda k: (abs(k - _HALF), k)), key=counted.iou)
     highest = counted.iou(best)

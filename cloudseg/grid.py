@@ -82,7 +82,7 @@ def decimation(resolution_m: float | None, working_resolution_m: float | None) -
     A scene that is finer than the working resolution of the model is downsampled by an integer factor before the
     forward pass; a coarser one is used as it is. The factor is the nearest, but none whose pixels are more than an
     eighth coarser than the working resolution: a net for 30 m sees scenes of 20 m as they are, because at 40 m its IoU
-    was lower by 0.07 (docs/decisions/0016_nightly.md).
+    was lower by 0.08 and 0.09 on two data sets (docs/decisions/0016_nightly.md).
     """
     if not resolution_m or not working_resolution_m:
         return 1

@@ -69,7 +69,8 @@ def _table(evaluation: Evaluation) -> list[str]:
         names.append(WITHOUT_OPTIONAL.name)
     lines = [f"| IoU | scenes | {' | '.join(names)} | worst | spread |", "|---" * (len(names) + 4) + "|"]
     for source, row in evaluation.metrics["robustness"].items():
-        cells = " | ".join(f"{row['iou'][name]:.3f}" for name in names)
+        # An evaluation that was stored by an earlier release may lack one.
+        cells = " | ".join(f"{row['iou'][name]:.3f}" if name in row["iou"] else "" for name in names)
         lines.append(f"| {source} | {row['scenes']} | {cells} | **{row['worst']:.3f}** | {row['spread']:.3f} |")
     return lines
 

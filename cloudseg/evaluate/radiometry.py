@@ -65,7 +65,7 @@ VARIANTS: Final = (
     Variant("offset 0.1", lambda reflectance: reflectance + np.float32(0.1)),
     Variant("clip 0.6", lambda reflectance: reflectance.clip(max=np.float32(0.6))),
     Variant("true color in 8 bits", _in_8_bits),
-    Variant("2 times coarser", coarser=2),
+    Variant("sensor 2 times coarser", coarser=2),
 )
 WITHOUT_OPTIONAL: Final = Variant("without optional bands", drops_optional=True)
 """Only of weights that have such bands, on snapshots that have them too; never the worst variant of `robustness`, which
@@ -89,7 +89,8 @@ def robustness(scenes: Sequence[SceneResult]) -> Json:
     The spread is the difference between the highest and the lowest IoU of `SPREAD_OVER`. Only scenes that were
     predicted in every variant count; empty for evaluations older than the variants.
     """
-    known = [scene for scene in scenes if scene.variants]
+    names = {variant.name for variant in VARIANTS}
+    known = [scene for scene in scenes if names <= scene.variants.keys()]
     found: Json = {}
     for source in sorted({scene.source for scene in known}):
         own = [scene for scene in known if scene.source == source]

@@ -33,7 +33,7 @@ def test_an_evaluation_counts_scenes_without_the_optional_bands(store: LocalStor
     html = store.get(evaluation.report["html"]["key"]).decode()
     assert f"<th>{WITHOUT}</th>" in html
     assert "red (optional), green, blue" in html
-    assert f"| true color in 8 bits | 2 times coarser | {WITHOUT} | worst |" in _table(evaluation)[0]
+    assert f"| true color in 8 bits | sensor 2 times coarser | {WITHOUT} | worst |" in _table(evaluation)[0]
 
 
 def test_a_snapshot_may_lack_an_optional_band(store: LocalStore, catalog: Catalog) -> None:

@@ -75,7 +75,7 @@ def test_twice_coarser_averages_pixels_and_keeps_the_label(store: LocalStore, ca
     cloud = int((label == MASK_CLOUD).sum())
     assert scene.counts.tp == cloud
     assert scene.counts.fp == 0
-    assert scene.variants["2 times coarser"] == (cloud, 48 * 48 - cloud, 0, 0)
+    assert scene.variants["sensor 2 times coarser"] == (cloud, 48 * 48 - cloud, 0, 0)
 
 
 def scene(n: int, hits: int, in_the_dark: int | None, source: str = "x") -> SceneResult:

@@ -132,18 +132,11 @@ def choose_int8(
         int8: as in `choose_device`.
     """
     unit = int8_unit(cpu_flags()) if int8 == "auto" and wanted != "cuda" else None
-    if unit is None or not _has_onnxruntime() or (wanted == "auto" and may_have_gpu()):
+    if unit is None or find_spec("onnxruntime") is None or (wanted == "auto" and may_have_gpu()):
         return None
     why = "cpu was requested" if wanted == "cpu" else "this machine has no GPU driver"
     reason = f"cpu ({platform.processor() or platform.machine()}): {why}; int8: the CPU has {unit}"
     return Device(kind="cpu", precision="fp32", threads=threads, reason=reason, int8=unit, provisional=True)
-
-
-def _has_onnxruntime() -> bool:
-    try:
-        return find_spec("onnxruntime") is not None
-    except ValueError:  # imported and withdrawn
-        return False
 
 
 def may_have_gpu() -> bool:

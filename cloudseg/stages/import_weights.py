@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from cloudseg.errors import SettingsError
 from cloudseg.keys import id_from_hash, sha256_of
 from cloudseg.records import Record
 from cloudseg.runtime import open_runtime
@@ -35,18 +34,13 @@ def import_weights(path: str, *, dry_run: bool = False) -> ImportRecord:
         BadWeights: the file cannot be loaded, or the net's output is not finite.
     """
     log.started("model import", path=path, dry_run=dry_run)
-    try:
-        from cloudseg.model.export import export_onnx
-        from cloudseg.model.golden import GOLDEN_FILE, pack_golden
-        from cloudseg.model.import_baseline_weights import read_baseline_weights
-        from cloudseg.model.weights import load_weights, pack_weights
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            "this step needs torch",
-            subject=str(error.name),
-            found="not installed",
-            next_step="Install the extra: pip install 'cloudseg[ml]'.",
-        ) from error
+    from cloudseg.model.device import import_torch
+
+    import_torch()
+    from cloudseg.model.export import export_onnx
+    from cloudseg.model.golden import GOLDEN_FILE, pack_golden
+    from cloudseg.model.import_baseline_weights import read_baseline_weights
+    from cloudseg.model.weights import load_weights, pack_weights
     from cloudseg.registry import register
 
     net, meta = read_baseline_weights(Path(path))

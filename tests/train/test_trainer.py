@@ -82,7 +82,7 @@ def test_losses_that_are_read_later_are_the_same(chip_set: ChipSet) -> None:
     assert later.progress.loss_count == 8
 
 
-@pytest.mark.parametrize(("fused", "parts"), [(False, PARTS), (True, PARTS), (False, PRETRAINED)])
+@pytest.mark.parametrize(("fused", "parts"), [(False, PARTS), (True, PARTS), (False, PRETRAINED), (True, PRETRAINED)])
 def test_a_loaded_state_goes_on_to_the_bit(chip_set: ChipSet, fused: bool, parts: dict[str, Any]) -> None:
     whole, first, second = (make(chip_set, fused=fused, parts=parts) for _ in range(3))
     steps(whole, 8)

@@ -135,6 +135,10 @@ def _check_difference(difference: Difference, policy: PromotionPolicy, result: G
         result.holds.append(f"inconclusive: {text}, the lower bound does not exceed the margin {policy.margin:.3f}")
 
 
+def _named(slices: Sequence[Slice]) -> str:
+    return ", ".join(f"'{name}'" for name in dict.fromkeys(entry.value for entry in slices))
+
+
 def _check_slices(table: CountsTable, champion: CountsTable, policy: PromotionPolicy, result: GateResult) -> list[Json]:
     """Compare slice by slice and return the slices.
 
@@ -174,7 +178,7 @@ def _check_slices(table: CountsTable, champion: CountsTable, policy: PromotionPo
             )
     if missing:
         result.pros.append(
-            f"{len(missing)} slices of radiometry are not compared: the champion's evaluation is older than they are"
+            f"not compared, because the champion's evaluation is older: slices of radiometry {_named(missing)}"
         )
     if new:
         result.pros.append("it also masks scenes without optional bands, which the champion does not; not compared")

@@ -138,7 +138,26 @@ def test_radiometry_has_its_own_limit() -> None:
 def test_an_older_evaluation_of_the_champion_is_told() -> None:
     result = compared(300, None)
     assert result.outcome == "PROMOTE"
-    assert any("7 slices of radiometry are not compared" in reason for reason in result.pros)
+    assert any("slices of radiometry 'clip 0.6', 'gain 0.5'" in reason for reason in result.pros)
+
+
+def renamed(one: SceneResult) -> SceneResult:
+    """The scene as an evaluation holds it that was made before a variant changed its meaning and its name."""
+    variants = {("2 times coarser" if "coarser" in name else name): cells for name, cells in one.variants.items()}
+    return one.model_copy(update={"variants": variants})
+
+
+def test_a_variant_that_meant_something_else_is_not_compared() -> None:
+    result = GateResult()
+    compare_with_champion(
+        table("a", [scene(n, 480 + n, 400) for n in range(6)]),
+        table("b", [renamed(scene(n, 400, 400)) for n in range(6)]),
+        PromotionPolicy(slice_min_scenes=3),
+        result,
+    )
+    assert any(reason.endswith("slices of radiometry 'sensor 2 times coarser'") for reason in result.pros)
+    assert robustness([renamed(scene(0, 500, 250, "far"))]) == {}
+    assert set(robustness([renamed(scene(0, 500, 250, "far")), scene(1, 400, 500, "near")])) == {"near"}
 
 
 def test_robustness_names_the_worst_variant_and_the_spread_of_each_source() -> None:

@@ -18,6 +18,8 @@ from tools.checkout import CHECKOUT, check_folder, isolated_environment, marker_
 _USER: Final = "admin"
 _JWT_BYTES: Final = 64
 """SHA-512 needs a key of at least as many (RFC 7518, 3.2)."""
+_LOCK_S: Final = 60
+"""Seconds for which Airflow waits for another writer of its database."""
 _QUIET: Final = "ignore:GitWildMatchPattern:DeprecationWarning"
 """A class that Airflow 3.3 uses for `.airflowignore` and pathspec 1 renamed: a warning for each process."""
 
@@ -150,6 +152,9 @@ def airflow_environment(home: DemoHome, outside: Mapping[str, str]) -> dict[str,
     return isolated_environment(outside, home.programs) | {
         "CLOUDSEG_HOME": str(home.root),
         "AIRFLOW_HOME": str(home.airflow),
+        # At the start every schedule is due at once, and SQLite has one writer at a time: five seconds, the default,
+        # were too few once, and the API answered 500.
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home.airflow / 'airflow.db'}?timeout={_LOCK_S}",
         "AIRFLOW__CORE__DAGS_FOLDER": str(CHECKOUT / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(CHECKOUT / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",

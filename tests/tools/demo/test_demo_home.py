@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from sqlalchemy import create_engine, text
 
 from cloudseg.errors import InputError, RecipeError, SettingsError
 from cloudseg.records import Epoch, utc_iso
@@ -50,6 +51,15 @@ def test_an_earlier_demo_is_opened_again_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="`make demo` makes one"):
         reopen_home(tmp_path / "elsewhere")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_airflow_waits_for_another_writer_of_its_database(tmp_path: Path) -> None:
+    inside = airflow_environment(home := prepare_home(tmp_path / "demo"), {})
+    engine = create_engine(inside["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
+    with engine.connect() as connection:
+        assert connection.execute(text("PRAGMA busy_timeout")).scalar_one() == 60_000
+    engine.dispose()
+    assert (home.airflow / "airflow.db").exists()
 
 
 def test_keys_are_long_enough_and_known_warnings_have_no_cause(tmp_path: Path) -> None:

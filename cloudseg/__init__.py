@@ -18,6 +18,11 @@ __all__ = ["Model", "Prediction", "load", "open_masks"]
 # (docs/log.md). libgomp reads this when torch is loaded, and every import of torch here goes through this package.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# Megabytes of GDAL's block cache; its default is 5 % of the memory of the machine for every process. It is one for all
+# threads, and `rasterio.Env` of any thread sets it for all, in bytes and not in megabytes: so it is set here, which
+# GDAL reads once, and by `cloudseg.ingest.block_cache` alone.
+os.environ.setdefault("GDAL_CACHEMAX", "64")
+
 # ONNX Runtime's wheels upload telemetry to Microsoft unless this is set before the import; switching it off afterwards
 # (`disable_telemetry_events`) does not stop the uploader. Every import of it here goes through this package too. It is
 # no default but a rule: docs/concepts/security.md, "No library reports to anyone".

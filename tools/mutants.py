@@ -578,6 +578,20 @@ MUTANTS: Final = (
         "total = None",
         (f"{_BUDGET}::test_an_epoch_that_is_repeated_is_followed_by_the_plan_that_its_row_records",),
     ),
+    Mutant(
+        "a-cache-of-no-block",
+        "cloudseg/__init__.py",
+        'os.environ.setdefault("GDAL_CACHEMAX", "64")',
+        'os.environ["GDAL_CACHEMAX"] = "0"',
+        ("tests/raster/test_read.py::test_blocks_are_decoded_once",),
+    ),
+    Mutant(
+        "a-cache-of-exactly-what-is-needed",
+        "cloudseg/ingest/block_cache.py",
+        "_SLACK: Final = 1.25",
+        "_SLACK: Final = 1.0",
+        ("tests/ingest/test_block_cache.py::test_the_blocks_of_a_row_stay_for_the_windows_below",),
+    ),
 )
 
 

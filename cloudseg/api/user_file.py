@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from cloudseg.api.grid import PixelGrid, check_bands
 from cloudseg.errors import InputError
 from cloudseg.grid import Window, iter_strips
+from cloudseg.ingest.block_cache import room_for_blocks
 from cloudseg.ingest.inbox_file import InboxFile, escape_name
 from cloudseg.ingest.job import RasterJob, SceneJob
 from cloudseg.ingest.layer import Layer, align_layers, open_layer, read_layers
@@ -52,6 +53,8 @@ class UserRaster:
         with rasterio.Env(**GDAL_ENV), ExitStack() as stack:
             layers = [open_layer(stack, self.job, self.job.files[0])]
             align_layers(stack, self.job, layers)
+            cache = room_for_blocks([layers[0].dataset], _STRIP_ROWS, self.grid.width, self.job.memory_mb)
+            stack.enter_context(cache)
 
             def read(window: Window, bands: tuple[str, ...]) -> NDArray[np.uint16]:
                 wanted = [self.bands.index(band) for band in bands]

@@ -14,6 +14,7 @@ import rasterio
 
 from cloudseg.bands import RGB
 from cloudseg.errors import BadScene
+from cloudseg.ingest.block_cache import room_for_blocks
 from cloudseg.ingest.georeference import Grid
 from cloudseg.ingest.job import SceneJob, ScenePixels, SceneReading
 from cloudseg.ingest.layer import Layer, align_layers, open_layer, read_layers
@@ -103,14 +104,15 @@ def _send_canonical(
         tags=tags,
     )
     pixels.begin(head)
-    for window in windows_of(grid.height, grid.width, head):
-        dn, _ = read_layers(layers, quality, window)
-        pixels.send(dn)
-        for band, values in enumerate(dn):
-            found = np.bincount(values.ravel())
-            if len(found) > counts.shape[1]:
-                counts = np.pad(counts, ((0, 0), (0, len(found) - counts.shape[1])))
-            counts[band, : len(found)] += found
+    with room_for_blocks([layer.dataset for layer in layers], rows, cols, job.memory_mb):
+        for window in windows_of(grid.height, grid.width, head):
+            dn, _ = read_layers(layers, quality, window)
+            pixels.send(dn)
+            for band, values in enumerate(dn):
+                found = np.bincount(values.ravel())
+                if len(found) > counts.shape[1]:
+                    counts = np.pad(counts, ((0, 0), (0, len(found) - counts.shape[1])))
+                counts[band, : len(found)] += found
     missing = int(counts[0, 0])
     counts[:, 0] = 0
     if missing == grid.height * grid.width:

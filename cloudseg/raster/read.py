@@ -36,14 +36,13 @@ GDAL_ENV: Final[dict[str, Any]] = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_PAM_ENABLED": "NO",
     "GDAL_GEOREF_SOURCES": "INTERNAL",
-    # Megabytes. GDAL's default is 5 % of the memory of the machine for every process.
-    "GDAL_CACHEMAX": 64,
     "VSI_CACHE": "NO",
     # Neighboring tiles of an object in S3 are read by one request.
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
     "GDAL_INGESTED_BYTES_AT_OPEN": 32_768,
 }
-"""GDAL options under which every raster of the service is read and written."""
+"""GDAL options under which every raster of the service is read and written. The size of its block cache belongs to the
+process and not to them: `cloudseg/__init__.py`."""
 
 
 class _StoreSession(Session):  # type: ignore[misc]

@@ -94,7 +94,7 @@ def make_large_scene(path: Path, *, size: int = 10_980, bands: int = 4, seed: in
     reflected = np.concatenate([plane, plane[::-1]])
     transform = from_origin(300_000.0, 5_400_000.0, 10.0, 10.0)
     profile = _profile(size, bands, "uint16", 32631, transform, NO_DATA)
-    with rasterio.Env(GDAL_CACHEMAX=64), rasterio.open(path, "w", **profile, bigtiff="if_safer") as out:
+    with rasterio.open(path, "w", **profile, bigtiff="if_safer") as out:
         _describe(out, BANDS[:bands], "synthetic_large", _FIRST_DAY, "mixed")
         for window in iter_windows(size, size, 1024):
             rows, cols = (reflected[np.arange(span.start, span.stop) % len(reflected)] for span in window.slices)

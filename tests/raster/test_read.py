@@ -152,3 +152,14 @@ def test_a_scene_without_a_place_on_the_ground_opens_quietly(tmp_path: Path) -> 
     with open_raster(str(tmp_path / "label.tif")) as dataset:
         assert dataset.crs is None
         assert read_label(dataset, Window(0, 0, 4, 4), 2).all()
+
+
+def test_blocks_are_decoded_once(tmp_path: Path) -> None:
+    """They stay in GDAL's cache, whose size rasterio takes in bytes where GDAL takes megabytes."""
+    pixels = np.random.default_rng(0).integers(1, 12_000, (3, 600, 1100), dtype=np.uint16)
+    path = _write(tmp_path / "scene.tif", pixels, ("red", "green", "blue"), 0)
+    with open_raster(str(path)) as dataset:
+        first = dataset.read(1)
+        with path.open("r+b") as file:
+            file.write(bytes(path.stat().st_size))
+        np.testing.assert_array_equal(dataset.read(1), first)

@@ -206,6 +206,23 @@ class Augment(_Part):
         description="probability that the net sees 0 in every band beyond red, green and blue; above 0 it also masks "
         "scenes that lack such a band",
     )
+    power: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="exponent of reflectance over clip, with probability 0.5, log-uniform in [1/(1+power), 1+power]: "
+        "as a gamma of a display does",
+    )
+    gray: float = Field(
+        0.0, ge=0, le=1, description="probability that red, green and blue are replaced by their mean, after the power"
+    )
+    cutmix: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="probability of a rectangle of 10 to 50 % of the area with pixels and label of the next sample of "
+        "the batch (Yun et al. 2019)",
+    )
     scale: Annotated[float, Field(ge=0, le=100)] | tuple[_Zoom, _Zoom] = Field(
         0.0,
         description="zoom, log-uniform in [1/(1+scale), 1+scale]; or the range itself: with [0.5, 1.1] the pixel is "
@@ -405,6 +422,9 @@ _ADDED_VALUES: Final = {
     ("augment", "offset"): 0.0,
     ("augment", "sharpness"): 0.0,
     ("augment", "rectangle"): 0.0,
+    ("augment", "power"): 0.0,
+    ("augment", "gray"): 0.0,
+    ("augment", "cutmix"): 0.0,
     ("augment", "drop_bands"): 0.0,
     ("augment", "interpolation"): "bilinear",
     ("data", "held_out_sources"): [],

@@ -25,6 +25,8 @@ _DARKEST_SATURATION: Final = 0.3
 """Reflectance; lowest level at which `saturate` clips."""
 _HAZY: Final = 0.5
 """Probability of an offset, if the recipe has one."""
+_BENT: Final = 0.5
+"""Probability of a power, if the recipe has one."""
 _RECTANGLE_AREA: Final = (0.1, 0.5)
 """Of the chip: range in the training of OmniCloudMask (Wright et al. 2025, `training/augs.py` of its repository)."""
 _RECTANGLE_ASPECT: Final = 3.3
@@ -41,13 +43,22 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Rectangle:
-    """Constant pixels: rows `top .. bottom - 1`, columns `left .. right - 1` of the bands in `covered`."""
+class Box:
+    """Rows `top .. bottom - 1` and columns `left .. right - 1` of a sample."""
 
     top: int
     bottom: int
     left: int
     right: int
+
+
+_NOWHERE: Final = Box(0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Rectangle(Box):
+    """Constant pixels of the bands in `covered`."""
+
     covered: npt.NDArray[np.bool_]
     """One value per band."""
     reflectance: npt.NDArray[np.float32]
@@ -78,6 +89,12 @@ class Draw:
     interpolation: Interpolation = "antialiased"
     sharpness: float = 1.0
     """Of the difference from the mean of the pixels around; before the factor of the reflectance."""
+    power: float = 1.0
+    """Exponent of reflectance over the clip; before everything else that changes reflectance."""
+    gray: bool = False
+    """Whether red, green and blue are their mean, after the power."""
+    mixed: Box | None = None
+    """What is taken from the next sample of the batch."""
 
     @property
     def window(self) -> tuple[slice, slice]:
@@ -126,6 +143,9 @@ class Augmentation:
         rectangle = _draw_rectangle(rng, self._size, bands, self._clip) if covered else None
         dropped = bool(augment.drop_bands and rng.random() < augment.drop_bands)
         random = augment.interpolation == "random"
+        interpolation = _INTERPOLATIONS[int(rng.integers(len(_INTERPOLATIONS)))] if random else "antialiased"
+        sharpness = _log_uniform(rng, augment.sharpness)
+        bent = augment.power and rng.random() < _BENT
         return Draw(
             side=side,
             row=row,
@@ -137,8 +157,11 @@ class Augmentation:
             ceiling=ceiling,
             rectangle=rectangle,
             dropped=dropped,
-            interpolation=_INTERPOLATIONS[int(rng.integers(len(_INTERPOLATIONS)))] if random else "antialiased",
-            sharpness=_log_uniform(rng, augment.sharpness),
+            interpolation=interpolation,
+            sharpness=sharpness,
+            power=_log_uniform(rng, augment.power) if bent else 1.0,
+            gray=bool(augment.gray and rng.random() < augment.gray),
+            mixed=_draw_box(rng, self._size) if augment.cutmix and rng.random() < augment.cutmix else None,
         )
 
     # --- geometry, sample by sample: windows have different sizes -----------------------------------------------------
@@ -152,12 +175,34 @@ class Augmentation:
 
         return Sample(transform(sample.reflectance), transform(sample.label), transform(sample.valid))
 
-    # --- radiometry, of a whole batch ---------------------------------------------------------------------------------
+    # --- mixing and radiometry, of a whole batch: after the geometry --------------------------------------------------
+
+    def mix(
+        self, reflectance: torch.Tensor, label: torch.Tensor, valid: torch.Tensor, draws: Sequence[Draw]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the samples with the boxes of their draws taken from the next sample: CutMix (Yun et al. 2019).
+
+        A cloud is cut from what lies around it, so that the net learns it by itself and not by its scene.
+
+        Args:
+            reflectance: float32 `(sample, band, row, col)`.
+            label: uint8 `(sample, row, col)`.
+            valid: bool `(sample, row, col)`.
+            draws: one for each sample; the first sample follows the last.
+        """
+        if not any(draw.mixed for draw in draws):
+            return reflectance, label, valid
+        inside = self._inside([draw.mixed or _NOWHERE for draw in draws], reflectance.device)
+
+        def take(own: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+            return torch.where(inside, own.roll(-1, 0), own)
+
+        return take(reflectance, inside[:, None]), take(label, inside), take(valid, inside)
 
     def change_radiometry(
         self, reflectance: torch.Tensor, label: torch.Tensor, draws: Sequence[Draw]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Apply sharpness, factor, offset, ceiling and rectangle, in this order, in place.
+        """Apply power, gray, sharpness, factor, offset, ceiling and rectangle, in this order, in place.
 
         Args:
             reflectance: float32 `(sample, band, row, col)`.
@@ -168,6 +213,13 @@ class Augmentation:
             Reflectance and label; the label is 255 where a rectangle left no band that the net sees.
         """
         device = reflectance.device
+        if self._augment.power:
+            exponents = _per_sample([[draw.power] for draw in draws], device)
+            reflectance.div_(self._clip).pow_(exponents).mul_(self._clip)
+        if any(draw.gray for draw in draws):
+            chosen = np.array([[draw.gray] for draw in draws]) & ~self._extra
+            mean = reflectance[:, ~self._extra].mean(dim=1, keepdim=True)
+            torch.where(_to_device(chosen, device)[:, :, None, None], mean, reflectance, out=reflectance)
         if self._augment.sharpness:
             _sharpen(reflectance, _per_sample([[draw.sharpness] for draw in draws], device))
         factors = [draw.factor for draw in draws if draw.factor is not None]
@@ -192,19 +244,23 @@ class Augmentation:
     def _cover(self, reflectance: torch.Tensor, label: torch.Tensor, draws: Sequence[Draw]) -> None:
         """Write the rectangles; a mask of the whole batch instead of slices, so that a GPU needs no call per sample."""
         nothing = Rectangle(0, 0, 0, 0, np.zeros_like(self._extra), np.zeros(len(self._extra), np.float32))
-        found = [draw.rectangle or nothing for draw in draws]
-        pixels, device = np.arange(self._size), reflectance.device
-        rows = np.stack([(pixels >= r.top) & (pixels < r.bottom) for r in found])
-        cols = np.stack([(pixels >= r.left) & (pixels < r.right) for r in found])
+        found, device = [draw.rectangle or nothing for draw in draws], reflectance.device
         covered = np.stack([r.covered for r in found])
         blind = np.stack(
             [(r.covered | (draw.dropped & self._extra)).all() for r, draw in zip(found, draws, strict=True)]
         )
-        inside = _to_device(rows, device)[:, :, None] & _to_device(cols, device)[:, None, :]
+        inside = self._inside(found, device)
         changed = inside[:, None] & _to_device(covered, device)[:, :, None, None]
         values = _per_sample([r.reflectance for r in found], device)
         torch.where(changed, values, reflectance, out=reflectance)
         label.masked_fill_(inside & _to_device(blind, device)[:, None, None], MASK_NO_DATA)
+
+    def _inside(self, boxes: Sequence[Box], device: torch.device) -> torch.Tensor:
+        """Return the pixels in the box of each sample, bool `(sample, row, col)`."""
+        pixels = np.arange(self._size)
+        rows = np.stack([(pixels >= box.top) & (pixels < box.bottom) for box in boxes])
+        cols = np.stack([(pixels >= box.left) & (pixels < box.right) for box in boxes])
+        return _to_device(rows, device)[:, :, None] & _to_device(cols, device)[:, None, :]
 
 
 def _sharpen(reflectance: torch.Tensor, factor: torch.Tensor) -> None:
@@ -232,17 +288,22 @@ def _log_uniform(rng: np.random.Generator, spread: float) -> float:
     return math.exp(rng.uniform(-limit, limit))
 
 
-def _draw_rectangle(rng: np.random.Generator, size: int, bands: int, clip: float) -> Rectangle:
-    """Draw a rectangle, the bands that it covers (at least one) and a reflectance for each band."""
+def _draw_box(rng: np.random.Generator, size: int) -> Box:
     area = rng.uniform(*_RECTANGLE_AREA)
     # A longer rectangle of this area would be cut off by the chip's edge.
     longest = min(math.log(_RECTANGLE_ASPECT), -math.log(area))
     aspect = math.exp(rng.uniform(-longest, longest))
     height, width = (min(size, max(1, round(size * math.sqrt(part)))) for part in (area * aspect, area / aspect))
     top, left = int(rng.integers(size - height + 1)), int(rng.integers(size - width + 1))
+    return Box(top, top + height, left, left + width)
+
+
+def _draw_rectangle(rng: np.random.Generator, size: int, bands: int, clip: float) -> Rectangle:
+    """Draw a rectangle, the bands that it covers (at least one) and a reflectance for each band."""
+    box = _draw_box(rng, size)
     chosen = int(rng.integers(1, 1 << bands))
     covered = np.array([bool(chosen >> band & 1) for band in range(bands)])
-    return Rectangle(top, top + height, left, left + width, covered, rng.uniform(0, clip, bands).astype(np.float32))
+    return Rectangle(box.top, box.bottom, box.left, box.right, covered, rng.uniform(0, clip, bands).astype(np.float32))
 
 
 def _resize(sample: Sample, size: int, interpolation: Interpolation) -> Sample:

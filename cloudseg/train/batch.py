@@ -83,10 +83,14 @@ class Batches:
         drawn = [self._draw(number) for number in range(first, first + size)]
         draws = [draw for _, draw in drawn]
         samples = [self._augmentation.change_geometry(self._pixels.window(chip, draw), draw) for chip, draw in drawn]
-        reflectance, label = self._augmentation.change_radiometry(
-            torch.stack([s.reflectance for s in samples]), torch.stack([s.label for s in samples]), draws
+        reflectance, label, valid = self._augmentation.mix(
+            torch.stack([s.reflectance for s in samples]),
+            torch.stack([s.label for s in samples]),
+            torch.stack([s.valid for s in samples]),
+            draws,
         )
-        x = normalize(reflectance, torch.stack([s.valid for s in samples]), self._scaling)
+        reflectance, label = self._augmentation.change_radiometry(reflectance, label, draws)
+        x = normalize(reflectance, valid, self._scaling)
         x = self._augmentation.drop_bands(x, draws).contiguous(memory_format=torch.channels_last)
         if x.device.type != self._device.type:
             return Batch(x.pin_memory(), label.pin_memory())

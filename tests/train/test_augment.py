@@ -17,6 +17,7 @@ RGBN = ["red", "green", "blue", "nir"]
 MANY = 300
 GAINS = {"flip": True, "rotate90": True, "gain": 0.3, "band_gain": 0.1, "saturate": 0.5, "scale": 0.4}
 ADDED = {"offset": 0.1, "rectangle": 0.5, "drop_bands": 0.5, "interpolation": "random", "sharpness": 1.0}
+NEWEST = {"power": 0.5, "gray": 0.25, "cutmix": 0.5}
 
 
 def settings(augment: dict[str, Any], bands: list[str] = RGBN) -> Recipe:
@@ -67,8 +68,14 @@ def test_what_came_later_changes_no_earlier_draw() -> None:
         assert np.array_equal(old.factor, new.factor)
 
 
+def test_the_newest_values_change_no_draw_of_those_before() -> None:
+    for old, new in zip(draws(GAINS | ADDED), draws(GAINS | ADDED | NEWEST), strict=True):
+        assert repr(old) == repr(replace(new, power=1.0, gray=False, mixed=None))
+
+
 def test_draws_depend_on_the_generator_only() -> None:
-    for one, other in zip(draws(GAINS | ADDED, count=20), draws(GAINS | ADDED, count=20), strict=True):
+    augment = GAINS | ADDED | NEWEST
+    for one, other in zip(draws(augment, count=20), draws(augment, count=20), strict=True):
         assert repr(one) == repr(other)
 
 
@@ -113,6 +120,51 @@ def test_sharpness_changes_what_differs_from_the_pixels_around() -> None:
     even = torch.ones(30, SIZE, dtype=torch.bool)
     even[9:12, 9:12] = False
     assert torch.allclose(after[:, :, :30][..., even], torch.tensor(0.2)), "edges and no data change nothing"
+
+
+def test_power_is_an_exponent_of_half_of_the_samples() -> None:
+    drawn = [draw.power for draw in draws({"power": 0.5})]
+    assert sum(power != 1 for power in drawn) == pytest.approx(MANY / 2, abs=30)
+    assert 1 / 1.5 <= min(drawn) < 0.7
+    assert 1.45 < max(drawn) <= 1.5
+    x, label = torch.full((2, 4, SIZE, SIZE), 0.35), torch.zeros((2, SIZE, SIZE), dtype=torch.uint8)
+    x[:, :, 0] = 0  # no data
+    chosen = [Draw(side=SIZE, row=0, col=0, power=power) for power in (1.0, 2.0)]
+    after, _ = augmentation({"power": 0.5}).change_radiometry(x, label, chosen)
+    assert after[0, 0, 5, 5].item() == pytest.approx(0.35)
+    assert after[1, 0, 5, 5].item() == pytest.approx(0.7 * 0.5**2)
+    assert not after[:, :, 0].any()
+
+
+def test_gray_is_the_mean_of_the_colors_and_leaves_other_bands() -> None:
+    drawn = [draw.gray for draw in draws({"gray": 0.25})]
+    assert sum(drawn) == pytest.approx(MANY / 4, abs=30)
+    x, label = batch(2)
+    before = x.clone()
+    chosen = [Draw(side=SIZE, row=0, col=0, gray=gray) for gray in (False, True)]
+    after, _ = augmentation({"gray": 0.25}).change_radiometry(x, label, chosen)
+    assert torch.equal(after[0], before[0])
+    for band in range(3):
+        assert torch.allclose(after[1, band], before[1, :3].mean(dim=0))
+    assert torch.equal(after[1, 3], before[1, 3])
+
+
+def test_cutmix_takes_pixels_label_and_validity_of_the_next_sample() -> None:
+    drawn = draws({"cutmix": 0.5})
+    boxes = [draw.mixed for draw in drawn]
+    assert sum(box is not None for box in boxes) == pytest.approx(MANY / 2, abs=30)
+    x, label = batch(MANY)
+    valid = torch.from_numpy(np.random.default_rng(1).random((MANY, SIZE, SIZE)) < 0.5)
+    before = x.clone(), label.clone(), valid.clone()
+    after = augmentation({"cutmix": 0.5}).mix(x, label, valid, drawn)
+    for number, box in enumerate(boxes):
+        for old, new in zip(before, after, strict=True):
+            expected = old[number].clone()
+            if box is not None:
+                rows, cols = slice(box.top, box.bottom), slice(box.left, box.right)
+                expected[..., rows, cols] = old[(number + 1) % MANY][..., rows, cols]
+            assert torch.equal(new[number], expected)
+    assert all(torch.equal(old, same) for old, same in zip(before, (x, label, valid), strict=True)), "not in place"
 
 
 def test_the_offset_comes_after_the_gain_and_before_saturation() -> None:
@@ -221,7 +273,7 @@ def test_pixels_label_and_observed_pixels_move_together(flips: tuple[int, ...], 
 
 
 def test_a_batch_is_changed_as_each_sample_alone() -> None:
-    augment = GAINS | ADDED
+    augment = GAINS | ADDED | NEWEST
     drawn, one = draws(augment, count=12), augmentation(augment)
     x, label = batch(12)
     alone = [one.change_radiometry(x[i : i + 1].clone(), label[i : i + 1].clone(), drawn[i : i + 1]) for i in range(12)]

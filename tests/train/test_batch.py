@@ -28,6 +28,9 @@ AUGMENT = {
     "offset": 0.1,
     "rectangle": 0.5,
     "interpolation": "random",
+    "power": 0.5,
+    "gray": 0.25,
+    "cutmix": 0.5,
 }
 
 
